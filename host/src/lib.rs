@@ -1,1 +1,7 @@
-//! wasmbay
+//! wasmbay runs microservices that are WebAssembly components, wired by their WIT interfaces over
+//! NATS.
+
+pub mod call;
+pub mod interface;
+pub mod shape;
+pub mod subject;
