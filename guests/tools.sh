@@ -92,7 +92,7 @@ pypi() {
     local pip=(python3 -m pip)
     if ! python3 -m pip --version >/dev/null 2>&1; then
         # Debian packs pip apart from Python, but also as a wheel, which runs as it is.
-        debian "$scratch/pip" "" python3-pip-whl || { echo 'python3 has no pip: install python3-pip'; return 1; }
+        debian "$scratch/pip" "" -- python3-pip-whl || { echo 'python3 has no pip: install python3-pip'; return 1; }
         pip=(python3 "$(echo "$scratch"/pip/usr/share/python-wheels/pip-*.whl)/pip")
     fi
     "${pip[@]}" install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: \
@@ -125,17 +125,29 @@ apt() {
     apt-get "${options[@]}" "$@"
 }
 
-# debian DIRECTORY SUITE PACKAGE...: the packages, and what they need that this machine does not
-# have, unpacked below the directory. Nothing is installed.
+debian_has() {
+    command -v apt-get dpkg >/dev/null &&
+        { apt "" update && apt "" install --simulate --no-install-recommends "$1"; } >/dev/null 2>&1
+}
+
+# debian DIRECTORY SUITE PACKAGE... -- PACKAGE...: unpacks the packages below the directory, those
+# before the dashes with what they need and this machine does not have. Nothing is installed.
 debian() {
-    local into=$1 suite=$2 names deb
+    local into=$1 suite=$2 whole=() names deb
     shift 2
+    while [ "$1" != -- ]; do
+        whole+=("$1")
+        shift
+    done
+    shift
     apt "$suite" update || return 1
-    if [ -z "$suite" ]; then
-        names=$(apt "" install --simulate --no-install-recommends "$@" | awk '$1 == "Inst" { print $2 }') || return 1
+    if [ ${#whole[@]} -gt 0 ]; then
+        names=$(apt "$suite" install --simulate --no-install-recommends "${whole[@]}") || return 1
+        names=$(awk '$1 == "Inst" { print $2 }' <<<"$names")
     fi
-    # What the machine itself has installed is not in the simulation's list, but may be asked for.
-    names=$(printf '%s\n' $names "$@" | sort -u)
+    # One that the machine has installed is not among those that would be.
+    names=$(printf '%s\n' ${names:-} ${whole[@]+"${whole[@]}"} "$@" | sort -u)
+    rm -rf "$scratch/debs"
     mkdir -p "$into" "$scratch/debs"
     (cd "$scratch/debs" && apt "$suite" download $names) || return 1
     for deb in "$scratch"/debs/*.deb; do
@@ -188,16 +200,15 @@ install_go() {
 }
 
 install_clang() {
-    # Few packages rather than clang-22's dependencies: those bring compilers for Objective-C.
-    debian "$PWD" "" "clang-$CLANG" "lld-$CLANG" wasi-libc \
-        "libclang-rt-$CLANG-dev-wasm32" "libc++-$CLANG-dev-wasm32" "libc++abi-$CLANG-dev-wasm32" || return 1
+    # The compiler comes without what it depends on: that has the run-time of Objective-C.
+    debian "$PWD" "" "libclang-cpp$CLANG" "libclang-common-$CLANG-dev" "lld-$CLANG" \
+        -- "clang-$CLANG" wasi-libc "libclang-rt-$CLANG-dev-wasm32" "libc++-$CLANG-dev-wasm32" "libc++abi-$CLANG-dev-wasm32"
     local driver
     for driver in wasm-cc:clang wasm-c++:clang++; do
         wrapper "${driver%%:*}" <<-END
-		export PATH="\$home/usr/lib/llvm-$CLANG/bin:\$PATH"
+		export PATH="\$home/usr/bin:\$PATH"
 		export LD_LIBRARY_PATH="\$home/usr/lib/llvm-$CLANG/lib:\$home/usr/lib/$(uname -m)-linux-gnu\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
-		exec "\$home/usr/lib/llvm-$CLANG/bin/${driver##*:}" --target=wasm32-wasi --sysroot="\$home/usr" \\
-		    -isystem "\$home/usr/include/wasm32-wasi" -Wno-deprecated "\$@"
+		exec "\$home/usr/lib/llvm-$CLANG/bin/${driver##*:}" --target=wasm32-wasi --sysroot="\$home/usr" -Wno-deprecated "\$@"
 		END
     done
     try_c
@@ -224,8 +235,8 @@ __attribute__((export_name("f"))) char *f(long double x) { char *s = malloc((siz
 install_debian_rust() {
     need cargo Rust
     # The wasm32-wasip2 target links wasi-libc, which is new enough from trixie on.
-    debian "$PWD" "" rustc-web libstd-rust-web-dev rust-web-src || return 1
-    debian "$PWD/wasi" trixie wasi-libc || return 1
+    debian "$PWD" "" rustc-web libstd-rust-web-dev -- rust-web-src
+    debian "$PWD/wasi" trixie -- wasi-libc
     wrapper wasm-cargo <<-'END'
 	lib="$home/usr/lib/$(uname -m)-linux-gnu"
 	sysroot=$(rustc --print sysroot)
@@ -270,8 +281,7 @@ rust() {
 }
 
 c() {
-    if [ "${WASMBAY_C:-}" != zig ] && { [ -d "$tools/clang-$CLANG" ] ||
-        [ -n "$(apt-cache search --names-only "^clang-$CLANG\$" 2>/dev/null)" ]; }; then
+    if [ "${WASMBAY_C:-}" != zig ] && { [ -d "$tools/clang-$CLANG" ] || debian_has "clang-$CLANG"; }; then
         tool clang "$CLANG" install_clang
     else
         tool zig "$ZIG" install_zig
