@@ -1,0 +1,96 @@
+// Package export_shop_payment_payments is the shop's payment service: the package and its
+// functions are named as the bindings of shop:payment/payments expect them.
+//
+// It moves no money: package card lists the test cards and how each of them fares. Its twin
+// in Rust makes the same checks and gives the same receipts.
+package export_shop_payment_payments
+
+import (
+	"fmt"
+	"strconv"
+
+	"wit_component/card"
+	. "wit_component/shop_payment_payments"
+	"wit_component/wasi_config_store"
+
+	. "go.bytecodealliance.org/pkg/wit/types"
+)
+
+// name is what receipts call this implementation unless the configuration has a `processor`.
+const name = "go-pay"
+
+// Charge takes the amount from the card, and is what shop:payment/payments exports.
+func Charge(orderID string, amount Money, payer Card) Result[Receipt, PaymentError] {
+	receipt, refusal := charge(orderID, amount, payer)
+	if refusal != nil {
+		return Err[Receipt](*refusal)
+	}
+	return Ok[Receipt, PaymentError](receipt)
+}
+
+func charge(orderID string, amount Money, payer Card) (Receipt, *PaymentError) {
+	number, err := card.Check(payer.Number, payer.Holder, payer.Expires)
+	if err != nil {
+		return Receipt{}, new(MakePaymentErrorInvalidCard(err.Error()))
+	}
+	switch card.OutcomeOf(number) {
+	case card.InsufficientFunds:
+		return Receipt{}, declined(DeclineReason_InsufficientFunds)
+	case card.LimitExceeded:
+		return Receipt{}, declined(DeclineReason_LimitExceeded)
+	case card.LostOrStolen:
+		return Receipt{}, declined(DeclineReason_LostOrStolen)
+	case card.NoAnswer:
+		return Receipt{}, unavailable("the bank of this card does not answer")
+	}
+	if text, set, refusal := setting("limit"); refusal != nil {
+		return Receipt{}, refusal
+	} else if set {
+		// The highest amount taken, in minor units, whatever the currency.
+		limit, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return Receipt{}, unavailable("config key `limit`: `%s` is no whole number of minor units", text)
+		}
+		if amount.Minor > limit {
+			return Receipt{}, declined(DeclineReason_LimitExceeded)
+		}
+	}
+	processor, set, refusal := setting("processor")
+	if refusal != nil {
+		return Receipt{}, refusal
+	}
+	if !set {
+		processor = name
+	}
+	return Receipt{
+		Id:        card.ReceiptID(orderID, amount.Minor, amount.Currency),
+		Amount:    amount,
+		Processor: processor,
+		Card:      number[len(number)-4:],
+	}, nil
+}
+
+func declined(reason DeclineReason) *PaymentError {
+	return new(MakePaymentErrorDeclined(reason))
+}
+
+func unavailable(format string, args ...any) *PaymentError {
+	return new(MakePaymentErrorUnavailable(fmt.Sprintf(format, args...)))
+}
+
+// setting gives the configuration's value for a key, and whether there is one.
+func setting(key string) (value string, set bool, refusal *PaymentError) {
+	result := wasi_config_store.Get(key)
+	if result.IsOk() {
+		return result.Ok().SomeOr(""), result.Ok().IsSome(), nil
+	}
+	failure := result.Err()
+	why := ""
+	switch failure.Tag() {
+	case wasi_config_store.Error_Upstream:
+		why = failure.Upstream()
+	case wasi_config_store.Error_Io:
+		why = failure.Io()
+	}
+	return "", false, unavailable("config key `%s`: %s", key, why)
+}
