@@ -234,24 +234,27 @@ __attribute__((export_name("f"))) char *f(long double x) { char *s = malloc((siz
 
 install_debian_rust() {
     need cargo Rust
-    # The wasm32-wasip2 target links wasi-libc, which is new enough from trixie on.
+    # The standard library is built from source, for which its own part of the sources is enough.
     debian "$PWD" "" rustc-web libstd-rust-web-dev -- rust-web-src
+    rm -rf usr/src/*/src usr/src/*/compiler
+    # wasm32-wasip2 links a wasi-libc that Debian has from trixie on.
     debian "$PWD/wasi" trixie -- wasi-libc
+    wrapper wasm-rustc <<-'END'
+	export LD_LIBRARY_PATH="$home/usr/lib/$(uname -m)-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+	exec "$home/usr/bin/rustc" "$@"
+	END
+    # The linkers for components come with the machine's own Rust, whose cargo this is, too.
     wrapper wasm-cargo <<-'END'
-	lib="$home/usr/lib/$(uname -m)-linux-gnu"
-	sysroot=$(rustc --print sysroot)
-	host=$(rustc -vV | sed -n 's/^host: //p')
-	export PATH="$sysroot/lib/rustlib/$host/bin:$PATH"
-	export LD_LIBRARY_PATH="$home/usr/lib:$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-	export RUSTC="$home/bin/wasm-rustc" RUSTC_BOOTSTRAP=1
+	own="$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin"
+	export PATH="$own:$PATH" RUSTC="$home/bin/wasm-rustc" RUSTC_BOOTSTRAP=1
 	export CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS="-L $home/wasi/usr/lib/wasm32-wasip2"
-	# Only building takes the flag; `cargo --version` and the like do not.
 	case "$1" in
-	build | check | clippy | test) exec cargo "$@" -Zbuild-std=std,panic_abort ;;
+	build) exec cargo "$@" -Zbuild-std=std,panic_abort ;;
 	*) exec cargo "$@" ;;
 	esac
 	END
-    false
+    bin/wasm-rustc --version
+    [ -f wasi/usr/lib/wasm32-wasip2/libc.a ]
 }
 
 own_rust_target() {
@@ -263,7 +266,7 @@ own_rust_target() {
 
 rust() {
     if own_rust_target; then
-        rm -f "$tools/bin/wasm-cargo"
+        rm -rf "$tools"/bin/wasm-cargo "$tools"/bin/wasm-rustc "$tools"/rust-debian-*
         echo "rust wasm32-wasip2: ready"
         return
     fi
@@ -271,7 +274,6 @@ rust() {
         local started=$SECONDS
         printf 'rust wasm32-wasip2: installing … '
         if rustup target add wasm32-wasip2 >/dev/null 2>&1 && own_rust_target; then
-            rm -f "$tools/bin/wasm-cargo"
             echo "$((SECONDS - started)) s"
             return
         fi
