@@ -3,5 +3,6 @@
 
 pub mod call;
 pub mod interface;
+pub mod nats;
 pub mod shape;
 pub mod subject;

@@ -1,0 +1,668 @@
+//! Options and credentials in, a connection out that mends itself and says in the log what happens
+//! to it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use percent_encoding::percent_decode_str;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How long one server has to accept a connection, answer and log the client in.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an idle connection is pinged. Two pings may stay unanswered, so a peer that vanished
+/// without closing the connection is noticed after about three times this.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Messages that may wait on one subscription before further ones are dropped with a "slow
+/// consumer" warning.
+///
+/// The client reads its socket in bursts of up to 8 MiB (128 reads of 64 KiB) before another task
+/// of the same thread runs, which is some 55,000 of the smallest messages; so less than this could
+/// drop replies that nobody was slow to read. Room is taken as messages come, an idle subscription
+/// costs next to nothing.
+pub const SUBSCRIPTION_CAPACITY: usize = 65_536;
+
+/// Commands (publish, subscribe) that may wait for the connection before the next one has to wait
+/// in its caller.
+///
+/// While the connection is down this is also how much is kept for the moment it is back.
+pub const CLIENT_CAPACITY: usize = 2_048;
+
+/// How long [`settled`] waits for the server.
+pub const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
+
+const RECONNECT_DELAY_FIRST: Duration = Duration::from_millis(25);
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// How to reach a NATS system and who to be there.
+///
+/// # Limits
+/// [`CONNECT_TIMEOUT`], [`PING_INTERVAL`], [`SUBSCRIPTION_CAPACITY`] and [`CLIENT_CAPACITY`] apply
+/// to every connection.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example() -> Result<(), wasmbay::nats::ConnectError> {
+/// use wasmbay::nats::ConnectOptions;
+///
+/// let client = ConnectOptions::to("nats://127.0.0.1:4222").connect().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct ConnectOptions {
+    /// Servers of one NATS system, each as `nats://host:port`, `tls://host:port` or `host:port`; an
+    /// entry may be a list separated by commas. `user:password@` or `token@` before the host logs
+    /// in with it, and all entries that have it must have the same.
+    pub urls: Vec<String>,
+    /// A credentials file (JWT and seed, as `nsc` writes it).
+    pub credentials: Option<PathBuf>,
+    /// An nkey to log in with.
+    pub nkey: Option<Nkey>,
+    /// Certificates (PEM) to trust instead of the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// The client's own certificate (PEM); needs `tls_key`.
+    pub tls_cert: Option<PathBuf>,
+    /// The key (PEM) to `tls_cert`.
+    pub tls_key: Option<PathBuf>,
+    /// The connection's name, as the server's monitoring and this host's log show it.
+    pub name: Option<String>,
+}
+
+/// Where the seed of an nkey is.
+#[derive(Clone)]
+pub enum Nkey {
+    /// In a file, alone or between `BEGIN`/`END` lines.
+    File(PathBuf),
+    /// Here.
+    Seed(String),
+}
+
+impl From<&str> for Nkey {
+    /// A seed if it looks like one (a user's begins with `SU` and has 58 letters and digits), else
+    /// a path.
+    fn from(text: &str) -> Self {
+        if text.len() == 58
+            && text.starts_with("SU")
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        {
+            Self::Seed(text.to_owned())
+        } else {
+            Self::File(PathBuf::from(text))
+        }
+    }
+}
+
+impl fmt::Debug for Nkey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Seed(_) => f.write_str("Seed(…)"),
+        }
+    }
+}
+
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field(
+                "urls",
+                &self.urls.iter().map(|url| redact(url)).collect::<Vec<_>>(),
+            )
+            .field("credentials", &self.credentials)
+            .field("nkey", &self.nkey)
+            .field("tls_ca", &self.tls_ca)
+            .field("tls_cert", &self.tls_cert)
+            .field("tls_key", &self.tls_key)
+            .field("name", &self.name)
+            .finish()
+    }
+}
+
+/// Why no connection came about. URLs in it are without user and password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No URL was given.
+    #[error("no NATS server was named; give its address as nats://host:4222")]
+    NoUrl,
+    /// A URL does not parse.
+    #[error(
+        "{url:?} is no address of a NATS server; write it as nats://host:4222 or tls://host:4222"
+    )]
+    BadUrl {
+        /// The URL as given, without user and password.
+        url: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// Two URLs carry different users.
+    #[error(
+        "the URL {url} logs in as someone else than another one; give all servers of one NATS system the same user"
+    )]
+    TwoLogins {
+        /// The second of them.
+        url: String,
+    },
+    /// A file named in the options cannot be read.
+    #[error("cannot read the {what} {}", path.display())]
+    ReadFile {
+        /// What the file was to be.
+        what: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: io::Error,
+    },
+    /// The credentials file has no JWT or no seed.
+    #[error("{} is no NATS credentials file; `nsc generate creds` writes one", path.display())]
+    BadCredentials {
+        /// The file.
+        path: PathBuf,
+        /// What is missing in it.
+        source: io::Error,
+    },
+    /// The nkey is no seed of a user.
+    #[error(
+        "the nkey {from} is no user's seed (it begins with SU and has 58 characters); `nsc generate nkey --user` makes one"
+    )]
+    BadNkey {
+        /// The file it was in, or "given".
+        from: String,
+    },
+    /// A client certificate without a key, or a key without a certificate.
+    #[error("a TLS client certificate and its key belong together; give both or neither")]
+    HalfCertificate,
+    /// The server did not accept the login.
+    #[error(
+        "NATS at {url} refused the login; check the user and password of the URL, the token, the credentials file or the nkey"
+    )]
+    Unauthorized {
+        /// The servers tried.
+        url: String,
+        /// What the client says.
+        source: ConnectCause,
+    },
+    /// TLS failed.
+    #[error(
+        "TLS with NATS at {url} failed; check the certificate authority and the client's certificate and key"
+    )]
+    Tls {
+        /// The servers tried.
+        url: String,
+        /// What the client says.
+        source: ConnectCause,
+    },
+    /// No server answered.
+    #[error(
+        "cannot connect to NATS at {url}; check the address, and that a nats-server is running there"
+    )]
+    Unreachable {
+        /// The servers tried.
+        url: String,
+        /// What the client says.
+        source: ConnectCause,
+    },
+}
+
+/// What the NATS client says about a failed connection. Its own error repeats its source in its
+/// text, so only the text is kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConnectCause(String);
+
+/// Why the server could not be heard.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettleError {
+    /// The server did not deliver within [`SETTLE_DEADLINE`].
+    #[error("NATS did not confirm the subscriptions within {} s", SETTLE_DEADLINE.as_secs())]
+    Deadline,
+    /// The connection was closed by its owner.
+    #[error("the connection to NATS is closed")]
+    Closed,
+}
+
+impl ConnectOptions {
+    /// Options for one server or a comma-separated list of them, without any further login.
+    pub fn to(url: impl Into<String>) -> Self {
+        Self {
+            urls: vec![url.into()],
+            ..Self::default()
+        }
+    }
+
+    /// The same options under another connection name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Opens a connection. Every server is tried once; a connection that is lost later is tried for
+    /// ever again, at first at once, then with delays that double up to two seconds.
+    ///
+    /// # Errors
+    /// Names the server and what to mend; never carries a password.
+    ///
+    /// # Cancel safety
+    /// Safe: a dropped attempt leaves nothing behind.
+    pub async fn connect(&self) -> Result<Client, ConnectError> {
+        let servers = Servers::parse(&self.urls)?;
+        let options = self.client_options(servers.login).await?;
+        tracing::debug!(
+            servers = servers.shown,
+            name = self.name,
+            "connecting to NATS"
+        );
+        async_nats::connect_with_options(servers.addrs, options)
+            .await
+            .map_err(|error| connect_error(servers.shown, self.nkey.as_ref(), &error))
+    }
+
+    async fn client_options(
+        &self,
+        login: Option<Login>,
+    ) -> Result<async_nats::ConnectOptions, ConnectError> {
+        let name = self.name.clone().unwrap_or_else(|| "wasmbay".to_owned());
+        let mut options = async_nats::ConnectOptions::new()
+            .name(&name)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .ping_interval(PING_INTERVAL)
+            .subscription_capacity(SUBSCRIPTION_CAPACITY)
+            .client_capacity(CLIENT_CAPACITY)
+            .max_reconnects(None)
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(move |event| {
+                log_event(&name, &event);
+                std::future::ready(())
+            });
+        match login {
+            Some(Login::User { user, password }) => {
+                options = options.user_and_password(user, password)
+            }
+            Some(Login::Token(token)) => options = options.token(token),
+            None => {}
+        }
+        if let Some(path) = &self.credentials {
+            let text = read("credentials file", path).await?;
+            options =
+                options
+                    .credentials(&text)
+                    .map_err(|source| ConnectError::BadCredentials {
+                        path: path.clone(),
+                        source,
+                    })?;
+        }
+        if let Some(nkey) = &self.nkey {
+            options = options.nkey(seed(nkey).await?);
+        }
+        if let Some(path) = &self.tls_ca {
+            // Read here only to name the file in the error: the client reads it anew on every
+            // connection.
+            read("TLS certificate authority", path).await?;
+            options = options.add_root_certificates(path.clone());
+        }
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => {
+                read("TLS client certificate", cert).await?;
+                read("TLS client key", key).await?;
+                options = options.add_client_certificate(cert.clone(), key.clone());
+            }
+            (None, None) => {}
+            _ => return Err(ConnectError::HalfCertificate),
+        }
+        Ok(options)
+    }
+}
+
+/// Waits until the server has processed everything this connection sent before, subscriptions above
+/// all: what is published anywhere on that server from then on reaches them.
+///
+/// A message to an inbox of our own is what proves it, since a server works through one
+/// connection's commands in order; `flush` only says that the bytes left. In a cluster, the other
+/// servers learn of a subscription a moment later.
+///
+/// # Errors
+/// When the message is not back within [`SETTLE_DEADLINE`]; a connection that is lost and restored
+/// meanwhile is no error.
+///
+/// # Cancel safety
+/// Safe: the inbox goes away with the future.
+pub async fn settled(client: &Client) -> Result<(), SettleError> {
+    // Long enough to be rare, short enough to leave several tries: the message is lost when the
+    // connection is.
+    const RESEND: Duration = Duration::from_millis(500);
+    let deadline = Instant::now() + SETTLE_DEADLINE;
+    let attempt = async {
+        let inbox = client.new_inbox();
+        let mut echo = client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|_closed| SettleError::Closed)?;
+        loop {
+            client
+                .publish(inbox.clone(), Bytes::new())
+                .await
+                .map_err(|_closed| SettleError::Closed)?;
+            tokio::select! {
+                message = echo.next() => return message.map(drop).ok_or(SettleError::Closed),
+                () = sleep_until(Instant::now() + RESEND) => {}
+            }
+        }
+    };
+    timeout_at(deadline, attempt)
+        .await
+        .unwrap_or(Err(SettleError::Deadline))
+}
+
+/// A URL without what stands before its `@`, for logs and errors. Works on anything, also on what
+/// does not parse.
+pub fn redact(url: &str) -> String {
+    url.split(',')
+        .map(|one| {
+            let one = one.trim();
+            let (scheme, rest) = one
+                .split_once("://")
+                .map_or(("", one), |(scheme, rest)| (scheme, rest));
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            if scheme.is_empty() {
+                host.to_owned()
+            } else {
+                format!("{scheme}://{host}")
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[derive(PartialEq)]
+enum Login {
+    User { user: String, password: String },
+    Token(String),
+}
+
+struct Servers {
+    addrs: Vec<ServerAddr>,
+    login: Option<Login>,
+    shown: String,
+}
+
+impl Servers {
+    /// The client ignores a URL's user and password, and writes URLs to its debug log as they are;
+    /// so both are taken out here and given to it apart.
+    fn parse(urls: &[String]) -> Result<Self, ConnectError> {
+        let mut addrs = Vec::new();
+        let mut login = None;
+        let mut shown = Vec::new();
+        for url in urls
+            .iter()
+            .flat_map(|entry| entry.split(','))
+            .map(str::trim)
+            .filter(|url| !url.is_empty())
+        {
+            let bad = |source| ConnectError::BadUrl {
+                url: redact(url),
+                source,
+            };
+            let mut parsed = url.parse::<ServerAddr>().map_err(bad)?.into_inner();
+            let own = login_of(parsed.username(), parsed.password());
+            if parsed.set_username("").is_err() || parsed.set_password(None).is_err() {
+                return Err(bad(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "it names no host",
+                )));
+            }
+            if parsed.host_str().is_none_or(str::is_empty) {
+                return Err(bad(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "it names no host",
+                )));
+            }
+            if own.is_some() {
+                if login.is_some() && login != own {
+                    return Err(ConnectError::TwoLogins { url: redact(url) });
+                }
+                login = own;
+            }
+            shown.push(redact(url));
+            addrs.push(ServerAddr::from_url(parsed).map_err(bad)?);
+        }
+        if addrs.is_empty() {
+            return Err(ConnectError::NoUrl);
+        }
+        Ok(Self {
+            addrs,
+            login,
+            shown: shown.join(", "),
+        })
+    }
+}
+
+fn login_of(user: &str, password: Option<&str>) -> Option<Login> {
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    match (user, password) {
+        ("", None) => None,
+        (token, None) => Some(Login::Token(plain(token))),
+        (user, Some(password)) => Some(Login::User {
+            user: plain(user),
+            password: plain(password),
+        }),
+    }
+}
+
+async fn read(what: &'static str, path: &Path) -> Result<String, ConnectError> {
+    tokio::fs::read_to_string(path)
+        .await
+        .map_err(|source| ConnectError::ReadFile {
+            what,
+            path: path.to_owned(),
+            source,
+        })
+}
+
+async fn seed(nkey: &Nkey) -> Result<String, ConnectError> {
+    let text = match nkey {
+        Nkey::File(path) => read("nkey", path).await?,
+        Nkey::Seed(seed) => seed.clone(),
+    };
+    text.lines()
+        .map(str::trim)
+        .find(|line| line.starts_with("SU"))
+        .map(str::to_owned)
+        .ok_or_else(|| ConnectError::BadNkey {
+            from: nkey_origin(Some(nkey)),
+        })
+}
+
+fn nkey_origin(nkey: Option<&Nkey>) -> String {
+    match nkey {
+        Some(Nkey::File(path)) => format!("in {}", path.display()),
+        Some(Nkey::Seed(_)) | None => "given".to_owned(),
+    }
+}
+
+fn connect_error(
+    url: String,
+    nkey: Option<&Nkey>,
+    error: &async_nats::ConnectError,
+) -> ConnectError {
+    let source = ConnectCause(error.to_string());
+    // A failed handshake comes as an I/O error that wraps one of rustls.
+    let handshake = std::error::Error::source(error)
+        .and_then(|inner| inner.downcast_ref::<io::Error>())
+        .and_then(io::Error::get_ref)
+        .is_some_and(|inner| inner.is::<async_nats::rustls::Error>());
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation => ConnectError::Unauthorized { url, source },
+        ConnectErrorKind::Authentication if nkey.is_some() => ConnectError::BadNkey {
+            from: nkey_origin(nkey),
+        },
+        ConnectErrorKind::Authentication => ConnectError::Unauthorized { url, source },
+        ConnectErrorKind::Tls => ConnectError::Tls { url, source },
+        ConnectErrorKind::Io if handshake => ConnectError::Tls { url, source },
+        _ => ConnectError::Unreachable { url, source },
+    }
+}
+
+/// At once, then 25 ms doubling to 2 s. A random quarter more or less keeps the connections of one
+/// host, and the hosts of one fleet, from coming back in step.
+fn reconnect_delay(attempt: usize) -> Duration {
+    let Some(doublings) = attempt.checked_sub(2) else {
+        return Duration::ZERO;
+    };
+    let factor = u32::try_from(doublings)
+        .ok()
+        .and_then(|power| 2_u32.checked_pow(power))
+        .unwrap_or(u32::MAX);
+    RECONNECT_DELAY_FIRST
+        .saturating_mul(factor)
+        .min(RECONNECT_DELAY_MAX)
+        .mul_f64(rand::random_range(0.75..1.25))
+}
+
+fn log_event(connection: &str, event: &Event) {
+    match event {
+        Event::Connected => tracing::info!(connection, "connected to NATS"),
+        Event::Disconnected => {
+            tracing::warn!(connection, "lost the connection to NATS, reconnecting")
+        }
+        Event::LameDuckMode => tracing::warn!(connection, "the NATS server is about to shut down"),
+        Event::SlowConsumer(subscription) => {
+            tracing::warn!(
+                connection,
+                subscription,
+                "a subscription was read too slowly, messages were dropped"
+            );
+        }
+        Event::ServerError(ServerError::AuthorizationViolation) => {
+            tracing::error!(connection, "NATS refuses the login");
+        }
+        // A subscription or a subject that this login may not use is told this way too.
+        Event::ServerError(error) => tracing::error!(connection, %error, "NATS reports an error"),
+        // One for each failed attempt to reconnect: the loss itself was said above.
+        Event::ClientError(error) => tracing::debug!(connection, %error, "NATS client"),
+        Event::Draining | Event::Closed => tracing::debug!(connection, %event, "NATS client"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn userinfo_never_shows() {
+        for (given, shown) in [
+            ("nats://ann:s3cret@host:4222", "nats://host:4222"),
+            ("s3cret@host", "host"),
+            ("nats://ann:s3c@ret@host", "nats://host"),
+            (
+                "nats://a:s3cret@one, tls://a:s3cret@two:1",
+                "nats://one, tls://two:1",
+            ),
+            ("nats://host:4222", "nats://host:4222"),
+            ("http//ann:s3cret@", ""),
+        ] {
+            assert_eq!(redact(given), shown);
+        }
+        let options = ConnectOptions {
+            nkey: Some(Nkey::Seed("SUs3cret".into())),
+            ..ConnectOptions::to("nats://ann:s3cret@host")
+        };
+        assert!(!format!("{options:?}").contains("s3cret"), "{options:?}");
+    }
+
+    #[test]
+    fn a_login_is_taken_out_of_the_urls() {
+        let servers =
+            Servers::parse(&["nats://ann:p%40ss@one:1,two:2".into(), "tls://three".into()])
+                .unwrap();
+        assert!(
+            servers.login
+                == Some(Login::User {
+                    user: "ann".into(),
+                    password: "p@ss".into()
+                })
+        );
+        assert_eq!(servers.shown, "nats://one:1, two:2, tls://three");
+        assert!(
+            servers
+                .addrs
+                .iter()
+                .all(|addr| !addr.has_user_pass() && addr.password().is_none())
+        );
+        assert_eq!(
+            servers
+                .addrs
+                .iter()
+                .map(ServerAddr::port)
+                .collect::<Vec<_>>(),
+            [1, 2, 4222]
+        );
+
+        let token = Servers::parse(&["nats://t0ken@one".into()]).unwrap();
+        assert!(token.login == Some(Login::Token("t0ken".into())));
+    }
+
+    #[test]
+    fn bad_urls_say_what_would_do() {
+        let text = |urls: &[&str]| {
+            let urls = urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+            Servers::parse(&urls)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        assert_eq!(
+            text(&[]),
+            "no NATS server was named; give its address as nats://host:4222"
+        );
+        assert_eq!(
+            text(&["http://ann:s3cret@host"]),
+            "\"http://host\" is no address of a NATS server; write it as nats://host:4222 or tls://host:4222"
+        );
+        assert!(
+            text(&["nats://"]).contains("is no address"),
+            "{}",
+            text(&["nats://"])
+        );
+        assert!(text(&["nats://host:99999"]).contains("is no address"));
+        assert!(
+            text(&["nats://a:b@one", "nats://a:c@two"])
+                .starts_with("the URL nats://two logs in as someone else")
+        );
+    }
+
+    #[test]
+    fn a_seed_is_told_from_a_path() {
+        assert!(matches!(Nkey::from("keys/SU.nk"), Nkey::File(_)));
+        assert!(matches!(
+            Nkey::from(format!("SU{}", "A".repeat(56)).as_str()),
+            Nkey::Seed(_)
+        ));
+    }
+
+    #[test]
+    fn delays_double_up_to_their_bound() {
+        assert_eq!(reconnect_delay(0), Duration::ZERO);
+        assert_eq!(reconnect_delay(1), Duration::ZERO);
+        let first = reconnect_delay(2);
+        assert!(
+            first >= Duration::from_millis(18) && first < Duration::from_millis(32),
+            "{first:?}"
+        );
+        for attempt in [9, 10, 40, usize::MAX] {
+            let delay = reconnect_delay(attempt);
+            assert!(
+                delay >= RECONNECT_DELAY_MAX.mul_f64(0.75)
+                    && delay <= RECONNECT_DELAY_MAX.mul_f64(1.25),
+                "{delay:?}"
+            );
+        }
+    }
+}

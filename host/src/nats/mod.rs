@@ -1,0 +1,20 @@
+//! The way to NATS: a server of one's own, a connection, and requests over it.
+//!
+//! [`ManagedServer`] runs a real `nats-server` for an app that was given none, [`ConnectOptions`]
+//! opens connections to that one or to any other, [`Requests`] asks questions over a connection and
+//! matches the replies, and [`settled`] waits until the server knows every subscription made so
+//! far. Nothing here knows of services, subjects or calls.
+
+mod connect;
+mod requests;
+mod server;
+
+pub use connect::{
+    CLIENT_CAPACITY, CONNECT_TIMEOUT, ConnectCause, ConnectError, ConnectOptions, Nkey,
+    PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, redact, settled,
+};
+pub use requests::{MAX_OUTSTANDING, RequestError, Requests, wire_size};
+pub use server::{
+    INSTALL, ManagedServer, READY_DEADLINE, RESTART_DELAY_MAX, STOP_DEADLINE, ServerError,
+    ServerOptions,
+};
