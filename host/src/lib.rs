@@ -3,6 +3,7 @@
 
 pub mod call;
 pub mod interface;
+pub mod manifest;
 pub mod nats;
 pub mod shape;
 pub mod subject;

@@ -1,0 +1,266 @@
+//! The manifest's routes: each by itself, then all of them against each other.
+
+use std::collections::{BTreeMap, HashSet};
+
+use toml::de::{DeTable, DeValue};
+
+use super::file::{At, ManifestFile, Section, short, status};
+use super::keys::{METHODS, ROUTE, STATUS};
+use super::{Route, Target, check_service};
+use crate::interface::{FunctionId, is_label};
+
+/// First segments of the gateway's own paths.
+const RESERVED: [&str; 3] = ["rpc", "healthz", "readyz"];
+
+const PATH_FORM: &str =
+    "accepted: `/` and visible ASCII without `?`, `#` and `//`, other characters percent-encoded";
+
+impl Route {
+    /// The patterns for a [`matchit::Router`] that the route stands for, the same that were
+    /// checked for conflicts: the path itself, or what a prefix covers.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<String> {
+        match (&self.target, self.path.strip_suffix("/*")) {
+            (Target::Http { .. }, Some("")) => vec!["/".to_owned(), "/{*rest}".to_owned()],
+            (Target::Http { .. }, Some(prefix)) => {
+                vec![
+                    prefix.to_owned(),
+                    format!("{prefix}/"),
+                    format!("{prefix}/{{*rest}}"),
+                ]
+            }
+            _ => vec![self.path.clone()],
+        }
+    }
+
+    /// The names of the path's parameters in order: `sku` of `/products/{sku}`.
+    #[must_use]
+    pub fn path_params(&self) -> Vec<&str> {
+        path_params(&self.path)
+    }
+
+    /// `GET /products/{sku}`, as messages and logs name the route.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match &self.method {
+            Some(method) => format!("{method} {}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}
+
+pub(super) fn read<'f>(
+    file: &'f ManifestFile<'f>,
+    top: &Section<'f>,
+    declared: &[&str],
+) -> Vec<Route> {
+    let mut router = Routers::default();
+    let mut routes = Vec::new();
+    for section in top.each("route", prefix, &ROUTE) {
+        let Some((route, at)) = read_route(&section, declared) else {
+            continue;
+        };
+        match router.insert(&route, file.line(at)) {
+            Ok(()) => routes.push(route),
+            Err(why) => section.report(at, why),
+        }
+    }
+    routes
+}
+
+/// How messages name a route: by what was typed, right or wrong.
+fn prefix(table: &DeTable<'_>) -> String {
+    let typed = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
+    match (typed("method"), typed("path")) {
+        (Some(method), Some(path)) => format!("route \"{} {}\": ", short(method), short(path)),
+        (None, Some(path)) => format!("route \"{}\": ", short(path)),
+        _ => "route: ".to_owned(),
+    }
+}
+
+/// Reads one route; also gives the place of its path.
+fn read_route(section: &Section<'_>, declared: &[&str]) -> Option<(Route, usize)> {
+    let method = section.text_that("method", |method| METHODS.contains(&method));
+    let path = section.required("path", section.text("path"));
+    let call = section.text("call");
+    let service = section.text("service");
+    let target = match (section.place("call"), section.place("service")) {
+        (Some(_), None) => {
+            section.required("method", method);
+            read_call(section, call)
+        }
+        (None, Some(_)) => {
+            for key in ["method", "query", "status", "errors"] {
+                if let Some(at) = section.place(key) {
+                    section.report(
+                        at,
+                        format!(
+                            "`{key}` goes with `call`; a `service` gets every request as it is"
+                        ),
+                    );
+                }
+            }
+            service.map(|service| {
+                check_service(section, service, declared);
+                Target::Http {
+                    service: service.value.to_owned(),
+                }
+            })
+        }
+        _ => {
+            section.report_here("accepted: either `call = \"namespace:package/interface.function\"` or `service = \"…\"`");
+            None
+        }
+    };
+    let (path, target) = (path?, target?);
+    if let Err(why) = check_path(path.value, &target) {
+        section.report(path.at, format!("`path`: {why}"));
+        return None;
+    }
+    // Without its method a route would be taken for one of every method, and conflict.
+    let complete = method.is_some() || matches!(target, Target::Http { .. });
+    let method = method.map(|method| method.value.to_owned());
+    complete.then(|| {
+        (
+            Route {
+                method,
+                path: path.value.to_owned(),
+                target,
+            },
+            path.at,
+        )
+    })
+}
+
+fn read_call(section: &Section<'_>, call: Option<At<&str>>) -> Option<Target> {
+    let query = section.texts("query");
+    let mut seen = HashSet::new();
+    for name in &query {
+        if !seen.insert(name.value) {
+            section.report(
+                name.at,
+                format!("`query` has `{}` twice", short(name.value)),
+            );
+        }
+    }
+    let mut errors = BTreeMap::new();
+    for (case, status) in section.entries("errors", |value: &DeValue<'_>| status(value, &STATUS)) {
+        if case.value != "*" && !is_label(case.value) {
+            let message = format!(
+                "`errors`: `{}` is no case of an error; accepted: its name in kebab-case, or `*`",
+                short(case.value)
+            );
+            section.report(case.at, message);
+        }
+        errors.insert(case.value.to_owned(), status);
+    }
+    let status = section.status("status", &STATUS);
+    let call = call?;
+    let function: FunctionId = match call.value.parse() {
+        Ok(function) => function,
+        Err(error) => {
+            section.report(call.at, format!("`call`: {error}"));
+            return None;
+        }
+    };
+    let query = query
+        .into_iter()
+        .map(|name| name.value.to_owned())
+        .collect();
+    Some(Target::Function {
+        function,
+        query,
+        status,
+        errors,
+    })
+}
+
+fn check_path(path: &str, target: &Target) -> Result<(), String> {
+    let visible = path
+        .chars()
+        .all(|c| c.is_ascii_graphic() && !matches!(c, '?' | '#'));
+    if !path.starts_with('/') || path.contains("//") || !visible {
+        return Err(PATH_FORM.to_owned());
+    }
+    let first = path.split('/').nth(1).unwrap_or_default();
+    if RESERVED.contains(&first) {
+        return Err(format!("`/{first}` is the gateway's own"));
+    }
+    if let Target::Http { .. } = target {
+        return match path.strip_suffix("/*") {
+            Some(prefix) if !prefix.contains(['*', '{', '}']) => Ok(()),
+            _ => Err(
+                "accepted with `service`: a prefix without parameters, such as `/files/*`"
+                    .to_owned(),
+            ),
+        };
+    }
+    let params = path_params(path);
+    let mut seen = HashSet::new();
+    if let Some(twice) = params.iter().find(|name| !seen.insert(**name)) {
+        return Err(format!("`{{{twice}}}` stands there twice"));
+    }
+    if path.ends_with("/*") {
+        return Err("a prefix goes with `service`; accepted with `call`: `{*rest}` for the rest of the path".to_owned());
+    }
+    // A router of its own tells a malformed path from one that only conflicts with another.
+    matchit::Router::new()
+        .insert(path, ())
+        .map_err(|error| match error {
+            matchit::InsertError::InvalidParamSegment => {
+                "a segment has at most one parameter".to_owned()
+            }
+            matchit::InsertError::InvalidCatchAll => {
+                "`{*…}` is accepted at the end only".to_owned()
+            }
+            _ => "accepted for a parameter: `{name}`, with `{{` and `}}` for braces themselves"
+                .to_owned(),
+        })
+}
+
+/// The names in braces; doubled braces stand for themselves.
+fn path_params(path: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = path;
+    while let Some((_, after)) = rest.split_once('{') {
+        rest = match after.strip_prefix('{') {
+            Some(literal) => literal,
+            None => match after.split_once('}') {
+                Some((name, after)) => {
+                    names.push(name.strip_prefix('*').unwrap_or(name));
+                    after
+                }
+                None => return names,
+            },
+        };
+    }
+    names
+}
+
+/// A router for each method, as paths of different methods do not conflict, and the lines of its
+/// patterns.
+#[derive(Default)]
+struct Routers(BTreeMap<&'static str, (matchit::Router<()>, BTreeMap<String, usize>)>);
+
+impl Routers {
+    fn insert(&mut self, route: &Route, line: usize) -> Result<(), String> {
+        let own = route.method.as_deref();
+        for method in METHODS
+            .iter()
+            .filter(|method| own.is_none_or(|own| own == **method))
+        {
+            let (router, lines) = self.0.entry(method).or_default();
+            for pattern in route.patterns() {
+                router.insert(&pattern, ()).map_err(|error| match error {
+                    matchit::InsertError::Conflict { with } => {
+                        let line = lines.get(&with).map_or_else(String::new, |line| format!(" of line {line}"));
+                        format!("`path` answers the same requests as `{with}`{line}; keep one of the two")
+                    }
+                    other => format!("`path`: {other}"),
+                })?;
+                lines.insert(pattern, line);
+            }
+        }
+        Ok(())
+    }
+}
