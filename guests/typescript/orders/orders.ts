@@ -1,0 +1,158 @@
+// The shop's orders: prices, reserves, charges and confirms by calling the other services, and
+// knows of none of them where it runs or what it is written in.
+//
+// An exported function returns its ok value or throws its error, `{ tag, val }`. An imported one
+// throws an Error with that as its `payload`. Whatever else is thrown is a defect, and traps.
+
+import * as catalog from 'shop:catalog/products@1.0.0';
+import * as inventory from 'shop:inventory/stock@1.0.0';
+import * as notifications from 'shop:notifications/notifier@1.0.0';
+import * as payment from 'shop:payment/payments@1.0.0';
+import { log } from 'wasi:logging/logging@0.1.0-draft';
+import { getRandomBytes } from 'wasi:random/random@0.2.6';
+
+import type { CatalogError } from 'shop:catalog/products@1.0.0';
+import type { StockError } from 'shop:inventory/stock@1.0.0';
+import type { NotifyError } from 'shop:notifications/notifier@1.0.0';
+import type { Confirmation, Customer, OrderError } from 'shop:orders/orders@1.0.0';
+import type { Card, PaymentError, Receipt } from 'shop:payment/payments@1.0.0';
+import type { Line, Money } from 'shop:types/types@1.0.0';
+
+type CalleeError = CatalogError | StockError | PaymentError | NotifyError;
+
+// componentize-qjs 0.4.5 treats a u32 as signed: one above this arrives negative, and leaves as this.
+const MAX_QUANTITY = 0x7fff_ffff;
+
+export const orders = {
+  quote(lines: Line[]): Money {
+    return price(merge(lines));
+  },
+
+  place(customer: Customer, lines: Line[], card: Card): Confirmation {
+    const wanted = merge(lines);
+    const total = price(wanted);
+    const orderId = newOrderId();
+    const reservation = ask('inventory', () => inventory.reserve(orderId, wanted));
+    let receipt: Receipt;
+    try {
+      receipt = ask('payment', () => payment.charge(orderId, total, card));
+    } catch (refusal) {
+      release(orderId, reservation.id);
+      throw refusal;
+    }
+    return {
+      orderId,
+      total,
+      reservationId: reservation.id,
+      warehouse: reservation.warehouse,
+      receipt,
+      notification: notify(customer, orderId, wanted, total),
+    };
+  },
+};
+
+/** The lines with those of one SKU made one, and without those that want nothing. */
+function merge(lines: Line[]): Line[] {
+  const quantities = new Map<string, number>();
+  for (const { sku, quantity } of lines) {
+    const sum = (quantities.get(sku) ?? 0) + (quantity >>> 0);
+    // It is more than anybody stocks, so the cut lets no order pass that should not.
+    quantities.set(sku, Math.min(sum, MAX_QUANTITY));
+  }
+  const merged = [...quantities]
+    .filter(([, quantity]) => quantity > 0)
+    .map(([sku, quantity]) => ({ sku, quantity }));
+  if (merged.length === 0) {
+    fail({ tag: 'empty-order' });
+  }
+  return merged;
+}
+
+/** What the catalog wants for the lines now. */
+function price(lines: Line[]): Money {
+  let minor = 0;
+  let currency: string | undefined;
+  for (const { sku, quantity } of lines) {
+    const each = ask('catalog', () => catalog.get(sku)).price;
+    currency ??= each.currency;
+    if (each.currency !== currency) {
+      unavailable(`catalog: prices in ${currency} and in ${each.currency} cannot be added up`);
+    }
+    minor += each.minor * quantity;
+    // Past 2^53 a number is rounded, and past 2^63 a u64 arrives as a negative one: either way
+    // the customer would be charged something else.
+    if (!Number.isSafeInteger(minor) || each.minor < 0) {
+      unavailable('catalog: the prices add up to more than can be charged');
+    }
+  }
+  return { minor, currency: currency ?? '' };
+}
+
+function release(orderId: string, reservationId: string): void {
+  try {
+    ask('inventory', () => inventory.release(reservationId));
+  } catch (error) {
+    // The customer has to hear why the payment failed, not what happened after it.
+    log('error', 'orders', `order ${orderId}: ${reservationId} is still reserved: ${JSON.stringify(error)}`);
+  }
+}
+
+/** The message's id, or null: an order that is paid for stands whether or not it was announced. */
+function notify(customer: Customer, orderId: string, lines: Line[], total: Money): string | null {
+  const items = lines.map(({ sku, quantity }) => `${quantity} x ${sku}`).join(', ');
+  try {
+    return ask('notifications', () =>
+      notifications.send({
+        channel: 'email',
+        to: customer.email,
+        subject: `Your order ${orderId}`,
+        body: `Dear ${customer.name}, we are packing ${items}. You paid ${written(total)}.`,
+      }),
+    );
+  } catch (error) {
+    log('warn', 'orders', `order ${orderId}: the customer was not told: ${JSON.stringify(error)}`);
+    return null;
+  }
+}
+
+/** Currencies of the shop have two decimal places. */
+function written({ minor, currency }: Money): string {
+  return `${(minor / 100).toFixed(2)} ${currency}`;
+}
+
+/** 64 random bits: Math.random() begins anew with the same number in every fresh instance. */
+function newOrderId(): string {
+  const digits = [...getRandomBytes(8)].map((byte) => byte.toString(16).padStart(2, '0'));
+  return `ord-${digits.join('')}`;
+}
+
+/** Calls another service, and turns the error it answers with into the order's own. */
+function ask<T>(service: string, call: () => T): T {
+  try {
+    return call();
+  } catch (thrown) {
+    const error = (thrown as { payload?: CalleeError }).payload;
+    switch (error?.tag) {
+      case 'unknown-sku':
+        return fail({ tag: 'unknown-product', val: error.val });
+      case 'insufficient':
+        return fail({ tag: 'insufficient-stock', val: error.val });
+      case 'declined':
+      case 'invalid-card':
+        return fail(error);
+      case 'invalid-address':
+      case 'unavailable':
+        return unavailable(`${service}: ${error.val}`);
+      default:
+        throw thrown;
+    }
+  }
+}
+
+function unavailable(why: string): never {
+  return fail({ tag: 'unavailable', val: why });
+}
+
+function fail(error: OrderError): never {
+  throw error;
+}
