@@ -13,7 +13,7 @@
 # WASMBAY_C=zig             compiles C with ziglang from PyPI even where Debian's clang is to be had
 set -euo pipefail
 
-readonly NATS_SERVER=2.15.1 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2
+readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
@@ -163,6 +163,13 @@ install_nats() {
     bin/nats-server --version
 }
 
+# A plain NATS client, for the services of the examples that are no components.
+install_nats_py() {
+    pypi "nats-py==$NATS_PY"
+    wrapper python-nats <<<'PYTHONPATH="$home" exec python3 "$@"'
+    bin/python-nats -c 'import nats.micro'
+}
+
 install_python() {
     pypi "componentize-py==$COMPONENTIZE_PY"
     rm -rf bin
@@ -303,7 +310,10 @@ go_() {
 [ $# -gt 0 ] || set -- nats python typescript go c rust
 for wanted in "$@"; do
     case "$wanted" in
-    nats) tool nats-server "$NATS_SERVER" install_nats ;;
+    nats)
+        tool nats-server "$NATS_SERVER" install_nats
+        tool nats-py "$NATS_PY" install_nats_py
+        ;;
     python) tool componentize-py "$COMPONENTIZE_PY" install_python ;;
     typescript | javascript)
         tool esbuild "$ESBUILD" install_esbuild

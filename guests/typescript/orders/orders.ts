@@ -56,8 +56,10 @@ function merge(lines: Line[]): Line[] {
   const quantities = new Map<string, number>();
   for (const { sku, quantity } of lines) {
     const sum = (quantities.get(sku) ?? 0) + (quantity >>> 0);
-    // It is more than anybody stocks, so the cut lets no order pass that should not.
-    quantities.set(sku, Math.min(sum, MAX_QUANTITY));
+    if (sum > MAX_QUANTITY) {
+      unavailable(`${sku}: no more than ${MAX_QUANTITY} can be ordered at once`);
+    }
+    quantities.set(sku, sum);
   }
   const merged = [...quantities]
     .filter(([, quantity]) => quantity > 0)
