@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
+use async_nats::{Client, ConnectErrorKind, Event, ServerError};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::address::{Login, Servers, redact};
 
 /// How long one server has to accept a connection, answer and log the client in.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -361,101 +362,6 @@ pub async fn settled(client: &Client) -> Result<(), SettleError> {
         .unwrap_or(Err(SettleError::Deadline))
 }
 
-/// A URL without what stands before its `@`, for logs and errors. Works on anything, also on what
-/// does not parse.
-pub fn redact(url: &str) -> String {
-    url.split(',')
-        .map(|one| {
-            let one = one.trim();
-            let (scheme, rest) = one
-                .split_once("://")
-                .map_or(("", one), |(scheme, rest)| (scheme, rest));
-            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-            if scheme.is_empty() {
-                host.to_owned()
-            } else {
-                format!("{scheme}://{host}")
-            }
-        })
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-#[derive(PartialEq)]
-enum Login {
-    User { user: String, password: String },
-    Token(String),
-}
-
-struct Servers {
-    addrs: Vec<ServerAddr>,
-    login: Option<Login>,
-    shown: String,
-}
-
-impl Servers {
-    /// The client ignores a URL's user and password, and writes URLs to its debug log as they are;
-    /// so both are taken out here and given to it apart.
-    fn parse(urls: &[String]) -> Result<Self, ConnectError> {
-        let mut addrs = Vec::new();
-        let mut login = None;
-        let mut shown = Vec::new();
-        for url in urls
-            .iter()
-            .flat_map(|entry| entry.split(','))
-            .map(str::trim)
-            .filter(|url| !url.is_empty())
-        {
-            let bad = |source| ConnectError::BadUrl {
-                url: redact(url),
-                source,
-            };
-            let mut parsed = url.parse::<ServerAddr>().map_err(bad)?.into_inner();
-            let own = login_of(parsed.username(), parsed.password());
-            if parsed.set_username("").is_err() || parsed.set_password(None).is_err() {
-                return Err(bad(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "it names no host",
-                )));
-            }
-            if parsed.host_str().is_none_or(str::is_empty) {
-                return Err(bad(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "it names no host",
-                )));
-            }
-            if own.is_some() {
-                if login.is_some() && login != own {
-                    return Err(ConnectError::TwoLogins { url: redact(url) });
-                }
-                login = own;
-            }
-            shown.push(redact(url));
-            addrs.push(ServerAddr::from_url(parsed).map_err(bad)?);
-        }
-        if addrs.is_empty() {
-            return Err(ConnectError::NoUrl);
-        }
-        Ok(Self {
-            addrs,
-            login,
-            shown: shown.join(", "),
-        })
-    }
-}
-
-fn login_of(user: &str, password: Option<&str>) -> Option<Login> {
-    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    match (user, password) {
-        ("", None) => None,
-        (token, None) => Some(Login::Token(plain(token))),
-        (user, Some(password)) => Some(Login::User {
-            user: plain(user),
-            password: plain(password),
-        }),
-    }
-}
-
 async fn read(what: &'static str, path: &Path) -> Result<String, ConnectError> {
     tokio::fs::read_to_string(path)
         .await
@@ -556,86 +462,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn userinfo_never_shows() {
-        for (given, shown) in [
-            ("nats://ann:s3cret@host:4222", "nats://host:4222"),
-            ("s3cret@host", "host"),
-            ("nats://ann:s3c@ret@host", "nats://host"),
-            (
-                "nats://a:s3cret@one, tls://a:s3cret@two:1",
-                "nats://one, tls://two:1",
-            ),
-            ("nats://host:4222", "nats://host:4222"),
-            ("http//ann:s3cret@", ""),
-        ] {
-            assert_eq!(redact(given), shown);
-        }
+    fn no_secret_is_in_the_debug_output() {
         let options = ConnectOptions {
             nkey: Some(Nkey::Seed("SUs3cret".into())),
             ..ConnectOptions::to("nats://ann:s3cret@host")
         };
         assert!(!format!("{options:?}").contains("s3cret"), "{options:?}");
-    }
-
-    #[test]
-    fn a_login_is_taken_out_of_the_urls() {
-        let servers =
-            Servers::parse(&["nats://ann:p%40ss@one:1,two:2".into(), "tls://three".into()])
-                .unwrap();
-        assert!(
-            servers.login
-                == Some(Login::User {
-                    user: "ann".into(),
-                    password: "p@ss".into()
-                })
-        );
-        assert_eq!(servers.shown, "nats://one:1, two:2, tls://three");
-        assert!(
-            servers
-                .addrs
-                .iter()
-                .all(|addr| !addr.has_user_pass() && addr.password().is_none())
-        );
-        assert_eq!(
-            servers
-                .addrs
-                .iter()
-                .map(ServerAddr::port)
-                .collect::<Vec<_>>(),
-            [1, 2, 4222]
-        );
-
-        let token = Servers::parse(&["nats://t0ken@one".into()]).unwrap();
-        assert!(token.login == Some(Login::Token("t0ken".into())));
-    }
-
-    #[test]
-    fn bad_urls_say_what_would_do() {
-        let text = |urls: &[&str]| {
-            let urls = urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
-            Servers::parse(&urls)
-                .err()
-                .map(|error| error.to_string())
-                .unwrap_or_default()
-        };
-        assert_eq!(
-            text(&[]),
-            "no NATS server was named; give its address as nats://host:4222"
-        );
-        assert_eq!(
-            text(&["http://ann:s3cret@host"]),
-            "\"http://host\" is no address of a NATS server; write it as nats://host:4222 or tls://host:4222"
-        );
-        assert!(
-            text(&["nats://"]).contains("is no address"),
-            "{}",
-            text(&["nats://"])
-        );
-        assert!(text(&["nats://host:99999"]).contains("is no address"));
-        assert!(
-            text(&["nats://a:b@one", "nats://a:c@two"])
-                .starts_with("the URL nats://two logs in as someone else")
-        );
     }
 
     #[test]

@@ -5,13 +5,17 @@
 //! matches the replies, and [`settled`] waits until the server knows every subscription made so
 //! far. Nothing here knows of services, subjects or calls.
 
+mod address;
 mod connect;
+mod folder;
+mod launch;
 mod requests;
 mod server;
 
+pub use address::redact;
 pub use connect::{
     CLIENT_CAPACITY, CONNECT_TIMEOUT, ConnectCause, ConnectError, ConnectOptions, Nkey,
-    PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, redact, settled,
+    PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, settled,
 };
 pub use requests::{MAX_OUTSTANDING, RequestError, Requests, wire_size};
 pub use server::{
