@@ -1,6 +1,7 @@
 //! wasmbay runs microservices that are WebAssembly components, wired by their WIT interfaces over
 //! NATS.
 
+pub mod app;
 pub mod call;
 pub mod interface;
 pub mod manifest;

@@ -235,7 +235,7 @@ fn fields(named: Vec<(Box<str>, Shape)>) -> Box<[Field]> {
 }
 
 /// `on-hand` as `onHand`.
-fn camel_case(name: &str) -> String {
+pub(crate) fn camel_case(name: &str) -> String {
     let mut words = name.split('-');
     let mut key = words.next().unwrap_or_default().to_owned();
     for word in words {

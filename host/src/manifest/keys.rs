@@ -375,7 +375,7 @@ pub(super) static ROUTE: Table = Table {
         Key {
             name: "query",
             form: || Form::new("array of strings", "names of the function's parameters"),
-            meaning: "Parameters read from the query string. With GET, HEAD and DELETE all are that the path leaves.",
+            meaning: "Parameters read from the query string. With methods other than POST, PUT and PATCH, all are that the path leaves.",
         },
         Key {
             name: "status",

@@ -6,5 +6,6 @@
     reason = "a failed step of a test's own helper fails the test"
 )]
 
+mod docs;
 mod nats;
 mod support;
