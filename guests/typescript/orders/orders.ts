@@ -49,7 +49,7 @@ export const orders = {
       notification: notify(customer, orderId, wanted, total),
     };
   },
-};
+} satisfies typeof import('shop:orders/orders@1.0.0');
 
 /** The lines with those of one SKU made one, and without those that want nothing. */
 function merge(lines: Line[]): Line[] {
