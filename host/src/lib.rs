@@ -4,6 +4,7 @@
 pub mod app;
 pub mod call;
 pub mod interface;
+pub mod json;
 pub mod manifest;
 pub mod nats;
 pub mod shape;
