@@ -242,7 +242,7 @@ impl<'a> Decoder<'a> {
             }
         }
         let on = names.iter().zip(set).filter(|(_, on)| *on == Some(true));
-        Ok(on.map(|(name, _)| String::from(&**name)).collect())
+        Ok(on.map(|(name, _)| name.to_string()).collect())
     }
 
     // Objects.
@@ -251,10 +251,7 @@ impl<'a> Decoder<'a> {
         if self.scan.peek() != Some(b'{') {
             return Err(mismatch(expected(shape), self.scan.found()));
         }
-        let mut record: Vec<_> = fields
-            .iter()
-            .map(|f| (String::from(&*f.name), UNSET))
-            .collect();
+        let mut record: Vec<_> = fields.iter().map(|f| (f.name.to_string(), UNSET)).collect();
         self.fields(fields, &mut record, |(_, val)| val)?;
         self.fill(fields, &mut record, |(_, val)| val)?;
         Ok(record)
@@ -533,7 +530,7 @@ fn bare_case(text: &str, cases: &[Case], shape: &Shape) -> Result<Val, Fault> {
         Some(Case {
             payload: None,
             name,
-        }) => Ok(Val::Variant(String::from(&**name), None)),
+        }) => Ok(Val::Variant(name.to_string(), None)),
         Some(Case {
             payload: Some(payload),
             ..

@@ -3,12 +3,10 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
     reason = "a failed step of a test's own helper fails the test"
 )]
 
-mod component;
+mod build;
 mod docs;
 mod nats;
-mod service;
 mod support;

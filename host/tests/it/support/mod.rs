@@ -1,6 +1,5 @@
 //! What tests start and stop, and how they wait.
 
-pub(crate) mod components;
 pub(crate) mod nats;
 
 use std::time::Duration;

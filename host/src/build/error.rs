@@ -1,0 +1,166 @@
+//! Why a guest could not be built or made.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use super::{Language, Tool};
+
+/// Why a guest could not be built or made. Where a compiler refused the source, the text is what
+/// it printed, unchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A file or folder could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file or folder could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// What was to be written.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nothing in the folder is the start of a guest.
+    #[error(
+        "{} holds no guest: it has none of Cargo.toml, go.mod, index.ts, index.js, app.py and *.c",
+        folder.display()
+    )]
+    NoLanguage {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder could be a guest in more than one language.
+    #[error("{} could be a guest in {first} or in {second}: give each its own folder", folder.display())]
+    TwoLanguages {
+        /// The folder.
+        folder: PathBuf,
+        /// One of the languages.
+        first: Language,
+        /// Another one.
+        second: Language,
+    },
+    /// There is no file that the language's recipe could begin with.
+    #[error("{} has no {expected}", folder.display())]
+    NoEntry {
+        /// The folder.
+        folder: PathBuf,
+        /// What is looked for.
+        expected: String,
+    },
+    /// No `wit/` folder on the way up.
+    #[error("there is no wit/ folder in {} or above it", folder.display())]
+    NoWit {
+        /// The guest's folder.
+        folder: PathBuf,
+    },
+    /// The WIT has an error.
+    #[error("the WIT in {} has an error", wit.display())]
+    Wit {
+        /// The `wit/` folder.
+        wit: PathBuf,
+        /// The parser's message, with file and line.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Several worlds, none of them named like the folder.
+    #[error(
+        "no world in {} is named `{expected}` like the guest's folder; its worlds are {}",
+        wit.display(), list(worlds)
+    )]
+    NoWorld {
+        /// The `wit/` folder.
+        wit: PathBuf,
+        /// The name that a world should have.
+        expected: String,
+        /// The worlds that there are.
+        worlds: Vec<String>,
+    },
+    /// A tool is not installed.
+    #[error("{tool} is missing, which {} needs; install it by `{install}`", tool.needed_for())]
+    Missing {
+        /// The tool.
+        tool: Tool,
+        /// The command that installs it.
+        install: String,
+    },
+    /// A tool could not be started.
+    #[error("cannot run {}", program.display())]
+    Start {
+        /// The tool's file.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A tool ran and failed.
+    #[error("{step} failed in {} ({status})\n{}", folder.display(), output.trim_end())]
+    Failed {
+        /// Which tool, and what it was to do.
+        step: String,
+        /// The guest's folder.
+        folder: PathBuf,
+        /// How the tool ended.
+        status: ExitStatus,
+        /// What the tool printed.
+        output: String,
+    },
+    /// Bindings could not be generated, or a module could not be made a component.
+    #[error("{step} failed in {}", folder.display())]
+    Component {
+        /// What was to be done.
+        step: &'static str,
+        /// The guest's folder.
+        folder: PathBuf,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A compiler ended well, but what it should have made is not there.
+    #[error("{step} made no {expected} in {}", folder.display())]
+    NoOutput {
+        /// Which tool, and what it was to do.
+        step: &'static str,
+        /// What was expected.
+        expected: String,
+        /// The guest's folder.
+        folder: PathBuf,
+    },
+    /// A name that no service can have.
+    #[error("`{name}` cannot be the name of a service: {why}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Something is where a new file belongs.
+    #[error("{} is there already", path.display())]
+    Exists {
+        /// What is there.
+        path: PathBuf,
+    },
+}
+
+impl BuildError {
+    pub(super) fn reading(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Read { path, source }
+    }
+
+    pub(super) fn writing(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Write { path, source }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    if quoted.is_empty() {
+        return "none".to_owned();
+    }
+    quoted.join(", ")
+}

@@ -1,0 +1,185 @@
+//! Which language a folder's guest is in, and where its source begins.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::{BuildError, Tool};
+
+/// A language that guests are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Language {
+    /// Rust, compiled for `wasm32-wasip2`.
+    Rust,
+    /// Go, compiled for WASI and made a component.
+    Go,
+    /// TypeScript, bundled to JavaScript.
+    TypeScript,
+    /// JavaScript, run by QuickJS.
+    JavaScript,
+    /// Python, run by CPython.
+    Python,
+    /// C, or C++ where a file's ending says so.
+    C,
+}
+
+/// A text that names no language of [`Language::ALL`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("there is no language `{0}` here: rust, go, typescript, javascript, python or c")]
+pub struct UnknownLanguage(String);
+
+impl Language {
+    /// Every language, in the order in which lists show them.
+    pub const ALL: [Self; 6] = [
+        Self::Rust,
+        Self::Go,
+        Self::TypeScript,
+        Self::JavaScript,
+        Self::Python,
+        Self::C,
+    ];
+
+    /// The tools that its recipe runs.
+    #[must_use]
+    pub fn tools(self) -> &'static [Tool] {
+        match self {
+            Self::Rust => &[Tool::Cargo],
+            Self::Go => &[Tool::Go],
+            Self::TypeScript | Self::JavaScript => &[Tool::Esbuild, Tool::ComponentizeQjs],
+            Self::Python => &[Tool::ComponentizePy],
+            Self::C => &[Tool::WasmCc],
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Rust => "rust",
+            Self::Go => "go",
+            Self::TypeScript => "typescript",
+            Self::JavaScript => "javascript",
+            Self::Python => "python",
+            Self::C => "c",
+        })
+    }
+}
+
+impl FromStr for Language {
+    type Err = UnknownLanguage;
+
+    fn from_str(text: &str) -> Result<Self, UnknownLanguage> {
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "rust" | "rs" => Self::Rust,
+            "go" | "golang" => Self::Go,
+            "typescript" | "ts" => Self::TypeScript,
+            "javascript" | "js" => Self::JavaScript,
+            "python" | "py" => Self::Python,
+            "c" | "c++" | "cpp" => Self::C,
+            _ => return Err(UnknownLanguage(text.to_owned())),
+        })
+    }
+}
+
+/// Recognises a guest's language by the files in its folder.
+///
+/// A `Cargo.toml` or a `go.mod` decides alone; else it is the ending of the file that the source
+/// begins with.
+///
+/// # Errors
+///
+/// If the folder cannot be read, holds no guest, or could be in several languages.
+pub fn detect(folder: &Path) -> Result<Language, BuildError> {
+    fs::read_dir(folder).map_err(BuildError::reading(folder))?;
+    if folder.join("Cargo.toml").is_file() {
+        return Ok(Language::Rust);
+    }
+    if folder.join("go.mod").is_file() {
+        return Ok(Language::Go);
+    }
+    let script = script(folder).map(|entry| {
+        let typed = entry
+            .extension()
+            .is_some_and(|ending| ending == "ts" || ending == "mts");
+        if typed {
+            Language::TypeScript
+        } else {
+            Language::JavaScript
+        }
+    });
+    let python = module(folder).map(|_| Language::Python);
+    let c = (!c_files(folder)?.is_empty()).then_some(Language::C);
+    let mut found = [script, python, c].into_iter().flatten();
+    match (found.next(), found.next()) {
+        (Some(language), None) => Ok(language),
+        (Some(first), Some(second)) => Err(BuildError::TwoLanguages {
+            folder: folder.to_owned(),
+            first,
+            second,
+        }),
+        (None, _) => Err(BuildError::NoLanguage {
+            folder: folder.to_owned(),
+        }),
+    }
+}
+
+/// The script that a guest in TypeScript or JavaScript begins with: what its `package.json` calls
+/// `main`, else the first of `index`, `main`, `app`, `service` and the folder's name, there or in
+/// `src/`.
+pub(super) fn script(folder: &Path) -> Option<PathBuf> {
+    let package = fs::read(folder.join("package.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    if let Some(main) = package
+        .as_ref()
+        .and_then(|package| package.get("main"))
+        .and_then(|main| main.as_str())
+    {
+        return Some(folder.join(main)).filter(|main| main.is_file());
+    }
+    let name = folder.file_name()?.to_string_lossy();
+    let name: &str = &name;
+    let stems = ["index", "main", "app", "service", name];
+    ["ts", "mts", "js", "mjs"].iter().find_map(|ending| {
+        stems.iter().find_map(|stem| {
+            [folder.to_owned(), folder.join("src")]
+                .iter()
+                .map(|place| place.join(format!("{stem}.{ending}")))
+                .find(|path| path.is_file())
+        })
+    })
+}
+
+/// The name of the module that a guest in Python begins with: `app`, `main` or the folder's name.
+pub(super) fn module(folder: &Path) -> Option<String> {
+    let name = folder.file_name()?.to_string_lossy().replace('-', "_");
+    ["app".to_owned(), "main".to_owned(), name]
+        .into_iter()
+        .find(|module| folder.join(format!("{module}.py")).is_file())
+}
+
+/// The files in C and C++ of the folder and its `src/`, in order of their names.
+pub(super) fn c_files(folder: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    let mut files = Vec::new();
+    for place in [folder.to_owned(), folder.join("src")] {
+        if !place.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&place).map_err(BuildError::reading(&place))? {
+            let path = entry.map_err(BuildError::reading(&place))?.path();
+            let known = path.extension().is_some_and(|ending| ending == "c");
+            if (known || is_cpp(&path)) && path.is_file() {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+pub(super) fn is_cpp(path: &Path) -> bool {
+    path.extension()
+        .and_then(|ending| ending.to_str())
+        .is_some_and(|ending| ["cc", "cpp", "cxx"].contains(&ending))
+}

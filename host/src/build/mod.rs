@@ -1,0 +1,164 @@
+//! From a guest's folder to a component: which language it is in, which world it implements, and
+//! the recipe that compiles it.
+//!
+//! A guest is built against the nearest `wit/` folder above it, for the world that has the folder's
+//! name, or for the only world there is. What comes out is `.wasmbay/<world>.wasm` in the guest's
+//! folder, beside a fingerprint of all that went in, so that a build with nothing to do costs
+//! milliseconds.
+//!
+//! Everything here blocks: call it from a blocking thread. Nothing here knows of services, NATS or
+//! the engine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+mod componentize;
+mod error;
+mod fingerprint;
+mod language;
+mod new;
+mod process;
+mod recipe;
+mod tools;
+mod world;
+
+pub use error::BuildError;
+pub use language::{Language, UnknownLanguage, detect};
+pub use new::scaffold;
+pub use tools::{Tool, ToolStatus, Tools};
+
+use fingerprint::{Fingerprint, Inputs};
+use recipe::Job;
+use world::World;
+
+/// What a build leaves in a guest's folder: the component, its fingerprint, intermediate files.
+pub const OUTPUT: &str = ".wasmbay";
+
+/// A service's source: a folder, its language, and the world that it implements.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// The folder, absolute.
+    pub folder: PathBuf,
+    /// The language of its source.
+    pub language: Language,
+    /// The `wit/` folder that it is built against.
+    pub wit: PathBuf,
+    /// The world's name.
+    pub world: String,
+}
+
+impl Guest {
+    /// Recognises the language and finds the world.
+    ///
+    /// # Errors
+    ///
+    /// If the folder holds no guest in a known language, or several; if there is no `wit/` above
+    /// it, or one that does not parse; if none of its worlds has the folder's name and there is
+    /// more than one.
+    pub fn open(folder: &Path) -> Result<Self, BuildError> {
+        let folder = std::path::absolute(folder).map_err(BuildError::reading(folder))?;
+        let language = detect(&folder)?;
+        let wit = world::nearest_wit(&folder)?;
+        let world = World::of(&folder, &wit)?.name;
+        Ok(Self {
+            folder,
+            language,
+            wit,
+            world,
+        })
+    }
+
+    /// Where the component is after a build.
+    #[must_use]
+    pub fn component(&self) -> PathBuf {
+        self.folder
+            .join(OUTPUT)
+            .join(format!("{}.wasm", self.world))
+    }
+
+    /// What to watch for changes: the folder, the WIT, and files elsewhere that the last build
+    /// read. Below the folder, what [`Guest::is_source`] denies is no reason to build.
+    #[must_use]
+    pub fn sources(&self) -> Vec<PathBuf> {
+        let mut sources = vec![self.folder.clone(), self.wit.clone()];
+        sources.extend(Fingerprint::read(&self.component()).elsewhere);
+        sources
+    }
+
+    /// Whether a change of this file can change the component: hidden files, build output,
+    /// installed packages and generated bindings do not.
+    #[must_use]
+    pub fn is_source(&self, path: &Path) -> bool {
+        path.strip_prefix(&self.folder)
+            .is_ok_and(fingerprint::is_source)
+            || path.starts_with(&self.wit)
+            || Fingerprint::read(&self.component())
+                .elsewhere
+                .iter()
+                .any(|file| file == path)
+    }
+
+    /// Compiles the guest, unless the component is there and nothing that went into it has changed,
+    /// and gives the component's file. `progress` hears one line for each step, and those that the
+    /// compilers print as they go.
+    ///
+    /// The component is replaced in one step, so whoever reads it meanwhile has the old one or the
+    /// new one.
+    ///
+    /// # Errors
+    ///
+    /// If a tool is missing, with the command that installs it; if a compiler refuses the source,
+    /// with what it printed; if the WIT does not parse.
+    pub fn build(
+        &self,
+        tools: &Tools,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<PathBuf, BuildError> {
+        let component = self.component();
+        let world = World::of(&self.folder, &self.wit)?;
+        let before = Fingerprint::read(&component);
+        let inputs = Inputs {
+            folder: &self.folder,
+            language: self.language,
+            world: &world,
+            tools,
+        };
+        if component.is_file() && before.allows_reuse(&inputs)? {
+            return Ok(component);
+        }
+        let output = self.folder.join(OUTPUT);
+        let scratch = output.join(self.language.to_string());
+        fs::create_dir_all(&scratch).map_err(BuildError::writing(&scratch))?;
+        // Taken before compiling, so that a change during it leads to another build, not to none.
+        let sources = inputs.sources(&[])?;
+        let built = recipe::build(
+            self.language,
+            &Job {
+                folder: &self.folder,
+                scratch: &scratch,
+                wit: &self.wit,
+                world: &world,
+                tools,
+            },
+            progress,
+        )?;
+        replace(&component, &built.component)?;
+        Fingerprint::take(&inputs, sources, built.elsewhere)?.write(&component)?;
+        Ok(component)
+    }
+}
+
+/// Writes a file in one step.
+fn replace(path: &Path, contents: &[u8]) -> Result<(), BuildError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        std::io::Write::write_all(&mut file, contents)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(BuildError::writing(path))
+}
+
+#[cfg(test)]
+mod tests;

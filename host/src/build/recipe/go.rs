@@ -1,0 +1,137 @@
+//! Go: bindings beside the source, the standard compiler for WASI 0.1, and a component made of it.
+//!
+//! Go wants the package that implements an interface and its bindings in one folder, so the
+//! bindings are written among the source, where editors find them, too. The one package that they
+//! import is part of wasmbay and replaces the published one, so no network is needed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::{Built, Job};
+use crate::build::componentize::{bindings, componentize, embed, write};
+use crate::build::process::{Stdout, run};
+use crate::build::{BuildError, OUTPUT, Tool};
+
+/// The names of the generated files.
+pub(in crate::build) const GENERATED: [&str; 3] = ["wit_bindings.go", "wit_exports.go", "empty.s"];
+
+const PACKAGE: &str = "go.bytecodealliance.org/pkg";
+
+macro_rules! package {
+    ($($file:literal),*) => {
+        &[$(($file, include_str!(concat!("../gopkg/", $file)))),*]
+    };
+}
+
+/// `go.bytecodealliance.org/pkg` as the generator of bindings has it, with its licence.
+const PACKAGE_FILES: &[(&str, &str)] = package![
+    "LICENSE",
+    "go.mod.in",
+    "wit/async/async.go",
+    "wit/async/empty.s",
+    "wit/runtime/empty.s",
+    "wit/runtime/runtime.go",
+    "wit/types/future.go",
+    "wit/types/option.go",
+    "wit/types/result.go",
+    "wit/types/stream.go",
+    "wit/types/tuple.go",
+    "wit/types/unit.go"
+];
+
+pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
+    let go = job.tools.find(Tool::Go)?;
+    write_bindings(job)?;
+    for (name, contents) in PACKAGE_FILES {
+        let name = name.trim_end_matches(".in");
+        write(&job.scratch.join("pkg").join(name), contents.as_bytes())?;
+    }
+    let core = job.scratch.join("core.wasm");
+    let mut command = Command::new(go);
+    command
+        .current_dir(job.folder)
+        .env("GOOS", "wasip1")
+        .env("GOARCH", "wasm")
+        .env_remove("GOFLAGS")
+        .args([
+            "build",
+            "-buildmode=c-shared",
+            "-buildvcs=false",
+            "-trimpath",
+        ])
+        .arg("-ldflags=-checklinkname=0 -s -w");
+    if let Some(modfile) = modfile(job)? {
+        command.arg(modfile);
+    }
+    command.arg("-o").arg(&core).arg(".");
+    run(
+        "go build",
+        job.folder,
+        &mut command,
+        Stdout::Messages,
+        progress,
+    )?;
+    let mut core = fs::read(&core).map_err(BuildError::reading(&core))?;
+    progress("making a component");
+    embed(&mut core, job.world, job.folder)?;
+    Ok(Built {
+        component: componentize(&core, job.folder)?,
+        elsewhere: Vec::new(),
+    })
+}
+
+/// Writes the bindings, and takes away those of interfaces that the world has no more.
+fn write_bindings(job: &Job<'_>) -> Result<(), BuildError> {
+    let options = wit_bindgen_go::Opts {
+        // Running gofmt takes longer than generating.
+        format: wit_bindgen_go::Format::False,
+        quiet: true,
+        ..wit_bindgen_go::Opts::default()
+    };
+    let files = bindings(options.build(), job.world, job.folder)?;
+    for entry in fs::read_dir(job.folder).map_err(BuildError::reading(job.folder))? {
+        let package = entry.map_err(BuildError::reading(job.folder))?.path();
+        let stale = |path: &Path| {
+            path.is_file() && !files.iter().any(|(name, _)| job.folder.join(name) == path)
+        };
+        if stale(&package.join("wit_bindings.go")) {
+            for name in GENERATED {
+                // What cannot be removed is in nobody's way unless it is imported.
+                let _ = fs::remove_file(package.join(name));
+            }
+            // Fails, as it should, where a file of the guest's own is left.
+            let _ = fs::remove_dir(&package);
+        }
+    }
+    for (name, contents) in files.iter().filter(|(name, _)| *name != "go.mod") {
+        write(&job.folder.join(name), contents)?;
+    }
+    Ok(())
+}
+
+/// A `go.mod` that replaces the bindings' package by ours, unless the guest's own replaces it.
+fn modfile(job: &Job<'_>) -> Result<Option<String>, BuildError> {
+    let own = job.folder.join("go.mod");
+    let mut text = fs::read_to_string(&own).map_err(BuildError::reading(&own))?;
+    if text.contains(&format!("{PACKAGE} =>")) {
+        return Ok(None);
+    }
+    text.push_str(&format!("\nreplace {PACKAGE} => ./{OUTPUT}/go/pkg\n"));
+    let modfile = job.scratch.join("go.mod");
+    write(&modfile, text.as_bytes())?;
+    // Go keeps the sums beside the file that it is given.
+    if let Ok(sums) = fs::read(job.folder.join("go.sum")) {
+        write(&job.scratch.join("go.sum"), &sums)?;
+    }
+    Ok(Some(format!("-modfile={}", modfile.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_package_is_of_the_version_that_the_bindings_are_made_for() {
+        let copied = include_str!("../gopkg/VERSION");
+        assert_eq!(copied.trim(), wit_bindgen_go::remote_pkg_version());
+    }
+}

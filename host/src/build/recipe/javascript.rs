@@ -1,0 +1,66 @@
+//! TypeScript and JavaScript: one bundle, run by QuickJS inside the component.
+
+use std::process::Command;
+
+use super::{Built, Job};
+use crate::build::language::script;
+use crate::build::process::{Stdout, run};
+use crate::build::{BuildError, Tool};
+
+pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
+    let esbuild = job.tools.find(Tool::Esbuild)?;
+    let componentize = job.tools.find(Tool::ComponentizeQjs)?;
+    let entry = script(job.folder).ok_or_else(|| BuildError::NoEntry {
+        folder: job.folder.to_owned(),
+        expected: "index.ts or index.js, nor the file that its package.json calls `main`"
+            .to_owned(),
+    })?;
+    let bundle = job.scratch.join("bundle.js");
+    let mut command = Command::new(esbuild);
+    command
+        .current_dir(job.folder)
+        .arg(entry.strip_prefix(job.folder).unwrap_or(&entry))
+        .args([
+            "--bundle",
+            "--format=esm",
+            "--platform=neutral",
+            "--main-fields=module,main",
+            "--conditions=import",
+            "--target=es2023",
+            "--log-level=warning",
+        ])
+        .args(
+            job.world
+                .imported_namespaces()
+                .iter()
+                .map(|namespace| format!("--external:{namespace}:*")),
+        )
+        .arg(format!("--outfile={}", bundle.display()));
+    run(
+        "esbuild",
+        job.folder,
+        &mut command,
+        Stdout::Messages,
+        progress,
+    )?;
+    let output = job.scratch.join("component.wasm");
+    let mut command = Command::new(componentize);
+    command
+        .current_dir(job.folder)
+        .arg("--wit")
+        .arg(job.wit)
+        .args(["--world", &job.world.name])
+        .arg("--js")
+        .arg(&bundle)
+        // The asynchronous runtime would need an engine with concurrency support.
+        .args(["--sync", "--opt-size", "--output"])
+        .arg(&output);
+    run(
+        "componentize-qjs",
+        job.folder,
+        &mut command,
+        Stdout::Messages,
+        progress,
+    )?;
+    Built::read(&output, "componentize-qjs", Vec::new(), job)
+}

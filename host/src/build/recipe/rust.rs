@@ -1,0 +1,110 @@
+//! Rust: cargo, for the target whose linker makes components.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use super::{Built, Job};
+use crate::build::process::{Stdout, run};
+use crate::build::tools::compiles_components;
+use crate::build::{BuildError, Tool};
+
+/// A line of `cargo build --message-format=json`.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    manifest_path: Option<PathBuf>,
+    #[serde(default)]
+    filenames: Vec<PathBuf>,
+}
+
+pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
+    let cargo = job.tools.find(Tool::Cargo)?;
+    if !compiles_components(&cargo, job.folder) {
+        return Err(job.tools.missing(Tool::Cargo));
+    }
+    let manifest = job.folder.join("Cargo.toml");
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(job.folder)
+        .args(["build", "--release", "--target", "wasm32-wasip2"])
+        .arg("--message-format=json-render-diagnostics")
+        .arg("--manifest-path")
+        .arg(&manifest)
+        // Flags of a build of the host around this one are not meant for guests.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    let messages = run(
+        "cargo build",
+        job.folder,
+        &mut command,
+        Stdout::Data,
+        progress,
+    )?;
+    let Some(module) = artifact(&messages, &manifest) else {
+        return Err(BuildError::NoOutput {
+            step: "cargo build",
+            expected: "component; does Cargo.toml have `crate-type = [\"cdylib\"]` under [lib]?"
+                .to_owned(),
+            folder: job.folder.to_owned(),
+        });
+    };
+    let elsewhere = elsewhere(&module, job);
+    Built::read(&module, "cargo build", elsewhere, job)
+}
+
+/// The component that cargo says it made of this package.
+fn artifact(messages: &[u8], manifest: &Path) -> Option<PathBuf> {
+    // cargo may have gone through a link to get there.
+    let resolved = manifest.canonicalize().ok();
+    let same = |path: &Path| {
+        path == manifest || (resolved.is_some() && path.canonicalize().ok() == resolved)
+    };
+    messages
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Message>(line).ok())
+        .filter(|message| message.reason == "compiler-artifact")
+        .filter(|message| message.manifest_path.as_deref().is_some_and(same))
+        .flat_map(|message| message.filenames)
+        .find(|file| file.extension().is_some_and(|ending| ending == "wasm"))
+}
+
+/// What the build read outside the folder: the crates beside it that it depends on, as cargo lists
+/// them in a file like make's, and the workspace's own files.
+fn elsewhere(module: &Path, job: &Job<'_>) -> Vec<PathBuf> {
+    let listed = fs::read_to_string(module.with_extension("d")).unwrap_or_default();
+    // A space in a path is escaped by a backslash, as in make.
+    let listed = listed.replace("\\ ", "\0");
+    let mut files: BTreeSet<PathBuf> = listed
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .flat_map(|(_, sources)| sources.split(' '))
+        .map(|path| PathBuf::from(path.replace('\0', " ")))
+        .collect();
+    files.retain(|file| !file.starts_with(job.folder) && !file.starts_with(job.wit));
+    let locked = |at: &&Path| at.join("Cargo.lock").is_file();
+    if let Some(root) = job.folder.ancestors().find(locked) {
+        files.extend([root.join("Cargo.toml"), root.join("Cargo.lock")]);
+    }
+    files.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_artifact_is_the_one_of_the_guests_own_manifest() {
+        let messages = br#"{"reason":"compiler-artifact","manifest_path":"/other/Cargo.toml","filenames":["/t/other.wasm"]}
+not json
+{"reason":"compiler-artifact","manifest_path":"/a/Cargo.toml","filenames":["/t/a.rlib","/t/a.wasm"]}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(
+            artifact(messages, Path::new("/a/Cargo.toml")),
+            Some(PathBuf::from("/t/a.wasm"))
+        );
+    }
+}

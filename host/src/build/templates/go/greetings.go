@@ -1,0 +1,8 @@
+// Package export_demo_{{snake}}_greetings implements demo:{{name}}/greetings: the generated
+// bindings call its functions.
+package export_demo_{{snake}}_greetings
+
+// Greet returns a greeting for whoever is named.
+func Greet(who string) string {
+	return "Hello, " + who + "!"
+}

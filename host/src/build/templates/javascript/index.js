@@ -1,0 +1,5 @@
+export const greetings = {
+  greet(who) {
+    return `Hello, ${who}!`;
+  },
+};

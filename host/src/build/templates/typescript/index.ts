@@ -1,0 +1,5 @@
+export const greetings = {
+  greet(who: string): string {
+    return `Hello, ${who}!`;
+  },
+};

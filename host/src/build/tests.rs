@@ -1,0 +1,205 @@
+use std::fs;
+
+use super::*;
+
+/// A folder with files of these names and contents.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (name, contents) in files {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+    root
+}
+
+const TWO_WORLDS: &str = "package a:b; world one {} world two {}";
+
+#[test]
+fn a_language_is_recognised_by_its_files() {
+    for (file, language) in [
+        ("Cargo.toml", Language::Rust),
+        ("go.mod", Language::Go),
+        ("index.ts", Language::TypeScript),
+        ("src/main.ts", Language::TypeScript),
+        ("service.js", Language::JavaScript),
+        ("app.py", Language::Python),
+        ("anything.c", Language::C),
+        ("anything.cpp", Language::C),
+    ] {
+        let root = folder(&[(file, "")]);
+        assert_eq!(detect(root.path()).unwrap(), language, "{file}");
+        assert_eq!(language.to_string().parse(), Ok(language));
+    }
+    let root = folder(&[
+        ("package.json", r#"{"main":"lib/x.mts"}"#),
+        ("lib/x.mts", ""),
+    ]);
+    assert_eq!(detect(root.path()).unwrap(), Language::TypeScript);
+    // A crate may well have C in it.
+    let root = folder(&[("Cargo.toml", ""), ("shim.c", "")]);
+    assert_eq!(detect(root.path()).unwrap(), Language::Rust);
+}
+
+#[test]
+fn a_folder_of_no_language_or_of_two_is_refused() {
+    let root = folder(&[("README.md", "")]);
+    let message = detect(root.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("holds no guest: it has none of Cargo.toml"),
+        "{message}"
+    );
+    let root = folder(&[("app.py", ""), ("index.ts", "")]);
+    let message = detect(root.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("could be a guest in typescript or in python"),
+        "{message}"
+    );
+    let error = detect(&root.path().join("absent")).unwrap_err();
+    assert!(matches!(error, BuildError::Read { .. }), "{error}");
+}
+
+#[test]
+fn the_world_is_the_one_of_the_folders_name_else_the_only_one() {
+    let root = folder(&[
+        ("wit/w.wit", TWO_WORLDS),
+        ("x/two/app.py", ""),
+        ("x/other/app.py", ""),
+        ("single/wit/w.wit", "package a:b; world only {}"),
+        ("single/any_name/app.py", ""),
+    ]);
+    let open = |path: &str| Guest::open(&root.path().join(path));
+    assert_eq!(open("x/two").unwrap().world, "two");
+    let only = open("single/any_name").unwrap();
+    assert_eq!(only.world, "only");
+    assert_eq!(only.wit, root.path().join("single/wit"));
+    assert_eq!(only.component(), only.folder.join(".wasmbay/only.wasm"));
+    let message = open("x/other").unwrap_err().to_string();
+    assert!(
+        message.ends_with("is named `other` like the guest's folder; its worlds are `one`, `two`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn wit_that_is_wrong_or_absent_is_explained() {
+    let root = folder(&[("wit/w.wit", "package a:b;\nworld {"), ("x/app.py", "")]);
+    let error = Guest::open(&root.path().join("x")).unwrap_err();
+    let mut chain = vec![error.to_string()];
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        chain.push(error.to_string());
+        cause = error.source();
+    }
+    assert!(chain.join("\n").contains("w.wit:2:7"), "{chain:#?}");
+    let root = folder(&[("x/app.py", "")]);
+    let message = Guest::open(&root.path().join("x")).unwrap_err().to_string();
+    assert!(
+        message.starts_with("there is no wit/ folder in "),
+        "{message}"
+    );
+}
+
+/// What the fingerprint says of a guest whose component was made of what is there now.
+struct Stamped {
+    root: tempfile::TempDir,
+    elsewhere: PathBuf,
+}
+
+impl Stamped {
+    fn new() -> Self {
+        let root = folder(&[
+            ("wit/w.wit", TWO_WORLDS),
+            ("one/app.py", "1"),
+            ("one/lib/more.py", "2"),
+            ("shared.py", "3"),
+        ]);
+        let elsewhere = root.path().join("shared.py");
+        let stamped = Self { root, elsewhere };
+        stamped.with_inputs(|component, inputs| {
+            let before = inputs.sources(&[]).unwrap();
+            let elsewhere = vec![stamped.elsewhere.clone()];
+            let fingerprint = Fingerprint::take(inputs, before, elsewhere).unwrap();
+            fs::create_dir_all(component.parent().unwrap()).unwrap();
+            fingerprint.write(component).unwrap();
+        });
+        stamped
+    }
+
+    fn with_inputs<T>(&self, use_them: impl FnOnce(&Path, &Inputs<'_>) -> T) -> T {
+        let guest = Guest::open(&self.root.path().join("one")).unwrap();
+        let tools = Tools::near(self.root.path());
+        let inputs = Inputs {
+            folder: &guest.folder,
+            language: guest.language,
+            world: &World::of(&guest.folder, &guest.wit).unwrap(),
+            tools: &tools,
+        };
+        use_them(&guest.component(), &inputs)
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.with_inputs(|component, inputs| {
+            Fingerprint::read(component).allows_reuse(inputs).unwrap()
+        })
+    }
+
+    fn write(&self, path: &str, contents: &str) {
+        fs::write(self.root.path().join(path), contents).unwrap();
+    }
+}
+
+#[test]
+fn a_fingerprint_holds_until_something_that_matters_changes() {
+    let stamped = Stamped::new();
+    assert!(stamped.is_fresh());
+    // Touched, not changed.
+    stamped.write("one/app.py", "1");
+    // Hidden, generated, and a world that is another guest's.
+    stamped.write("one/.notes", "x");
+    fs::create_dir(stamped.root.path().join("one/__pycache__")).unwrap();
+    stamped.write("one/__pycache__/app.pyc", "x");
+    stamped.write("wit/w.wit", "package a:b; world one {} world three {}");
+    assert!(stamped.is_fresh());
+    for (path, contents) in [
+        ("one/app.py", "11"),
+        ("one/lib/more.py", ""),
+        ("one/new.py", ""),
+        ("shared.py", "33"),
+        ("wit/w.wit", "package a:b; world one { import f: func(); }"),
+    ] {
+        let stamped = Stamped::new();
+        stamped.write(path, contents);
+        assert!(!stamped.is_fresh(), "{path}");
+    }
+    assert!(
+        !Stamped::new()
+            .with_inputs(|_, inputs| { Fingerprint::default().allows_reuse(inputs).unwrap() })
+    );
+}
+
+#[test]
+fn what_is_watched_is_what_can_change_the_component() {
+    let stamped = Stamped::new();
+    let root = stamped.root.path();
+    let guest = Guest::open(&root.join("one")).unwrap();
+    assert_eq!(
+        guest.sources(),
+        [
+            root.join("one"),
+            root.join("wit"),
+            stamped.elsewhere.clone()
+        ]
+    );
+    for (path, counts) in [
+        ("one/app.py", true),
+        ("wit/deps/x.wit", true),
+        ("shared.py", true),
+        ("one/.wasmbay/one.wasm", false),
+        ("one/node_modules/x/index.js", false),
+        ("one/shop_x/wit_bindings.go", false),
+        ("two/app.py", false),
+    ] {
+        assert_eq!(guest.is_source(&root.join(path)), counts, "{path}");
+    }
+}

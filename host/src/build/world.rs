@@ -1,0 +1,88 @@
+//! The WIT that a guest is built against, and the world in it that the guest implements.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use wit_component::StringEncoding;
+use wit_parser::{Resolve, WorldId, WorldKey};
+
+use super::BuildError;
+
+/// A world and the packages that it is made of.
+pub(super) struct World {
+    pub(super) resolve: Resolve,
+    pub(super) id: WorldId,
+    pub(super) name: String,
+    wit: PathBuf,
+}
+
+/// The nearest `wit/` in the folder or above it.
+pub(super) fn nearest_wit(folder: &Path) -> Result<PathBuf, BuildError> {
+    folder
+        .ancestors()
+        .map(|above| above.join("wit"))
+        .find(|wit| wit.is_dir())
+        .ok_or_else(|| BuildError::NoWit {
+            folder: folder.to_owned(),
+        })
+}
+
+impl World {
+    /// The world named like the folder, else the only one that the root package of `wit` has.
+    pub(super) fn of(folder: &Path, wit: &Path) -> Result<Self, BuildError> {
+        let mut resolve = Resolve::default();
+        let (package, _) = resolve.push_dir(wit).map_err(|error| BuildError::Wit {
+            wit: wit.to_owned(),
+            // The error alone does not tell the file and the line.
+            source: resolve.render_error(&error).into(),
+        })?;
+        let expected = folder
+            .file_name()
+            .map(|name| name.to_string_lossy().replace('_', "-"))
+            .unwrap_or_default();
+        let worlds = resolve.packages.get(package).map(|package| &package.worlds);
+        let worlds = worlds.into_iter().flatten();
+        let mut only: Vec<(&String, &WorldId)> = worlds.collect();
+        if let Some(named) = only.iter().position(|(name, _)| **name == expected) {
+            only = vec![only.swap_remove(named)];
+        }
+        let &[(name, &id)] = only.as_slice() else {
+            return Err(BuildError::NoWorld {
+                wit: wit.to_owned(),
+                expected,
+                worlds: only.into_iter().map(|(name, _)| name.clone()).collect(),
+            });
+        };
+        Ok(Self {
+            name: name.clone(),
+            resolve,
+            id,
+            wit: wit.to_owned(),
+        })
+    }
+
+    /// The world's types as a component carries them: the same bytes mean that bindings are the
+    /// same, whatever else changed in the WIT.
+    pub(super) fn encoded(&self) -> Result<Vec<u8>, BuildError> {
+        wit_component::metadata::encode(&self.resolve, self.id, StringEncoding::UTF8, None, false)
+            .map_err(|error| BuildError::Wit {
+                wit: self.wit.clone(),
+                source: error.into(),
+            })
+    }
+
+    /// The namespaces of the interfaces that the world imports.
+    pub(super) fn imported_namespaces(&self) -> BTreeSet<String> {
+        let imports = self.resolve.worlds.get(self.id).map(|world| &world.imports);
+        imports
+            .into_iter()
+            .flat_map(|imports| imports.keys())
+            .filter_map(|key| match key {
+                WorldKey::Interface(id) => self.resolve.interfaces.get(*id)?.package,
+                WorldKey::Name(_) => None,
+            })
+            .filter_map(|package| self.resolve.packages.get(package))
+            .map(|package| package.name.namespace.clone())
+            .collect()
+    }
+}

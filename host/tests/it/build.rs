@@ -1,0 +1,139 @@
+//! A new service in each language, built as it is. The tools are those of `guests/tools.sh`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use wasmbay::build::{BuildError, Guest, Language, Tools, scaffold};
+use wit_component::DecodedWasm;
+
+/// The tools of this checkout, wherever the guest is.
+fn tools() -> Tools {
+    Tools::near(Path::new(env!("CARGO_MANIFEST_DIR")))
+}
+
+/// The names of what a component exports.
+fn exports(component: &Path) -> BTreeSet<String> {
+    let bytes = fs::read(component).unwrap();
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(&bytes).unwrap() else {
+        panic!("{} is no component", component.display());
+    };
+    let keys = resolve.worlds[world].exports.keys();
+    keys.map(|key| resolve.name_world_key(key)).collect()
+}
+
+fn build(guest: &Guest) -> Result<(), BuildError> {
+    let mut said = Vec::new();
+    let built = guest.build(&tools(), &mut |line| said.push(line.to_owned()));
+    assert!(!said.is_empty(), "no progress was heard of");
+    assert_eq!(built?, guest.component());
+    Ok(())
+}
+
+/// Makes a service, builds it, builds it again with nothing to do, and breaks it by the
+/// replacement: the compiler's message then names the broken file and line.
+fn makes_a_component(language: Language, broken: (&str, &str, &str), message: &str) {
+    let root = tempfile::tempdir().unwrap();
+    let name = "hello-you";
+    scaffold(language, name, root.path()).unwrap();
+    let folder = root.path().join(name).join(name);
+    let guest = Guest::open(&folder).unwrap();
+    assert_eq!(guest.language, language);
+
+    let started = Instant::now();
+    build(&guest).unwrap();
+    let cold = started.elapsed();
+    assert!(
+        exports(&guest.component()).contains("demo:hello-you/greetings@0.1.0"),
+        "{:?}",
+        exports(&guest.component())
+    );
+
+    let started = Instant::now();
+    let mut ran = false;
+    guest.build(&tools(), &mut |_| ran = true).unwrap();
+    assert!(!ran, "a second build had something to do");
+    let fresh = started.elapsed();
+    assert!(fresh < Duration::from_secs(1), "{fresh:?}");
+
+    let (file, from, to) = broken;
+    let path = folder.join(file);
+    let source = fs::read_to_string(&path).unwrap();
+    assert!(source.contains(from), "{source}");
+    fs::write(&path, format!("{source}\n")).unwrap();
+    let started = Instant::now();
+    build(&guest).unwrap();
+    let warm = started.elapsed();
+
+    fs::write(&path, source.replace(from, to)).unwrap();
+    let error = build(&guest).unwrap_err().to_string();
+    assert!(error.contains(message), "{error}");
+    // What was built before is still there.
+    assert!(guest.component().is_file());
+    println!(
+        "{language}: cold {cold:.1?}, one file changed {warm:.1?}, nothing changed {fresh:.1?}"
+    );
+}
+
+#[test]
+fn a_new_service_in_rust_builds_as_it_is() {
+    let broken = ("src/lib.rs", "fn greet(who: String)", "fn greet(who: u8)");
+    makes_a_component(Language::Rust, broken, "src/lib.rs:6");
+}
+
+#[test]
+fn a_new_service_in_go_builds_as_it_is() {
+    let file = "export_demo_hello_you_greetings/greetings.go";
+    let broken = (file, "return \"Hello, \"", "return 1");
+    makes_a_component(Language::Go, broken, "greetings.go:7");
+}
+
+#[test]
+fn a_new_service_in_typescript_builds_as_it_is() {
+    let broken = ("index.ts", "return `", "return return `");
+    makes_a_component(Language::TypeScript, broken, "index.ts:3");
+}
+
+#[test]
+fn a_new_service_in_javascript_builds_as_it_is() {
+    let broken = ("index.js", "return `", "return return `");
+    makes_a_component(Language::JavaScript, broken, "index.js:3");
+}
+
+#[test]
+fn a_new_service_in_python_builds_as_it_is() {
+    let broken = ("app.py", "return f", "return return f");
+    makes_a_component(Language::Python, broken, "app.py\", line 6");
+}
+
+#[test]
+fn a_new_service_in_c_builds_as_it_is() {
+    let broken = ("hello-you.c", "ret->len =", "ret->length =");
+    makes_a_component(Language::C, broken, "hello-you.c:9");
+}
+
+#[test]
+fn c_plus_plus_is_compiled_beside_the_bindings_in_c() {
+    let root = tempfile::tempdir().unwrap();
+    scaffold(Language::C, "mixed", root.path()).unwrap();
+    let folder = root.path().join("mixed/mixed");
+    fs::remove_file(folder.join("mixed.c")).unwrap();
+    fs::write(
+        folder.join("mixed.cpp"),
+        r#"#include "mixed.h"
+#include <string>
+#include <cstring>
+
+extern "C" void exports_demo_mixed_greetings_greet(mixed_string_t *who, mixed_string_t *ret) {
+    std::string text = "Hello, " + std::string(reinterpret_cast<char *>(who->ptr), who->len);
+    mixed_string_dup_n(ret, text.data(), text.size());
+    mixed_string_free(who);
+}
+"#,
+    )
+    .unwrap();
+    let guest = Guest::open(&folder).unwrap();
+    build(&guest).unwrap();
+    assert!(exports(&guest.component()).contains("demo:mixed/greetings@0.1.0"));
+}
