@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::values::{did_you_mean, nearest};
 use crate::manifest::{App, Provider, Target, Wire};
-use crate::shape::Signature;
+use crate::shape::{InterfaceDescription, Signature};
 
 mod bind;
 mod error;
@@ -23,15 +23,6 @@ mod routes;
 pub use bind::{Bindings, Body, spells};
 pub use error::{PlanError, RouteProblem};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
-
-/// An interface as a component exports or imports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceDescription {
-    /// The interface.
-    pub id: InterfaceId,
-    /// Its functions by name; of an import those that the component uses.
-    pub functions: BTreeMap<String, Signature>,
-}
 
 /// A service's component, as far as wiring goes. What the host itself provides (`wasi:*`) is not
 /// among the imports.

@@ -68,7 +68,7 @@ mod tests {
         #[test]
         fn no_name_can_widen_a_subject(
             part in "[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,4})?",
-            version in proptest::option::of("[0-9]\\.[0-9]{1,2}\\.[0-9](-[a-z]{1,3}\\.[1-9])?"),
+            version in proptest::option::of("[0-9]\\.(0|[1-9][0-9]?)\\.[0-9](-[a-z]{1,3}\\.[1-9])?"),
         ) {
             let at = version.map(|v| format!("@{v}")).unwrap_or_default();
             let function: FunctionId = format!("{part}:{part}/{part}.{part}{at}").parse().unwrap();

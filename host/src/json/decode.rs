@@ -242,7 +242,7 @@ impl<'a> Decoder<'a> {
             }
         }
         let on = names.iter().zip(set).filter(|(_, on)| *on == Some(true));
-        Ok(on.map(|(name, _)| name.to_string()).collect())
+        Ok(on.map(|(name, _)| String::from(&**name)).collect())
     }
 
     // Objects.
@@ -251,7 +251,10 @@ impl<'a> Decoder<'a> {
         if self.scan.peek() != Some(b'{') {
             return Err(mismatch(expected(shape), self.scan.found()));
         }
-        let mut record: Vec<_> = fields.iter().map(|f| (f.name.to_string(), UNSET)).collect();
+        let mut record: Vec<_> = fields
+            .iter()
+            .map(|f| (String::from(&*f.name), UNSET))
+            .collect();
         self.fields(fields, &mut record, |(_, val)| val)?;
         self.fill(fields, &mut record, |(_, val)| val)?;
         Ok(record)
@@ -530,7 +533,7 @@ fn bare_case(text: &str, cases: &[Case], shape: &Shape) -> Result<Val, Fault> {
         Some(Case {
             payload: None,
             name,
-        }) => Ok(Val::Variant(name.to_string(), None)),
+        }) => Ok(Val::Variant(String::from(&**name), None)),
         Some(Case {
             payload: Some(payload),
             ..

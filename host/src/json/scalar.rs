@@ -1,7 +1,7 @@
 //! What the text of one token stands for.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use wasmtime::component::Val;
 
 /// The value of a JSON number when it is whole, whatever way it is written.
@@ -60,9 +60,8 @@ pub(super) fn one_char(text: &str) -> Option<char> {
     chars.next().is_none().then_some(first)
 }
 
-/// Base64 in either alphabet, padded or not, in pieces so that only the values take memory.
+/// Base64 in either alphabet, padded or not.
 pub(super) fn base64(text: &str) -> Option<Vec<Val>> {
-    const CHUNK: usize = 1024;
     let data = text
         .strip_suffix("==")
         .or_else(|| text.strip_suffix('='))
@@ -70,15 +69,16 @@ pub(super) fn base64(text: &str) -> Option<Vec<Val>> {
     if data.len() != text.len() && !text.len().is_multiple_of(4) {
         return None;
     }
-    let engine = if data.contains(['-', '_']) {
-        &URL_SAFE_NO_PAD
-    } else {
-        &STANDARD_NO_PAD
-    };
+    unpadded(data, &STANDARD_NO_PAD).or_else(|| unpadded(data, &URL_SAFE_NO_PAD))
+}
+
+/// Decodes in pieces, so that only the values take memory.
+fn unpadded(data: &str, alphabet: &GeneralPurpose) -> Option<Vec<Val>> {
+    const CHUNK: usize = 1024;
     let mut values = Vec::with_capacity(data.len() / 4 * 3 + 2);
     let mut bytes = [0; CHUNK / 4 * 3];
     for chunk in data.as_bytes().chunks(CHUNK) {
-        let len = engine.decode_slice(chunk, &mut bytes).ok()?;
+        let len = alphabet.decode_slice(chunk, &mut bytes).ok()?;
         values.extend(bytes.iter().take(len).map(|byte| Val::U8(*byte)));
     }
     Some(values)

@@ -1,5 +1,6 @@
 //! Every cell of the table, hostile bytes, and round trips in both directions.
 
+mod component;
 mod hostile;
 mod round_trip;
 mod table;

@@ -3,10 +3,13 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a failed step of a test's own helper fails the test"
 )]
 
 mod build;
+mod component;
 mod docs;
 mod nats;
+mod service;
 mod support;

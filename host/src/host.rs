@@ -1,0 +1,433 @@
+//! A host: it starts an app's services, replaces them while calls flow, and stops without losing
+//! one.
+//!
+//! Everything that changes goes through [`Host::apply`]: it compares what should run with what
+//! does, prepares all of it, and only then touches what serves. An app that cannot run as a whole
+//! changes nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::task::JoinHandle;
+
+use crate::app::{self, Described, Plan, PlanError};
+use crate::call::CallError;
+use crate::component::{Component, ComponentError};
+use crate::discovery::Directory;
+use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::inbound::http::Gateway;
+use crate::inbound::nats::{Occupant, Slot};
+use crate::manifest::App;
+use crate::nats::ConnectOptions;
+use crate::service::{Service, ServiceError};
+use crate::subject;
+use crate::worker::{Worker, WorkerError};
+
+/// How long a host that stops waits for the calls that are under way.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// How often idle instances are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What the host's operator chooses.
+#[derive(Clone)]
+pub struct HostOptions {
+    /// Where NATS is.
+    pub nats: ConnectOptions,
+    /// Threads that serve calls; one for each core unless told otherwise.
+    pub workers: NonZeroUsize,
+    /// Where the gateway listens; `None` runs without one.
+    pub gateway: Option<SocketAddr>,
+    /// The engine's part.
+    pub engine: EngineOptions,
+}
+
+impl HostOptions {
+    /// The defaults, with NATS at this place and no gateway.
+    #[must_use]
+    pub fn new(nats: ConnectOptions) -> Self {
+        Self {
+            nats,
+            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            gateway: None,
+            engine: EngineOptions::default(),
+        }
+    }
+}
+
+/// Why a host could not start or an app could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The engine could not be set up.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A worker could not start or was refused a subscription.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The gateway's address cannot be listened on.
+    #[error("the gateway cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is no component that can be run.
+    #[error("service \"{service}\": {}", path.display())]
+    Component {
+        /// The service.
+        service: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ComponentError,
+    },
+    /// A component cannot be linked.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The services do not fit together.
+    #[error("{}", join(.0))]
+    Plan(Vec<PlanError>),
+    /// A component does not start.
+    #[error("service \"{service}\" does not start")]
+    Warm {
+        /// The service.
+        service: String,
+        /// Why.
+        source: CallError,
+    },
+    /// The app of a running host keeps its name: it is part of every subject.
+    #[error("the app is called \"{running}\" and cannot be renamed to \"{wanted}\" while it runs")]
+    Renamed {
+        /// The name it has.
+        running: String,
+        /// The name it was to get.
+        wanted: String,
+    },
+}
+
+fn join(errors: &[PlanError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// What is served and by whom.
+#[derive(Default)]
+struct Running {
+    services: BTreeMap<String, Arc<Service>>,
+    slots: BTreeMap<String, Arc<Slot>>,
+}
+
+/// A running host.
+pub struct Host {
+    engine: Engine,
+    app: String,
+    workers: Vec<Worker>,
+    gateway: Arc<Gateway>,
+    address: Option<SocketAddr>,
+    serving: Vec<JoinHandle<()>>,
+    directory: Arc<Directory>,
+    chores: Vec<JoinHandle<()>>,
+    running: Arc<tokio::sync::Mutex<Running>>,
+}
+
+/// What [`Host::apply`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Services that were not there before.
+    pub started: Vec<String>,
+    /// Services whose component or specification is another now.
+    pub replaced: Vec<String>,
+    /// Services that are gone.
+    pub stopped: Vec<String>,
+}
+
+/// Reads and compiles the file of each service.
+///
+/// # Errors
+///
+/// The first that is no component that can be run.
+///
+/// # Cost
+///
+/// Blocks for as long as compiling takes; see [`Component::new`].
+pub fn load(
+    engine: &Engine,
+    files: &BTreeMap<String, PathBuf>,
+) -> Result<BTreeMap<String, Arc<Component>>, HostError> {
+    files
+        .iter()
+        .map(|(service, path)| {
+            let component =
+                Component::load(engine, path).map_err(|source| HostError::Component {
+                    service: service.clone(),
+                    path: path.clone(),
+                    source,
+                })?;
+            Ok((service.clone(), Arc::new(component)))
+        })
+        .collect()
+}
+
+/// Checks that the components fit together as the app says.
+///
+/// # Errors
+///
+/// Everything that does not fit.
+pub fn check(app: &App, components: &BTreeMap<String, Arc<Component>>) -> Result<Plan, HostError> {
+    let described: Vec<_> = components
+        .iter()
+        .map(|(name, component)| Described {
+            name,
+            exports: &component.exports,
+            imports: &component.imports,
+            http: component.http.is_some(),
+        })
+        .collect();
+    app::plan(app, &described).map_err(HostError::Plan)
+}
+
+impl Host {
+    /// Starts a host without services: connected, its gateway listening and not ready.
+    ///
+    /// # Errors
+    ///
+    /// The engine cannot be set up, NATS cannot be reached, or the address is taken.
+    pub async fn start(app: &App, engine: Engine, options: HostOptions) -> Result<Self, HostError> {
+        let listener = options
+            .gateway
+            .map(|address| listen(address).map_err(|source| HostError::Listen { address, source }))
+            .transpose()?;
+        let mut workers = Vec::new();
+        for index in 0..options.workers.get() {
+            let nats = options
+                .nats
+                .clone()
+                .named(format!("wasmbay {} {index}", app.name));
+            workers.push(Worker::start(index, nats).await?);
+        }
+        let mut host = Self {
+            engine,
+            app: app.name.clone(),
+            gateway: Arc::new(Gateway::new(&app.name, app.gateway.clone())),
+            address: listener.as_ref().and_then(|l| l.local_addr().ok()),
+            workers,
+            serving: Vec::new(),
+            directory: Arc::new(Directory::new(&app.name, &nuid())),
+            chores: Vec::new(),
+            running: Arc::default(),
+        };
+        host.open_gateway(options.gateway, listener)?;
+        host.start_chores();
+        Ok(host)
+    }
+
+    /// Every worker accepts from the one listening socket.
+    fn open_gateway(
+        &mut self,
+        address: Option<SocketAddr>,
+        listener: Option<std::net::TcpListener>,
+    ) -> Result<(), HostError> {
+        let (Some(address), Some(listener)) = (address, listener) else {
+            return Ok(());
+        };
+        for worker in &self.workers {
+            let listener = listener
+                .try_clone()
+                .map_err(|source| HostError::Listen { address, source })?;
+            let gateway = Arc::clone(&self.gateway);
+            let (outbound, client) = (Arc::clone(&worker.outbound), worker.client.clone());
+            let serving = gateway.serve(listener, outbound, client);
+            self.serving.push(worker.runtime.spawn(serving));
+        }
+        Ok(())
+    }
+
+    fn start_chores(&mut self) {
+        if let Some(worker) = self.workers.first() {
+            let (directory, client) = (Arc::clone(&self.directory), worker.client.clone());
+            self.chores.push(worker.runtime.spawn(async move {
+                if let Err(error) = directory.serve(client).await {
+                    tracing::error!(%error, "services cannot be discovered");
+                }
+            }));
+        }
+        let running = Arc::clone(&self.running);
+        self.chores.push(tokio::spawn(async move {
+            let mut sweep = tokio::time::interval(SWEEP);
+            loop {
+                sweep.tick().await;
+                for service in running.lock().await.services.values() {
+                    service.drop_idle(Instant::now());
+                }
+            }
+        }));
+    }
+
+    /// Where the gateway listens.
+    #[must_use]
+    pub fn gateway(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The engine, for loading components.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Makes the host run this app: starts what is new, replaces what has changed, stops what is
+    /// gone, and leaves alone what is the same. No call is lost.
+    ///
+    /// # Errors
+    ///
+    /// Something does not link, fit or start; then everything runs on as before.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may leave some subjects served by the new and others by the old services.
+    pub async fn apply(
+        &self,
+        app: &App,
+        components: &BTreeMap<String, Arc<Component>>,
+    ) -> Result<Applied, HostError> {
+        if app.name != self.app {
+            let (running, wanted) = (self.app.clone(), app.name.clone());
+            return Err(HostError::Renamed { running, wanted });
+        }
+        let plan = check(app, components)?;
+        let mut running = self.running.lock().await;
+        let (services, applied) = self.prepare(app, components, &running.services).await?;
+
+        let mut leaving = running.slots.clone();
+        let mut arriving = Vec::new();
+        for (name, interfaces) in &plan.serves {
+            let Some(service) = services.get(name) else {
+                continue;
+            };
+            for id in interfaces {
+                let Some(exported) = service.interface(id) else {
+                    continue;
+                };
+                let subject = subject::all_functions(&self.app, id);
+                let occupant = Occupant {
+                    service: Arc::clone(service),
+                    exported: Arc::clone(exported),
+                };
+                match leaving.remove(&subject) {
+                    Some(slot) => slot.replace(occupant),
+                    None => arriving.push((subject, Arc::new(Slot::new(occupant)))),
+                }
+            }
+        }
+        if !arriving.is_empty() {
+            for worker in &self.workers {
+                worker.serve(arriving.clone()).await?;
+            }
+        }
+        self.gateway.set_routes(&plan, &services);
+        let leaving: Vec<String> = leaving.into_keys().collect();
+        if !leaving.is_empty() {
+            let drains = self
+                .workers
+                .iter()
+                .map(|worker| worker.drain(Some(leaving.clone())));
+            join_all(drains).await;
+        }
+        running
+            .slots
+            .retain(|subject, _| !leaving.contains(subject));
+        running.slots.extend(arriving);
+        self.directory.set(services.values().cloned().collect());
+        running.services = services;
+        Ok(applied)
+    }
+
+    /// The services that should run: those that run already where nothing about them changed, and
+    /// new ones, linked and with a first instance, where something did.
+    async fn prepare(
+        &self,
+        app: &App,
+        components: &BTreeMap<String, Arc<Component>>,
+        running: &BTreeMap<String, Arc<Service>>,
+    ) -> Result<(BTreeMap<String, Arc<Service>>, Applied), HostError> {
+        let mut services = BTreeMap::new();
+        let mut applied = Applied::default();
+        for (name, spec) in &app.services {
+            let Some(component) = components.get(name) else {
+                continue;
+            };
+            let old = running.get(name);
+            let same = |old: &&Arc<Service>| {
+                *old.spec == *spec && old.component.digest == component.digest
+            };
+            if let Some(old) = old.filter(same) {
+                services.insert(name.clone(), Arc::clone(old));
+                continue;
+            }
+            let spec = Arc::new(spec.clone());
+            let service = Service::new(&self.engine, &self.app, Arc::clone(component), spec)?;
+            service.warm().await.map_err(|source| HostError::Warm {
+                service: name.clone(),
+                source,
+            })?;
+            services.insert(name.clone(), Arc::new(service));
+            match old {
+                Some(_) => applied.replaced.push(name.clone()),
+                None => applied.started.push(name.clone()),
+            }
+        }
+        applied.stopped = running
+            .keys()
+            .filter(|n| !services.contains_key(*n))
+            .cloned()
+            .collect();
+        Ok((services, applied))
+    }
+
+    /// Stops: takes nothing new, answers everything that has arrived, closes. What has not ended
+    /// within `grace` is given up; whether anything was, is the result.
+    pub async fn stop(self, grace: Duration) -> bool {
+        let drain = async {
+            // Requests at the gateway need the services, so the gateway comes first.
+            self.gateway.close();
+            for serving in self.serving {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the gateway ended badly");
+                }
+            }
+            self.directory.set(Vec::new());
+            join_all(self.workers.iter().map(|worker| worker.drain(None))).await;
+        };
+        let drained = tokio::time::timeout(grace, drain).await.is_ok();
+        if !drained {
+            tracing::warn!(?grace, "some calls did not end within the grace time");
+        }
+        for chore in &self.chores {
+            chore.abort();
+        }
+        for worker in self.workers {
+            worker.stop().await;
+        }
+        drained
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// An id for this host, unique enough to tell the hosts of a fleet apart.
+fn nuid() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}

@@ -1,0 +1,234 @@
+//! Messages become calls, and calls become replies: exactly one for each message that asks for it.
+//!
+//! A subscription lives on one worker, whose runtime has one thread. A call is polled at once
+//! where its message arrived, so that a short one never changes threads or waits in a queue; what
+//! has not finished by then (it waits for an import, or the guest has used up its turn) goes on
+//! as a task beside the loop.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use async_nats::client::{PublishError, PublishErrorKind};
+use async_nats::{Client, Message, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::call::{Blame, CallError, Code};
+use crate::nats::settled;
+use crate::outbound::Outbound;
+use crate::service::{Exported, Service};
+use crate::subject;
+use crate::wire;
+
+/// Messages that wait in a subscription for their turn. What comes beyond is answered with 429 at
+/// once, long before the client library would drop messages without a word.
+pub const MAX_BACKLOG: usize = 8_192;
+
+/// Messages that are taken from the backlog before the connection gets a turn to read and write.
+const BATCH: usize = 32;
+
+/// What stands behind a subject: replaced while calls flow, never empty.
+pub struct Slot(RwLock<Arc<Occupant>>);
+
+/// A service and the interface for which it answers.
+pub struct Occupant {
+    /// The service.
+    pub service: Arc<Service>,
+    /// The interface.
+    pub exported: Arc<Exported>,
+}
+
+impl Slot {
+    /// A slot with its first occupant.
+    #[must_use]
+    pub fn new(occupant: Occupant) -> Self {
+        Self(RwLock::new(Arc::new(occupant)))
+    }
+
+    /// Puts another service in the place. Calls that are under way end where they began.
+    pub fn replace(&self, occupant: Occupant) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(occupant);
+    }
+
+    /// Who answers now.
+    #[must_use]
+    pub fn occupant(&self) -> Arc<Occupant> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Serves a subscription until `stop` is sent or dropped, and then until every message that the
+/// server had handed out is answered.
+pub(crate) async fn serve(
+    client: Client,
+    messages: Subscriber,
+    slot: Arc<Slot>,
+    outbound: Arc<dyn Outbound>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut inbound = Inbound {
+        client,
+        messages,
+        slot,
+        outbound,
+        backlog: VecDeque::new(),
+        parked: JoinSet::new(),
+    };
+    loop {
+        if inbound.backlog.is_empty() {
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                Some(_) = inbound.parked.join_next(), if !inbound.parked.is_empty() => continue,
+                first = inbound.messages.next() => match first {
+                    Some(message) => inbound.backlog.push_back(message),
+                    // The connection was closed: nothing more can come.
+                    None => break,
+                },
+            }
+        } else if stop.try_recv() != Err(oneshot::error::TryRecvError::Empty) {
+            break;
+        }
+        inbound.take_waiting().await;
+        inbound.answer(BATCH).await;
+        // The connection's own task reads and writes now.
+        tokio::task::yield_now().await;
+    }
+    inbound.drain().await;
+}
+
+/// One subscription's state.
+struct Inbound {
+    client: Client,
+    messages: Subscriber,
+    slot: Arc<Slot>,
+    outbound: Arc<dyn Outbound>,
+    backlog: VecDeque<Message>,
+    parked: JoinSet<()>,
+}
+
+impl Inbound {
+    /// Moves what has arrived into the backlog, and sheds what is too much.
+    async fn take_waiting(&mut self) {
+        while let Some(message) = waiting(&mut self.messages) {
+            if self.backlog.len() < MAX_BACKLOG {
+                self.backlog.push_back(message);
+            } else {
+                let why = format!("{MAX_BACKLOG} messages wait before this one");
+                let error = CallError::new(Code::Overloaded, Blame::Host, why);
+                reply(&self.client, message.reply, Err(error)).await;
+            }
+        }
+    }
+
+    /// Answers up to `most` messages of the backlog, or parks what takes longer.
+    async fn answer(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(message) = self.backlog.pop_front() else {
+                break;
+            };
+            let occupant = self.slot.occupant();
+            let outbound = Arc::clone(&self.outbound);
+            let mut call = Box::pin(answer(self.client.clone(), message, occupant, outbound));
+            let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
+            if first.await.is_pending() {
+                self.parked.spawn(call);
+            }
+        }
+        while self.parked.try_join_next().is_some() {}
+    }
+
+    /// Stops the flow and answers everything that had arrived before it stopped.
+    async fn drain(mut self) {
+        // `Subscriber::drain` forgets the subscription as soon as its UNSUB is written, and drops
+        // what the server sends until it has read that. A maximum that is never reached keeps the
+        // subscription on this side. A server reads at most nine digits of a maximum and takes a
+        // longer one for none, so on that side it ends at once.
+        const NEVER: u64 = 10_000_000_000;
+        let stopped = match self.messages.unsubscribe_after(NEVER).await {
+            Ok(()) => settled(&self.client).await.is_ok(),
+            Err(_) => false,
+        };
+        if !stopped {
+            tracing::warn!("NATS did not confirm the end of a subscription, calls may be lost");
+        }
+        self.take_waiting().await;
+        self.answer(usize::MAX).await;
+        while self.parked.join_next().await.is_some() {}
+    }
+}
+
+/// A message that is there already. Looking does not use up the task's turn.
+fn waiting(messages: &mut Subscriber) -> Option<Message> {
+    let mut context = Context::from_waker(Waker::noop());
+    let next = std::pin::pin!(tokio::task::coop::unconstrained(messages.next()));
+    match next.poll(&mut context) {
+        Poll::Ready(message) => message,
+        Poll::Pending => None,
+    }
+}
+
+/// The life of one message.
+async fn answer(
+    client: Client,
+    message: Message,
+    occupant: Arc<Occupant>,
+    outbound: Arc<dyn Outbound>,
+) {
+    let Message {
+        subject,
+        reply: to,
+        headers,
+        payload,
+        ..
+    } = message;
+    let Occupant { service, exported } = &*occupant;
+    let result = async {
+        let call = wire::read_call(headers.as_ref(), payload, Instant::now())?;
+        let name = subject::function_name(&subject).unwrap_or_default();
+        let function = exported.functions.get(name).ok_or_else(|| {
+            let (id, name) = (&exported.id, name.escape_debug());
+            CallError::new(
+                Code::NotFound,
+                Blame::Caller,
+                format!("{id} has no function \"{name}\""),
+            )
+        })?;
+        service.call(function, call, &outbound).await
+    };
+    reply(&client, to, result.await).await;
+}
+
+/// Sends the one reply of a message, if it asked for one.
+async fn reply(client: &Client, to: Option<Subject>, result: Result<Bytes, CallError>) {
+    let Some(to) = to else {
+        return;
+    };
+    let sent = match result {
+        Ok(body) => {
+            let size = body.len();
+            match client.publish(to.clone(), body).await {
+                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                    let why = format!("the result has {size} bytes, more than NATS carries");
+                    let error = CallError::new(Code::TooLarge, Blame::Guest, why);
+                    send_error(client, to, &error).await
+                }
+                sent => sent,
+            }
+        }
+        Err(error) => send_error(client, to, &error).await,
+    };
+    if let Err(error) = sent {
+        tracing::warn!(%error, "a reply could not be sent");
+    }
+}
+
+async fn send_error(client: &Client, to: Subject, error: &CallError) -> Result<(), PublishError> {
+    let (headers, body) = wire::write_error(error);
+    client.publish_with_headers(to, headers, body).await
+}

@@ -1,0 +1,293 @@
+//! One instance: a store with its bounds, and the one call that it runs at a time.
+//!
+//! An instance is used by value. [`Instance::invoke`] gives it back only after a call that ended
+//! well; one that trapped, timed out or was dropped is gone, and its memory with it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wasmtime::component::{
+    ComponentExportIndex, Instance as Wasm, InstancePre, Linker, ResourceTable, Val,
+};
+use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, WasmBacktrace};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfigVariables;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::call::{Blame, CallError, Code, Trace};
+use crate::engine::Engine;
+use crate::interface::FunctionId;
+use crate::manifest::{Limits, ServiceSpec};
+use crate::outbound::Outbound;
+use crate::outbound::wasi::{self, GuestHttp};
+
+/// What every instance of one service shares.
+pub(crate) struct Blueprint {
+    pub(crate) pre: InstancePre<State>,
+    pub(crate) spec: Arc<ServiceSpec>,
+    pub(crate) config: Arc<WasiConfigVariables>,
+    pub(crate) engine: Engine,
+}
+
+/// What the host keeps for one instance.
+pub(crate) struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    guest_http: GuestHttp,
+    pub(crate) config: Arc<WasiConfigVariables>,
+    pub(crate) spec: Arc<ServiceSpec>,
+    bounds: Bounds,
+    pub(crate) current: Option<Current>,
+}
+
+/// The call that an instance is running.
+pub(crate) struct Current {
+    pub(crate) deadline: Instant,
+    pub(crate) hops: u8,
+    pub(crate) trace: Trace,
+    pub(crate) outbound: Arc<dyn Outbound>,
+    /// The import whose failure the guest had no value for, and which therefore trapped it.
+    pub(crate) failed_import: Option<(FunctionId, CallError)>,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.guest_http,
+        }
+    }
+}
+
+/// Counts what an instance takes, all its memories and tables together, against its limits.
+struct Bounds {
+    memory: u64,
+    tables: u64,
+    limits: Limits,
+    /// The limit that was last refused, for the message of the trap that mostly follows.
+    refused: Option<String>,
+}
+
+impl Bounds {
+    fn grow(used: &mut u64, current: usize, desired: usize, limit: u64) -> bool {
+        let more = (desired as u64).saturating_sub(current as u64);
+        let fits = used.saturating_add(more) <= limit;
+        if fits {
+            *used += more;
+        }
+        fits
+    }
+}
+
+impl ResourceLimiter for Bounds {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let limit = self.limits.memory;
+        let fits = Self::grow(&mut self.memory, current, desired, limit);
+        if !fits {
+            self.refused = Some(format!("its memory limit of {limit} bytes"));
+        }
+        Ok(fits)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let limit = self.limits.tables;
+        let fits = Self::grow(&mut self.tables, current, desired, u64::from(limit));
+        if !fits {
+            self.refused = Some(format!("its limit of {limit} table elements"));
+        }
+        Ok(fits)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances as usize
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.instances as usize
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.instances as usize
+    }
+}
+
+/// A linker with all that the host itself provides, to be shared by all services.
+///
+/// # Errors
+///
+/// A defect: two definitions of one name.
+pub(crate) fn base_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasi::add_config(&mut linker)?;
+    wasi::add_logging(&mut linker)?;
+    Ok(linker)
+}
+
+/// A live instance.
+pub(crate) struct Instance {
+    pub(crate) store: Store<State>,
+    pub(crate) wasm: Wasm,
+    pub(crate) calls: u32,
+}
+
+impl Instance {
+    /// A fresh instance. When the pool is exhausted, idle instances of all services make room.
+    pub(crate) async fn new(blueprint: &Blueprint) -> Result<Self, CallError> {
+        match Self::instantiate(blueprint).await {
+            Err((_, error)) if error.is::<PoolConcurrencyLimitError>() => {
+                blueprint.engine.evict_idle();
+                Self::instantiate(blueprint).await
+            }
+            result => result,
+        }
+        .map_err(
+            |(bounds, error)| match error.is::<PoolConcurrencyLimitError>() {
+                true => CallError::new(
+                    Code::Overloaded,
+                    Blame::Host,
+                    format!(
+                        "all {} instances of this host are in use",
+                        blueprint.engine.instances()
+                    ),
+                ),
+                false => {
+                    let why = describe_trap(&error);
+                    let message = match bounds {
+                        Some(limit) => format!("an instance needs more than {limit}: {why}"),
+                        None => format!("an instance could not start: {why}"),
+                    };
+                    CallError::new(Code::Trap, Blame::Guest, message)
+                }
+            },
+        )
+    }
+
+    async fn instantiate(blueprint: &Blueprint) -> Result<Self, (Option<String>, wasmtime::Error)> {
+        let spec = &blueprint.spec;
+        let state = State {
+            wasi: wasi::context(spec),
+            table: ResourceTable::new(),
+            http: WasiHttpCtx::new(),
+            guest_http: GuestHttp::new(Arc::clone(spec)),
+            config: Arc::clone(&blueprint.config),
+            spec: Arc::clone(spec),
+            bounds: Bounds {
+                memory: 0,
+                tables: 0,
+                limits: spec.limits.clone(),
+                refused: None,
+            },
+            current: None,
+        };
+        let mut store = Store::new(blueprint.engine.wasmtime(), state);
+        store.limiter(|state| &mut state.bounds);
+        store.epoch_deadline_async_yield_and_update(1);
+        store.set_epoch_deadline(1);
+        match blueprint.pre.instantiate_async(&mut store).await {
+            Ok(wasm) => Ok(Self {
+                store,
+                wasm,
+                calls: 0,
+            }),
+            Err(error) => Err((store.data_mut().bounds.refused.take(), error)),
+        }
+    }
+
+    /// Runs one exported function.
+    ///
+    /// # Errors
+    ///
+    /// The guest trapped, by itself or because an import failed that it has no value for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the instance.
+    pub(crate) async fn invoke(
+        mut self,
+        function: &ComponentExportIndex,
+        arguments: &[Val],
+        results: &mut [Val],
+        current: Current,
+    ) -> Result<Self, CallError> {
+        self.calls += 1;
+        self.store.data_mut().current = Some(current);
+        self.store.set_epoch_deadline(1);
+        let Some(function) = self.wasm.get_func(&mut self.store, function) else {
+            return Err(CallError::new(
+                Code::Trap,
+                Blame::Host,
+                "the function is not exported",
+            ));
+        };
+        let called = function
+            .call_async(&mut self.store, arguments, results)
+            .await;
+        let current = self.store.data_mut().current.take();
+        match called {
+            Ok(()) => Ok(self),
+            Err(error) => Err(self.explain(current.and_then(|c| c.failed_import), &error)),
+        }
+    }
+
+    fn explain(
+        &self,
+        failed_import: Option<(FunctionId, CallError)>,
+        error: &wasmtime::Error,
+    ) -> CallError {
+        let state = self.store.data();
+        if let Some((function, cause)) = failed_import {
+            return CallError::new(
+                Code::Dependency,
+                cause.blame,
+                format!("{function} failed: {}", cause.message),
+            );
+        }
+        let why = describe_trap(error);
+        if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+            tracing::debug!(service = %state.spec.name, %backtrace, "trap");
+        }
+        let message = match &state.bounds.refused {
+            Some(limit) => format!("the service trapped after it reached {limit}: {why}"),
+            None => format!("the service trapped: {why}"),
+        };
+        CallError::new(Code::Trap, Blame::Guest, message)
+    }
+}
+
+/// The trap and the function it happened in, on one line.
+fn describe_trap(error: &wasmtime::Error) -> String {
+    let cause = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    let function = error
+        .downcast_ref::<WasmBacktrace>()
+        .and_then(|trace| trace.frames().iter().find_map(|frame| frame.func_name()));
+    match function {
+        Some(name) => format!("{cause} (in {name})"),
+        None => cause,
+    }
+}

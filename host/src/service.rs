@@ -1,0 +1,382 @@
+//! A service: a component under a name, with its limits and grants, ready to be called.
+//!
+//! [`Service::call`] is the life of a call from its JSON arguments to its JSON result, top to
+//! bottom. It knows neither NATS nor HTTP; what a guest imports is reached through [`Outbound`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use wasmtime::component::{ComponentExportIndex, Val};
+
+use crate::admission::Admission;
+use crate::call::{Blame, Call, CallError, Code};
+use crate::component::Component;
+use crate::engine::{Engine, Evict};
+use crate::instance::{Blueprint, Current, Instance};
+use crate::interface::{FunctionId, InterfaceId};
+use crate::json;
+use crate::manifest::ServiceSpec;
+use crate::outbound::{self, Outbound};
+use crate::shape::Signature;
+
+/// How long an instance waits for its next call before its memory is given back.
+pub const IDLE: Duration = Duration::from_secs(30);
+
+/// Calls of one service that may wait for their turn.
+const QUEUE: u32 = 1_024;
+
+/// A service that can be called.
+pub struct Service {
+    /// What the manifest says of it.
+    pub spec: Arc<ServiceSpec>,
+    /// Its component.
+    pub component: Arc<Component>,
+    interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
+    blueprint: Blueprint,
+    admission: Admission,
+    limits: json::Limits,
+    idle: Arc<Idle>,
+}
+
+/// An interface that a service answers for.
+pub struct Exported {
+    /// Its name and version.
+    pub id: InterfaceId,
+    /// Its functions by name.
+    pub functions: HashMap<String, Function>,
+}
+
+/// A function that can be called.
+pub struct Function {
+    /// Its full name.
+    pub id: FunctionId,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// What has been counted since the host started.
+    pub stats: Stats,
+    index: ComponentExportIndex,
+}
+
+/// Counts of one function, as ADR-32 has them.
+#[derive(Default)]
+pub struct Stats {
+    requests: AtomicU64,
+    errors: AtomicU64,
+    nanoseconds: AtomicU64,
+    last_error: Mutex<String>,
+}
+
+/// Why a service cannot be made of a component.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The component imports something that neither the host nor messages can provide.
+    #[error("service \"{service}\": an import cannot be satisfied")]
+    Link {
+        /// The service.
+        service: String,
+        /// Which import, in wasmtime's words.
+        source: wasmtime::Error,
+    },
+}
+
+/// Instances that wait for their next call, the last used on top.
+#[derive(Default)]
+struct Idle(Mutex<Vec<(Instant, Instance)>>);
+
+impl Idle {
+    fn instances(&self) -> MutexGuard<'_, Vec<(Instant, Instance)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Evict for Idle {
+    fn evict(&self) {
+        let instances = std::mem::take(&mut *self.instances());
+        drop(instances);
+    }
+}
+
+impl Service {
+    /// Links a component under the name and limits of `spec`, for the app called `app`.
+    ///
+    /// # Errors
+    ///
+    /// The component imports what cannot be provided.
+    pub fn new(
+        engine: &Engine,
+        app: &str,
+        component: Arc<Component>,
+        spec: Arc<ServiceSpec>,
+    ) -> Result<Self, ServiceError> {
+        let link = |source| ServiceError::Link {
+            service: spec.name.clone(),
+            source,
+        };
+        let limits = json::Limits {
+            bytes: spec.limits.message,
+            ..json::Limits::default()
+        };
+        let mut linker = engine.linker().clone();
+        for interface in &component.imports {
+            outbound::link(&mut linker, app, interface, &limits).map_err(link)?;
+        }
+        let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
+
+        let interfaces = component
+            .exports
+            .iter()
+            .map(|interface| {
+                let functions = interface
+                    .functions
+                    .iter()
+                    .filter_map(|(name, signature)| {
+                        let function = Function {
+                            id: interface.id.function(name),
+                            signature: signature.clone(),
+                            stats: Stats::default(),
+                            index: component.export_index(&interface.id, name)?,
+                        };
+                        Some((name.clone(), function))
+                    })
+                    .collect();
+                let exported = Exported {
+                    id: interface.id.clone(),
+                    functions,
+                };
+                (interface.id.clone(), Arc::new(exported))
+            })
+            .collect();
+
+        let idle = Arc::new(Idle::default());
+        let holder: Arc<dyn Evict> = idle.clone();
+        engine.register_idle(Arc::downgrade(&holder));
+        let config = spec
+            .config
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        Ok(Self {
+            admission: Admission::new(spec.limits.concurrency, spec.limits.wait, QUEUE),
+            blueprint: Blueprint {
+                pre,
+                spec: Arc::clone(&spec),
+                config: Arc::new(config),
+                engine: engine.clone(),
+            },
+            spec,
+            component,
+            interfaces,
+            limits,
+            idle,
+        })
+    }
+
+    /// Makes the first instance before the first call needs it, and so finds out whether the
+    /// component starts at all.
+    ///
+    /// # Errors
+    ///
+    /// The component cannot be instantiated within the service's limits.
+    pub async fn warm(&self) -> Result<(), CallError> {
+        let timeout = self.spec.limits.timeout;
+        let instance = tokio::time::timeout(timeout, Instance::new(&self.blueprint))
+            .await
+            .map_err(|_| {
+                let why = format!("an instance did not start within {timeout:?}");
+                CallError::new(Code::Deadline, Blame::Guest, why)
+            })??;
+        self.keep_idle(instance);
+        Ok(())
+    }
+
+    /// The interfaces that the service answers for.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Arc<Exported>> {
+        self.interfaces.values()
+    }
+
+    /// One of the interfaces that the service answers for.
+    #[must_use]
+    pub fn interface(&self, id: &InterfaceId) -> Option<&Arc<Exported>> {
+        self.interfaces.get(id)
+    }
+
+    /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.
+    ///
+    /// A guest's own `err` value is a result. The call is counted in the function's [`Stats`].
+    ///
+    /// # Errors
+    ///
+    /// Every way in which a call ends without a result; see [`Code`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the guest and drops its instance.
+    pub async fn call(
+        &self,
+        function: &Function,
+        call: Call,
+        outbound: &Arc<dyn Outbound>,
+    ) -> Result<Bytes, CallError> {
+        let started = Instant::now();
+        let own = started + self.spec.limits.timeout;
+        let deadline = own.min(call.deadline);
+        let running = self.run(function, call, deadline, outbound);
+        let result = match tokio::time::timeout_at(deadline.into(), running).await {
+            Ok(result) => result,
+            Err(_) if deadline == own => Err(CallError::new(
+                Code::Deadline,
+                Blame::Guest,
+                format!("no result within {:?}", self.spec.limits.timeout),
+            )),
+            Err(_) => Err(CallError::new(
+                Code::Deadline,
+                Blame::Guest,
+                format!(
+                    "no result within the {:?} that the caller had left",
+                    deadline - started
+                ),
+            )),
+        }
+        .map_err(|error| self.named(function, error));
+        function
+            .stats
+            .record(started.elapsed(), result.as_ref().err());
+        result
+    }
+
+    async fn run(
+        &self,
+        function: &Function,
+        call: Call,
+        deadline: Instant,
+        outbound: &Arc<dyn Outbound>,
+    ) -> Result<Bytes, CallError> {
+        self.check_hops(call.hops)?;
+        let _permit = self.admission.enter(deadline).await?;
+        let arguments = json::decode_arguments(&call.body, &function.signature, &self.limits)
+            .map_err(|error| refuse(&error, Code::BadArguments, Blame::Caller, "arguments"))?;
+        let instance = match self.take_idle() {
+            Some(instance) => instance,
+            None => Instance::new(&self.blueprint).await?,
+        };
+        let mut results = [const { Val::Bool(false) }; 1];
+        let results = match function.signature.result {
+            Some(_) => results.as_mut_slice(),
+            None => &mut [],
+        };
+        let current = Current {
+            deadline,
+            hops: call.hops,
+            trace: call.trace,
+            outbound: Arc::clone(outbound),
+            failed_import: None,
+        };
+        let instance = instance
+            .invoke(&function.index, &arguments, results, current)
+            .await?;
+        self.keep_idle(instance);
+        json::encode_result(results.first(), &function.signature, &self.limits)
+            .map(Bytes::from)
+            .map_err(|error| refuse(&error, Code::Trap, Blame::Guest, "result"))
+    }
+
+    fn check_hops(&self, hops: u8) -> Result<(), CallError> {
+        let limit = self.spec.limits.hops;
+        if hops <= limit {
+            return Ok(());
+        }
+        Err(CallError::new(
+            Code::TooManyHops,
+            Blame::Caller,
+            format!(
+                "the call passed through {hops} services, {limit} are allowed; do two of them call each other?"
+            ),
+        ))
+    }
+
+    fn take_idle(&self) -> Option<Instance> {
+        self.idle.instances().pop().map(|(_, instance)| instance)
+    }
+
+    fn keep_idle(&self, instance: Instance) {
+        if instance.calls < self.spec.reuse {
+            self.idle.instances().push((Instant::now(), instance));
+        }
+    }
+
+    /// Drops instances that have waited longer than [`IDLE`].
+    pub fn drop_idle(&self, now: Instant) {
+        let mut instances = self.idle.instances();
+        let stale = instances.partition_point(|(since, _)| now.duration_since(*since) > IDLE);
+        let dropped: Vec<_> = instances.drain(..stale).collect();
+        // Unmapping memory takes a while; nobody waits for the lock meanwhile.
+        drop(instances);
+        drop(dropped);
+    }
+
+    fn named(&self, function: &Function, error: CallError) -> CallError {
+        CallError {
+            message: format!(
+                "service \"{}\": {}: {}",
+                self.spec.name, function.id, error.message
+            ),
+            ..error
+        }
+    }
+}
+
+fn refuse(error: &json::JsonError, code: Code, blame: Blame, what: &str) -> CallError {
+    let code = if error.is_too_large() {
+        Code::TooLarge
+    } else {
+        code
+    };
+    CallError::new(code, blame, format!("{what}: {error}"))
+}
+
+/// A reading of [`Stats`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatsReading {
+    /// Calls that were answered, with a result or an error.
+    pub requests: u64,
+    /// Calls that were answered with an error.
+    pub errors: u64,
+    /// The time all of them took.
+    pub time: Duration,
+    /// The last error's code and message, empty before the first.
+    pub last_error: String,
+}
+
+impl Stats {
+    fn record(&self, time: Duration, error: Option<&CallError>) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        if let Some(error) = error {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            let last = format!("{}:{}", error.code.status(), error.message);
+            *self
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = last;
+        }
+    }
+
+    /// What has been counted until now.
+    #[must_use]
+    pub fn read(&self) -> StatsReading {
+        StatsReading {
+            requests: self.requests.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            time: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)),
+            last_error: self
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        }
+    }
+}

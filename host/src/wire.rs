@@ -1,0 +1,322 @@
+//! Calls and replies as NATS messages: headers and bodies, both ways.
+//!
+//! The body of a call is its arguments, the body of a reply its result. What travels along is in
+//! headers, and so is the fact that a reply is an error.
+
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::call::{Blame, Call, CallError, Code, Trace};
+
+/// Milliseconds that the caller still waits.
+pub const DEADLINE: &str = "Bay-Deadline-Ms";
+/// Services that the call has passed through.
+pub const HOPS: &str = "Bay-Hops";
+/// The service that calls.
+pub const CALLER: &str = "Bay-Caller";
+/// What the body is; JSON when absent.
+pub const CONTENT_TYPE: &str = "Content-Type";
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// W3C trace context, the vendors' part.
+pub const TRACESTATE: &str = "tracestate";
+/// W3C baggage.
+pub const BAGGAGE: &str = "baggage";
+/// The message of an error, as ADR-32 has it.
+pub const ERROR: &str = "Nats-Service-Error";
+/// The code of an error, as ADR-32 has it.
+pub const ERROR_CODE: &str = "Nats-Service-Error-Code";
+
+/// The longest that a call can be under way, whatever its caller says.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// The longest value of a header that is passed on; a longer one is left out.
+pub const MAX_HEADER: usize = 8 << 10;
+
+/// The longest message of an error in a header; the body has all of it.
+const MAX_ERROR: usize = 512;
+
+const JSON: &str = "application/json";
+
+/// The body of an error, the same on NATS and over HTTP.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// What an [`ErrorBody`] says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// [`Code::status`].
+    pub code: u16,
+    /// What happened, for a person.
+    pub message: String,
+    /// Who has to change something.
+    pub blame: Blame,
+}
+
+impl From<&CallError> for ErrorBody {
+    fn from(error: &CallError) -> Self {
+        let CallError {
+            code,
+            blame,
+            message,
+        } = error;
+        Self {
+            error: ErrorDetail {
+                code: code.status(),
+                message: message.clone(),
+                blame: *blame,
+            },
+        }
+    }
+}
+
+/// An error's body as JSON.
+#[must_use]
+pub fn error_body(error: &CallError) -> Bytes {
+    // A struct of a number and strings always serializes.
+    serde_json::to_vec(&ErrorBody::from(error))
+        .unwrap_or_default()
+        .into()
+}
+
+/// Reads a message as a call that arrives `now`.
+///
+/// # Errors
+///
+/// [`Code::BadArguments`] when a header has a value that it cannot have. A body that is no JSON is
+/// found later, by its type.
+pub fn read_call(
+    headers: Option<&HeaderMap>,
+    body: Bytes,
+    now: Instant,
+) -> Result<Call, CallError> {
+    let mut call = Call {
+        body,
+        deadline: now + MAX_DEADLINE,
+        hops: 0,
+        caller: None,
+        trace: Trace::default(),
+    };
+    let Some(headers) = headers else {
+        return Ok(call);
+    };
+    let text = |name: &str| headers.get(name).map(|value| value.as_str());
+    if let Some(kind) = text(CONTENT_TYPE) {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case(JSON) {
+            return Err(bad_header(CONTENT_TYPE, kind, JSON));
+        }
+    }
+    if let Some(left) = text(DEADLINE) {
+        let milliseconds = left
+            .parse()
+            .map_err(|_| bad_header(DEADLINE, left, "a number of milliseconds"))?;
+        call.deadline = now + Duration::from_millis(milliseconds).min(MAX_DEADLINE);
+    }
+    if let Some(hops) = text(HOPS) {
+        call.hops = hops
+            .parse()
+            .map_err(|_| bad_header(HOPS, hops, "a number up to 255"))?;
+    }
+    let short = |name| {
+        text(name)
+            .filter(|value| value.len() <= MAX_HEADER)
+            .map(str::to_owned)
+    };
+    call.caller = short(CALLER);
+    call.trace = Trace {
+        parent: short(TRACEPARENT),
+        state: short(TRACESTATE),
+        baggage: short(BAGGAGE),
+    };
+    Ok(call)
+}
+
+fn bad_header(name: &str, value: &str, expected: &str) -> CallError {
+    let value: String = value.chars().take(40).collect();
+    CallError::new(
+        Code::BadArguments,
+        Blame::Caller,
+        format!(
+            "header {name}: expected {expected}, found \"{}\"",
+            value.escape_debug()
+        ),
+    )
+}
+
+/// The headers of a call that is sent `now`.
+#[must_use]
+pub fn write_call(call: &Call, now: Instant) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let left = call.deadline.saturating_duration_since(now);
+    headers.insert(DEADLINE, left.as_millis().to_string().as_str());
+    headers.insert(HOPS, call.hops.to_string().as_str());
+    let Trace {
+        parent,
+        state,
+        baggage,
+    } = &call.trace;
+    let optional = [
+        (CALLER, &call.caller),
+        (TRACEPARENT, parent),
+        (TRACESTATE, state),
+        (BAGGAGE, baggage),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            headers.insert(name, one_line(value, MAX_HEADER).as_str());
+        }
+    }
+    headers
+}
+
+/// The headers and body of a reply that is an error.
+#[must_use]
+pub fn write_error(error: &CallError) -> (HeaderMap, Bytes) {
+    let mut headers = HeaderMap::new();
+    headers.insert(ERROR, one_line(&error.message, MAX_ERROR).as_str());
+    headers.insert(ERROR_CODE, error.code.status().to_string().as_str());
+    (headers, error_body(error))
+}
+
+/// Reads a reply: its result, or the error that it is.
+///
+/// Any service of ADR-32 can have sent it: a code that is none of ours counts as a trap, and a
+/// body that is not ours leaves the header's message.
+///
+/// # Errors
+///
+/// The error that the reply carries.
+pub fn read_reply(headers: Option<&HeaderMap>, body: Bytes) -> Result<Bytes, CallError> {
+    let Some(headers) = headers else {
+        return Ok(body);
+    };
+    let (code, message) = (headers.get(ERROR_CODE), headers.get(ERROR));
+    if code.is_none() && message.is_none() {
+        return Ok(body);
+    }
+    let status = code
+        .and_then(|code| code.as_str().parse().ok())
+        .unwrap_or(500);
+    let code = Code::from_status(status).unwrap_or(Code::Trap);
+    if let Ok(body) = serde_json::from_slice::<ErrorBody>(&body) {
+        return Err(CallError::new(code, body.error.blame, body.error.message));
+    }
+    let message = message.map_or("the service gave no reason", |message| message.as_str());
+    Err(CallError::new(code, Blame::Guest, message))
+}
+
+/// Text as a header can hold it: without line breaks or other control characters, and bounded.
+fn one_line(text: &str, limit: usize) -> String {
+    let mut line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    line.truncate(line.floor_char_boundary(limit));
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call() -> Call {
+        Call {
+            body: Bytes::from_static(b"{}"),
+            deadline: Instant::now() + Duration::from_millis(1500),
+            hops: 3,
+            caller: Some("orders".into()),
+            trace: Trace {
+                parent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+                state: Some("a=b".into()),
+                baggage: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_call_is_read_as_it_was_written() {
+        let now = Instant::now();
+        let sent = Call {
+            deadline: now + Duration::from_millis(1500),
+            ..call()
+        };
+        let headers = write_call(&sent, now);
+        let read = read_call(Some(&headers), sent.body.clone(), now).unwrap();
+        assert_eq!(read.deadline, sent.deadline);
+        assert_eq!(
+            (read.hops, &read.caller, &read.trace),
+            (3, &sent.caller, &sent.trace)
+        );
+    }
+
+    #[test]
+    fn no_headers_mean_the_defaults() {
+        let now = Instant::now();
+        let call = read_call(None, Bytes::new(), now).unwrap();
+        assert_eq!((call.hops, call.deadline), (0, now + MAX_DEADLINE));
+    }
+
+    #[test]
+    fn a_header_with_an_impossible_value_is_the_callers_fault() {
+        for (name, value) in [
+            (DEADLINE, "soon"),
+            (DEADLINE, "-1"),
+            (HOPS, "256"),
+            (CONTENT_TYPE, "text/xml"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value);
+            let error = read_call(Some(&headers), Bytes::new(), Instant::now()).unwrap_err();
+            assert_eq!(
+                (error.code, error.blame),
+                (Code::BadArguments, Blame::Caller),
+                "{name}"
+            );
+            assert!(error.message.contains(value), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn an_endless_deadline_is_bounded() {
+        let mut headers = HeaderMap::new();
+        headers.insert(DEADLINE, u64::MAX.to_string().as_str());
+        let now = Instant::now();
+        assert_eq!(
+            read_call(Some(&headers), Bytes::new(), now)
+                .unwrap()
+                .deadline,
+            now + MAX_DEADLINE
+        );
+    }
+
+    #[test]
+    fn an_error_is_read_as_it_was_written() {
+        let error = CallError::new(Code::Overloaded, Blame::Host, "busy\r\nInjected: yes");
+        let (headers, body) = write_error(&error);
+        assert_eq!(headers.get(ERROR).unwrap().as_str(), "busy  Injected: yes");
+        let read = read_reply(Some(&headers), body).unwrap_err();
+        assert_eq!(
+            (read.code, read.blame, read.message),
+            (error.code, error.blame, error.message)
+        );
+    }
+
+    #[test]
+    fn an_error_of_another_kind_of_service_is_understood() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ERROR, "no stock");
+        headers.insert(ERROR_CODE, "422");
+        let error = read_reply(Some(&headers), Bytes::from_static(b"plain text")).unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (Code::Trap, "no stock")
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! One thread with its own runtime and its own NATS connection.
+//!
+//! A host has one worker for each core. They share the services and nothing else: every worker
+//! subscribes to every subject in the same queue group, so NATS spreads the calls over them, and a
+//! call stays on the thread where its message arrived.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+
+use async_nats::Client;
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::inbound::nats::{Slot, serve};
+use crate::nats::{ConnectOptions, Requests, settled};
+use crate::outbound::Outbound;
+use crate::outbound::nats::NatsOutbound;
+use crate::subject::QUEUE_GROUP;
+
+/// The way to one worker.
+pub(crate) struct Worker {
+    orders: mpsc::UnboundedSender<Order>,
+    thread: thread::JoinHandle<()>,
+    /// Spawns onto the worker's runtime.
+    pub(crate) runtime: runtime::Handle,
+    /// Calls over the worker's connection.
+    pub(crate) outbound: Arc<dyn Outbound>,
+    /// The worker's connection.
+    pub(crate) client: Client,
+}
+
+/// Why a worker could not start or do as it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The thread or its runtime could not be started.
+    #[error("cannot start a worker thread")]
+    Thread(#[source] std::io::Error),
+    /// NATS could not be reached.
+    #[error(transparent)]
+    Connect(#[from] crate::nats::ConnectError),
+    /// The connection was closed before it could be used.
+    #[error(transparent)]
+    Request(#[from] crate::nats::RequestError),
+    /// A subscription was not accepted.
+    #[error("cannot subscribe to {subject}")]
+    Subscribe {
+        /// The subject.
+        subject: String,
+        /// Why.
+        source: async_nats::SubscribeError,
+    },
+    /// NATS did not confirm the subscriptions.
+    #[error(transparent)]
+    Settle(#[from] crate::nats::SettleError),
+    /// The worker is gone.
+    #[error("a worker stopped before its time")]
+    Gone,
+}
+
+enum Order {
+    /// Serve these subjects too; done when the server has seen the subscriptions.
+    Serve(
+        Vec<(String, Arc<Slot>)>,
+        oneshot::Sender<Result<(), WorkerError>>,
+    ),
+    /// Stop serving these subjects (all, without a list); done when every call is answered.
+    Drain(Option<Vec<String>>, oneshot::Sender<()>),
+}
+
+impl Worker {
+    /// Starts the thread and connects.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started or NATS cannot be reached.
+    pub(crate) async fn start(index: usize, nats: ConnectOptions) -> Result<Self, WorkerError> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(WorkerError::Thread)?;
+        let handle = runtime.handle().clone();
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (ready, connected) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name(format!("wasmbay-{index}"))
+            .spawn(move || {
+                runtime.block_on(async {
+                    match connect(&nats).await {
+                        Ok((client, outbound)) => {
+                            let told = ready.send(Ok((client.clone(), Arc::clone(&outbound))));
+                            if told.is_ok() {
+                                run(client, outbound, inbox).await;
+                            }
+                        }
+                        // Whoever waited has gone; there is nobody to tell.
+                        Err(error) => drop(ready.send(Err(error))),
+                    }
+                });
+            })
+            .map_err(WorkerError::Thread)?;
+        let (client, outbound) = connected.await.map_err(|_| WorkerError::Gone)??;
+        Ok(Self {
+            orders,
+            thread,
+            runtime: handle,
+            outbound,
+            client,
+        })
+    }
+
+    /// Serves more subjects.
+    ///
+    /// # Errors
+    ///
+    /// NATS refuses a subscription or does not confirm it.
+    pub(crate) async fn serve(&self, slots: Vec<(String, Arc<Slot>)>) -> Result<(), WorkerError> {
+        let (done, served) = oneshot::channel();
+        self.orders
+            .send(Order::Serve(slots, done))
+            .map_err(|_| WorkerError::Gone)?;
+        served.await.map_err(|_| WorkerError::Gone)?
+    }
+
+    /// Stops serving these subjects, or all, once what has arrived is answered.
+    pub(crate) async fn drain(&self, subjects: Option<Vec<String>>) {
+        let (done, drained) = oneshot::channel();
+        if self.orders.send(Order::Drain(subjects, done)).is_ok() {
+            // A worker that is gone has nothing left to answer.
+            let _ = drained.await;
+        }
+    }
+
+    /// Writes out what is still buffered, closes the connection and ends the thread. Tasks that
+    /// are still running on it are dropped.
+    pub(crate) async fn stop(self) {
+        if let Err(error) = self.client.flush().await {
+            tracing::debug!(%error, "flush at the end");
+        }
+        drop(self.orders);
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("a worker thread panicked");
+        }
+    }
+}
+
+async fn connect(nats: &ConnectOptions) -> Result<(Client, Arc<dyn Outbound>), WorkerError> {
+    let client = nats.connect().await?;
+    let requests = Requests::new(client.clone()).await?;
+    Ok((client, Arc::new(NatsOutbound::new(requests))))
+}
+
+/// A subject that this worker serves.
+struct Served {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+async fn run(
+    client: Client,
+    outbound: Arc<dyn Outbound>,
+    mut inbox: mpsc::UnboundedReceiver<Order>,
+) {
+    let mut served: HashMap<String, Served> = HashMap::new();
+    while let Some(order) = inbox.recv().await {
+        match order {
+            Order::Serve(slots, done) => {
+                // Whoever gave the order may have been cancelled since.
+                let _ = done.send(subscribe(&client, &outbound, &mut served, slots).await);
+            }
+            Order::Drain(subjects, done) => {
+                let leaving: Vec<Served> = match subjects {
+                    None => served.drain().map(|(_, s)| s).collect(),
+                    Some(subjects) => subjects.iter().filter_map(|s| served.remove(s)).collect(),
+                };
+                let tasks: Vec<_> = leaving
+                    .into_iter()
+                    .map(|Served { stop, task }| {
+                        drop(stop);
+                        task
+                    })
+                    .collect();
+                // Other orders can be carried out meanwhile.
+                tokio::spawn(async move {
+                    for task in tasks {
+                        if let Err(error) = task.await {
+                            tracing::error!(%error, "a subscription ended badly");
+                        }
+                    }
+                    let _ = done.send(());
+                });
+            }
+        }
+    }
+}
+
+async fn subscribe(
+    client: &Client,
+    outbound: &Arc<dyn Outbound>,
+    served: &mut HashMap<String, Served>,
+    slots: Vec<(String, Arc<Slot>)>,
+) -> Result<(), WorkerError> {
+    for (subject, slot) in slots {
+        let messages = client
+            .queue_subscribe(subject.clone(), QUEUE_GROUP.to_owned())
+            .await
+            .map_err(|source| WorkerError::Subscribe {
+                subject: subject.clone(),
+                source,
+            })?;
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(serve(
+            client.clone(),
+            messages,
+            slot,
+            Arc::clone(outbound),
+            stopped,
+        ));
+        served.insert(subject, Served { stop, task });
+    }
+    Ok(settled(client).await?)
+}

@@ -1,0 +1,112 @@
+//! What is no component, or none that can be wired, is refused by name.
+
+use wasmbay::component::{Component, ComponentError};
+use wasmbay::engine::{Engine, EngineOptions};
+
+use crate::support::components::{CALLER, GUEST};
+
+fn engine(cache: Option<&std::path::Path>) -> Engine {
+    Engine::new(EngineOptions {
+        instances: 2,
+        cache: cache.map(Into::into),
+    })
+    .unwrap()
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    let mut error: &dyn std::error::Error = &Component::new(&engine(None), bytes).err().unwrap();
+    let mut text = error.to_string();
+    while let Some(source) = error.source() {
+        text = format!("{text}: {source}");
+        error = source;
+    }
+    text
+}
+
+#[test]
+fn exports_and_imports_are_read_from_the_component() {
+    let component = Component::new(&engine(None), CALLER.as_bytes()).unwrap();
+    let names = |of: &[wasmbay::shape::InterfaceDescription]| {
+        of.iter().map(|i| i.id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&component.exports), ["test:caller/api@1.0.0"]);
+    assert_eq!(names(&component.imports), ["test:other/api@1.0.0"]);
+    assert_eq!(
+        component.imports[0].functions["try"].to_string(),
+        "func(n: u32) -> result<u32, string>"
+    );
+    assert_eq!(component.digest.len(), 64);
+}
+
+#[test]
+fn a_core_module_is_told_from_a_component() {
+    let error = refusal(&wat::parse_str("(module)").unwrap());
+    assert!(error.contains("core WebAssembly module"), "{error}");
+    assert!(error.contains("wasm32-wasip2"), "{error}");
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let bytes = wat::parse_str(GUEST).unwrap();
+    for end in [9, bytes.len() / 2, bytes.len() - 1] {
+        let error = Component::new(&engine(None), &bytes[..end]).err().unwrap();
+        assert!(
+            matches!(error, ComponentError::Invalid(_)),
+            "{end}: {error}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_webassembly_is_refused() {
+    assert!(refusal(b"\x7fELF\x02\x01\x01\x00").contains("starts with `\\x7fELF"));
+    assert!(refusal(b"").contains("starts with nothing"));
+}
+
+#[test]
+fn a_resource_in_a_remote_interface_is_refused() {
+    let text = r#"(component (import "a:b/store" (instance
+        (export "handle" (type $h (sub resource)))
+        (export "open" (func (result (own $h)))))))"#;
+    let error = refusal(text.as_bytes());
+    assert!(error.starts_with("import a:b/store: "), "{error}");
+    assert!(error.contains("resource"), "{error}");
+}
+
+#[test]
+fn a_function_outside_of_an_interface_is_refused() {
+    let error = refusal(br#"(component (import "lonely" (func)))"#);
+    assert_eq!(
+        error,
+        "import `lonely`: it stands outside of any interface; move it into one"
+    );
+}
+
+#[test]
+fn compiled_code_comes_from_the_cache_the_second_time() {
+    let cache = tempfile::tempdir().unwrap();
+    let files = || {
+        let mut files: Vec<_> = std::fs::read_dir(cache.path())
+            .unwrap()
+            .flat_map(|engine| std::fs::read_dir(engine.unwrap().path()).unwrap())
+            .map(|file| file.unwrap().path())
+            .collect();
+        files.sort();
+        files
+    };
+    Component::new(&engine(Some(cache.path())), GUEST.as_bytes()).unwrap();
+    let [file] = files().try_into().unwrap();
+    let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+    Component::new(&engine(Some(cache.path())), GUEST.as_bytes()).unwrap();
+    assert_eq!(
+        std::fs::metadata(&file).unwrap().modified().unwrap(),
+        written
+    );
+
+    std::fs::write(&file, "damaged").unwrap();
+    Component::new(&engine(Some(cache.path())), GUEST.as_bytes()).unwrap();
+    assert!(
+        std::fs::metadata(&file).unwrap().len() > 1_000,
+        "compiled anew"
+    );
+}

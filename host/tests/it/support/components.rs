@@ -1,0 +1,148 @@
+//! Small components in the component text format: they need no guest toolchain.
+
+/// Exports `test:guest/api@1.0.0`, imports nothing. Its functions do what their names say.
+pub(crate) const GUEST: &str = r#"
+(component
+  (core module $code
+    (memory (export "memory") 1)
+    (table $table 1 funcref)
+    (global $free (mut i32) (i32.const 4096))
+    (global $calls (mut i32) (i32.const 0))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+      (global.set $free (i32.add (local.get $at) (local.get 3)))
+      (block $fits
+        (loop $more
+          (br_if $fits (i32.le_u (global.get $free) (i32.mul (memory.size) (i32.const 65536))))
+          (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))
+          (br $more)))
+      (local.get $at))
+    (func (export "reset") (param i32) (global.set $free (i32.const 4096)))
+    (func (export "echo") (param i32 i32) (result i32)
+      (i32.store (i32.const 16) (local.get 0))
+      (i32.store (i32.const 20) (local.get 1))
+      (i32.const 16))
+    (func (export "repeat") (param $length i32) (result i32)
+      (local $at i32)
+      (local.set $at (call $alloc (local.get $length)))
+      (memory.fill (local.get $at) (i32.const 120) (local.get $length))
+      (i32.store (i32.const 16) (local.get $at))
+      (i32.store (i32.const 20) (local.get $length))
+      (i32.const 16))
+    (func $alloc (param i32) (result i32)
+      (local $at i32)
+      (local.set $at (memory.grow (i32.add (i32.shr_u (local.get 0) (i32.const 16)) (i32.const 1))))
+      (if (i32.eq (local.get $at) (i32.const -1)) (then unreachable))
+      (i32.shl (local.get $at) (i32.const 16)))
+    (func (export "count") (result i32)
+      (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+      (global.get $calls))
+    (func (export "trap") unreachable)
+    (func (export "spin") (loop $again (br $again)))
+    (func (export "take-memory") (param i32)
+      (if (i32.eq (memory.grow (local.get 0)) (i32.const -1)) (then unreachable)))
+    (func (export "take-table") (param i32)
+      (if (i32.eq (table.grow $table (ref.null func) (local.get 0)) (i32.const -1))
+        (then unreachable)))
+    (func (export "check") (param i32) (result i32)
+      (i32.store8 (i32.const 16) (i32.ge_u (local.get 0) (i32.const 10)))
+      (i32.store (i32.const 20) (local.get 0))
+      (i32.const 16)))
+  (core instance $core (instantiate $code))
+  (alias core export $core "memory" (core memory $memory))
+  (alias core export $core "realloc" (core func $realloc))
+  (func $echo (param "text" string) (result string)
+    (canon lift (core func $core "echo") (memory (core memory $memory)) (realloc (core func $realloc))
+      (post-return (core func $core "reset"))))
+  (func $repeat (param "length" u32) (result string)
+    (canon lift (core func $core "repeat") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (func $count (result u32) (canon lift (core func $core "count")))
+  (func $trap (canon lift (core func $core "trap")))
+  (func $spin (canon lift (core func $core "spin")))
+  (func $take-memory (param "pages" u32) (canon lift (core func $core "take-memory")))
+  (func $take-table (param "elements" u32) (canon lift (core func $core "take-table")))
+  (func $check (param "number" u32) (result (result u32 (error u32)))
+    (canon lift (core func $core "check") (memory (core memory $memory))))
+  (instance $api
+    (export "echo" (func $echo))
+    (export "repeat" (func $repeat))
+    (export "count" (func $count))
+    (export "trap" (func $trap))
+    (export "spin" (func $spin))
+    (export "take-memory" (func $take-memory))
+    (export "take-table" (func $take-table))
+    (export "check" (func $check)))
+  (export "test:guest/api@1.0.0" (instance $api)))
+"#;
+
+/// Exports `test:caller/api@1.0.0` and imports `test:other/api@1.0.0`: `try` has a place for a
+/// failed import (an error type `string`), `ask` has none.
+pub(crate) const CALLER: &str = r#"
+(component
+  (import "test:other/api@1.0.0" (instance $other
+    (export "try" (func (param "n" u32) (result (result u32 (error string)))))
+    (export "ask" (func (param "n" u32) (result u32)))))
+  (core module $heap
+    (memory (export "memory") 1)
+    (global $free (mut i32) (i32.const 4096))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+      (global.set $free (i32.add (local.get $at) (local.get 3)))
+      (local.get $at)))
+  (core instance $heap (instantiate $heap))
+  (alias core export $heap "memory" (core memory $memory))
+  (alias core export $heap "realloc" (core func $realloc))
+  (core func $try-core (canon lower (func $other "try") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (core func $ask-core (canon lower (func $other "ask")))
+  (core module $code
+    (import "other" "try" (func $try (param i32 i32)))
+    (import "other" "ask" (func $ask (param i32) (result i32)))
+    (func (export "try") (param i32) (result i32)
+      (call $try (local.get 0) (i32.const 64))
+      (i32.const 64))
+    (func (export "ask") (param i32) (result i32) (call $ask (local.get 0))))
+  (core instance $core (instantiate $code
+    (with "other" (instance
+      (export "try" (func $try-core))
+      (export "ask" (func $ask-core))))))
+  (func $try (param "n" u32) (result (result u32 (error string)))
+    (canon lift (core func $core "try") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (func $ask (param "n" u32) (result u32) (canon lift (core func $core "ask")))
+  (instance $api (export "try" (func $try)) (export "ask" (func $ask)))
+  (export "test:caller/api@1.0.0" (instance $api)))
+"#;
+
+/// Exports `test:sleeper/api@1.0.0`, whose `sleep` waits on a clock of WASI's.
+pub(crate) const SLEEPER: &str = r#"
+(component
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $pollable (sub resource)))
+    (export "[method]pollable.block" (func (param "self" (borrow $pollable))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $outer))
+    (export "pollable" (type $p (eq $outer)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))
+  (core func $block (canon lower (func $poll "[method]pollable.block")))
+  (core func $subscribe (canon lower (func $clock "subscribe-duration")))
+  (core func $drop (canon resource.drop $pollable))
+  (core module $code
+    (import "wasi" "block" (func $block (param i32)))
+    (import "wasi" "subscribe" (func $subscribe (param i64) (result i32)))
+    (import "wasi" "drop" (func $drop (param i32)))
+    (func (export "sleep") (param i64)
+      (local $pollable i32)
+      (local.set $pollable (call $subscribe (i64.mul (local.get 0) (i64.const 1000000))))
+      (call $block (local.get $pollable))
+      (call $drop (local.get $pollable))))
+  (core instance $core (instantiate $code
+    (with "wasi" (instance
+      (export "block" (func $block))
+      (export "subscribe" (func $subscribe))
+      (export "drop" (func $drop))))))
+  (func $sleep (param "milliseconds" u64) (canon lift (core func $core "sleep")))
+  (instance $api (export "sleep" (func $sleep)))
+  (export "test:sleeper/api@1.0.0" (instance $api)))
+"#;
