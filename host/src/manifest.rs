@@ -79,6 +79,8 @@ pub struct Limits {
     pub concurrency: u32,
     /// Time that a call waits for its turn.
     pub wait: Duration,
+    /// Calls that may wait at the same time.
+    pub queue: u32,
     /// Bytes of a call's arguments, and of its result.
     pub message: usize,
     /// Services that a call may have passed through.
@@ -174,6 +176,7 @@ impl Default for Limits {
             timeout: keys::TIMEOUT.default,
             concurrency: keys::CONCURRENCY.default,
             wait: keys::WAIT.default,
+            queue: keys::QUEUE.default,
             message: bytes(keys::MESSAGE.default),
             hops: keys::HOPS.default,
         }
@@ -427,6 +430,7 @@ fn read_limits(section: &Section<'_>) -> Limits {
         timeout: section.duration("timeout", keys::TIMEOUT),
         concurrency: section.count("concurrency", keys::CONCURRENCY),
         wait: section.duration("wait", keys::WAIT),
+        queue: section.count("queue", keys::QUEUE),
         message: bytes(section.size("message", keys::MESSAGE)),
         hops: section.count("hops", keys::HOPS),
     }

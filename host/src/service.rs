@@ -25,9 +25,6 @@ use crate::shape::Signature;
 /// How long an instance waits for its next call before its memory is given back.
 pub const IDLE: Duration = Duration::from_secs(30);
 
-/// Calls of one service that may wait for their turn.
-const QUEUE: u32 = 1_024;
-
 /// A service that can be called.
 pub struct Service {
     /// What the manifest says of it.
@@ -159,7 +156,7 @@ impl Service {
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         Ok(Self {
-            admission: Admission::new(spec.limits.concurrency, spec.limits.wait, QUEUE),
+            admission: Admission::new(spec.limits.concurrency, spec.limits.wait, spec.limits.queue),
             blueprint: Blueprint {
                 pre,
                 spec: Arc::clone(&spec),

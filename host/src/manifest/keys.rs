@@ -79,6 +79,14 @@ pub const WAIT: Bounds<Duration> = Bounds {
     max: Duration::from_secs(60),
 };
 
+/// Calls of one service that may wait for their turn at the same time. Waiting costs the memory of
+/// the message.
+pub const QUEUE: Bounds<u32> = Bounds {
+    default: 1_024,
+    min: 0,
+    max: 100_000,
+};
+
 /// Bytes of one message, arguments or result. NATS allows 64 MiB at most, and 1 MiB unless its
 /// server is told otherwise.
 pub const MESSAGE: Bounds<u64> = Bounds {
@@ -295,6 +303,11 @@ pub(super) static LIMITS: Table = Table {
             name: "wait",
             form: || Form::time(WAIT),
             meaning: "Time that a call waits when all of `concurrency` is taken. Then 429.",
+        },
+        Key {
+            name: "queue",
+            form: || Form::count(QUEUE),
+            meaning: "Calls that may wait at the same time. Beyond it 429 at once.",
         },
         Key {
             name: "message",

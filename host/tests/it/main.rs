@@ -10,6 +10,7 @@
 mod build;
 mod component;
 mod docs;
+mod host;
 mod nats;
 mod service;
 mod support;

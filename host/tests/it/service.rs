@@ -328,6 +328,22 @@ async fn calls_beyond_the_concurrency_wait_and_are_then_shed() {
 }
 
 #[tokio::test]
+async fn calls_beyond_the_queue_are_shed_at_once() {
+    let change = limits(|l| {
+        l.concurrency = 1;
+        l.queue = 0;
+        l.wait = Duration::from_secs(10);
+        l.timeout = Duration::from_millis(200);
+    });
+    let guest = guest_on(&engine(5), CALLER, Other::NeverAnswers, change);
+    let (first, second) = tokio::join!(
+        guest.code("ask", r#"{"n":1}"#),
+        guest.code("ask", r#"{"n":2}"#)
+    );
+    assert_eq!((first, second), (Code::Deadline, Code::Overloaded));
+}
+
+#[tokio::test]
 async fn messages_have_a_limit_both_ways() {
     let guest = guest(limits(|l| l.message = 1_000));
     let long = format!(r#"["{}"]"#, "x".repeat(1_000));

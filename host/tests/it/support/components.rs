@@ -146,3 +146,44 @@ pub(crate) const SLEEPER: &str = r#"
   (instance $api (export "sleep" (func $sleep)))
   (export "test:sleeper/api@1.0.0" (instance $api)))
 "#;
+
+/// Exports `test:other/api@1.0.0`: `ask` gives the next number, `try` too but for 0.
+pub(crate) const OTHER: &str = r#"
+(component
+  (core module $code
+    (memory (export "memory") 1)
+    (data (i32.const 32) "zero")
+    (func (export "try") (param $n i32) (result i32)
+      (if (result i32) (local.get $n)
+        (then
+          (i32.store8 (i32.const 64) (i32.const 0))
+          (i32.store (i32.const 68) (i32.add (local.get $n) (i32.const 1)))
+          (i32.const 64))
+        (else
+          (i32.store8 (i32.const 64) (i32.const 1))
+          (i32.store (i32.const 68) (i32.const 32))
+          (i32.store (i32.const 72) (i32.const 4))
+          (i32.const 64))))
+    (func (export "ask") (param i32) (result i32) (i32.add (local.get 0) (i32.const 1))))
+  (core instance $core (instantiate $code))
+  (func $try (param "n" u32) (result (result u32 (error string)))
+    (canon lift (core func $core "try") (memory (core memory $core "memory"))))
+  (func $ask (param "n" u32) (result u32) (canon lift (core func $core "ask")))
+  (instance $api (export "try" (func $try)) (export "ask" (func $ask)))
+  (export "test:other/api@1.0.0" (instance $api)))
+"#;
+
+/// Exports `test:other/api@1.0.0` and imports it too: `ask` asks again, for ever.
+pub(crate) const ECHO_CHAMBER: &str = r#"
+(component
+  (import "test:other/api@1.0.0" (instance $other (export "ask" (func (param "n" u32) (result u32)))))
+  (core func $again (canon lower (func $other "ask")))
+  (core module $code
+    (import "other" "ask" (func $ask (param i32) (result i32)))
+    (func (export "ask") (param i32) (result i32) (call $ask (local.get 0))))
+  (core instance $core (instantiate $code
+    (with "other" (instance (export "ask" (func $again))))))
+  (func $ask (param "n" u32) (result u32) (canon lift (core func $core "ask")))
+  (instance $api (export "ask" (func $ask)))
+  (export "test:other/api@1.0.0" (instance $api)))
+"#;

@@ -1,0 +1,483 @@
+//! A host on a real nats-server: what callers see while services come, change and go.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, HeaderMap, Message};
+use futures_util::StreamExt;
+use wasmbay::component::Component;
+use wasmbay::discovery::{Answer, Verb};
+use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::host::{Host, HostError, HostOptions};
+use wasmbay::manifest::App;
+use wasmbay::nats::ConnectOptions;
+use wasmbay::wire;
+
+use crate::support::components::{CALLER, ECHO_CHAMBER, GUEST, OTHER};
+use crate::support::nats::Nats;
+use crate::support::{DEADLINE, until};
+
+const ECHO: &str = "bay.app.test.guest.api.v1.echo";
+
+/// A host, the server it is connected to, and a client that is none of its own.
+struct Bench {
+    nats: Nats,
+    host: Host,
+    client: Client,
+}
+
+/// An app of these services, each with a component's text and further lines of its table.
+struct Services<'a>(&'a [(&'a str, &'a str, &'a str)], &'a str);
+
+impl Services<'_> {
+    fn app(&self) -> App {
+        let mut text = "name = \"app\"\n".to_owned();
+        for (name, _, lines) in self.0 {
+            text += &format!("[service.{name}]\ncomponent = \"{name}.wasm\"\n{lines}\n");
+        }
+        text += self.1;
+        App::parse(Path::new("wasmbay.toml"), &text).unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    fn components(&self, engine: &Engine) -> BTreeMap<String, Arc<Component>> {
+        let load = |text: &str| Arc::new(Component::new(engine, text.as_bytes()).unwrap());
+        self.0
+            .iter()
+            .map(|(name, text, _)| ((*name).to_owned(), load(text)))
+            .collect()
+    }
+}
+
+async fn start(nats: &Nats, services: &Services<'_>) -> Host {
+    let engine = Engine::new(EngineOptions {
+        instances: 200,
+        cache: None,
+    })
+    .unwrap();
+    let options = HostOptions {
+        workers: NonZeroUsize::new(2).unwrap(),
+        ..HostOptions::new(ConnectOptions::to(nats.url()))
+    };
+    let host = Host::start(&services.app(), engine, options).await.unwrap();
+    apply(&host, services).await.unwrap();
+    host
+}
+
+async fn apply(host: &Host, services: &Services<'_>) -> Result<(), HostError> {
+    let components = services.components(host.engine());
+    host.apply(&services.app(), &components).await.map(drop)
+}
+
+async fn bench(services: &Services<'_>) -> Bench {
+    let nats = Nats::start().await;
+    let host = start(&nats, services).await;
+    let client = nats.connect().await;
+    Bench { nats, host, client }
+}
+
+impl Bench {
+    async fn request(&self, subject: &str, body: &str) -> Message {
+        let request = self
+            .client
+            .request(subject.to_owned(), body.to_owned().into());
+        tokio::time::timeout(DEADLINE, request)
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    async fn text(&self, subject: &str, body: &str) -> String {
+        String::from_utf8(self.request(subject, body).await.payload.to_vec()).unwrap()
+    }
+
+    async fn end(self) {
+        assert!(self.host.stop(DEADLINE).await, "the host did not drain");
+        self.nats.stop().await;
+    }
+}
+
+fn code(message: &Message) -> Option<&str> {
+    message
+        .headers
+        .as_ref()?
+        .get(wire::ERROR_CODE)
+        .map(|code| code.as_str())
+}
+
+const ONE: Services<'_> = Services(&[("guest", GUEST, "")], "");
+
+#[tokio::test]
+async fn any_nats_client_can_call_a_service() {
+    let bench = bench(&ONE).await;
+    assert_eq!(bench.text(ECHO, r#"{"text":"hi"}"#).await, r#""hi""#);
+
+    let reply = bench.request(ECHO, r#"{"text":1}"#).await;
+    assert_eq!(code(&reply), Some("400"));
+    let body: wire::ErrorBody = serde_json::from_slice(&reply.payload).unwrap();
+    assert!(
+        body.error.message.contains("$.text"),
+        "{}",
+        body.error.message
+    );
+
+    assert_eq!(
+        code(&bench.request("bay.app.test.guest.api.v1.nothing", "").await),
+        Some("404")
+    );
+    assert_eq!(
+        code(&bench.request("bay.app.test.guest.api.v1.trap", "").await),
+        Some("500")
+    );
+
+    let mut headers = HeaderMap::new();
+    headers.insert(wire::DEADLINE, "20");
+    let spin = "bay.app.test.guest.api.v1.spin";
+    let reply = bench
+        .client
+        .request_with_headers(spin, headers, "".into())
+        .await
+        .unwrap();
+    assert_eq!(code(&reply), Some("504"));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn services_are_discovered_as_nats_micro_services() {
+    let bench = bench(&ONE).await;
+    for _ in 0..3 {
+        bench.request(ECHO, r#"["x"]"#).await;
+    }
+    bench.request(ECHO, "7").await;
+    let ask = async |subject: String| {
+        serde_json::from_str::<Answer>(&bench.text(&subject, "").await).unwrap()
+    };
+    let ping = ask(Verb::Ping.subject()).await;
+    assert_eq!(
+        (ping.name.as_str(), ping.kind.as_str()),
+        ("guest", "io.nats.micro.v1.ping_response")
+    );
+    let info = ask(format!("{}.guest", Verb::Info.subject())).await;
+    let endpoints = info.endpoints.unwrap();
+    let echo = endpoints.iter().find(|e| e.subject == ECHO).unwrap();
+    assert_eq!(echo.metadata["signature"], "func(text: string) -> string");
+    assert_eq!(echo.metadata["interface"], "test:guest/api@1.0.0");
+    assert_eq!(info.metadata["digest"].len(), 64);
+    let stats = ask(format!("{}.guest.{}", Verb::Stats.subject(), ping.id)).await;
+    let endpoints = stats.endpoints.unwrap();
+    let echo = endpoints
+        .iter()
+        .find(|e| e.subject == ECHO)
+        .unwrap()
+        .stats
+        .as_ref()
+        .unwrap();
+    assert_eq!((echo.num_requests, echo.num_errors), (4, 1));
+    assert!(echo.processing_time > 0);
+    assert!(echo.last_error.starts_with("400:"), "{}", echo.last_error);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn one_service_calls_another() {
+    let bench = bench(&Services(
+        &[("caller", CALLER, ""), ("other", OTHER, "")],
+        "",
+    ))
+    .await;
+    let ask = "bay.app.test.caller.api.v1.ask";
+    assert_eq!(bench.text(ask, r#"{"n":41}"#).await, "42");
+    let attempt = "bay.app.test.caller.api.v1.try";
+    assert_eq!(bench.text(attempt, r#"{"n":0}"#).await, r#"{"err":"zero"}"#);
+    bench.end().await;
+}
+
+const EXTERNAL: &str = "[wire.\"test:other/api\"]\nexternal = true\n";
+const CALLER_ALONE: Services<'_> = Services(&[("caller", CALLER, "")], EXTERNAL);
+
+#[tokio::test]
+async fn a_native_service_can_answer_an_import_and_may_come_late() {
+    let bench = bench(&CALLER_ALONE).await;
+    let native = bench.nats.connect().await;
+    let answering = tokio::spawn(async move {
+        // The call is already waiting when its responder arrives.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut requests = native
+            .subscribe("bay.app.test.other.api.v1.ask")
+            .await
+            .unwrap();
+        let request = requests.next().await.unwrap();
+        let headers = request.headers.unwrap();
+        assert_eq!(headers.get(wire::CALLER).unwrap().as_str(), "caller");
+        assert_eq!(headers.get(wire::HOPS).unwrap().as_str(), "1");
+        assert!(
+            headers
+                .get(wire::DEADLINE)
+                .unwrap()
+                .as_str()
+                .parse::<u64>()
+                .unwrap()
+                < 5_000
+        );
+        assert_eq!(
+            headers.get(wire::TRACEPARENT).unwrap().as_str(),
+            "00-trace-01"
+        );
+        native
+            .publish(request.reply.unwrap(), request.payload.slice(5..6))
+            .await
+            .unwrap();
+        native.flush().await.unwrap();
+    });
+    let mut headers = HeaderMap::new();
+    headers.insert(wire::TRACEPARENT, "00-trace-01");
+    let subject = "bay.app.test.caller.api.v1.ask";
+    let reply = bench
+        .client
+        .request_with_headers(subject, headers, r#"{"n":7}"#.into());
+    assert_eq!(&reply.await.unwrap().payload[..], b"7");
+    answering.await.unwrap();
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_import_that_nobody_answers_fails_with_its_cause() {
+    let services = Services(
+        &[("caller", CALLER, "limits = { timeout = \"300ms\" }")],
+        EXTERNAL,
+    );
+    let bench = bench(&services).await;
+    let reply = bench
+        .request("bay.app.test.caller.api.v1.ask", r#"{"n":7}"#)
+        .await;
+    assert!(matches!(code(&reply), Some("502" | "504")), "{reply:?}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn calls_in_a_circle_end_after_so_many_hops() {
+    let bench = bench(&Services(
+        &[("chamber", ECHO_CHAMBER, "limits = { hops = 5 }")],
+        "",
+    ))
+    .await;
+    let reply = bench
+        .request("bay.app.test.other.api.v1.ask", r#"{"n":1}"#)
+        .await;
+    let body: wire::ErrorBody = serde_json::from_slice(&reply.payload).unwrap();
+    assert_eq!(body.error.code, 502);
+    assert!(
+        body.error.message.contains("passed through 6 services"),
+        "{}",
+        body.error.message
+    );
+    bench.end().await;
+}
+
+/// Calls without a pause from several tasks until told to stop, and counts how they end.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    /// `fine` says which error codes (or `none` for no responders) are no failure.
+    fn start(client: &Client, fine: &'static [&'static str]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let tasks = (0..16).map(|task| {
+            let (client, stop, answered) = (client.clone(), stop.clone(), answered.clone());
+            tokio::spawn(async move {
+                let mut failures = Vec::new();
+                let mut number = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    number += 1;
+                    let text = format!("\"{task}.{number}\"");
+                    let body = format!("[{text}]");
+                    match client.request(ECHO, body.into()).await {
+                        Ok(reply) if reply.payload == text.as_bytes() => {}
+                        Ok(reply) if code(&reply).is_some_and(|code| fine.contains(&code)) => {}
+                        Ok(reply) => failures.push(format!("{reply:?}")),
+                        Err(error)
+                            if error.kind()
+                                == async_nats::client::RequestErrorKind::NoResponders
+                                && fine.contains(&"none") => {}
+                        Err(error) => failures.push(error.to_string()),
+                    }
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+                failures
+            })
+        });
+        Self {
+            tasks: tasks.collect(),
+            stop,
+            answered,
+        }
+    }
+
+    async fn more(&self, calls: u64) {
+        let goal = self.answered.load(Ordering::Relaxed) + calls;
+        until("calls are answered", || {
+            self.answered.load(Ordering::Relaxed) >= goal
+        })
+        .await;
+    }
+
+    async fn failures(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut failures = Vec::new();
+        for task in self.tasks {
+            failures.extend(tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap());
+        }
+        failures
+    }
+}
+
+#[tokio::test]
+async fn a_service_is_replaced_under_load_without_a_lost_call() {
+    let bench = bench(&ONE).await;
+    let load = Load::start(&bench.client, &[]);
+    let other_bytes = GUEST.replace("(i32.const 120)", "(i32.const 121)");
+    for round in 0..10 {
+        load.more(200).await;
+        let text = if round % 2 == 0 { &*other_bytes } else { GUEST };
+        apply(&bench.host, &Services(&[("guest", text, "")], ""))
+            .await
+            .unwrap();
+    }
+    load.more(200).await;
+    assert_eq!(load.failures().await, Vec::<String>::new());
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_host_stops_under_load_with_every_call_answered() {
+    let Bench { nats, host, client } = bench(&ONE).await;
+    let load = Load::start(&client, &["none"]);
+    load.more(500).await;
+    assert!(host.stop(DEADLINE).await);
+    load.more(100).await;
+    assert_eq!(load.failures().await, Vec::<String>::new());
+    nats.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_hosts_one_takes_over_without_a_lost_call() {
+    let Bench { nats, host, client } = bench(&ONE).await;
+    let load = Load::start(&client, &[]);
+    load.more(200).await;
+    let second = start(&nats, &ONE).await;
+    load.more(200).await;
+    assert!(host.stop(DEADLINE).await);
+    load.more(500).await;
+    assert_eq!(load.failures().await, Vec::<String>::new());
+    Bench {
+        nats,
+        host: second,
+        client,
+    }
+    .end()
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_leaves_under_load_and_others_go_on() {
+    let both = Services(&[("guest", GUEST, ""), ("other", OTHER, "")], "");
+    let bench = bench(&both).await;
+    let load = Load::start(&bench.client, &["none"]);
+    load.more(300).await;
+    apply(&bench.host, &Services(&[("other", OTHER, "")], ""))
+        .await
+        .unwrap();
+    assert_eq!(
+        bench.text("bay.app.test.other.api.v1.ask", "[1]").await,
+        "2"
+    );
+    assert_eq!(load.failures().await, Vec::<String>::new());
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_cannot_run_changes_nothing() {
+    let bench = bench(&ONE).await;
+    let broken = Services(&[("guest", GUEST, ""), ("caller", CALLER, "")], "");
+    let error = apply(&bench.host, &broken).await.unwrap_err();
+    assert!(matches!(error, HostError::Plan(_)), "{error}");
+    let starving = Services(
+        &[
+            ("guest", GUEST, ""),
+            ("caller", CALLER, "limits = { instances = 1 }"),
+            ("other", OTHER, ""),
+        ],
+        "",
+    );
+    let error = apply(&bench.host, &starving).await.unwrap_err();
+    assert!(matches!(error, HostError::Warm { .. }), "{error}");
+    assert_eq!(
+        bench.text(ECHO, r#"["still here"]"#).await,
+        r#""still here""#
+    );
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_killed_nats_server_comes_back_and_calls_go_on() {
+    let bench = bench(&ONE).await;
+    let before = bench.nats.server.restarts();
+    let pid = bench.nats.server.pid().unwrap();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    until("nats-server was started again", || {
+        bench.nats.server.restarts() > before
+    })
+    .await;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let request = bench.client.request(ECHO, r#"["back"]"#.into());
+        match tokio::time::timeout(Duration::from_secs(1), request).await {
+            Ok(Ok(reply)) => break assert_eq!(&reply.payload[..], br#""back""#),
+            _ => assert!(Instant::now() < deadline, "calls are not answered again"),
+        }
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_flood_is_shed_with_one_reply_for_each_message() {
+    const FLOOD: usize = 20_000;
+    let slow = "limits = { concurrency = 1, wait = \"20ms\", timeout = \"100ms\" }";
+    let bench = bench(&Services(&[("guest", GUEST, slow)], "")).await;
+    let inbox = bench.client.new_inbox();
+    let mut replies = bench.client.subscribe(inbox.clone()).await.unwrap();
+    let spin = "bay.app.test.guest.api.v1.spin";
+    for _ in 0..FLOOD {
+        bench
+            .client
+            .publish_with_reply(spin, inbox.clone(), "".into())
+            .await
+            .unwrap();
+    }
+    let mut codes = BTreeMap::new();
+    for _ in 0..FLOOD {
+        let reply = tokio::time::timeout(DEADLINE, replies.next())
+            .await
+            .unwrap()
+            .unwrap();
+        *codes.entry(code(&reply).unwrap().to_owned()).or_insert(0) += 1;
+    }
+    assert!(codes["429"] > FLOOD / 2, "{codes:?}");
+    assert!(codes["504"] > 0, "{codes:?}");
+    bench.end().await;
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), replies.next())
+            .await
+            .is_err()
+    );
+}
