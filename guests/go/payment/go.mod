@@ -1,7 +1,9 @@
-// The module's name and its one requirement are those of the bindings that are generated
-// from wit/ beside this file when the service is built.
+// The generated bindings call this module wit_component.
 module wit_component
 
-go 1.27
+go 1.27.1
 
 require go.bytecodealliance.org/pkg v0.4.0
+
+// Comes with wasmbay, which puts it there when it builds the service.
+replace go.bytecodealliance.org/pkg => ./.wasmbay/go/pkg
