@@ -20,6 +20,7 @@ mod new;
 mod process;
 mod recipe;
 mod tools;
+mod typescript;
 mod world;
 
 pub use error::BuildError;

@@ -122,7 +122,13 @@ fn source(language: Language, name: &str) -> Vec<(String, &'static str)> {
                 ),
             ]
         }
-        Language::TypeScript => vec![("index.ts".to_owned(), template!("typescript/index.ts"))],
+        Language::TypeScript => vec![
+            ("index.ts".to_owned(), template!("typescript/index.ts")),
+            (
+                "tsconfig.json".to_owned(),
+                template!("typescript/tsconfig.json"),
+            ),
+        ],
         Language::JavaScript => vec![("index.js".to_owned(), template!("javascript/index.js"))],
         Language::Python => vec![("app.py".to_owned(), template!("python/app.py"))],
         Language::C => vec![(format!("{name}.c"), template!("c/service.c"))],

@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use super::{Built, Job};
+use crate::build::componentize::write;
 use crate::build::language::script;
 use crate::build::process::{Stdout, run};
-use crate::build::{BuildError, Tool};
+use crate::build::{BuildError, Tool, typescript};
 
 pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let esbuild = job.tools.find(Tool::Esbuild)?;
@@ -15,6 +16,9 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         expected: "index.ts or index.js, nor the file that its package.json calls `main`"
             .to_owned(),
     })?;
+    // First, so that an editor has them however the build ends.
+    let declarations = typescript::declarations(&job.world.resolve, job.world.id);
+    write(&job.scratch.join("bindings.d.ts"), declarations.as_bytes())?;
     let bundle = job.scratch.join("bundle.js");
     let mut command = Command::new(esbuild);
     command
