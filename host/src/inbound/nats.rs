@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, Message, Subject, Subscriber};
@@ -29,8 +29,10 @@ use crate::wire;
 /// once, long before the client library would drop messages without a word.
 pub const MAX_BACKLOG: usize = 8_192;
 
-/// Messages that are taken from the backlog before the connection gets a turn to read and write.
-const BATCH: usize = 32;
+/// How long messages are taken from the backlog before the connection gets a turn to read and
+/// write. A guest that computes has [`EPOCH_TICK`](crate::engine::EPOCH_TICK) at a time, so this is
+/// also the share that its neighbours on the thread keep.
+const TURN: Duration = Duration::from_micros(500);
 
 /// What stands behind a subject: replaced while calls flow, never empty.
 pub struct Slot(RwLock<Arc<Occupant>>);
@@ -95,7 +97,7 @@ pub(crate) async fn serve(
             break;
         }
         inbound.take_waiting().await;
-        inbound.answer(BATCH).await;
+        inbound.answer(TURN).await;
         // The connection's own task reads and writes now.
         tokio::task::yield_now().await;
     }
@@ -126,12 +128,12 @@ impl Inbound {
         }
     }
 
-    /// Answers up to `most` messages of the backlog, or parks what takes longer.
-    async fn answer(&mut self, most: usize) {
-        for _ in 0..most {
-            let Some(message) = self.backlog.pop_front() else {
-                break;
-            };
+    /// Answers messages of the backlog for a while, and parks what takes longer than its turn.
+    async fn answer(&mut self, turn: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < turn
+            && let Some(message) = self.backlog.pop_front()
+        {
             let occupant = self.slot.occupant();
             let outbound = Arc::clone(&self.outbound);
             let mut call = Box::pin(answer(self.client.clone(), message, occupant, outbound));
@@ -158,7 +160,7 @@ impl Inbound {
             tracing::warn!("NATS did not confirm the end of a subscription, calls may be lost");
         }
         self.take_waiting().await;
-        self.answer(usize::MAX).await;
+        self.answer(Duration::MAX).await;
         while self.parked.join_next().await.is_some() {}
     }
 }
