@@ -153,7 +153,9 @@ impl Guest {
 fn replace(path: &Path, contents: &[u8]) -> Result<(), BuildError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        // Made like any file: a temporary one would be readable by its owner alone.
+        let mut file =
+            tempfile::Builder::new().make_in(folder, |path| fs::File::create_new(path))?;
         std::io::Write::write_all(&mut file, contents)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())

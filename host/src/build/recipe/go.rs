@@ -62,7 +62,8 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         ])
         .arg("-ldflags=-checklinkname=0 -s -w");
     if let Some(modfile) = modfile(job)? {
-        command.arg(modfile);
+        // What Go would have added to it, it may add: the file is generated.
+        command.args([modfile.as_str(), "-mod=mod"]);
     }
     command.arg("-o").arg(&core).arg(".");
     run(
