@@ -1,11 +1,21 @@
 //! A new service in each language, built as it is. The tools are those of `guests/tools.sh`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use wasmbay::build::{BuildError, Guest, Language, Tools, scaffold};
+use wasmbay::call::{Call, CallError, Trace};
+use wasmbay::component::Component;
+use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::manifest::{Grants, Limits, ServiceSpec};
+use wasmbay::outbound::Outbound;
+use wasmbay::service::Service;
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId};
 
@@ -39,7 +49,57 @@ fn build(guest: &Guest) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Makes a service, builds it, builds it again with nothing to do, and breaks it by the
+/// A service that needs no other one.
+struct Alone;
+
+impl Outbound for Alone {
+    fn call<'a>(
+        &'a self,
+        subject: &'a str,
+        _: Call,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>> {
+        panic!("{subject} was called")
+    }
+}
+
+/// What the service says to `you`, loaded and called as a host does it.
+fn greeting(component: &Path) -> String {
+    let engine = Engine::new(EngineOptions {
+        instances: 20,
+        cache: None,
+    })
+    .unwrap();
+    let spec = ServiceSpec {
+        name: "hello-you".into(),
+        component: component.into(),
+        config: BTreeMap::new(),
+        limits: Limits::default(),
+        reuse: 1,
+        grants: Grants::default(),
+    };
+    let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
+    let service = Service::new(&engine, "app", Arc::new(component), Arc::new(spec)).unwrap();
+    let call = Call {
+        body: Bytes::from_static(br#"{"who":"you"}"#),
+        deadline: Instant::now() + Duration::from_secs(60),
+        hops: 0,
+        caller: None,
+        trace: Trace::default(),
+    };
+    let outbound: Arc<dyn Outbound> = Arc::new(Alone);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let function = service
+        .interfaces()
+        .find_map(|exported| exported.functions.get("greet"))
+        .unwrap();
+    let reply = runtime.block_on(service.call(function, call, &outbound));
+    String::from_utf8(reply.unwrap().to_vec()).unwrap()
+}
+
+/// Makes a service, builds it, calls it, builds it again with nothing to do, and breaks it by the
 /// replacement: the compiler's message then names the broken file and line.
 fn makes_a_component(language: Language, broken: (&str, &str, &str), message: &str) {
     let root = tempfile::tempdir().unwrap();
@@ -55,6 +115,8 @@ fn makes_a_component(language: Language, broken: (&str, &str, &str), message: &s
         "{:?}",
         exports(&guest.component())
     );
+
+    assert_eq!(greeting(&guest.component()), r#""Hello, you!""#);
 
     let started = Instant::now();
     let mut ran = false;
