@@ -152,6 +152,9 @@ impl Component {
                 }
                 // `wasi:cli/run` and the like: for other hosts.
                 ComponentItem::ComponentInstance(_) if is_host_provided(name) => {}
+                // Without a package it is no interface that others could import:
+                // componentize-py exports such an instance for its own start.
+                ComponentItem::ComponentInstance(_) if !name.contains(':') => {}
                 ComponentItem::ComponentInstance(instance) => {
                     component
                         .exports

@@ -129,9 +129,6 @@ fn makes_a_component(language: Language, broken: (&str, &str, &str), message: &s
     let path = folder.join(file);
     let source = fs::read_to_string(&path).unwrap();
     assert!(source.contains(from), "{source}");
-    fs::write(&path, format!("{source}\n")).unwrap();
-    build(&guest).unwrap();
-
     fs::write(&path, source.replace(from, to)).unwrap();
     let error = build(&guest).unwrap_err().to_string();
     assert!(error.contains(message), "{error}");
