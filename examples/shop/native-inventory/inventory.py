@@ -17,7 +17,17 @@ import nats.micro
 INTERFACE = "shop:inventory/stock@1.0.0"
 SUBJECT = "bay.shop.shop.inventory.stock.v1"
 WAREHOUSE = "porto"
-STOCK = {"cable": 0, "headset": 4, "keyboard": 25, "monitor": 7, "mouse": 3, "webcam": 12}
+STOCK = {
+    "cable": 0,
+    "dock": 6,
+    "gift-card": 500,
+    "headset": 4,
+    "keyboard": 25,
+    "lamp": 9,
+    "monitor": 7,
+    "mouse": 3,
+    "webcam": 12,
+}
 
 
 def on_hand(sku: str) -> dict:
