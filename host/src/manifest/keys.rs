@@ -1,7 +1,7 @@
 //! Every key of the manifest, once: what it accepts, its default and its meaning.
 //!
 //! Reading refuses a key that has no row here, messages take the accepted form from here, and
-//! [`reference`] prints the rows, so the three cannot differ.
+//! [`reference()`] prints the rows, so the three cannot differ.
 
 use std::fmt::{Display, Write as _};
 use std::time::Duration;

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use wasmbay::call::{CODES, Code};
+use wasmbay::interface::FunctionId;
 use wasmbay::manifest::{App, keys};
+use wasmbay::{subject, wire};
 
 /// The line of `docs/manifest.md` after which the code writes.
 const MARK: &str = "-->\n\n";
@@ -54,4 +57,64 @@ fn the_manifests_of_the_examples_are_accepted() {
         }
     }
     assert!(loaded > 0);
+}
+
+#[test]
+fn the_wire_reference_is_what_the_code_does() {
+    let text = std::fs::read_to_string(document("wire.md")).unwrap();
+    let rows = |columns: usize| {
+        text.lines().filter_map(move |line| {
+            let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+            (line.starts_with('|') && cells.len() == columns).then_some(cells)
+        })
+    };
+
+    let subjects: Vec<_> = rows(3)
+        .filter(|cells| cells[2].starts_with("`bay."))
+        .collect();
+    assert_eq!(subjects.len(), 5);
+    for cells in subjects {
+        let [function, app, subject] = [0, 1, 2].map(|i| cells[i].trim_matches('`'));
+        let function: FunctionId = function.parse().unwrap();
+        assert_eq!(subject::of_function(app, &function), subject);
+    }
+
+    let codes: Vec<_> = rows(2)
+        .filter_map(|cells| cells[0].parse::<u16>().ok())
+        .collect();
+    assert_eq!(codes, CODES.map(Code::status));
+
+    for header in [
+        wire::CONTENT_TYPE,
+        wire::DEADLINE,
+        wire::HOPS,
+        wire::CALLER,
+        wire::TRACEPARENT,
+        wire::TRACESTATE,
+        wire::BAGGAGE,
+        wire::ERROR,
+        wire::ERROR_CODE,
+    ] {
+        assert!(
+            text.contains(&format!("`{header}`")),
+            "{header} is not described"
+        );
+    }
+    assert!(text.contains(&format!("queue group `{}`", subject::QUEUE_GROUP)));
+}
+
+#[test]
+fn every_path_that_the_documents_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for name in ["host/ARCHITECTURE.md", "docs/wire.md", "README.md"] {
+        let text = std::fs::read_to_string(root.join(name)).unwrap();
+        for word in text.split(['`', ' ', '(', ')', '\n', '|']) {
+            let ours = ["host/", "docs/", "guests/", "examples/", "wit/"];
+            if ours.iter().any(|start| word.starts_with(start)) && !word.contains(['<', '*', '…'])
+            {
+                let path = root.join(word.trim_end_matches(['.', ',', ':', ';']));
+                assert!(path.exists(), "{name} names {word}");
+            }
+        }
+    }
 }
