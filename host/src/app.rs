@@ -4,11 +4,6 @@
 //! service answers which interface, and how each route's request becomes arguments. It compiles
 //! and connects to nothing, so `check` and `up` come to the same verdict.
 
-#![expect(
-    clippy::result_large_err,
-    reason = "errors name both sides in full; a check makes a handful of them, once"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::interface::{FunctionId, InterfaceId};

@@ -1,7 +1,7 @@
 //! What a guest's imports reach.
 //!
 //! An import of an interface that another service exports becomes a [`Call`] through
-//! [`Outbound`]; what the host itself provides is in [`wasi`].
+//! [`Outbound`]; what the host itself provides is in `wasi.rs`.
 
 pub mod nats;
 pub(crate) mod wasi;
@@ -69,7 +69,7 @@ pub(crate) fn link(
             id,
             signature: signature.clone(),
             on_failure: OnFailure::of(signature),
-            limits: limits.clone(),
+            limits: *limits,
         });
         instance.func_new_async(name, move |mut store, _, arguments, results| {
             let import = Arc::clone(&import);
