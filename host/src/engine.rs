@@ -4,6 +4,7 @@
 //! long a guest computes before others get their turn.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -86,7 +87,7 @@ pub enum EngineError {
     },
     /// The thread that bounds the guests' turns could not be started.
     #[error("cannot start the epoch ticker")]
-    Ticker(#[source] std::io::Error),
+    Ticker(#[source] io::Error),
 }
 
 /// The engine, its ticker and its cache. Cheap to clone.
@@ -235,9 +236,10 @@ impl Engine {
         let Some(file) = self.cached_file(digest) else {
             return wasmtime::component::Component::new(self.wasmtime(), bytes);
         };
-        if file.exists() {
-            // SAFETY: the file lies in a directory that only this user can write to, under the
-            // hash of this engine's settings, and was renamed into place by the code below.
+        if file.exists() && file.parent().is_some_and(|dir| check_private(dir).is_ok()) {
+            // SAFETY: the file lies in a directory that only this user can write to, as was just
+            // checked, under the hash of this engine's settings, and was renamed into place by the
+            // code below.
             let cached =
                 unsafe { wasmtime::component::Component::deserialize_file(self.wasmtime(), &file) };
             match cached {
@@ -283,16 +285,37 @@ fn store(
     };
     create_private(dir)?;
     let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
-    std::io::Write::write_all(&mut temporary, &code)?;
+    io::Write::write_all(&mut temporary, &code)?;
     temporary.persist(file).map_err(|error| error.error)?;
     Ok(())
 }
 
 /// Creates a directory that nobody else can write to: what lies in it is run as machine code.
-fn create_private(dir: &Path) -> std::io::Result<()> {
+fn create_private(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
+    builder.create(dir)?;
+    check_private(dir)
+}
+
+/// Whether only this user can write to a directory.
+#[cfg(unix)]
+fn check_private(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(dir)?;
+    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let why = format!(
+        "{} can be written to by others; `chmod 700` it",
+        dir.display()
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+#[cfg(not(unix))]
+fn check_private(_: &Path) -> io::Result<()> {
+    Ok(())
 }

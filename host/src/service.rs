@@ -325,6 +325,16 @@ impl Service {
     }
 }
 
+/// What a service's own code did is news to its operator; what its callers or its load did is not,
+/// and could be a flood.
+fn log(error: &CallError) {
+    let (code, blame) = (error.code.status(), error.blame.as_str());
+    match error.code {
+        Code::Trap | Code::Dependency => tracing::warn!(code, blame, "{error}"),
+        _ => tracing::debug!(code, blame, "{error}"),
+    }
+}
+
 fn refuse(error: &json::JsonError, code: Code, blame: Blame, what: &str) -> CallError {
     let code = if error.is_too_large() {
         Code::TooLarge

@@ -110,3 +110,31 @@ fn compiled_code_comes_from_the_cache_the_second_time() {
         "compiled anew"
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn a_cache_that_others_can_write_to_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let cache = tempfile::tempdir().unwrap();
+    Component::new(&engine(Some(cache.path())), GUEST.as_bytes()).unwrap();
+    let folder = std::fs::read_dir(cache.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let file = std::fs::read_dir(&folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::write(&file, "planted").unwrap();
+    Component::new(&engine(Some(cache.path())), GUEST.as_bytes()).unwrap();
+    assert_eq!(
+        std::fs::read(&file).unwrap(),
+        b"planted",
+        "neither read nor replaced"
+    );
+}
