@@ -31,6 +31,9 @@ use crate::worker::{Worker, WorkerError};
 /// How long a host that stops waits for the calls that are under way.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
+/// What the gateway gets, after the last call has been given up, to tell its clients.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How often idle instances are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -293,7 +296,7 @@ impl Host {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may leave some subjects served by the new and others by the old services.
+    /// A dropped future may leave subjects served that the host does not count as its own.
     pub async fn apply(
         &self,
         app: &App,
@@ -308,40 +311,32 @@ impl Host {
         let (services, applied) = self.prepare(app, components, &running.services).await?;
 
         let mut leaving = running.slots.clone();
-        let mut arriving = Vec::new();
+        let (mut staying, mut arriving) = (Vec::new(), Vec::new());
         for (name, interfaces) in &plan.serves {
             let Some(service) = services.get(name) else {
                 continue;
             };
-            for id in interfaces {
-                let Some(exported) = service.interface(id) else {
-                    continue;
-                };
-                let subject = subject::all_functions(&self.app, id);
+            for exported in interfaces.iter().filter_map(|id| service.interface(id)) {
+                let subject = subject::all_functions(&self.app, &exported.id);
                 let occupant = Occupant {
                     service: Arc::clone(service),
                     exported: Arc::clone(exported),
                 };
                 match leaving.remove(&subject) {
-                    Some(slot) => slot.replace(occupant),
+                    Some(slot) => staying.push((slot, occupant)),
                     None => arriving.push((subject, Arc::new(Slot::new(occupant)))),
                 }
             }
         }
-        if !arriving.is_empty() {
-            for worker in &self.workers {
-                worker.serve(arriving.clone()).await?;
-            }
+        // The only step that can fail comes first, and is taken back if it does.
+        self.serve(&arriving).await?;
+        for (slot, occupant) in staying {
+            slot.replace(occupant);
         }
         self.gateway.set_routes(&plan, &services);
         let leaving: Vec<String> = leaving.into_keys().collect();
-        if !leaving.is_empty() {
-            let drains = self
-                .workers
-                .iter()
-                .map(|worker| worker.drain(Some(leaving.clone())));
-            join_all(drains).await;
-        }
+        self.drain(Some(&leaving), Instant::now() + DEFAULT_GRACE)
+            .await;
         running
             .slots
             .retain(|subject, _| !leaving.contains(subject));
@@ -349,6 +344,35 @@ impl Host {
         self.directory.set(services.values().cloned().collect());
         running.services = services;
         Ok(applied)
+    }
+
+    /// Has every worker serve these subjects, or none.
+    async fn serve(&self, slots: &[(String, Arc<Slot>)]) -> Result<(), WorkerError> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        for worker in &self.workers {
+            if let Err(error) = worker.serve(slots.to_vec()).await {
+                let subjects: Vec<String> = slots.iter().map(|(s, _)| s.clone()).collect();
+                self.drain(Some(&subjects), Instant::now()).await;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has every worker stop serving these subjects, or all. Gives the number of calls that had
+    /// not ended at the deadline.
+    async fn drain(&self, subjects: Option<&[String]>, deadline: Instant) -> usize {
+        if subjects.is_some_and(<[String]>::is_empty) {
+            return 0;
+        }
+        let subjects = subjects.map(<[String]>::to_vec);
+        let drains = self
+            .workers
+            .iter()
+            .map(|worker| worker.drain(subjects.clone(), deadline));
+        join_all(drains).await.into_iter().sum()
     }
 
     /// The services that should run: those that run already where nothing about them changed, and
@@ -393,23 +417,20 @@ impl Host {
         Ok((services, applied))
     }
 
-    /// Stops: takes nothing new, answers everything that has arrived, closes. What has not ended
-    /// within `grace` is given up; whether anything was, is the result.
-    pub async fn stop(self, grace: Duration) -> bool {
-        let drain = async {
-            // Requests at the gateway need the services, so the gateway comes first.
-            self.gateway.close();
-            for serving in self.serving {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the gateway ended badly");
-                }
-            }
-            self.directory.set(Vec::new());
-            join_all(self.workers.iter().map(|worker| worker.drain(None))).await;
-        };
-        let drained = tokio::time::timeout(grace, drain).await.is_ok();
-        if !drained {
-            tracing::warn!(?grace, "some calls did not end within the grace time");
+    /// Stops: takes nothing new, answers everything that has arrived, closes. Calls that have not
+    /// ended within `grace` are answered with 503; gives their number.
+    pub async fn stop(mut self, grace: Duration) -> usize {
+        let deadline = Instant::now() + grace;
+        // Requests at the gateway need the services, so the gateway comes first.
+        self.gateway.close();
+        let mut gateway = join_all(std::mem::take(&mut self.serving));
+        let closed = tokio::time::timeout_at(deadline.into(), &mut gateway)
+            .await
+            .is_ok();
+        self.directory.set(Vec::new());
+        let given_up = self.drain(None, deadline).await;
+        if !closed && tokio::time::timeout(LAST_WORDS, gateway).await.is_err() {
+            tracing::warn!("connections of the gateway were cut");
         }
         for chore in &self.chores {
             chore.abort();
@@ -417,7 +438,7 @@ impl Host {
         for worker in self.workers {
             worker.stop().await;
         }
-        drained
+        given_up
     }
 }
 

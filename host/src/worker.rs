@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use async_nats::Client;
 use tokio::runtime;
@@ -65,8 +66,9 @@ enum Order {
         Vec<(String, Arc<Slot>)>,
         oneshot::Sender<Result<(), WorkerError>>,
     ),
-    /// Stop serving these subjects (all, without a list); done when every call is answered.
-    Drain(Option<Vec<String>>, oneshot::Sender<()>),
+    /// Stop serving these subjects (all, without a list); done when every call is answered, with
+    /// the number of those that were given up at the deadline.
+    Drain(Option<Vec<String>>, Instant, oneshot::Sender<usize>),
 }
 
 impl Worker {
@@ -123,12 +125,14 @@ impl Worker {
         served.await.map_err(|_| WorkerError::Gone)?
     }
 
-    /// Stops serving these subjects, or all, once what has arrived is answered.
-    pub(crate) async fn drain(&self, subjects: Option<Vec<String>>) {
+    /// Stops serving these subjects, or all, once what has arrived is answered. Gives the number
+    /// of calls that had not ended at the deadline and were answered with 503.
+    pub(crate) async fn drain(&self, subjects: Option<Vec<String>>, deadline: Instant) -> usize {
         let (done, drained) = oneshot::channel();
-        if self.orders.send(Order::Drain(subjects, done)).is_ok() {
-            // A worker that is gone has nothing left to answer.
-            let _ = drained.await;
+        // A worker that is gone has nothing left to answer.
+        match self.orders.send(Order::Drain(subjects, deadline, done)) {
+            Ok(()) => drained.await.unwrap_or(0),
+            Err(_) => 0,
         }
     }
 
@@ -154,8 +158,8 @@ async fn connect(nats: &ConnectOptions) -> Result<(Client, Arc<dyn Outbound>), W
 
 /// A subject that this worker serves.
 struct Served {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    stop: oneshot::Sender<Instant>,
+    task: JoinHandle<usize>,
 }
 
 async fn run(
@@ -170,7 +174,7 @@ async fn run(
                 // Whoever gave the order may have been cancelled since.
                 let _ = done.send(subscribe(&client, &outbound, &mut served, slots).await);
             }
-            Order::Drain(subjects, done) => {
+            Order::Drain(subjects, deadline, done) => {
                 let leaving: Vec<Served> = match subjects {
                     None => served.drain().map(|(_, s)| s).collect(),
                     Some(subjects) => subjects.iter().filter_map(|s| served.remove(s)).collect(),
@@ -178,18 +182,21 @@ async fn run(
                 let tasks: Vec<_> = leaving
                     .into_iter()
                     .map(|Served { stop, task }| {
-                        drop(stop);
+                        // A task that has ended by itself needs no word.
+                        let _ = stop.send(deadline);
                         task
                     })
                     .collect();
                 // Other orders can be carried out meanwhile.
                 tokio::spawn(async move {
+                    let mut given_up = 0;
                     for task in tasks {
-                        if let Err(error) = task.await {
-                            tracing::error!(%error, "a subscription ended badly");
+                        match task.await {
+                            Ok(calls) => given_up += calls,
+                            Err(error) => tracing::error!(%error, "a subscription ended badly"),
                         }
                     }
-                    let _ = done.send(());
+                    let _ = done.send(given_up);
                 });
             }
         }

@@ -5,7 +5,7 @@
 //! has not finished by then (it waits for an import, or the guest has used up its turn) goes on
 //! as a task beside the loop.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
@@ -16,7 +16,7 @@ use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 
 use crate::call::{Blame, CallError, Code};
 use crate::nats::settled;
@@ -64,15 +64,16 @@ impl Slot {
     }
 }
 
-/// Serves a subscription until `stop` is sent or dropped, and then until every message that the
-/// server had handed out is answered.
+/// Serves a subscription until `stop` is sent, and then until every message that the server had
+/// handed out is answered: by the service until the time that was sent, with 503 from then on.
+/// Gives the number of the latter.
 pub(crate) async fn serve(
     client: Client,
     messages: Subscriber,
     slot: Arc<Slot>,
     outbound: Arc<dyn Outbound>,
-    mut stop: oneshot::Receiver<()>,
-) {
+    mut stop: oneshot::Receiver<Instant>,
+) -> usize {
     let mut inbound = Inbound {
         client,
         messages,
@@ -80,28 +81,34 @@ pub(crate) async fn serve(
         outbound,
         backlog: VecDeque::new(),
         parked: JoinSet::new(),
+        parked_replies: HashMap::new(),
     };
-    loop {
+    let deadline = loop {
         if inbound.backlog.is_empty() {
             tokio::select! {
                 biased;
-                _ = &mut stop => break,
-                Some(_) = inbound.parked.join_next(), if !inbound.parked.is_empty() => continue,
+                // Without a word from its owner there is no time left.
+                deadline = &mut stop => break deadline.unwrap_or_else(|_| Instant::now()),
+                Some(ended) = inbound.parked.join_next_with_id() => inbound.forget(ended),
                 first = inbound.messages.next() => match first {
                     Some(message) => inbound.backlog.push_back(message),
                     // The connection was closed: nothing more can come.
-                    None => break,
+                    None => break Instant::now(),
                 },
             }
-        } else if stop.try_recv() != Err(oneshot::error::TryRecvError::Empty) {
-            break;
+        } else {
+            match stop.try_recv() {
+                Ok(deadline) => break deadline,
+                Err(oneshot::error::TryRecvError::Closed) => break Instant::now(),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+            }
         }
         inbound.take_waiting().await;
         inbound.answer(TURN).await;
         // The connection's own task reads and writes now.
-        tokio::task::yield_now().await;
-    }
-    inbound.drain().await;
+        task::yield_now().await;
+    };
+    inbound.drain(deadline).await
 }
 
 /// One subscription's state.
@@ -112,6 +119,8 @@ struct Inbound {
     outbound: Arc<dyn Outbound>,
     backlog: VecDeque<Message>,
     parked: JoinSet<()>,
+    /// Where the parked calls' replies go, for those that have to be given up.
+    parked_replies: HashMap<task::Id, Subject>,
 }
 
 impl Inbound {
@@ -134,19 +143,30 @@ impl Inbound {
         while began.elapsed() < turn
             && let Some(message) = self.backlog.pop_front()
         {
+            let reply = message.reply.clone();
             let occupant = self.slot.occupant();
             let outbound = Arc::clone(&self.outbound);
             let mut call = Box::pin(answer(self.client.clone(), message, occupant, outbound));
             let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
             if first.await.is_pending() {
-                self.parked.spawn(call);
+                let parked = self.parked.spawn(call);
+                if let Some(reply) = reply {
+                    self.parked_replies.insert(parked.id(), reply);
+                }
             }
         }
-        while self.parked.try_join_next().is_some() {}
+        while let Some(ended) = self.parked.try_join_next_with_id() {
+            self.forget(ended);
+        }
+    }
+
+    fn forget(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+        self.parked_replies.remove(&id);
     }
 
     /// Stops the flow and answers everything that had arrived before it stopped.
-    async fn drain(mut self) {
+    async fn drain(mut self, deadline: Instant) -> usize {
         // `Subscriber::drain` forgets the subscription as soon as its UNSUB is written, and drops
         // what the server sends until it has read that. A maximum that is never reached keeps the
         // subscription on this side. A server reads at most nine digits of a maximum and takes a
@@ -161,7 +181,37 @@ impl Inbound {
         }
         self.take_waiting().await;
         self.answer(Duration::MAX).await;
-        while self.parked.join_next().await.is_some() {}
+        let finish = async {
+            while let Some(ended) = self.parked.join_next_with_id().await {
+                self.forget(ended);
+            }
+        };
+        match tokio::time::timeout_at(deadline.into(), finish).await {
+            Ok(()) => 0,
+            Err(_) => self.give_up().await,
+        }
+    }
+
+    /// Ends what still runs, and tells its callers.
+    async fn give_up(mut self) -> usize {
+        self.parked.abort_all();
+        let mut given_up = 0;
+        while let Some(ended) = self.parked.join_next_with_id().await {
+            let Err(aborted) = ended else {
+                // It ended by itself, and has replied.
+                continue;
+            };
+            given_up += 1;
+            let why = "the host stopped before the call had ended";
+            let error = CallError::new(Code::Unavailable, Blame::Host, why);
+            reply(
+                &self.client,
+                self.parked_replies.remove(&aborted.id()),
+                Err(error),
+            )
+            .await;
+        }
+        given_up
     }
 }
 

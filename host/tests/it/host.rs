@@ -95,7 +95,7 @@ impl Bench {
     }
 
     async fn end(self) {
-        assert!(self.host.stop(DEADLINE).await, "the host did not drain");
+        assert_eq!(self.host.stop(DEADLINE).await, 0, "calls were given up");
         self.nats.stop().await;
     }
 }
@@ -360,9 +360,22 @@ async fn a_host_stops_under_load_with_every_call_answered() {
     let Bench { nats, host, client } = bench(&ONE).await;
     let load = Load::start(&client, &["none"]);
     load.more(500).await;
-    assert!(host.stop(DEADLINE).await);
+    assert_eq!(host.stop(DEADLINE).await, 0);
     load.more(100).await;
     assert_eq!(load.failures().await, Vec::<String>::new());
+    nats.stop().await;
+}
+
+#[tokio::test]
+async fn calls_that_outlast_the_grace_time_are_told() {
+    let Bench { nats, host, client } = bench(&ONE).await;
+    let spin = client.request("bay.app.test.guest.api.v1.spin", "".into());
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        host.stop(Duration::from_millis(200)).await
+    };
+    let (reply, given_up) = tokio::join!(spin, stop);
+    assert_eq!((code(&reply.unwrap()), given_up), (Some("503"), 1));
     nats.stop().await;
 }
 
@@ -373,7 +386,7 @@ async fn of_two_hosts_one_takes_over_without_a_lost_call() {
     load.more(200).await;
     let second = start(&nats, &ONE).await;
     load.more(200).await;
-    assert!(host.stop(DEADLINE).await);
+    assert_eq!(host.stop(DEADLINE).await, 0);
     load.more(500).await;
     assert_eq!(load.failures().await, Vec::<String>::new());
     Bench {
