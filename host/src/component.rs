@@ -192,6 +192,13 @@ impl Component {
         Ok(component)
     }
 
+    /// The memories and tables that one instance takes; `None` if that is known only when it is
+    /// instantiated.
+    #[must_use]
+    pub fn resources_required(&self) -> Option<wasmtime::ResourcesRequired> {
+        self.compiled.resources_required()
+    }
+
     /// Where the function is found in every instance of this component.
     pub(crate) fn export_index(
         &self,

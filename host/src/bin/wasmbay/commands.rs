@@ -1,0 +1,73 @@
+//! One module for each verb.
+
+mod build;
+mod call;
+mod check;
+mod completions;
+mod doctor;
+mod inspect;
+mod new;
+mod up;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use wasmbay::engine::{Engine, EngineOptions};
+
+use crate::args::{Args, Cache, Verb};
+use crate::logging;
+use crate::report::{Exit, Terminal};
+
+/// Instances for a verb that makes none: the pool's address space is not worth reserving.
+const NO_INSTANCES: u32 = 1;
+
+/// Does what was typed.
+pub(crate) async fn run(args: Args, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
+    let Some(verb) = args.verb else {
+        Args::command().color(args.common.color).print_help()?;
+        return Ok(Exit::Done);
+    };
+    // A host has its own options for its log.
+    if let Verb::Up(args) = verb {
+        return up::run(args, terminal, started).await;
+    }
+    logging::start(terminal)?;
+    match verb {
+        Verb::Up(_) => Ok(Exit::Done),
+        Verb::Build(args) => build::run(args, terminal),
+        Verb::Check(args) => check::run(args, terminal),
+        Verb::Inspect(args) => inspect::run(args, terminal),
+        Verb::Call(args) => call::run(args, terminal).await,
+        Verb::New(args) => new::run(args, terminal),
+        Verb::Doctor(args) => doctor::run(args, terminal),
+        Verb::Completions(args) => completions::run(&args),
+    }
+}
+
+impl Cache {
+    /// The engine's options with this cache.
+    fn engine(&self, instances: u32) -> EngineOptions {
+        let chosen = self.folder.clone();
+        EngineOptions {
+            instances,
+            cache: chosen.or_else(|| EngineOptions::default().cache),
+        }
+    }
+
+    /// An engine for looking at components.
+    fn looking_engine(&self) -> anyhow::Result<Engine> {
+        Engine::new(self.engine(NO_INSTANCES)).context("the engine")
+    }
+}
+
+/// A path as it is shorter: from the working directory where that is above it.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let inside = path
+        .strip_prefix(&here)
+        .ok()
+        .filter(|inside| *inside != Path::new(""));
+    inside.unwrap_or(path).display().to_string()
+}

@@ -1,0 +1,91 @@
+//! `wasmbay build`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::json;
+use wasmbay::build::Guest;
+use wasmbay::manifest::FILE_NAME;
+
+use super::shown;
+use crate::args;
+use crate::progress::Progress;
+use crate::project::{Built, Job, Project, build};
+use crate::report::{self, Exit, Failures, Terminal, all_of};
+
+pub(super) fn run(args: args::Build, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let mut jobs = Vec::new();
+    let mut errors = Vec::new();
+    for path in &args.paths {
+        match jobs_of(path) {
+            Ok(found) => jobs.extend(found),
+            Err(error) => errors.push(error),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    jobs.retain(|job| seen.insert(job.guest.folder.clone()));
+    // Nothing is built from a wrong command line.
+    all_of((), std::mem::take(&mut errors))?;
+    if jobs.is_empty() {
+        terminal.say("nothing to build: every service is a file");
+    }
+
+    let (built, errors) = build(jobs, &Progress::new(*terminal));
+    if terminal.json() {
+        let all: Vec<_> = built.iter().map(describe).collect();
+        terminal.result_json(&json!(all))?;
+    } else if !terminal.quiet && !built.is_empty() {
+        terminal.result(report::table(&built.iter().map(row).collect::<Vec<_>>()))?;
+    }
+    match errors.is_empty() {
+        true => Ok(Exit::Done),
+        false => Err(Failures(errors).into()),
+    }
+}
+
+/// A folder with a manifest is an app, another folder a guest, a file a manifest.
+fn jobs_of(path: &Path) -> anyhow::Result<Vec<Job>> {
+    if path.is_dir() && !path.join(FILE_NAME).is_file() {
+        let guest = Guest::open(path)?;
+        let name = guest
+            .folder
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        return Ok(vec![Job {
+            name: name.unwrap_or_else(|| guest.world.clone()),
+            guest,
+        }]);
+    }
+    Ok(Project::load(path)?.jobs(None))
+}
+
+fn file_size(built: &Built) -> u64 {
+    std::fs::metadata(&built.file).map_or(0, |file| file.len())
+}
+
+fn row(built: &Built) -> Vec<String> {
+    let time = match built.fresh {
+        true => report::time(built.time),
+        false => "up to date".to_owned(),
+    };
+    let size = report::size(file_size(built));
+    vec![
+        built.name.clone(),
+        built.guest.language.to_string(),
+        size,
+        time,
+        shown(&built.file),
+    ]
+}
+
+fn describe(built: &Built) -> serde_json::Value {
+    json!({
+        "name": built.name,
+        "language": built.guest.language.to_string(),
+        "folder": built.guest.folder,
+        "component": built.file,
+        "size": file_size(built),
+        "built": built.fresh,
+        "seconds": built.time.as_secs_f64(),
+    })
+}

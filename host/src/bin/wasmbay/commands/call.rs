@@ -1,0 +1,202 @@
+//! `wasmbay call`.
+
+mod discover;
+mod pretty;
+
+use std::io::{IsTerminal as _, Read as _};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use wasmbay::call::{Blame, Call as Message, CallError, Code, Trace};
+use wasmbay::json::{self, Limits};
+use wasmbay::nats::{ConnectOptions, RequestError, Requests};
+use wasmbay::shape::{Shape, Signature};
+use wasmbay::wire::{self, ErrorBody};
+
+use crate::args::Call;
+use crate::report::{Exit, Terminal, failure};
+use crate::running::Running;
+use discover::{Answering, Wanted};
+
+pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let wanted: Wanted = args.function.parse()?;
+    let body = arguments(args.arguments.as_deref())?;
+    let (nats, app) = place(&args)?;
+    let client = nats.named("wasmbay call").connect().await?;
+
+    let all = discover::ask(&client, args.timeout).await?;
+    let all: Vec<_> = all
+        .into_iter()
+        .filter(|one| app.as_ref().is_none_or(|app| one.app == *app))
+        .collect();
+    let found = discover::choose(&wanted, all)?;
+    if let Some(signature) = &found.signature {
+        check(&body, &found, signature)?;
+    }
+    let reply = send(client, &found, body, args.timeout).await;
+    match reply {
+        Ok(body) => result(&body, found.signature.as_ref(), terminal),
+        Err(error) => failed(&error, terminal),
+    }
+}
+
+/// Where NATS is, and the app if that is known.
+fn place(args: &Call) -> anyhow::Result<(ConnectOptions, Option<String>)> {
+    if let Some(nats) = args.nats.options() {
+        return Ok((nats, args.app.clone()));
+    }
+    let here = std::env::current_dir().context("the working directory")?;
+    let Some(running) = Running::find(&here) else {
+        return Err(failure(
+            "no app of this folder, or of one above it, is running",
+            "`wasmbay up` runs it; `--nats nats://HOST:4222` reaches one that runs elsewhere",
+        ));
+    };
+    let Some(url) = running.nats else {
+        return Err(failure(
+            format!(
+                "{} runs with a NATS password, which is kept in no file",
+                running.app
+            ),
+            "name the NATS system: `--nats URL`, or NATS_URL",
+        ));
+    };
+    Ok((
+        ConnectOptions::to(url),
+        args.app.clone().or(Some(running.app)),
+    ))
+}
+
+/// The arguments as they were given, from a file, or from stdin.
+fn arguments(given: Option<&str>) -> anyhow::Result<Bytes> {
+    let Some(given) = given else {
+        return Ok(Bytes::new());
+    };
+    let limit = json::DEFAULT_BYTES as u64 + 1;
+    let mut text = Vec::new();
+    if given == "-" {
+        std::io::stdin()
+            .lock()
+            .take(limit)
+            .read_to_end(&mut text)
+            .context("cannot read stdin")?;
+    } else if let Some(path) = given.strip_prefix('@') {
+        let read =
+            std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut text));
+        read.with_context(|| format!("cannot read {path}"))?;
+    } else {
+        text.extend_from_slice(given.as_bytes());
+    }
+    Ok(text.into())
+}
+
+/// Finds what is wrong with the arguments before anybody else does.
+fn check(body: &[u8], found: &Answering, signature: &Signature) -> anyhow::Result<()> {
+    match json::decode_arguments(body, signature, &Limits::default()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(failure(
+            format!("the arguments do not fit: {error}"),
+            format!("{} is {signature}", found.function),
+        )),
+    }
+}
+
+/// Sends the call and waits for its reply.
+async fn send(
+    client: async_nats::Client,
+    found: &Answering,
+    body: Bytes,
+    timeout: std::time::Duration,
+) -> Result<Bytes, CallError> {
+    let now = Instant::now();
+    let call = Message {
+        body,
+        deadline: now + timeout,
+        hops: 0,
+        caller: None,
+        trace: Trace {
+            parent: Some(traceparent()),
+            ..Trace::default()
+        },
+    };
+    let headers = wire::write_call(&call, now);
+    let network = |error: RequestError| {
+        let code = match error {
+            RequestError::TooLarge { .. } => Code::TooLarge,
+            _ => Code::Unavailable,
+        };
+        CallError::new(code, Blame::Network, error.to_string())
+    };
+    let requests = Requests::new(client).await.map_err(network)?;
+    let request = requests.request(found.subject.as_str().into(), headers, call.body);
+    let message = match tokio::time::timeout(timeout, request).await {
+        Ok(reply) => reply.map_err(network)?,
+        Err(_) => {
+            let why = format!("no reply within {timeout:?}");
+            return Err(CallError::new(Code::Deadline, Blame::Network, why));
+        }
+    };
+    wire::read_reply(message.headers.as_ref(), message.payload)
+}
+
+/// A new trace, sampled.
+fn traceparent() -> String {
+    let (trace, span): (u128, u64) = (rand::random(), rand::random());
+    format!("00-{trace:032x}-{span:016x}-01")
+}
+
+/// Prints a result. An `err` value is one of the function's results, but whoever typed the call
+/// did not get what they wanted.
+fn result(body: &[u8], signature: Option<&Signature>, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let text = String::from_utf8_lossy(body);
+    match std::io::stdout().is_terminal() && !terminal.json() {
+        true => terminal.result(pretty::pretty(&text))?,
+        false => terminal.result(&text)?,
+    }
+    let may_fail = matches!(
+        signature,
+        Some(Signature {
+            result: Some(Shape::Result { .. }),
+            ..
+        })
+    );
+    let is_err = may_fail && text.trim_start().starts_with("{\"err\"");
+    Ok(if is_err && !terminal.json() {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
+}
+
+/// Prints why there is no result.
+fn failed(error: &CallError, terminal: &Terminal) -> anyhow::Result<Exit> {
+    if terminal.json() {
+        terminal.result(serde_json::to_string(&ErrorBody::from(error))?)?;
+        return Ok(Exit::Failed);
+    }
+    let CallError {
+        code,
+        blame,
+        message,
+    } = error;
+    anyhow::bail!(
+        "{} {} (blame: {blame}): {message}",
+        code.status(),
+        name(*code)
+    )
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::BadArguments => "bad arguments",
+        Code::NotFound => "no such function",
+        Code::TooLarge => "too large",
+        Code::Overloaded => "overloaded",
+        Code::Trap => "trap",
+        Code::Dependency => "a service it needs failed",
+        Code::Unavailable => "unavailable",
+        Code::Deadline => "deadline",
+        Code::TooManyHops => "too many hops",
+    }
+}

@@ -1,0 +1,332 @@
+//! Which functions there are, as their services tell over NATS, and which of them is meant.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::{Client, StatusCode};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, timeout_at};
+use wasmbay::discovery::{Answer, Verb};
+use wasmbay::interface::{FunctionId, InterfaceId, is_label};
+use wasmbay::shape::Signature;
+
+use crate::report::failure;
+
+/// No further service is waited for when none has answered for this long, or for twice as long as
+/// the first took, whichever is more.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How many names an error lists.
+const LISTED: usize = 10;
+
+/// How alike names have to be to be suggested: 0 is nothing alike, 1 the same.
+const ALIKE: f64 = 0.75;
+
+/// A function that somebody answers for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Answering {
+    /// Empty for a service that names none.
+    pub(super) app: String,
+    pub(super) function: FunctionId,
+    pub(super) subject: String,
+    /// Absent for a service that tells none, or one that cannot be read.
+    pub(super) signature: Option<Signature>,
+}
+
+/// A function as it was typed: `[[ns:]package/]interface.function[@version]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    typed: String,
+    namespace: Option<String>,
+    package: Option<String>,
+    interface: String,
+    function: String,
+    /// With a version, nothing else is missing either.
+    whole: Option<FunctionId>,
+}
+
+impl FromStr for Wanted {
+    type Err = anyhow::Error;
+
+    fn from_str(typed: &str) -> anyhow::Result<Self> {
+        if let Ok(function) = typed.parse::<FunctionId>() {
+            let InterfaceId {
+                namespace,
+                package,
+                name,
+                ..
+            } = function.interface.clone();
+            return Ok(Self {
+                typed: typed.to_owned(),
+                namespace: Some(namespace),
+                package: Some(package),
+                interface: name,
+                function: function.name.clone(),
+                whole: Some(function),
+            });
+        }
+        let split = || {
+            let (path, function) = typed.rsplit_once('.')?;
+            let (package, interface) = match path.split_once('/') {
+                Some((package, interface)) => (Some(package), interface),
+                None => (None, path),
+            };
+            let parts = package.into_iter().chain([interface, function]);
+            parts.into_iter().all(is_label).then(|| Self {
+                typed: typed.to_owned(),
+                namespace: None,
+                package: package.map(str::to_owned),
+                interface: interface.to_owned(),
+                function: function.to_owned(),
+                whole: None,
+            })
+        };
+        split().ok_or_else(|| {
+            failure(
+                format!("`{typed}` names no function"),
+                "write `orders.place`, or all of it: `shop:orders/orders.place@1.0.0`",
+            )
+        })
+    }
+}
+
+impl Wanted {
+    fn means(&self, function: &FunctionId) -> bool {
+        let id = &function.interface;
+        function.name == self.function
+            && id.name == self.interface
+            && self
+                .package
+                .as_ref()
+                .is_none_or(|package| *package == id.package)
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| *namespace == id.namespace)
+            && self
+                .whole
+                .as_ref()
+                .is_none_or(|whole| id.answers_to(&whole.interface))
+    }
+}
+
+/// Asks every service what it offers.
+pub(super) async fn ask(client: &Client, patience: Duration) -> anyhow::Result<Vec<Answering>> {
+    let inbox = client.new_inbox();
+    let mut answers = client
+        .subscribe(inbox.clone())
+        .await
+        .context("cannot ask over NATS")?;
+    let asked = Instant::now();
+    client
+        .publish_with_reply(Verb::Info.subject(), inbox, Bytes::new())
+        .await
+        .context("cannot ask over NATS")?;
+    let mut found = BTreeMap::new();
+    let last = asked + patience;
+    let mut until = last;
+    let mut quiet = None;
+    while let Ok(Some(message)) = timeout_at(until, answers.next()).await {
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            break;
+        }
+        let quiet = *quiet.get_or_insert_with(|| QUIET.max(asked.elapsed() * 2));
+        until = last.min(Instant::now() + quiet);
+        // Services of any kind answer here.
+        let Ok(answer) = serde_json::from_slice::<Answer>(&message.payload) else {
+            continue;
+        };
+        for one in answering(answer) {
+            // Every host that runs the service tells the same.
+            found.insert((one.app.clone(), one.subject.clone()), one);
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+fn answering(answer: Answer) -> Vec<Answering> {
+    let app = answer.metadata.get("app").cloned().unwrap_or_default();
+    let endpoints = answer.endpoints.unwrap_or_default().into_iter();
+    endpoints
+        .filter_map(|endpoint| {
+            let interface: InterfaceId = endpoint.metadata.get("interface")?.parse().ok()?;
+            let name = endpoint.metadata.get("function").cloned();
+            let last = || wasmbay::subject::function_name(&endpoint.subject).map(str::to_owned);
+            let function = interface.function(name.or_else(last)?);
+            let signature = endpoint.metadata.get("signature");
+            let signature = signature.and_then(|text| text.parse().ok());
+            Some(Answering {
+                app: app.clone(),
+                function,
+                subject: endpoint.subject,
+                signature,
+            })
+        })
+        .collect()
+}
+
+/// The one function that is meant.
+pub(super) fn choose(wanted: &Wanted, all: Vec<Answering>) -> anyhow::Result<Answering> {
+    let names: Vec<String> = all.iter().map(|one| one.function.to_string()).collect();
+    let mut found: Vec<Answering> = all
+        .into_iter()
+        .filter(|one| wanted.means(&one.function))
+        .collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(one), true) => Ok(one),
+        (None, _) => Err(unknown(wanted, &names)),
+        (Some(last), false) => {
+            found.push(last);
+            Err(ambiguous(wanted, &found))
+        }
+    }
+}
+
+fn ambiguous(wanted: &Wanted, found: &[Answering]) -> anyhow::Error {
+    let same = |one: &Answering| found.iter().all(|other| other.function == one.function);
+    let apps = found.iter().map(|one| one.app.clone()).collect::<Vec<_>>();
+    if found.iter().all(same) {
+        return failure(
+            format!(
+                "`{}` is answered in several apps: {}",
+                wanted.typed,
+                apps.join(", ")
+            ),
+            "choose one: `--app NAME`",
+        );
+    }
+    let names: Vec<_> = found
+        .iter()
+        .map(|one| format!("`{}`", one.function))
+        .collect();
+    failure(
+        format!("`{}` can mean {}", wanted.typed, names.join(" or ")),
+        "write more of the name",
+    )
+}
+
+fn unknown(wanted: &Wanted, names: &[String]) -> anyhow::Error {
+    let message = format!("nobody answers for `{}`", wanted.typed);
+    if names.is_empty() {
+        return failure(
+            format!("{message}: no service answers at all"),
+            "`wasmbay up` runs an app; `--app` and `--nats` choose where to look",
+        );
+    }
+    let short = format!("{}.{}", wanted.interface, wanted.function);
+    let likeness = |name: &String| {
+        let without_version = name.split('@').next().unwrap_or(name);
+        let bare = without_version.rsplit('/').next().unwrap_or(name);
+        let function = bare.rsplit('.').next().unwrap_or(bare);
+        strsim::jaro_winkler(&short, bare)
+            .max(strsim::jaro_winkler(&wanted.typed, without_version))
+            .max(if function == wanted.function {
+                0.8
+            } else {
+                0.0
+            })
+    };
+    let mut alike: Vec<_> = names.iter().map(|name| (likeness(name), name)).collect();
+    alike.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let near: Vec<_> = alike
+        .iter()
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .take(3)
+        .collect();
+    let quoted = |names: &[&(f64, &String)]| {
+        names
+            .iter()
+            .map(|(_, name)| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match near.is_empty() {
+        false => failure(message, format!("did you mean {}?", quoted(&near))),
+        true => {
+            let listed: Vec<_> = alike.iter().take(LISTED).collect();
+            let more = match names.len().checked_sub(LISTED) {
+                Some(more @ 1..) => format!(" and {more} more"),
+                _ => String::new(),
+            };
+            failure(message, format!("there is {}{more}", quoted(&listed)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answering(app: &str, function: &str) -> Answering {
+        let function: FunctionId = function.parse().unwrap();
+        let subject = wasmbay::subject::of_function(app, &function);
+        Answering {
+            app: app.into(),
+            function,
+            subject,
+            signature: None,
+        }
+    }
+
+    fn all() -> Vec<Answering> {
+        vec![
+            answering("shop", "shop:orders/orders.place@1.0.0"),
+            answering("shop", "shop:orders/orders.quote@1.0.0"),
+            answering("shop", "shop:returns/orders.place@1.0.0"),
+            answering("test", "shop:orders/orders.quote@1.0.0"),
+        ]
+    }
+
+    fn chosen(typed: &str) -> Result<String, String> {
+        let wanted: Wanted = typed
+            .parse()
+            .map_err(|error: anyhow::Error| error.to_string())?;
+        choose(&wanted, all())
+            .map(|one| one.subject)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_name_may_be_short_while_it_means_one_function() {
+        let place = Ok("bay.shop.shop.orders.orders.v1.place".to_owned());
+        assert_eq!(chosen("orders/orders.place"), place);
+        assert_eq!(chosen("shop:orders/orders.place"), place);
+        assert_eq!(chosen("shop:orders/orders.place@1.0.0"), place);
+        assert_eq!(chosen("shop:orders/orders@1.2.0.place"), place);
+    }
+
+    #[test]
+    fn a_name_that_means_several_functions_is_refused() {
+        assert_eq!(
+            chosen("orders.place").unwrap_err(),
+            "`orders.place` can mean `shop:orders/orders.place@1.0.0` or `shop:returns/orders.place@1.0.0`"
+        );
+        assert_eq!(
+            chosen("orders.quote").unwrap_err(),
+            "`orders.quote` is answered in several apps: shop, test"
+        );
+    }
+
+    #[test]
+    fn a_name_that_nobody_answers_for_is_refused() {
+        for name in [
+            "orders.cancel",
+            "shop:orders/orders.place@2.0.0",
+            "other:orders/orders.place",
+        ] {
+            assert!(
+                chosen(name).unwrap_err().starts_with("nobody answers for"),
+                "{name}"
+            );
+        }
+        for name in ["place", "a.b.c", "orders.", "bay.>", ""] {
+            assert!(
+                chosen(name).unwrap_err().ends_with("names no function"),
+                "{name}"
+            );
+        }
+    }
+}

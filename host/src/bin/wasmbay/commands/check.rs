@@ -1,0 +1,204 @@
+//! `wasmbay check`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+use wasmbay::app::PlanError;
+use wasmbay::build::BuildError;
+use wasmbay::component::Component;
+use wasmbay::engine::Engine;
+use wasmbay::host::{self, HostError};
+use wasmbay::manifest::ManifestError;
+use wasmbay::service::Service;
+
+use super::shown;
+use crate::args::Check;
+use crate::progress::Progress;
+use crate::project::{Built, Project, Source, build, load, manifest_in};
+use crate::report::{self, Exit, Terminal, count, failure};
+
+pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let manifest = manifest_in(&args.manifest);
+    let mut found = Found::default();
+    let project = match Project::load_partly(&manifest) {
+        Ok((project, errors)) => {
+            found.extend("guest", errors);
+            Some(project)
+        }
+        Err(error) => {
+            found.push("manifest", error);
+            None
+        }
+    };
+    if let Some(project) = &project {
+        check(project, &args, terminal, &mut found)?;
+    }
+    let problems = found.0;
+    if terminal.json() {
+        let all: Vec<_> = problems.iter().flat_map(describe).collect();
+        terminal.result_json(&json!({ "manifest": manifest, "problems": all }))?;
+    } else if let (Some(project), true) = (&project, problems.is_empty()) {
+        let routes = count(project.app.routes.len(), "route");
+        let services = count(project.app.services.len(), "service");
+        terminal.say(format_args!(
+            "{}: nothing is wrong ({services}, {routes})",
+            shown(&manifest)
+        ));
+    } else {
+        let errors = problems.into_iter().map(|problem| problem.error).collect();
+        report::error(&report::Failures(errors).into());
+        return Ok(Exit::Configuration);
+    }
+    Ok(if problems.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Configuration
+    })
+}
+
+/// One thing that is wrong, and the stage that found it.
+struct Problem {
+    stage: &'static str,
+    error: anyhow::Error,
+}
+
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn push(&mut self, stage: &'static str, error: impl Into<anyhow::Error>) {
+        self.0.push(Problem {
+            stage,
+            error: error.into(),
+        });
+    }
+
+    fn extend(&mut self, stage: &'static str, errors: Vec<anyhow::Error>) {
+        self.0
+            .extend(errors.into_iter().map(|error| Problem { stage, error }));
+    }
+}
+
+/// Each stage goes on with what the one before it left whole.
+fn check(
+    project: &Project,
+    args: &Check,
+    terminal: &Terminal,
+    found: &mut Found,
+) -> anyhow::Result<()> {
+    let progress = Progress::new(*terminal);
+    let files = match args.no_build {
+        true => built(project, found),
+        false => build_all(project, &progress, found),
+    };
+    let engine = args.cache.looking_engine()?;
+    let mut components = BTreeMap::new();
+    for (name, file) in files {
+        match load(&engine, &name, &file, &progress) {
+            Ok(component) => drop(components.insert(name, component)),
+            Err(error) => found.push("component", error),
+        }
+    }
+    link(project, &engine, &components, found);
+    // Against what is missing, the others would all be found wrong.
+    if components.len() == project.app.services.len() {
+        match host::check(&project.app, &components) {
+            Ok(_) => {}
+            Err(HostError::Plan(errors)) => {
+                errors
+                    .into_iter()
+                    .for_each(|error: PlanError| found.push("wiring", error));
+            }
+            Err(error) => found.push("wiring", error),
+        }
+    }
+    Ok(())
+}
+
+/// The files that are there already.
+fn built(project: &Project, found: &mut Found) -> Vec<(String, PathBuf)> {
+    let mut files = Vec::new();
+    for (name, source) in &project.sources {
+        let file = source.file();
+        match source {
+            Source::Guest(guest) if !file.is_file() => found.push(
+                "build",
+                failure(
+                    format!("service \"{name}\" is not built"),
+                    format!("`wasmbay build {}`", shown(&guest.folder)),
+                ),
+            ),
+            _ => files.push((name.clone(), file)),
+        }
+    }
+    files
+}
+
+/// Builds all guests. A tool that is missing is reported once, whoever needs it.
+fn build_all(project: &Project, progress: &Progress, found: &mut Found) -> Vec<(String, PathBuf)> {
+    let (built, errors) = build(project.jobs(None), progress);
+    let mut missing = BTreeSet::new();
+    for error in errors {
+        match error.downcast_ref() {
+            Some(BuildError::Missing { tool, .. }) if !missing.insert(*tool) => {}
+            Some(BuildError::Missing { .. }) => found.push("tools", error),
+            _ => found.push("build", error),
+        }
+    }
+    let mut files = Vec::new();
+    for (name, source) in &project.sources {
+        let file = source.file();
+        let is_ready = |built: &Built| built.file == file;
+        if source.guest().is_none() || built.iter().any(is_ready) {
+            files.push((name.clone(), file));
+        }
+    }
+    files
+}
+
+/// Imports that neither the host nor a message can satisfy.
+fn link(
+    project: &Project,
+    engine: &Engine,
+    components: &BTreeMap<String, Arc<Component>>,
+    found: &mut Found,
+) {
+    for (name, component) in components {
+        let Some(spec) = project.app.services.get(name) else {
+            continue;
+        };
+        let (component, spec) = (Arc::clone(component), Arc::new(spec.clone()));
+        if let Err(error) = Service::new(engine, &project.app.name, component, spec) {
+            found.push("component", error);
+        }
+    }
+}
+
+fn describe(problem: &Problem) -> Vec<serde_json::Value> {
+    let Problem { stage, error } = problem;
+    if let Some(ManifestError::Refused(problems)) = error.downcast_ref() {
+        let of = |problem: &wasmbay::manifest::Problem| {
+            json!({
+                "stage": stage,
+                "file": problem.file,
+                "line": problem.line,
+                "column": problem.column,
+                "message": problem.message,
+            })
+        };
+        return problems.iter().map(of).collect();
+    }
+    let reports = report::reports(error).into_iter();
+    reports
+        .map(|report| {
+            json!({
+                "stage": stage,
+                "message": report.messages.join("\n"),
+                "causes": report.causes,
+                "hint": report.hint,
+            })
+        })
+        .collect()
+}

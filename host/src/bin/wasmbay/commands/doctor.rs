@@ -1,0 +1,124 @@
+//! `wasmbay doctor`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use wasmbay::build::{Tool, ToolStatus, Tools, detect};
+use wasmbay::manifest::{App, FILE_NAME};
+
+use crate::args::Doctor;
+use crate::project::manifest_in;
+use crate::report::{Exit, STRONG, Terminal, count, table};
+
+pub(super) fn run(args: Doctor, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let app = app(args.manifest)?;
+    let root = app.as_ref().map_or(Path::new("."), |app| &app.root);
+    let needed = app
+        .as_ref()
+        .map_or_else(|| Tool::ALL.into_iter().collect(), needed);
+    // In the order of `Tool::ALL`.
+    let tools: Vec<(ToolStatus, bool)> = Tools::near(root)
+        .all()
+        .into_iter()
+        .zip(Tool::ALL)
+        .map(|(status, tool)| (status, needed.contains(&tool)))
+        .collect();
+    let missing = tools
+        .iter()
+        .filter(|(status, needed)| *needed && status.found.is_none())
+        .count();
+    if terminal.json() {
+        let tools: Vec<_> = tools
+            .iter()
+            .map(|(status, needed)| describe(status, *needed))
+            .collect();
+        terminal.result_json(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "app": app.map(|app| app.name),
+            "tools": tools,
+        }))?;
+    } else {
+        terminal.result(text(&tools, missing, app.as_ref()))?;
+    }
+    Ok(if missing == 0 {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+/// The app that was named, or the one in this folder, if there is one.
+fn app(manifest: Option<PathBuf>) -> anyhow::Result<Option<App>> {
+    let here = Path::new(FILE_NAME);
+    match manifest {
+        Some(manifest) => Ok(Some(App::load(&manifest_in(&manifest))?)),
+        None if here.is_file() => Ok(Some(App::load(here)?)),
+        None => Ok(None),
+    }
+}
+
+/// What running this app takes on a machine that has nothing but wasmbay.
+fn needed(app: &App) -> BTreeSet<Tool> {
+    let folders = app.services.values().map(|service| &service.component);
+    // A folder that is no guest is `check`'s to report.
+    let languages = folders
+        .filter(|path| path.is_dir())
+        .filter_map(|path| detect(path).ok());
+    languages
+        .flat_map(|language| language.tools().iter().copied())
+        .chain([Tool::NatsServer])
+        .collect()
+}
+
+fn describe(status: &ToolStatus, needed: bool) -> serde_json::Value {
+    let found = status.found.as_ref();
+    json!({
+        "name": status.name,
+        "neededFor": status.needed_for,
+        "needed": needed,
+        "path": found.map(|(path, _)| path),
+        "version": found.map(|(_, version)| version),
+        "install": status.install,
+    })
+}
+
+fn text(tools: &[(ToolStatus, bool)], missing: usize, app: Option<&App>) -> String {
+    let mut rows = Vec::new();
+    let mut installs = Vec::new();
+    for (status, needed) in tools {
+        let state = match (&status.found, needed) {
+            (Some((_, version)), _) => version.clone(),
+            (None, true) => "missing".to_owned(),
+            (None, false) => "not here, not needed".to_owned(),
+        };
+        let path = status
+            .found
+            .as_ref()
+            .map(|(path, _)| path.display().to_string());
+        rows.push(vec![
+            status.name.to_owned(),
+            state,
+            status.needed_for.to_owned(),
+            path.unwrap_or_default(),
+        ]);
+        if status.found.is_none() && *needed && !installs.contains(&&status.install) {
+            installs.push(&status.install);
+        }
+    }
+    let mut text = table(&rows);
+    let of = app.map_or_else(String::new, |app| format!(" for {}", app.name));
+    match missing {
+        0 => text.push_str(&format!("\n\nEverything{of} is there.")),
+        _ => {
+            text.push_str(&format!(
+                "\n\n{STRONG}{} missing{of}.{STRONG:#} Install what you need by:",
+                count(missing, "tool")
+            ));
+            for install in installs {
+                text.push_str(&format!("\n  {install}"));
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,293 @@
+//! `wasmbay inspect`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::json;
+use wasmbay::component::{Component, ComponentError};
+use wasmbay::manifest::{App, FILE_NAME};
+use wasmbay::shape::InterfaceDescription;
+use wasmparser::{KnownCustom, Parser, Payload};
+use wit_component::{DecodedWasm, WitPrinter};
+
+use crate::args::Inspect;
+use crate::progress::Progress;
+use crate::project::{Job, Source, build, manifest_in};
+use crate::report::{self, Exit, Failures, STRONG, Terminal, failure, table};
+
+/// Bytes of one page of linear memory.
+const PAGE: u64 = 64 << 10;
+
+pub(super) fn run(args: Inspect, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let file = file(&args, terminal)?;
+    let bytes = std::fs::read(&file).map_err(|source| ComponentError::Read {
+        path: file.clone(),
+        source,
+    })?;
+    let engine = args.cache.looking_engine()?;
+    let in_file = || file.display().to_string();
+    let component = Component::new(&engine, &bytes).with_context(in_file)?;
+    // The text format is for what people write by hand; it is read as its binary form.
+    let binary = wat::parse_bytes(&bytes).with_context(in_file)?;
+    let about = About {
+        file: &file,
+        wit: wit(&binary).unwrap_or_else(|| written(&component)),
+        producers: producers(&binary),
+        component: &component,
+    };
+    match terminal.json() {
+        true => terminal.result_json(&about.json())?,
+        false => terminal.result(about.text())?,
+    }
+    Ok(Exit::Done)
+}
+
+/// What was named: a file, a folder, or a service.
+fn file(args: &Inspect, terminal: &Terminal) -> anyhow::Result<PathBuf> {
+    let Inspect {
+        target, manifest, ..
+    } = args;
+    if target.is_file() {
+        return Ok(target.clone());
+    }
+    let name = target.to_string_lossy();
+    if target.is_dir() && !target.join(FILE_NAME).is_file() {
+        return source(&name, target, terminal);
+    }
+    let manifest = manifest_in(manifest);
+    if !manifest.is_file() {
+        return Err(failure(
+            format!("there is no file, folder or service `{name}` here"),
+            format!("`--manifest FILE` names an app's {FILE_NAME}"),
+        ));
+    }
+    let app = App::load(&manifest)?;
+    let Some(service) = app.services.get(&*name) else {
+        let services: Vec<_> = app.services.keys().map(String::as_str).collect();
+        return Err(failure(
+            format!("there is no file, folder or service `{name}`"),
+            format!("the services of {} are {}", app.name, services.join(", ")),
+        ));
+    };
+    source(&name, &service.component, terminal)
+}
+
+/// The component's file, built first if it is a folder.
+fn source(name: &str, component: &Path, terminal: &Terminal) -> anyhow::Result<PathBuf> {
+    let source = Source::of(component)?;
+    if let Source::Guest(guest) = &source {
+        let job = Job {
+            name: name.to_owned(),
+            guest: guest.clone(),
+        };
+        let (_, errors) = build(vec![job], &Progress::new(*terminal));
+        report::all_of((), errors).map_err(|error| match error.downcast::<Failures>() {
+            Ok(Failures(mut errors)) if errors.len() == 1 => errors.remove(0),
+            Ok(failures) => failures.into(),
+            Err(error) => error,
+        })?;
+    }
+    Ok(source.file())
+}
+
+/// The component's world and the packages it refers to, without those of WASI, which everybody
+/// can look up.
+fn wit(binary: &[u8]) -> Option<String> {
+    // A component that was not made by the usual tools may not name its types; it runs all the
+    // same.
+    let Ok(DecodedWasm::Component(resolve, world)) = wit_component::decode(binary) else {
+        return None;
+    };
+    let main = resolve.worlds.get(world)?.package?;
+    let others = resolve
+        .packages
+        .iter()
+        .filter(|(id, package)| *id != main && package.name.namespace != "wasi");
+    let others: Vec<_> = others.map(|(id, _)| id).collect();
+    let mut printer = WitPrinter::default();
+    printer.print(&resolve, main, &others).ok()?;
+    let text = printer.output.to_string();
+    // The printer sets the first package apart from its world, not from the next package.
+    Some(text.trim_end().replace("\n}\npackage", "\n}\n\npackage"))
+}
+
+/// The world as far as wiring knows it.
+fn written(component: &Component) -> String {
+    let mut lines = vec!["world root {".to_owned()];
+    lines.extend(
+        component
+            .host_imports
+            .iter()
+            .map(|name| format!("  import {name};")),
+    );
+    for (direction, interfaces) in [
+        ("import", &component.imports),
+        ("export", &component.exports),
+    ] {
+        for InterfaceDescription { id, functions } in interfaces {
+            lines.push(format!("  {direction} {id}: interface {{"));
+            lines.extend(
+                functions
+                    .iter()
+                    .map(|(name, ty)| format!("    {name}: {ty};")),
+            );
+            lines.push("  }".to_owned());
+        }
+    }
+    lines.extend(
+        component
+            .http
+            .iter()
+            .map(|name| format!("  export {name};")),
+    );
+    lines.push("}".to_owned());
+    lines.join("\n")
+}
+
+/// Interfaces as `wasi:io@0.2.6: error, poll`, so that a runtime's thirty are a few lines.
+fn by_package(names: &[String]) -> Vec<String> {
+    let mut packages: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        let (path, version) = name.split_once('@').unwrap_or((name, ""));
+        let (package, interface) = path.split_once('/').unwrap_or((path, ""));
+        let at = if version.is_empty() { "" } else { "@" };
+        packages
+            .entry(format!("{package}{at}{version}"))
+            .or_default()
+            .push(interface);
+    }
+    let line = |(package, interfaces): (String, Vec<&str>)| {
+        format!("{package}: {}", interfaces.join(", "))
+    };
+    packages.into_iter().map(line).collect()
+}
+
+/// Tools, libraries and languages with their versions, by field.
+type Producers = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What made the component and the modules in it.
+fn producers(binary: &[u8]) -> Producers {
+    let mut all = Producers::new();
+    // Broken sections say nothing about the component; whole ones before them do.
+    for payload in Parser::new(0).parse_all(binary).map_while(Result::ok) {
+        if let Payload::CustomSection(section) = payload
+            && let KnownCustom::Producers(fields) = section.as_known()
+        {
+            for field in fields.into_iter().map_while(Result::ok) {
+                let values = field.values.into_iter().map_while(Result::ok);
+                let values = values.map(|value| (value.name.to_owned(), value.version.to_owned()));
+                all.entry(field.name.to_owned()).or_default().extend(values);
+            }
+        }
+    }
+    all
+}
+
+struct About<'a> {
+    file: &'a Path,
+    component: &'a Component,
+    wit: String,
+    producers: Producers,
+}
+
+impl About<'_> {
+    fn text(&self) -> String {
+        let Self { component, .. } = self;
+        let mut rows = vec![
+            row("file", self.file.display().to_string()),
+            row("digest", format!("sha256:{}", component.digest)),
+            row("size", report::size(component.size as u64)),
+        ];
+        if let Some(needs) = component.resources_required() {
+            let pages = needs.max_initial_memory_size.unwrap_or_default();
+            let memories =
+                report::count(needs.num_memories as usize, "memory").replace("memorys", "memories");
+            rows.push(row(
+                "memory",
+                format!("{} at the start, in {memories}", kib(pages)),
+            ));
+        }
+        for (field, values) in &self.producers {
+            let value = |(name, version): (&String, &String)| match version.is_empty() {
+                true => name.clone(),
+                false => format!("{name} {version}"),
+            };
+            rows.push(row(
+                field,
+                values.iter().map(value).collect::<Vec<_>>().join(", "),
+            ));
+        }
+        let mut text = table(&rows);
+        let http = component.http.as_ref();
+        let sections = [
+            ("Answers for", functions(&component.exports)),
+            ("Answers HTTP as", http.into_iter().cloned().collect()),
+            ("Needs from other services", functions(&component.imports)),
+            ("Needs from the host", by_package(&component.host_imports)),
+        ];
+        for (title, lines) in sections {
+            if !lines.is_empty() {
+                text.push_str(&format!(
+                    "\n\n{STRONG}{title}{STRONG:#}\n  {}",
+                    lines.join("\n  ")
+                ));
+            }
+        }
+        text.push_str(&format!("\n\n{STRONG}WIT{STRONG:#}\n{}", self.wit));
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Self { component, .. } = self;
+        let needs = component.resources_required();
+        json!({
+            "file": self.file,
+            "digest": component.digest,
+            "size": component.size,
+            "memory": needs.as_ref().map(|needs| json!({
+                "initialBytes": needs.max_initial_memory_size.unwrap_or_default() * PAGE,
+                "memories": needs.num_memories,
+                "tables": needs.num_tables,
+                "initialTableElements": needs.max_initial_table_size,
+            })),
+            "producers": self.producers,
+            "exports": described(&component.exports),
+            "imports": described(&component.imports),
+            "hostImports": component.host_imports,
+            "http": component.http,
+            "wit": self.wit,
+        })
+    }
+}
+
+fn row(name: &str, value: String) -> Vec<String> {
+    vec![name.to_owned(), value]
+}
+
+fn kib(pages: u64) -> String {
+    match pages * 64 {
+        kib if kib >= 1024 => format!("{:.1} MiB", pages as f64 / 16.0),
+        kib => format!("{kib} KiB"),
+    }
+}
+
+fn functions(interfaces: &[InterfaceDescription]) -> Vec<String> {
+    let of = |interface: &InterfaceDescription| {
+        let functions = interface.functions.iter();
+        let line = |(name, ty)| format!("{}: {ty}", interface.id.function(name));
+        functions.map(line).collect::<Vec<_>>()
+    };
+    interfaces.iter().flat_map(of).collect()
+}
+
+fn described(interfaces: &[InterfaceDescription]) -> Vec<serde_json::Value> {
+    let of = |interface: &InterfaceDescription| {
+        let functions = interface.functions.iter();
+        let functions: serde_json::Map<_, _> = functions
+            .map(|(name, ty)| (name.clone(), ty.to_string().into()))
+            .collect();
+        json!({ "interface": interface.id.to_string(), "functions": functions })
+    };
+    interfaces.iter().map(of).collect()
+}

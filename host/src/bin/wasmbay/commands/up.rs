@@ -1,0 +1,319 @@
+//! `wasmbay up`.
+
+mod changes;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use wasmbay::component::Component;
+use wasmbay::engine::Engine;
+use wasmbay::host::{self, Host, HostOptions};
+use wasmbay::manifest::App;
+use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions, redact};
+
+use crate::args::Up;
+use crate::logging;
+use crate::progress::Progress;
+use crate::project::{Project, Workbench};
+use crate::report::{Exit, Terminal, misconfigured};
+use crate::running::{Announced, Running};
+use crate::watch::Watch;
+use changes::Changes;
+use summary::Summary;
+
+/// Where the gateway listens unless somebody says otherwise.
+const LISTEN: &str = "127.0.0.1:8080";
+
+/// The app's own folder for what it keeps, and NATS in it.
+const NATS_DATA: &str = ".wasmbay/nats";
+
+pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
+    logging::start_host(terminal, args.log.as_deref(), args.log_format)?;
+    let project = Project::load(&args.manifest)?;
+    let listen = listen(&args, &project.app)?;
+    let engine = Engine::new(args.cache.engine(args.instances))?;
+    let mut bench = Workbench::new(project, engine.clone());
+    // Until here and through the builds, a signal ends the process as it does any other.
+    bench.prepare(&Progress::new(*terminal)).await?;
+    host::check(&bench.project.app, &bench.components)?;
+
+    let mut signals = Signals::new()?;
+    let server = tokio::select! {
+        server = Server::start(&args, &bench.project.app) => server?,
+        () = signals.next() => return Ok(Exit::Failed),
+    };
+    let result = serve(
+        &args,
+        terminal,
+        started,
+        Parts {
+            bench,
+            engine,
+            listen,
+            server: &server,
+        },
+        &mut signals,
+    )
+    .await;
+    match &result {
+        // Told to stop at once: what is left is ended with the process.
+        Ok(Ended::AtOnce) => {}
+        _ => server.stop().await,
+    }
+    let ended = result?;
+    terminal.say(ended.text(&args));
+    if terminal.json() {
+        print_json(
+            terminal,
+            &json!({ "event": "stopped", "drained": ended == Ended::Drained }),
+        );
+    }
+    Ok(if ended == Ended::Drained {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+/// What a host is started from.
+struct Parts<'a> {
+    bench: Workbench,
+    engine: Engine,
+    listen: Option<SocketAddr>,
+    server: &'a Server,
+}
+
+/// How a host ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Every call was answered.
+    Drained,
+    /// The grace time was not enough.
+    GaveUp,
+    /// A second signal came.
+    AtOnce,
+}
+
+impl Ended {
+    fn text(self, args: &Up) -> String {
+        match self {
+            Self::Drained => "stopped: every call was answered".to_owned(),
+            Self::GaveUp => format!("stopped: gave up what still ran after {:?}", args.grace),
+            Self::AtOnce => "stopped at once: calls may have been lost".to_owned(),
+        }
+    }
+}
+
+/// Starts the host, runs it until a signal, and drains it.
+async fn serve(
+    args: &Up,
+    terminal: &Terminal,
+    started: Instant,
+    parts: Parts<'_>,
+    signals: &mut Signals,
+) -> anyhow::Result<Ended> {
+    let Parts {
+        bench,
+        engine,
+        listen,
+        server,
+    } = parts;
+    let starting = async {
+        let host = start(args, &bench.project.app, engine, listen, server).await?;
+        host.apply(&bench.project.app, &bench.components).await?;
+        anyhow::Ok(host)
+    };
+    let host = tokio::select! {
+        host = starting => host?,
+        // Nothing was served yet.
+        () = signals.next() => return Ok(Ended::AtOnce),
+    };
+    let _announced = announce(&bench.project.app, &host, server);
+    let summary = Summary {
+        bench: &bench,
+        host: &host,
+        server,
+        time: started.elapsed(),
+    };
+    match terminal.json() {
+        true => print_json(terminal, &summary.json()),
+        false => terminal.say(summary.text(!args.no_watch)),
+    }
+
+    let watching = async {
+        if args.no_watch {
+            return std::future::pending().await;
+        }
+        match Watch::new() {
+            Ok(watch) => {
+                Changes {
+                    bench,
+                    host: &host,
+                    terminal: *terminal,
+                    watch,
+                }
+                .follow()
+                .await
+            }
+            Err(error) => {
+                tracing::error!(%error, "changes cannot be watched");
+                std::future::pending().await
+            }
+        }
+    };
+    tokio::select! {
+        () = watching => {}
+        () = signals.next() => {}
+    }
+    terminal.say(format_args!("draining; a second signal stops at once"));
+    Ok(tokio::select! {
+        drained = host.stop(args.grace) => if drained { Ended::Drained } else { Ended::GaveUp },
+        () = signals.next() => Ended::AtOnce,
+    })
+}
+
+async fn start(
+    args: &Up,
+    app: &App,
+    engine: Engine,
+    listen: Option<SocketAddr>,
+    server: &Server,
+) -> anyhow::Result<Host> {
+    let mut options = HostOptions::new(server.options());
+    options.gateway = listen;
+    options.engine = args.cache.engine(args.instances);
+    if let Some(workers) = args.workers {
+        options.workers = workers;
+    }
+    Ok(Host::start(app, engine, options).await?)
+}
+
+/// Where the gateway has to listen: as the command line says, else the manifest, else the default.
+fn listen(args: &Up, app: &App) -> anyhow::Result<Option<SocketAddr>> {
+    if args.no_gateway {
+        return Ok(None);
+    }
+    if args.listen.is_some() {
+        return Ok(args.listen);
+    }
+    let address = app.gateway.listen.as_deref().unwrap_or(LISTEN);
+    let found = address
+        .to_socket_addrs()
+        .map(|mut addresses| addresses.next());
+    match found {
+        Ok(Some(address)) => Ok(Some(address)),
+        Ok(None) => Err(misconfigured(format!(
+            "`[gateway] listen`: {address} has no address"
+        ))),
+        Err(error) => Err(misconfigured(format!(
+            "`[gateway] listen`: {address}: {error}"
+        ))),
+    }
+}
+
+/// The NATS system: one of the app's own, or one that exists.
+enum Server {
+    Managed(ManagedServer),
+    Given(ConnectOptions),
+}
+
+impl Server {
+    async fn start(args: &Up, app: &App) -> anyhow::Result<Self> {
+        if let Some(options) = args.nats.options() {
+            return Ok(Self::Given(options));
+        }
+        let data = app.root.join(NATS_DATA);
+        let options = ServerOptions {
+            data,
+            ..ServerOptions::default()
+        };
+        Ok(Self::Managed(ManagedServer::start(options).await?))
+    }
+
+    fn options(&self) -> ConnectOptions {
+        match self {
+            Self::Managed(server) => ConnectOptions::to(server.url()),
+            Self::Given(options) => options.clone(),
+        }
+    }
+
+    /// As it may be shown.
+    fn url(&self) -> String {
+        match self {
+            Self::Managed(server) => server.url().to_owned(),
+            Self::Given(options) => redact(&options.urls.join(",")),
+        }
+    }
+
+    fn has_password(&self) -> bool {
+        match self {
+            Self::Managed(_) => false,
+            Self::Given(options) => options.urls.iter().any(|url| url.contains('@')),
+        }
+    }
+
+    async fn stop(self) {
+        if let Self::Managed(server) = self {
+            server.stop().await;
+        }
+    }
+}
+
+/// Tells other commands where the app is. They are a convenience, so failing is no reason to stop.
+fn announce(app: &App, host: &Host, server: &Server) -> Option<Announced> {
+    let running = Running {
+        pid: std::process::id(),
+        app: app.name.clone(),
+        nats: (!server.has_password()).then(|| server.url()),
+        gateway: host.gateway().map(|address| format!("http://{address}")),
+    };
+    match running.announce(&app.root) {
+        Ok(announced) => Some(announced),
+        Err(error) => {
+            tracing::warn!(%error, "`wasmbay call` will not find this host by itself");
+            None
+        }
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// One event on a line of its own. Whoever no longer listens is no reason to stop serving.
+fn print_json(terminal: &Terminal, event: &serde_json::Value) {
+    let _ = terminal.result(event);
+}
+
+/// Digests by service.
+fn digests(components: &BTreeMap<String, Arc<Component>>) -> BTreeMap<String, String> {
+    components
+        .iter()
+        .map(|(name, component)| (name.clone(), component.digest.clone()))
+        .collect()
+}

@@ -1,0 +1,147 @@
+//! Files change, the app follows: what is affected is built, loaded and swapped in while the rest
+//! runs. What does not build or fit changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::json;
+use wasmbay::host::{Applied, Host};
+
+use super::{digests, print_json};
+use crate::progress::Progress;
+use crate::project::{Project, Workbench};
+use crate::report::{self, Terminal, short, time};
+use crate::watch::Watch;
+
+pub(super) struct Changes<'a> {
+    pub(super) bench: Workbench,
+    pub(super) host: &'a Host,
+    pub(super) terminal: Terminal,
+    pub(super) watch: Watch,
+}
+
+impl Changes<'_> {
+    /// Follows changes for as long as it is polled.
+    pub(super) async fn follow(mut self) {
+        let mut running = digests(&self.bench.components);
+        self.watch.follow(&self.bench.project);
+        loop {
+            let changed = self.watch.changed().await;
+            if let Err(error) = self.take_over(&changed, &mut running).await {
+                report::error(&error);
+                self.terminal.note("what ran before goes on");
+            }
+        }
+    }
+
+    async fn take_over(
+        &mut self,
+        changed: &BTreeSet<PathBuf>,
+        running: &mut BTreeMap<String, String>,
+    ) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let renewed = changed.contains(&self.bench.project.manifest);
+        if renewed {
+            let project = Project::load(&self.bench.project.manifest)?;
+            if project.app.gateway != self.bench.project.app.gateway {
+                self.terminal
+                    .note("[gateway] takes effect at the next start");
+            }
+            self.bench.replace(project);
+        }
+        let touched = self.bench.touch(changed);
+        // Before building, so that what changes from now on is another change.
+        self.watch.follow(&self.bench.project);
+        if !renewed && !touched {
+            return Ok(());
+        }
+        let building = self
+            .bench
+            .prepare(&Progress::beginnings(self.terminal))
+            .await?;
+        let Workbench {
+            project,
+            components,
+            ..
+        } = &self.bench;
+        let applied = self
+            .host
+            .apply(&project.app, components)
+            .await
+            .context("the change cannot be taken over")?;
+        let now = digests(components);
+        let swap = Swap {
+            applied: &applied,
+            old: running,
+            new: &now,
+            took: started.elapsed(),
+            building,
+        };
+        swap.tell(&self.terminal, renewed);
+        *running = now;
+        Ok(())
+    }
+}
+
+/// What a change did.
+struct Swap<'a> {
+    applied: &'a Applied,
+    old: &'a BTreeMap<String, String>,
+    new: &'a BTreeMap<String, String>,
+    took: Duration,
+    building: Duration,
+}
+
+impl Swap<'_> {
+    fn tell(&self, terminal: &Terminal, renewed: bool) {
+        let Applied {
+            started,
+            replaced,
+            stopped,
+        } = self.applied;
+        if terminal.json() {
+            if renewed || *self.applied != Applied::default() {
+                print_json(
+                    terminal,
+                    &json!({
+                        "event": "applied",
+                        "started": started,
+                        "replaced": replaced,
+                        "stopped": stopped,
+                        "digests": self.new,
+                        "seconds": self.took.as_secs_f64(),
+                        "buildSeconds": self.building.as_secs_f64(),
+                    }),
+                );
+            }
+            return;
+        }
+        let took = format!("in {} (build {})", time(self.took), time(self.building));
+        let digest = |of: &BTreeMap<String, String>, name: &String| {
+            of.get(name)
+                .map(|digest| short(digest).to_owned())
+                .unwrap_or_default()
+        };
+        for name in replaced {
+            let (old, new) = (digest(self.old, name), digest(self.new, name));
+            match old == new {
+                true => terminal.say(format_args!("reconfigured {name} {took}")),
+                false => terminal.say(format_args!("swapped {name} {old} → {new} {took}")),
+            }
+        }
+        for name in started {
+            terminal.say(format_args!(
+                "started {name} {} {took}",
+                digest(self.new, name)
+            ));
+        }
+        for name in stopped {
+            terminal.say(format_args!("stopped {name}"));
+        }
+        if renewed && *self.applied == Applied::default() {
+            terminal.say(format_args!("took over the manifest {took}"));
+        }
+    }
+}

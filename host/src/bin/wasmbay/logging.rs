@@ -1,0 +1,68 @@
+//! The log, on stderr: what the host says of itself and what its guests print.
+
+use std::io;
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::LogFormat;
+use crate::report::{Terminal, misconfigured};
+
+/// What is logged unless somebody chooses; guests log under the target `guest`.
+const RUNNING: &str = "warn,wasmbay=info,guest=info";
+const RUNNING_VERBOSE: &str = "info,wasmbay=debug,guest=debug";
+const RUNNING_QUIET: &str = "error,wasmbay=warn,guest=warn";
+/// Verbs that print a result log only what is wrong.
+const ASKING: &str = "error,wasmbay=warn";
+
+/// For a verb that prints a result and ends.
+pub(crate) fn start(terminal: &Terminal) -> anyhow::Result<()> {
+    let default = if terminal.verbose {
+        RUNNING_VERBOSE
+    } else {
+        ASKING
+    };
+    init(filter(None, default)?, LogFormat::Text)
+}
+
+/// For a host that runs.
+pub(crate) fn start_host(
+    terminal: &Terminal,
+    chosen: Option<&str>,
+    format: LogFormat,
+) -> anyhow::Result<()> {
+    let default = match terminal {
+        Terminal { quiet: true, .. } => RUNNING_QUIET,
+        Terminal { verbose: true, .. } => RUNNING_VERBOSE,
+        _ => RUNNING,
+    };
+    init(filter(chosen, default)?, format)
+}
+
+/// The option, else `RUST_LOG`, else the default.
+fn filter(chosen: Option<&str>, default: &str) -> anyhow::Result<EnvFilter> {
+    if let Some(chosen) = chosen {
+        return EnvFilter::try_new(chosen).context("--log");
+    }
+    match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|error| {
+            misconfigured(format!(
+                "RUST_LOG={text}: {error}; accepted: a level, or `target=level` joined by commas"
+            ))
+        }),
+        _ => EnvFilter::try_new(default).context("the log's filter"),
+    }
+}
+
+fn init(filter: EnvFilter, format: LogFormat) -> anyhow::Result<()> {
+    let choice = anstream::AutoStream::choice(&io::stderr());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(choice != anstream::ColorChoice::Never);
+    let started = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!(error))
+}

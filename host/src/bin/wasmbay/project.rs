@@ -1,0 +1,310 @@
+//! From a manifest to loaded components: what is given as a folder is built, and all is loaded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use wasmbay::build::{BuildError, Guest, Language, Tools};
+use wasmbay::component::Component;
+use wasmbay::engine::Engine;
+use wasmbay::host::HostError;
+use wasmbay::manifest::{App, FILE_NAME};
+
+use crate::progress::Progress;
+use crate::report::all_of;
+
+/// An app and where its components come from.
+pub(crate) struct Project {
+    /// The manifest's file.
+    pub(crate) manifest: PathBuf,
+    pub(crate) app: App,
+    /// By service.
+    pub(crate) sources: BTreeMap<String, Source>,
+}
+
+/// Where a service's component comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A folder that is built.
+    Guest(Guest),
+    /// A file that is there.
+    File(PathBuf),
+}
+
+impl Source {
+    /// A folder is a guest, anything else is a component.
+    pub(crate) fn of(component: &Path) -> Result<Self, BuildError> {
+        match component.is_dir() {
+            true => Guest::open(component).map(Self::Guest),
+            false => Ok(Self::File(component.to_owned())),
+        }
+    }
+
+    pub(crate) fn guest(&self) -> Option<&Guest> {
+        match self {
+            Self::Guest(guest) => Some(guest),
+            Self::File(_) => None,
+        }
+    }
+
+    pub(crate) fn language(&self) -> Option<Language> {
+        self.guest().map(|guest| guest.language)
+    }
+
+    /// The component's file; a guest's is there once it is built.
+    pub(crate) fn file(&self) -> PathBuf {
+        match self {
+            Self::Guest(guest) => guest.component(),
+            Self::File(file) => file.clone(),
+        }
+    }
+
+    /// Whether a change of this file can change the component.
+    pub(crate) fn depends_on(&self, changed: &Path) -> bool {
+        match self {
+            Self::Guest(guest) => guest.is_source(changed),
+            Self::File(file) => file == changed,
+        }
+    }
+}
+
+/// The manifest's file, given the file or its folder.
+pub(crate) fn manifest_in(path: &Path) -> PathBuf {
+    match path.is_dir() {
+        true => path.join(FILE_NAME),
+        false => path.to_owned(),
+    }
+}
+
+impl Project {
+    /// Reads a manifest, or that of a folder, and recognises its guests.
+    ///
+    /// # Errors
+    ///
+    /// The manifest is refused, or some of the folders hold no guest.
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        let (project, errors) = Self::load_partly(path)?;
+        all_of(project, errors)
+    }
+
+    /// As [`Project::load`], but without the services whose folder holds no guest.
+    pub(crate) fn load_partly(path: &Path) -> anyhow::Result<(Self, Vec<anyhow::Error>)> {
+        let app = App::load(path)?;
+        let mut sources = BTreeMap::new();
+        let mut errors = Vec::new();
+        for (name, service) in &app.services {
+            match Source::of(&service.component) {
+                Ok(source) => drop(sources.insert(name.clone(), source)),
+                Err(error) => errors.push(of_service(name, error)),
+            }
+        }
+        let manifest = manifest_in(path);
+        let project = Self {
+            // As the services' folders are, so that a watched folder has one name.
+            manifest: manifest.canonicalize().unwrap_or(manifest),
+            app,
+            sources,
+        };
+        Ok((project, errors))
+    }
+
+    /// What has to be built for these services (otherwise for all), each folder once.
+    pub(crate) fn jobs(&self, services: Option<&BTreeSet<String>>) -> Vec<Job> {
+        let mut folders = BTreeSet::new();
+        let chosen = |name: &String| services.is_none_or(|services| services.contains(name));
+        let sources = self.sources.iter().filter(|(name, _)| chosen(name));
+        let guests = sources.filter_map(|(name, source)| Some((name, source.guest()?)));
+        guests
+            .filter(|(_, guest)| folders.insert(guest.folder.clone()))
+            .map(|(name, guest)| Job {
+                name: name.clone(),
+                guest: guest.clone(),
+            })
+            .collect()
+    }
+}
+
+fn of_service(name: &str, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    error.into().context(format!("service \"{name}\""))
+}
+
+/// A guest to be built, under the name that a user knows it by.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) guest: Guest,
+}
+
+/// What came of a job.
+pub(crate) struct Built {
+    pub(crate) name: String,
+    pub(crate) guest: Guest,
+    pub(crate) file: PathBuf,
+    /// Whether there was anything to do.
+    pub(crate) fresh: bool,
+    pub(crate) time: Duration,
+}
+
+/// Builds guests, as many at a time as there are cores. Blocks.
+pub(crate) fn build(jobs: Vec<Job>, progress: &Progress) -> (Vec<Built>, Vec<anyhow::Error>) {
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(jobs.len());
+    // Results in the order of the jobs, whatever finishes first.
+    let queue = Mutex::new(jobs.into_iter().enumerate());
+    let done = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((index, job)) = next else { break };
+                    let built = build_one(job, progress);
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(index, built);
+                }
+            });
+        }
+    });
+    let (mut built, mut errors) = (Vec::new(), Vec::new());
+    for result in done
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .into_values()
+    {
+        match result {
+            Ok(one) => built.push(one),
+            Err(error) => errors.push(error),
+        }
+    }
+    (built, errors)
+}
+
+fn build_one(job: Job, progress: &Progress) -> anyhow::Result<Built> {
+    let Job { name, guest } = job;
+    let started = Instant::now();
+    let mut task = progress.task(format!("{name} ({})", guest.language));
+    task.begin("building");
+    let mut fresh = false;
+    let tools = Tools::near(&guest.folder);
+    let result = guest.build(&tools, &mut |line| {
+        fresh = true;
+        task.step("building", line);
+    });
+    let file = result.map_err(|error| of_service(&name, error))?;
+    task.end("built");
+    Ok(Built {
+        name,
+        guest,
+        file,
+        fresh,
+        time: started.elapsed(),
+    })
+}
+
+/// Loads a component under its service's name. Blocks.
+pub(crate) fn load(
+    engine: &Engine,
+    name: &str,
+    file: &Path,
+    progress: &Progress,
+) -> anyhow::Result<Arc<Component>> {
+    let mut task = progress.task(name);
+    task.begin("compiling");
+    let component = Component::load(engine, file).map_err(|source| HostError::Component {
+        service: name.to_owned(),
+        path: file.to_owned(),
+        source,
+    })?;
+    task.end("compiled");
+    Ok(Arc::new(component))
+}
+
+/// An app on its way to being run, again and again as its sources change.
+pub(crate) struct Workbench {
+    pub(crate) project: Project,
+    /// What was loaded last, by service.
+    pub(crate) components: BTreeMap<String, Arc<Component>>,
+    /// Services whose component may not be that of their sources.
+    pub(crate) pending: BTreeSet<String>,
+    engine: Engine,
+}
+
+impl Workbench {
+    pub(crate) fn new(project: Project, engine: Engine) -> Self {
+        let pending = project.app.services.keys().cloned().collect();
+        Self {
+            project,
+            components: BTreeMap::new(),
+            pending,
+            engine,
+        }
+    }
+
+    /// Takes over a manifest that has changed.
+    pub(crate) fn replace(&mut self, project: Project) {
+        self.pending = project.app.services.keys().cloned().collect();
+        self.components
+            .retain(|name, _| self.pending.contains(name));
+        self.project = project;
+    }
+
+    /// Marks the services that depend on a file that has changed; tells whether there are any.
+    pub(crate) fn touch(&mut self, changed: &BTreeSet<PathBuf>) -> bool {
+        let touched = |source: &&Source| changed.iter().any(|path| source.depends_on(path));
+        let sources = self.project.sources.iter();
+        let names: Vec<_> = sources
+            .filter(|(_, source)| touched(source))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.pending.extend(names.iter().cloned());
+        !names.is_empty()
+    }
+
+    /// Builds and loads what is pending, and gives the time that building took.
+    ///
+    /// # Errors
+    ///
+    /// All that does not build or load; that stays pending, the rest is done.
+    pub(crate) async fn prepare(&mut self, progress: &Progress) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        let jobs = self.project.jobs(Some(&self.pending));
+        let shown = progress.clone();
+        let (built, mut errors) = tokio::task::spawn_blocking(move || build(jobs, &shown))
+            .await
+            .context("building")?;
+        let time = started.elapsed();
+
+        let built: BTreeSet<&PathBuf> = built.iter().map(|one| &one.guest.folder).collect();
+        let ready = |source: &&Source| match source {
+            Source::Guest(guest) => built.contains(&guest.folder),
+            Source::File(_) => true,
+        };
+        let sources = self.project.sources.iter();
+        let files: Vec<(String, PathBuf)> = sources
+            .filter(|(name, source)| self.pending.contains(*name) && ready(source))
+            .map(|(name, source)| (name.clone(), source.file()))
+            .collect();
+        let (engine, shown) = (self.engine.clone(), progress.clone());
+        let loading = tokio::task::spawn_blocking(move || {
+            let load = |(name, file): (String, PathBuf)| {
+                let component = load(&engine, &name, &file, &shown);
+                (name, component)
+            };
+            files.into_iter().map(load).collect::<Vec<_>>()
+        });
+        for (name, component) in loading.await.context("loading")? {
+            match component {
+                Ok(component) => {
+                    self.pending.remove(&name);
+                    self.components.insert(name, component);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        all_of(time, errors)
+    }
+}

@@ -1,0 +1,387 @@
+//! What reaches the user: results on stdout, notes on stderr, and how it ended.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write as _};
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use wasmbay::build::BuildError;
+use wasmbay::component::ComponentError;
+use wasmbay::host::HostError;
+use wasmbay::manifest::ManifestError;
+use wasmbay::nats::ServerError;
+
+use crate::args::{Common, Output};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+/// What heads a table, and names that matter.
+pub(crate) const STRONG: Style = Style::new().bold();
+/// What matters less.
+pub(crate) const WEAK: Style = Style::new().dimmed();
+
+/// How a verb ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Exit {
+    /// All was done.
+    Done = 0,
+    /// Something failed.
+    Failed = 1,
+    /// The configuration is wrong: sysexits' `EX_CONFIG`.
+    Configuration = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    pub(crate) output: Output,
+    pub(crate) quiet: bool,
+    pub(crate) verbose: bool,
+}
+
+impl Terminal {
+    /// Takes over the options, and the choice of colour for the whole process.
+    pub(crate) fn new(common: &Common) -> Self {
+        match common.color {
+            clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
+            clap::ColorChoice::Always => anstream::ColorChoice::Always,
+            clap::ColorChoice::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+        Self {
+            output: common.output,
+            quiet: common.quiet,
+            verbose: common.verbose,
+        }
+    }
+
+    pub(crate) fn json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Prints a result.
+    pub(crate) fn result(&self, text: impl Display) -> io::Result<()> {
+        let mut out = anstream::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+
+    /// Prints a result as JSON.
+    pub(crate) fn result_json(&self, value: &serde_json::Value) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(value)?;
+        text.push(b'\n');
+        let mut out = anstream::stdout().lock();
+        out.write_all(&text)?;
+        out.flush()
+    }
+
+    /// Tells what happens, unless told to be quiet or to print for a script.
+    pub(crate) fn say(&self, text: impl Display) {
+        if !self.quiet && !self.json() {
+            // Whoever no longer listens misses nothing that the exit code does not say.
+            let _ = self.result(text);
+        }
+    }
+
+    /// Prints a line of progress on stderr, unless told to be quiet.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.quiet {
+            let _ = writeln!(anstream::stderr().lock(), "{text}");
+        }
+    }
+}
+
+/// Something that this program found wrong itself, with the command that mends it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    exit: Exit,
+}
+
+/// A failure with the command that mends it.
+pub(crate) fn failure(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+    Failure {
+        message: message.into(),
+        hint: Some(hint.into()),
+        exit: Exit::Failed,
+    }
+    .into()
+}
+
+/// Several failures, each reported by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{} errors", .0.len())]
+pub(crate) struct Failures(pub(crate) Vec<anyhow::Error>);
+
+/// The value, or everything that is wrong.
+pub(crate) fn all_of<T>(value: T, errors: Vec<anyhow::Error>) -> anyhow::Result<T> {
+    match errors.is_empty() {
+        true => Ok(value),
+        false => Err(Failures(errors).into()),
+    }
+}
+
+/// Prints an error, and tells how the process has to end.
+pub(crate) fn error(error: &anyhow::Error) -> Exit {
+    if is_broken_pipe(error) {
+        return Exit::Done;
+    }
+    // With nobody to read it, the exit code is all that can be said.
+    let _ = write!(anstream::stderr().lock(), "{}", text(error));
+    exit(error)
+}
+
+/// The lines of an error: `error:`, `caused by:`, `hint:`.
+fn text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for report in reports(error) {
+        for message in &report.messages {
+            text.push_str(&format!("{ERROR}error:{ERROR:#} {message}\n"));
+        }
+        for cause in &report.causes {
+            text.push_str(&format!("{STRONG}caused by:{STRONG:#} {cause}\n"));
+        }
+        if let Some(hint) = &report.hint {
+            text.push_str(&format!("{HINT}hint:{HINT:#} {hint}\n"));
+        }
+    }
+    text
+}
+
+/// An error as it is told: what is wrong, why, and what mends it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// One for each thing that is wrong.
+    pub(crate) messages: Vec<String>,
+    /// Why, the nearest cause first.
+    pub(crate) causes: Vec<String>,
+    /// The command that mends it.
+    pub(crate) hint: Option<String>,
+}
+
+/// Takes an error apart.
+pub(crate) fn reports(error: &anyhow::Error) -> Vec<Report> {
+    if let Some(Failures(errors)) = error.downcast_ref() {
+        return errors.iter().flat_map(reports).collect();
+    }
+    let messages = if let Some(ManifestError::Refused(problems)) = error.downcast_ref() {
+        problems.iter().map(ToString::to_string).collect()
+    } else if let Some(HostError::Plan(problems)) = error.downcast_ref() {
+        problems.iter().map(ToString::to_string).collect()
+    } else {
+        vec![error.to_string()]
+    };
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Errors of other libraries tend to repeat their source in their own text.
+        let said = |text: &String| text.contains(&cause);
+        if !causes.iter().any(said) && !messages.iter().any(said) {
+            causes.push(cause);
+        }
+    }
+    vec![Report {
+        messages,
+        causes,
+        hint: error.chain().find_map(hint),
+    }]
+}
+
+/// The command that mends what is wrong, where its message does not have it already.
+fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.hint.clone();
+    }
+    if let Some(ManifestError::Read { source, .. }) = error.downcast_ref() {
+        return (source.kind() == ErrorKind::NotFound).then(|| {
+            "`wasmbay new --lang rust hello` writes a first app; `wasmbay up DIR` runs the one in another folder"
+                .to_owned()
+        });
+    }
+    if let Some(HostError::Listen { source, .. }) = error.downcast_ref() {
+        return (source.kind() == ErrorKind::AddrInUse)
+            .then(|| "`--listen 127.0.0.1:0` takes a port that is free".to_owned());
+    }
+    if let Some(ServerError::InUse { pid: Some(pid), .. }) = error.downcast_ref() {
+        return Some(format!(
+            "`wasmbay call` reaches the app that runs; `kill {pid}` stops it"
+        ));
+    }
+    if let Some(ServerError::NotFound) = error.downcast_ref() {
+        return Some(
+            "`wasmbay up --nats nats://HOST:4222` uses one that runs elsewhere".to_owned(),
+        );
+    }
+    if let Some(ComponentError::NotWasm { .. }) = error.downcast_ref() {
+        return Some("name a component's `.wasm` file, or a guest's folder to build it".to_owned());
+    }
+    None
+}
+
+/// How the process ends after this error.
+pub(crate) fn exit(error: &anyhow::Error) -> Exit {
+    if let Some(Failures(errors)) = error.downcast_ref() {
+        return errors.iter().map(exit).max().unwrap_or(Exit::Failed);
+    }
+    let exits = error.chain().find_map(|cause| {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return Some(failure.exit);
+        }
+        if cause.is::<ManifestError>() || cause.is::<ComponentError>() {
+            return Some(Exit::Configuration);
+        }
+        if let Some(error) = cause.downcast_ref::<BuildError>() {
+            return Some(match error {
+                BuildError::NoLanguage { .. }
+                | BuildError::TwoLanguages { .. }
+                | BuildError::NoWit { .. }
+                | BuildError::NoWorld { .. } => Exit::Configuration,
+                _ => Exit::Failed,
+            });
+        }
+        match cause.downcast_ref::<HostError>()? {
+            HostError::Plan(_)
+            | HostError::Component { .. }
+            | HostError::Service(_)
+            | HostError::Renamed { .. } => Some(Exit::Configuration),
+            _ => None,
+        }
+    });
+    exits.unwrap_or(Exit::Failed)
+}
+
+/// A configuration that is wrong, with what would be right.
+pub(crate) fn misconfigured(message: impl Into<String>) -> anyhow::Error {
+    Failure {
+        message: message.into(),
+        hint: None,
+        exit: Exit::Configuration,
+    }
+    .into()
+}
+
+/// Whoever read stdout has gone, as `head` does; that is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+/// A count with its noun.
+pub(crate) fn count(number: usize, one: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ => format!("{number} {one}s"),
+    }
+}
+
+/// A time as people read it: `1.2 s`, `85 ms`.
+pub(crate) fn time(time: std::time::Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds >= 1.0 => format!("{seconds:.1} s"),
+        seconds => format!("{:.0} ms", seconds * 1e3),
+    }
+}
+
+/// A size as people read it: `2.5 MB`, `17 KB`.
+pub(crate) fn size(bytes: u64) -> String {
+    // Precise enough for three digits.
+    #[expect(clippy::cast_precision_loss, reason = "only three digits are shown")]
+    let bytes_f = bytes as f64;
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.0} KB", bytes_f / 1e3),
+        _ => format!("{:.1} MB", bytes_f / 1e6),
+    }
+}
+
+/// The first digits of a digest, enough to tell versions apart.
+pub(crate) fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// Lines of columns that are aligned; the last column is not padded.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
+        format!("  {}", cells.collect::<Vec<_>>().join("  "))
+            .trim_end()
+            .to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    fn plain(error: &anyhow::Error) -> String {
+        anstream::adapter::strip_str(&text(error)).to_string()
+    }
+
+    #[test]
+    fn a_cause_is_not_told_twice() {
+        let cause = io::Error::new(ErrorKind::NotFound, "no such file");
+        let error = Err::<(), _>(cause)
+            .context("cannot read x: no such file")
+            .context("service \"a\"")
+            .unwrap_err();
+        assert_eq!(
+            plain(&error),
+            "error: service \"a\"\ncaused by: cannot read x: no such file\n"
+        );
+    }
+
+    #[test]
+    fn several_failures_are_told_one_by_one() {
+        let error =
+            all_of((), vec![failure("one", "mend it"), anyhow::anyhow!("two")]).unwrap_err();
+        assert_eq!(plain(&error), "error: one\nhint: mend it\nerror: two\n");
+        assert_eq!(exit(&error), Exit::Failed);
+        let error = all_of((), vec![anyhow::anyhow!("two"), misconfigured("x")]).unwrap_err();
+        assert_eq!(exit(&error), Exit::Configuration);
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let of = std::time::Duration::from_millis;
+        assert_eq!([time(of(85)), time(of(1234))], ["85 ms", "1.2 s"]);
+        assert_eq!(
+            [size(12), size(17_408), size(2_500_000)],
+            ["12 B", "17 KB", "2.5 MB"]
+        );
+        assert_eq!(
+            (count(1, "error"), count(2, "error")),
+            ("1 error".into(), "2 errors".into())
+        );
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let row = |cells: &[&str]| cells.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let rows = [row(&["a", "bcd", ""]), row(&["abc", "d", "e"])];
+        assert_eq!(table(&rows), "  a    bcd\n  abc  d    e");
+    }
+}
