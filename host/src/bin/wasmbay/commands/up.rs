@@ -21,7 +21,7 @@ use crate::args::Up;
 use crate::logging;
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
-use crate::report::{Exit, Terminal, misconfigured};
+use crate::report::{Exit, Terminal, count, misconfigured, time};
 use crate::running::{Announced, Running};
 use crate::watch::Watch;
 use changes::Changes;
@@ -94,17 +94,28 @@ struct Parts<'a> {
 enum Ended {
     /// Every call was answered.
     Drained,
-    /// The grace time was not enough.
-    GaveUp,
+    /// The grace time was not enough for so many calls.
+    GaveUp(usize),
     /// A second signal came.
     AtOnce,
 }
 
 impl Ended {
+    fn of(given_up: usize) -> Self {
+        match given_up {
+            0 => Self::Drained,
+            calls => Self::GaveUp(calls),
+        }
+    }
+
     fn text(self, args: &Up) -> String {
         match self {
             Self::Drained => "stopped: every call was answered".to_owned(),
-            Self::GaveUp => format!("stopped: gave up what still ran after {:?}", args.grace),
+            Self::GaveUp(calls) => format!(
+                "stopped: gave up {} that still ran after {}",
+                count(calls, "call"),
+                time(args.grace)
+            ),
             Self::AtOnce => "stopped at once: calls may have been lost".to_owned(),
         }
     }
@@ -173,7 +184,7 @@ async fn serve(
     }
     terminal.say(format_args!("draining; a second signal stops at once"));
     Ok(tokio::select! {
-        drained = host.stop(args.grace) => if drained { Ended::Drained } else { Ended::GaveUp },
+        given_up = host.stop(args.grace) => Ended::of(given_up),
         () = signals.next() => Ended::AtOnce,
     })
 }
