@@ -5,18 +5,21 @@
 //! and connects to nothing, so `check` and `up` come to the same verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::values::{did_you_mean, nearest};
-use crate::manifest::{App, Provider, Target, Wire};
+use crate::manifest::{App, EventSpec, Provider, Target, Wire};
 use crate::shape::{InterfaceDescription, Signature};
 
 mod bind;
 mod error;
+mod events;
 mod routes;
 
 pub use bind::{Bindings, Body, spells};
-pub use error::{PlanError, RouteProblem};
+pub use error::{EventProblem, PlanError, RouteProblem};
+pub use events::{EventFunction, EventWire, KeyPath};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
 
 /// A service's component, as far as wiring goes. What the host itself provides (`wasi:*`) is not
@@ -46,6 +49,21 @@ pub struct Plan {
     pub routes: Vec<PlannedRoute>,
     /// The prefixes that HTTP components answer.
     pub http: Vec<PlannedHttp>,
+    /// The interfaces that are wired as events, one entry for each track of an interface.
+    pub events: Vec<Arc<EventWire>>,
+}
+
+/// The status of a route that published an event: it was taken, what comes of it is not known.
+const ACCEPTED: u16 = 202;
+
+impl Plan {
+    /// The wire on which calls of this interface are events, if they are.
+    #[must_use]
+    pub fn event_wire(&self, interface: &InterfaceId) -> Option<&Arc<EventWire>> {
+        self.events
+            .iter()
+            .find(|wire| wire.interface.compatible(interface))
+    }
 }
 
 /// Checks that the services of `app` fit together, and plans how they meet.
@@ -63,7 +81,10 @@ pub fn plan(app: &App, services: &[Described<'_>]) -> Result<Plan, Vec<PlanError
         errors.extend(wiring.check_wire(wire).err());
     }
     errors.extend(wiring.check_exporters());
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        events: wiring.plan_events(&mut errors),
+        ..Plan::default()
+    };
     for service in app.services.keys() {
         plan.serves
             .insert(service.clone(), wiring.served_by(service));
@@ -71,6 +92,9 @@ pub fn plan(app: &App, services: &[Described<'_>]) -> Result<Plan, Vec<PlanError
     for service in services {
         for import in service.imports {
             errors.extend(wiring.check_import(service.name, import));
+            if plan.event_wire(&import.id).is_some() {
+                continue;
+            }
             plan.required
                 .extend(import.functions.keys().map(|name| import.id.function(name)));
         }
@@ -95,8 +119,12 @@ pub fn plan(app: &App, services: &[Described<'_>]) -> Result<Plan, Vec<PlanError
                     PlannedRoute::new(route, function, signature, query, *status, statuses)
                 });
                 match found {
-                    Ok(planned) => {
-                        plan.required.insert(planned.function.clone());
+                    Ok(mut planned) => {
+                        if plan.event_wire(&planned.function.interface).is_some() {
+                            planned.status = status.unwrap_or(ACCEPTED);
+                        } else {
+                            plan.required.insert(planned.function.clone());
+                        }
                         plan.routes.push(planned);
                     }
                     Err(problem) => errors.push(fail(problem)),
@@ -141,7 +169,11 @@ impl<'a> Wiring<'a> {
                     provider: Provider::External,
                     ..
                 }) => false,
-                None => true,
+                Some(Wire {
+                    provider: Provider::Events(_),
+                    ..
+                })
+                | None => true,
             };
             exporters.extend(
                 service
@@ -192,17 +224,7 @@ impl<'a> Wiring<'a> {
                 })
             }
             Provider::External => {
-                let called = self.app.routes.iter().any(|route| match &route.target {
-                    Target::Function {
-                        function:
-                            FunctionId {
-                                interface: called, ..
-                            },
-                        ..
-                    } => called.answers_to(&interface) || interface.answers_to(called),
-                    Target::Http { .. } => false,
-                });
-                if called
+                if self.is_called(&interface)
                     || self
                         .imports()
                         .any(|import| import.id.answers_to(&interface))
@@ -215,7 +237,21 @@ impl<'a> Wiring<'a> {
                     interface,
                 })
             }
+            Provider::Events(spec) => self.check_event_wire(&interface, spec),
         }
+    }
+
+    /// Whether a route calls a function of the interface.
+    fn is_called(&self, interface: &InterfaceId) -> bool {
+        self.app.routes.iter().any(|route| match &route.target {
+            Target::Function {
+                function: FunctionId {
+                    interface: called, ..
+                },
+                ..
+            } => called.answers_to(interface) || interface.answers_to(called),
+            Target::Http { .. } => false,
+        })
     }
 
     /// Reports interfaces that several would answer, each once.
@@ -237,7 +273,7 @@ impl<'a> Wiring<'a> {
                     });
                 }
             }
-            if names.len() > 1 {
+            if names.len() > 1 && events(self.app, &export.id).is_none() {
                 let services = names.into_iter().map(str::to_owned).collect();
                 errors.push(PlanError::Ambiguous {
                     interface: export.id.clone(),
@@ -252,12 +288,17 @@ impl<'a> Wiring<'a> {
         if is_external(self.app, &import.id) {
             return Vec::new();
         }
-        let service = service.to_owned();
-        let Some((exporter, export)) = self
+        let mut exporters = self
             .exporters
             .iter()
-            .find(|(_, e)| e.id.compatible(&import.id))
-        else {
+            .filter(|(_, e)| e.id.compatible(&import.id));
+        if events(self.app, &import.id).is_some() {
+            return exporters
+                .flat_map(|(exporter, export)| check_functions(service, import, exporter, export))
+                .collect();
+        }
+        let Some((exporter, export)) = exporters.next() else {
+            let service = service.to_owned();
             let name = InterfaceId {
                 version: None,
                 ..import.id.clone()
@@ -288,35 +329,7 @@ impl<'a> Wiring<'a> {
                 }
             }];
         };
-        let exporter = (*exporter).to_owned();
-        let check = |(name, wanted): (&String, &Signature)| {
-            let (service, exporter, function) =
-                (service.clone(), exporter.clone(), import.id.function(name));
-            match export.functions.get(name) {
-                None => {
-                    let nearest = nearest(name, export.functions.keys().map(String::as_str))
-                        .map(str::to_owned);
-                    Some(PlanError::NoFunction {
-                        service,
-                        function,
-                        exporter,
-                        nearest,
-                    })
-                }
-                Some(found) if found != wanted => {
-                    let (wanted, found) = (Box::new(wanted.clone()), Box::new(found.clone()));
-                    Some(PlanError::Mismatch {
-                        service,
-                        function,
-                        wanted,
-                        exporter,
-                        found,
-                    })
-                }
-                Some(_) => None,
-            }
-        };
-        import.functions.iter().filter_map(check).collect()
+        check_functions(service, import, exporter, export)
     }
 
     /// Finds the function that a route names, in its exporter or, where something outside the app
@@ -324,9 +337,12 @@ impl<'a> Wiring<'a> {
     fn resolve(&self, wanted: &FunctionId) -> Result<(FunctionId, &'a Signature), RouteProblem> {
         let external = |id: &InterfaceId| is_external(self.app, id);
         let exports = self.exporters.iter().map(|(_, export)| *export);
-        let known: Vec<_> = exports
-            .chain(self.imports().filter(|import| external(&import.id)))
-            .collect();
+        let known: Vec<_> =
+            exports
+                .chain(self.imports().filter(|import| {
+                    external(&import.id) || events(self.app, &import.id).is_some()
+                }))
+                .collect();
         let mut found = known
             .iter()
             .copied()
@@ -377,6 +393,44 @@ impl<'a> Wiring<'a> {
     }
 }
 
+/// Reports what an importer needs and an exporter has not, or has with another type.
+fn check_functions(
+    service: &str,
+    import: &InterfaceDescription,
+    exporter: &str,
+    export: &InterfaceDescription,
+) -> Vec<PlanError> {
+    let (service, exporter) = (service.to_owned(), exporter.to_owned());
+    let check = |(name, wanted): (&String, &Signature)| {
+        let (service, exporter, function) =
+            (service.clone(), exporter.clone(), import.id.function(name));
+        match export.functions.get(name) {
+            None => {
+                let nearest =
+                    nearest(name, export.functions.keys().map(String::as_str)).map(str::to_owned);
+                Some(PlanError::NoFunction {
+                    service,
+                    function,
+                    exporter,
+                    nearest,
+                })
+            }
+            Some(found) if found != wanted => {
+                let (wanted, found) = (Box::new(wanted.clone()), Box::new(found.clone()));
+                Some(PlanError::Mismatch {
+                    service,
+                    function,
+                    wanted,
+                    exporter,
+                    found,
+                })
+            }
+            Some(_) => None,
+        }
+    };
+    import.functions.iter().filter_map(check).collect()
+}
+
 /// The wire that chooses for an interface; the manifest has at most one.
 fn wire<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a Wire> {
     app.wires.iter().find(|wire| id.answers_to(&wire.interface))
@@ -384,6 +438,14 @@ fn wire<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a Wire> {
 
 fn is_external(app: &App, id: &InterfaceId) -> bool {
     wire(app, id).is_some_and(|wire| wire.provider == Provider::External)
+}
+
+/// How the interface is wired when it is wired as events.
+fn events<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a EventSpec> {
+    match &wire(app, id)?.provider {
+        Provider::Events(spec) => Some(spec),
+        Provider::Service(_) | Provider::External => None,
+    }
 }
 
 fn owned_nearest(given: &str, names: &[String]) -> Option<String> {

@@ -26,7 +26,7 @@ use crate::manifest::App;
 use crate::nats::ConnectOptions;
 use crate::service::{Service, ServiceError};
 use crate::subject;
-use crate::worker::{Worker, WorkerError};
+use crate::worker::{Source, Worker, WorkerError};
 
 /// How long a host that stops waits for the calls that are under way.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -126,7 +126,7 @@ fn join(errors: &[PlanError]) -> String {
 #[derive(Default)]
 struct Running {
     services: BTreeMap<String, Arc<Service>>,
-    slots: BTreeMap<String, Arc<Slot>>,
+    slots: BTreeMap<Source, Arc<Slot>>,
 }
 
 /// A running host.
@@ -308,7 +308,9 @@ impl Host {
         }
         let plan = check(app, components)?;
         let mut running = self.running.lock().await;
-        let (services, applied) = self.prepare(app, components, &running.services).await?;
+        let (services, applied) = self
+            .prepare(app, &plan, components, &running.services)
+            .await?;
 
         let mut leaving = running.slots.clone();
         let (mut staying, mut arriving) = (Vec::new(), Vec::new());
@@ -317,14 +319,20 @@ impl Host {
                 continue;
             };
             for exported in interfaces.iter().filter_map(|id| service.interface(id)) {
-                let subject = subject::all_functions(&self.app, &exported.id);
+                let source = Source::Subject {
+                    subject: subject::all_functions(&self.app, &exported.id),
+                    group: match plan.event_wire(&exported.id) {
+                        Some(_) => subject::queue_group_of(name),
+                        None => subject::QUEUE_GROUP.to_owned(),
+                    },
+                };
                 let occupant = Occupant {
                     service: Arc::clone(service),
                     exported: Arc::clone(exported),
                 };
-                match leaving.remove(&subject) {
+                match leaving.remove(&source) {
                     Some(slot) => staying.push((slot, occupant)),
-                    None => arriving.push((subject, Arc::new(Slot::new(occupant)))),
+                    None => arriving.push((source, Arc::new(Slot::new(occupant)))),
                 }
             }
         }
@@ -334,44 +342,42 @@ impl Host {
             slot.replace(occupant);
         }
         self.gateway.set_routes(&plan, &services);
-        let leaving: Vec<String> = leaving.into_keys().collect();
+        let leaving: Vec<Source> = leaving.into_keys().collect();
         self.drain(Some(&leaving), Instant::now() + DEFAULT_GRACE)
             .await;
-        running
-            .slots
-            .retain(|subject, _| !leaving.contains(subject));
+        running.slots.retain(|source, _| !leaving.contains(source));
         running.slots.extend(arriving);
         self.directory.set(services.values().cloned().collect());
         running.services = services;
         Ok(applied)
     }
 
-    /// Has every worker serve these subjects, or none.
-    async fn serve(&self, slots: &[(String, Arc<Slot>)]) -> Result<(), WorkerError> {
+    /// Has every worker serve these sources, or none.
+    async fn serve(&self, slots: &[(Source, Arc<Slot>)]) -> Result<(), WorkerError> {
         if slots.is_empty() {
             return Ok(());
         }
         for worker in &self.workers {
             if let Err(error) = worker.serve(slots.to_vec()).await {
-                let subjects: Vec<String> = slots.iter().map(|(s, _)| s.clone()).collect();
-                self.drain(Some(&subjects), Instant::now()).await;
+                let sources: Vec<Source> = slots.iter().map(|(s, _)| s.clone()).collect();
+                self.drain(Some(&sources), Instant::now()).await;
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    /// Has every worker stop serving these subjects, or all. Gives the number of calls that had
+    /// Has every worker stop serving these sources, or all. Gives the number of calls that had
     /// not ended at the deadline.
-    async fn drain(&self, subjects: Option<&[String]>, deadline: Instant) -> usize {
-        if subjects.is_some_and(<[String]>::is_empty) {
+    async fn drain(&self, sources: Option<&[Source]>, deadline: Instant) -> usize {
+        if sources.is_some_and(<[Source]>::is_empty) {
             return 0;
         }
-        let subjects = subjects.map(<[String]>::to_vec);
+        let sources = sources.map(<[Source]>::to_vec);
         let drains = self
             .workers
             .iter()
-            .map(|worker| worker.drain(subjects.clone(), deadline));
+            .map(|worker| worker.drain(sources.clone(), deadline));
         join_all(drains).await.into_iter().sum()
     }
 
@@ -380,6 +386,7 @@ impl Host {
     async fn prepare(
         &self,
         app: &App,
+        plan: &Plan,
         components: &BTreeMap<String, Arc<Component>>,
         running: &BTreeMap<String, Arc<Service>>,
     ) -> Result<(BTreeMap<String, Arc<Service>>, Applied), HostError> {
@@ -390,15 +397,22 @@ impl Host {
                 continue;
             };
             let old = running.get(name);
+            let imports = component.imports.iter();
+            let events: Vec<_> = imports
+                .filter_map(|import| plan.event_wire(&import.id).cloned())
+                .collect();
             let same = |old: &&Arc<Service>| {
-                *old.spec == *spec && old.component.digest == component.digest
+                *old.spec == *spec
+                    && old.component.digest == component.digest
+                    && old.publishes_alike(&events)
             };
             if let Some(old) = old.filter(same) {
                 services.insert(name.clone(), Arc::clone(old));
                 continue;
             }
             let spec = Arc::new(spec.clone());
-            let service = Service::new(&self.engine, &self.app, Arc::clone(component), spec)?;
+            let service =
+                Service::with_events(&self.engine, &self.app, Arc::clone(component), spec, events)?;
             service.warm().await.map_err(|source| HostError::Warm {
                 service: name.clone(),
                 source,

@@ -58,6 +58,7 @@ pub mod call;
 pub mod component;
 pub mod discovery;
 pub mod engine;
+pub mod events;
 pub mod host;
 pub mod inbound;
 mod instance;

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use crate::interface::{FunctionId, InterfaceId, is_label};
 
+mod events;
 mod file;
 pub mod keys;
 mod routes;
 pub mod values;
 
+pub use events::{Delivery, Durable, EventSpec, Outcome, Retry};
 use file::{ManifestFile, Section, plain_text, short};
 use values::{HostPattern, did_you_mean, parse_port};
 
@@ -118,6 +120,8 @@ pub enum Provider {
     Service(String),
     /// Something that is not in this app.
     External,
+    /// Nobody: what is imported are events, which every service that exports the interface hears.
+    Events(Box<EventSpec>),
 }
 
 /// One entry of the gateway's table.
@@ -473,18 +477,11 @@ fn read_gateway(section: &Section<'_>) -> GatewaySpec {
 fn read_wires(top: &Section<'_>, declared: &[&str]) -> Vec<Wire> {
     let mut wires: Vec<Wire> = Vec::new();
     for (name, section) in top.named("wire", &keys::WIRE) {
-        let service = section.text("service");
-        let external = section.truth("external");
-        let provider = match (section.place("service"), section.place("external")) {
-            (Some(_), None) => service.map(|service| {
-                check_service(&section, service, declared);
-                Provider::Service(service.value.to_owned())
-            }),
-            (None, Some(_)) => external.map(|_| Provider::External),
-            _ => {
-                section.report_here("accepted: either `service = \"…\"` or `external = true`");
-                None
-            }
+        let mode = section.text_that("mode", |mode| matches!(mode, "call" | "event"));
+        let provider = match mode {
+            Some(mode) if mode.value == "event" => Some(events::read(&section, declared)),
+            None if section.place("mode").is_some() => None,
+            _ => read_provider(&section, declared),
         };
         let interface: InterfaceId = match name.value.parse() {
             Ok(interface) => interface,
@@ -511,6 +508,33 @@ fn read_wires(top: &Section<'_>, declared: &[&str]) -> Vec<Wire> {
         }));
     }
     wires
+}
+
+/// Reads a wire for calls.
+fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
+    for key in events::KEYS {
+        if let Some(at) = section.place(key) {
+            section.report(
+                at,
+                format!("`{key}` is for events; accepted: with `mode = \"event\"`"),
+            );
+        }
+    }
+    let service = section.text("service");
+    let external = section.truth("external");
+    match (section.place("service"), section.place("external")) {
+        (Some(_), None) => service.map(|service| {
+            check_service(section, service, declared);
+            Provider::Service(service.value.to_owned())
+        }),
+        (None, Some(_)) => external.map(|_| Provider::External),
+        _ => {
+            section.report_here(
+                "accepted: either `service = \"…\"`, `external = true` or `mode = \"event\"`",
+            );
+            None
+        }
+    }
 }
 
 /// Reports the name of a service that the manifest does not declare.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, Val};
 
 use crate::admission::Admission;
+use crate::app::EventWire;
 use crate::call::{Blame, Call, CallError, Code};
 use crate::component::Component;
 use crate::engine::{Engine, Evict};
@@ -31,6 +32,8 @@ pub struct Service {
     pub spec: Arc<ServiceSpec>,
     /// Its component.
     pub component: Arc<Component>,
+    /// The wires on which its imports are events.
+    events: Vec<Arc<EventWire>>,
     interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
     blueprint: Blueprint,
     admission: Admission,
@@ -108,6 +111,21 @@ impl Service {
         component: Arc<Component>,
         spec: Arc<ServiceSpec>,
     ) -> Result<Self, ServiceError> {
+        Self::with_events(engine, app, component, spec, Vec::new())
+    }
+
+    /// As [`Service::new`], with the wires on which imports of the component are events.
+    ///
+    /// # Errors
+    ///
+    /// The component imports what cannot be provided.
+    pub fn with_events(
+        engine: &Engine,
+        app: &str,
+        component: Arc<Component>,
+        spec: Arc<ServiceSpec>,
+        events: Vec<Arc<EventWire>>,
+    ) -> Result<Self, ServiceError> {
         let link = |source| ServiceError::Link {
             service: spec.name.clone(),
             source,
@@ -118,7 +136,11 @@ impl Service {
         };
         let mut linker = engine.linker().clone();
         for interface in &component.imports {
-            outbound::link(&mut linker, app, interface, &limits).map_err(link)?;
+            let wire = events
+                .iter()
+                .find(|wire| wire.interface.compatible(&interface.id));
+            outbound::link(&mut linker, app, interface, wire.map(|w| &**w), &limits)
+                .map_err(link)?;
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
 
@@ -165,6 +187,7 @@ impl Service {
             },
             spec,
             component,
+            events,
             interfaces,
             limits,
             idle,
@@ -187,6 +210,12 @@ impl Service {
             })??;
         self.keep_idle(instance);
         Ok(())
+    }
+
+    /// Whether its imports would be linked the same with these wires.
+    pub(crate) fn publishes_alike(&self, events: &[Arc<EventWire>]) -> bool {
+        let mut pairs = self.events.iter().zip(events);
+        self.events.len() == events.len() && pairs.all(|(own, other)| own.publishes_alike(other))
     }
 
     /// The interfaces that the service answers for.

@@ -11,6 +11,13 @@ const ROOT: &str = "bay";
 /// The queue group in which every host subscribes, so that one of them gets each request.
 pub const QUEUE_GROUP: &str = "bay";
 
+/// The queue group in which the hosts of one service subscribe to events, so that each service
+/// hears of each.
+#[must_use]
+pub fn queue_group_of(service: &str) -> String {
+    format!("{ROOT}.{service}")
+}
+
 /// The subject on which a function is called.
 #[must_use]
 pub fn of_function(app: &str, function: &FunctionId) -> String {
@@ -25,6 +32,28 @@ pub fn of_function(app: &str, function: &FunctionId) -> String {
 #[must_use]
 pub fn all_functions(app: &str, interface: &InterfaceId) -> String {
     format!("{}.*", of_interface(app, interface))
+}
+
+/// The subject of one partition of a function's events.
+#[must_use]
+pub fn of_partition(function: &str, partition: u32) -> String {
+    format!("{function}.{partition}")
+}
+
+/// The stream that stores an interface's events. No name has a `_` but the track, which is last,
+/// so two interfaces never share one.
+#[must_use]
+pub fn stream(app: &str, interface: &InterfaceId) -> String {
+    let InterfaceId {
+        namespace,
+        package,
+        name,
+        ..
+    } = interface;
+    format!(
+        "{ROOT}_{app}_{namespace}_{package}_{name}_{}",
+        interface.track()
+    )
 }
 
 fn of_interface(app: &str, interface: &InterfaceId) -> String {

@@ -153,9 +153,16 @@ fn bad_header(name: &str, value: &str, expected: &str) -> CallError {
 /// The headers of a call that is sent `now`.
 #[must_use]
 pub fn write_call(call: &Call, now: Instant) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+    let mut headers = write_event(call);
     let left = call.deadline.saturating_duration_since(now);
     headers.insert(DEADLINE, left.as_millis().to_string().as_str());
+    headers
+}
+
+/// The headers of an event: those of a call without a deadline, since nobody waits.
+#[must_use]
+pub fn write_event(call: &Call) -> HeaderMap {
+    let mut headers = HeaderMap::new();
     headers.insert(HOPS, call.hops.to_string().as_str());
     let Trace {
         parent,

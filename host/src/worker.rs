@@ -18,7 +18,6 @@ use crate::inbound::nats::{Slot, serve};
 use crate::nats::{ConnectOptions, Requests, settled};
 use crate::outbound::Outbound;
 use crate::outbound::nats::NatsOutbound;
-use crate::subject::QUEUE_GROUP;
 
 /// The way to one worker.
 pub(crate) struct Worker {
@@ -60,15 +59,27 @@ pub enum WorkerError {
     Gone,
 }
 
+/// Where messages come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Source {
+    /// A subject, shared by all that are in the queue group.
+    Subject {
+        /// The subject, with a wildcard for the function.
+        subject: String,
+        /// The queue group.
+        group: String,
+    },
+}
+
 enum Order {
-    /// Serve these subjects too; done when the server has seen the subscriptions.
+    /// Serve these too; done when the server has seen the subscriptions.
     Serve(
-        Vec<(String, Arc<Slot>)>,
+        Vec<(Source, Arc<Slot>)>,
         oneshot::Sender<Result<(), WorkerError>>,
     ),
-    /// Stop serving these subjects (all, without a list); done when every call is answered, with
-    /// the number of those that were given up at the deadline.
-    Drain(Option<Vec<String>>, Instant, oneshot::Sender<usize>),
+    /// Stop serving these (all, without a list); done when every call is answered, with the number
+    /// of those that were given up at the deadline.
+    Drain(Option<Vec<Source>>, Instant, oneshot::Sender<usize>),
 }
 
 impl Worker {
@@ -112,12 +123,12 @@ impl Worker {
         })
     }
 
-    /// Serves more subjects.
+    /// Serves more sources.
     ///
     /// # Errors
     ///
     /// NATS refuses a subscription or does not confirm it.
-    pub(crate) async fn serve(&self, slots: Vec<(String, Arc<Slot>)>) -> Result<(), WorkerError> {
+    pub(crate) async fn serve(&self, slots: Vec<(Source, Arc<Slot>)>) -> Result<(), WorkerError> {
         let (done, served) = oneshot::channel();
         self.orders
             .send(Order::Serve(slots, done))
@@ -125,12 +136,12 @@ impl Worker {
         served.await.map_err(|_| WorkerError::Gone)?
     }
 
-    /// Stops serving these subjects, or all, once what has arrived is answered. Gives the number
+    /// Stops serving these sources, or all, once what has arrived is answered. Gives the number
     /// of calls that had not ended at the deadline and were answered with 503.
-    pub(crate) async fn drain(&self, subjects: Option<Vec<String>>, deadline: Instant) -> usize {
+    pub(crate) async fn drain(&self, sources: Option<Vec<Source>>, deadline: Instant) -> usize {
         let (done, drained) = oneshot::channel();
         // A worker that is gone has nothing left to answer.
-        match self.orders.send(Order::Drain(subjects, deadline, done)) {
+        match self.orders.send(Order::Drain(sources, deadline, done)) {
             Ok(()) => drained.await.unwrap_or(0),
             Err(_) => 0,
         }
@@ -156,7 +167,7 @@ async fn connect(nats: &ConnectOptions) -> Result<(Client, Arc<dyn Outbound>), W
     Ok((client, Arc::new(NatsOutbound::new(requests))))
 }
 
-/// A subject that this worker serves.
+/// A source that this worker serves.
 struct Served {
     stop: oneshot::Sender<Instant>,
     task: JoinHandle<usize>,
@@ -167,17 +178,17 @@ async fn run(
     outbound: Arc<dyn Outbound>,
     mut inbox: mpsc::UnboundedReceiver<Order>,
 ) {
-    let mut served: HashMap<String, Served> = HashMap::new();
+    let mut served: HashMap<Source, Served> = HashMap::new();
     while let Some(order) = inbox.recv().await {
         match order {
             Order::Serve(slots, done) => {
                 // Whoever gave the order may have been cancelled since.
                 let _ = done.send(subscribe(&client, &outbound, &mut served, slots).await);
             }
-            Order::Drain(subjects, deadline, done) => {
-                let leaving: Vec<Served> = match subjects {
+            Order::Drain(sources, deadline, done) => {
+                let leaving: Vec<Served> = match sources {
                     None => served.drain().map(|(_, s)| s).collect(),
-                    Some(subjects) => subjects.iter().filter_map(|s| served.remove(s)).collect(),
+                    Some(sources) => sources.iter().filter_map(|s| served.remove(s)).collect(),
                 };
                 let tasks: Vec<_> = leaving
                     .into_iter()
@@ -206,12 +217,13 @@ async fn run(
 async fn subscribe(
     client: &Client,
     outbound: &Arc<dyn Outbound>,
-    served: &mut HashMap<String, Served>,
-    slots: Vec<(String, Arc<Slot>)>,
+    served: &mut HashMap<Source, Served>,
+    slots: Vec<(Source, Arc<Slot>)>,
 ) -> Result<(), WorkerError> {
-    for (subject, slot) in slots {
+    for (source, slot) in slots {
+        let Source::Subject { subject, group } = &source;
         let messages = client
-            .queue_subscribe(subject.clone(), QUEUE_GROUP.to_owned())
+            .queue_subscribe(subject.clone(), group.clone())
             .await
             .map_err(|source| WorkerError::Subscribe {
                 subject: subject.clone(),
@@ -225,7 +237,7 @@ async fn subscribe(
             Arc::clone(outbound),
             stopped,
         ));
-        served.insert(subject, Served { stop, task });
+        served.insert(source, Served { stop, task });
     }
     Ok(settled(client).await?)
 }

@@ -106,6 +106,14 @@ pub enum PlanError {
         /// The exporter's type.
         found: Box<Signature>,
     },
+    /// An interface wired as events that cannot be.
+    #[error("wire \"{interface}\": {problem}")]
+    Event {
+        /// The interface.
+        interface: InterfaceId,
+        /// What is wrong with it.
+        problem: EventProblem,
+    },
     /// A route that cannot be served.
     #[error("route \"{route}\": {problem}")]
     Route {
@@ -142,6 +150,79 @@ fn list(names: &[String]) -> String {
     } else {
         names.join(", ")
     }
+}
+
+/// What is wrong with a wire for events.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventProblem {
+    /// Nothing uses the wire.
+    #[error("no service exports or imports it and no route calls it; remove the wire{}", meant(.nearest))]
+    Unused {
+        /// The known interface with the nearest name.
+        nearest: Option<String>,
+    },
+    /// A function that gives its caller something.
+    #[error(
+        "service \"{service}\": `{function}` is `{signature}`, which cannot be an event: nobody waits for what \
+         it gives; accepted: nothing, or a `result` without a value for ok"
+    )]
+    Result {
+        /// A service that exports or imports the interface.
+        service: String,
+        /// The function's name.
+        function: String,
+        /// Its type.
+        signature: Box<Signature>,
+    },
+    /// A function that two services have with different types.
+    #[error(
+        "\"{one}\" and \"{other}\" export `{function}` as `{first}` and `{second}`; build both against one version of the WIT"
+    )]
+    Disagree {
+        /// A service that exports the interface.
+        one: String,
+        /// Another one.
+        other: String,
+        /// The function's name.
+        function: String,
+        /// The type that the one has.
+        first: Box<Signature>,
+        /// The type that the other has.
+        second: Box<Signature>,
+    },
+    /// The value that orders events is not there.
+    #[error("`order-by`: `{function}` has no {what} `{name}`{meant} (there are: {})", list(.known))]
+    NoKey {
+        /// The function's name.
+        function: String,
+        /// `parameter` or `field`.
+        what: &'static str,
+        /// The part of the path that is missing.
+        name: String,
+        /// The nearest name, as the end of a sentence.
+        meant: String,
+        /// What is there.
+        known: Vec<String>,
+    },
+    /// The value that orders events cannot be compared.
+    #[error(
+        "`order-by`: `{path}` of `{function}` cannot be a key; accepted: text, an integer, a boolean or an enum, \
+         below records only"
+    )]
+    Key {
+        /// The function's name.
+        function: String,
+        /// The path up to where it fails.
+        path: String,
+    },
+    /// A subscriber of the manifest that hears nothing.
+    #[error("`subscriber.{service}`: the service does not export the interface (those that do: {})", list(.subscribers))]
+    NoSubscriber {
+        /// The service.
+        service: String,
+        /// The services that export it.
+        subscribers: Vec<String>,
+    },
 }
 
 /// What is wrong with a route.

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::{self, JoinError, JoinSet};
 
 use crate::call::{Blame, CallError, Code};
+use crate::events;
 use crate::nats::settled;
 use crate::outbound::Outbound;
 use crate::service::{Exported, Service};
@@ -126,14 +127,24 @@ struct Inbound {
 impl Inbound {
     /// Moves what has arrived into the backlog, and sheds what is too much.
     async fn take_waiting(&mut self) {
+        let mut lost = 0;
         while let Some(message) = waiting(&mut self.messages) {
             if self.backlog.len() < MAX_BACKLOG {
                 self.backlog.push_back(message);
             } else {
+                lost += u32::from(message.reply.is_none());
                 let why = format!("{MAX_BACKLOG} messages wait before this one");
                 let error = CallError::new(Code::Overloaded, Blame::Host, why);
                 reply(&self.client, message.reply, Err(error)).await;
             }
+        }
+        if lost > 0 {
+            let service = &self.slot.occupant().service.spec.name;
+            tracing::warn!(
+                service,
+                lost,
+                "{MAX_BACKLOG} messages wait, further ones that nobody waits for are lost"
+            );
         }
     }
 
@@ -251,9 +262,26 @@ async fn answer(
                 format!("{id} has no function \"{name}\""),
             )
         })?;
-        service.call(function, call, &outbound).await
+        let result = service.call(function, call, &outbound).await?;
+        if to.is_none()
+            && let Some(error) = events::returned_error(&function.signature, &result)
+        {
+            let error: String = String::from_utf8_lossy(error).chars().take(500).collect();
+            tracing::warn!(service = service.spec.name, function = %function.id, error, "an event failed");
+        }
+        Ok(result)
     };
-    reply(&client, to, result.await).await;
+    let result: Result<Bytes, CallError> = result.await;
+    if let (None, Err(error)) = (&to, &result) {
+        // The service itself logs what its code did.
+        let (code, blame) = (error.code.status(), error.blame.as_str());
+        tracing::debug!(
+            code,
+            blame,
+            "a message that nobody waits for failed: {error}"
+        );
+    }
+    reply(&client, to, result).await;
 }
 
 /// Sends the one reply of a message, if it asked for one.

@@ -236,6 +236,42 @@ impl<'f> Section<'f> {
         self.value(key, |value| value.as_bool().filter(|yes| *yes))
     }
 
+    /// A boolean where both values make sense.
+    pub(super) fn choice(&self, key: &str) -> Option<At<bool>> {
+        self.value(key, DeValue::as_bool)
+    }
+
+    /// A number from 0 to 1 as hundredths.
+    pub(super) fn hundredths(&self, key: &str, bounds: Bounds<u8>) -> u8 {
+        let read = |value: &DeValue<'_>| {
+            let number = match value {
+                DeValue::Float(number) => number.as_str(),
+                DeValue::Integer(number) => number.as_str(),
+                _ => return None,
+            };
+            hundredths(number).filter(|n| bounds.contain(n))
+        };
+        self.value(key, read)
+            .map_or(bounds.default, |number| number.value)
+    }
+
+    /// An array of so many texts, each of which `read` accepts.
+    pub(super) fn list<T>(
+        &self,
+        key: &str,
+        lengths: std::ops::RangeInclusive<usize>,
+        read: impl Fn(&'f str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let read_item = |item: &'f Spanned<DeValue<'f>>| item.get_ref().as_str().and_then(&read);
+        let read_all = |value: &'f DeValue<'f>| {
+            let items = value
+                .as_array()
+                .filter(|all| lengths.contains(&all.len()))?;
+            items.iter().map(read_item).collect()
+        };
+        self.value(key, read_all).map(|list| list.value)
+    }
+
     pub(super) fn count<T: TryFrom<u64> + PartialOrd>(&self, key: &str, bounds: Bounds<T>) -> T {
         let read = |value: &DeValue<'_>| {
             T::try_from(integer(value.as_integer()?)?)
@@ -389,6 +425,23 @@ pub(super) fn status(value: &DeValue<'_>, range: &std::ops::RangeInclusive<u16>)
 
 fn integer(number: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// `0`, `1`, `0.2` or `0.25` as hundredths. Read from the digits, since no binary fraction is a
+/// tenth.
+fn hundredths(number: &str) -> Option<u8> {
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let part = match part.trim_end_matches('0').as_bytes() {
+        [] => 0,
+        [tenths @ b'0'..=b'9'] => (tenths - b'0') * 10,
+        [tenths @ b'0'..=b'9', rest @ b'0'..=b'9'] => (tenths - b'0') * 10 + (rest - b'0'),
+        _ => return None,
+    };
+    match (whole, part) {
+        ("0", part) => Some(part),
+        ("1", 0) => Some(100),
+        _ => None,
+    }
 }
 
 /// A name or value from the file as messages show it: escaped, and cut when long.

@@ -130,6 +130,73 @@ pub const CONNECTIONS: Bounds<u32> = Bounds {
     max: 100_000,
 };
 
+/// Times that an event is handed to a subscriber before it becomes a dead letter.
+pub const ATTEMPTS: Bounds<u32> = Bounds {
+    default: 5,
+    min: 1,
+    max: 1_000,
+};
+
+/// Each wait between two attempts. The default is that of the last step; see [`BACKOFF_STEPS`].
+pub const BACKOFF: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(10),
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(86_400),
+};
+
+/// The waits between attempts, unless told otherwise; the last one repeats.
+pub const BACKOFF_STEPS: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    BACKOFF.default,
+];
+
+/// Steps that a ladder of waits may have.
+pub const MAX_STEPS: usize = 20;
+
+/// Hundredths of a wait by which it is made longer or shorter at random.
+pub const JITTER: Bounds<u8> = Bounds {
+    default: 20,
+    min: 0,
+    max: 100,
+};
+
+/// Time that an event is kept.
+pub const AGE: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(7 * 86_400),
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(365 * 86_400),
+};
+
+/// Bytes of all events of a wire together.
+pub const SIZE: Bounds<u64> = Bounds {
+    default: 1024 * MIB,
+    min: 64 << 10,
+    max: 1024 * 1024 * MIB,
+};
+
+/// Servers that keep a copy of each event, as JetStream has them.
+pub const REPLICAS: Bounds<u8> = Bounds {
+    default: 1,
+    min: 1,
+    max: 5,
+};
+
+/// Time within which an event that is published again counts as the same.
+pub const DEDUP: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(120),
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(86_400),
+};
+
+/// Events that a subscriber may hold without having acknowledged them, all hosts together. Those
+/// that wait for their next attempt are among them.
+pub const IN_FLIGHT: Bounds<u32> = Bounds {
+    default: 64,
+    min: 1,
+    max: 10_000,
+};
+
 /// The statuses that a route may answer with. 1xx are no final answers, so they are left out.
 pub const STATUS: std::ops::RangeInclusive<u16> = 200..=599;
 
@@ -340,7 +407,8 @@ pub(super) static GRANTS: Table = Table {
 
 pub(super) static WIRE: Table = Table {
     head: "`[wire.\"namespace:package/interface\"]`",
-    about: "One of the two keys.",
+    about: "A wire for calls has one of `service` and `external`. One with `mode = \"event\"` has neither: every service \
+            that exports the interface hears of each event. All keys below `durable` need it. See [events](events.md).",
     keys: &[
         Key {
             name: "service",
@@ -352,8 +420,147 @@ pub(super) static WIRE: Table = Table {
             form: || Form::new("boolean", "true"),
             meaning: "Something outside this app answers on the interface's subjects, such as a program with a plain NATS client.",
         },
+        Key {
+            name: "mode",
+            form: || Form {
+                default: Some("call".to_owned()),
+                ..Form::new("string", "call, event")
+            },
+            meaning: "Whether importing the interface calls the one that exports it, or publishes to all that do.",
+        },
+        Key {
+            name: "durable",
+            form: || Form {
+                default: Some("false".to_owned()),
+                ..Form::new("boolean", "true, false")
+            },
+            meaning: "Whether events are stored until each subscriber has acknowledged them.",
+        },
+        Key {
+            name: "retry",
+            form: || Form::new("table", "`retry = { attempts = 5 }`"),
+            meaning: "What happens to an event that a subscriber fails to handle; see below.",
+        },
+        Key {
+            name: "in-flight",
+            form: || Form::count(IN_FLIGHT),
+            meaning: "Events that each subscriber may hold unacknowledged, all hosts together, those that wait for their next attempt included.",
+        },
+        Key {
+            name: "order-by",
+            form: || {
+                Form::new(
+                    "string",
+                    "a parameter and fields of records below it, such as \"order.id\"",
+                )
+            },
+            meaning: "Events with the same value there are handled one after the other by each subscriber. Every function must have it, and it must be text, an integer, a boolean or an enum.",
+        },
+        Key {
+            name: "retention",
+            form: || Form::new("table", "`retention = { age = \"7d\", size = \"1GiB\" }`"),
+            meaning: "How long and how many events are kept; see below.",
+        },
+        Key {
+            name: "replicas",
+            form: || Form::count(REPLICAS),
+            meaning: "Servers of a NATS cluster that keep a copy.",
+        },
+        Key {
+            name: "dedup",
+            form: || Form::time(DEDUP),
+            meaning: "Time within which a second event with the same `Nats-Msg-Id` is not stored. At most `retention.age`.",
+        },
+        Key {
+            name: "subscriber",
+            form: || Form::new("table", "`[wire.\"…\".subscriber.SERVICE]`"),
+            meaning: "What is different for one subscriber; see below.",
+        },
     ],
 };
+
+pub(super) static RETRY: Table = Table {
+    head: "`retry` of a durable event wire",
+    about: "An event that fails for good, or that cannot succeed, becomes a dead letter.",
+    keys: &[
+        Key {
+            name: "attempts",
+            form: || Form::count(ATTEMPTS),
+            meaning: "How often an event is tried in all.",
+        },
+        Key {
+            name: "backoff",
+            form: || {
+                let range = format!(
+                    "1 to {MAX_STEPS} of \"100ms\", \"10s\", \"1h\", each {} to {}",
+                    duration_text(BACKOFF.min),
+                    duration_text(BACKOFF.max)
+                );
+                Form {
+                    default: Some(BACKOFF_STEPS.map(duration_text).join(", ")),
+                    ..Form::new("array of durations", range)
+                }
+            },
+            meaning: "The waits between the attempts; the last one repeats.",
+        },
+        Key {
+            name: "jitter",
+            form: || Form {
+                default: Some(format!("{}", f64::from(JITTER.default) / 100.0)),
+                ..Form::new("number", "0 to 1, at most two decimal places")
+            },
+            meaning: "The part of a wait by which it is made longer or shorter at random.",
+        },
+        Key {
+            name: "on",
+            form: || Form {
+                default: Some("all".to_owned()),
+                ..Form::new("array of strings", OUTCOMES.join(", "))
+            },
+            meaning: "What is tried again: an `err` value, a trap (also of a failed import), a timeout, a busy host. Anything else is a dead letter at once.",
+        },
+    ],
+};
+
+pub(super) static RETENTION: Table = Table {
+    head: "`retention` of a durable event wire",
+    about: "",
+    keys: &[
+        Key {
+            name: "age",
+            form: || Form::time(AGE),
+            meaning: "Time that an event is kept, whether it was handled or not.",
+        },
+        Key {
+            name: "size",
+            form: || Form::size(SIZE),
+            meaning: "All events of the wire together. Beyond it publishing fails with 503; nothing that is stored makes room.",
+        },
+    ],
+};
+
+pub(super) static SUBSCRIBER: Table = Table {
+    head: "`[wire.\"namespace:package/interface\".subscriber.SERVICE]`",
+    about: "What is not given is as on the wire.",
+    keys: &[
+        Key {
+            name: "retry",
+            form: || Form::new("table", "`retry = { attempts = 5 }`"),
+            meaning: "As above, key by key.",
+        },
+        Key {
+            name: "in-flight",
+            form: || Form {
+                default: Some("the wire's".to_owned()),
+                ..Form::count(IN_FLIGHT)
+            },
+            meaning: "As above.",
+        },
+    ],
+};
+
+/// What a retry can be for, by the names that `retry.on` accepts.
+pub const OUTCOMES: [&str; 4] = ["err", "trap", "timeout", "overload"];
 
 pub(super) static ROUTE: Table = Table {
     head: "`[[route]]`",
@@ -458,7 +665,19 @@ fn status() -> Form {
 #[must_use]
 pub fn reference() -> String {
     let mut text = String::new();
-    for table in [&APP, &SERVICE, &LIMITS, &GRANTS, &WIRE, &ROUTE, &GATEWAY] {
+    let tables = [
+        &APP,
+        &SERVICE,
+        &LIMITS,
+        &GRANTS,
+        &WIRE,
+        &RETRY,
+        &RETENTION,
+        &SUBSCRIBER,
+        &ROUTE,
+        &GATEWAY,
+    ];
+    for table in tables {
         let Table { head, about, keys } = table;
         // Writing to a string cannot fail.
         let _ = writeln!(text, "### {head}\n");

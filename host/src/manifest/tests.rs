@@ -20,6 +20,11 @@ fn refusal(text: &str) -> String {
 
 /// The one problem of a manifest that has `text` after the least that every manifest needs, which
 /// takes its first three lines.
+fn accepted(text: &str) -> App {
+    let text = format!("name = 'shop'\n[service.a]\ncomponent = 'a.wasm'\n{text}");
+    App::parse(Path::new("shop/wasmbay.toml"), &text).unwrap()
+}
+
 fn problem(text: &str) -> String {
     let all = refusal(&format!(
         "name = 'shop'\n[service.a]\ncomponent = 'a.wasm'\n{text}"
@@ -163,7 +168,7 @@ fn every_problem_is_reported_with_its_place() {
          shop/wasmbay.toml:6:21: service \"inventory\": limits: `memory` is '64MB'; accepted: \"512B\", \
          \"64KiB\", \"64MiB\", \"1GiB\" or a number of bytes, 64KiB to 4GiB\n\
          shop/wasmbay.toml:7:4: service \"inventory\": limits: unknown key `tiemout`; did you mean `timeout`? \
-         (accepted: memory, tables, instances, timeout, concurrency, wait, message, hops)\n\
+         (accepted: memory, tables, instances, timeout, concurrency, wait, queue, message, hops)\n\
          shop/wasmbay.toml:8:2: unknown key `wires`; did you mean `wire`? \
          (accepted: name, service, wire, route, gateway)"
     );
@@ -274,7 +279,7 @@ fn wires_are_checked() {
         problem("[service.payment-a]\ncomponent = 'p'\n[wire.'a:b/c']\nservice = 'payment-b'"),
         "7:11: wire \"a:b/c\": there is no service `payment-b`; did you mean `payment-a`? (services: a, payment-a)"
     );
-    let either = "accepted: either `service = \"…\"` or `external = true`";
+    let either = "accepted: either `service = \"…\"`, `external = true` or `mode = \"event\"`";
     assert_eq!(
         problem("[wire.'a:b/c']"),
         format!("4:7: wire \"a:b/c\": {either}")
@@ -295,18 +300,109 @@ fn wires_are_checked() {
         problem("[wire.'a:b/c']\nservice = 'a'\n[wire.'a:b/c@1.0.0']\nservice = 'a'"),
         "6:7: wire \"a:b/c@1.0.0\": `a:b/c` is wired already; keep one of the two"
     );
-    // What is not there yet is unknown, not ignored.
-    for key in [
-        "mode = 'event'",
-        "durable = true",
-        "retry = { attempts = 5 }",
-    ] {
-        let found = problem(&format!("[wire.'a:b/c']\nservice = 'a'\n{key}"));
-        assert!(
-            found.contains("unknown key") && found.ends_with("(accepted: service, external)"),
-            "{found}"
-        );
-    }
+}
+
+#[test]
+fn event_wires_are_read_with_their_defaults() {
+    let wire = |text: &str| {
+        let mut app = accepted(&format!(
+            "[service.b]\ncomponent = 'b'\n[wire.'a:b/c']\n{text}"
+        ));
+        match app.wires.remove(0).provider {
+            Provider::Events(spec) => *spec,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(wire("mode = 'event'").durable, None);
+    assert_eq!(wire("mode = 'event'\ndurable = false").durable, None);
+    let durable = wire("mode = 'event'\ndurable = true").durable.unwrap();
+    assert_eq!(
+        durable.delivery,
+        Delivery {
+            retry: Retry {
+                attempts: 5,
+                backoff: keys::BACKOFF_STEPS.to_vec(),
+                jitter: 20,
+                on: Outcome::ALL.to_vec(),
+            },
+            in_flight: 64,
+        }
+    );
+    assert_eq!(durable.age, Duration::from_secs(604_800));
+    assert_eq!(
+        (durable.size, durable.replicas, durable.order_by),
+        (1 << 30, 1, None)
+    );
+    assert_eq!(durable.dedup, Duration::from_secs(120));
+    assert!(durable.subscribers.is_empty());
+}
+
+#[test]
+fn a_subscriber_changes_single_keys_of_its_wire() {
+    let text = "[wire.'a:b/c']\nmode = 'event'\ndurable = true\nin-flight = 9\norder-by = 'order.customer-id'\n\
+                retention = { age = '12h', size = '64KiB' }\nreplicas = 3\ndedup = '1m'\n\
+                retry = { attempts = 7, backoff = ['1s', '1h'], jitter = 0.05, on = ['err', 'trap'] }\n\
+                [wire.'a:b/c'.subscriber.a]\nretry = { attempts = 1, jitter = 1 }\n";
+    let Provider::Events(spec) = accepted(text).wires.remove(0).provider else {
+        panic!("no event wire");
+    };
+    let durable = spec.durable.unwrap();
+    let wire = &durable.delivery;
+    assert_eq!((wire.in_flight, wire.retry.jitter), (9, 5));
+    assert_eq!(
+        durable.order_by.as_deref(),
+        Some(&["order".to_owned(), "customer-id".to_owned()][..])
+    );
+    let own = durable.delivery("a");
+    assert_eq!(
+        (own.retry.attempts, own.retry.jitter, own.in_flight),
+        (1, 100, 9)
+    );
+    assert_eq!(
+        (&own.retry.backoff, &own.retry.on),
+        (&wire.retry.backoff, &wire.retry.on)
+    );
+    assert_eq!(durable.delivery("other"), wire);
+}
+
+#[test]
+fn event_wires_are_checked() {
+    let found = |text: &str| problem(&format!("[wire.'a:b/c']\n{text}"));
+    let refused = |text: &str| found(&format!("mode = 'event'\ndurable = true\n{text}"));
+    assert_eq!(
+        found("service = 'a'\nretry = { attempts = 5 }"),
+        "6:1: wire \"a:b/c\": `retry` is for events; accepted: with `mode = \"event\"`"
+    );
+    assert_eq!(
+        found("mode = 'event'\nservice = 'a'"),
+        "6:1: wire \"a:b/c\": `service` is for calls: every service that exports the interface hears of its events"
+    );
+    assert_eq!(
+        found("mode = 'event'\norder-by = 'id'"),
+        "6:1: wire \"a:b/c\": `order-by` needs `durable = true`"
+    );
+    assert_eq!(
+        found("mode = 'events'"),
+        "5:8: wire \"a:b/c\": `mode` is 'events'; accepted: call, event"
+    );
+    assert_eq!(
+        refused("retry = { on = ['err', 'panic'] }"),
+        "7:16: wire \"a:b/c\": retry: `on` is ['err', 'panic']; accepted: err, trap, timeout, overload"
+    );
+    assert!(refused("retry = { backoff = [] }").contains("`backoff` is []; accepted: 1 to 20 of"));
+    assert!(refused("retry = { backoff = ['2d'] }").contains("each 1ms to 1d"));
+    assert!(refused("retry = { jitter = 1.5 }").contains("accepted: 0 to 1"));
+    assert!(refused("retry = { attempts = 0 }").contains("accepted: 1 to 1000"));
+    assert!(refused("order-by = 'order..id'").contains("`order-by` is 'order..id'; accepted:"));
+    assert_eq!(
+        refused("dedup = '2m'\nretention = { age = '1m' }"),
+        "7:1: wire \"a:b/c\": `dedup` is longer than `retention.age`, which is 1m"
+    );
+    assert_eq!(
+        refused("[wire.'a:b/c'.subscriber.aa]\nin-flight = 1"),
+        "7:26: wire \"a:b/c\": there is no service `aa`; did you mean `a`? (services: a)"
+    );
+    assert!(refused("[wire.'a:b/c'.subscriber.a]\ndedup = '1s'").contains("unknown key `dedup`"));
 }
 
 #[test]
@@ -479,7 +575,7 @@ proptest! {
         lines in proptest::collection::vec(
             (
                 prop_oneof![
-                    "(name|service|wire|route|gateway|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen)",
+                    "(name|service|wire|mode|durable|retry|order-by|route|gateway|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen)",
                     r"\[\[route\]\]", r"\[gateway\]", r"\[service\.[a-z'é-]{0,4}\]", r"\[wire\.'[a-z:/@.0-9]{0,9}'\]",
                 ],
                 prop_oneof![

@@ -14,7 +14,13 @@ const SIZES: [(&str, u64); 4] = [
 ];
 
 /// The units of a duration in milliseconds, largest first.
-const DURATIONS: [(&str, u64); 3] = [("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATIONS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 
 /// Reads `512B`, `64KiB`, `64MiB` or `1GiB` as a number of bytes.
 #[must_use]
@@ -22,7 +28,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
     parse_in(&SIZES, text)
 }
 
-/// Reads `250ms`, `2s` or `1m`.
+/// Reads `250ms`, `2s`, `1m`, `12h` or `7d`.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     parse_in(&DURATIONS, text).map(Duration::from_millis)
@@ -215,6 +221,8 @@ mod tests {
             ("2s", 2_000),
             ("1m", 60_000),
             ("90s", 90_000),
+            ("12h", 43_200_000),
+            ("7d", 604_800_000),
         ] {
             assert_eq!(
                 parse_duration(text),
@@ -240,7 +248,7 @@ mod tests {
         for text in [
             "",
             "s",
-            "1h",
+            "1w",
             "1.5s",
             "2 s",
             "-1s",

@@ -1,7 +1,8 @@
 //! What a guest's imports reach.
 //!
 //! An import of an interface that another service exports becomes a [`Call`] through
-//! [`Outbound`]; what the host itself provides is in `wasi.rs`.
+//! [`Outbound`], or an [`Event`] where it is wired as one; what the host itself provides is in
+//! `wasi.rs`.
 
 pub mod nats;
 pub(crate) mod wasi;
@@ -13,7 +14,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use wasmtime::component::{Linker, Val};
 
+use crate::app::EventWire;
 use crate::call::{Call, CallError};
+use crate::events::{Event, Publication};
 use crate::instance::State;
 use crate::interface::FunctionId;
 use crate::json;
@@ -28,6 +31,12 @@ pub trait Outbound: Send + Sync {
         subject: &'a str,
         call: Call,
     ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>>;
+
+    /// Publishes an event; done when it is stored, if it is one that is to be stored.
+    fn publish<'a>(
+        &'a self,
+        event: Event,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>>;
 }
 
 /// An imported function, resolved when its service is linked.
@@ -35,6 +44,8 @@ struct Import {
     id: FunctionId,
     subject: String,
     signature: Signature,
+    /// How it publishes, when it is no call but an event.
+    publication: Option<Publication>,
     on_failure: OnFailure,
     limits: json::Limits,
 }
@@ -54,11 +65,13 @@ enum OnFailure {
     EnumUnavailable,
 }
 
-/// Defines every function of an imported interface as a call to whoever exports it.
+/// Defines every function of an imported interface as a call to whoever exports it, or as an event
+/// when it is wired so.
 pub(crate) fn link(
     linker: &mut Linker<State>,
     app: &str,
     interface: &InterfaceDescription,
+    events: Option<&EventWire>,
     limits: &json::Limits,
 ) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&interface.id.to_string())?;
@@ -68,6 +81,7 @@ pub(crate) fn link(
             subject: subject::of_function(app, &id),
             id,
             signature: signature.clone(),
+            publication: events.and_then(|wire| Publication::new(app, wire, name)),
             on_failure: OnFailure::of(signature),
             limits: *limits,
         });
@@ -101,17 +115,17 @@ impl Import {
             trace: current.trace.clone(),
         };
         let outbound = Arc::clone(&current.outbound);
-        let reply = outbound.call(&self.subject, call).await;
-        let decoded = reply.and_then(|body| {
-            json::decode_result(&body, &self.signature, &self.limits).map_err(|error| {
-                CallError::new(
-                    crate::call::Code::Dependency,
-                    crate::call::Blame::Guest,
-                    format!("result of {}: {error}", self.id),
-                )
-            })
-        });
-        let value = match decoded {
+        let result = match &self.publication {
+            Some(publication) => {
+                let event = publication.event(arguments, call);
+                outbound.publish(event).await.map(|()| publication.done())
+            }
+            None => {
+                let reply = outbound.call(&self.subject, call).await;
+                reply.and_then(|body| self.decode(&body))
+            }
+        };
+        let value = match result {
             Ok(value) => value,
             Err(error) => match self.on_failure.value(&error) {
                 Some(value) => Some(value),
@@ -126,6 +140,16 @@ impl Import {
             *result = value;
         }
         Ok(())
+    }
+
+    fn decode(&self, body: &[u8]) -> Result<Option<Val>, CallError> {
+        json::decode_result(body, &self.signature, &self.limits).map_err(|error| {
+            CallError::new(
+                crate::call::Code::Dependency,
+                crate::call::Blame::Guest,
+                format!("result of {}: {error}", self.id),
+            )
+        })
     }
 }
 

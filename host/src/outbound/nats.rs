@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::Outbound;
 use crate::call::{Blame, Call, CallError, Code};
-use crate::nats::{RequestError, Requests};
+use crate::events::Event;
+use crate::nats::{RequestError, Requests, wire_size};
 use crate::wire;
 
 /// The waits between tries while nobody answers: doubled from the first to the last.
@@ -60,6 +61,35 @@ impl NatsOutbound {
     }
 }
 
+impl NatsOutbound {
+    /// Publishes an event.
+    async fn send(&self, event: Event) -> Result<(), CallError> {
+        let Event { subject, call, .. } = event;
+        let headers = wire::write_event(&call);
+        let (size, limit) = (
+            wire_size(&headers, call.body.len()),
+            self.requests.client().max_payload(),
+        );
+        if size > limit {
+            return Err(refused(&RequestError::TooLarge { size, limit }));
+        }
+        let sent = self
+            .requests
+            .client()
+            .publish_with_headers(subject, headers, call.body);
+        match tokio::time::timeout_at(call.deadline.into(), sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(refused(&RequestError::Closed)),
+            // The connection is down and as much waits for it as may.
+            Err(_) => Err(CallError::new(
+                Code::Deadline,
+                Blame::Network,
+                "NATS did not take the event in time",
+            )),
+        }
+    }
+}
+
 impl Outbound for NatsOutbound {
     fn call<'a>(
         &'a self,
@@ -67,6 +97,13 @@ impl Outbound for NatsOutbound {
         call: Call,
     ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>> {
         Box::pin(self.request(subject, call))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        event: Event,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
+        Box::pin(self.send(event))
     }
 }
 

@@ -13,6 +13,7 @@ use wasmbay::build::{BuildError, Guest, Language, Tools, scaffold};
 use wasmbay::call::{Call, CallError, Trace};
 use wasmbay::component::Component;
 use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::events::Event;
 use wasmbay::manifest::{Grants, Limits, ServiceSpec};
 use wasmbay::outbound::Outbound;
 use wasmbay::service::Service;
@@ -59,6 +60,13 @@ impl Outbound for Alone {
         _: Call,
     ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>> {
         panic!("{subject} was called")
+    }
+
+    fn publish<'a>(
+        &'a self,
+        event: Event,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
+        panic!("{event:?} was published")
     }
 }
 

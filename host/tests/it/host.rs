@@ -1,22 +1,17 @@
 //! A host on a real nats-server: what callers see while services come, change and go.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
-use wasmbay::component::Component;
 use wasmbay::discovery::{Answer, Verb};
-use wasmbay::engine::{Engine, EngineOptions};
-use wasmbay::host::{Host, HostError, HostOptions};
-use wasmbay::manifest::App;
-use wasmbay::nats::ConnectOptions;
+use wasmbay::host::{Host, HostError};
 use wasmbay::wire;
 
+use crate::support::apps::{Services, apply, start};
 use crate::support::components::{CALLER, ECHO_CHAMBER, GUEST, OTHER};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until};
@@ -30,51 +25,9 @@ struct Bench {
     client: Client,
 }
 
-/// An app of these services, each with a component's text and further lines of its table.
-struct Services<'a>(&'a [(&'a str, &'a str, &'a str)], &'a str);
-
-impl Services<'_> {
-    fn app(&self) -> App {
-        let mut text = "name = \"app\"\n".to_owned();
-        for (name, _, lines) in self.0 {
-            text += &format!("[service.{name}]\ncomponent = \"{name}.wasm\"\n{lines}\n");
-        }
-        text += self.1;
-        App::parse(Path::new("wasmbay.toml"), &text).unwrap_or_else(|error| panic!("{error:?}"))
-    }
-
-    fn components(&self, engine: &Engine) -> BTreeMap<String, Arc<Component>> {
-        let load = |text: &str| Arc::new(Component::new(engine, text.as_bytes()).unwrap());
-        self.0
-            .iter()
-            .map(|(name, text, _)| ((*name).to_owned(), load(text)))
-            .collect()
-    }
-}
-
-async fn start(nats: &Nats, services: &Services<'_>) -> Host {
-    let engine = Engine::new(EngineOptions {
-        instances: 200,
-        cache: None,
-    })
-    .unwrap();
-    let options = HostOptions {
-        workers: NonZeroUsize::new(2).unwrap(),
-        ..HostOptions::new(ConnectOptions::to(nats.url()))
-    };
-    let host = Host::start(&services.app(), engine, options).await.unwrap();
-    apply(&host, services).await.unwrap();
-    host
-}
-
-async fn apply(host: &Host, services: &Services<'_>) -> Result<(), HostError> {
-    let components = services.components(host.engine());
-    host.apply(&services.app(), &components).await.map(drop)
-}
-
 async fn bench(services: &Services<'_>) -> Bench {
     let nats = Nats::start().await;
-    let host = start(&nats, services).await;
+    let host = start(nats.url(), services).await;
     let client = nats.connect().await;
     Bench { nats, host, client }
 }
@@ -384,7 +337,7 @@ async fn of_two_hosts_one_takes_over_without_a_lost_call() {
     let Bench { nats, host, client } = bench(&ONE).await;
     let load = Load::start(&client, &[]);
     load.more(200).await;
-    let second = start(&nats, &ONE).await;
+    let second = start(nats.url(), &ONE).await;
     load.more(200).await;
     assert_eq!(host.stop(DEADLINE).await, 0);
     load.more(500).await;

@@ -10,6 +10,7 @@
 mod build;
 mod component;
 mod docs;
+mod events;
 mod host;
 mod nats;
 mod service;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use wasmbay::call::{Blame, Call, CallError, Code, Trace};
 use wasmbay::component::Component;
 use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::events::Event;
 use wasmbay::manifest::{Grants, Limits, ServiceSpec};
 use wasmbay::outbound::Outbound;
 use wasmbay::service::Service;
@@ -45,6 +46,13 @@ impl Outbound for Other {
                 Self::NeverAnswers => pending().await,
             }
         })
+    }
+
+    fn publish<'a>(
+        &'a self,
+        event: Event,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
+        panic!("nothing is wired as events: {event:?}")
     }
 }
 

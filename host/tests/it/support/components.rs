@@ -187,3 +187,58 @@ pub(crate) const ECHO_CHAMBER: &str = r#"
   (instance $api (export "ask" (func $ask)))
   (export "test:other/api@1.0.0" (instance $api)))
 "#;
+
+/// Exports `test:events/sink@1.0.0`, whose `happened(key, n)` does what `judge-NAME` of
+/// `test:judge/verdict@1.0.0` says to the same arguments: 0 returns ok, 1 returns an error, 2
+/// traps, 3 spins.
+pub(crate) const SINK: &str = r#"
+(component
+  (import "test:judge/verdict@1.0.0" (instance $verdict
+    (export "judge-NAME" (func (param "key" u32) (param "n" u32) (result u32)))))
+  (core func $judge (canon lower (func $verdict "judge-NAME")))
+  (core module $code
+    (import "verdict" "judge" (func $judge (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 32) "refused")
+    (func (export "happened") (param $key i32) (param $n i32) (result i32)
+      (local $verdict i32)
+      (local.set $verdict (call $judge (local.get $key) (local.get $n)))
+      (if (i32.eq (local.get $verdict) (i32.const 2)) (then unreachable))
+      (if (i32.eq (local.get $verdict) (i32.const 3)) (then (loop $again (br $again))))
+      (i32.store8 (i32.const 64) (local.get $verdict))
+      (i32.store (i32.const 68) (i32.const 32))
+      (i32.store (i32.const 72) (i32.const 7))
+      (i32.const 64)))
+  (core instance $core (instantiate $code
+    (with "verdict" (instance (export "judge" (func $judge))))))
+  (func $happened (param "key" u32) (param "n" u32) (result (result (error string)))
+    (canon lift (core func $core "happened") (memory (core memory $core "memory"))))
+  (instance $sink (export "happened" (func $happened)))
+  (export "test:events/sink@1.0.0" (instance $sink)))
+"#;
+
+/// Exports `test:maker/api@1.0.0`, whose `make` calls `happened` of `test:events/sink@1.0.0` and
+/// returns what that did.
+pub(crate) const MAKER: &str = r#"
+(component
+  (import "test:events/sink@1.0.0" (instance $sink
+    (export "happened" (func (param "key" u32) (param "n" u32) (result (result (error string)))))))
+  (core module $heap
+    (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096)))
+  (core instance $heap (instantiate $heap))
+  (alias core export $heap "memory" (core memory $memory))
+  (alias core export $heap "realloc" (core func $realloc))
+  (core func $happened (canon lower (func $sink "happened") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (core module $code
+    (import "sink" "happened" (func $happened (param i32 i32 i32)))
+    (func (export "make") (param i32 i32) (result i32)
+      (call $happened (local.get 0) (local.get 1) (i32.const 64))
+      (i32.const 64)))
+  (core instance $core (instantiate $code
+    (with "sink" (instance (export "happened" (func $happened))))))
+  (func $make (param "key" u32) (param "n" u32) (result (result (error string)))
+    (canon lift (core func $core "make") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (instance $api (export "make" (func $make)))
+  (export "test:maker/api@1.0.0" (instance $api)))
+"#;

@@ -1,5 +1,6 @@
 //! What tests start and stop, and how they wait.
 
+pub(crate) mod apps;
 pub(crate) mod components;
 pub(crate) mod nats;
 

@@ -1,0 +1,171 @@
+//! Events: an import that publishes instead of calling, and the services that hear of it.
+//!
+//! Which interfaces are events is the manifest's business ([`EventWire`]); the guest does not know.
+//! A [`Publication`] is one function's way out; what comes in is a call like any other, with
+//! nobody waiting for its result.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wasmtime::component::Val;
+
+use crate::app::{EventWire, KeyPath};
+use crate::call::{Blame, Call, CallError, Code};
+use crate::json;
+use crate::shape::{Shape, Signature};
+use crate::subject;
+
+/// Parts into which the events of an ordered wire are divided. Those of one part are handled one
+/// after the other, so this is also how many of them a subscriber handles at the same time.
+///
+/// Fixed: a host that counted differently would break the order.
+pub const PARTITIONS: u32 = 16;
+
+/// How the events of one function are published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    subject: String,
+    stream: Option<Arc<str>>,
+    signature: Signature,
+    key: Option<KeyPath>,
+}
+
+/// An event on its way out.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Where it is published.
+    pub subject: String,
+    /// The stream that has to store it; without one it reaches who listens at that moment.
+    pub stream: Option<Arc<str>>,
+    /// The arguments and what travels along. Its deadline is the publisher's, and ends with it.
+    pub call: Call,
+}
+
+impl Publication {
+    /// The way of this function's events, in the app of this name.
+    #[must_use]
+    pub fn new(app: &str, wire: &EventWire, function: &str) -> Option<Self> {
+        let planned = wire.functions.get(function)?;
+        let durable = wire.spec.durable.is_some();
+        let stream = durable.then(|| subject::stream(app, &wire.interface).into());
+        Some(Self {
+            subject: subject::of_function(app, &wire.interface.function(function)),
+            stream,
+            signature: planned.signature.clone(),
+            key: planned.key.clone(),
+        })
+    }
+
+    /// An event with these arguments, of which the body of `call` is the JSON.
+    #[must_use]
+    pub fn event(&self, arguments: &[Val], call: Call) -> Event {
+        let subject = match self.key.as_ref().and_then(|key| key.find(arguments)) {
+            Some(key) => subject::of_partition(&self.subject, partition(key)),
+            None => self.subject.clone(),
+        };
+        Event {
+            subject,
+            stream: self.stream.clone(),
+            call,
+        }
+    }
+
+    /// An event of a call that came from outside, after its body was checked against the type.
+    ///
+    /// # Errors
+    ///
+    /// The body does not decode or exceeds a limit.
+    pub fn check(&self, call: Call, limits: &json::Limits) -> Result<Event, CallError> {
+        let arguments =
+            json::decode_arguments(&call.body, &self.signature, limits).map_err(|error| {
+                let code = match error.is_too_large() {
+                    true => Code::TooLarge,
+                    false => Code::BadArguments,
+                };
+                CallError::new(code, Blame::Caller, format!("arguments: {error}"))
+            })?;
+        Ok(self.event(&arguments, call))
+    }
+
+    /// What the function gives when the event was published.
+    pub(crate) fn done(&self) -> Option<Val> {
+        let result = self.signature.result.as_ref()?;
+        debug_assert!(matches!(result, Shape::Result { ok: None, .. }));
+        Some(Val::Result(Ok(None)))
+    }
+}
+
+/// The part to which the events with this key belong: FNV-1a of its text, so that any client can
+/// count it too.
+fn partition(key: &Val) -> u32 {
+    let text = match key {
+        Val::String(text) | Val::Enum(text) => text.clone(),
+        Val::Bool(value) => value.to_string(),
+        Val::U8(value) => value.to_string(),
+        Val::U16(value) => value.to_string(),
+        Val::U32(value) => value.to_string(),
+        Val::U64(value) => value.to_string(),
+        Val::S8(value) => value.to_string(),
+        Val::S16(value) => value.to_string(),
+        Val::S32(value) => value.to_string(),
+        Val::S64(value) => value.to_string(),
+        Val::Char(value) => value.to_string(),
+        // No key is of any other type; see `KeyPath`.
+        _ => String::new(),
+    };
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    hash % PARTITIONS
+}
+
+/// The error that a guest returned, if that is what this result of the function says.
+#[must_use]
+pub fn returned_error<'r>(signature: &Signature, result: &'r Bytes) -> Option<&'r [u8]> {
+    // This host's own encoder wrote it, so it is compact, and an `err` comes first.
+    match signature.result {
+        Some(Shape::Result { .. }) => result.strip_prefix(b"{\"err\":")?.strip_suffix(b"}"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_those_of_fnv_1a() {
+        // The hashes are the published test vectors of FNV-1a with 32 bits.
+        for (text, hash) in [
+            ("", 0x811c_9dc5_u32),
+            ("a", 0xe40c_292c),
+            ("foobar", 0xbf9c_f968),
+        ] {
+            assert_eq!(partition(&Val::String(text.into())), hash % PARTITIONS);
+        }
+        assert_eq!(
+            partition(&Val::U64(17)),
+            partition(&Val::String("17".into()))
+        );
+    }
+
+    #[test]
+    fn an_err_value_is_told_from_ok() {
+        let signature = |result| Signature {
+            params: Box::default(),
+            result,
+        };
+        let fallible = signature(Some(Shape::Result {
+            ok: None,
+            err: Some(Box::new(Shape::String)),
+        }));
+        let read = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert_eq!(
+            returned_error(&fallible, &read(r#"{"err":"no {}"}"#)),
+            Some(&b"\"no {}\""[..])
+        );
+        assert_eq!(returned_error(&fallible, &read(r#"{"ok":null}"#)), None);
+        let plain = signature(Some(Shape::String));
+        assert_eq!(returned_error(&plain, &read(r#"{"err":1}"#)), None);
+    }
+}
