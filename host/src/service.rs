@@ -4,6 +4,7 @@
 //! bottom. It knows neither NATS nor HTTP; what a guest imports is reached through [`Outbound`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -208,7 +209,7 @@ impl Service {
                 let why = format!("an instance did not start within {timeout:?}");
                 CallError::new(Code::Deadline, Blame::Guest, why)
             })??;
-        self.keep_idle(instance);
+        self.keep_idle(instance, Instant::now());
         Ok(())
     }
 
@@ -249,7 +250,7 @@ impl Service {
         let started = Instant::now();
         let own = started + self.spec.limits.timeout;
         let deadline = own.min(call.deadline);
-        let running = self.run(function, call, deadline, outbound);
+        let running = pin!(self.run(function, call, started, deadline, outbound));
         let result = match tokio::time::timeout_at(deadline.into(), running).await {
             Ok(result) => result,
             Err(_) if deadline == own => Err(CallError::new(
@@ -277,6 +278,7 @@ impl Service {
         &self,
         function: &Function,
         call: Call,
+        started: Instant,
         deadline: Instant,
         outbound: &Arc<dyn Outbound>,
     ) -> Result<Bytes, CallError> {
@@ -286,7 +288,8 @@ impl Service {
             .map_err(|error| refuse(&error, Code::BadArguments, Blame::Caller, "arguments"))?;
         let instance = match self.take_idle() {
             Some(instance) => instance,
-            None => Instance::new(&self.blueprint).await?,
+            // Boxed, so that the many calls that need none do not carry its state about.
+            None => Box::pin(Instance::new(&self.blueprint)).await?,
         };
         let mut results = [const { Val::Bool(false) }; 1];
         let results = match function.signature.result {
@@ -303,7 +306,7 @@ impl Service {
         let instance = instance
             .invoke(&function.index, &arguments, results, current)
             .await?;
-        self.keep_idle(instance);
+        self.keep_idle(instance, started);
         json::encode_result(results.first(), &function.signature, &self.limits)
             .map(Bytes::from)
             .map_err(|error| refuse(&error, Code::Trap, Blame::Guest, "result"))
@@ -327,17 +330,17 @@ impl Service {
         self.idle.instances().pop().map(|(_, instance)| instance)
     }
 
-    fn keep_idle(&self, instance: Instance) {
+    fn keep_idle(&self, instance: Instance, used: Instant) {
         if instance.calls < self.spec.reuse {
-            self.idle.instances().push((Instant::now(), instance));
+            self.idle.instances().push((used, instance));
         }
     }
 
     /// Drops instances that have waited longer than [`IDLE`].
     pub fn drop_idle(&self, now: Instant) {
         let mut instances = self.idle.instances();
-        let stale = instances.partition_point(|(since, _)| now.duration_since(*since) > IDLE);
-        let dropped: Vec<_> = instances.drain(..stale).collect();
+        let stale = |(used, _): &mut (Instant, Instance)| now.duration_since(*used) > IDLE;
+        let dropped: Vec<_> = instances.extract_if(.., stale).collect();
         // Unmapping memory takes a while; nobody waits for the lock meanwhile.
         drop(instances);
         drop(dropped);
