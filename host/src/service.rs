@@ -263,7 +263,7 @@ impl Service {
                 Blame::Guest,
                 format!(
                     "no result within the {:?} that the caller had left",
-                    deadline - started
+                    deadline.saturating_duration_since(started)
                 ),
             )),
         }
@@ -271,6 +271,9 @@ impl Service {
         function
             .stats
             .record(started.elapsed(), result.as_ref().err());
+        if let Err(error) = &result {
+            log(error);
+        }
         result
     }
 
