@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerError};
@@ -271,6 +272,7 @@ impl ConnectOptions {
         login: Option<Login>,
     ) -> Result<async_nats::ConnectOptions, ConnectError> {
         let name = self.name.clone().unwrap_or_else(|| "wasmbay".to_owned());
+        let connected = AtomicBool::new(false);
         let mut options = async_nats::ConnectOptions::new()
             .name(&name)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -280,7 +282,9 @@ impl ConnectOptions {
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
-                log_event(&name, &event);
+                let again =
+                    matches!(event, Event::Connected) && connected.swap(true, Ordering::Relaxed);
+                log_event(&name, &event, again);
                 std::future::ready(())
             });
         match login {
@@ -432,9 +436,11 @@ fn reconnect_delay(attempt: usize) -> Duration {
         .mul_f64(rand::random_range(0.75..1.25))
 }
 
-fn log_event(connection: &str, event: &Event) {
+/// `again` tells a connection that is back from the first one, which its owner reports.
+fn log_event(connection: &str, event: &Event, again: bool) {
     match event {
-        Event::Connected => tracing::info!(connection, "connected to NATS"),
+        Event::Connected if again => tracing::info!(connection, "connected to NATS again"),
+        Event::Connected => tracing::debug!(connection, "connected to NATS"),
         Event::Disconnected => {
             tracing::warn!(connection, "lost the connection to NATS, reconnecting")
         }

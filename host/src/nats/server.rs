@@ -188,7 +188,7 @@ impl ManagedServer {
             .pid
             .store(child.id().unwrap_or_default(), Ordering::Relaxed);
         let log = launch.folder.log();
-        tracing::info!(url, pid = child.id(), log = %log.display(), "nats-server is ready");
+        tracing::debug!(url, pid = child.id(), log = %log.display(), "nats-server is ready");
 
         let (stop, stopped) = oneshot::channel();
         let supervisor = tokio::spawn(supervise(launch, child, Arc::clone(&state), stopped));

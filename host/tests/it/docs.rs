@@ -7,7 +7,9 @@ use wasmbay::interface::FunctionId;
 use wasmbay::manifest::{App, keys};
 use wasmbay::{subject, wire};
 
-/// The line of `docs/manifest.md` after which the code writes.
+use crate::support::cli::Cli;
+
+/// The line of a document after which the code writes.
 const MARK: &str = "-->\n\n";
 
 fn document(name: &str) -> PathBuf {
@@ -16,20 +18,46 @@ fn document(name: &str) -> PathBuf {
         .join(name)
 }
 
-#[test]
-fn the_manifest_reference_is_the_table_of_keys() {
-    let path = document("manifest.md");
+/// Compares what the code writes with the end of a document, or replaces that.
+fn hold(name: &str, reference: &str) {
+    let path = document(name);
     let text = std::fs::read_to_string(&path).unwrap();
     let (prose, written) = text.split_once(MARK).unwrap();
-    let reference = keys::reference();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{prose}{MARK}{reference}")).unwrap();
     } else {
         assert_eq!(
             written, reference,
-            "docs/manifest.md is out of date: UPDATE_DOCS=1 cargo test -p wasmbay --test it docs"
+            "docs/{name} is out of date: UPDATE_DOCS=1 cargo test -p wasmbay --test it docs"
         );
     }
+}
+
+#[test]
+fn the_manifest_reference_is_the_table_of_keys() {
+    hold("manifest.md", &keys::reference());
+}
+
+#[test]
+fn the_command_line_reference_is_the_help() {
+    let cli = Cli::new();
+    let help = |args: &[&str]| {
+        let output = cli.command(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let main = help(&["--help"]);
+    let (_, verbs) = main.split_once("Commands:\n").unwrap();
+    let verbs = verbs.lines().take_while(|line| !line.is_empty());
+    let verbs = verbs.map(|line| line.split_whitespace().next().unwrap());
+    let mut reference = format!("```text\n{}\n```\n", main.trim_end());
+    for verb in verbs.filter(|verb| *verb != "help") {
+        let help = help(&[verb, "--help"]);
+        reference.push_str(&format!(
+            "\n## `wasmbay {verb}`\n\n```text\n{}\n```\n",
+            help.trim_end()
+        ));
+    }
+    hold("cli.md", &reference);
 }
 
 #[test]

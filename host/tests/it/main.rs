@@ -8,6 +8,7 @@
 )]
 
 mod build;
+mod cli;
 mod component;
 mod docs;
 mod events;

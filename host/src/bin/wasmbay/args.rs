@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,7 +103,7 @@ pub(crate) struct Up {
     #[arg(default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
     pub(crate) manifest: PathBuf,
     /// Where the gateway listens; otherwise where the manifest says, or 127.0.0.1:8080
-    #[arg(long, value_name = "ADDR", conflicts_with = "no_gateway")]
+    #[arg(long, value_name = "ADDR", conflicts_with = "no_gateway", value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
     /// Run without a gateway
     #[arg(long)]
@@ -116,8 +115,8 @@ pub(crate) struct Up {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) grace: Duration,
     /// Threads that serve calls; otherwise one for each core
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
     /// Instances of all services together
     #[arg(long, value_name = "N", default_value_t = wasmbay::engine::DEFAULT_INSTANCES, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) instances: u32,
@@ -343,6 +342,11 @@ fn color_in(args: impl Iterator<Item = OsString>) -> ColorChoice {
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "accepted: a time such as 250ms, 10s or 2m".to_owned())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "accepted: an address such as 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
 fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

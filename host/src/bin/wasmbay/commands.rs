@@ -69,5 +69,6 @@ fn shown(path: &Path) -> String {
         .strip_prefix(&here)
         .ok()
         .filter(|inside| *inside != Path::new(""));
-    inside.unwrap_or(path).display().to_string()
+    let path = inside.unwrap_or(path);
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
 }

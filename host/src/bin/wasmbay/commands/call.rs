@@ -4,7 +4,7 @@ mod discover;
 mod pretty;
 
 use std::io::{IsTerminal as _, Read as _};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -18,6 +18,9 @@ use crate::args::Call;
 use crate::report::{Exit, Terminal, failure};
 use crate::running::Running;
 use discover::{Answering, Wanted};
+
+/// How long the reply to a call whose deadline has passed may take to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit> {
     let wanted: Wanted = args.function.parse()?;
@@ -107,7 +110,7 @@ async fn send(
     client: async_nats::Client,
     found: &Answering,
     body: Bytes,
-    timeout: std::time::Duration,
+    timeout: Duration,
 ) -> Result<Bytes, CallError> {
     let now = Instant::now();
     let call = Message {
@@ -130,7 +133,8 @@ async fn send(
     };
     let requests = Requests::new(client).await.map_err(network)?;
     let request = requests.request(found.subject.as_str().into(), headers, call.body);
-    let message = match tokio::time::timeout(timeout, request).await {
+    // The host that runs the service has the same deadline, and more to say when it passes.
+    let message = match tokio::time::timeout(timeout + LAST_WORDS, request).await {
         Ok(reply) => reply.map_err(network)?,
         Err(_) => {
             let why = format!("no reply within {timeout:?}");

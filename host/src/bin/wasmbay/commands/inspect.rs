@@ -108,8 +108,9 @@ fn wit(binary: &[u8]) -> Option<String> {
     let mut printer = WitPrinter::default();
     printer.print(&resolve, main, &others).ok()?;
     let text = printer.output.to_string();
-    // The printer sets the first package apart from its world, not from the next package.
-    Some(text.trim_end().replace("\n}\npackage", "\n}\n\npackage"))
+    // The printer sets the packages apart by no empty line, or by two.
+    let text = text.trim_end().replace("\n}\npackage", "\n}\n\npackage");
+    Some(text.replace("\n\n\npackage", "\n\npackage"))
 }
 
 /// The world as far as wiring knows it.

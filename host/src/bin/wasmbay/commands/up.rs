@@ -5,6 +5,7 @@ mod summary;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,6 +39,8 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
     let project = Project::load(&args.manifest)?;
     let listen = listen(&args, &project.app)?;
     let engine = Engine::new(args.cache.engine(args.instances))?;
+    // Before the first build, so that no change falls between it and watching.
+    let watch = watch(&args, &project);
     let mut bench = Workbench::new(project, engine.clone());
     // Until here and through the builds, a signal ends the process as it does any other.
     bench.prepare(&Progress::new(*terminal)).await?;
@@ -54,6 +57,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         started,
         Parts {
             bench,
+            watch,
             engine,
             listen,
             server: &server,
@@ -84,6 +88,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
 /// What a host is started from.
 struct Parts<'a> {
     bench: Workbench,
+    watch: Option<Watch>,
     engine: Engine,
     listen: Option<SocketAddr>,
     server: &'a Server,
@@ -98,6 +103,8 @@ enum Ended {
     GaveUp(usize),
     /// A second signal came.
     AtOnce,
+    /// The signal came before anything was served.
+    BeforeServing,
 }
 
 impl Ended {
@@ -117,6 +124,7 @@ impl Ended {
                 time(args.grace)
             ),
             Self::AtOnce => "stopped at once: calls may have been lost".to_owned(),
+            Self::BeforeServing => "stopped before anything was served".to_owned(),
         }
     }
 }
@@ -131,6 +139,7 @@ async fn serve(
 ) -> anyhow::Result<Ended> {
     let Parts {
         bench,
+        watch,
         engine,
         listen,
         server,
@@ -142,8 +151,7 @@ async fn serve(
     };
     let host = tokio::select! {
         host = starting => host?,
-        // Nothing was served yet.
-        () = signals.next() => return Ok(Ended::AtOnce),
+        () = signals.next() => return Ok(Ended::BeforeServing),
     };
     let _announced = announce(&bench.project.app, &host, server);
     let summary = Summary {
@@ -154,15 +162,13 @@ async fn serve(
     };
     match terminal.json() {
         true => print_json(terminal, &summary.json()),
-        false => terminal.say(summary.text(!args.no_watch)),
+        false => terminal.say(summary.text(watch.is_some())),
     }
 
     let watching = async {
-        if args.no_watch {
-            return std::future::pending().await;
-        }
-        match Watch::new() {
-            Ok(watch) => {
+        match watch {
+            None => std::future::pending().await,
+            Some(watch) => {
                 Changes {
                     bench,
                     host: &host,
@@ -170,11 +176,7 @@ async fn serve(
                     watch,
                 }
                 .follow()
-                .await
-            }
-            Err(error) => {
-                tracing::error!(%error, "changes cannot be watched");
-                std::future::pending().await
+                .await;
             }
         }
     };
@@ -182,11 +184,28 @@ async fn serve(
         () = watching => {}
         () = signals.next() => {}
     }
-    terminal.say(format_args!("draining; a second signal stops at once"));
+    terminal.say("draining; a second signal stops at once");
     Ok(tokio::select! {
         given_up = host.stop(args.grace) => Ended::of(given_up),
         () = signals.next() => Ended::AtOnce,
     })
+}
+
+/// An app whose sources cannot be watched runs all the same.
+fn watch(args: &Up, project: &Project) -> Option<Watch> {
+    if args.no_watch {
+        return None;
+    }
+    match Watch::new() {
+        Ok(mut watch) => {
+            watch.follow(project);
+            Some(watch)
+        }
+        Err(error) => {
+            tracing::error!(%error, "changes cannot be watched");
+            None
+        }
+    }
 }
 
 async fn start(
@@ -199,7 +218,7 @@ async fn start(
     let mut options = HostOptions::new(server.options());
     options.gateway = listen;
     options.engine = args.cache.engine(args.instances);
-    if let Some(workers) = args.workers {
+    if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
     }
     Ok(Host::start(app, engine, options).await?)

@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(100);
 const LISTED: usize = 10;
 
 /// How alike names have to be to be suggested: 0 is nothing alike, 1 the same.
-const ALIKE: f64 = 0.75;
+const ALIKE: f64 = 0.6;
 
 /// A function that somebody answers for.
 #[derive(Clone, Debug, PartialEq)]
@@ -221,8 +221,11 @@ fn unknown(wanted: &Wanted, names: &[String]) -> anyhow::Error {
         let without_version = name.split('@').next().unwrap_or(name);
         let bare = without_version.rsplit('/').next().unwrap_or(name);
         let function = bare.rsplit('.').next().unwrap_or(bare);
-        strsim::jaro_winkler(&short, bare)
-            .max(strsim::jaro_winkler(&wanted.typed, without_version))
+        strsim::normalized_damerau_levenshtein(&short, bare)
+            .max(strsim::normalized_damerau_levenshtein(
+                &wanted.typed,
+                without_version,
+            ))
             .max(if function == wanted.function {
                 0.8
             } else {
@@ -231,29 +234,25 @@ fn unknown(wanted: &Wanted, names: &[String]) -> anyhow::Error {
     };
     let mut alike: Vec<_> = names.iter().map(|name| (likeness(name), name)).collect();
     alike.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    let near: Vec<_> = alike
-        .iter()
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        .take(3)
-        .collect();
-    let quoted = |names: &[&(f64, &String)]| {
-        names
-            .iter()
-            .map(|(_, name)| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
+    // A name that is far more alike than the others is the only one worth showing.
+    let best = alike.first().map_or(0.0, |(likeness, _)| *likeness);
+    let least = ALIKE.max(best - 0.1);
+    let near = alike.iter().filter(|(likeness, _)| *likeness >= least);
+    let near: Vec<_> = near.take(3).collect();
+    let quoted = |names: &mut dyn Iterator<Item = &String>| {
+        let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+        names.join(", ")
     };
-    match near.is_empty() {
-        false => failure(message, format!("did you mean {}?", quoted(&near))),
-        true => {
-            let listed: Vec<_> = alike.iter().take(LISTED).collect();
-            let more = match names.len().checked_sub(LISTED) {
-                Some(more @ 1..) => format!(" and {more} more"),
-                _ => String::new(),
-            };
-            failure(message, format!("there is {}{more}", quoted(&listed)))
-        }
+    if near.is_empty() {
+        let listed = quoted(&mut names.iter().take(LISTED));
+        let more = match names.len().checked_sub(LISTED) {
+            Some(more @ 1..) => format!(" and {more} more"),
+            _ => String::new(),
+        };
+        return failure(message, format!("there is {listed}{more}"));
     }
+    let near = quoted(&mut near.iter().map(|(_, name)| *name));
+    failure(message, format!("did you mean {near}?"))
 }
 
 #[cfg(test)]

@@ -30,10 +30,23 @@ impl Changes<'_> {
         loop {
             let changed = self.watch.changed().await;
             if let Err(error) = self.take_over(&changed, &mut running).await {
-                report::error(&error);
-                self.terminal.note("what ran before goes on");
+                self.refuse(&error);
             }
         }
+    }
+
+    fn refuse(&self, error: &anyhow::Error) {
+        if self.terminal.json() {
+            let reports = report::reports(error).into_iter();
+            let errors = reports.flat_map(|report| [report.messages, report.causes].concat());
+            let errors: Vec<_> = errors.collect();
+            print_json(
+                &self.terminal,
+                &json!({ "event": "refused", "errors": errors }),
+            );
+        }
+        report::error(error);
+        self.terminal.note("what ran before goes on");
     }
 
     async fn take_over(

@@ -1,0 +1,281 @@
+//! An app that runs: how it starts, is called, changes and ends.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use super::{APP, demo, json, session};
+use crate::support::DEADLINE;
+use crate::support::cli::{Cli, Up, assert_seen};
+use crate::support::components::{GUEST, SLEEPER};
+
+#[test]
+fn an_app_serves_until_it_is_told_to_stop() {
+    let cli = demo();
+    let up = cli.up(&[]);
+    assert_eq!(
+        up.stderr()
+            .lines()
+            .filter(|line| !line.contains(" INFO "))
+            .count(),
+        0
+    );
+    assert!(
+        cli.run(&["call", "api.count"])
+            .ends_with("[stdout]\n1\n[exit 0]")
+    );
+    up.signal(Signal::TERM);
+    assert_seen!(cli, "up", up.end());
+    assert!(!cli.path(".wasmbay/host.json").exists());
+}
+
+#[test]
+fn a_script_reads_what_happens_as_json() {
+    let cli = demo();
+    let up = cli.up(&["--output", "json", "--log-format", "json", "--workers", "1"]);
+    let stderr = up.stderr();
+    let printed = up.stop();
+    let events: Vec<serde_json::Value> = printed
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    assert_eq!(events[0]["event"], "ready");
+    assert_eq!(
+        events[0]["services"][0]["exports"][0],
+        "test:guest/api@1.0.0"
+    );
+    assert_eq!(
+        events[1],
+        serde_json::json!({ "event": "stopped", "drained": true })
+    );
+    for line in stderr.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(record["message"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn functions_are_called_by_short_or_full_names() {
+    let cli = demo().with(&[("args.json", r#"{"text": "from a file"}"#)]);
+    let _up = cli.up(&["--no-gateway"]);
+    let mut seen = session(
+        &cli,
+        &[
+            &["call", "api.echo", r#"{"text":"hé"}"#],
+            &["call", "test:guest/api.echo@1.0.0", r#"["by position"]"#],
+            &["call", "guest/api.echo", "@args.json"],
+            &["call", "api.count"],
+            &["call", "api.check", "[3]"],
+            &["call", "api.check", "[30]"],
+            &["call", "api.check", "[30]", "--output", "json"],
+            &["call", "api.trap"],
+            &["call", "api.trap", "--output", "json"],
+            &["call", "api.spin", "--timeout", "300ms"],
+        ],
+    );
+    seen.push_str("\n\n");
+    seen.push_str(&cli.run_with_input(&["call", "api.echo", "-"], br#"["from stdin"]"#));
+    assert_seen!(cli, "call", seen);
+}
+
+#[test]
+fn wrong_calls_are_told_before_they_are_sent() {
+    let cli = demo();
+    let _up = cli.up(&["--no-gateway"]);
+    assert_seen!(
+        cli,
+        "call_wrong",
+        session(
+            &cli,
+            &[
+                &["call", "api.echo"],
+                &["call", "api.echo", r#"{"txt":"x"}"#],
+                &["call", "api.check", r#"{"number":-1}"#],
+                &["call", "api.check", "{"],
+                &["call", "api.echo", "@missing.json"],
+                &["call", "api.ecco", "[]"],
+                &["call", "orders.place", "[]"],
+                &["call", "test:guest/api.echo@2.0.0", "[]"],
+                &["call", "echo", "[]"],
+                &["call", "api.echo", r#"["x"]"#, "--app", "other"],
+                &[
+                    "call",
+                    "api.echo",
+                    r#"["x"]"#,
+                    "--nats",
+                    "nats://127.0.0.1:1"
+                ],
+            ],
+        )
+    );
+    // Nothing of this reached the service.
+    assert!(
+        cli.run(&["call", "api.count"])
+            .ends_with("[stdout]\n1\n[exit 0]")
+    );
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_way_out() {
+    let cli = demo();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    assert_seen!(
+        cli,
+        "port_in_use",
+        cli.run(&["up", "--log", "off", "--listen", &address])
+    );
+}
+
+#[test]
+fn one_app_runs_once_on_its_own_nats() {
+    let cli = demo();
+    let up = cli.up(&[]);
+    assert_seen!(cli, "two_ups", cli.run(&["up", "--listen", "127.0.0.1:0"]));
+    // The first one is still found.
+    assert!(
+        cli.run(&["call", "api.count"])
+            .ends_with("[stdout]\n1\n[exit 0]")
+    );
+    up.stop();
+}
+
+#[test]
+fn two_hosts_of_one_app_share_a_nats() {
+    let cli = demo();
+    let up = cli.up(&[]);
+    let ready = std::fs::read(cli.path(".wasmbay/host.json")).unwrap();
+    let ready: serde_json::Value = serde_json::from_slice(&ready).unwrap();
+    let second = cli.up(&["--nats", ready["nats"].as_str().unwrap()]);
+    assert!(
+        cli.run(&["call", "api.echo", r#"["x"]"#])
+            .ends_with("[stdout]\n\"x\"\n[exit 0]")
+    );
+    assert!(second.stop().ends_with("every call was answered\n[exit 0]"));
+    let nats = ready["nats"].as_str().unwrap();
+    assert!(
+        cli.run(&["call", "api.count", "--nats", nats])
+            .ends_with("[exit 0]")
+    );
+    up.stop();
+}
+
+const SLEEPY: &str = r#"
+name = "sleepy"
+
+[service.sleeper]
+component = "sleeper.wat"
+limits = { timeout = "60s", concurrency = 1, wait = "10s" }
+"#;
+
+/// An app with a call under way that takes longer than anybody waits.
+fn sleepy(args: &[&str]) -> (Cli, Up, std::process::Child) {
+    let cli = Cli::new().with(&[("wasmbay.toml", SLEEPY), ("sleeper.wat", SLEEPER)]);
+    let up = cli.up(args);
+    let call = cli
+        .command(&["call", "api.sleep", "[50000]", "--timeout", "60s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It is there once others have to wait for their turn.
+    let other = ["call", "api.sleep", "[0]", "--timeout", "250ms"];
+    let deadline = Instant::now() + DEADLINE;
+    while cli.run(&other).ends_with("[exit 0]") {
+        assert!(Instant::now() < deadline, "the call does not arrive");
+    }
+    (cli, up, call)
+}
+
+#[test]
+fn what_outlasts_the_grace_time_is_given_up() {
+    let (cli, up, call) = sleepy(&["--grace", "100ms"]);
+    up.signal(Signal::TERM);
+    assert_seen!(cli, "grace", up.end());
+    let answer = call.wait_with_output().unwrap();
+    assert_eq!(answer.status.code(), Some(1));
+    let error = String::from_utf8(answer.stderr).unwrap();
+    assert!(
+        error.contains("error: 503 unavailable (blame: host)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let (cli, up, mut call) = sleepy(&["--grace", "60s"]);
+    up.signal(Signal::INT);
+    up.until("draining");
+    up.signal(Signal::INT);
+    assert_seen!(cli, "second_signal", up.end());
+    call.kill().unwrap();
+    call.wait().unwrap();
+}
+
+#[test]
+fn what_changes_is_swapped_in_and_what_is_broken_is_not() {
+    let cli = demo();
+    let up = cli.up(&[]);
+    cli.write("guest.wat", GUEST.replace("i32.const 120", "i32.const 121"));
+    up.until("swapped guest");
+    assert!(cli.run(&["call", "api.repeat", "[3]"]).contains("\"yyy\""));
+
+    cli.write("guest.wat", "(component");
+    up.until("what ran before goes on");
+    assert!(cli.run(&["call", "api.repeat", "[3]"]).contains("\"yyy\""));
+
+    cli.write("guest.wat", GUEST);
+    cli.write(
+        "wasmbay.toml",
+        format!("{APP}\n[service.second]\ncomponent = \"second.wat\"\n"),
+    );
+    up.until("there is nothing at");
+    cli.write("second.wat", SLEEPER);
+    cli.write(
+        "wasmbay.toml",
+        format!("{APP}\n[service.second]\ncomponent = \"second.wat\"\n "),
+    );
+    up.until("started second");
+    assert!(cli.run(&["call", "api.repeat", "[3]"]).contains("\"xxx\""));
+
+    cli.write(
+        "wasmbay.toml",
+        APP.replace("[[route]]", "config = { a = \"b\" }\n[[route]]"),
+    );
+    up.until("stopped second");
+    up.until("reconfigured guest");
+    let printed = up.stop();
+    let after_ready: String = printed
+        .lines()
+        .skip_while(|line| !line.starts_with("Ctrl-C"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_seen!(cli, "changes", after_ready);
+}
+
+#[test]
+fn without_watching_changes_wait_for_the_next_start() {
+    let cli = demo();
+    let up = cli.up(&["--no-watch"]);
+    cli.write("guest.wat", "(component");
+    assert!(cli.run(&["call", "api.repeat", "[1]"]).contains("\"x\""));
+    let printed = up.stop();
+    assert!(printed.contains("Ctrl-C stops\n"), "{printed}");
+}
+
+#[test]
+fn a_host_that_was_killed_is_not_taken_for_a_running_one() {
+    let cli = demo();
+    let up = cli.up(&[]);
+    up.signal(Signal::KILL);
+    up.end();
+    assert!(cli.path(".wasmbay/host.json").exists());
+    let seen = cli.run(&["call", "api.count"]);
+    assert!(seen.contains("error: no app of this folder"), "{seen}");
+    // And the next one starts where that one was.
+    let up = cli.up(&[]);
+    assert!(json(&cli.run(&["call", "api.count"])) == 1);
+    up.stop();
+}
