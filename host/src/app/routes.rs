@@ -9,9 +9,10 @@ use crate::shape::{Shape, Signature};
 
 use super::{Bindings, RouteProblem, Wiring};
 
-/// The status of an error case that its route does not map: the service said something that the
-/// route's author did not foresee.
-pub const UNMAPPED_ERROR: u16 = 500;
+/// The status of an error case that its route does not map: the request was understood and the
+/// service, working as it should, says no. 500 would tell monitors and retrying clients that the
+/// service is broken, 400 that the request is malformed.
+pub const UNMAPPED_ERROR: u16 = 422;
 
 /// A route that calls a function.
 #[derive(Clone, Debug, PartialEq)]

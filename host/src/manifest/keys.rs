@@ -608,7 +608,7 @@ pub(super) static ROUTE: Table = Table {
         Key {
             name: "errors",
             form: || Form {
-                default: Some("none: 500".to_owned()),
+                default: Some("none: 422".to_owned()),
                 ..Form::new(
                     "table",
                     format!(
