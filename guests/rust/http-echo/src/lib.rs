@@ -1,0 +1,61 @@
+//! Answers HTTP itself: gives the request back, or fails in the way that the last part of the path
+//! names.
+
+use wasip2::exports::http::incoming_handler::Guest;
+use wasip2::http::types::{
+    Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
+};
+use wasip2::io::streams::StreamError;
+
+struct Echo;
+
+wasip2::http::proxy::export!(Echo);
+
+impl Guest for Echo {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let path = request.path_with_query().unwrap_or_default();
+        match path.rsplit('/').next() {
+            Some("trap") => panic!("as asked"),
+            Some("silent") => {}
+            Some("spin") => loop {
+                std::hint::spin_loop();
+            },
+            Some("break") => {
+                let body = begin(&path, out);
+                let stream = body.write().unwrap();
+                stream.blocking_write_and_flush(b"the first part").unwrap();
+                panic!("as asked");
+            }
+            _ => echo(&request, &path, out),
+        }
+    }
+}
+
+/// Sends the head of the response.
+fn begin(path: &str, out: ResponseOutparam) -> OutgoingBody {
+    let fields = Fields::new();
+    fields.append("x-path", path.as_bytes()).unwrap();
+    let response = OutgoingResponse::new(fields);
+    let body = response.body().unwrap();
+    ResponseOutparam::set(out, Ok(response));
+    body
+}
+
+/// Sends every piece of the request's body back as it comes.
+fn echo(request: &IncomingRequest, path: &str, out: ResponseOutparam) {
+    let incoming = request.consume().unwrap();
+    let body = begin(path, out);
+    {
+        let (from, to) = (incoming.stream().unwrap(), body.write().unwrap());
+        loop {
+            match from.blocking_read(4096) {
+                Ok(bytes) => to.blocking_write_and_flush(&bytes).unwrap(),
+                Err(StreamError::Closed) => break,
+                // Dropping the body unfinished breaks the response off.
+                Err(StreamError::LastOperationFailed(_)) => return,
+            }
+        }
+    }
+    drop(IncomingBody::finish(incoming));
+    OutgoingBody::finish(body, None).unwrap();
+}
