@@ -6,13 +6,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
 use wasmtime::component::{
     ComponentExportIndex, Instance as Wasm, InstancePre, Linker, ResourceTable, Val,
 };
 use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfigVariables;
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::call::{Blame, CallError, Code, Trace};
 use crate::engine::Engine;
@@ -31,6 +34,8 @@ pub(crate) struct Blueprint {
 
 /// What the host keeps for one instance.
 pub(crate) struct State {
+    /// The first field, as [`Current::ended`] has to be dropped before `table`.
+    pub(crate) current: Option<Current>,
     wasi: WasiCtx,
     table: ResourceTable,
     http: WasiHttpCtx,
@@ -38,7 +43,6 @@ pub(crate) struct State {
     pub(crate) config: Arc<WasiConfigVariables>,
     pub(crate) spec: Arc<ServiceSpec>,
     bounds: Bounds,
-    pub(crate) current: Option<Current>,
 }
 
 /// The call that an instance is running.
@@ -49,6 +53,9 @@ pub(crate) struct Current {
     pub(crate) outbound: Arc<dyn Outbound>,
     /// The import whose failure the guest had no value for, and which therefore trapped it.
     pub(crate) failed_import: Option<(FunctionId, CallError)>,
+    /// Told when the call ends well, and dropped when it ends in any other way: before the guest's
+    /// side of a response's body is, whose end would else look like that of a complete one.
+    pub(crate) ended: Option<oneshot::Sender<()>>,
 }
 
 impl WasiView for State {
@@ -132,6 +139,9 @@ impl ResourceLimiter for Bounds {
     }
 }
 
+/// What an HTTP component answers: a response whose body it goes on to write, or an error.
+pub(crate) type Head = Result<http::Response<WasiBody>, ErrorCode>;
+
 /// A linker with all that the host itself provides, to be shared by all services.
 ///
 /// # Errors
@@ -188,6 +198,7 @@ impl Instance {
     async fn instantiate(blueprint: &Blueprint) -> Result<Self, (Option<String>, wasmtime::Error)> {
         let spec = &blueprint.spec;
         let state = State {
+            current: None,
             wasi: wasi::context(spec),
             table: ResourceTable::new(),
             http: WasiHttpCtx::new(),
@@ -200,7 +211,6 @@ impl Instance {
                 limits: spec.limits.clone(),
                 refused: None,
             },
-            current: None,
         };
         let mut store = Store::new(blueprint.engine.wasmtime(), state);
         store.limiter(|state| &mut state.bounds);
@@ -245,9 +255,59 @@ impl Instance {
         let called = function
             .call_async(&mut self.store, arguments, results)
             .await;
+        self.finish(called)
+    }
+
+    /// Hands an HTTP request to the component, which gives the response's head through `head` and
+    /// may go on after that: it writes the body.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::invoke`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the instance.
+    pub(crate) async fn handle(
+        mut self,
+        handler: &ProxyIndices,
+        request: http::Request<WasiBody>,
+        head: oneshot::Sender<Head>,
+        current: Current,
+    ) -> Result<Self, CallError> {
+        self.calls += 1;
+        self.store.data_mut().current = Some(current);
+        self.store.set_epoch_deadline(1);
+        let handled = self.hand_over(handler, request, head).await;
+        self.finish(handled)
+    }
+
+    async fn hand_over(
+        &mut self,
+        handler: &ProxyIndices,
+        request: http::Request<WasiBody>,
+        head: oneshot::Sender<Head>,
+    ) -> wasmtime::Result<()> {
+        let proxy = handler.load(&mut self.store, &self.wasm)?;
+        let mut view = self.store.data_mut().http();
+        let request = view.new_incoming_request(Scheme::Http, request)?;
+        let out = view.new_response_outparam(head)?;
+        proxy
+            .wasi_http_incoming_handler()
+            .call_handle(&mut self.store, request, out)
+            .await
+    }
+
+    fn finish(mut self, called: wasmtime::Result<()>) -> Result<Self, CallError> {
         let current = self.store.data_mut().current.take();
         match called {
-            Ok(()) => Ok(self),
+            Ok(()) => {
+                if let Some(ended) = current.and_then(|current| current.ended) {
+                    // Who asked may have gone.
+                    let _ = ended.send(());
+                }
+                Ok(self)
+            }
             Err(error) => Err(self.explain(current.and_then(|c| c.failed_import), &error)),
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, Val};
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use crate::admission::Admission;
 use crate::app::EventWire;
@@ -23,6 +24,8 @@ use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::outbound::{self, Outbound};
 use crate::shape::Signature;
+
+mod handler;
 
 /// How long an instance waits for its next call before its memory is given back.
 pub const IDLE: Duration = Duration::from_secs(30);
@@ -37,6 +40,8 @@ pub struct Service {
     events: Vec<Arc<EventWire>>,
     interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
     blueprint: Blueprint,
+    /// Where HTTP requests go in, when the component takes them.
+    handler: Option<ProxyIndices>,
     admission: Admission,
     limits: json::Limits,
     idle: Arc<Idle>,
@@ -144,6 +149,10 @@ impl Service {
                 .map_err(link)?;
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
+        let handler = match &component.http {
+            Some(_) => Some(ProxyIndices::new(&pre).map_err(link)?),
+            None => None,
+        };
 
         let interfaces = component
             .exports
@@ -186,6 +195,7 @@ impl Service {
                 config: Arc::new(config),
                 engine: engine.clone(),
             },
+            handler,
             spec,
             component,
             events,
@@ -305,6 +315,7 @@ impl Service {
             trace: call.trace,
             outbound: Arc::clone(outbound),
             failed_import: None,
+            ended: None,
         };
         let instance = instance
             .invoke(&function.index, &arguments, results, current)
