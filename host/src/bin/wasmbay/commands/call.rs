@@ -98,10 +98,21 @@ fn arguments(given: Option<&str>) -> anyhow::Result<Bytes> {
 fn check(body: &[u8], found: &Answering, signature: &Signature) -> anyhow::Result<()> {
     match json::decode_arguments(body, signature, &Limits::default()) {
         Ok(_) => Ok(()),
-        Err(error) => Err(failure(
-            format!("the arguments do not fit: {error}"),
-            format!("{} is {signature}", found.function),
-        )),
+        Err(error) => {
+            let params = Signature {
+                result: None,
+                ..signature.clone()
+            };
+            let params = params.to_string();
+            Err(failure(
+                format!("the arguments do not fit: {error}"),
+                format!(
+                    "{} takes {}",
+                    found.function,
+                    params.trim_start_matches("func")
+                ),
+            ))
+        }
     }
 }
 

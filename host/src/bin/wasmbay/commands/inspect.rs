@@ -209,15 +209,17 @@ impl About<'_> {
                 format!("{} at the start, in {memories}", kib(pages)),
             ));
         }
-        for (field, values) in &self.producers {
-            let value = |(name, version): (&String, &String)| match version.is_empty() {
-                true => name.clone(),
-                false => format!("{name} {version}"),
-            };
-            rows.push(row(
-                field,
-                values.iter().map(value).collect::<Vec<_>>().join(", "),
-            ));
+        // The language is that of the runtime, so for a script it says what nobody asked.
+        let tools = self
+            .producers
+            .iter()
+            .filter(|(field, _)| *field != "language");
+        let tools: Vec<_> = tools
+            .flat_map(|(_, values)| values)
+            .map(|(name, version)| format!("{name} {version}").trim_end().to_owned())
+            .collect();
+        if !tools.is_empty() {
+            rows.push(row("made by", tools.join(", ")));
         }
         let mut text = table(&rows);
         let http = component.http.as_ref();
@@ -273,13 +275,13 @@ fn kib(pages: u64) -> String {
     }
 }
 
+/// Interfaces with their functions' names; their types are easier to read in the WIT.
 fn functions(interfaces: &[InterfaceDescription]) -> Vec<String> {
-    let of = |interface: &InterfaceDescription| {
-        let functions = interface.functions.iter();
-        let line = |(name, ty)| format!("{}: {ty}", interface.id.function(name));
-        functions.map(line).collect::<Vec<_>>()
+    let of = |InterfaceDescription { id, functions }: &InterfaceDescription| {
+        let names: Vec<_> = functions.keys().map(String::as_str).collect();
+        format!("{id}: {}", names.join(", "))
     };
-    interfaces.iter().flat_map(of).collect()
+    interfaces.iter().map(of).collect()
 }
 
 fn described(interfaces: &[InterfaceDescription]) -> Vec<serde_json::Value> {
