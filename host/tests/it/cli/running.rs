@@ -1,6 +1,7 @@
 //! An app that runs: how it starts, is called, changes and ends.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -10,6 +11,20 @@ use super::{APP, demo, json, session};
 use crate::support::DEADLINE;
 use crate::support::cli::{Cli, Up, assert_seen};
 use crate::support::components::{GUEST, SLEEPER};
+
+/// What a running app tells other commands.
+fn announced(cli: &Cli) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(cli.path(".wasmbay/host.json")).unwrap()).unwrap()
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
 
 #[test]
 fn an_app_serves_until_it_is_told_to_stop() {
@@ -26,6 +41,12 @@ fn an_app_serves_until_it_is_told_to_stop() {
         cli.run(&["call", "api.count"])
             .ends_with("[stdout]\n1\n[exit 0]")
     );
+    let ready = announced(&cli);
+    let address = ready["gateway"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches("http://");
+    assert!(get(address, "/echo/you").ends_with("\r\n\r\n\"you\""));
     up.signal(Signal::TERM);
     assert_seen!(cli, "up", up.end());
     assert!(!cli.path(".wasmbay/host.json").exists());
@@ -146,8 +167,7 @@ fn one_app_runs_once_on_its_own_nats() {
 fn two_hosts_of_one_app_share_a_nats() {
     let cli = demo();
     let up = cli.up(&[]);
-    let ready = std::fs::read(cli.path(".wasmbay/host.json")).unwrap();
-    let ready: serde_json::Value = serde_json::from_slice(&ready).unwrap();
+    let ready = announced(&cli);
     let second = cli.up(&["--nats", ready["nats"].as_str().unwrap()]);
     assert!(
         cli.run(&["call", "api.echo", r#"["x"]"#])
