@@ -12,6 +12,7 @@ mod cli;
 mod component;
 mod docs;
 mod events;
+mod examples;
 mod gateway;
 mod host;
 mod nats;

@@ -1,9 +1,11 @@
-//! Answers HTTP itself: gives the request back, or fails in the way that the last part of the path
-//! names.
+//! Answers HTTP itself: gives the request back, asks another host (`/relay?HOST:PORT`), or fails in
+//! the way that the last part of the path names.
 
 use wasip2::exports::http::incoming_handler::Guest;
+use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
+    ErrorCode, Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingRequest,
+    OutgoingResponse, ResponseOutparam, Scheme,
 };
 use wasip2::io::streams::StreamError;
 
@@ -25,6 +27,14 @@ impl Guest for Echo {
                 let stream = body.write().unwrap();
                 stream.blocking_write_and_flush(b"the first part").unwrap();
                 panic!("as asked");
+            }
+            Some(last) if last.starts_with("relay?") => {
+                let told = relay(&last["relay?".len()..]).unwrap_or_else(|error| error.to_string());
+                let body = begin(&path, out);
+                let stream = body.write().unwrap();
+                stream.blocking_write_and_flush(told.as_bytes()).unwrap();
+                drop(stream);
+                OutgoingBody::finish(body, None).unwrap();
             }
             _ => echo(&request, &path, out),
         }
@@ -58,4 +68,22 @@ fn echo(request: &IncomingRequest, path: &str, out: ResponseOutparam) {
     }
     drop(IncomingBody::finish(incoming));
     OutgoingBody::finish(body, None).unwrap();
+}
+
+/// What another host answers: the status and the first piece of the body.
+fn relay(authority: &str) -> Result<String, ErrorCode> {
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_scheme(Some(&Scheme::Http)).unwrap();
+    request.set_authority(Some(authority)).unwrap();
+    request.set_path_with_query(Some("/from-a-guest")).unwrap();
+    let pending = outgoing_handler::handle(request, None)?;
+    pending.subscribe().block();
+    let response = pending.get().unwrap().unwrap()?;
+    let body = response.consume().unwrap();
+    let piece = body.stream().unwrap().blocking_read(4096).unwrap();
+    Ok(format!(
+        "{} {}",
+        response.status(),
+        String::from_utf8_lossy(&piece)
+    ))
 }

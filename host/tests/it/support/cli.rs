@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::DEADLINE;
+use super::{DEADLINE, PATIENCE};
 
 /// A folder in which the binary is run, and its environment.
 pub(crate) struct Cli {
@@ -89,7 +89,7 @@ impl Cli {
         };
         let args: Vec<_> = ["up"].iter().chain(listen).chain(args).copied().collect();
         let up = Up::start(self.command(&args));
-        up.until("ready");
+        up.until_built("ready");
         up
     }
 
@@ -202,7 +202,16 @@ impl Up {
 
     /// Waits until something is printed, on stdout or stderr.
     pub(crate) fn until(&self, text: &str) {
-        let deadline = Instant::now() + DEADLINE;
+        self.until_within(text, DEADLINE);
+    }
+
+    /// As [`until`](Self::until), for what takes a compiler.
+    pub(crate) fn until_built(&self, text: &str) {
+        self.until_within(text, PATIENCE);
+    }
+
+    fn until_within(&self, text: &str, time: Duration) {
+        let deadline = Instant::now() + time;
         while !self.stdout().contains(text) && !self.stderr().contains(text) {
             let printed = || format!("{}\n{}", self.stdout(), self.stderr());
             assert!(

@@ -1,0 +1,506 @@
+//! The examples do what their READMEs say, run as a person runs them.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use wasmbay::nats::ConnectOptions;
+
+use crate::support::cli::{Cli, Up};
+use crate::support::http::{Response, request};
+use crate::support::shown::curls;
+use crate::support::{DEADLINE, PATIENCE};
+
+/// Two builds of one guest at a time would be in each other's way.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// This checkout.
+pub(crate) fn root() -> PathBuf {
+    let host = Path::new(env!("CARGO_MANIFEST_DIR"));
+    host.parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// An app that runs in a folder of its own.
+struct Example {
+    cli: Cli,
+    up: Up,
+    /// `host:port` of its gateway.
+    gateway: String,
+    /// The URL of its NATS server.
+    nats: String,
+}
+
+impl Example {
+    /// Runs an example of this checkout, built and compiled as often as needed, which is once.
+    fn start(name: &str) -> Self {
+        Self::run(Cli::new().with(&[("wasmbay.toml", &manifest(name))]))
+    }
+
+    /// Runs the app that is in this folder.
+    fn run(cli: Cli) -> Self {
+        build(&cli, &["check", "--cache", CACHE]);
+        let up = cli.up(&["--cache", CACHE]);
+        let running = std::fs::read(cli.path(".wasmbay/host.json")).unwrap();
+        let running: Value = serde_json::from_slice(&running).unwrap();
+        let gateway = running["gateway"].as_str().unwrap();
+        Self {
+            up,
+            gateway: gateway.strip_prefix("http://").unwrap().to_owned(),
+            nats: running["nats"].as_str().unwrap().to_owned(),
+            cli,
+        }
+    }
+
+    fn get(&self, path: &str) -> Response {
+        request(&self.gateway, path, None).unwrap()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Response {
+        request(&self.gateway, path, Some(&body.to_string())).unwrap()
+    }
+
+    /// Changes the manifest while it runs.
+    fn change(&self, from: &str, to: &str) {
+        let manifest = std::fs::read_to_string(self.cli.path("wasmbay.toml")).unwrap();
+        assert!(manifest.contains(from), "{manifest}");
+        self.cli.write("wasmbay.toml", manifest.replace(from, to));
+    }
+
+    /// Stops it; every call has to have been answered.
+    fn stop(self) {
+        let printed = self.up.stop();
+        assert!(
+            printed.ends_with("stopped: every call was answered\n[exit 0]"),
+            "{printed}"
+        );
+    }
+}
+
+/// Code is compiled once for all tests.
+const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compiled");
+
+/// An example's manifest, for a folder elsewhere.
+fn manifest(example: &str) -> String {
+    let guests = format!("\"{}/guests/", root().display());
+    read(&format!("examples/{example}/wasmbay.toml")).replace("\"../../guests/", &guests)
+}
+
+/// Runs a command that builds, in the environment of this process: cargo's home may be anywhere.
+fn build(cli: &Cli, args: &[&str]) {
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let output = Command::new(env!("CARGO_BIN_EXE_wasmbay"))
+        .args(args)
+        .current_dir(cli.path(""))
+        .env("WASMBAY_TOOLS", root().join(".tools"))
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {error}");
+}
+
+fn order(lines: &[(&str, u32)], card: &str) -> Value {
+    let lines = lines
+        .iter()
+        .map(|(sku, quantity)| json!({ "sku": sku, "quantity": quantity }));
+    json!({
+        "customer": { "name": "Ada", "email": "ada@example.com" },
+        "lines": lines.collect::<Vec<_>>(),
+        "card": { "number": card, "holder": "Ada Lovelace", "expires": "12/30" },
+    })
+}
+
+const CARD: &str = "4242 4242 4242 4242";
+
+#[test]
+fn hello_answers() {
+    let hello = Example::start("hello");
+    let shown = curls(&read("examples/hello/README.md"));
+    assert_eq!(shown.len(), 1);
+    shown[0].hold(&hello.gateway);
+    assert_eq!(
+        hello.get("/hello/Zo%C3%AB").told(),
+        (200, "\"Hello, Zoë!\"")
+    );
+    hello.stop();
+}
+
+#[test]
+fn shop_passes_an_order_through_five_languages() {
+    let shop = Example::start("shop");
+    assert_eq!(shop.get("/readyz").status, 200);
+
+    let shown = curls(&read("examples/shop/README.md"));
+    assert_eq!(shown.len(), 3);
+    for curl in shown {
+        curl.hold(&shop.gateway);
+    }
+
+    // TypeScript answers, with what Python, Rust, Go and C said.
+    let placed = shop.post("/orders", &order(&[("keyboard", 1), ("mouse", 2)], CARD));
+    assert_eq!(placed.status, 201, "{placed:?}");
+    let confirmation = placed.json();
+    assert_eq!(confirmation["total"]["minor"], 15970);
+    assert_eq!(confirmation["warehouse"], "lisbon");
+    assert_eq!(confirmation["receipt"]["processor"], "go-pay");
+    assert_eq!(confirmation["receipt"]["amount"], confirmation["total"]);
+    let message = confirmation["notification"].as_str().unwrap();
+    shop.up.until(&format!(
+        "{message}: email from orders@shop.example to ada@example.com"
+    ));
+
+    assert_eq!(shop.get("/stock/mouse").told(), (200, "3"));
+    assert_eq!(
+        shop.get("/stock/teapot").told(),
+        (404, r#"{"tag":"unknown-sku","val":"teapot"}"#)
+    );
+    assert_eq!(shop.get("/products/teapot").status, 404);
+    let found = shop.get("/products?tag=input&limit=1").json();
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    let quoted = shop.post("/quote", &json!([{ "sku": "mouse", "quantity": 2 }]));
+    assert_eq!(quoted.told(), (200, r#"{"minor":6980,"currency":"EUR"}"#));
+    shop.stop();
+}
+
+#[test]
+fn shop_has_an_answer_for_every_order_that_cannot_be_filled() {
+    let readme = read("examples/shop/README.md");
+    let (_, table) = readme
+        .split_once("| order | answer |\n|---|---|\n")
+        .unwrap();
+    let rows: Vec<_> = table
+        .lines()
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split_once('|').unwrap())
+        .collect();
+    assert_eq!(rows.len(), 8);
+
+    let shop = Example::start("shop");
+    for (what, answer) in rows {
+        let order = match what.trim() {
+            "4 mice and a cable" => order(&[("mouse", 4), ("cable", 1)], CARD),
+            "a product `teapot`" => order(&[("teapot", 1)], CARD),
+            "no lines" => order(&[], CARD),
+            gift if gift.starts_with("101 gift cards") => order(&[("gift-card", 101)], CARD),
+            card => order(&[("keyboard", 1)], card.strip_prefix("card ").unwrap()),
+        };
+        let (status, body) = answer.trim().split_once(' ').unwrap();
+        assert_eq!(
+            shop.post("/orders", &order).told(),
+            (status.parse().unwrap(), body.trim_matches('`')),
+            "{what}"
+        );
+    }
+    shop.stop();
+}
+
+/// Orders that are placed one after the other by several customers at once.
+struct Load<'scope> {
+    stop: &'scope AtomicBool,
+    /// Each order's confirmation or what became of it instead, in the order of the answers.
+    answers: &'scope Mutex<Vec<Result<Value, String>>>,
+}
+
+impl<'scope> Load<'scope> {
+    fn start<'env>(
+        scope: &'scope thread::Scope<'scope, 'env>,
+        shop: &'scope Example,
+        stop: &'scope AtomicBool,
+        answers: &'scope Mutex<Vec<Result<Value, String>>>,
+    ) -> Self {
+        for _ in 0..4 {
+            scope.spawn(move || {
+                let order = order(&[("keyboard", 1), ("lamp", 2)], CARD).to_string();
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = match request(&shop.gateway, "/orders", Some(&order)) {
+                        Ok(response) if response.status == 201 => Ok(response.json()),
+                        other => Err(format!("{other:?}")),
+                    };
+                    answers.lock().unwrap().push(answer);
+                }
+            });
+        }
+        Self { stop, answers }
+    }
+
+    /// Waits until ten more orders are confirmed, at least one of which has this value there.
+    fn flows(&self, pointer: &str, value: &str) {
+        let (start, deadline) = (self.len(), Instant::now() + PATIENCE);
+        let fits = |answer: &Result<Value, String>| {
+            let answer = answer.as_ref();
+            answer.is_ok_and(|order| order.pointer(pointer).unwrap() == value)
+        };
+        while self.len() < start + 10 || !self.answers.lock().unwrap()[start..].iter().any(fits) {
+            assert!(
+                Instant::now() < deadline && !self.stop.load(Ordering::Relaxed),
+                "no order with {value} at {pointer}; the last: {:?}",
+                self.answers.lock().unwrap().last()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.answers.lock().unwrap().len()
+    }
+}
+
+/// Ends the customers' loops also if the test fails, which would wait for them otherwise.
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What was confirmed, if that was everything: a value of each order, each one once.
+fn confirmed(answers: Mutex<Vec<Result<Value, String>>>, pointer: &str) -> BTreeSet<String> {
+    let answers = answers.into_inner().unwrap();
+    let lost: Vec<_> = answers.iter().filter(|answer| answer.is_err()).collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} orders failed: {:?}",
+        lost.len(),
+        answers.len(),
+        lost[0]
+    );
+    let of = |order: &Value| order.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    answers.iter().flatten().map(of).collect()
+}
+
+#[test]
+fn shop_swaps_payment_for_its_twin_and_loses_no_order() {
+    let shop = Example::start("shop");
+    let twin = root().join("guests/rust/payment");
+    build(&shop.cli, &["build", twin.to_str().unwrap()]);
+
+    let (stop, answers) = (AtomicBool::new(false), Mutex::default());
+    thread::scope(|scope| {
+        let load = Load::start(scope, &shop, &stop, &answers);
+        let processor = "/receipt/processor";
+        load.flows(processor, "go-pay");
+        shop.change("guests/go/payment", "guests/rust/payment");
+        shop.up.until_built("swapped payment");
+        load.flows(processor, "rust-pay");
+        // What was swapped out answers nothing more.
+        let placed = shop.post("/orders", &order(&[("mouse", 1)], CARD)).json();
+        assert_eq!(placed.pointer(processor).unwrap(), "rust-pay");
+    });
+    let processors = confirmed(answers, "/receipt/processor");
+    assert_eq!(Vec::from_iter(processors), ["go-pay", "rust-pay"]);
+    shop.stop();
+}
+
+/// The inventory that is no component.
+struct Native {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Native {
+    fn start(nats: &str) -> Self {
+        let mut child = Command::new(root().join(".tools/bin/python-nats"))
+            .arg(root().join("examples/shop/native-inventory/inventory.py"))
+            .arg(nats)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!(".tools/bin/python-nats: {error}; run make tools"));
+        let mut printed = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        printed.read_line(&mut line).unwrap();
+        assert!(line.contains("answering"), "{line:?}");
+        let reader = thread::spawn(move || {
+            // Until it ends; what else it prints is nobody's business.
+            let _ = printed.read_to_end(&mut Vec::new());
+        });
+        let reader = Some(reader);
+        Self { child, reader }
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+#[test]
+fn shop_has_its_inventory_from_a_native_program() {
+    let shop = Example::start("shop");
+    let native = Native::start(&shop.nats);
+    let (stop, answers) = (AtomicBool::new(false), Mutex::default());
+    thread::scope(|scope| {
+        let load = Load::start(scope, &shop, &stop, &answers);
+        // Both answer, each a share.
+        load.flows("/warehouse", "lisbon");
+        load.flows("/warehouse", "porto");
+        let text = manifest("shop");
+        let (before, service) = text.split_once("[service.inventory]").unwrap();
+        let (_, after) = service.split_once("\n\n").unwrap();
+        let external = "[wire.\"shop:inventory/stock\"]\nexternal = true\n\n";
+        shop.cli
+            .write("wasmbay.toml", format!("{before}{external}{after}"));
+        shop.up.until("stopped inventory");
+        load.flows("/warehouse", "porto");
+    });
+    let warehouses = confirmed(answers, "/warehouse");
+    assert_eq!(Vec::from_iter(warehouses), ["lisbon", "porto"]);
+
+    for _ in 0..8 {
+        let placed = shop.post("/orders", &order(&[("mouse", 1)], CARD)).json();
+        assert_eq!(placed["warehouse"], "porto");
+    }
+    assert_eq!(shop.get("/stock/mouse").told(), (200, "3"));
+    assert_eq!(shop.get("/stock/teapot").status, 404);
+    drop(native);
+
+    // Without it there is an answer all the same.
+    let placed = shop.post("/orders", &order(&[("mouse", 1)], CARD));
+    assert_eq!(placed.status, 503, "{placed:?}");
+    assert_eq!(placed.json()["tag"], "unavailable");
+    shop.stop();
+}
+
+#[test]
+fn shop_is_discovered_by_any_nats_client() {
+    let shop = Example::start("shop");
+    let wanted = ["catalog", "inventory", "notifications", "orders", "payment"];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let found = runtime.block_on(async {
+        let client = ConnectOptions::to(&shop.nats).connect().await.unwrap();
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.unwrap();
+        client
+            .publish_with_reply("$SRV.INFO", inbox, "".into())
+            .await
+            .unwrap();
+        let mut found = BTreeSet::new();
+        while found.len() < wanted.len() {
+            let answer = tokio::time::timeout(DEADLINE, answers.next()).await;
+            let answer = answer.unwrap_or_else(|_| panic!("only {found:?} answered"));
+            let answer: Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();
+            assert_eq!(answer["type"], "io.nats.micro.v1.info_response");
+            let endpoint = &answer["endpoints"][0];
+            let subject = endpoint["subject"].as_str().unwrap();
+            assert!(subject.starts_with("bay.shop.shop."), "{answer}");
+            found.insert(answer["name"].as_str().unwrap().to_owned());
+        }
+        found
+    });
+    assert_eq!(Vec::from_iter(found), wanted);
+    shop.stop();
+}
+
+/// An app of the one guest that is beside it.
+const POST: &str = r#"
+name = "post"
+
+[service.notifications]
+component = "notifications"
+"#;
+
+#[test]
+fn a_changed_source_is_built_and_swapped_in() {
+    let source = read("guests/c/notifications/notifications.c");
+    let cli = Cli::new().with(&[
+        ("wasmbay.toml", POST),
+        ("notifications/notifications.c", &source),
+    ]);
+    for folder in ["wit", "wit/deps"] {
+        for file in std::fs::read_dir(root().join(folder)).unwrap() {
+            let file = file.unwrap().path();
+            if file.is_file() {
+                let name = file.file_name().unwrap().to_str().unwrap();
+                cli.write(&format!("{folder}/{name}"), std::fs::read(&file).unwrap());
+            }
+        }
+    }
+    let post = Example::run(cli);
+    let send = || {
+        let message =
+            json!({ "channel": "sms", "to": "+351211234567", "subject": "s", "body": "b" });
+        let sent = post.post("/rpc/shop:notifications/notifier/send", &json!([message]));
+        assert_eq!(sent.status, 200, "{sent:?}");
+        sent.json()["ok"].as_str().unwrap().to_owned()
+    };
+    assert!(send().starts_with("msg-"));
+
+    let changed = source.replace("\"msg-%016\"", "\"note-%016\"");
+    post.cli.write("notifications/notifications.c", &changed);
+    post.up.until_built("swapped notifications");
+    assert!(send().starts_with("note-"));
+
+    let broken = changed.replacen("static bool", "static bol", 1);
+    post.cli.write("notifications/notifications.c", broken);
+    post.up.until_built("what ran before goes on");
+    assert!(post.up.stderr().contains("notifications.c:"));
+    assert!(send().starts_with("note-"));
+    post.stop();
+}
+
+/// Answers every request with its path, until the test ends.
+fn web() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let path = line.split(' ').nth(1).unwrap();
+            let length = path.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{path}"
+            )
+            .unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn a_guest_reaches_the_hosts_that_it_was_granted() {
+    let (granted, other) = (web(), web());
+    let guest = root().join("guests/rust/http-echo");
+    let manifest = format!(
+        r#"
+name = "relay"
+
+[service.echo]
+component = "{}"
+grants = {{ http = ["{granted}"] }}
+
+[[route]]
+path = "/echo/*"
+service = "echo"
+"#,
+        guest.display()
+    );
+    let relay = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest)]));
+    let through = |to: &str| relay.get(&format!("/echo/relay?{to}"));
+    assert_eq!(through(&granted).told(), (200, "200 /from-a-guest"));
+    assert_eq!(
+        through(&other).told(),
+        (200, "ErrorCode::HttpRequestDenied")
+    );
+    relay.up.until("outgoing HTTP refused");
+    relay.stop();
+}

@@ -1,0 +1,60 @@
+//! One HTTP request at a time, as curl makes them.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use super::PATIENCE;
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// The status line and the headers.
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Response {
+    /// Status and body, to compare both at once.
+    pub(crate) fn told(&self) -> (u16, &str) {
+        (self.status, &self.body)
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// GETs the path, or POSTs the JSON to it. `address` is `host:port`.
+///
+/// # Errors
+///
+/// If the connection fails or breaks off.
+pub(crate) fn request(
+    address: &str,
+    path: &str,
+    json: Option<&str>,
+) -> Result<Response, std::io::Error> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // In HTTP/1.0 the body is all that comes until the connection is closed.
+    let request = match json {
+        None => format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"),
+        Some(body) => format!(
+            "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    };
+    stream.write_all(request.as_bytes())?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let broken = || std::io::Error::other(format!("broken off: {response:?}"));
+    let (head, body) = response.split_once("\r\n\r\n").ok_or_else(broken)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    Ok(Response {
+        status: status.ok_or_else(broken)?,
+        head: head.replace("\r\n", "\n"),
+        body: body.to_owned(),
+    })
+}
