@@ -27,7 +27,7 @@ const WRITE_GRACE: Duration = Duration::from_secs(5);
 
 /// How long an idle connection of a gateway that closes may still bring one last request: it was
 /// perhaps sent before the client could know.
-const LINGER: Duration = Duration::from_millis(250);
+pub const LINGER: Duration = Duration::from_millis(500);
 
 /// How long a connection that was told to end may take to write what it still has.
 const GOODBYE: Duration = WRITE_GRACE;

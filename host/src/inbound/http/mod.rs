@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use connection::{IDLE, MAX_STREAMS};
+pub use connection::{IDLE, LINGER, MAX_STREAMS};
 
 use crate::app::Plan;
 use crate::manifest::GatewaySpec;
@@ -91,7 +91,7 @@ impl Gateway {
     }
 
     /// Stops taking connections and has those that are open end with the request they are serving,
-    /// or the one that arrives within a quarter of a second. `/readyz` says so meanwhile.
+    /// or the one that arrives within [`LINGER`]. `/readyz` says so meanwhile.
     pub fn close(&self) {
         self.closing.send_replace(true);
     }

@@ -32,11 +32,6 @@ impl Front {
         let running = activity.begin(started);
         let (method, version) = (request.method().clone(), request.version());
         let (trace, parent) = read_trace(request.headers());
-        let id = trace
-            .parent
-            .as_deref()
-            .and_then(|parent| parent.get(3..35))
-            .map(str::to_owned);
 
         let table = self.gateway.table();
         let (label, result) = self
@@ -45,12 +40,12 @@ impl Front {
         let mut answer = result.unwrap_or_else(Refusal::answer);
 
         let headers = answer.headers_mut();
-        headers.insert(TRACEPARENT, parent);
+        headers.insert(TRACEPARENT, parent.clone());
         if version < Version::HTTP_2 && self.gateway.is_closing() {
             headers.insert(CONNECTION, CLOSE);
         }
         if method == Method::HEAD {
-            answer = without_body(answer);
+            answer = self.without_body(answer);
         }
         answer.body_mut().hold(running);
         tracing::info!(
@@ -59,7 +54,7 @@ impl Front {
             route = label,
             status = answer.status().as_u16(),
             duration = ?started.elapsed(),
-            trace = id.as_deref().unwrap_or_default(),
+            trace = trace_id(&parent),
             "request"
         );
         answer
@@ -176,6 +171,24 @@ impl Front {
         }
     }
 
+    /// What HEAD gets: the headers of the answer, its length among them.
+    fn without_body(&self, answer: Answer) -> Answer {
+        let (mut head, mut body) = answer.into_parts();
+        match body.size_hint().exact() {
+            Some(length) if length > 0 => {
+                head.headers.insert(CONTENT_LENGTH, length.into());
+            }
+            Some(_) => {}
+            // A guest that writes it would take it amiss if nobody read.
+            None => {
+                if let Some(tasks) = self.tasks.upgrade() {
+                    tasks.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+                }
+            }
+        }
+        Answer::from_parts(head, Payload::whole(Bytes::new()))
+    }
+
     async fn read_json(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
         check_json(request.headers())?;
         read_body(request.into_body(), self.gateway.spec.body).await
@@ -188,16 +201,6 @@ fn not_yet() -> Refusal {
         Blame::Host,
         "nothing is served yet",
     )
-}
-
-/// What HEAD gets: the headers of the answer, its length among them.
-fn without_body(answer: Answer) -> Answer {
-    let length = answer.body().size_hint().exact();
-    let mut answer = answer.map(|_| Payload::whole(Bytes::new()));
-    if let Some(length) = length.filter(|length| *length > 0) {
-        answer.headers_mut().insert(CONTENT_LENGTH, length.into());
-    }
-    answer
 }
 
 /// Refuses a body that says to be something other than plain JSON.
@@ -303,6 +306,11 @@ fn read_trace(headers: &HeaderMap) -> (Trace, HeaderValue) {
         },
         value,
     )
+}
+
+fn trace_id(parent: &HeaderValue) -> &str {
+    let parent = parent.to_str().unwrap_or_default();
+    parent.get(3..35).unwrap_or_default()
 }
 
 /// A list header's lines as one; nothing if that is too long to travel.
