@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream;
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
@@ -20,8 +21,12 @@ use crate::call::CallError;
 use crate::component::{Component, ComponentError};
 use crate::discovery::Directory;
 use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::events::consume::Ledger;
+use crate::events::stream::StoreError;
+use crate::events::{self, Subscription};
 use crate::inbound::http::Gateway;
 use crate::inbound::nats::{Occupant, Slot};
+use crate::interface::InterfaceId;
 use crate::manifest::App;
 use crate::nats::ConnectOptions;
 use crate::service::{Service, ServiceError};
@@ -93,6 +98,9 @@ pub enum HostError {
     /// A component cannot be linked.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// What is to be stored cannot be.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The services do not fit together.
     #[error("{}", join(.0))]
     Plan(Vec<PlanError>),
@@ -312,6 +320,8 @@ impl Host {
             .prepare(app, &plan, components, &running.services)
             .await?;
 
+        let ledger = self.store_events(app, &plan).await?;
+
         let mut leaving = running.slots.clone();
         let (mut staying, mut arriving) = (Vec::new(), Vec::new());
         for (name, interfaces) in &plan.serves {
@@ -319,20 +329,17 @@ impl Host {
                 continue;
             };
             for exported in interfaces.iter().filter_map(|id| service.interface(id)) {
-                let source = Source::Subject {
-                    subject: subject::all_functions(&self.app, &exported.id),
-                    group: match plan.event_wire(&exported.id) {
-                        Some(_) => subject::queue_group_of(name),
-                        None => subject::QUEUE_GROUP.to_owned(),
-                    },
-                };
-                let occupant = Occupant {
-                    service: Arc::clone(service),
-                    exported: Arc::clone(exported),
-                };
-                match leaving.remove(&source) {
-                    Some(slot) => staying.push((slot, occupant)),
-                    None => arriving.push((source, Arc::new(Slot::new(occupant)))),
+                let (sources, subscription) = self.sources(&plan, service, &exported.id, &ledger);
+                for source in sources {
+                    let occupant = Occupant {
+                        service: Arc::clone(service),
+                        exported: Arc::clone(exported),
+                        subscription: subscription.clone(),
+                    };
+                    match leaving.remove(&source) {
+                        Some(slot) => staying.push((slot, occupant)),
+                        None => arriving.push((source, Arc::new(Slot::new(occupant)))),
+                    }
                 }
             }
         }
@@ -350,6 +357,50 @@ impl Host {
         self.directory.set(services.values().cloned().collect());
         running.services = services;
         Ok(applied)
+    }
+
+    /// Sees to it that JetStream keeps what is wired to be kept. Gives where failures are written
+    /// down.
+    async fn store_events(&self, app: &App, plan: &Plan) -> Result<Option<Arc<Ledger>>, HostError> {
+        let Some(worker) = self.workers.first() else {
+            return Ok(None);
+        };
+        let context = jetstream::new(worker.client.clone());
+        events::stream::provision(&context, app, plan).await?;
+        Ok(Some(Arc::new(Ledger::new(context, &self.app))))
+    }
+
+    /// Where the messages for an interface of a service come from, and what it needs to handle
+    /// those that are stored.
+    fn sources(
+        &self,
+        plan: &Plan,
+        service: &Service,
+        interface: &InterfaceId,
+        ledger: &Option<Arc<Ledger>>,
+    ) -> (Vec<Source>, Option<Arc<Subscription>>) {
+        let Service { spec, .. } = service;
+        let wire = plan.event_wire(interface);
+        let durable = wire.and_then(|wire| wire.spec.durable.as_ref());
+        if let (Some(durable), Some(ledger)) = (durable, ledger) {
+            let delivery = durable.delivery(&spec.name).clone();
+            let stream = subject::stream(&self.app, interface);
+            let sources = events::stream::consumers(durable, &spec.name)
+                .into_iter()
+                .map(|consumer| Source::Consumer {
+                    stream: stream.clone(),
+                    name: consumer.name,
+                });
+            let concurrency = spec.limits.concurrency;
+            let subscription = Subscription::new(delivery, concurrency, Arc::clone(ledger));
+            return (sources.collect(), Some(Arc::new(subscription)));
+        }
+        let group = match wire {
+            Some(_) => subject::queue_group_of(&spec.name),
+            None => subject::QUEUE_GROUP.to_owned(),
+        };
+        let subject = subject::all_functions(&self.app, interface);
+        (vec![Source::Subject { subject, group }], None)
     }
 
     /// Has every worker serve these sources, or none.

@@ -55,6 +55,24 @@ pub struct Exported {
     pub functions: HashMap<String, Function>,
 }
 
+impl Exported {
+    /// The function of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn function(&self, name: &str) -> Result<&Function, CallError> {
+        self.functions.get(name).ok_or_else(|| {
+            let (id, name) = (&self.id, name.escape_debug());
+            CallError::new(
+                Code::NotFound,
+                Blame::Caller,
+                format!("{id} has no function \"{name}\""),
+            )
+        })
+    }
+}
+
 /// A function that can be called.
 pub struct Function {
     /// Its full name.

@@ -3,10 +3,17 @@
 //! `bay.<app>.<namespace>.<package>.<interface>.<track>.<function>`, seven tokens. Every token
 //! comes from a checked name, so that a subject can hold no wildcard.
 
-use crate::interface::{FunctionId, InterfaceId};
+use crate::interface::{FunctionId, InterfaceId, is_label};
 
 /// The first token of every subject.
 const ROOT: &str = "bay";
+
+/// The first token of the subjects on which dead letters are replayed: apart, so that permissions
+/// for publishing events do not include it.
+const REPLAY: &str = "bay-replay";
+
+/// The first token of the subjects that dead letters are stored under.
+const LETTER: &str = "bay-dlq";
 
 /// The queue group in which every host subscribes, so that one of them gets each request.
 pub const QUEUE_GROUP: &str = "bay";
@@ -41,7 +48,7 @@ pub fn of_partition(function: &str, partition: u32) -> String {
 }
 
 /// The stream that stores an interface's events. No name has a `_` but the track, which is last,
-/// so two interfaces never share one.
+/// so two interfaces never share one, and the app's own stores below have names of three parts.
 #[must_use]
 pub fn stream(app: &str, interface: &InterfaceId) -> String {
     let InterfaceId {
@@ -54,6 +61,144 @@ pub fn stream(app: &str, interface: &InterfaceId) -> String {
         "{ROOT}_{app}_{namespace}_{package}_{name}_{}",
         interface.track()
     )
+}
+
+/// The stream that keeps an app's dead letters.
+#[must_use]
+pub fn letters_stream(app: &str) -> String {
+    format!("{ROOT}_{app}_dlq")
+}
+
+/// The bucket with the attempts at events that have failed and will be tried again.
+#[must_use]
+pub fn attempts_bucket(app: &str) -> String {
+    format!("{ROOT}_{app}_attempts")
+}
+
+/// What the stream of an interface's events stores: those of its functions, those with a
+/// partition, and those that are replayed to one subscriber.
+#[must_use]
+pub fn stored(app: &str, interface: &InterfaceId) -> Vec<String> {
+    let events = of_interface(app, interface);
+    let replays = replays(app, "*", interface);
+    vec![format!("{events}.*"), format!("{events}.*.*"), replays]
+}
+
+/// All replays to a subscriber of an interface's events.
+#[must_use]
+pub fn replays(app: &str, service: &str, interface: &InterfaceId) -> String {
+    let tail = below_app(&of_interface(app, interface), app).to_owned();
+    format!("{REPLAY}.{app}.{service}.{tail}.>")
+}
+
+/// What one consumer of a subscriber hears: everything, or one partition of it. What was
+/// published without a partition, by some other client, is in the first.
+#[must_use]
+pub fn heard(
+    app: &str,
+    service: &str,
+    interface: &InterfaceId,
+    partition: Option<u32>,
+) -> Vec<String> {
+    let (events, replays) = (
+        of_interface(app, interface),
+        replays(app, service, interface),
+    );
+    let Some(partition) = partition else {
+        return vec![format!("{events}.>"), replays];
+    };
+    let of_replays = replays.trim_end_matches(".>");
+    let mut heard = vec![
+        format!("{events}.*.{partition}"),
+        format!("{of_replays}.*.{partition}"),
+    ];
+    if partition == 0 {
+        heard.extend([format!("{events}.*"), format!("{of_replays}.*")]);
+    }
+    heard
+}
+
+/// Where an event that was published on `original` is replayed to one subscriber.
+#[must_use]
+pub fn replay(app: &str, service: &str, original: &str) -> String {
+    format!("{REPLAY}.{app}.{service}.{}", below_app(original, app))
+}
+
+/// What an event was published on that is stored under this subject.
+#[must_use]
+pub fn original(stored: &str) -> String {
+    let mut tokens = stored.splitn(4, '.');
+    match [tokens.next(), tokens.next(), tokens.next(), tokens.next()] {
+        [Some(REPLAY), Some(app), Some(_service), Some(tail)] => format!("{ROOT}.{app}.{tail}"),
+        _ => stored.to_owned(),
+    }
+}
+
+/// Where the dead letter of an event that was published on `original` is stored.
+#[must_use]
+pub fn letter(app: &str, service: &str, original: &str, id: &str) -> String {
+    let mut tokens = below_app(original, app).split('.');
+    let interface: Vec<_> = tokens.by_ref().take(4).collect();
+    // Any client can have chosen this token, so a `*` is possible.
+    let function = tokens.next().filter(|name| is_label(name)).unwrap_or("_");
+    format!(
+        "{LETTER}.{app}.{service}.{}.{function}.{id}",
+        interface.join(".")
+    )
+}
+
+/// The dead letters of an app, or of one service, interface or function, or the one with this id.
+#[must_use]
+pub fn letters(
+    app: &str,
+    service: Option<&str>,
+    interface: Option<&InterfaceId>,
+    function: Option<&str>,
+    id: Option<&str>,
+) -> String {
+    let service = service.unwrap_or("*");
+    let interface = interface.map_or_else(
+        || "*.*.*.*".to_owned(),
+        |interface| {
+            let exact = of_interface(app, interface);
+            let exact = below_app(&exact, app);
+            // Without a version every track is meant.
+            match (&interface.version, exact.rsplit_once('.')) {
+                (None, Some((name, _))) => format!("{name}.*"),
+                _ => exact.to_owned(),
+            }
+        },
+    );
+    let (function, id) = (function.unwrap_or("*"), id.unwrap_or("*"));
+    format!("{LETTER}.{app}.{service}.{interface}.{function}.{id}")
+}
+
+/// Everything that functions of an app are called and published on.
+#[must_use]
+pub fn all_of_app(app: &str) -> String {
+    format!("{ROOT}.{app}.>")
+}
+
+/// Every dead letter of an app.
+#[must_use]
+pub fn all_letters(app: &str) -> String {
+    format!("{LETTER}.{app}.>")
+}
+
+/// The function's name in the subject of a stored event, and whether it is replayed.
+#[must_use]
+pub fn of_stored(subject: &str) -> Option<(&str, bool)> {
+    let replayed = subject.split('.').next() == Some(REPLAY);
+    let position = if replayed { 7 } else { 6 };
+    Some((subject.split('.').nth(position)?, replayed))
+}
+
+/// The subject without the first tokens, which are the same in all of an app.
+fn below_app<'s>(subject: &'s str, app: &str) -> &'s str {
+    subject
+        .strip_prefix(ROOT)
+        .and_then(|rest| rest.strip_prefix('.')?.strip_prefix(app)?.strip_prefix('.'))
+        .unwrap_or(subject)
 }
 
 fn of_interface(app: &str, interface: &InterfaceId) -> String {
@@ -90,6 +235,54 @@ mod tests {
         assert_eq!(
             all_functions("shop", &function.interface),
             "bay.shop.acme.stock.reserve.v1.*"
+        );
+    }
+
+    #[test]
+    fn the_subjects_of_stored_events_are_made_of_the_one_they_were_published_on() {
+        let id: InterfaceId = "shop:orders/events@0.1.0".parse().unwrap();
+        let original = of_function("shop", &id.function("placed"));
+        assert_eq!(stream("shop", &id), "bay_shop_shop_orders_events_v0_1");
+        assert_eq!(
+            stored("shop", &id),
+            [
+                "bay.shop.shop.orders.events.v0_1.*",
+                "bay.shop.shop.orders.events.v0_1.*.*",
+                "bay-replay.shop.*.shop.orders.events.v0_1.>",
+            ]
+        );
+        assert_eq!(
+            heard("shop", "mail", &id, Some(0)),
+            [
+                "bay.shop.shop.orders.events.v0_1.*.0",
+                "bay-replay.shop.mail.shop.orders.events.v0_1.*.0",
+                "bay.shop.shop.orders.events.v0_1.*",
+                "bay-replay.shop.mail.shop.orders.events.v0_1.*",
+            ]
+        );
+        let replayed = replay("shop", "mail", &of_partition(&original, 3));
+        assert_eq!(
+            replayed,
+            "bay-replay.shop.mail.shop.orders.events.v0_1.placed.3"
+        );
+        assert_eq!(of_stored(&replayed), Some(("placed", true)));
+        assert_eq!(super::original(&replayed), of_partition(&original, 3));
+        assert_eq!(super::original(&original), original);
+        assert_eq!(of_stored(&original), Some(("placed", false)));
+        assert_eq!(
+            letter("shop", "mail", &of_partition(&original, 3), "1f"),
+            "bay-dlq.shop.mail.shop.orders.events.v0_1.placed.1f"
+        );
+        let hostile = original.replace("placed", "*");
+        assert!(letter("shop", "mail", &hostile, "1f").ends_with(".v0_1._.1f"));
+        let bare = "shop:orders/events".parse().unwrap();
+        assert_eq!(
+            letters("shop", None, Some(&bare), Some("placed"), None),
+            "bay-dlq.shop.*.shop.orders.events.*.placed.*"
+        );
+        assert_eq!(
+            letters("shop", Some("mail"), None, None, Some("1f")),
+            "bay-dlq.shop.mail.*.*.*.*.*.1f"
         );
     }
 

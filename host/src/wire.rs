@@ -19,6 +19,10 @@ pub const HOPS: &str = "Bay-Hops";
 pub const CALLER: &str = "Bay-Caller";
 /// What the body is; JSON when absent.
 pub const CONTENT_TYPE: &str = "Content-Type";
+/// What JetStream recognizes an event by that is published twice.
+pub const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// The dead letter that a replayed event is, and the account of one that is stored.
+pub const LETTER: &str = "Bay-Letter";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context, the vendors' part.
@@ -96,6 +100,28 @@ pub fn read_call(
     body: Bytes,
     now: Instant,
 ) -> Result<Call, CallError> {
+    let mut call = read_event(headers, body, now)?;
+    if let Some(left) = headers.and_then(|headers| headers.get(DEADLINE)) {
+        let left = left.as_str();
+        let milliseconds = left
+            .parse()
+            .map_err(|_| bad_header(DEADLINE, left, "a number of milliseconds"))?;
+        call.deadline = now + Duration::from_millis(milliseconds).min(MAX_DEADLINE);
+    }
+    Ok(call)
+}
+
+/// Reads a stored event as a call that arrives `now`. Whoever published it waits no longer, so a
+/// deadline of theirs means nothing.
+///
+/// # Errors
+///
+/// As [`read_call`].
+pub fn read_event(
+    headers: Option<&HeaderMap>,
+    body: Bytes,
+    now: Instant,
+) -> Result<Call, CallError> {
     let mut call = Call {
         body,
         deadline: now + MAX_DEADLINE,
@@ -112,12 +138,6 @@ pub fn read_call(
         if !kind.eq_ignore_ascii_case(JSON) {
             return Err(bad_header(CONTENT_TYPE, kind, JSON));
         }
-    }
-    if let Some(left) = text(DEADLINE) {
-        let milliseconds = left
-            .parse()
-            .map_err(|_| bad_header(DEADLINE, left, "a number of milliseconds"))?;
-        call.deadline = now + Duration::from_millis(milliseconds).min(MAX_DEADLINE);
     }
     if let Some(hops) = text(HOPS) {
         call.hops = hops

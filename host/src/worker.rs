@@ -14,6 +14,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::events::consume;
 use crate::inbound::nats::{Slot, serve};
 use crate::nats::{ConnectOptions, Requests, settled};
 use crate::outbound::Outbound;
@@ -68,6 +69,13 @@ pub(crate) enum Source {
         subject: String,
         /// The queue group.
         group: String,
+    },
+    /// A durable consumer, shared by all that pull from it.
+    Consumer {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        name: String,
     },
 }
 
@@ -221,22 +229,26 @@ async fn subscribe(
     slots: Vec<(Source, Arc<Slot>)>,
 ) -> Result<(), WorkerError> {
     for (source, slot) in slots {
-        let Source::Subject { subject, group } = &source;
-        let messages = client
-            .queue_subscribe(subject.clone(), group.clone())
-            .await
-            .map_err(|source| WorkerError::Subscribe {
-                subject: subject.clone(),
-                source,
-            })?;
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(
-            client.clone(),
-            messages,
-            slot,
-            Arc::clone(outbound),
-            stopped,
-        ));
+        let (client, outbound) = (client.clone(), Arc::clone(outbound));
+        let task = match &source {
+            Source::Subject { subject, group } => {
+                let messages = client
+                    .queue_subscribe(subject.clone(), group.clone())
+                    .await
+                    .map_err(|source| WorkerError::Subscribe {
+                        subject: subject.clone(),
+                        source,
+                    })?;
+                tokio::spawn(serve(client, messages, slot, outbound, stopped))
+            }
+            Source::Consumer { stream, name } => {
+                let (stream, name) = (stream.clone(), name.clone());
+                tokio::spawn(consume::serve(
+                    client, stream, name, slot, outbound, stopped,
+                ))
+            }
+        };
         served.insert(source, Served { stop, task });
     }
     Ok(settled(client).await?)

@@ -4,10 +4,16 @@
 //! A [`Publication`] is one function's way out; what comes in is a call like any other, with
 //! nobody waiting for its result.
 
+pub(crate) mod consume;
+pub mod letters;
+pub mod stream;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::component::Val;
+
+pub use consume::Subscription;
 
 use crate::app::{EventWire, KeyPath};
 use crate::call::{Blame, Call, CallError, Code};

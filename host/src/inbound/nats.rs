@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::{self, JoinError, JoinSet};
 
 use crate::call::{Blame, CallError, Code};
-use crate::events;
+use crate::events::{self, Subscription};
 use crate::nats::settled;
 use crate::outbound::Outbound;
 use crate::service::{Exported, Service};
@@ -44,6 +44,8 @@ pub struct Occupant {
     pub service: Arc<Service>,
     /// The interface.
     pub exported: Arc<Exported>,
+    /// How its events are delivered, when they are stored.
+    pub subscription: Option<Arc<Subscription>>,
 }
 
 impl Slot {
@@ -250,18 +252,13 @@ async fn answer(
         payload,
         ..
     } = message;
-    let Occupant { service, exported } = &*occupant;
+    let Occupant {
+        service, exported, ..
+    } = &*occupant;
     let result = async {
         let call = wire::read_call(headers.as_ref(), payload, Instant::now())?;
         let name = subject::function_name(&subject).unwrap_or_default();
-        let function = exported.functions.get(name).ok_or_else(|| {
-            let (id, name) = (&exported.id, name.escape_debug());
-            CallError::new(
-                Code::NotFound,
-                Blame::Caller,
-                format!("{id} has no function \"{name}\""),
-            )
-        })?;
+        let function = exported.function(name)?;
         let result = service.call(function, call, &outbound).await?;
         if to.is_none()
             && let Some(error) = events::returned_error(&function.signature, &result)

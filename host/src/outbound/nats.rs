@@ -2,14 +2,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::Subject;
+use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 
 use super::Outbound;
 use crate::call::{Blame, Call, CallError, Code};
-use crate::events::Event;
+use crate::events::{Event, letters};
 use crate::nats::{RequestError, Requests, wire_size};
 use crate::wire;
 
@@ -17,16 +18,26 @@ use crate::wire;
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_millis(250);
 
+/// How long a stream may take to acknowledge an event before it is published again; doubled from
+/// then on.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The NATS connection of one worker.
 pub struct NatsOutbound {
     requests: Requests,
+    session: u64,
+    published: AtomicU64,
 }
 
 impl NatsOutbound {
     /// Calls over this connection.
     #[must_use]
     pub fn new(requests: Requests) -> Self {
-        Self { requests }
+        Self {
+            requests,
+            session: rand::random(),
+            published: AtomicU64::new(0),
+        }
     }
 
     /// Sends a call and waits for its reply, at the longest until its deadline.
@@ -62,17 +73,11 @@ impl NatsOutbound {
 }
 
 impl NatsOutbound {
-    /// Publishes an event.
+    /// Publishes an event to whoever listens.
     async fn send(&self, event: Event) -> Result<(), CallError> {
         let Event { subject, call, .. } = event;
         let headers = wire::write_event(&call);
-        let (size, limit) = (
-            wire_size(&headers, call.body.len()),
-            self.requests.client().max_payload(),
-        );
-        if size > limit {
-            return Err(refused(&RequestError::TooLarge { size, limit }));
-        }
+        self.check_size(&headers, &call, 0)?;
         let sent = self
             .requests
             .client()
@@ -88,6 +93,85 @@ impl NatsOutbound {
             )),
         }
     }
+
+    /// Publishes an event and waits until the stream says that it has it.
+    ///
+    /// What is not acknowledged within a while is published again: its id has the stream store it
+    /// once, whichever of the two was lost, event or acknowledgement.
+    async fn store(&self, event: Event, stream: &str) -> Result<(), CallError> {
+        let Event { subject, call, .. } = event;
+        let mut headers = wire::write_event(&call);
+        headers.insert(wire::MESSAGE_ID, self.message_id().as_str());
+        self.check_size(&headers, &call, letters::ROOM)?;
+        let deadline = tokio::time::Instant::from(call.deadline);
+        let (mut retry, mut patience) = (FIRST_RETRY, FIRST_PATIENCE);
+        loop {
+            let request =
+                self.requests
+                    .request(subject.as_str().into(), headers.clone(), call.body.clone());
+            let until = deadline.min(tokio::time::Instant::now() + patience);
+            match tokio::time::timeout_at(until, request).await {
+                Ok(Ok(reply)) => return stored(&reply.payload, stream),
+                Ok(Err(RequestError::NoResponders { .. })) if call.time_left() > retry => {
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
+                Ok(Err(error)) => return Err(refused(&error)),
+                Err(_) if until < deadline => patience *= 2,
+                Err(_) => {
+                    return Err(CallError::new(
+                        Code::Deadline,
+                        Blame::Network,
+                        format!("stream {stream} did not say in time that it stored the event"),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// An id that no other event has: random for the connection, counted within it.
+    fn message_id(&self) -> String {
+        let next = self.published.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}-{next:x}", self.session)
+    }
+
+    fn check_size(&self, headers: &HeaderMap, call: &Call, room: usize) -> Result<(), CallError> {
+        let limit = self.requests.client().max_payload().saturating_sub(room);
+        match wire_size(headers, call.body.len()) {
+            size if size > limit => Err(refused(&RequestError::TooLarge { size, limit })),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a stream answers to a message that it is to store.
+#[derive(serde::Deserialize)]
+struct Answer {
+    stream: Option<String>,
+    error: Option<AnswerError>,
+}
+
+#[derive(serde::Deserialize)]
+struct AnswerError {
+    description: String,
+}
+
+fn stored(answer: &[u8], stream: &str) -> Result<(), CallError> {
+    let why = match serde_json::from_slice(answer) {
+        Ok(Answer {
+            stream: Some(by),
+            error: None,
+        }) if by == stream => return Ok(()),
+        Ok(Answer {
+            error: Some(error), ..
+        }) => error.description,
+        _ => "something else answered".to_owned(),
+    };
+    Err(CallError::new(
+        Code::Unavailable,
+        Blame::Network,
+        format!("stream {stream} did not store the event: {why}"),
+    ))
 }
 
 impl Outbound for NatsOutbound {
@@ -103,7 +187,10 @@ impl Outbound for NatsOutbound {
         &'a self,
         event: Event,
     ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
-        Box::pin(self.send(event))
+        match event.stream.clone() {
+            Some(stream) => Box::pin(async move { self.store(event, &stream).await }),
+            None => Box::pin(self.send(event)),
+        }
     }
 }
 

@@ -62,15 +62,16 @@ fn the_command_line_reference_is_the_help() {
 
 #[test]
 fn the_manifests_shown_are_accepted() {
-    let path = document("manifest.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let mut shown = 0;
-    for block in text.split("```toml\n").skip(1) {
-        let manifest = block.split("```").next().unwrap();
-        App::parse(&path, manifest).unwrap_or_else(|error| panic!("{error}"));
-        shown += 1;
+    for path in ["manifest.md", "events.md"].map(document) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut shown = 0;
+        for block in text.split("```toml\n").skip(1) {
+            let manifest = block.split("```").next().unwrap();
+            App::parse(&path, manifest).unwrap_or_else(|error| panic!("{error}"));
+            shown += 1;
+        }
+        assert!(shown > 0);
     }
-    assert!(shown > 0);
 }
 
 #[test]
@@ -134,7 +135,12 @@ fn the_wire_reference_is_what_the_code_does() {
 #[test]
 fn every_path_that_the_documents_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for name in ["host/ARCHITECTURE.md", "docs/wire.md", "README.md"] {
+    for name in [
+        "host/ARCHITECTURE.md",
+        "docs/wire.md",
+        "docs/events.md",
+        "README.md",
+    ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();
         for word in text.split(['`', ' ', '(', ')', '\n', '|']) {
             let ours = ["host/", "docs/", "guests/", "examples/", "wit/"];

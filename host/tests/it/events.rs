@@ -1,16 +1,23 @@
 //! Event wires on a real nats-server: who hears what, and that nothing is lost on a bad day.
 
 use std::collections::HashMap;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
-use async_nats::{Client, Message};
+use async_nats::{Client, Message, jetstream};
 use futures_util::StreamExt;
+use tokio::process::Command;
 use tokio::task::JoinHandle;
+use wasmbay::call::Blame;
+use wasmbay::events::letters::{Filter, Letter, Letters, LettersError};
+use wasmbay::manifest::Outcome;
 use wasmbay::nats::settled;
 use wasmbay::wire;
 
-use crate::support::apps::{Services, start};
-use crate::support::components::{MAKER, SINK};
+use crate::support::apps::{Services, apply, start};
+use crate::support::components::{MAKER, OTHER, SINK};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until};
 
@@ -25,6 +32,8 @@ enum Verdict {
     Ok,
     Err,
     Trap,
+    /// It is never answered.
+    Silence,
 }
 
 /// Answers every sink: it knows who was asked what, and decides what comes of it.
@@ -75,6 +84,9 @@ impl Judge {
                 let verdict = decide(&service, n, *count) as u8;
                 *count += 1;
                 all.lock().unwrap().push(Heard { service, key, n });
+                if verdict == Verdict::Silence as u8 {
+                    continue;
+                }
                 let reply = reply.unwrap();
                 client
                     .publish(reply, verdict.to_string().into())
@@ -210,4 +222,652 @@ async fn whoever_asks_hears_what_came_of_the_event() {
     assert_eq!(code(&request(&client, HAPPENED, "{}").await), Some("400"));
     assert_eq!(host.stop(DEADLINE).await, 0);
     nats.stop().await;
+}
+
+const STREAM: &str = "bay_app_test_events_sink_v1";
+
+/// A manifest's lines for a durable wire with further keys, and no waits to speak of.
+fn durable(keys: &str) -> String {
+    format!("{EXTERNAL}[wire.\"test:events/sink\"]\nmode = \"event\"\ndurable = true\n{keys}\n")
+}
+
+const QUICK: &str = "retry = { attempts = 3, backoff = [\"20ms\"], jitter = 0 }";
+
+/// Calls that end after half a second, so that an event of a killed host comes again after 5.5.
+const SHORT: &str = "limits = { timeout = \"500ms\" }";
+
+/// A server, a client, and what the app's dead letters are.
+struct Bench {
+    nats: Nats,
+    client: Client,
+    letters: Letters,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let nats = Nats::start().await;
+        let client = nats.connect().await;
+        let letters = Letters::new(jetstream::new(client.clone()), "app");
+        Self {
+            nats,
+            client,
+            letters,
+        }
+    }
+
+    /// Publishes as any NATS client can, and hears that it is stored.
+    async fn publish(&self, key: u32, n: u32) {
+        let stored = request(&self.client, HAPPENED, event(key, n)).await;
+        let text = String::from_utf8(stored.payload.to_vec()).unwrap();
+        assert!(text.contains(STREAM) && !text.contains("error"), "{text}");
+    }
+
+    async fn list(&self) -> Vec<Letter> {
+        self.letters.list(&Filter::default(), 1_000).await.unwrap()
+    }
+
+    /// Waits until there are so many letters.
+    async fn letters(&self, count: usize) -> Vec<Letter> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let letters = self.list().await;
+            if letters.len() == count {
+                return letters;
+            }
+            assert!(Instant::now() < deadline, "{} letters", letters.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the subscriber has nothing left to acknowledge.
+    async fn done(&self, consumer: &str) {
+        let context = jetstream::new(self.client.clone());
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let consumer: jetstream::consumer::PullConsumer = context
+                .get_consumer_from_stream(consumer, STREAM)
+                .await
+                .unwrap();
+            let info = consumer.cached_info();
+            if info.num_pending == 0 && info.num_ack_pending == 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{info:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_guest_publishes_is_stored_and_heard_by_those_that_come_later() {
+    let bench = Bench::start().await;
+    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
+    let (a, b) = (sink("a"), sink("b"));
+    let lines = durable(QUICK);
+    let maker = Services(&[("maker", MAKER, "")], lines.trim_start_matches(EXTERNAL));
+    let host = start(bench.nats.url(), &maker).await;
+    for n in 0..20 {
+        assert_eq!(request(&bench.client, MAKE, event(1, n)).await.payload, OK);
+    }
+    assert_eq!(judge.heard().len(), 0);
+
+    let all = Services(
+        &[("a", &a, ""), ("b", &b, ""), ("maker", MAKER, "")],
+        &lines,
+    );
+    apply(&host, &all).await.unwrap();
+    until("both have heard all", || judge.heard().len() == 40).await;
+    for service in ["a", "b"] {
+        bench.done(service).await;
+        assert_eq!(judge.counts(service).len(), 20);
+    }
+
+    // One of them is away for a while.
+    let fewer = Services(&[("b", &b, ""), ("maker", MAKER, "")], &lines);
+    apply(&host, &fewer).await.unwrap();
+    for n in 20..30 {
+        assert_eq!(request(&bench.client, MAKE, event(1, n)).await.payload, OK);
+    }
+    until("the other has heard them", || judge.counts("b").len() == 30).await;
+    assert_eq!(judge.counts("a").len(), 20);
+    apply(&host, &all).await.unwrap();
+    until("so has the one that was away", || {
+        judge.counts("a").len() == 30
+    })
+    .await;
+    assert_eq!(judge.heard().len(), 60);
+    assert_eq!(host.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn what_fails_comes_again_and_one_that_always_traps_harms_no_other() {
+    let bench = Bench::start().await;
+    let judge = Judge::new(&bench.client, |service, n, before| {
+        match (service, n, before) {
+            ("a", _, _) => Verdict::Trap,
+            (_, 3, 0) => Verdict::Err,
+            (_, 3, 1) => Verdict::Trap,
+            _ => Verdict::Ok,
+        }
+    })
+    .await;
+    let (a, b) = (sink("a"), sink("b"));
+    let lines = durable(QUICK);
+    let services = Services(&[("a", &a, ""), ("b", &b, "")], &lines);
+    let host = start(bench.nats.url(), &services).await;
+    for n in 0..10 {
+        bench.publish(1, n).await;
+    }
+    until("b is done", || {
+        judge.counts("b").values().sum::<usize>() == 12
+    })
+    .await;
+    assert_eq!(judge.counts("b")[&3], 3);
+    let letters = bench.letters(10).await;
+    bench.done("a").await;
+    // Each as often as it may be, and then no more.
+    assert!(judge.counts("a").values().all(|count| *count == 3));
+    for letter in &letters {
+        assert_eq!((letter.service.as_str(), letter.attempts.len()), ("a", 3));
+        let attempt = &letter.attempts[0];
+        assert_eq!(
+            (attempt.outcome, attempt.code, attempt.blame),
+            (Some(Outcome::Trap), Some(500), Blame::Guest)
+        );
+        assert!(attempt.error.contains("unreachable"), "{}", attempt.error);
+        assert!(attempt.time.ends_with('Z'));
+    }
+    let first = bench.letters.get(&letters[0].id).await.unwrap();
+    let n = u32::try_from(first.sequence).unwrap() - 1;
+    assert_eq!(first.body, event(1, n));
+    assert_eq!(first.subject, HAPPENED);
+    assert_eq!(first.function, "test:events/sink.happened@1.0.0");
+    assert_eq!(first.digest.len(), 64);
+    assert_eq!(host.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_poison_message_is_a_dead_letter_at_once() {
+    let bench = Bench::start().await;
+    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
+    let a = sink("a");
+    let lines = durable("retry = { backoff = [\"1h\"] }\nin-flight = 1");
+    let host = start(bench.nats.url(), &Services(&[("a", &a, "")], &lines)).await;
+    request(&bench.client, HAPPENED, r#"{"key":1,"n":"one"}"#).await;
+    request(&bench.client, HAPPENED, "\u{0}no JSON at all").await;
+    request(
+        &bench.client,
+        &HAPPENED.replace("happened", "nothing"),
+        "{}",
+    )
+    .await;
+    // So large that it does not fit into a letter, but it is still in the stream.
+    let max = bench.client.server_info().max_payload;
+    let large = format!(r#"{{"key":"{}"}}"#, "x".repeat(max - 300));
+    request(&bench.client, HAPPENED, large.clone()).await;
+    bench.publish(1, 1).await;
+    until("the good one was heard", || judge.heard().len() == 1).await;
+    let mut letters = bench.letters(4).await;
+    let last = letters.pop().unwrap();
+    assert!(last.body_left && matches!(last.attempts[0].code, Some(400 | 413)));
+    assert_eq!(bench.letters.get(&last.id).await.unwrap().body, large);
+    let codes: Vec<_> = letters
+        .iter()
+        .map(|letter| (letter.attempts.len(), letter.attempts[0].code.unwrap()))
+        .collect();
+    assert_eq!(codes, [(1, 400), (1, 400), (1, 404)]);
+    assert!(
+        letters
+            .iter()
+            .all(|letter| letter.attempts[0].outcome.is_none())
+    );
+    assert!(letters[0].attempts[0].error.contains("$.n"));
+    assert_eq!(host.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_mended_and_replayed_to_its_subscriber_alone() {
+    let bench = Bench::start().await;
+    let judge = Judge::new(&bench.client, |service, n, _| match (service, n) {
+        ("a", 1..=9) => Verdict::Err,
+        _ => Verdict::Ok,
+    })
+    .await;
+    let (a, b) = (sink("a"), sink("b"));
+    let lines = durable(QUICK);
+    let services = Services(
+        &[("a", &a, ""), ("b", &b, ""), ("maker", MAKER, "")],
+        &lines,
+    );
+    let host = start(bench.nats.url(), &services).await;
+    for n in 1..=3 {
+        assert_eq!(request(&bench.client, MAKE, event(7, n)).await.payload, OK);
+    }
+    let letters = bench.letters(3).await;
+    let [one, two, three] = letters.as_slice() else {
+        panic!("{letters:?}");
+    };
+    assert_eq!(one.headers["Bay-Caller"], ["maker"]);
+    assert_eq!(one.attempts[0].error, r#""refused""#);
+
+    // It fails again: one letter still, with more to tell.
+    bench.letters.replay(&one.id).await.unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    let longer = loop {
+        let letter = bench.letters.get(&one.id).await.unwrap();
+        if letter.attempts.len() > 3 {
+            break letter;
+        }
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(longer.attempts.len(), 6);
+    assert_eq!(longer.attempts[..3], one.attempts[..]);
+    assert_eq!(bench.list().await.len(), 3);
+
+    let body = event(7, 100);
+    let edited = bench
+        .letters
+        .edit(&one.id, body.clone().into())
+        .await
+        .unwrap();
+    assert!(edited.edited);
+    let edited = bench.letters.get(&one.id).await.unwrap();
+    assert_eq!((edited.body, edited.attempts.len()), (body.into(), 6));
+    bench.letters.replay(&one.id).await.unwrap();
+    let rest = bench.letters(2).await;
+    assert!(rest.iter().all(|letter| letter.id != one.id));
+    assert_eq!(judge.counts("a")[&100], 1);
+    assert_eq!(judge.counts("b").get(&100), None);
+
+    let only = |id: &str| Filter {
+        id: Some(id.to_owned()),
+        ..Filter::default()
+    };
+    assert_eq!(bench.letters.purge(&only(&two.id)).await.unwrap(), 1);
+    let elsewhere = Filter {
+        service: Some("b".into()),
+        ..Filter::default()
+    };
+    assert_eq!(bench.letters.purge(&elsewhere).await.unwrap(), 0);
+    assert_eq!(bench.list().await[0].id, three.id);
+    let of_function = Filter {
+        interface: Some("test:events/sink".parse().unwrap()),
+        function: Some("happened".into()),
+        ..Filter::default()
+    };
+    assert_eq!(bench.letters.purge(&of_function).await.unwrap(), 1);
+    assert!(bench.list().await.is_empty());
+    for id in ["*", ">", "", "0123456789abcdeX"] {
+        assert!(
+            matches!(bench.letters.get(id).await, Err(LettersError::NoId(_))),
+            "{id}"
+        );
+    }
+    assert!(matches!(
+        bench.letters.replay(&one.id).await,
+        Err(LettersError::NotFound { .. })
+    ));
+    assert_eq!(host.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_stream_is_the_publishers_error_and_loses_nothing() {
+    let bench = Bench::start().await;
+    let lines = durable("retention = { size = \"64KiB\" }");
+    let maker = Services(&[("maker", MAKER, "")], lines.trim_start_matches(EXTERNAL));
+    let host = start(bench.nats.url(), &maker).await;
+    let mut stored = 0;
+    let refused = loop {
+        let made = request(&bench.client, MAKE, event(1, stored)).await;
+        if made.payload != OK {
+            break String::from_utf8(made.payload.to_vec()).unwrap();
+        }
+        stored += 1;
+        assert!(stored < 10_000);
+    };
+    assert!(refused.contains("maximum bytes exceeded"), "{refused}");
+
+    // More room, and a subscriber that finds all of it.
+    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
+    let a = sink("a");
+    let lines = durable("retention = { size = \"1MiB\" }");
+    let services = Services(&[("a", &a, ""), ("maker", MAKER, "")], &lines);
+    apply(&host, &services).await.unwrap();
+    assert_eq!(
+        request(&bench.client, MAKE, event(1, stored)).await.payload,
+        OK
+    );
+    until("everything was heard", || {
+        judge.heard().len() > stored as usize
+    })
+    .await;
+    assert_eq!(judge.counts("a").len(), stored as usize + 1);
+    assert_eq!(host.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_policy_counts_for_what_is_in_flight() {
+    let bench = Bench::start().await;
+    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Err).await;
+    let a = sink("a");
+    let patient = durable("retry = { attempts = 1000, backoff = [\"50ms\"] }");
+    let services = Services(&[("a", &a, "")], &patient);
+    let host = start(bench.nats.url(), &services).await;
+    for n in 0..5 {
+        bench.publish(1, n).await;
+    }
+    until("they come again", || judge.heard().len() > 15).await;
+    assert!(bench.list().await.is_empty());
+    let hasty = durable("retry = { attempts = 2 }");
+    apply(&host, &Services(&[("a", &a, "")], &hasty))
+        .await
+        .unwrap();
+    let letters = bench.letters(5).await;
+    assert!(letters.iter().all(|letter| letter.attempts.len() > 2));
+    assert_eq!(host.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn events_with_one_key_are_handled_in_order_across_hosts() {
+    let bench = Bench::start().await;
+    // The first attempt at every third event fails, and nothing may overtake it.
+    let judge = Judge::new(&bench.client, |_, n, before| match (n % 3, before) {
+        (0, 0) => Verdict::Err,
+        _ => Verdict::Ok,
+    })
+    .await;
+    let a = sink("a");
+    let lines = durable(&format!("{QUICK}\norder-by = \"key\""));
+    let services = Services(&[("a", &a, ""), ("maker", MAKER, "")], &lines);
+    let hosts = [
+        start(bench.nats.url(), &services).await,
+        start(bench.nats.url(), &services).await,
+    ];
+    for n in 0..60 {
+        assert_eq!(
+            request(&bench.client, MAKE, event(n % 4, n)).await.payload,
+            OK
+        );
+    }
+    // Published by another client, without a partition.
+    bench.publish(9, 60).await;
+    until("all were heard", || judge.counts("a").len() == 61).await;
+    until("all came again that failed", || judge.heard().len() == 82).await;
+    for key in 0..4 {
+        let heard = judge.heard();
+        let order: Vec<_> = heard.iter().filter(|h| h.key == key).map(|h| h.n).collect();
+        assert!(order.is_sorted(), "{order:?}");
+    }
+
+    // Without the order it goes on where it was.
+    let plain = durable(QUICK);
+    let services = Services(&[("a", &a, ""), ("maker", MAKER, "")], &plain);
+    bench.done("a_0").await;
+    for host in &hosts {
+        apply(host, &services).await.unwrap();
+    }
+    bench.publish(1, 61).await;
+    until("the next was heard", || judge.counts("a").contains_key(&61)).await;
+    bench.done("a").await;
+    assert_eq!(judge.heard().len(), 83);
+    for host in hosts {
+        assert_eq!(host.stop(DEADLINE).await, 0);
+    }
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_wire_that_is_durable_no_more_answers_no_calls() {
+    let bench = Bench::start().await;
+    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
+    let a = sink("a");
+    let lines = durable(QUICK);
+    let host = start(bench.nats.url(), &Services(&[("a", &a, "")], &lines)).await;
+    bench.publish(1, 1).await;
+    until("it was heard", || judge.heard().len() == 1).await;
+    apply(&host, &Services(&[("a", &a, "")], EXTERNAL))
+        .await
+        .unwrap();
+    assert_eq!(
+        request(&bench.client, HAPPENED, event(1, 2)).await.payload,
+        OK
+    );
+    // What was stored still is.
+    let stream = jetstream::new(bench.client.clone())
+        .get_stream(STREAM)
+        .await
+        .unwrap();
+    assert_eq!(stream.cached_info().state.messages, 1);
+    apply(&host, &Services(&[("a", &a, "")], &lines))
+        .await
+        .unwrap();
+    // A host that runs another part of the app leaves the stream alone.
+    let other = start(bench.nats.url(), &Services(&[("other", OTHER, "")], "")).await;
+    bench.publish(1, 3).await;
+    assert_eq!(other.stop(DEADLINE).await, 0);
+    until("it is heard again", || judge.heard().len() == 3).await;
+    assert_eq!(judge.counts("a").len(), 3);
+    assert_eq!(host.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_stops_finishes_or_hands_over_what_it_has() {
+    let bench = Bench::start().await;
+    let stuck = Arc::new(AtomicBool::new(true));
+    let silent = Arc::clone(&stuck);
+    let judge = Judge::new(&bench.client, move |_, _, _| {
+        match silent.load(Ordering::SeqCst) {
+            true => Verdict::Silence,
+            false => Verdict::Ok,
+        }
+    })
+    .await;
+    let a = sink("a");
+    let lines = durable(QUICK);
+    let services = Services(&[("a", &a, "limits = { timeout = \"60s\" }")], &lines);
+    let first = start(bench.nats.url(), &services).await;
+    for n in 0..5 {
+        bench.publish(1, n).await;
+    }
+    until("the first has begun", || judge.heard().len() == 5).await;
+    assert_eq!(first.stop(Duration::from_millis(50)).await, 5);
+    stuck.store(false, Ordering::SeqCst);
+    let began = Instant::now();
+    let second = start(bench.nats.url(), &services).await;
+    until("the second has done it", || judge.heard().len() == 10).await;
+    bench.done("a").await;
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(second.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+/// No test in itself: what the next one runs as a process of its own, to kill it.
+#[tokio::test]
+async fn a_host_to_kill() {
+    let Some(url) = std::env::var_os("WASMBAY_TEST_EVENTS_AT") else {
+        return;
+    };
+    let a = sink("a");
+    let lines = durable(QUICK);
+    let _host = start(
+        url.to_str().unwrap(),
+        &Services(&[("a", &a, SHORT)], &lines),
+    )
+    .await;
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_host_killed_before_it_acknowledged_loses_nothing() {
+    let bench = Bench::start().await;
+    // Every tenth event is never answered until the host is dead: its work was done, and no
+    // acknowledgement followed.
+    let killed = Arc::new(AtomicBool::new(false));
+    let dead = Arc::clone(&killed);
+    let judge = Judge::new(&bench.client, move |_, n, _| match n % 10 {
+        0 if !dead.load(Ordering::SeqCst) => Verdict::Silence,
+        _ => Verdict::Ok,
+    })
+    .await;
+    let mut host = Command::new(std::env::current_exe().unwrap())
+        .args(["events::a_host_to_kill", "--exact", "--nocapture"])
+        .env("WASMBAY_TEST_EVENTS_AT", bench.nats.url())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let context = jetstream::new(bench.client.clone());
+    let deadline = Instant::now() + DEADLINE;
+    while context.get_stream(STREAM).await.is_err() {
+        assert!(Instant::now() < deadline, "the host did not start");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for n in 0..200 {
+        bench.publish(1, n).await;
+    }
+    until("it is in the middle of them", || {
+        judge.counts("a").len() >= 60
+    })
+    .await;
+    host.start_kill().unwrap();
+    host.wait().await.unwrap();
+    killed.store(true, Ordering::SeqCst);
+    let unfinished = judge.counts("a").keys().filter(|n| *n % 10 == 0).count();
+    assert!(unfinished > 0);
+
+    let a = sink("a");
+    let lines = durable(QUICK);
+    let next = start(bench.nats.url(), &Services(&[("a", &a, SHORT)], &lines)).await;
+    until("nothing is missing", || judge.counts("a").len() == 200).await;
+    bench.done("a").await;
+    let counts = judge.counts("a");
+    assert!((0..200).step_by(10).all(|n| counts[&n] >= 1));
+    assert!(counts.values().filter(|count| **count > 1).count() >= unfinished);
+    assert!(bench.list().await.is_empty());
+    assert_eq!(next.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_server_loses_nothing_that_a_publisher_was_told_is_done() {
+    let bench = Bench::start().await;
+    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
+    let a = sink("a");
+    let lines = durable(QUICK);
+    let services = Services(&[("a", &a, SHORT), ("maker", MAKER, "")], &lines);
+    let host = start(bench.nats.url(), &services).await;
+    let (client, running) = (bench.client.clone(), Arc::new(AtomicBool::new(true)));
+    let (go_on, count) = (Arc::clone(&running), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
+    let publishers = tokio::spawn(async move {
+        let publisher = |lane: u32| {
+            let (client, go_on, counted) = (&client, &go_on, &counted);
+            async move {
+                let mut done = Vec::new();
+                let mut n = lane * 1_000_000;
+                while go_on.load(Ordering::SeqCst) {
+                    n += 1;
+                    // An answer can get lost as well: then nobody was told anything.
+                    let request = client.request(MAKE, event(lane, n).into());
+                    if let Ok(Ok(made)) =
+                        tokio::time::timeout(Duration::from_secs(8), request).await
+                        && made.payload == OK
+                    {
+                        done.push(n);
+                        counted.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                done
+            }
+        };
+        futures_util::future::join_all((0..8).map(publisher))
+            .await
+            .concat()
+    });
+    for kills in 0..2 {
+        let before = count.load(Ordering::SeqCst);
+        until("events flow", || {
+            count.load(Ordering::SeqCst) > before + 200
+        })
+        .await;
+        let pid = bench.nats.server.pid().unwrap();
+        let kill = std::process::Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+        until("the server is started again", || {
+            bench.nats.server.restarts() == kills + 1
+        })
+        .await;
+    }
+    let before = count.load(Ordering::SeqCst);
+    until("events flow again", || {
+        count.load(Ordering::SeqCst) > before + 200
+    })
+    .await;
+    running.store(false, Ordering::SeqCst);
+    let done = publishers.await.unwrap();
+    until("all that were done are heard", || {
+        let counts = judge.counts("a");
+        done.iter().all(|n| counts.contains_key(n))
+    })
+    .await;
+    assert_eq!(host.stop(DEADLINE).await, 0);
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn twenty_thousand_events_reach_two_subscribers_on_two_hosts() {
+    const EVENTS: u32 = 20_000;
+    let bench = Bench::start().await;
+    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
+    let (a, b) = (sink("a"), sink("b"));
+    let lines = durable("in-flight = 256");
+    let services = Services(
+        &[("a", &a, ""), ("b", &b, ""), ("maker", MAKER, "")],
+        &lines,
+    );
+    let hosts = [
+        start(bench.nats.url(), &services).await,
+        start(bench.nats.url(), &services).await,
+    ];
+    let began = Instant::now();
+    let made = futures_util::stream::iter(0..EVENTS)
+        .map(|n| request(&bench.client, MAKE, event(n % 7, n)))
+        .buffer_unordered(100);
+    made.for_each(async |made| assert_eq!(made.payload, OK))
+        .await;
+    println!("{EVENTS} events published in {:?}", began.elapsed());
+    for service in ["a", "b"] {
+        bench.done(service).await;
+    }
+    println!("and handled twice in {:?}", began.elapsed());
+    for service in ["a", "b"] {
+        let counts = judge.counts(service);
+        assert_eq!(counts.len(), EVENTS as usize, "{service}");
+        assert!(counts.keys().all(|n| *n < EVENTS));
+    }
+    let stream = jetstream::new(bench.client.clone())
+        .get_stream(STREAM)
+        .await
+        .unwrap();
+    assert_eq!(stream.cached_info().state.messages, u64::from(EVENTS));
+    assert!(bench.list().await.is_empty());
+    for host in hosts {
+        assert_eq!(host.stop(DEADLINE).await, 0);
+    }
+    bench.nats.stop().await;
 }
