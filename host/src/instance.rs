@@ -52,7 +52,7 @@ pub(crate) struct Current {
     pub(crate) trace: Trace,
     pub(crate) outbound: Arc<dyn Outbound>,
     /// The import whose failure the guest had no value for, and which therefore trapped it.
-    pub(crate) failed_import: Option<(FunctionId, CallError)>,
+    pub(crate) failed_import: Option<Box<(FunctionId, CallError)>>,
     /// Told when the call ends well, and dropped when it ends in any other way: before the guest's
     /// side of a response's body is, whose end would else look like that of a complete one.
     pub(crate) ended: Option<oneshot::Sender<()>>,
@@ -314,11 +314,11 @@ impl Instance {
 
     fn explain(
         &self,
-        failed_import: Option<(FunctionId, CallError)>,
+        failed_import: Option<Box<(FunctionId, CallError)>>,
         error: &wasmtime::Error,
     ) -> CallError {
         let state = self.store.data();
-        if let Some((function, cause)) = failed_import {
+        if let Some((function, cause)) = failed_import.map(|failed| *failed) {
             return CallError::new(
                 Code::Dependency,
                 cause.blame,

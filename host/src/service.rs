@@ -278,7 +278,7 @@ impl Service {
         let started = Instant::now();
         let own = started + self.spec.limits.timeout;
         let deadline = own.min(call.deadline);
-        let running = pin!(self.run(function, call, started, deadline, outbound));
+        let running = pin!(self.run(function, &call, started, deadline, outbound));
         let result = match tokio::time::timeout_at(deadline.into(), running).await {
             Ok(result) => result,
             Err(_) if deadline == own => Err(CallError::new(
@@ -308,7 +308,7 @@ impl Service {
     async fn run(
         &self,
         function: &Function,
-        call: Call,
+        call: &Call,
         started: Instant,
         deadline: Instant,
         outbound: &Arc<dyn Outbound>,
@@ -330,7 +330,7 @@ impl Service {
         let current = Current {
             deadline,
             hops: call.hops,
-            trace: call.trace,
+            trace: call.trace.clone(),
             outbound: Arc::clone(outbound),
             failed_import: None,
             ended: None,

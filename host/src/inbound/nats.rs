@@ -78,10 +78,9 @@ pub(crate) async fn serve(
     mut stop: oneshot::Receiver<Instant>,
 ) -> usize {
     let mut inbound = Inbound {
-        client,
+        link: Arc::new(Link { client, outbound }),
         messages,
         slot,
-        outbound,
         backlog: VecDeque::new(),
         parked: JoinSet::new(),
         parked_replies: HashMap::new(),
@@ -114,12 +113,17 @@ pub(crate) async fn serve(
     inbound.drain(deadline).await
 }
 
+/// The worker's connection: for replies, and for what guests import.
+struct Link {
+    client: Client,
+    outbound: Arc<dyn Outbound>,
+}
+
 /// One subscription's state.
 struct Inbound {
-    client: Client,
+    link: Arc<Link>,
     messages: Subscriber,
     slot: Arc<Slot>,
-    outbound: Arc<dyn Outbound>,
     backlog: VecDeque<Message>,
     parked: JoinSet<()>,
     /// Where the parked calls' replies go, for those that have to be given up.
@@ -137,7 +141,7 @@ impl Inbound {
                 lost += u32::from(message.reply.is_none());
                 let why = format!("{MAX_BACKLOG} messages wait before this one");
                 let error = CallError::new(Code::Overloaded, Blame::Host, why);
-                reply(&self.client, message.reply, Err(error)).await;
+                reply(&self.link.client, message.reply, Err(error)).await;
             }
         }
         if lost > 0 {
@@ -157,9 +161,8 @@ impl Inbound {
             && let Some(message) = self.backlog.pop_front()
         {
             let reply = message.reply.clone();
-            let occupant = self.slot.occupant();
-            let outbound = Arc::clone(&self.outbound);
-            let mut call = Box::pin(answer(self.client.clone(), message, occupant, outbound));
+            let link = Arc::clone(&self.link);
+            let mut call = Box::pin(answer(link, message, self.slot.occupant()));
             let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
             if first.await.is_pending() {
                 let parked = self.parked.spawn(call);
@@ -186,7 +189,7 @@ impl Inbound {
         // longer one for none, so on that side it ends at once.
         const NEVER: u64 = 10_000_000_000;
         let stopped = match self.messages.unsubscribe_after(NEVER).await {
-            Ok(()) => settled(&self.client).await.is_ok(),
+            Ok(()) => settled(&self.link.client).await.is_ok(),
             Err(_) => false,
         };
         if !stopped {
@@ -218,7 +221,7 @@ impl Inbound {
             let why = "the host stopped before the call had ended";
             let error = CallError::new(Code::Unavailable, Blame::Host, why);
             reply(
-                &self.client,
+                &self.link.client,
                 self.parked_replies.remove(&aborted.id()),
                 Err(error),
             )
@@ -239,12 +242,7 @@ fn waiting(messages: &mut Subscriber) -> Option<Message> {
 }
 
 /// The life of one message.
-async fn answer(
-    client: Client,
-    message: Message,
-    occupant: Arc<Occupant>,
-    outbound: Arc<dyn Outbound>,
-) {
+async fn answer(link: Arc<Link>, message: Message, occupant: Arc<Occupant>) {
     let Message {
         subject,
         reply: to,
@@ -259,7 +257,7 @@ async fn answer(
         let call = wire::read_call(headers.as_ref(), payload, Instant::now())?;
         let name = subject::function_name(&subject).unwrap_or_default();
         let function = exported.function(name)?;
-        let result = service.call(function, call, &outbound).await?;
+        let result = service.call(function, call, &link.outbound).await?;
         if to.is_none()
             && let Some(error) = events::returned_error(&function.signature, &result)
         {
@@ -278,7 +276,7 @@ async fn answer(
             "a message that nobody waits for failed: {error}"
         );
     }
-    reply(&client, to, result).await;
+    reply(&link.client, to, result).await;
 }
 
 /// Sends the one reply of a message, if it asked for one.

@@ -131,7 +131,7 @@ impl Import {
                 Some(value) => Some(value),
                 None => {
                     let message = error.message.clone();
-                    current.failed_import = Some((self.id.clone(), error));
+                    current.failed_import = Some(Box::new((self.id.clone(), error)));
                     wasmtime::bail!("{} failed: {message}", self.id);
                 }
             },
