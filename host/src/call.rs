@@ -82,6 +82,10 @@ pub struct CallError {
     pub message: String,
 }
 
+/// The longest message of an error, in bytes: enough for every cause in a chain, and little beside
+/// what NATS carries.
+pub const MAX_MESSAGE: usize = 4_096;
+
 /// Every [`Code`], for reading one back from its number.
 pub const CODES: [Code; 9] = [
     Code::BadArguments,
@@ -129,8 +133,14 @@ impl fmt::Display for Blame {
 }
 
 impl CallError {
-    /// An error of this kind.
+    /// An error of this kind. The message is cut at [`MAX_MESSAGE`], and control characters in it,
+    /// which can come from guests, become spaces.
     pub fn new(code: Code, blame: Blame, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        if message.contains(char::is_control) {
+            message = message.replace(char::is_control, " ");
+        }
         Self {
             code,
             blame,

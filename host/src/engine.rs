@@ -44,6 +44,9 @@ const WASM_STACK: usize = 512 << 10;
 /// Without it the same setting would clear all of it each time, which is five times slower.
 const KEEP_RESIDENT: usize = 1 << 20;
 
+/// Files in the cache of one engine; the oldest go first. An interpreter's has 40 MB.
+const MAX_CACHED: usize = 200;
+
 /// What the host's operator can choose.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -286,8 +289,26 @@ fn store(
     create_private(dir)?;
     let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
     io::Write::write_all(&mut temporary, &code)?;
+    // The name must not outlive the bytes in a crash: what it names is run without a check.
+    temporary.as_file().sync_all()?;
     temporary.persist(file).map_err(|error| error.error)?;
+    forget_oldest(dir)?;
     Ok(())
+}
+
+/// Keeps the cache from growing with every rebuild.
+fn forget_oldest(dir: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        files.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    files.sort();
+    let surplus = files.len().saturating_sub(MAX_CACHED);
+    files
+        .iter()
+        .take(surplus)
+        .try_for_each(|(_, path)| fs::remove_file(path))
 }
 
 /// Creates a directory that nobody else can write to: what lies in it is run as machine code.
@@ -304,7 +325,7 @@ fn create_private(dir: &Path) -> io::Result<()> {
 #[cfg(unix)]
 fn check_private(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
-    let metadata = fs::metadata(dir)?;
+    let metadata = fs::symlink_metadata(dir)?;
     if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0 {
         return Ok(());
     }

@@ -28,7 +28,7 @@ use crate::inbound::http::Gateway;
 use crate::inbound::nats::{Occupant, Slot};
 use crate::interface::InterfaceId;
 use crate::manifest::App;
-use crate::nats::ConnectOptions;
+use crate::nats::{ConnectOptions, SETTLE_DEADLINE};
 use crate::service::{Service, ServiceError};
 use crate::subject;
 use crate::worker::{Source, Worker, WorkerError};
@@ -429,7 +429,15 @@ impl Host {
             .workers
             .iter()
             .map(|worker| worker.drain(sources.clone(), deadline));
-        join_all(drains).await.into_iter().sum()
+        // Without a server nothing confirms that calls have stopped coming.
+        let patience = deadline.max(Instant::now()) + SETTLE_DEADLINE + LAST_WORDS;
+        match tokio::time::timeout_at(patience.into(), join_all(drains)).await {
+            Ok(given_up) => given_up.into_iter().sum(),
+            Err(_) => {
+                tracing::warn!("NATS could not be told that calls are no longer taken");
+                1
+            }
+        }
     }
 
     /// The services that should run: those that run already where nothing about them changed, and
@@ -486,24 +494,66 @@ impl Host {
     /// ended within `grace` are answered with 503; gives their number.
     pub async fn stop(mut self, grace: Duration) -> usize {
         let deadline = Instant::now() + grace;
-        // Requests at the gateway need the services, so the gateway comes first.
+        // Requests at the gateway need the services, so the gateway comes first; but a client that
+        // takes its time must not use up that of the calls.
         self.gateway.close();
         let mut gateway = join_all(std::mem::take(&mut self.serving));
-        let closed = tokio::time::timeout_at(deadline.into(), &mut gateway)
-            .await
-            .is_ok();
+        let half = (Instant::now() + grace / 2).into();
+        let closed = tokio::time::timeout_at(half, &mut gateway).await.is_ok();
         self.directory.set(Vec::new());
-        let given_up = self.drain(None, deadline).await;
+        let mut given_up = 0;
+        for layer in self.layers().await {
+            given_up += self.drain(Some(&layer), deadline).await;
+        }
+        given_up += self.drain(None, deadline).await;
         if !closed && tokio::time::timeout(LAST_WORDS, gateway).await.is_err() {
             tracing::warn!("connections of the gateway were cut");
         }
-        for chore in &self.chores {
-            chore.abort();
-        }
-        for worker in self.workers {
+        for worker in std::mem::take(&mut self.workers) {
             worker.stop().await;
         }
         given_up
+    }
+
+    /// What is served, in the order in which it can stop: first what no other service calls. A
+    /// call under way still finds those that it needs.
+    async fn layers(&self) -> Vec<Vec<Source>> {
+        let running = self.running.lock().await;
+        let mut left: Vec<_> = running
+            .slots
+            .iter()
+            .map(|(source, slot)| (source.clone(), slot.occupant()))
+            .collect();
+        let mut layers = Vec::new();
+        while !left.is_empty() {
+            let needed: Vec<bool> = left
+                .iter()
+                .map(|(_, callee)| {
+                    left.iter().any(|(_, caller)| {
+                        !Arc::ptr_eq(&caller.service, &callee.service)
+                            && caller.service.imports(&callee.exported.id)
+                    })
+                })
+                .collect();
+            // Services that call each other in a circle stop together.
+            let circle = needed.iter().all(|needed| *needed);
+            let mut needed = needed.into_iter();
+            let free = |_: &mut (Source, Arc<Occupant>)| !needed.next().unwrap_or(false) || circle;
+            layers.push(
+                left.extract_if(.., free)
+                    .map(|(source, _)| source)
+                    .collect(),
+            );
+        }
+        layers
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for task in self.chores.iter().chain(&self.serving) {
+            task.abort();
+        }
     }
 }
 

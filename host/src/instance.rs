@@ -10,7 +10,9 @@ use tokio::sync::oneshot;
 use wasmtime::component::{
     ComponentExportIndex, Instance as Wasm, InstancePre, Linker, ResourceTable, Val,
 };
-use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, WasmBacktrace};
+use wasmtime::{
+    PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace,
+};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
@@ -23,6 +25,13 @@ use crate::interface::FunctionId;
 use crate::manifest::{Limits, ServiceSpec};
 use crate::outbound::Outbound;
 use crate::outbound::wasi::{self, GuestHttp};
+
+/// Handles of host resources (streams, clocks' pollables, HTTP bodies) that one instance can hold.
+/// A runtime holds a handful; a guest that leaks them gets a trap.
+const MAX_RESOURCES: usize = 4_096;
+
+/// Memories of one instance. The pool has two for each instance that can exist.
+const MAX_MEMORIES: usize = 8;
 
 /// What every instance of one service shares.
 pub(crate) struct Blueprint {
@@ -131,7 +140,7 @@ impl ResourceLimiter for Bounds {
     }
 
     fn memories(&self) -> usize {
-        self.limits.instances as usize
+        MAX_MEMORIES
     }
 
     fn tables(&self) -> usize {
@@ -197,10 +206,12 @@ impl Instance {
 
     async fn instantiate(blueprint: &Blueprint) -> Result<Self, (Option<String>, wasmtime::Error)> {
         let spec = &blueprint.spec;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
         let state = State {
             current: None,
             wasi: wasi::context(spec),
-            table: ResourceTable::new(),
+            table,
             http: WasiHttpCtx::new(),
             guest_http: GuestHttp::new(Arc::clone(spec)),
             config: Arc::clone(&blueprint.config),
@@ -214,7 +225,14 @@ impl Instance {
         };
         let mut store = Store::new(blueprint.engine.wasmtime(), state);
         store.limiter(|state| &mut state.bounds);
-        store.epoch_deadline_async_yield_and_update(1);
+        // wasmtime's own yield puts the task back at once, and a runtime with one thread then looks
+        // at its timers and sockets only every 61st time. tokio's lets it look first.
+        store.epoch_deadline_callback(|_| {
+            Ok(UpdateDeadline::YieldCustom(
+                1,
+                Box::pin(tokio::task::yield_now()),
+            ))
+        });
         store.set_epoch_deadline(1);
         match blueprint.pre.instantiate_async(&mut store).await {
             Ok(wasm) => Ok(Self {
@@ -242,9 +260,7 @@ impl Instance {
         results: &mut [Val],
         current: Current,
     ) -> Result<Self, CallError> {
-        self.calls += 1;
-        self.store.data_mut().current = Some(current);
-        self.store.set_epoch_deadline(1);
+        self.begin(current);
         let Some(function) = self.wasm.get_func(&mut self.store, function) else {
             return Err(CallError::new(
                 Code::Trap,
@@ -275,11 +291,17 @@ impl Instance {
         head: oneshot::Sender<Head>,
         current: Current,
     ) -> Result<Self, CallError> {
-        self.calls += 1;
-        self.store.data_mut().current = Some(current);
-        self.store.set_epoch_deadline(1);
+        self.begin(current);
         let handled = self.hand_over(handler, request, head).await;
         self.finish(handled)
+    }
+
+    fn begin(&mut self, current: Current) {
+        self.calls += 1;
+        let state = self.store.data_mut();
+        state.current = Some(current);
+        state.bounds.refused = None;
+        self.store.set_epoch_deadline(1);
     }
 
     async fn hand_over(

@@ -247,6 +247,15 @@ impl Service {
         self.events.len() == events.len() && pairs.all(|(own, other)| own.publishes_alike(other))
     }
 
+    /// Whether the component calls this interface.
+    #[must_use]
+    pub fn imports(&self, id: &InterfaceId) -> bool {
+        self.component
+            .imports
+            .iter()
+            .any(|import| import.id.compatible(id))
+    }
+
     /// The interfaces that the service answers for.
     pub fn interfaces(&self) -> impl Iterator<Item = &Arc<Exported>> {
         self.interfaces.values()
@@ -314,6 +323,10 @@ impl Service {
         outbound: &Arc<dyn Outbound>,
     ) -> Result<Bytes, CallError> {
         self.check_hops(call.hops)?;
+        if deadline <= started {
+            let why = "the caller's deadline had passed before the call could begin";
+            return Err(CallError::new(Code::Deadline, Blame::Network, why));
+        }
         let _permit = self.admission.enter(deadline).await?;
         let arguments = json::decode_arguments(&call.body, &function.signature, &self.limits)
             .map_err(|error| refuse(&error, Code::BadArguments, Blame::Caller, "arguments"))?;
@@ -379,13 +392,17 @@ impl Service {
     }
 
     fn named(&self, function: &Function, error: CallError) -> CallError {
-        CallError {
-            message: format!(
-                "service \"{}\": {}: {}",
-                self.spec.name, function.id, error.message
-            ),
-            ..error
-        }
+        let CallError {
+            code,
+            blame,
+            message,
+        } = error;
+        let (service, function) = (&self.spec.name, &function.id);
+        CallError::new(
+            code,
+            blame,
+            format!("service \"{service}\": {function}: {message}"),
+        )
     }
 }
 

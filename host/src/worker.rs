@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use tokio::runtime;
@@ -19,6 +19,9 @@ use crate::inbound::nats::{Slot, serve};
 use crate::nats::{ConnectOptions, Requests, settled};
 use crate::outbound::Outbound;
 use crate::outbound::nats::NatsOutbound;
+
+/// How long a worker that stops waits for NATS to take what is still buffered.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// The way to one worker.
 pub(crate) struct Worker {
@@ -158,8 +161,11 @@ impl Worker {
     /// Writes out what is still buffered, closes the connection and ends the thread. Tasks that
     /// are still running on it are dropped.
     pub(crate) async fn stop(self) {
-        if let Err(error) = self.client.flush().await {
-            tracing::debug!(%error, "flush at the end");
+        match tokio::time::timeout(FLUSH, self.client.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "flush at the end"),
+            // Without a server there is nobody left to tell.
+            Err(_) => tracing::warn!("NATS did not take the last replies"),
         }
         drop(self.orders);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::{self, JoinError, JoinSet};
 
@@ -29,6 +30,9 @@ use crate::wire;
 /// Messages that wait in a subscription for their turn. What comes beyond is answered with 429 at
 /// once, long before the client library would drop messages without a word.
 pub const MAX_BACKLOG: usize = 8_192;
+
+/// Bytes that wait in a subscription for their turn; beyond it the same.
+pub const MAX_BACKLOG_BYTES: usize = 64 << 20;
 
 /// How long messages are taken from the backlog before the connection gets a turn to read and
 /// write. A guest that computes has [`EPOCH_TICK`](crate::engine::EPOCH_TICK) at a time, so this is
@@ -82,6 +86,7 @@ pub(crate) async fn serve(
         messages,
         slot,
         backlog: VecDeque::new(),
+        backlog_bytes: 0,
         parked: JoinSet::new(),
         parked_replies: HashMap::new(),
     };
@@ -93,7 +98,7 @@ pub(crate) async fn serve(
                 deadline = &mut stop => break deadline.unwrap_or_else(|_| Instant::now()),
                 Some(ended) = inbound.parked.join_next_with_id() => inbound.forget(ended),
                 first = inbound.messages.next() => match first {
-                    Some(message) => inbound.backlog.push_back(message),
+                    Some(message) => inbound.queue(message, Instant::now()),
                     // The connection was closed: nothing more can come.
                     None => break Instant::now(),
                 },
@@ -124,7 +129,9 @@ struct Inbound {
     link: Arc<Link>,
     messages: Subscriber,
     slot: Arc<Slot>,
-    backlog: VecDeque<Message>,
+    /// Messages that wait for their turn, with the time of their arrival.
+    backlog: VecDeque<(Instant, Message)>,
+    backlog_bytes: usize,
     parked: JoinSet<()>,
     /// Where the parked calls' replies go, for those that have to be given up.
     parked_replies: HashMap<task::Id, Subject>,
@@ -134,12 +141,13 @@ impl Inbound {
     /// Moves what has arrived into the backlog, and sheds what is too much.
     async fn take_waiting(&mut self) {
         let mut lost = 0;
+        let arrived = Instant::now();
         while let Some(message) = waiting(&mut self.messages) {
-            if self.backlog.len() < MAX_BACKLOG {
-                self.backlog.push_back(message);
+            if self.backlog.len() < MAX_BACKLOG && self.backlog_bytes < MAX_BACKLOG_BYTES {
+                self.queue(message, arrived);
             } else {
                 lost += u32::from(message.reply.is_none());
-                let why = format!("{MAX_BACKLOG} messages wait before this one");
+                let why = format!("{} messages wait before this one", self.backlog.len());
                 let error = CallError::new(Code::Overloaded, Blame::Host, why);
                 reply(&self.link.client, message.reply, Err(error)).await;
             }
@@ -149,7 +157,7 @@ impl Inbound {
             tracing::warn!(
                 service,
                 lost,
-                "{MAX_BACKLOG} messages wait, further ones that nobody waits for are lost"
+                "too many messages wait, further ones that nobody waits for are lost"
             );
         }
     }
@@ -158,11 +166,12 @@ impl Inbound {
     async fn answer(&mut self, turn: Duration) {
         let began = Instant::now();
         while began.elapsed() < turn
-            && let Some(message) = self.backlog.pop_front()
+            && let Some((arrived, message)) = self.backlog.pop_front()
         {
+            self.backlog_bytes -= message.length;
             let reply = message.reply.clone();
             let link = Arc::clone(&self.link);
-            let mut call = Box::pin(answer(link, message, self.slot.occupant()));
+            let mut call = Box::pin(answer(link, message, arrived, self.slot.occupant()));
             let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
             if first.await.is_pending() {
                 let parked = self.parked.spawn(call);
@@ -174,6 +183,11 @@ impl Inbound {
         while let Some(ended) = self.parked.try_join_next_with_id() {
             self.forget(ended);
         }
+    }
+
+    fn queue(&mut self, message: Message, arrived: Instant) {
+        self.backlog_bytes += message.length;
+        self.backlog.push_back((arrived, message));
     }
 
     fn forget(&mut self, ended: Result<(task::Id, ()), JoinError>) {
@@ -196,39 +210,46 @@ impl Inbound {
             tracing::warn!("NATS did not confirm the end of a subscription, calls may be lost");
         }
         self.take_waiting().await;
-        self.answer(Duration::MAX).await;
+        while !self.backlog.is_empty() && Instant::now() < deadline {
+            self.answer(TURN).await;
+            task::yield_now().await;
+        }
         let finish = async {
             while let Some(ended) = self.parked.join_next_with_id().await {
                 self.forget(ended);
             }
         };
-        match tokio::time::timeout_at(deadline.into(), finish).await {
-            Ok(()) => 0,
-            Err(_) => self.give_up().await,
-        }
+        // Also when all has ended there can be some whose turn did not come.
+        let _ = tokio::time::timeout_at(deadline.into(), finish).await;
+        self.give_up().await
     }
 
-    /// Ends what still runs, and tells its callers.
+    /// Ends what still runs, and tells its callers and those whose turn did not come.
     async fn give_up(mut self) -> usize {
         self.parked.abort_all();
-        let mut given_up = 0;
+        let mut given_up = self.backlog.len();
+        let unheard = std::mem::take(&mut self.backlog)
+            .into_iter()
+            .map(|(_, m)| m.reply);
+        for to in unheard {
+            reply(&self.link.client, to, Err(stopped())).await;
+        }
         while let Some(ended) = self.parked.join_next_with_id().await {
             let Err(aborted) = ended else {
                 // It ended by itself, and has replied.
                 continue;
             };
             given_up += 1;
-            let why = "the host stopped before the call had ended";
-            let error = CallError::new(Code::Unavailable, Blame::Host, why);
-            reply(
-                &self.link.client,
-                self.parked_replies.remove(&aborted.id()),
-                Err(error),
-            )
-            .await;
+            let to = self.parked_replies.remove(&aborted.id());
+            reply(&self.link.client, to, Err(stopped())).await;
         }
         given_up
     }
+}
+
+fn stopped() -> CallError {
+    let why = "the host stopped before the call had ended";
+    CallError::new(Code::Unavailable, Blame::Host, why)
 }
 
 /// A message that is there already. Looking does not use up the task's turn.
@@ -242,7 +263,7 @@ fn waiting(messages: &mut Subscriber) -> Option<Message> {
 }
 
 /// The life of one message.
-async fn answer(link: Arc<Link>, message: Message, occupant: Arc<Occupant>) {
+async fn answer(link: Arc<Link>, message: Message, arrived: Instant, occupant: Arc<Occupant>) {
     let Message {
         subject,
         reply: to,
@@ -254,7 +275,16 @@ async fn answer(link: Arc<Link>, message: Message, occupant: Arc<Occupant>) {
         service, exported, ..
     } = &*occupant;
     let result = async {
-        let call = wire::read_call(headers.as_ref(), payload, Instant::now())?;
+        // What has waited here counts as waiting for the service.
+        let waited = arrived.elapsed();
+        if waited > service.spec.limits.wait {
+            let why = format!(
+                "service \"{}\": waited {waited:?} for its turn",
+                service.spec.name
+            );
+            return Err(CallError::new(Code::Overloaded, Blame::Host, why));
+        }
+        let call = wire::read_call(headers.as_ref(), payload, arrived)?;
         let name = subject::function_name(&subject).unwrap_or_default();
         let function = exported.function(name)?;
         let result = service.call(function, call, &link.outbound).await?;
@@ -266,7 +296,17 @@ async fn answer(link: Arc<Link>, message: Message, occupant: Arc<Occupant>) {
         }
         Ok(result)
     };
-    let result: Result<Bytes, CallError> = result.await;
+    // A defect of the host must not cost the others on this subscription theirs.
+    let result = AssertUnwindSafe(result)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            let why = format!(
+                "service \"{}\": the host failed, its log says why",
+                service.spec.name
+            );
+            Err(CallError::new(Code::Trap, Blame::Host, why))
+        });
     if let (None, Err(error)) = (&to, &result) {
         // The service itself logs what its code did.
         let (code, blame) = (error.code.status(), error.blame.as_str());

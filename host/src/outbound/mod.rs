@@ -10,6 +10,7 @@ pub(crate) mod wasi;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::component::{Linker, Val};
@@ -22,6 +23,9 @@ use crate::interface::FunctionId;
 use crate::json;
 use crate::shape::{Case, InterfaceDescription, Shape, Signature};
 use crate::subject;
+
+/// What is left to a guest, at the most, after its import has run out of time.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// The way to other services.
 pub trait Outbound: Send + Sync {
@@ -109,7 +113,7 @@ impl Import {
             .map_err(|error| wasmtime::format_err!("arguments of {}: {error}", self.id))?;
         let call = Call {
             body: body.into(),
-            deadline: current.deadline,
+            deadline: before(current.deadline),
             hops: current.hops.saturating_add(1),
             caller: Some(caller),
             trace: current.trace.clone(),
@@ -151,6 +155,13 @@ impl Import {
             )
         })
     }
+}
+
+/// The deadline of an import: so much before its caller's own that a guest whose import runs out of
+/// time can still say so.
+fn before(deadline: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(Instant::now());
+    deadline - (left / 10).min(LAST_WORDS)
 }
 
 impl OnFailure {

@@ -1,6 +1,7 @@
 //! What the host itself provides to guests: WASI 0.2 with nothing granted, configuration,
 //! logging, output as log records, and HTTP to the hosts that the manifest allows.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -69,7 +70,8 @@ pub(crate) fn add_logging(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             |store: wasmtime::StoreContextMut<'_, State>,
              (level, context, message): (Level, String, String)| {
                 let service = &*store.data().spec.name;
-                let (context, message) = (cut(&context), cut(&message));
+                let (context, message) = (one_line(&context), one_line(&message));
+                let context = &*context;
                 match level {
                     Level::Trace => tracing::trace!(target: "guest", service, context, "{message}"),
                     Level::Debug => tracing::debug!(target: "guest", service, context, "{message}"),
@@ -84,9 +86,24 @@ pub(crate) fn add_logging(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         )
 }
 
-/// At most [`MAX_LINE`] bytes of a guest's text, on a character's border.
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_LINE)]
+/// A guest's text as one line of a log: at most [`MAX_LINE`] bytes, control characters escaped, so
+/// that it can forge no record of another's.
+fn one_line(text: &str) -> Cow<'_, str> {
+    let text = text
+        .get(..text.floor_char_boundary(MAX_LINE))
+        .unwrap_or(text);
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\t' => line.push(' '),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    Cow::Owned(line)
 }
 
 /// One of a guest's output streams.
@@ -134,10 +151,11 @@ impl Lines {
     }
 
     fn emit(&mut self) {
-        let line = String::from_utf8_lossy(&self.partial);
+        let text = String::from_utf8_lossy(&self.partial);
+        let line = one_line(text.trim_end());
         let (service, stream) = (&*self.output.spec.name, self.output.stream);
         if !line.trim().is_empty() {
-            tracing::info!(target: "guest", service, stream, "{}", line.trim_end());
+            tracing::info!(target: "guest", service, stream, "{line}");
         }
         self.partial.clear();
     }
@@ -216,5 +234,20 @@ impl WasiHttpHooks for GuestHttp {
             let response = response.map(http_body_util::BodyExt::boxed_unsync);
             Ok((response, Box::new(transfer) as Transfer))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guests_text_is_one_line_of_bounded_length() {
+        assert_eq!(one_line("fine: é"), "fine: é");
+        assert_eq!(
+            one_line("a\n2026 ERROR forged\r\u{1b}[2J\tb"),
+            "a\\n2026 ERROR forged\\r\\u{1b}[2J b"
+        );
+        assert_eq!(one_line(&"é".repeat(MAX_LINE)).len(), MAX_LINE);
     }
 }
