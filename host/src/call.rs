@@ -144,7 +144,7 @@ impl CallError {
         Self {
             code,
             blame,
-            message: message.into(),
+            message,
         }
     }
 }
