@@ -33,6 +33,8 @@ pub(super) fn run(
         source,
     };
     let mut child = command
+        // Where a compiler itself was when it found the mistake is nobody's concern.
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use wasmbay::build::{Language, scaffold};
 use wasmbay::call::{CODES, Code};
 use wasmbay::interface::FunctionId;
 use wasmbay::manifest::{App, keys};
 use wasmbay::{subject, wire};
 
 use crate::support::cli::Cli;
+use crate::support::shown::curls;
 
 /// The line of a document after which the code writes.
 const MARK: &str = "-->\n\n";
@@ -150,5 +152,96 @@ fn every_path_that_the_documents_name_exists() {
                 assert!(path.exists(), "{name} names {word}");
             }
         }
+    }
+}
+
+fn readme() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::read_to_string(root.join("README.md")).unwrap()
+}
+
+/// The blocks of the README in a language.
+fn blocks(readme: &str, language: &str) -> Vec<String> {
+    let start = format!("```{language}\n");
+    readme
+        .split(&start)
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_readmes_commands_exist() {
+    let readme = readme();
+    let output = Cli::new().command(&["--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let makefile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Makefile");
+    let makefile = std::fs::read_to_string(makefile).unwrap();
+    // Blocks and quoted words alike stand between an odd backtick and an even one.
+    let code = || readme.split('`').skip(1).step_by(2).flat_map(str::lines);
+    let shown = |program: &str| -> Vec<String> {
+        code()
+            .filter_map(|line| line.trim_start_matches("$ ").strip_prefix(program))
+            .map(|rest| rest.split_whitespace().next().unwrap().to_owned())
+            .collect()
+    };
+    let verbs = shown("wasmbay ");
+    for verb in &verbs {
+        assert!(help.contains(&format!("\n  {verb} ")), "wasmbay {verb}");
+    }
+    for verb in help.split("Commands:\n").nth(1).unwrap().lines() {
+        match verb.split_whitespace().next() {
+            None => break,
+            Some("help") => {}
+            Some(verb) => assert!(verbs.iter().any(|shown| shown == verb), "{verb}"),
+        }
+    }
+    let targets = shown("make ");
+    assert!(targets.len() >= 2);
+    for target in targets {
+        assert!(makefile.contains(&format!("\n{target}:")), "make {target}");
+    }
+}
+
+#[test]
+fn the_readme_shows_what_the_demo_prints() {
+    let tried = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shop/try.txt");
+    let tried = std::fs::read_to_string(tried).unwrap();
+    let tried: Vec<_> = tried
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("curl "))
+        .collect();
+    let shown = curls(&readme());
+    let shown: Vec<_> = shown.iter().map(|curl| curl.line.as_str()).collect();
+    assert_eq!(shown, tried);
+}
+
+#[test]
+fn the_readmes_manifest_is_accepted() {
+    let manifests = blocks(&readme(), "toml");
+    assert_eq!(manifests.len(), 1);
+    App::parse(Path::new("README.md"), &manifests[0]).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_readmes_first_services_are_what_new_writes() {
+    let readme = readme();
+    for (language, block, file) in [
+        (Language::Python, "wit", "wit/world.wit"),
+        (Language::Python, "python", "hello/app.py"),
+        (Language::Rust, "rust", "hello/src/lib.rs"),
+        (
+            Language::Go,
+            "go",
+            "hello/export_demo_hello_greetings/greetings.go",
+        ),
+        (Language::TypeScript, "typescript", "hello/index.ts"),
+        (Language::C, "c", "hello/hello.c"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        scaffold(language, "hello", folder.path()).unwrap();
+        let written = std::fs::read_to_string(folder.path().join("hello").join(file)).unwrap();
+        assert_eq!(blocks(&readme, block), [written], "{file}");
     }
 }
