@@ -111,6 +111,17 @@ fn without_a_manifest_there_is_a_hint() {
 }
 
 #[test]
+fn a_guests_folder_is_told_from_an_apps() {
+    let cli = Cli::new();
+    cli.run(&["new", "--lang", "c", "hello"]);
+    let seen = cli.run(&["up", "hello/hello"]);
+    assert!(
+        seen.contains("hint: this is a guest's folder: `wasmbay build hello/hello` builds it"),
+        "{seen}"
+    );
+}
+
+#[test]
 fn everything_wrong_in_a_manifest_is_told_at_once() {
     let manifest = APP
         .replace("method", "methd")

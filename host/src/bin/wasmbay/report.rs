@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use wasmbay::build::BuildError;
+use wasmbay::build::{BuildError, detect};
 use wasmbay::component::ComponentError;
 use wasmbay::host::HostError;
 use wasmbay::manifest::ManifestError;
@@ -196,16 +197,29 @@ pub(crate) fn reports(error: &anyhow::Error) -> Vec<Report> {
     }]
 }
 
+/// What to do where there is no manifest.
+fn no_manifest(path: &Path) -> String {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if detect(folder).is_ok() {
+        return format!(
+            "this is a guest's folder: `wasmbay build {}` builds it, `wasmbay up DIR` runs the app that names it",
+            folder.display()
+        );
+    }
+    "`wasmbay new --lang rust hello` writes a first app; `wasmbay up DIR` runs the one in another folder"
+        .to_owned()
+}
+
 /// The command that mends what is wrong, where its message does not have it already.
 fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.hint.clone();
     }
-    if let Some(ManifestError::Read { source, .. }) = error.downcast_ref() {
-        return (source.kind() == ErrorKind::NotFound).then(|| {
-            "`wasmbay new --lang rust hello` writes a first app; `wasmbay up DIR` runs the one in another folder"
-                .to_owned()
-        });
+    if let Some(ManifestError::Read { path, source }) = error.downcast_ref() {
+        return (source.kind() == ErrorKind::NotFound).then(|| no_manifest(path));
     }
     if let Some(HostError::Listen { source, .. }) = error.downcast_ref() {
         return (source.kind() == ErrorKind::AddrInUse)
