@@ -28,5 +28,6 @@ lint: ## Check formatting, lints and documentation
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
-bench: build ## Measure what a call costs, against native services
-	cargo bench --locked --package wasmbay --bench compare
+bench: build ## Measure what a call costs, against native services; writes docs/performance.md
+	@guests/tools.sh nestjs
+	cargo bench --locked --package wasmbay --bench compare -- --write

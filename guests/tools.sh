@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what builds the guests, and the NATS server, into .tools/ of this project.
 #
-#   guests/tools.sh [nats|python|typescript|go|c|rust ...]      (all of them by default)
+#   guests/tools.sh [nats|python|typescript|go|c|rust ...]      (all of these by default)
+#   guests/tools.sh nestjs                                      (what the benchmarks compare with)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
 # archive and (for the target of Rust) rustup's server. Nothing outside .tools/ is changed, but
@@ -13,6 +14,7 @@
 # WASMBAY_C=zig             compiles C with ziglang from PyPI even where Debian's clang is to be had
 set -euo pipefail
 
+readonly NESTJS=12.1.1 NATS_NODE=3.4.0
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1
 
@@ -188,6 +190,20 @@ npm_program() {
 install_esbuild() { npm_program esbuild "$ESBUILD"; }
 install_componentize_qjs() { npm_program componentize-qjs "$COMPONENTIZE_QJS"; }
 
+# What the benchmarks compare with. Node looks for packages beside the script, so the script is
+# linked to where they are.
+install_nestjs() {
+    need npm Node
+    npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" \
+        "@nestjs/common@$NESTJS" "@nestjs/core@$NESTJS" "@nestjs/microservices@$NESTJS" \
+        "@nats-io/transport-node@$NATS_NODE" reflect-metadata@0.2.2 rxjs@7.8.2
+    wrapper nestjs <<-'END'
+	ln -sf "$(readlink -f "$1")" "$home/service.mjs"
+	shift
+	exec node --preserve-symlinks-main "$home/service.mjs" "$@"
+	END
+}
+
 # The machine's own Go, where it is new enough for the bindings.
 own_go() {
     local version
@@ -322,8 +338,9 @@ for wanted in "$@"; do
     go) go_ ;;
     c) c ;;
     rust) rust ;;
+    nestjs) tool nestjs "$NESTJS" install_nestjs ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c or rust" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust or nestjs" >&2
         exit 2
         ;;
     esac

@@ -1,0 +1,68 @@
+//! A wasmbay host as a contestant: a process of its own that runs one manifest.
+
+use std::collections::BTreeMap;
+use std::io::BufRead as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use wasmbay::component::Component;
+use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::host::{self, DEFAULT_GRACE, Host, HostOptions};
+use wasmbay::manifest::App;
+use wasmbay::nats::ConnectOptions;
+
+/// What the process is told on its command line.
+#[derive(clap::Args)]
+pub(crate) struct Serve {
+    #[arg(long)]
+    manifest: PathBuf,
+    #[arg(long)]
+    nats: String,
+    /// Open a gateway on a free port.
+    #[arg(long)]
+    gateway: bool,
+}
+
+/// Runs a host until standard input ends. Each line of it is the path of another manifest to
+/// apply, and is answered by the microseconds that took.
+pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let engine = Engine::new(EngineOptions::default())?;
+    let (app, components) = load(&engine, &options.manifest)?;
+    let mut host_options = HostOptions::new(ConnectOptions::to(options.nats.clone()));
+    if options.gateway {
+        host_options.gateway = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    }
+    let host = runtime.block_on(async {
+        let host = Host::start(&app, engine.clone(), host_options).await?;
+        host.apply(&app, &components).await?;
+        anyhow::Ok(host)
+    })?;
+    super::ready(host.gateway());
+    for line in std::io::stdin().lock().lines() {
+        let (app, components) = load(&engine, Path::new(&line?))?;
+        let started = Instant::now();
+        runtime.block_on(host.apply(&app, &components))?;
+        super::say(format_args!("applied {}", started.elapsed().as_micros()));
+    }
+    runtime.block_on(host.stop(DEFAULT_GRACE));
+    Ok(())
+}
+
+type Components = BTreeMap<String, Arc<Component>>;
+
+fn load(engine: &Engine, manifest: &Path) -> anyhow::Result<(App, Components)> {
+    let app = App::load(manifest)?;
+    let files = app
+        .services
+        .iter()
+        .map(|(name, spec)| (name.clone(), spec.component.clone()))
+        .collect();
+    let components = host::load(engine, &files)?;
+    Ok((app, components))
+}

@@ -1,0 +1,287 @@
+//! What each stage of a call costs: `cargo bench --bench stages`.
+//!
+//! The bytes a second of the JSON mapping are those of the text.
+
+use std::collections::BTreeMap;
+use std::future::{Future, ready};
+use std::hint::black_box;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use wasmbay::call::{Blame, Call, CallError, Code, Trace};
+use wasmbay::component::Component;
+use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::events::Event;
+use wasmbay::interface::FunctionId;
+use wasmbay::json;
+use wasmbay::manifest::{self, Grants, ServiceSpec};
+use wasmbay::outbound::Outbound;
+use wasmbay::service::{Exported, Service};
+use wasmbay::shape::{Field, Shape, Signature};
+use wasmbay::{subject, wire};
+use wasmtime::component::Val;
+
+/// Exports `test:echo/echo@1.0.0`, a record's way in and out of a guest.
+const ECHO: &str = r#"
+(component
+  (core module $code
+    (memory (export "memory") 1)
+    (global $free (mut i32) (i32.const 64))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+      (global.set $free (i32.add (local.get $at) (local.get 3)))
+      (local.get $at))
+    (func (export "reset") (param i32) (global.set $free (i32.const 64)))
+    (func (export "echo") (param i32 i32 i32) (result i32)
+      (i32.store (i32.const 16) (local.get 0))
+      (i32.store (i32.const 20) (local.get 1))
+      (i32.store (i32.const 24) (local.get 2))
+      (i32.const 16)))
+  (core instance $core (instantiate $code))
+  (alias core export $core "memory" (core memory $memory))
+  (alias core export $core "realloc" (core func $realloc))
+  (type $item' (record (field "id" u32) (field "text" string)))
+  (component $echo
+    (import "item" (type $item (eq $item')))
+    (import "echo" (func $echo (param "item" $item) (result $item)))
+    (export $exported "item" (type $item))
+    (export "echo" (func $echo) (func (param "item" $exported) (result $exported))))
+  (func $lifted (param "item" $item') (result $item')
+    (canon lift (core func $core "echo") (memory (core memory $memory)) (realloc (core func $realloc))
+      (post-return (core func $core "reset"))))
+  (instance $api (instantiate $echo (with "item" (type $item')) (with "echo" (func $lifted))))
+  (export "test:echo/echo@1.0.0" (instance $api)))
+"#;
+
+/// 100 bytes of arguments.
+const ARGUMENTS: &str = r#"{"item":{"id":7,"text":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}}"#;
+
+fn field(name: &str, key: &str, shape: Shape) -> Field {
+    Field {
+        name: name.into(),
+        key: key.into(),
+        shape,
+    }
+}
+
+/// One function of one parameter.
+fn takes(shape: Shape) -> Signature {
+    Signature {
+        params: Box::new([field("input", "input", shape)]),
+        result: None,
+    }
+}
+
+fn order_shape() -> Shape {
+    Shape::Record(Box::new([
+        field("order-id", "orderId", Shape::U64),
+        field("sku", "sku", Shape::String),
+        field("quantity", "quantity", Shape::U32),
+        field("price", "price", Shape::F64),
+        field("note", "note", Shape::Option(Box::new(Shape::String))),
+    ]))
+}
+
+fn order(id: u64) -> Val {
+    let note = Val::String("leave at door".into());
+    Val::Record(vec![
+        ("order-id".into(), Val::U64(id)),
+        ("sku".into(), Val::String("tea-earl-grey".into())),
+        ("quantity".into(), Val::U32(12)),
+        ("price".into(), Val::Float64(12.95)),
+        ("note".into(), Val::Option(Some(Box::new(note)))),
+    ])
+}
+
+fn mapping(criterion: &mut Criterion) {
+    let bodies = [
+        ("record of 100 B", order_shape(), order(4711)),
+        (
+            "records of 10 KiB",
+            Shape::List(Box::new(order_shape())),
+            Val::List((0..110).map(order).collect()),
+        ),
+        (
+            "bytes of 10 KiB",
+            Shape::Bytes,
+            Val::List((0..10_240_u32).map(|i| Val::U8((i * 31) as u8)).collect()),
+        ),
+    ];
+    let limits = json::Limits::default();
+    for (name, shape, val) in bodies {
+        let signature = takes(shape);
+        let args = [val];
+        let Ok(body) = json::encode_arguments(&args, &signature, &limits) else {
+            unreachable!("{name} is of its own type");
+        };
+        let mut group = criterion.benchmark_group(format!("json/{name}"));
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function("decode", |bencher| {
+            bencher.iter(|| json::decode_arguments(black_box(&body), &signature, &limits));
+        });
+        group.bench_function("encode", |bencher| {
+            bencher.iter(|| json::encode_arguments(black_box(&args), &signature, &limits));
+        });
+        group.finish();
+    }
+}
+
+/// A subject's way from a name, and a name's from a subject.
+fn subjects(criterion: &mut Criterion) {
+    let Ok(function) = "acme:stock/reserve.hold@1.4.2".parse::<FunctionId>() else {
+        unreachable!("a name of the right form");
+    };
+    let subject = subject::of_function("shop", &function);
+    criterion.bench_function("subject/write", |bencher| {
+        bencher.iter(|| subject::of_function("shop", black_box(&function)));
+    });
+    criterion.bench_function("subject/read", |bencher| {
+        bencher.iter(|| subject::function_name(black_box(&subject)).map(str::len));
+    });
+}
+
+/// A call's headers, written by the one who calls and read by the one who is called.
+fn headers(criterion: &mut Criterion) {
+    let call = call(&Bytes::from_static(ARGUMENTS.as_bytes()));
+    let headers = wire::write_call(&call, Instant::now());
+    criterion.bench_function("wire/write", |bencher| {
+        bencher.iter(|| wire::write_call(black_box(&call), Instant::now()));
+    });
+    criterion.bench_function("wire/read", |bencher| {
+        bencher
+            .iter(|| wire::read_call(Some(black_box(&headers)), call.body.clone(), Instant::now()));
+    });
+}
+
+/// A service that is called without any network.
+struct Guest {
+    service: Service,
+    exported: Arc<Exported>,
+    outbound: Arc<dyn Outbound>,
+}
+
+struct Nobody;
+
+impl Outbound for Nobody {
+    fn call<'a>(
+        &'a self,
+        _subject: &'a str,
+        _call: Call,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>> {
+        let error = CallError::new(Code::Unavailable, Blame::Network, "nobody answers");
+        Box::pin(ready(Err(error)))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        _event: Event,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
+        Box::pin(ready(Ok(())))
+    }
+}
+
+impl Guest {
+    fn new(engine: &Engine, reuse: u32) -> Self {
+        let spec = ServiceSpec {
+            name: "echo".into(),
+            component: "echo.wasm".into(),
+            config: BTreeMap::new(),
+            limits: manifest::Limits::default(),
+            reuse,
+            grants: Grants::default(),
+        };
+        let made = Component::new(engine, ECHO.as_bytes()).map(|component| {
+            let service = Service::new(engine, "bench", Arc::new(component), Arc::new(spec));
+            service.map(|service| {
+                let exported = service.interfaces().next().cloned();
+                (exported, service)
+            })
+        });
+        let Ok(Ok((Some(exported), service))) = made else {
+            unreachable!("the component is sound");
+        };
+        Self {
+            service,
+            exported,
+            outbound: Arc::new(Nobody),
+        }
+    }
+
+    fn call(&self, body: &Bytes) -> Result<Bytes, CallError> {
+        let Some(function) = self.exported.functions.get("echo") else {
+            unreachable!("the component exports it");
+        };
+        at_once(self.service.call(function, call(body), &self.outbound))
+    }
+}
+
+fn call(body: &Bytes) -> Call {
+    Call {
+        body: body.clone(),
+        deadline: Instant::now() + Duration::from_secs(5),
+        hops: 0,
+        caller: None,
+        trace: Trace::default(),
+    }
+}
+
+/// Runs what waits for nothing: a guest only gives way to others for a moment.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(value) = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            return value;
+        }
+    }
+}
+
+/// From the arguments' bytes to the result's, and what of it is not the guest.
+fn service(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let options = EngineOptions {
+        cache: None,
+        ..EngineOptions::default()
+    };
+    let (Ok(runtime), Ok(engine)) = (runtime, Engine::new(options)) else {
+        unreachable!("the machine can run a host");
+    };
+    let _entered = runtime.enter();
+    let (reused, fresh) = (Guest::new(&engine, u32::MAX), Guest::new(&engine, 1));
+    let arguments = Bytes::from_static(ARGUMENTS.as_bytes());
+    let Ok(result) = reused.call(&arguments) else {
+        unreachable!("the component answers");
+    };
+    assert!(ARGUMENTS.contains(&*String::from_utf8_lossy(&result)));
+
+    criterion.bench_function("service/admit and refuse", |bencher| {
+        let broken = Bytes::from_static(b"{");
+        bencher.iter(|| reused.call(black_box(&broken)).is_err());
+    });
+    criterion.bench_function("service/instantiate and drop", |bencher| {
+        bencher.iter(|| {
+            let warmed = at_once(reused.service.warm());
+            let later = Instant::now() + Duration::from_secs(3_600);
+            reused.service.drop_idle(later);
+            warmed.is_ok()
+        });
+    });
+    criterion.bench_function("service/call, reused", |bencher| {
+        bencher.iter(|| reused.call(black_box(&arguments)));
+    });
+    criterion.bench_function("service/call, fresh", |bencher| {
+        bencher.iter(|| fresh.call(black_box(&arguments)));
+    });
+}
+
+criterion_group!(benches, mapping, subjects, headers, service);
+criterion_main!(benches);
