@@ -23,8 +23,8 @@ use crate::call::{Blame, CallError, Code, Trace};
 use crate::engine::Engine;
 use crate::interface::FunctionId;
 use crate::manifest::{Limits, ServiceSpec};
-use crate::outbound::Outbound;
 use crate::outbound::wasi::{self, GuestHttp};
+use crate::outbound::{Outbound, keyvalue};
 
 /// Handles of host resources (streams, clocks' pollables, HTTP bodies) that one instance can hold.
 /// A runtime holds a handful; a guest that leaks them gets a trap.
@@ -37,6 +37,8 @@ const MAX_MEMORIES: usize = 8;
 pub(crate) struct Blueprint {
     pub(crate) pre: InstancePre<State>,
     pub(crate) spec: Arc<ServiceSpec>,
+    /// Where the service's data is.
+    pub(crate) bucket: Arc<str>,
     pub(crate) config: Arc<WasiConfigVariables>,
     pub(crate) engine: Engine,
 }
@@ -51,6 +53,7 @@ pub(crate) struct State {
     guest_http: GuestHttp,
     pub(crate) config: Arc<WasiConfigVariables>,
     pub(crate) spec: Arc<ServiceSpec>,
+    pub(crate) bucket: Arc<str>,
     bounds: Bounds,
 }
 
@@ -162,6 +165,7 @@ pub(crate) fn base_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasi::add_config(&mut linker)?;
     wasi::add_logging(&mut linker)?;
+    keyvalue::add(&mut linker)?;
     Ok(linker)
 }
 
@@ -216,6 +220,7 @@ impl Instance {
             guest_http: GuestHttp::new(Arc::clone(spec)),
             config: Arc::clone(&blueprint.config),
             spec: Arc::clone(spec),
+            bucket: Arc::clone(&blueprint.bucket),
             bounds: Bounds {
                 memory: 0,
                 tables: 0,

@@ -94,6 +94,8 @@ pub struct Limits {
 pub struct Grants {
     /// Hosts that outgoing HTTP may reach.
     pub http: Vec<HostPattern>,
+    /// Whether it may keep data.
+    pub keyvalue: bool,
 }
 
 impl Grants {
@@ -450,6 +452,7 @@ fn read_grants(section: &Section<'_>) -> Grants {
     };
     Grants {
         http: section.texts("http").into_iter().filter_map(read).collect(),
+        keyvalue: section.choice("keyvalue").is_some_and(|yes| yes.value),
     }
 }
 

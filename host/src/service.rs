@@ -24,6 +24,7 @@ use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::outbound::{self, Outbound};
 use crate::shape::Signature;
+use crate::subject;
 
 mod handler;
 
@@ -210,6 +211,7 @@ impl Service {
             blueprint: Blueprint {
                 pre,
                 spec: Arc::clone(&spec),
+                bucket: subject::data_bucket(app, &spec.name).into(),
                 config: Arc::new(config),
                 engine: engine.clone(),
             },

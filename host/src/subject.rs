@@ -75,6 +75,12 @@ pub fn attempts_bucket(app: &str) -> String {
     format!("{ROOT}_{app}_attempts")
 }
 
+/// The bucket with a service's own data.
+#[must_use]
+pub fn data_bucket(app: &str, service: &str) -> String {
+    format!("{ROOT}_{app}_data_{service}")
+}
+
 /// What the stream of an interface's events stores: those of its functions, those with a
 /// partition, and those that are replayed to one subscriber.
 #[must_use]

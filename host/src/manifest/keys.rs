@@ -392,17 +392,27 @@ pub(super) static LIMITS: Table = Table {
 pub(super) static GRANTS: Table = Table {
     head: "`grants` of a service",
     about: "What is not granted is refused.",
-    keys: &[Key {
-        name: "http",
-        form: || Form {
-            default: Some("none".to_owned()),
-            ..Form::new(
-                "array of strings",
-                "`api.example.com`, `*.example.com`, either with `:port`",
-            )
+    keys: &[
+        Key {
+            name: "http",
+            form: || Form {
+                default: Some("none".to_owned()),
+                ..Form::new(
+                    "array of strings",
+                    "`api.example.com`, `*.example.com`, either with `:port`",
+                )
+            },
+            meaning: "Hosts that outgoing HTTP may reach: on ports 80 and 443, or the one that is named. `*.` covers every name below, not the name itself.",
         },
-        meaning: "Hosts that outgoing HTTP may reach: on ports 80 and 443, or the one that is named. `*.` covers every name below, not the name itself.",
-    }],
+        Key {
+            name: "keyvalue",
+            form: || Form {
+                default: Some("false".to_owned()),
+                ..Form::new("boolean", "true, false")
+            },
+            meaning: "Whether the component may keep data through `wasi:keyvalue`, up to 256 MiB. It is the service's own: no other service can reach it, and it outlives the host.",
+        },
+    ],
 };
 
 pub(super) static WIRE: Table = Table {

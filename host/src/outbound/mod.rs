@@ -2,8 +2,9 @@
 //!
 //! An import of an interface that another service exports becomes a [`Call`] through
 //! [`Outbound`], or an [`Event`] where it is wired as one; what the host itself provides is in
-//! `wasi.rs`.
+//! `wasi.rs` and `keyvalue.rs`.
 
+pub(crate) mod keyvalue;
 pub mod nats;
 pub(crate) mod wasi;
 
@@ -12,11 +13,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::kv;
 use bytes::Bytes;
 use wasmtime::component::{Linker, Val};
 
 use crate::app::EventWire;
-use crate::call::{Call, CallError};
+use crate::call::{Blame, Call, CallError, Code};
 use crate::events::{Event, Publication};
 use crate::instance::State;
 use crate::interface::FunctionId;
@@ -41,6 +43,18 @@ pub trait Outbound: Send + Sync {
         &'a self,
         event: Event,
     ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>>;
+
+    /// Opens the bucket of this name, which is made if there is none. There is nothing to keep data
+    /// in unless an implementation says otherwise.
+    fn data<'a>(
+        &'a self,
+        bucket: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<kv::Store, CallError>> + Send + 'a>> {
+        Box::pin(async move {
+            let message = format!("there is nothing to keep {bucket} in");
+            Err(CallError::new(Code::Unavailable, Blame::Host, message))
+        })
+    }
 }
 
 /// An imported function, resolved when its service is linked.
@@ -149,8 +163,8 @@ impl Import {
     fn decode(&self, body: &[u8]) -> Result<Option<Val>, CallError> {
         json::decode_result(body, &self.signature, &self.limits).map_err(|error| {
             CallError::new(
-                crate::call::Code::Dependency,
-                crate::call::Blame::Guest,
+                Code::Dependency,
+                Blame::Guest,
                 format!("result of {}: {error}", self.id),
             )
         })

@@ -1,14 +1,17 @@
 //! Calls to other services as NATS requests.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::{self, kv};
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 
-use super::Outbound;
+use super::{Outbound, keyvalue};
 use crate::call::{Blame, Call, CallError, Code};
 use crate::events::{Event, letters};
 use crate::nats::{RequestError, Requests, wire_size};
@@ -27,6 +30,8 @@ pub struct NatsOutbound {
     requests: Requests,
     session: u64,
     published: AtomicU64,
+    /// The buckets that were opened, so that opening one again asks nothing.
+    buckets: Mutex<HashMap<String, kv::Store>>,
 }
 
 impl NatsOutbound {
@@ -37,6 +42,7 @@ impl NatsOutbound {
             requests,
             session: rand::random(),
             published: AtomicU64::new(0),
+            buckets: Mutex::default(),
         }
     }
 
@@ -129,6 +135,21 @@ impl NatsOutbound {
         }
     }
 
+    async fn open(&self, bucket: &str) -> Result<kv::Store, CallError> {
+        let buckets = || self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = buckets().get(bucket) {
+            return Ok(store.clone());
+        }
+        let context = jetstream::new(self.requests.client().clone());
+        let opened = keyvalue::bucket(&context, bucket).await;
+        let store = opened.map_err(|error| {
+            let message = format!("bucket {bucket} cannot be opened: {error}");
+            CallError::new(Code::Unavailable, Blame::Network, message)
+        })?;
+        buckets().insert(bucket.to_owned(), store.clone());
+        Ok(store)
+    }
+
     /// An id that no other event has: random for the connection, counted within it.
     fn message_id(&self) -> String {
         let next = self.published.fetch_add(1, Ordering::Relaxed);
@@ -191,6 +212,13 @@ impl Outbound for NatsOutbound {
             Some(stream) => Box::pin(async move { self.store(event, &stream).await }),
             None => Box::pin(self.send(event)),
         }
+    }
+
+    fn data<'a>(
+        &'a self,
+        bucket: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<kv::Store, CallError>> + Send + 'a>> {
+        Box::pin(self.open(bucket))
     }
 }
 

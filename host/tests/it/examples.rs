@@ -23,7 +23,7 @@ use crate::support::{DEADLINE, PATIENCE};
 static BUILDING: Mutex<()> = Mutex::new(());
 
 /// This checkout.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let host = Path::new(env!("CARGO_MANIFEST_DIR"));
     host.parent().unwrap().to_owned()
 }
@@ -33,9 +33,9 @@ fn read(path: &str) -> String {
 }
 
 /// An app that runs in a folder of its own.
-struct Example {
+pub(crate) struct Example {
     cli: Cli,
-    up: Up,
+    pub(crate) up: Up,
     /// `host:port` of its gateway.
     gateway: String,
     /// The URL of its NATS server.
@@ -49,7 +49,7 @@ impl Example {
     }
 
     /// Runs the app that is in this folder.
-    fn run(cli: Cli) -> Self {
+    pub(crate) fn run(cli: Cli) -> Self {
         build(&cli, &["check", "--cache", CACHE]);
         let up = cli.up(&["--cache", CACHE]);
         let running = std::fs::read(cli.path(".wasmbay/host.json")).unwrap();
@@ -67,24 +67,25 @@ impl Example {
         request(&self.gateway, path, None).unwrap()
     }
 
-    fn post(&self, path: &str, body: &Value) -> Response {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
         request(&self.gateway, path, Some(&body.to_string())).unwrap()
     }
 
     /// Changes the manifest while it runs.
-    fn change(&self, from: &str, to: &str) {
+    pub(crate) fn change(&self, from: &str, to: &str) {
         let manifest = std::fs::read_to_string(self.cli.path("wasmbay.toml")).unwrap();
         assert!(manifest.contains(from), "{manifest}");
         self.cli.write("wasmbay.toml", manifest.replace(from, to));
     }
 
-    /// Stops it; every call has to have been answered.
-    fn stop(self) {
+    /// Stops it; every call has to have been answered. Gives its folder, to run it again.
+    pub(crate) fn stop(self) -> Cli {
         let printed = self.up.stop();
         assert!(
             printed.ends_with("stopped: every call was answered\n[exit 0]"),
             "{printed}"
         );
+        self.cli
     }
 }
 

@@ -15,6 +15,7 @@ mod events;
 mod examples;
 mod gateway;
 mod host;
+mod keyvalue;
 mod nats;
 mod service;
 mod support;

@@ -1,0 +1,69 @@
+//! A service's own data, as others see it: what `wasi:keyvalue` does is tested through this.
+
+wit_bindgen::generate!({
+    path: "../../../wit",
+    world: "cabinet",
+    generate_all,
+});
+
+use exports::bay::cabinet::drawers::Guest;
+use wasi::keyvalue::atomics;
+use wasi::keyvalue::store::{self, Bucket, Error};
+
+struct Cabinet;
+
+export!(Cabinet);
+
+impl Guest for Cabinet {
+    fn open(identifier: String) -> Result<(), String> {
+        store::open(&identifier).map(drop).map_err(why)
+    }
+
+    fn get(key: String) -> Result<Option<String>, String> {
+        let value = bucket()?.get(&key).map_err(why)?;
+        value
+            .map(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()))
+            .transpose()
+    }
+
+    fn set(key: String, value: String) -> Result<(), String> {
+        bucket()?.set(&key, value.as_bytes()).map_err(why)
+    }
+
+    fn delete(key: String) -> Result<(), String> {
+        bucket()?.delete(&key).map_err(why)
+    }
+
+    fn exists(key: String) -> Result<bool, String> {
+        bucket()?.exists(&key).map_err(why)
+    }
+
+    fn keys() -> Result<Vec<String>, String> {
+        let bucket = bucket()?;
+        let (mut keys, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = bucket.list_keys(cursor).map_err(why)?;
+            keys.extend(page.keys);
+            cursor = page.cursor;
+            if cursor.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    fn increment(key: String, delta: u64) -> Result<u64, String> {
+        atomics::increment(&bucket()?, &key, delta).map_err(why)
+    }
+}
+
+fn bucket() -> Result<Bucket, String> {
+    store::open("").map_err(why)
+}
+
+fn why(error: Error) -> String {
+    match error {
+        Error::NoSuchStore => "no-such-store".to_owned(),
+        Error::AccessDenied => "access-denied".to_owned(),
+        Error::Other(why) => why,
+    }
+}

@@ -1,0 +1,128 @@
+//! Data that services keep: their own, exact under concurrency, and there after a restart.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::examples::{Example, root};
+use crate::support::DEADLINE;
+use crate::support::cli::Cli;
+
+/// Two services of one component, of which one answers at a time.
+fn manifest(answers: &str, grants: &str) -> String {
+    let guest = root().join("guests/rust/cabinet");
+    let guest = guest.display();
+    format!(
+        r#"
+name = "data"
+
+[service.mine]
+component = "{guest}"
+grants = {grants}
+
+[service.yours]
+component = "{guest}"
+grants = {grants}
+limits = {{ message = "64KiB" }}
+
+[wire."bay:cabinet/drawers"]
+service = "{answers}"
+"#
+    )
+}
+
+fn ask(data: &Example, function: &str, arguments: Value) -> Value {
+    let asked = data.post(&format!("/rpc/bay:cabinet/drawers/{function}"), &arguments);
+    assert_eq!(asked.status, 200, "{asked:?}");
+    asked.json()
+}
+
+fn keys(data: &Example) -> BTreeSet<String> {
+    serde_json::from_value(ask(data, "keys", json!([]))["ok"].take()).unwrap()
+}
+
+const GRANTED: &str = "{ keyvalue = true }";
+
+#[test]
+fn a_service_has_data_of_its_own_that_outlives_the_host() {
+    let cli = Cli::new().with(&[("wasmbay.toml", &manifest("mine", GRANTED))]);
+    let data = Example::run(cli);
+    let odd = ["", "a.b", "*.>", "é/ü", "=41", "A"];
+    for key in odd {
+        assert_eq!(ask(&data, "get", json!([key])), json!({ "ok": null }));
+        let set = ask(&data, "set", json!([key, format!("<{key}>")]));
+        assert_eq!(set, json!({ "ok": null }));
+    }
+    for key in odd {
+        let value = format!("<{key}>");
+        assert_eq!(ask(&data, "get", json!([key])), json!({ "ok": value }));
+    }
+    assert_eq!(keys(&data), odd.map(str::to_owned).into());
+    assert_eq!(ask(&data, "delete", json!(["A"])), json!({ "ok": null }));
+    assert_eq!(ask(&data, "delete", json!(["A"])), json!({ "ok": null }));
+    assert_eq!(ask(&data, "exists", json!(["A"])), json!({ "ok": false }));
+    assert!(!keys(&data).contains("A"));
+
+    let data = Example::run(data.stop());
+    assert_eq!(ask(&data, "get", json!(["a.b"])), json!({ "ok": "<a.b>" }));
+
+    data.change("service = \"mine\"", "service = \"yours\"");
+    let until = Instant::now() + DEADLINE;
+    while ask(&data, "get", json!(["a.b"])) != json!({ "ok": null }) {
+        assert!(Instant::now() < until, "yours has the data of mine");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(keys(&data), BTreeSet::new());
+    let large = ask(&data, "set", json!(["large", "x".repeat(60 << 10)]));
+    assert_eq!(large, json!({ "ok": null }));
+    data.stop();
+}
+
+#[test]
+fn increments_of_several_callers_at_once_are_all_counted() {
+    let data = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest("mine", GRANTED))]));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let sum = ask(&data, "increment", json!(["sum", 3]));
+                    assert!(sum["ok"].is_u64(), "{sum}");
+                }
+            });
+        }
+    });
+    assert_eq!(ask(&data, "get", json!(["sum"])), json!({ "ok": "300" }));
+    ask(&data, "set", json!(["text", "many"]));
+    assert_eq!(
+        ask(&data, "increment", json!(["text", 1])),
+        json!({ "err": "what is there is no number" })
+    );
+    data.stop();
+}
+
+#[test]
+fn more_keys_than_a_page_has_are_listed() {
+    let data = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest("mine", GRANTED))]));
+    let wanted: BTreeSet<_> = (0..1_050).map(|n| format!("key {n}")).collect();
+    for key in &wanted {
+        ask(&data, "set", json!([key, "x"]));
+    }
+    assert_eq!(keys(&data), wanted);
+    data.stop();
+}
+
+#[test]
+fn what_is_not_granted_or_not_there_is_refused() {
+    let data = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest("mine", "{}"))]));
+    let open = |name: &str| ask(&data, "open", json!([name]));
+    assert_eq!(open(""), json!({ "err": "access-denied" }));
+    assert_eq!(open("other"), json!({ "err": "access-denied" }));
+    data.change("grants = {}", "grants = { keyvalue = true }");
+    data.up.until("reconfigured mine");
+    assert_eq!(open(""), json!({ "ok": null }));
+    assert_eq!(open("default"), json!({ "ok": null }));
+    assert_eq!(open("other"), json!({ "err": "no-such-store" }));
+    data.stop();
+}
