@@ -14,7 +14,7 @@ build: tools ## Build the host (target/release/wasmbay)
 	@echo "building the host; the first time takes some minutes"
 	@cargo build --release --locked --package wasmbay
 
-demo: build ## Run the shop: five services in five languages behind http://127.0.0.1:8080
+demo: build ## Run the shop: six services in five languages behind http://127.0.0.1:8080
 	@cat examples/shop/try.txt
 	@target/release/wasmbay up examples/shop
 

@@ -1,5 +1,6 @@
-/* The shop's notifications: checks the address, writes the message to the log in place of
- * sending it, and answers with an id that follows from the message alone.
+/* The shop's notifications: hears what becomes of orders and tells the customer, or whatever it is
+ * called with. It checks the address, writes the message to the log in place of sending it, and answers
+ * with an id that follows from the message alone, so telling twice is telling the same.
  *
  * Whoever gets a value from the bindings owns it: the message that an export is called with and
  * what an import gives back are freed here, what an export gives back is freed by the caller.
@@ -134,4 +135,53 @@ bool exports_shop_notifications_notifier_send(message *message, string *ret, not
     bool sent = send(message, ret, err);
     exports_shop_notifications_notifier_message_free(message);
     return sent;
+}
+
+/* Tells a customer of an order, and frees the texts. An event has no id to give back. */
+static bool tell(string to, string subject, string body, string *err) {
+    message message = {
+        .channel = EXPORTS_SHOP_NOTIFICATIONS_NOTIFIER_CHANNEL_EMAIL,
+        .to = to,
+        .subject = subject,
+        .body = body,
+    };
+    string id;
+    notify_error failure;
+    bool sent = send(&message, &id, &failure);
+    if (sent) {
+        notifications_string_free(&id);
+    } else {
+        bool address = failure.tag == EXPORTS_SHOP_NOTIFICATIONS_NOTIFIER_NOTIFY_ERROR_INVALID_ADDRESS;
+        *err = address ? failure.val.invalid_address : failure.val.unavailable;
+    }
+    notifications_string_free(&subject);
+    notifications_string_free(&body);
+    return sent;
+}
+
+/* Nobody is told that an order was placed: it is paid or rejected within the second. */
+bool exports_shop_orders_events_order_placed(exports_shop_orders_events_placed_t *order, string *err) {
+    (void)err;
+    exports_shop_orders_events_placed_free(order);
+    return true;
+}
+
+bool exports_shop_orders_events_order_paid(exports_shop_orders_events_paid_t *order, string *err) {
+    /* Currencies of the shop have two decimal places. */
+    uint64_t units = order->total.minor / 100, cents = order->total.minor % 100;
+    bool told = tell(order->email, format("Your order %.*s", PRINT(order->order_id)),
+                     format("Dear %.*s, we are packing it. You paid %" PRIu64 ".%02" PRIu64 " %.*s.",
+                            PRINT(order->customer), units, cents, PRINT(order->total.currency)),
+                     err);
+    exports_shop_orders_events_paid_free(order);
+    return told;
+}
+
+bool exports_shop_orders_events_order_rejected(exports_shop_orders_events_rejected_t *order, string *err) {
+    bool told = tell(order->email, format("Your order %.*s was rejected", PRINT(order->order_id)),
+                     format("Dear %.*s, we cannot fill it: %.*s.", PRINT(order->customer),
+                            PRINT(order->reason)),
+                     err);
+    exports_shop_orders_events_rejected_free(order);
+    return told;
 }

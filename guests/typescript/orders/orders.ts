@@ -1,24 +1,24 @@
 // The shop's orders: prices, reserves, charges and confirms by calling the other services, and
-// knows of none of them where it runs or what it is written in.
+// knows of none of them where it runs or what it is written in. What becomes of an order it says
+// as an event, and does not know who listens.
 //
 // An exported function returns its ok value or throws its error, `{ tag, val }`. An imported one
 // throws an Error with that as its `payload`. Whatever else is thrown is a defect, and traps.
 
 import * as catalog from 'shop:catalog/products@1.0.0';
 import * as inventory from 'shop:inventory/stock@1.0.0';
-import * as notifications from 'shop:notifications/notifier@1.0.0';
+import * as events from 'shop:orders/events@1.0.0';
 import * as payment from 'shop:payment/payments@1.0.0';
 import { log } from 'wasi:logging/logging@0.1.0-draft';
 import { getRandomBytes } from 'wasi:random/random@0.2.6';
 
 import type { CatalogError } from 'shop:catalog/products@1.0.0';
 import type { StockError } from 'shop:inventory/stock@1.0.0';
-import type { NotifyError } from 'shop:notifications/notifier@1.0.0';
 import type { Confirmation, Customer, OrderError } from 'shop:orders/orders@1.0.0';
 import type { Card, PaymentError, Receipt } from 'shop:payment/payments@1.0.0';
 import type { Line, Money } from 'shop:types/types@1.0.0';
 
-type CalleeError = CatalogError | StockError | PaymentError | NotifyError;
+type CalleeError = CatalogError | StockError | PaymentError;
 
 // componentize-qjs 0.4.5 treats a u32 as signed: one above this arrives negative, and leaves as this.
 const MAX_QUANTITY = 0x7fff_ffff;
@@ -32,24 +32,40 @@ export const orders = {
     const wanted = merge(lines);
     const total = price(wanted);
     const orderId = newOrderId();
-    const reservation = ask('inventory', () => inventory.reserve(orderId, wanted));
-    let receipt: Receipt;
+    const order: Order = { orderId, customer: customer.name, email: customer.email, lines: wanted };
+    // Nothing is done yet: an order that nobody would hear of is refused.
     try {
-      receipt = ask('payment', () => payment.charge(orderId, total, card));
+      events.orderPlaced({ ...order, total });
+    } catch (error) {
+      unavailable(`the order could not be stored: ${told(error)}`);
+    }
+    try {
+      return fill(order, total, card);
     } catch (refusal) {
-      release(orderId, reservation.id);
+      publish(orderId, () => events.orderRejected({ ...order, reason: reason(refusal) }));
       throw refusal;
     }
-    return {
-      orderId,
-      total,
-      reservationId: reservation.id,
-      warehouse: reservation.warehouse,
-      receipt,
-      notification: notify(customer, orderId, wanted, total),
-    };
   },
 } satisfies typeof import('shop:orders/orders@1.0.0');
+
+/** What every event of an order tells. */
+type Order = { orderId: string; customer: string; email: string; lines: Line[] };
+
+/** Reserves and charges. */
+function fill(order: Order, total: Money, card: Card): Confirmation {
+  const { orderId, lines } = order;
+  const reservation = ask('inventory', () => inventory.reserve(orderId, lines));
+  let receipt: Receipt;
+  try {
+    receipt = ask('payment', () => payment.charge(orderId, total, card));
+  } catch (refusal) {
+    release(orderId, reservation.id);
+    throw refusal;
+  }
+  publish(orderId, () => events.orderPaid({ ...order, total }));
+  const { id: reservationId, warehouse } = reservation;
+  return { orderId, total, reservationId, warehouse, receipt };
+}
 
 /** The lines with those of one SKU made one, and without those that want nothing. */
 function merge(lines: Line[]): Line[] {
@@ -99,27 +115,38 @@ function release(orderId: string, reservationId: string): void {
   }
 }
 
-/** The message's id, or null: an order that is paid for stands whether or not it was announced. */
-function notify(customer: Customer, orderId: string, lines: Line[], total: Money): string | null {
-  const items = lines.map(({ sku, quantity }) => `${quantity} x ${sku}`).join(', ');
+/** Publishes what has happened, and cannot be taken back if it is not stored. */
+function publish(orderId: string, event: () => void): void {
   try {
-    return ask('notifications', () =>
-      notifications.send({
-        channel: 'email',
-        to: customer.email,
-        subject: `Your order ${orderId}`,
-        body: `Dear ${customer.name}, we are packing ${items}. You paid ${written(total)}.`,
-      }),
-    );
+    event();
   } catch (error) {
-    log('warn', 'orders', `order ${orderId}: the customer was not told: ${JSON.stringify(error)}`);
-    return null;
+    log('error', 'orders', `order ${orderId}: nobody hears what became of it: ${told(error)}`);
   }
 }
 
-/** Currencies of the shop have two decimal places. */
-function written({ minor, currency }: Money): string {
-  return `${(minor / 100).toFixed(2)} ${currency}`;
+/** What an event could not be stored for: its error is a plain string. */
+function told(thrown: unknown): string {
+  const { payload } = thrown as { payload?: string };
+  if (payload === undefined) {
+    throw thrown;
+  }
+  return payload;
+}
+
+/** The order's error in words, for the customer. */
+function reason(refusal: unknown): string {
+  const { tag, val } = refusal as { tag?: string; val?: unknown };
+  if (tag === undefined) {
+    throw refusal;
+  }
+  switch (typeof val) {
+    case 'undefined':
+      return tag;
+    case 'string':
+      return `${tag}: ${val}`;
+    default:
+      return `${tag}: ${JSON.stringify(val)}`;
+  }
 }
 
 /** 64 random bits: Math.random() begins anew with the same number in every fresh instance. */
@@ -142,7 +169,6 @@ function ask<T>(service: string, call: () => T): T {
       case 'declined':
       case 'invalid-card':
         return fail(error);
-      case 'invalid-address':
       case 'unavailable':
         return unavailable(`${service}: ${error.val}`);
       default:

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use wasmbay::events::letters::{Filter, Letters};
 use wasmbay::nats::ConnectOptions;
 
 use crate::support::cli::{Cli, Up};
 use crate::support::http::{Response, request};
-use crate::support::shown::curls;
+use crate::support::shown::{Curl, curls};
 use crate::support::{DEADLINE, PATIENCE};
 
 /// Two builds of one guest at a time would be in each other's way.
@@ -71,6 +72,20 @@ impl Example {
         request(&self.gateway, path, Some(&body.to_string())).unwrap()
     }
 
+    /// Waits until so much of a product was sold.
+    fn sold(&self, sku: &str, orders: u32, units: u32) {
+        let wanted = json!({ "sku": sku, "orders": orders, "units": units });
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let sold = self.get(&format!("/sales/{sku}")).json();
+            if sold == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{sold} and not {wanted}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Changes the manifest while it runs.
     pub(crate) fn change(&self, from: &str, to: &str) {
         let manifest = std::fs::read_to_string(self.cli.path("wasmbay.toml")).unwrap();
@@ -123,6 +138,12 @@ fn order(lines: &[(&str, u32)], card: &str) -> Value {
     })
 }
 
+/// What notifications writes to the log when an order was paid.
+fn told(confirmation: &Value) -> String {
+    let order = confirmation["orderId"].as_str().unwrap();
+    format!(": email from orders@shop.example to ada@example.com: Your order {order}")
+}
+
 const CARD: &str = "4242 4242 4242 4242";
 
 #[test]
@@ -143,13 +164,17 @@ fn shop_passes_an_order_through_five_languages() {
     let shop = Example::start("shop");
     assert_eq!(shop.get("/readyz").status, 200);
 
-    for readme in ["README.md", "examples/shop/README.md"] {
-        let shown = curls(&read(readme));
-        assert_eq!(shown.len(), 3);
-        for curl in shown {
-            curl.hold(&shop.gateway);
-        }
-    }
+    let hold = |curls: &[Curl]| curls.iter().for_each(|curl| curl.hold(&shop.gateway));
+    let shown = curls(&read("examples/shop/README.md"));
+    assert_eq!(shown.len(), 5);
+    let (calls, reports) = shown.split_at(3);
+    hold(calls);
+    // Sales hears of the order when it does.
+    shop.sold("keyboard", 1, 1);
+    hold(reports);
+    let shown = curls(&read("README.md"));
+    assert_eq!(shown.len(), 3);
+    hold(&shown);
 
     // TypeScript answers, with what Python, Rust, Go and C said.
     let placed = shop.post("/orders", &order(&[("keyboard", 1), ("mouse", 2)], CARD));
@@ -159,10 +184,7 @@ fn shop_passes_an_order_through_five_languages() {
     assert_eq!(confirmation["warehouse"], "lisbon");
     assert_eq!(confirmation["receipt"]["processor"], "go-pay");
     assert_eq!(confirmation["receipt"]["amount"], confirmation["total"]);
-    let message = confirmation["notification"].as_str().unwrap();
-    shop.up.until(&format!(
-        "{message}: email from orders@shop.example to ada@example.com"
-    ));
+    shop.up.until(&told(&confirmation));
 
     assert_eq!(shop.get("/stock/mouse").told(), (200, "3"));
     assert_eq!(
@@ -382,9 +404,91 @@ fn shop_has_its_inventory_from_a_native_program() {
 }
 
 #[test]
+fn shop_tells_customers_also_after_notifications_was_down() {
+    let shop = Example::start("shop");
+    let text = std::fs::read_to_string(shop.cli.path("wasmbay.toml")).unwrap();
+    let (before, service) = text.split_once("[service.notifications]").unwrap();
+    let (_, after) = service.split_once("\n\n").unwrap();
+    shop.cli.write("wasmbay.toml", format!("{before}{after}"));
+    shop.up.until("stopped notifications");
+
+    let place = |email: &str| {
+        let mut order = order(&[("mouse", 1), ("lamp", 2)], CARD);
+        order["customer"]["email"] = email.into();
+        let placed = shop.post("/orders", &order);
+        assert_eq!(placed.status, 201, "{placed:?}");
+        placed.json()
+    };
+    let placed: Vec<_> = (0..5).map(|_| place("ada@example.com")).collect();
+    let rejected = shop.post("/orders", &order(&[("mouse", 4)], CARD));
+    assert_eq!(rejected.status, 409);
+    // What is rejected is not sold, and sales hears while notifications does not.
+    shop.sold("mouse", 5, 5);
+    shop.sold("lamp", 5, 10);
+    assert!(!shop.up.stderr().contains("email from"));
+
+    // What cannot be told is put aside, and holds up nobody.
+    place("ada@example");
+    shop.cli.write("wasmbay.toml", &text);
+    shop.up.until_built("started notifications");
+    for confirmation in &placed {
+        shop.up.until(&told(confirmation));
+    }
+    shop.up.until("was rejected");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(mend(&shop));
+    shop.up.until("to mended@example.com: Your order");
+    // Sales had no part in it.
+    shop.sold("mouse", 6, 6);
+    shop.stop();
+}
+
+/// Waits for the dead letter of the customer without an address, gives it one and replays it.
+async fn mend(shop: &Example) {
+    let client = ConnectOptions::to(&shop.nats).connect().await.unwrap();
+    let letters = Letters::new(async_nats::jetstream::new(client), "shop");
+    let deadline = Instant::now() + DEADLINE;
+    let letter = loop {
+        let found = letters.list(&Filter::default(), 10).await.unwrap();
+        if let [letter] = &found[..] {
+            break letters.get(&letter.id).await.unwrap();
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(letter.service, "notifications");
+    assert_eq!(letter.function, "shop:orders/events.order-paid@1.0.0");
+    assert_eq!(letter.attempts.len(), 3, "{letter:?}");
+    let last = letter.attempts.last().unwrap();
+    assert!(last.error.contains("name@host.domain"), "{last:?}");
+
+    let body = String::from_utf8(letter.body.to_vec()).unwrap();
+    assert!(body.contains("\"ada@example\""), "{body}");
+    let mended = body.replace("ada@example", "mended@example.com");
+    letters.edit(&letter.id, mended.into()).await.unwrap();
+    letters.replay(&letter.id).await.unwrap();
+    while !letters
+        .list(&Filter::default(), 10)
+        .await
+        .unwrap()
+        .is_empty()
+    {
+        assert!(Instant::now() < deadline, "the letter stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
 fn shop_is_discovered_by_any_nats_client() {
     let shop = Example::start("shop");
-    let wanted = ["catalog", "inventory", "notifications", "orders", "payment"];
+    let wanted = [
+        "catalog",
+        "inventory",
+        "notifications",
+        "orders",
+        "payment",
+        "sales",
+    ];
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let found = runtime.block_on(async {
         let client = ConnectOptions::to(&shop.nats).connect().await.unwrap();

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 /// How long anything that a test waits for may take, on a slow machine under load.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long what involves compilers, or five services at once, may take on such a machine.
+/// How long what involves compilers, or six services at once, may take on such a machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until a condition holds; fails the test by the name of it if it never does.
