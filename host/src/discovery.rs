@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::app::EventWire;
 use crate::service::Service;
 use crate::subject;
 
@@ -81,7 +82,7 @@ pub struct Endpoint {
     /// The queue group that shares its calls.
     #[serde(default)]
     pub queue_group: String,
-    /// For INFO: interface, function and signature.
+    /// For INFO: interface, function and signature; for an event whether it is `durable` or `core`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// For STATS.
@@ -110,6 +111,7 @@ pub struct Directory {
     host: String,
     started: String,
     services: RwLock<Vec<Arc<Service>>>,
+    events: RwLock<Vec<Arc<EventWire>>>,
 }
 
 impl Directory {
@@ -124,11 +126,13 @@ impl Directory {
                 .format(&Rfc3339)
                 .unwrap_or_default(),
             services: RwLock::default(),
+            events: RwLock::default(),
         }
     }
 
-    /// Answers for these services from now on.
-    pub fn set(&self, services: Vec<Arc<Service>>) {
+    /// Answers for these services from now on, of which these interfaces are wired as events.
+    pub fn set(&self, services: Vec<Arc<Service>>, events: Vec<Arc<EventWire>>) {
+        *self.events.write().unwrap_or_else(PoisonError::into_inner) = events;
         *self
             .services
             .write()
@@ -202,15 +206,30 @@ impl Directory {
 
     fn endpoints(&self, service: &Service, verb: Verb) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
+        let events = self.events.read().unwrap_or_else(PoisonError::into_inner);
         for exported in service.interfaces() {
+            let event = events
+                .iter()
+                .find(|wire| wire.interface.compatible(&exported.id));
+            let queue_group = match event {
+                Some(_) => subject::queue_group_of(&service.spec.name),
+                None => subject::QUEUE_GROUP.to_owned(),
+            };
             let mut functions: Vec<_> = exported.functions.iter().collect();
             functions.sort_by_key(|(name, _)| *name);
             for (name, function) in functions {
-                let metadata = BTreeMap::from([
+                let mut metadata = BTreeMap::from([
                     ("interface".to_owned(), exported.id.to_string()),
                     ("function".to_owned(), name.clone()),
                     ("signature".to_owned(), function.signature.to_string()),
                 ]);
+                if let Some(wire) = event {
+                    let kind = match wire.spec.durable {
+                        Some(_) => "durable",
+                        None => "core",
+                    };
+                    metadata.insert("event".to_owned(), kind.to_owned());
+                }
                 let stats = (verb == Verb::Stats).then(|| {
                     let stats = function.stats.read();
                     let nanoseconds = u64::try_from(stats.time.as_nanos()).unwrap_or(u64::MAX);
@@ -225,7 +244,7 @@ impl Directory {
                 endpoints.push(Endpoint {
                     name: format!("{}-{name}", exported.id.name),
                     subject: subject::of_function(&self.app, &function.id),
-                    queue_group: subject::QUEUE_GROUP.to_owned(),
+                    queue_group: queue_group.clone(),
                     metadata: if verb == Verb::Info {
                         metadata
                     } else {

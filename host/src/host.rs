@@ -354,7 +354,8 @@ impl Host {
             .await;
         running.slots.retain(|source, _| !leaving.contains(source));
         running.slots.extend(arriving);
-        self.directory.set(services.values().cloned().collect());
+        self.directory
+            .set(services.values().cloned().collect(), plan.events.clone());
         running.services = services;
         Ok(applied)
     }
@@ -500,7 +501,7 @@ impl Host {
         let mut gateway = join_all(std::mem::take(&mut self.serving));
         let half = (Instant::now() + grace / 2).into();
         let closed = tokio::time::timeout_at(half, &mut gateway).await.is_ok();
-        self.directory.set(Vec::new());
+        self.directory.set(Vec::new(), Vec::new());
         let mut given_up = 0;
         for layer in self.layers().await {
             given_up += self.drain(Some(&layer), deadline).await;

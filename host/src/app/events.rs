@@ -54,7 +54,11 @@ impl KeyPath {
     }
 
     /// Resolves a path of kebab-case names.
-    fn resolve(name: &str, signature: &Signature, path: &[String]) -> Result<Self, EventProblem> {
+    pub(crate) fn resolve(
+        name: &str,
+        signature: &Signature,
+        path: &[String],
+    ) -> Result<Self, EventProblem> {
         let refuse = |depth: usize| EventProblem::Key {
             function: name.to_owned(),
             path: path.get(..depth).unwrap_or(path).join("."),

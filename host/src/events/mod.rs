@@ -62,6 +62,24 @@ impl Publication {
         })
     }
 
+    /// Where its events are published, without a partition.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The stream that stores its events.
+    #[must_use]
+    pub fn stream(&self) -> Option<&str> {
+        self.stream.as_deref()
+    }
+
+    /// What its events carry.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
     /// An event with these arguments, of which the body of `call` is the JSON.
     #[must_use]
     pub fn event(&self, arguments: &[Val], call: Call) -> Event {

@@ -40,6 +40,19 @@ fn the_manifest_reference_is_the_table_of_keys() {
     hold("manifest.md", &keys::reference());
 }
 
+/// The verbs that a help text lists.
+fn verbs_in(help: &str) -> Vec<String> {
+    let Some((_, verbs)) = help.split_once("Commands:\n") else {
+        return Vec::new();
+    };
+    let verbs = verbs.lines().take_while(|line| !line.is_empty());
+    // What is indented further goes on with what a verb does.
+    let verbs = verbs.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    verbs
+        .map(|line| line.split_whitespace().next().unwrap().to_owned())
+        .collect()
+}
+
 #[test]
 fn the_command_line_reference_is_the_help() {
     let cli = Cli::new();
@@ -48,16 +61,21 @@ fn the_command_line_reference_is_the_help() {
         String::from_utf8(output.stdout).unwrap()
     };
     let main = help(&["--help"]);
-    let (_, verbs) = main.split_once("Commands:\n").unwrap();
-    let verbs = verbs.lines().take_while(|line| !line.is_empty());
-    let verbs = verbs.map(|line| line.split_whitespace().next().unwrap());
     let mut reference = format!("```text\n{}\n```\n", main.trim_end());
-    for verb in verbs.filter(|verb| *verb != "help") {
-        let help = help(&[verb, "--help"]);
+    let verbs = verbs_in(&main);
+    for verb in verbs.iter().filter(|verb| *verb != "help") {
+        let text = help(&[verb, "--help"]);
         reference.push_str(&format!(
             "\n## `wasmbay {verb}`\n\n```text\n{}\n```\n",
-            help.trim_end()
+            text.trim_end()
         ));
+        for below in verbs_in(&text).iter().filter(|below| *below != "help") {
+            let help = help(&[verb, below, "--help"]);
+            reference.push_str(&format!(
+                "\n### `wasmbay {verb} {below}`\n\n```text\n{}\n```\n",
+                help.trim_end()
+            ));
+        }
     }
     hold("cli.md", &reference);
 }

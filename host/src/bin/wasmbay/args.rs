@@ -77,6 +77,8 @@ pub(crate) enum Verb {
     Check(Check),
     Inspect(Inspect),
     Call(Call),
+    Emit(Emit),
+    Dlq(Dlq),
     New(New),
     Doctor(Doctor),
     Completions(Completions),
@@ -255,14 +257,167 @@ pub(crate) struct Call {
     /// The arguments: an object by parameter, or an array; @FILE reads a file, - reads stdin
     #[arg(value_name = "JSON|@FILE|-")]
     pub(crate) arguments: Option<String>,
-    /// The app, where several run on one NATS system
-    #[arg(long, value_name = "NAME")]
-    pub(crate) app: Option<String>,
     /// How long to wait for the result
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Which app is meant.
+#[derive(clap::Args)]
+pub(crate) struct Place {
+    /// The app, where several run on one NATS system
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Option<String>,
+    #[command(flatten)]
     pub(crate) nats: Nats,
+}
+
+/// Publish an event
+///
+/// Finds out over NATS what the event carries, checks the arguments before anything is sent, and
+/// publishes it where its subscribers hear it. An event of a durable wire is stored when this ends
+/// well, also while none of its subscribers runs; any other reaches those that listen.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay emit events.order-paid '{\"orderId\":\"o-17\"}'
+  wasmbay emit shop:orders/events.order-paid @order.json
+  wasmbay emit events.order-paid '[\"o-17\"]' --nats nats://127.0.0.1:4222 --app shop
+
+Exit codes: 0 published, 1 not known to be, 2 wrong usage.")]
+pub(crate) struct Emit {
+    /// The event: a function of an interface that is wired as events
+    #[arg(value_name = "INTERFACE.FUNCTION")]
+    pub(crate) function: String,
+    /// The arguments: an object by parameter, or an array; @FILE reads a file, - reads stdin
+    #[arg(value_name = "JSON|@FILE|-")]
+    pub(crate) arguments: Option<String>,
+    /// How long to wait until it is stored
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Look at dead letters, mend and replay them
+///
+/// A dead letter is an event that a subscriber could not handle. It is kept until it is handled
+/// after a replay, or purged.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay dlq ls --service notifications
+  wasmbay dlq show 6f0c1b9d2e8a4735
+  wasmbay dlq edit 6f0c1b9d2e8a4735 @mended.json
+  wasmbay dlq replay --service notifications --rate 10/s
+  wasmbay dlq purge --function events.order-paid")]
+pub(crate) struct Dlq {
+    #[command(subcommand)]
+    pub(crate) verb: DlqVerb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DlqVerb {
+    /// List dead letters, those that failed longest ago first
+    Ls(DlqLs),
+    /// Show one with its attempts and its body
+    Show(DlqShow),
+    /// Deliver letters again, each to the subscriber that failed
+    ///
+    /// A letter goes as soon as its event is handled. If it fails again, it stays, with a longer
+    /// history.
+    Replay(DlqReplay),
+    /// Give a letter another body, which is checked against the event's type
+    ///
+    /// Without a body, the one that it has is opened in $VISUAL or $EDITOR. Replaying it is a step
+    /// of its own.
+    Edit(DlqEdit),
+    /// Drop letters for good
+    Purge(DlqPurge),
+}
+
+/// Which letters are listed.
+#[derive(clap::Args)]
+pub(crate) struct DlqLs {
+    #[command(flatten)]
+    pub(crate) filter: LetterFilter,
+    /// List no more than these
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Which letters are meant.
+#[derive(clap::Args)]
+pub(crate) struct LetterFilter {
+    /// Those of this subscriber
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
+    /// Those of this event
+    #[arg(long, value_name = "INTERFACE.FUNCTION")]
+    pub(crate) function: Option<String>,
+}
+
+/// Which letters something is done with: it has to be said.
+#[derive(clap::Args)]
+#[group(id = "meant", required = true, multiple = true)]
+pub(crate) struct Meant {
+    /// The letters' ids
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "service", "function"])]
+    pub(crate) ids: Vec<String>,
+    /// All letters of the app
+    #[arg(long, conflicts_with_all = ["service", "function"])]
+    pub(crate) all: bool,
+    /// Those of this subscriber
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
+    /// Those of this event
+    #[arg(long, value_name = "INTERFACE.FUNCTION")]
+    pub(crate) function: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DlqShow {
+    /// The letter's id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DlqReplay {
+    #[command(flatten)]
+    pub(crate) meant: Meant,
+    /// Replay no more than these in a second
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub(crate) rate: Option<u32>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DlqEdit {
+    /// The letter's id
+    pub(crate) id: String,
+    /// The body: an object by parameter, or an array; @FILE reads a file, - reads stdin
+    #[arg(value_name = "JSON|@FILE|-")]
+    pub(crate) body: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DlqPurge {
+    #[command(flatten)]
+    pub(crate) meant: Meant,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Write a new service
@@ -342,6 +497,12 @@ fn color_in(args: impl Iterator<Item = OsString>) -> ColorChoice {
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "accepted: a time such as 250ms, 10s or 2m".to_owned())
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    let rate = number.parse().ok().filter(|rate| *rate > 0);
+    rate.ok_or_else(|| "accepted: a number of letters a second such as 10/s".to_owned())
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

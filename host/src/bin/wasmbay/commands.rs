@@ -4,9 +4,13 @@ mod build;
 mod call;
 mod check;
 mod completions;
+mod discover;
+mod dlq;
 mod doctor;
+mod emit;
 mod inspect;
 mod new;
+mod pretty;
 mod up;
 
 use std::path::Path;
@@ -40,6 +44,8 @@ pub(crate) async fn run(args: Args, terminal: &Terminal, started: Instant) -> an
         Verb::Check(args) => check::run(args, terminal),
         Verb::Inspect(args) => inspect::run(args, terminal),
         Verb::Call(args) => call::run(args, terminal).await,
+        Verb::Emit(args) => emit::run(args, terminal).await,
+        Verb::Dlq(args) => dlq::run(args, terminal).await,
         Verb::New(args) => new::run(args, terminal),
         Verb::Doctor(args) => doctor::run(args, terminal),
         Verb::Completions(args) => completions::run(&args),

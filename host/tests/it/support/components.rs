@@ -217,6 +217,24 @@ pub(crate) const SINK: &str = r#"
   (export "test:events/sink@1.0.0" (instance $sink)))
 "#;
 
+/// Exports `test:events/sink@1.0.0`, whose `happened` refuses the number 13 and takes any other.
+pub(crate) const FUSSY: &str = r#"
+(component
+  (core module $code
+    (memory (export "memory") 1)
+    (data (i32.const 32) "unlucky")
+    (func (export "happened") (param $key i32) (param $n i32) (result i32)
+      (i32.store8 (i32.const 64) (i32.eq (local.get $n) (i32.const 13)))
+      (i32.store (i32.const 68) (i32.const 32))
+      (i32.store (i32.const 72) (i32.const 7))
+      (i32.const 64)))
+  (core instance $core (instantiate $code))
+  (func $happened (param "key" u32) (param "n" u32) (result (result (error string)))
+    (canon lift (core func $core "happened") (memory (core memory $core "memory"))))
+  (instance $sink (export "happened" (func $happened)))
+  (export "test:events/sink@1.0.0" (instance $sink)))
+"#;
+
 /// Exports `test:maker/api@1.0.0`, whose `make` calls `happened` of `test:events/sink@1.0.0` and
 /// returns what that did.
 pub(crate) const MAKER: &str = r#"

@@ -1,23 +1,23 @@
 //! `wasmbay call`.
 
-mod discover;
-mod pretty;
-
 use std::io::{IsTerminal as _, Read as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use wasmbay::call::{Blame, Call as Message, CallError, Code, Trace};
+use wasmbay::interface::FunctionId;
 use wasmbay::json::{self, Limits};
 use wasmbay::nats::{ConnectOptions, RequestError, Requests};
 use wasmbay::shape::{Shape, Signature};
 use wasmbay::wire::{self, ErrorBody};
+use wasmtime::component::Val;
 
-use crate::args::Call;
+use super::discover::{self, Answering, Wanted};
+use super::pretty::pretty;
+use crate::args::{Call, Place};
 use crate::report::{Exit, Terminal, failure};
 use crate::running::Running;
-use discover::{Answering, Wanted};
 
 /// How long the reply to a call whose deadline has passed may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -25,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit> {
     let wanted: Wanted = args.function.parse()?;
     let body = arguments(args.arguments.as_deref())?;
-    let (nats, app) = place(&args)?;
+    let (nats, app) = place(&args.place)?;
     let client = nats.named("wasmbay call").connect().await?;
 
     let all = discover::ask(&client, args.timeout).await?;
@@ -35,7 +35,7 @@ pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit>
         .collect();
     let found = discover::choose(&wanted, all)?;
     if let Some(signature) = &found.signature {
-        check(&body, &found, signature)?;
+        check(&body, &found.function, signature)?;
     }
     let reply = send(client, &found, body, args.timeout).await;
     match reply {
@@ -45,7 +45,7 @@ pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit>
 }
 
 /// Where NATS is, and the app if that is known.
-fn place(args: &Call) -> anyhow::Result<(ConnectOptions, Option<String>)> {
+pub(super) fn place(args: &Place) -> anyhow::Result<(ConnectOptions, Option<String>)> {
     if let Some(nats) = args.nats.options() {
         return Ok((nats, args.app.clone()));
     }
@@ -72,7 +72,7 @@ fn place(args: &Call) -> anyhow::Result<(ConnectOptions, Option<String>)> {
 }
 
 /// The arguments as they were given, from a file, or from stdin.
-fn arguments(given: Option<&str>) -> anyhow::Result<Bytes> {
+pub(super) fn arguments(given: Option<&str>) -> anyhow::Result<Bytes> {
     let Some(given) = given else {
         return Ok(Bytes::new());
     };
@@ -95,9 +95,13 @@ fn arguments(given: Option<&str>) -> anyhow::Result<Bytes> {
 }
 
 /// Finds what is wrong with the arguments before anybody else does.
-fn check(body: &[u8], found: &Answering, signature: &Signature) -> anyhow::Result<()> {
+pub(super) fn check(
+    body: &[u8],
+    function: &FunctionId,
+    signature: &Signature,
+) -> anyhow::Result<Vec<Val>> {
     match json::decode_arguments(body, signature, &Limits::default()) {
-        Ok(_) => Ok(()),
+        Ok(values) => Ok(values),
         Err(error) => {
             let params = Signature {
                 result: None,
@@ -106,11 +110,7 @@ fn check(body: &[u8], found: &Answering, signature: &Signature) -> anyhow::Resul
             let params = params.to_string();
             Err(failure(
                 format!("the arguments do not fit: {error}"),
-                format!(
-                    "{} takes {}",
-                    found.function,
-                    params.trim_start_matches("func")
-                ),
+                format!("{function} takes {}", params.trim_start_matches("func")),
             ))
         }
     }
@@ -156,7 +156,7 @@ async fn send(
 }
 
 /// A new trace, sampled.
-fn traceparent() -> String {
+pub(super) fn traceparent() -> String {
     let (trace, span): (u128, u64) = (rand::random(), rand::random());
     format!("00-{trace:032x}-{span:016x}-01")
 }
@@ -166,7 +166,7 @@ fn traceparent() -> String {
 fn result(body: &[u8], signature: Option<&Signature>, terminal: &Terminal) -> anyhow::Result<Exit> {
     let text = String::from_utf8_lossy(body);
     match std::io::stdout().is_terminal() && !terminal.json() {
-        true => terminal.result(pretty::pretty(&text))?,
+        true => terminal.result(pretty(&text))?,
         false => terminal.result(&text)?,
     }
     let may_fail = matches!(

@@ -34,6 +34,8 @@ pub(super) struct Answering {
     pub(super) subject: String,
     /// Absent for a service that tells none, or one that cannot be read.
     pub(super) signature: Option<Signature>,
+    /// How it is published: `durable` or `core`. Absent for what is called.
+    pub(super) event: Option<String>,
 }
 
 /// A function as it was typed: `[[ns:]package/]interface.function[@version]`.
@@ -43,7 +45,7 @@ pub(super) struct Wanted {
     namespace: Option<String>,
     package: Option<String>,
     interface: String,
-    function: String,
+    pub(super) function: String,
     /// With a version, nothing else is missing either.
     whole: Option<FunctionId>,
 }
@@ -94,7 +96,7 @@ impl FromStr for Wanted {
 }
 
 impl Wanted {
-    fn means(&self, function: &FunctionId) -> bool {
+    pub(super) fn means(&self, function: &FunctionId) -> bool {
         let id = &function.interface;
         function.name == self.function
             && id.name == self.interface
@@ -163,6 +165,7 @@ fn answering(answer: Answer) -> Vec<Answering> {
                 function,
                 subject: endpoint.subject,
                 signature,
+                event: endpoint.metadata.get("event").cloned(),
             })
         })
         .collect()
@@ -267,6 +270,7 @@ mod tests {
             function,
             subject,
             signature: None,
+            event: None,
         }
     }
 

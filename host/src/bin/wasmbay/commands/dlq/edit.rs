@@ -1,0 +1,122 @@
+//! `wasmbay dlq edit`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::json;
+use wasmbay::events::letters::Letter;
+use wasmbay::events::stream;
+use wasmbay::interface::FunctionId;
+use wasmbay::shape::Signature;
+
+use super::{Post, explained};
+use crate::args::DlqEdit;
+use crate::commands::call::{arguments, check};
+use crate::commands::{discover, pretty::pretty};
+use crate::report::{Exit, Terminal, failure};
+
+/// How long subscribers may take to tell a type that no stream tells.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let post = Post::reach(&args.place).await?;
+    let id = &args.id;
+    let letter = post.get(id).await?;
+    let (function, signature) = carried(&post, &letter).await?;
+    let body = match &args.body {
+        Some(_) => {
+            let body = arguments(args.body.as_deref())?;
+            check(&body, &function, &signature)?;
+            body
+        }
+        None => match in_editor(&letter)? {
+            Some(file) => {
+                let body = std::fs::read(file.path()).context("cannot read what was edited")?;
+                if let Err(error) = check(&body, &function, &signature) {
+                    // Nobody should have to type it again.
+                    let (_, path) = file.keep().context("cannot keep what was edited")?;
+                    let path = path.display();
+                    return Err(error.context(format!(
+                        "nothing was changed; mend {path} and run `wasmbay dlq edit {id} @{path}`"
+                    )));
+                }
+                body.into()
+            }
+            None => {
+                terminal.say("nothing was changed");
+                return Ok(Exit::Done);
+            }
+        },
+    };
+    let letter = post.letters.edit(id, body).await.map_err(explained)?;
+    match terminal.json() {
+        true => terminal.result_json(&json!({ "edited": letter.id, "size": letter.size }))?,
+        false => terminal.say(format_args!(
+            "edited; `wasmbay dlq replay {id}` delivers it again"
+        )),
+    }
+    Ok(Exit::Done)
+}
+
+/// What the letter's event carries: as its stream tells, or a subscriber that runs.
+async fn carried(post: &Post, letter: &Letter) -> anyhow::Result<(FunctionId, Signature)> {
+    let function: FunctionId = letter
+        .function
+        .parse()
+        .context("the letter's event is of no function, so nothing can mend it")?;
+    let of_stream = stream::stored(&post.context)
+        .await?
+        .into_iter()
+        .find(|one| {
+            one.publication.stream() == Some(&letter.stream) && one.function.name == function.name
+        });
+    if let Some(one) = of_stream {
+        return Ok((function, one.publication.signature().clone()));
+    }
+    let answering = discover::ask(&post.client, PATIENCE).await?.into_iter();
+    let told = answering
+        .filter(|one| one.app == post.app && one.function.name == function.name)
+        .filter(|one| one.function.interface.compatible(&function.interface))
+        .find_map(|one| one.signature);
+    match told {
+        Some(signature) => Ok((function, signature)),
+        None => Err(failure(
+            format!("nobody tells what `{function}` carries"),
+            "`wasmbay up` runs the app, which does",
+        )),
+    }
+}
+
+/// Has the body edited, and gives the file if it changed.
+fn in_editor(letter: &Letter) -> anyhow::Result<Option<tempfile::NamedTempFile>> {
+    let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let editor = named("VISUAL").or_else(|| named("EDITOR"));
+    let (Some(editor), true) = (editor, std::io::stdin().is_terminal()) else {
+        return Err(failure(
+            "there is no body, and no $EDITOR on a terminal to write one",
+            format!(
+                "give the body: `wasmbay dlq edit {} @FILE`, or - for stdin",
+                letter.id
+            ),
+        ));
+    };
+    let before = pretty(&String::from_utf8_lossy(&letter.body)) + "\n";
+    let mut file = tempfile::Builder::new()
+        .prefix(&format!("letter-{}-", letter.id))
+        .suffix(".json")
+        .tempfile()?;
+    file.write_all(before.as_bytes())?;
+    // It may have arguments of its own.
+    let ended = Command::new("sh")
+        .args(["-c", &format!("{editor} \"$1\""), "sh"])
+        .arg(file.path())
+        .status()
+        .with_context(|| format!("cannot run {editor}"))?;
+    if !ended.success() {
+        anyhow::bail!("{editor} failed: {ended}");
+    }
+    let after = std::fs::read(file.path()).context("cannot read what was edited")?;
+    Ok((after != before.as_bytes()).then_some(file))
+}
