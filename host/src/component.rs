@@ -20,6 +20,12 @@ pub const MAX_BYTES: u64 = 256 << 20;
 /// The interface by which HTTP requests are handed to a component.
 const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2";
 
+/// The interface by which raw messages are handed to a component.
+const MESSAGE_HANDLER: &str = "wasmcloud:messaging/handler@0.2.";
+
+/// What it consists of.
+const HANDLE_MESSAGE: &str = "func(msg: record { subject: string, body: list<u8>, reply-to: option<string> }) -> result<_, string>";
+
 /// A compiled component and what it offers and needs.
 pub struct Component {
     /// SHA-256 of the file's bytes in hexadecimal.
@@ -34,6 +40,8 @@ pub struct Component {
     pub host_imports: Vec<String>,
     /// The name under which it exports `wasi:http/incoming-handler`, when it does.
     pub http: Option<String>,
+    /// `wasmcloud:messaging/handler`, when it exports that.
+    pub messages: Option<InterfaceDescription>,
     pub(crate) compiled: Compiled,
 }
 
@@ -141,6 +149,7 @@ impl Component {
             imports: Vec::new(),
             host_imports: Vec::new(),
             http: None,
+            messages: None,
             compiled,
         };
         let ty = component.compiled.component_type();
@@ -149,6 +158,9 @@ impl Component {
             match item.ty {
                 ComponentItem::ComponentInstance(_) if name.starts_with(HTTP_HANDLER) => {
                     component.http = Some(name.to_owned());
+                }
+                ComponentItem::ComponentInstance(instance) if name.starts_with(MESSAGE_HANDLER) => {
+                    component.messages = Some(describe_handler(engine, name, &instance)?);
                 }
                 // `wasi:cli/run` and the like: for other hosts.
                 ComponentItem::ComponentInstance(_) if is_host_provided(name) => {}
@@ -214,7 +226,26 @@ impl Component {
 
 /// Interfaces that the host answers itself, or that are meant for other hosts.
 fn is_host_provided(name: &str) -> bool {
-    name.starts_with("wasi:")
+    name.starts_with("wasi:") || name.starts_with("wasmcloud:messaging/")
+}
+
+/// The message handler that a component exports, which has to be what it is called.
+fn describe_handler(
+    engine: &wasmtime::Engine,
+    name: &str,
+    instance: &ComponentInstance,
+) -> Result<InterfaceDescription, ComponentError> {
+    let handler = describe(engine, "export", name, instance)?;
+    let signature = handler.functions.get("handle-message");
+    let typed = signature.is_some_and(|signature| signature.to_string() == HANDLE_MESSAGE);
+    match typed && handler.functions.len() == 1 {
+        true => Ok(handler),
+        false => Err(ComponentError::Unwirable {
+            direction: "export",
+            interface: name.to_owned(),
+            what: format!("it has to have `handle-message: {HANDLE_MESSAGE}` and nothing else"),
+        }),
+    }
 }
 
 fn describe(

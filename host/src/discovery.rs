@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::app::EventWire;
-use crate::service::Service;
+use crate::service::{Function, Service};
 use crate::subject;
 
 /// The root of ADR-32's subjects.
@@ -230,17 +230,6 @@ impl Directory {
                     };
                     metadata.insert("event".to_owned(), kind.to_owned());
                 }
-                let stats = (verb == Verb::Stats).then(|| {
-                    let stats = function.stats.read();
-                    let nanoseconds = u64::try_from(stats.time.as_nanos()).unwrap_or(u64::MAX);
-                    EndpointStats {
-                        num_requests: stats.requests,
-                        num_errors: stats.errors,
-                        last_error: stats.last_error,
-                        processing_time: nanoseconds,
-                        average_processing_time: nanoseconds / stats.requests.max(1),
-                    }
-                });
                 endpoints.push(Endpoint {
                     name: format!("{}-{name}", exported.id.name),
                     subject: subject::of_function(&self.app, &function.id),
@@ -250,12 +239,39 @@ impl Directory {
                     } else {
                         BTreeMap::new()
                     },
-                    stats,
+                    stats: stats(function, verb),
                 });
             }
         }
+        // Raw messages are no calls, so these have no signature for callers to go by.
+        let handlers = service.messages().map(|handler| &handler.functions);
+        for (name, function) in handlers.into_iter().flatten() {
+            let group = subject::queue_group_of_messages(&self.app, &service.spec.name);
+            let granted = service.spec.grants.subscribe.iter();
+            endpoints.extend(granted.map(|pattern| Endpoint {
+                name: format!("{}-{name}", function.id.interface.name),
+                subject: pattern.to_string(),
+                queue_group: group.clone(),
+                metadata: BTreeMap::new(),
+                stats: stats(function, verb),
+            }));
+        }
         endpoints
     }
+}
+
+fn stats(function: &Function, verb: Verb) -> Option<EndpointStats> {
+    (verb == Verb::Stats).then(|| {
+        let stats = function.stats.read();
+        let nanoseconds = u64::try_from(stats.time.as_nanos()).unwrap_or(u64::MAX);
+        EndpointStats {
+            num_requests: stats.requests,
+            num_errors: stats.errors,
+            last_error: stats.last_error,
+            processing_time: nanoseconds,
+            average_processing_time: nanoseconds / stats.requests.max(1),
+        }
+    })
 }
 
 /// `$SRV.<verb>[.<name>[.<id>]]`.

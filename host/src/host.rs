@@ -323,7 +323,7 @@ impl Host {
         let ledger = self.store_events(app, &plan).await?;
 
         let mut leaving = running.slots.clone();
-        let (mut staying, mut arriving) = (Vec::new(), Vec::new());
+        let (mut wanted, mut staying, mut arriving) = (Vec::new(), Vec::new(), Vec::new());
         for (name, interfaces) in &plan.serves {
             let Some(service) = services.get(name) else {
                 continue;
@@ -335,12 +335,21 @@ impl Host {
                         service: Arc::clone(service),
                         exported: Arc::clone(exported),
                         subscription: subscription.clone(),
+                        raw: false,
                     };
-                    match leaving.remove(&source) {
-                        Some(slot) => staying.push((slot, occupant)),
-                        None => arriving.push((source, Arc::new(Slot::new(occupant)))),
-                    }
+                    wanted.push((source, occupant));
                 }
+            }
+        }
+        wanted.extend(
+            services
+                .values()
+                .flat_map(|service| self.raw_sources(service)),
+        );
+        for (source, occupant) in wanted {
+            match leaving.remove(&source) {
+                Some(slot) => staying.push((slot, occupant)),
+                None => arriving.push((source, Arc::new(Slot::new(occupant)))),
             }
         }
         // The only step that can fail comes first, and is taken back if it does.
@@ -402,6 +411,30 @@ impl Host {
         };
         let subject = subject::all_functions(&self.app, interface);
         (vec![Source::Subject { subject, group }], None)
+    }
+
+    /// Where the raw messages that a service handles come from.
+    fn raw_sources(&self, service: &Arc<Service>) -> Vec<(Source, Occupant)> {
+        let Some(exported) = service.messages() else {
+            return Vec::new();
+        };
+        let group = subject::queue_group_of_messages(&self.app, &service.spec.name);
+        let granted = service.spec.grants.subscribe.iter();
+        granted
+            .map(|pattern| {
+                let source = Source::Subject {
+                    subject: pattern.to_string(),
+                    group: group.clone(),
+                };
+                let occupant = Occupant {
+                    service: Arc::clone(service),
+                    exported: Arc::clone(exported),
+                    subscription: None,
+                    raw: true,
+                };
+                (source, occupant)
+            })
+            .collect()
     }
 
     /// Has every worker serve these sources, or none.
@@ -473,6 +506,7 @@ impl Host {
             let spec = Arc::new(spec.clone());
             let service =
                 Service::with_events(&self.engine, &self.app, Arc::clone(component), spec, events)?;
+            warn_of_grants(&service);
             service.warm().await.map_err(|source| HostError::Warm {
                 service: name.clone(),
                 source,
@@ -555,6 +589,24 @@ impl Drop for Host {
         for task in self.chores.iter().chain(&self.serving) {
             task.abort();
         }
+    }
+}
+
+/// Says what a component and its grants disagree about: neither is wrong, but a message that was
+/// expected would never come.
+fn warn_of_grants(service: &Service) {
+    let name = &service.spec.name;
+    match (service.messages(), service.spec.grants.subscribe.is_empty()) {
+        (Some(handler), true) => tracing::warn!(
+            service = name,
+            "it exports {}, but is granted no subject: `grants = {{ subscribe = [\"…\"] }}`",
+            handler.id
+        ),
+        (None, false) => tracing::warn!(
+            service = name,
+            "it is granted subjects to hear, but exports no wasmcloud:messaging/handler@0.2.0"
+        ),
+        _ => {}
     }
 }
 

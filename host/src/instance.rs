@@ -23,6 +23,7 @@ use crate::call::{Blame, CallError, Code, Trace};
 use crate::engine::Engine;
 use crate::interface::FunctionId;
 use crate::manifest::{Limits, ServiceSpec};
+use crate::outbound::messaging::{self, Message};
 use crate::outbound::wasi::{self, GuestHttp};
 use crate::outbound::{Outbound, keyvalue};
 
@@ -68,6 +69,8 @@ pub(crate) struct Current {
     /// Told when the call ends well, and dropped when it ends in any other way: before the guest's
     /// side of a response's body is, whose end would else look like that of a complete one.
     pub(crate) ended: Option<oneshot::Sender<()>>,
+    /// Where the sender of the raw message that is being handled waits for a reply.
+    pub(crate) reply_to: Option<String>,
 }
 
 impl WasiView for State {
@@ -166,6 +169,7 @@ pub(crate) fn base_linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<
     wasi::add_config(&mut linker)?;
     wasi::add_logging(&mut linker)?;
     keyvalue::add(&mut linker)?;
+    messaging::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -299,6 +303,40 @@ impl Instance {
         self.begin(current);
         let handled = self.hand_over(handler, request, head).await;
         self.finish(handled)
+    }
+
+    /// Hands a raw message to the component's handler, and gives what that returned.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::invoke`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the instance.
+    pub(crate) async fn deliver(
+        mut self,
+        handler: &ComponentExportIndex,
+        message: Message,
+        current: Current,
+    ) -> Result<(Self, Result<(), String>), CallError> {
+        self.begin(current);
+        let mut returned = Ok(());
+        let handled = self.hand_message(handler, message).await;
+        let instance = self.finish(handled.map(|value| returned = value))?;
+        Ok((instance, returned))
+    }
+
+    async fn hand_message(
+        &mut self,
+        handler: &ComponentExportIndex,
+        message: Message,
+    ) -> wasmtime::Result<Result<(), String>> {
+        let handler = self
+            .wasm
+            .get_typed_func::<(Message,), (Result<(), String>,)>(&mut self.store, handler)?;
+        let (returned,) = handler.call_async(&mut self.store, (message,)).await?;
+        Ok(returned)
     }
 
     fn begin(&mut self, current: Current) {

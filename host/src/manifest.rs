@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::interface::{FunctionId, InterfaceId, is_label};
@@ -16,10 +17,12 @@ mod events;
 mod file;
 pub mod keys;
 mod routes;
+pub mod subjects;
 pub mod values;
 
 pub use events::{Delivery, Durable, EventSpec, Outcome, Retry};
 use file::{ManifestFile, Section, plain_text, short};
+use subjects::SubjectPattern;
 use values::{HostPattern, did_you_mean, parse_port};
 
 /// The file that [`App::load`] looks for in a folder.
@@ -96,6 +99,10 @@ pub struct Grants {
     pub http: Vec<HostPattern>,
     /// Whether it may keep data.
     pub keyvalue: bool,
+    /// Subjects on which raw messages may be published.
+    pub publish: Vec<SubjectPattern>,
+    /// Subjects on which raw messages are heard; no two of them overlap.
+    pub subscribe: Vec<SubjectPattern>,
 }
 
 impl Grants {
@@ -103,6 +110,20 @@ impl Grants {
     #[must_use]
     pub fn allows_http(&self, host: &str, port: u16) -> bool {
         self.http.iter().any(|pattern| pattern.matches(host, port))
+    }
+
+    /// Whether publishing a raw message on `subject` is granted.
+    #[must_use]
+    pub fn allows_publish(&self, subject: &str) -> bool {
+        self.publish.iter().any(|pattern| pattern.matches(subject))
+    }
+
+    /// Whether hearing raw messages on `subject` is granted.
+    #[must_use]
+    pub fn allows_subscribe(&self, subject: &str) -> bool {
+        self.subscribe
+            .iter()
+            .any(|pattern| pattern.matches(subject))
     }
 }
 
@@ -443,17 +464,33 @@ fn read_limits(section: &Section<'_>) -> Limits {
 }
 
 fn read_grants(section: &Section<'_>) -> Grants {
+    let subscribe: Vec<SubjectPattern> = read_granted(section, "subscribe");
+    for (i, one) in subscribe.iter().enumerate() {
+        // NATS would deliver a message to each of the two.
+        if let Some(other) = subscribe.iter().take(i).find(|other| one.overlaps(other)) {
+            section.report(
+                section.place("subscribe").unwrap_or_default(),
+                format!("`subscribe`: `{other}` and `{one}` overlap, the service would get a message of both twice"),
+            );
+        }
+    }
+    Grants {
+        http: read_granted(section, "http"),
+        keyvalue: section.choice("keyvalue").is_some_and(|yes| yes.value),
+        publish: read_granted(section, "publish"),
+        subscribe,
+    }
+}
+
+fn read_granted<T: FromStr<Err: fmt::Display>>(section: &Section<'_>, key: &str) -> Vec<T> {
     let read = |typed: file::At<&str>| match typed.value.parse() {
         Ok(pattern) => Some(pattern),
         Err(error) => {
-            section.report(typed.at, format!("`http`: {error}"));
+            section.report(typed.at, format!("`{key}`: {error}"));
             None
         }
     };
-    Grants {
-        http: section.texts("http").into_iter().filter_map(read).collect(),
-        keyvalue: section.choice("keyvalue").is_some_and(|yes| yes.value),
-    }
+    section.texts(key).into_iter().filter_map(read).collect()
 }
 
 fn read_gateway(section: &Section<'_>) -> GatewaySpec {

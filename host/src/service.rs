@@ -23,10 +23,11 @@ use crate::interface::{FunctionId, InterfaceId};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::outbound::{self, Outbound};
-use crate::shape::Signature;
+use crate::shape::{InterfaceDescription, Signature};
 use crate::subject;
 
 mod handler;
+mod message;
 
 /// How long an instance waits for its next call before its memory is given back.
 pub const IDLE: Duration = Duration::from_secs(30);
@@ -40,6 +41,7 @@ pub struct Service {
     /// The wires on which its imports are events.
     events: Vec<Arc<EventWire>>,
     interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
+    messages: Option<Arc<Exported>>,
     blueprint: Blueprint,
     /// Where HTTP requests go in, when the component takes them.
     handler: Option<ProxyIndices>,
@@ -173,30 +175,31 @@ impl Service {
             None => None,
         };
 
+        let export = |interface: &InterfaceDescription| {
+            let functions = interface
+                .functions
+                .iter()
+                .filter_map(|(name, signature)| {
+                    let function = Function {
+                        id: interface.id.function(name),
+                        signature: signature.clone(),
+                        stats: Stats::default(),
+                        index: component.export_index(&interface.id, name)?,
+                    };
+                    Some((name.clone(), function))
+                })
+                .collect();
+            Arc::new(Exported {
+                id: interface.id.clone(),
+                functions,
+            })
+        };
         let interfaces = component
             .exports
             .iter()
-            .map(|interface| {
-                let functions = interface
-                    .functions
-                    .iter()
-                    .filter_map(|(name, signature)| {
-                        let function = Function {
-                            id: interface.id.function(name),
-                            signature: signature.clone(),
-                            stats: Stats::default(),
-                            index: component.export_index(&interface.id, name)?,
-                        };
-                        Some((name.clone(), function))
-                    })
-                    .collect();
-                let exported = Exported {
-                    id: interface.id.clone(),
-                    functions,
-                };
-                (interface.id.clone(), Arc::new(exported))
-            })
+            .map(|interface| (interface.id.clone(), export(interface)))
             .collect();
+        let messages = component.messages.as_ref().map(export);
 
         let idle = Arc::new(Idle::default());
         let holder: Arc<dyn Evict> = idle.clone();
@@ -220,6 +223,7 @@ impl Service {
             component,
             events,
             interfaces,
+            messages,
             limits,
             idle,
         })
@@ -269,6 +273,12 @@ impl Service {
         self.interfaces.get(id)
     }
 
+    /// The interface by which the component handles raw messages, when it does.
+    #[must_use]
+    pub fn messages(&self) -> Option<&Arc<Exported>> {
+        self.messages.as_ref()
+    }
+
     /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.
     ///
     /// A guest's own `err` value is a result. The call is counted in the function's [`Stats`].
@@ -287,9 +297,21 @@ impl Service {
         outbound: &Arc<dyn Outbound>,
     ) -> Result<Bytes, CallError> {
         let started = Instant::now();
+        let deadline = call.deadline.min(started + self.spec.limits.timeout);
+        let running = self.run(function, &call, started, deadline, outbound);
+        self.within(function, started, deadline, running).await
+    }
+
+    /// Bounds, counts and logs what runs for a function.
+    async fn within<T>(
+        &self,
+        function: &Function,
+        started: Instant,
+        deadline: Instant,
+        running: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let running = pin!(running);
         let own = started + self.spec.limits.timeout;
-        let deadline = own.min(call.deadline);
-        let running = pin!(self.run(function, &call, started, deadline, outbound));
         let result = match tokio::time::timeout_at(deadline.into(), running).await {
             Ok(result) => result,
             Err(_) if deadline == own => Err(CallError::new(
@@ -324,11 +346,7 @@ impl Service {
         deadline: Instant,
         outbound: &Arc<dyn Outbound>,
     ) -> Result<Bytes, CallError> {
-        self.check_hops(call.hops)?;
-        if deadline <= started {
-            let why = "the caller's deadline had passed before the call could begin";
-            return Err(CallError::new(Code::Deadline, Blame::Network, why));
-        }
+        self.check_begin(call, started, deadline)?;
         let _permit = self.admission.enter(deadline).await?;
         let arguments = json::decode_arguments(&call.body, &function.signature, &self.limits)
             .map_err(|error| refuse(&error, Code::BadArguments, Blame::Caller, "arguments"))?;
@@ -349,6 +367,7 @@ impl Service {
             outbound: Arc::clone(outbound),
             failed_import: None,
             ended: None,
+            reply_to: None,
         };
         let instance = instance
             .invoke(&function.index, &arguments, results, current)
@@ -357,6 +376,20 @@ impl Service {
         json::encode_result(results.first(), &function.signature, &self.limits)
             .map(Bytes::from)
             .map_err(|error| refuse(&error, Code::Trap, Blame::Guest, "result"))
+    }
+
+    fn check_begin(
+        &self,
+        call: &Call,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        self.check_hops(call.hops)?;
+        if deadline <= started {
+            let why = "the caller's deadline had passed before the call could begin";
+            return Err(CallError::new(Code::Deadline, Blame::Network, why));
+        }
+        Ok(())
     }
 
     fn check_hops(&self, hops: u8) -> Result<(), CallError> {

@@ -25,6 +25,20 @@ pub fn queue_group_of(service: &str) -> String {
     format!("{ROOT}.{service}")
 }
 
+/// The queue group in which the hosts of one service hear raw messages. Their subjects belong to no
+/// app, so the group does.
+#[must_use]
+pub fn queue_group_of_messages(app: &str, service: &str) -> String {
+    format!("{ROOT}.{app}.{service}")
+}
+
+/// Whether a subject is one of the host's own, of whatever app.
+#[must_use]
+pub fn is_own(subject: &str) -> bool {
+    let first = subject.split('.').next().unwrap_or_default();
+    [ROOT, REPLAY, LETTER].contains(&first)
+}
+
 /// The subject on which a function is called.
 #[must_use]
 pub fn of_function(app: &str, function: &FunctionId) -> String {

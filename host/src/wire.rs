@@ -158,6 +158,29 @@ pub fn read_event(
     Ok(call)
 }
 
+/// Reads what travels along with a raw message that arrives `now`. Its sender may know nothing of
+/// these headers, so those that make no sense are left out.
+#[must_use]
+pub fn read_raw(headers: Option<&HeaderMap>, now: Instant) -> Call {
+    let text = |name: &str| headers?.get(name).map(|value| value.as_str());
+    let short = |name| {
+        text(name)
+            .filter(|value| value.len() <= MAX_HEADER)
+            .map(str::to_owned)
+    };
+    Call {
+        body: Bytes::new(),
+        deadline: now + MAX_DEADLINE,
+        hops: text(HOPS).and_then(|hops| hops.parse().ok()).unwrap_or(0),
+        caller: short(CALLER),
+        trace: Trace {
+            parent: short(TRACEPARENT),
+            state: short(TRACESTATE),
+            baggage: short(BAGGAGE),
+        },
+    }
+}
+
 fn bad_header(name: &str, value: &str, expected: &str) -> CallError {
     let value: String = value.chars().take(40).collect();
     CallError::new(

@@ -367,6 +367,7 @@ async fn attempt(
         service,
         exported,
         subscription,
+        ..
     } = occupant;
     let _place = match subscription {
         // The semaphore is never closed.

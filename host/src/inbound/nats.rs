@@ -22,7 +22,7 @@ use tokio::task::{self, JoinError, JoinSet};
 use crate::call::{Blame, CallError, Code};
 use crate::events::{self, Subscription};
 use crate::nats::settled;
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, messaging};
 use crate::service::{Exported, Service};
 use crate::subject;
 use crate::wire;
@@ -39,6 +39,9 @@ pub const MAX_BACKLOG_BYTES: usize = 64 << 20;
 /// also the share that its neighbours on the thread keep.
 const TURN: Duration = Duration::from_micros(500);
 
+/// The function that raw messages are handed to.
+const HANDLE: &str = "handle-message";
+
 /// What stands behind a subject: replaced while calls flow, never empty.
 pub struct Slot(RwLock<Arc<Occupant>>);
 
@@ -50,6 +53,9 @@ pub struct Occupant {
     pub exported: Arc<Exported>,
     /// How its events are delivered, when they are stored.
     pub subscription: Option<Arc<Subscription>>,
+    /// Whether it is handed the messages as they are. Then they are no calls, and the host itself
+    /// never replies to one. All occupants of a slot agree on it.
+    pub raw: bool,
 }
 
 impl Slot {
@@ -81,7 +87,9 @@ pub(crate) async fn serve(
     outbound: Arc<dyn Outbound>,
     mut stop: oneshot::Receiver<Instant>,
 ) -> usize {
+    let raw = slot.occupant().raw;
     let mut inbound = Inbound {
+        raw,
         link: Arc::new(Link { client, outbound }),
         messages,
         slot,
@@ -129,6 +137,7 @@ struct Inbound {
     link: Arc<Link>,
     messages: Subscriber,
     slot: Arc<Slot>,
+    raw: bool,
     /// Messages that wait for their turn, with the time of their arrival.
     backlog: VecDeque<(Instant, Message)>,
     backlog_bytes: usize,
@@ -146,10 +155,11 @@ impl Inbound {
             if self.backlog.len() < MAX_BACKLOG && self.backlog_bytes < MAX_BACKLOG_BYTES {
                 self.queue(message, arrived);
             } else {
-                lost += u32::from(message.reply.is_none());
+                let to = self.reply_of(&message);
+                lost += u32::from(to.is_none());
                 let why = format!("{} messages wait before this one", self.backlog.len());
                 let error = CallError::new(Code::Overloaded, Blame::Host, why);
-                reply(&self.link.client, message.reply, Err(error)).await;
+                reply(&self.link.client, to, Err(error)).await;
             }
         }
         if lost > 0 {
@@ -169,7 +179,7 @@ impl Inbound {
             && let Some((arrived, message)) = self.backlog.pop_front()
         {
             self.backlog_bytes -= message.length;
-            let reply = message.reply.clone();
+            let reply = self.reply_of(&message);
             let link = Arc::clone(&self.link);
             let mut call = Box::pin(answer(link, message, arrived, self.slot.occupant()));
             let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
@@ -183,6 +193,11 @@ impl Inbound {
         while let Some(ended) = self.parked.try_join_next_with_id() {
             self.forget(ended);
         }
+    }
+
+    /// Where the host replies to a message, if it does.
+    fn reply_of(&self, message: &Message) -> Option<Subject> {
+        message.reply.clone().filter(|_| !self.raw)
     }
 
     fn queue(&mut self, message: Message, arrived: Instant) {
@@ -228,9 +243,8 @@ impl Inbound {
     async fn give_up(mut self) -> usize {
         self.parked.abort_all();
         let mut given_up = self.backlog.len();
-        let unheard = std::mem::take(&mut self.backlog)
-            .into_iter()
-            .map(|(_, m)| m.reply);
+        let backlog = std::mem::take(&mut self.backlog);
+        let unheard = backlog.iter().map(|(_, m)| self.reply_of(m));
         for to in unheard {
             reply(&self.link.client, to, Err(stopped())).await;
         }
@@ -264,6 +278,10 @@ fn waiting(messages: &mut Subscriber) -> Option<Message> {
 
 /// The life of one message.
 async fn answer(link: Arc<Link>, message: Message, arrived: Instant, occupant: Arc<Occupant>) {
+    if occupant.raw {
+        // Boxed, so that calls do not carry its state about.
+        return Box::pin(deliver(link, message, arrived, occupant)).await;
+    }
     let Message {
         subject,
         reply: to,
@@ -275,15 +293,7 @@ async fn answer(link: Arc<Link>, message: Message, arrived: Instant, occupant: A
         service, exported, ..
     } = &*occupant;
     let result = async {
-        // What has waited here counts as waiting for the service.
-        let waited = arrived.elapsed();
-        if waited > service.spec.limits.wait {
-            let why = format!(
-                "service \"{}\": waited {waited:?} for its turn",
-                service.spec.name
-            );
-            return Err(CallError::new(Code::Overloaded, Blame::Host, why));
-        }
+        check_wait(service, arrived)?;
         let call = wire::read_call(headers.as_ref(), payload, arrived)?;
         let name = subject::function_name(&subject).unwrap_or_default();
         let function = exported.function(name)?;
@@ -300,23 +310,76 @@ async fn answer(link: Arc<Link>, message: Message, arrived: Instant, occupant: A
     let result = AssertUnwindSafe(result)
         .catch_unwind()
         .await
-        .unwrap_or_else(|_| {
-            let why = format!(
-                "service \"{}\": the host failed, its log says why",
-                service.spec.name
-            );
-            Err(CallError::new(Code::Trap, Blame::Host, why))
-        });
+        .unwrap_or_else(|_| Err(host_failed(service)));
     if let (None, Err(error)) = (&to, &result) {
-        // The service itself logs what its code did.
-        let (code, blame) = (error.code.status(), error.blame.as_str());
-        tracing::debug!(
-            code,
-            blame,
-            "a message that nobody waits for failed: {error}"
-        );
+        log_unheard(error);
     }
     reply(&link.client, to, result).await;
+}
+
+/// The life of one raw message. What comes of it is for the guest alone to say.
+async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, occupant: Arc<Occupant>) {
+    let Occupant {
+        service, exported, ..
+    } = &*occupant;
+    let subject = message.subject.clone();
+    let delivered = async {
+        check_wait(service, arrived)?;
+        let call = wire::read_raw(message.headers.as_ref(), arrived);
+        let function = exported.function(HANDLE)?;
+        let message = messaging::Message {
+            subject: message.subject.into_string(),
+            body: message.payload.into(),
+            reply_to: message.reply.map(Subject::into_string),
+        };
+        service
+            .deliver(function, message, call, &link.outbound)
+            .await
+    };
+    let delivered = AssertUnwindSafe(delivered)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(host_failed(service)));
+    match delivered {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error: String = error.chars().take(500).collect();
+            let (service, subject) = (&service.spec.name, subject.as_str());
+            tracing::warn!(service, subject, error, "a raw message failed");
+        }
+        Err(error) => log_unheard(&error),
+    }
+}
+
+/// What has waited here counts as waiting for the service.
+fn check_wait(service: &Service, arrived: Instant) -> Result<(), CallError> {
+    let waited = arrived.elapsed();
+    if waited <= service.spec.limits.wait {
+        return Ok(());
+    }
+    let why = format!(
+        "service \"{}\": waited {waited:?} for its turn",
+        service.spec.name
+    );
+    Err(CallError::new(Code::Overloaded, Blame::Host, why))
+}
+
+fn host_failed(service: &Service) -> CallError {
+    let why = format!(
+        "service \"{}\": the host failed, its log says why",
+        service.spec.name
+    );
+    CallError::new(Code::Trap, Blame::Host, why)
+}
+
+fn log_unheard(error: &CallError) {
+    // The service itself logs what its code did.
+    let (code, blame) = (error.code.status(), error.blame.as_str());
+    tracing::debug!(
+        code,
+        blame,
+        "a message that nobody waits for failed: {error}"
+    );
 }
 
 /// Sends the one reply of a message, if it asked for one.

@@ -412,6 +412,16 @@ pub(super) static GRANTS: Table = Table {
             },
             meaning: "Whether the component may keep data through `wasi:keyvalue`, up to 256 MiB. It is the service's own: no other service can reach it, and it outlives the host.",
         },
+        Key {
+            name: "publish",
+            form: subjects,
+            meaning: "Subjects on which raw messages may be published; see [raw messages](messaging.md).",
+        },
+        Key {
+            name: "subscribe",
+            form: subjects,
+            meaning: "Subjects whose raw messages the component handles. No two may overlap.",
+        },
     ],
 };
 
@@ -666,6 +676,16 @@ pub(super) static GATEWAY: Table = Table {
         },
     ],
 };
+
+fn subjects() -> Form {
+    Form {
+        default: Some("none".to_owned()),
+        ..Form::new(
+            "array of strings",
+            "NATS subjects such as `orders.created`, `orders.*`, `orders.>`",
+        )
+    }
+}
 
 fn status() -> Form {
     Form::new("integer", format!("{} to {}", STATUS.start(), STATUS.end()))

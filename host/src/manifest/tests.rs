@@ -264,6 +264,16 @@ fn services_are_checked() {
          `*.example.com`, either with `:port`, without scheme and path"
     );
     assert_eq!(
+        problem("grants = { publish = ['orders.>', 'bay.>'] }"),
+        "4:35: service \"a\": grants: `publish`: `bay.>` cannot be granted; accepted: `orders.created`, `orders.*`, \
+         `orders.>`, starting with a name other than `bay`, `bay-…`, `$…` and `_INBOX…`"
+    );
+    assert_eq!(
+        problem("grants = { subscribe = ['a.*', 'b', 'a.b'] }"),
+        "4:12: service \"a\": grants: `subscribe`: `a.*` and `a.b` overlap, the service would get a message of both \
+         twice"
+    );
+    assert_eq!(
         problem("grants = { http = [1] }"),
         "4:20: service \"a\": grants: `http` is 1; accepted: `api.example.com`, `*.example.com`, either with `:port`"
     );

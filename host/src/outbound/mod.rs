@@ -5,6 +5,7 @@
 //! `wasi.rs` and `keyvalue.rs`.
 
 pub(crate) mod keyvalue;
+pub mod messaging;
 pub mod nats;
 pub(crate) mod wasi;
 
@@ -25,6 +26,7 @@ use crate::interface::FunctionId;
 use crate::json;
 use crate::shape::{Case, InterfaceDescription, Shape, Signature};
 use crate::subject;
+use messaging::Message;
 
 /// What is left to a guest, at the most, after its import has run out of time.
 const LAST_WORDS: Duration = Duration::from_millis(20);
@@ -55,6 +57,33 @@ pub trait Outbound: Send + Sync {
             Err(CallError::new(Code::Unavailable, Blame::Host, message))
         })
     }
+
+    /// Publishes a raw message: the body of `call`, with what travels along. Whether the subject is
+    /// granted is for the caller to know.
+    fn send<'a>(
+        &'a self,
+        subject: &'a str,
+        reply_to: Option<&'a str>,
+        call: Call,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
+        let _ = (reply_to, call);
+        Box::pin(std::future::ready(Err(no_messages(subject))))
+    }
+
+    /// Publishes a raw message as [`Self::send`] does, and gives the first reply.
+    fn ask<'a>(
+        &'a self,
+        subject: &'a str,
+        call: Call,
+    ) -> Pin<Box<dyn Future<Output = Result<Message, CallError>> + Send + 'a>> {
+        let _ = call;
+        Box::pin(std::future::ready(Err(no_messages(subject))))
+    }
+}
+
+fn no_messages(subject: &str) -> CallError {
+    let why = format!("there is no way to send a message on {subject}");
+    CallError::new(Code::Unavailable, Blame::Host, why)
 }
 
 /// An imported function, resolved when its service is linked.

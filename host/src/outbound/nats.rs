@@ -11,6 +11,7 @@ use async_nats::jetstream::{self, kv};
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 
+use super::messaging::Message;
 use super::{Outbound, keyvalue};
 use crate::call::{Blame, Call, CallError, Code};
 use crate::events::{Event, letters};
@@ -79,15 +80,30 @@ impl NatsOutbound {
 }
 
 impl NatsOutbound {
-    /// Publishes an event to whoever listens.
-    async fn send(&self, event: Event) -> Result<(), CallError> {
-        let Event { subject, call, .. } = event;
+    /// Publishes a message to whoever listens.
+    async fn publish_once(
+        &self,
+        subject: Subject,
+        reply_to: Option<Subject>,
+        call: Call,
+    ) -> Result<(), CallError> {
         let headers = wire::write_event(&call);
         self.check_size(&headers, &call, 0)?;
-        let sent = self
-            .requests
-            .client()
-            .publish_with_headers(subject, headers, call.body);
+        let client = self.requests.client();
+        let sent = async {
+            match reply_to {
+                Some(to) => {
+                    client
+                        .publish_with_reply_and_headers(subject, to, headers, call.body)
+                        .await
+                }
+                None => {
+                    client
+                        .publish_with_headers(subject, headers, call.body)
+                        .await
+                }
+            }
+        };
         match tokio::time::timeout_at(call.deadline.into(), sent).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(refused(&RequestError::Closed)),
@@ -95,7 +111,27 @@ impl NatsOutbound {
             Err(_) => Err(CallError::new(
                 Code::Deadline,
                 Blame::Network,
-                "NATS did not take the event in time",
+                "NATS did not take the message in time",
+            )),
+        }
+    }
+
+    /// Sends a raw message once and waits for a reply, at the longest until the deadline. That
+    /// nobody listens is an answer, too: what was sent is not known to be safe to send again.
+    async fn request_once(&self, subject: &str, call: Call) -> Result<Message, CallError> {
+        let headers = wire::write_call(&call, Instant::now());
+        let request = self.requests.request(subject.into(), headers, call.body);
+        match tokio::time::timeout_at(call.deadline.into(), request).await {
+            Ok(Ok(reply)) => Ok(Message {
+                body: wire::read_reply(reply.headers.as_ref(), reply.payload)?.into(),
+                subject: reply.subject.into_string(),
+                reply_to: reply.reply.map(Subject::into_string),
+            }),
+            Ok(Err(error)) => Err(refused(&error)),
+            Err(_) => Err(CallError::new(
+                Code::Deadline,
+                Blame::Network,
+                format!("{subject} did not answer in time"),
             )),
         }
     }
@@ -210,7 +246,7 @@ impl Outbound for NatsOutbound {
     ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
         match event.stream.clone() {
             Some(stream) => Box::pin(async move { self.store(event, &stream).await }),
-            None => Box::pin(self.send(event)),
+            None => Box::pin(self.publish_once(event.subject.into(), None, event.call)),
         }
     }
 
@@ -219,6 +255,23 @@ impl Outbound for NatsOutbound {
         bucket: &'a str,
     ) -> Pin<Box<dyn Future<Output = Result<kv::Store, CallError>> + Send + 'a>> {
         Box::pin(self.open(bucket))
+    }
+
+    fn send<'a>(
+        &'a self,
+        subject: &'a str,
+        reply_to: Option<&'a str>,
+        call: Call,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
+        Box::pin(self.publish_once(subject.into(), reply_to.map(Subject::from), call))
+    }
+
+    fn ask<'a>(
+        &'a self,
+        subject: &'a str,
+        call: Call,
+    ) -> Pin<Box<dyn Future<Output = Result<Message, CallError>> + Send + 'a>> {
+        Box::pin(self.request_once(subject, call))
     }
 }
 

@@ -92,6 +92,7 @@ impl Service {
                 outbound,
                 failed_import: None,
                 ended: Some(ended),
+                reply_to: None,
             };
             let instance = instance.handle(handler, request, head, current).await?;
             self.keep_idle(instance, Instant::now());

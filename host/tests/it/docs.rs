@@ -82,7 +82,7 @@ fn the_command_line_reference_is_the_help() {
 
 #[test]
 fn the_manifests_shown_are_accepted() {
-    for path in ["manifest.md", "events.md"].map(document) {
+    for path in ["manifest.md", "events.md", "messaging.md"].map(document) {
         let text = std::fs::read_to_string(&path).unwrap();
         let mut shown = 0;
         for block in text.split("```toml\n").skip(1) {
@@ -159,6 +159,7 @@ fn every_path_that_the_documents_name_exists() {
         "host/ARCHITECTURE.md",
         "docs/wire.md",
         "docs/events.md",
+        "docs/messaging.md",
         "README.md",
     ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();

@@ -16,6 +16,7 @@ mod examples;
 mod gateway;
 mod host;
 mod keyvalue;
+mod messaging;
 mod nats;
 mod service;
 mod support;

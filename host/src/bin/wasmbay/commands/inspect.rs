@@ -142,6 +142,12 @@ fn written(component: &Component) -> String {
             .iter()
             .map(|name| format!("  export {name};")),
     );
+    lines.extend(
+        component
+            .messages
+            .iter()
+            .map(|handler| format!("  export {};", handler.id)),
+    );
     lines.push("}".to_owned());
     lines.join("\n")
 }
@@ -226,6 +232,14 @@ impl About<'_> {
         let sections = [
             ("Answers for", functions(&component.exports)),
             ("Answers HTTP as", http.into_iter().cloned().collect()),
+            (
+                "Handles raw messages as",
+                component
+                    .messages
+                    .iter()
+                    .map(|m| m.id.to_string())
+                    .collect(),
+            ),
             ("Needs from other services", functions(&component.imports)),
             ("Needs from the host", by_package(&component.host_imports)),
         ];

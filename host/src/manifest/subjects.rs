@@ -1,0 +1,216 @@
+//! Subjects of raw messages: which can be granted, and what a grant covers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::subject;
+
+/// Bytes that a subject may have. NATS takes control lines of 4 KiB, which hold two subjects and
+/// a queue group.
+pub const MAX_SUBJECT: usize = 1_024;
+
+/// Subjects that a component may publish on or hear: `orders.created`, `orders.*`, `orders.>`.
+///
+/// `*` stands for one token, a `>` at the end for one or more. The first token is always a name, so
+/// that no grant covers what belongs to the host or to NATS itself: `bay.>` and its like, `$…` and
+/// `_INBOX.>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubjectPattern(String);
+
+/// Why a text is no [`SubjectPattern`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "`{0}` cannot be granted; accepted: `orders.created`, `orders.*`, `orders.>`, starting with a name other than \
+     `bay`, `bay-…`, `$…` and `_INBOX…`"
+)]
+pub struct SubjectPatternError(pub String);
+
+impl SubjectPattern {
+    /// The pattern as NATS subscribes to it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a message on `subject` is covered.
+    #[must_use]
+    pub fn matches(&self, subject: &str) -> bool {
+        let mut tokens = subject.split('.');
+        for wanted in self.0.split('.') {
+            match (wanted, tokens.next()) {
+                (_, None) => return false,
+                (">", Some(_)) => return true,
+                (wanted, Some(token)) if wanted == "*" || wanted == token => {}
+                _ => return false,
+            }
+        }
+        tokens.next().is_none()
+    }
+
+    /// Whether one message could be covered by both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let (mut own, mut theirs) = (self.0.split('.'), other.0.split('.'));
+        loop {
+            match (own.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+                (Some(one), Some(two)) if one == "*" || two == "*" || one == two => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+/// Whether a message can be published on this: tokens without wildcards, blanks and control
+/// characters. Anything else could end the line of the protocol that it is written into.
+pub(crate) fn is_subject(text: &str) -> bool {
+    text.len() <= MAX_SUBJECT && text.split('.').all(is_token)
+}
+
+/// Whether the subject belongs to the host or to NATS itself, so that a component must not write
+/// there, whoever asks it to. Inboxes are left out: a reply goes there.
+pub(crate) fn is_reserved(subject: &str) -> bool {
+    subject.starts_with('$') || subject::is_own(subject)
+}
+
+fn is_token(token: &str) -> bool {
+    let plain = |c: char| !(c.is_whitespace() || c.is_control() || matches!(c, '*' | '>'));
+    !token.is_empty() && token.chars().all(plain)
+}
+
+impl FromStr for SubjectPattern {
+    type Err = SubjectPatternError;
+
+    fn from_str(text: &str) -> Result<Self, SubjectPatternError> {
+        let (first, rest) = match text.split_once('.') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (text, None),
+        };
+        let whole = rest.unwrap_or_default();
+        let middle = match whole.strip_suffix('>') {
+            Some("") => None,
+            Some(before) => Some(before.strip_suffix('.').unwrap_or(">")),
+            None => rest,
+        };
+        let accepted = text.len() <= MAX_SUBJECT
+            && is_token(first)
+            && !is_reserved(first)
+            && !first.starts_with("_INBOX")
+            && middle.is_none_or(|tokens| tokens.split('.').all(|t| t == "*" || is_token(t)));
+        match accepted {
+            true => Ok(Self(text.to_owned())),
+            false => Err(SubjectPatternError(text.escape_debug().to_string())),
+        }
+    }
+}
+
+impl fmt::Display for SubjectPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pattern(text: &str) -> SubjectPattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_grant_covers_its_subjects_and_no_others() {
+        let covers = |text: &str, subject: &str| pattern(text).matches(subject);
+        assert!(covers("orders", "orders"));
+        assert!(!covers("orders", "orders.new"));
+        assert!(covers("orders.*", "orders.new"));
+        assert!(!covers("orders.*", "orders"));
+        assert!(!covers("orders.*", "orders.new.eu"));
+        assert!(covers("orders.*.eu", "orders.new.eu"));
+        assert!(!covers("orders.*.eu", "orders.new.us"));
+        assert!(covers("orders.>", "orders.new.eu"));
+        assert!(!covers("orders.>", "orders"));
+        assert!(!covers("orders.>", "ordersx.new"));
+    }
+
+    #[test]
+    fn what_belongs_to_others_cannot_be_granted() {
+        for text in [
+            "",
+            ">",
+            "*",
+            "*.new",
+            "bay",
+            "bay.>",
+            "bay.app.x",
+            "bay-replay.>",
+            "bay-dlq.>",
+            "$JS.API.>",
+            "$SYS.x",
+            "_INBOX.>",
+            "_INBOX_x.>",
+            "a..b",
+            ".a",
+            "a.",
+            "a.>.b",
+            "a.>>",
+            "a.b>",
+            "a.*b",
+            "a b",
+            "a\r\nPUB x",
+            "a.\u{7f}",
+        ] {
+            assert!(text.parse::<SubjectPattern>().is_err(), "{text:?}");
+        }
+        for text in [
+            "a",
+            "a.*",
+            "a.>",
+            "a.*.>",
+            "a.*.b",
+            "bayer.x",
+            "bay-area.x",
+            "ä.b",
+        ] {
+            assert_eq!(pattern(text).as_str(), text);
+        }
+        assert!(
+            "a".repeat(MAX_SUBJECT + 1)
+                .parse::<SubjectPattern>()
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_message_is_published_on_plain_tokens_only() {
+        for text in ["", "a.*", "a.>", "a*", "a..b", "a b", "a\r\nSUB > 1", "a\0"] {
+            assert!(!is_subject(text), "{text:?}");
+        }
+        assert!(is_subject("_INBOX.x.1") && is_subject("orders.new"));
+        assert!(
+            is_reserved("bay.app.x") && is_reserved("$JS.API.INFO") && is_reserved("bay-dlq.x")
+        );
+        assert!(!is_reserved("_INBOX.x") && !is_reserved("bayer.x"));
+    }
+
+    #[test]
+    fn patterns_overlap_when_one_message_fits_both() {
+        let overlap = |one: &str, two: &str| pattern(one).overlaps(&pattern(two));
+        assert!(overlap("a.*", "a.>") && overlap("a.*.c", "a.b.*") && overlap("a.b", "a.b"));
+        assert!(!overlap("a", "a.>") && !overlap("a.b", "a.c") && !overlap("a.*", "a.b.c"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_both_cover_overlaps(one in "a(\\.[ab*]){0,3}(\\.>)?", two in "a(\\.[ab*]){0,3}(\\.>)?", subject in "a(\\.[ab]){0,4}") {
+            let (one, two) = (pattern(&one), pattern(&two));
+            prop_assert!(!(one.matches(&subject) && two.matches(&subject)) || one.overlaps(&two));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".*") {
+            let _ = (text.parse::<SubjectPattern>(), is_subject(&text), is_reserved(&text));
+        }
+    }
+}
