@@ -4,9 +4,11 @@
 //! bottom. It knows neither NATS nor HTTP; what a guest imports is reached through [`Outbound`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -298,7 +300,7 @@ impl Service {
     ) -> Result<Bytes, CallError> {
         let started = Instant::now();
         let deadline = call.deadline.min(started + self.spec.limits.timeout);
-        let running = self.run(function, &call, started, deadline, outbound);
+        let running = pin!(self.run(function, &call, started, deadline, outbound));
         self.within(function, started, deadline, running).await
     }
 
@@ -308,11 +310,16 @@ impl Service {
         function: &Function,
         started: Instant,
         deadline: Instant,
-        running: impl Future<Output = Result<T, CallError>>,
+        mut running: Pin<&mut impl Future<Output = Result<T, CallError>>>,
     ) -> Result<T, CallError> {
-        let running = pin!(running);
         let own = started + self.spec.limits.timeout;
-        let result = match tokio::time::timeout_at(deadline.into(), running).await {
+        // Most calls have ended after their first turn and never need a timer.
+        let first = poll_fn(|context| Poll::Ready(running.as_mut().poll(context))).await;
+        let ended = match first {
+            Poll::Ready(result) => Ok(result),
+            Poll::Pending => tokio::time::timeout_at(deadline.into(), running).await,
+        };
+        let result = match ended {
             Ok(result) => result,
             Err(_) if deadline == own => Err(CallError::new(
                 Code::Deadline,

@@ -7,7 +7,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use tokio::task::{self, JoinError, JoinSet};
 
@@ -104,7 +105,7 @@ pub(crate) async fn serve(
                 biased;
                 // Without a word from its owner there is no time left.
                 deadline = &mut stop => break deadline.unwrap_or_else(|_| Instant::now()),
-                Some(ended) = inbound.parked.join_next_with_id() => inbound.forget(ended),
+                Some(ended) = inbound.parked.join_next_with_id() => inbound.settle(ended).await,
                 first = inbound.messages.next() => match first {
                     Some(message) => inbound.queue(message, Instant::now()),
                     // The connection was closed: nothing more can come.
@@ -173,25 +174,44 @@ impl Inbound {
     }
 
     /// Answers messages of the backlog for a while, and parks what takes longer than its turn.
+    ///
+    /// One allocation holds call after call: only one that is parked takes it along.
     async fn answer(&mut self, turn: Duration) {
         let began = Instant::now();
+        let mut spare = None;
         while began.elapsed() < turn
             && let Some((arrived, message)) = self.backlog.pop_front()
         {
             self.backlog_bytes -= message.length;
-            let reply = self.reply_of(&message);
+            let to = self.reply_of(&message);
+            let occupant = self.slot.occupant();
             let link = Arc::clone(&self.link);
-            let mut call = Box::pin(answer(link, message, arrived, self.slot.occupant()));
-            let first = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
-            if first.await.is_pending() {
-                let parked = self.parked.spawn(call);
-                if let Some(reply) = reply {
-                    self.parked_replies.insert(parked.id(), reply);
+            let call = answer(link, message, arrived, occupant);
+            let mut call = match spare.take() {
+                Some(mut place) => {
+                    Pin::set(&mut place, call);
+                    place
                 }
+                None => Box::pin(call),
+            };
+            let first = std::future::poll_fn(|context| {
+                let poll = AssertUnwindSafe(|| call.as_mut().poll(context));
+                Poll::Ready(catch_unwind(poll))
+            });
+            match first.await {
+                Ok(Poll::Ready(())) => spare = Some(call),
+                Ok(Poll::Pending) => {
+                    let parked = self.parked.spawn(call);
+                    if let Some(to) = to {
+                        self.parked_replies.insert(parked.id(), to);
+                    }
+                }
+                // A defect of the host must not cost the others on this subscription theirs.
+                Err(_) => reply(&self.link.client, to, Err(self.host_failed())).await,
             }
         }
         while let Some(ended) = self.parked.try_join_next_with_id() {
-            self.forget(ended);
+            self.settle(ended).await;
         }
     }
 
@@ -200,14 +220,26 @@ impl Inbound {
         message.reply.clone().filter(|_| !self.raw)
     }
 
+    fn host_failed(&self) -> CallError {
+        let service = &self.slot.occupant().service.spec.name;
+        let why = format!("service \"{service}\": the host failed, its log says why");
+        CallError::new(Code::Trap, Blame::Host, why)
+    }
+
     fn queue(&mut self, message: Message, arrived: Instant) {
         self.backlog_bytes += message.length;
         self.backlog.push_back((arrived, message));
     }
 
-    fn forget(&mut self, ended: Result<(task::Id, ()), JoinError>) {
-        let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-        self.parked_replies.remove(&id);
+    /// Forgets a parked call that has ended, and replies for one that could not.
+    async fn settle(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        match ended {
+            Ok((id, ())) => drop(self.parked_replies.remove(&id)),
+            Err(panic) => {
+                let to = self.parked_replies.remove(&panic.id());
+                reply(&self.link.client, to, Err(self.host_failed())).await;
+            }
+        }
     }
 
     /// Stops the flow and answers everything that had arrived before it stopped.
@@ -231,7 +263,7 @@ impl Inbound {
         }
         let finish = async {
             while let Some(ended) = self.parked.join_next_with_id().await {
-                self.forget(ended);
+                self.settle(ended).await;
             }
         };
         // Also when all has ended there can be some whose turn did not come.
@@ -306,11 +338,7 @@ async fn answer(link: Arc<Link>, message: Message, arrived: Instant, occupant: A
         }
         Ok(result)
     };
-    // A defect of the host must not cost the others on this subscription theirs.
-    let result = AssertUnwindSafe(result)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| Err(host_failed(service)));
+    let result: Result<Bytes, CallError> = result.await;
     if let (None, Err(error)) = (&to, &result) {
         log_unheard(error);
     }
@@ -323,7 +351,7 @@ async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, occupant: 
         service, exported, ..
     } = &*occupant;
     let subject = message.subject.clone();
-    let delivered = async {
+    let delivered: Result<_, CallError> = async {
         check_wait(service, arrived)?;
         let call = wire::read_raw(message.headers.as_ref(), arrived);
         let function = exported.function(HANDLE)?;
@@ -335,11 +363,8 @@ async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, occupant: 
         service
             .deliver(function, message, call, &link.outbound)
             .await
-    };
-    let delivered = AssertUnwindSafe(delivered)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| Err(host_failed(service)));
+    }
+    .await;
     match delivered {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -362,14 +387,6 @@ fn check_wait(service: &Service, arrived: Instant) -> Result<(), CallError> {
         service.spec.name
     );
     Err(CallError::new(Code::Overloaded, Blame::Host, why))
-}
-
-fn host_failed(service: &Service) -> CallError {
-    let why = format!(
-        "service \"{}\": the host failed, its log says why",
-        service.spec.name
-    );
-    CallError::new(Code::Trap, Blame::Host, why)
 }
 
 fn log_unheard(error: &CallError) {

@@ -1,5 +1,6 @@
 //! Raw messages: bytes on a subject, for components that handle them as they are.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ impl Service {
     ) -> Result<Result<(), String>, CallError> {
         let started = Instant::now();
         let deadline = call.deadline.min(started + self.spec.limits.timeout);
-        let running = async {
+        let running = pin!(async {
             self.check_begin(&call, started, deadline)?;
             let (size, limit) = (message.body.len(), self.spec.limits.message);
             if size > limit {
@@ -54,7 +55,7 @@ impl Service {
             let (instance, returned) = instance.deliver(&function.index, message, current).await?;
             self.keep_idle(instance, started);
             Ok(returned)
-        };
+        });
         self.within(function, started, deadline, running).await
     }
 }
