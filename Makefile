@@ -19,8 +19,9 @@ demo: build ## Run the shop: six services in five languages behind http://127.0.
 	@target/release/wasmbay up examples/shop
 
 test: tools ## Run all tests
+	cargo test --locked --manifest-path guests/rust/Cargo.toml --package inventory --package payment
+	cd guests/go/payment && PATH="$(CURDIR)/.tools/bin:$$PATH" go test ./card/...
 	cargo test --locked --workspace
-	cargo test --locked --manifest-path guests/rust/Cargo.toml --workspace --quiet
 
 lint: ## Check formatting, lints and documentation
 	cargo fmt --all --check
