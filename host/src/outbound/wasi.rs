@@ -239,7 +239,11 @@ impl WasiHttpHooks for GuestHttp {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::manifest::{Grants, Limits};
 
     #[test]
     fn a_guests_text_is_one_line_of_bounded_length() {
@@ -249,5 +253,61 @@ mod tests {
             "a\\n2026 ERROR forged\\r\\u{1b}[2J b"
         );
         assert_eq!(one_line(&"é".repeat(MAX_LINE)).len(), MAX_LINE);
+    }
+
+    /// What is logged, to be read again.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_guest_prints_becomes_a_record_for_each_line() {
+        let spec = ServiceSpec {
+            name: "guest".into(),
+            component: "guest.wasm".into(),
+            config: BTreeMap::new(),
+            limits: Limits::default(),
+            reuse: 1,
+            grants: Grants::default(),
+        };
+        let output = Output {
+            spec: Arc::new(spec),
+            stream: "stdout",
+        };
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut lines = Lines {
+                output,
+                partial: Vec::new(),
+            };
+            lines.take(b"one\ntw");
+            lines.take(b"o\n\nwithout an end");
+        });
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let records: Vec<_> = log.lines().collect();
+        assert_eq!(records.len(), 3, "{log}");
+        for (record, text) in records.iter().zip(["one", "two", "without an end"]) {
+            assert!(record.contains(&format!("guest: {text} ")), "{record}");
+            assert!(
+                record.contains("service=\"guest\" stream=\"stdout\""),
+                "{record}"
+            );
+        }
     }
 }
