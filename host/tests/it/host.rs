@@ -8,50 +8,14 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use wasmbay::discovery::{Answer, Verb};
-use wasmbay::host::{Host, HostError};
+use wasmbay::host::HostError;
 use wasmbay::wire;
 
-use crate::support::apps::{Services, apply, start};
+use crate::support::apps::{Bench, Services, apply, bench, start};
 use crate::support::components::{CALLER, ECHO_CHAMBER, GUEST, OTHER};
-use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until};
 
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";
-
-/// A host, the server it is connected to, and a client that is none of its own.
-struct Bench {
-    nats: Nats,
-    host: Host,
-    client: Client,
-}
-
-async fn bench(services: &Services<'_>) -> Bench {
-    let nats = Nats::start().await;
-    let host = start(nats.url(), services).await;
-    let client = nats.connect().await;
-    Bench { nats, host, client }
-}
-
-impl Bench {
-    async fn request(&self, subject: &str, body: &str) -> Message {
-        let request = self
-            .client
-            .request(subject.to_owned(), body.to_owned().into());
-        tokio::time::timeout(DEADLINE, request)
-            .await
-            .unwrap()
-            .unwrap()
-    }
-
-    async fn text(&self, subject: &str, body: &str) -> String {
-        String::from_utf8(self.request(subject, body).await.payload.to_vec()).unwrap()
-    }
-
-    async fn end(self) {
-        assert_eq!(self.host.stop(DEADLINE).await, 0, "calls were given up");
-        self.nats.stop().await;
-    }
-}
 
 fn code(message: &Message) -> Option<&str> {
     message

@@ -3,17 +3,16 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use wasmbay::component::{Component, ComponentError};
 use wasmbay::discovery::{Answer, Verb};
 use wasmbay::engine::{Engine, EngineOptions};
-use wasmbay::host::Host;
 use wasmbay::wire;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-use crate::support::apps::{Services, apply, start};
+use crate::support::apps::{Bench, Services, apply, bench, start};
 use crate::support::cli::Cli;
 use crate::support::components::GUEST;
 use crate::support::nats::Nats;
@@ -116,43 +115,13 @@ fn relay() -> &'static str {
 
 const GRANTS: &str = "grants = { publish = [\"out.>\"], subscribe = [\"in.*\", \"audit.>\"] }\nlimits = { timeout = \"2s\" }";
 
-struct Bench {
-    nats: Nats,
-    host: Host,
-    client: Client,
-}
-
-async fn bench(lines: &str) -> Bench {
-    let nats = Nats::start().await;
-    let host = start(nats.url(), &Services(&[("relay", relay(), lines)], "")).await;
-    let client = nats.connect().await;
-    Bench { nats, host, client }
-}
-
-impl Bench {
-    async fn request(&self, subject: &str, body: &str) -> Message {
-        let request = self
-            .client
-            .request(subject.to_owned(), body.to_owned().into());
-        tokio::time::timeout(DEADLINE, request)
-            .await
-            .unwrap()
-            .unwrap()
-    }
-
-    async fn text(&self, subject: &str, body: &str) -> String {
-        String::from_utf8(self.request(subject, body).await.payload.to_vec()).unwrap()
-    }
-
-    async fn end(self) {
-        assert_eq!(self.host.stop(DEADLINE).await, 0, "messages were given up");
-        self.nats.stop().await;
-    }
+async fn relay_with(lines: &str) -> Bench {
+    bench(&Services(&[("relay", relay(), lines)], "")).await
 }
 
 #[tokio::test]
 async fn a_message_is_handled_and_replied_to_by_the_guest() {
-    let bench = bench(GRANTS).await;
+    let bench = relay_with(GRANTS).await;
     assert_eq!(bench.text("in.one", "hello").await, "hello");
     assert_eq!(bench.text("audit.a.b", "").await, "");
     let reply = bench.request("in.one", "x").await;
@@ -214,7 +183,7 @@ async fn each_service_hears_a_message_once_whatever_its_workers() {
 
 #[tokio::test]
 async fn only_granted_subjects_are_published_on() {
-    let bench = bench(GRANTS).await;
+    let bench = relay_with(GRANTS).await;
     let mut out = bench.client.subscribe("out.a.b").await.unwrap();
     bench.client.flush().await.unwrap();
     assert_eq!(bench.text("in.x", "pout.a.b").await, "sent");
@@ -259,7 +228,7 @@ async fn only_granted_subjects_are_published_on() {
 /// there that only a host may write.
 #[tokio::test]
 async fn a_reply_never_goes_to_a_subject_of_the_host() {
-    let bench = bench(GRANTS).await;
+    let bench = relay_with(GRANTS).await;
     let mut calls = bench.client.subscribe("bay.>").await.unwrap();
     let mut api = bench.client.subscribe("$JS.x").await.unwrap();
     let echo = async |to: &str| {
@@ -282,7 +251,7 @@ async fn a_reply_never_goes_to_a_subject_of_the_host() {
 
 #[tokio::test]
 async fn a_request_gives_the_reply_or_says_why_there_is_none() {
-    let bench = bench(GRANTS).await;
+    let bench = relay_with(GRANTS).await;
     let mut asked = bench.client.subscribe("out.ask").await.unwrap();
     let mut silent = bench.client.subscribe("out.silent").await.unwrap();
     bench.client.flush().await.unwrap();
@@ -318,7 +287,7 @@ async fn a_request_gives_the_reply_or_says_why_there_is_none() {
 
 #[tokio::test]
 async fn a_guest_that_fails_costs_its_message_and_nothing_else() {
-    let bench = bench(GRANTS).await;
+    let bench = relay_with(GRANTS).await;
     let mut headers = HeaderMap::new();
     headers.insert(wire::HOPS, "17");
     bench
@@ -386,7 +355,7 @@ async fn the_error_of_a_handler_and_a_refused_subject_are_logged() {
 
 #[tokio::test]
 async fn what_waits_when_a_host_stops_is_not_answered_for_the_guest() {
-    let bench = bench("grants = { subscribe = [\"in.*\"] }").await;
+    let bench = relay_with("grants = { subscribe = [\"in.*\"] }").await;
     let inbox = bench.client.new_inbox();
     let mut replies = bench.client.subscribe(inbox.clone()).await.unwrap();
     bench
@@ -407,7 +376,7 @@ async fn what_waits_when_a_host_stops_is_not_answered_for_the_guest() {
 
 #[tokio::test]
 async fn grants_change_while_messages_flow() {
-    let bench = bench(GRANTS).await;
+    let bench = relay_with(GRANTS).await;
     let lines = "grants = { subscribe = [\"new.*\"] }";
     apply(
         &bench.host,

@@ -5,11 +5,15 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_nats::{Client, Message};
 use wasmbay::component::Component;
 use wasmbay::engine::{Engine, EngineOptions};
 use wasmbay::host::{Host, HostError, HostOptions};
 use wasmbay::manifest::App;
 use wasmbay::nats::ConnectOptions;
+
+use super::DEADLINE;
+use super::nats::Nats;
 
 /// An app of these services, each with a component's text and further lines of its table, and
 /// further lines of the manifest.
@@ -56,4 +60,39 @@ pub(crate) async fn start(url: &str, services: &Services<'_>) -> Host {
 pub(crate) async fn apply(host: &Host, services: &Services<'_>) -> Result<(), HostError> {
     let components = services.components(host.engine());
     host.apply(&services.app(), &components).await.map(drop)
+}
+
+/// A host, the server it is connected to, and a client that is none of its own.
+pub(crate) struct Bench {
+    pub(crate) nats: Nats,
+    pub(crate) host: Host,
+    pub(crate) client: Client,
+}
+
+pub(crate) async fn bench(services: &Services<'_>) -> Bench {
+    let nats = Nats::start().await;
+    let host = start(nats.url(), services).await;
+    let client = nats.connect().await;
+    Bench { nats, host, client }
+}
+
+impl Bench {
+    pub(crate) async fn request(&self, subject: &str, body: &str) -> Message {
+        let request = self
+            .client
+            .request(subject.to_owned(), body.to_owned().into());
+        tokio::time::timeout(DEADLINE, request)
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    pub(crate) async fn text(&self, subject: &str, body: &str) -> String {
+        String::from_utf8(self.request(subject, body).await.payload.to_vec()).unwrap()
+    }
+
+    pub(crate) async fn end(self) {
+        assert_eq!(self.host.stop(DEADLINE).await, 0, "calls were given up");
+        self.nats.stop().await;
+    }
 }
