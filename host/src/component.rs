@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use wasmtime::component::types::{ComponentInstance, ComponentItem};
+use wasmtime::component::types::{ComponentInstance, ComponentItem, Type};
 use wasmtime::component::{Component as Compiled, ComponentExportIndex};
 
 use crate::engine::Engine;
@@ -20,10 +20,14 @@ pub const MAX_BYTES: u64 = 256 << 20;
 /// The interface by which HTTP requests are handed to a component.
 const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2";
 
-/// The interface by which raw messages are handed to a component.
-const MESSAGE_HANDLER: &str = "wasmcloud:messaging/handler@0.2.";
+/// The interfaces by which raw messages are handed to a component.
+const BROKER_HANDLER: &str = "wasmcloud:messaging/handler@0.2.";
+const MESSAGE_HANDLER: &str = "wasi:messaging/incoming-handler@0.2.0-draft";
 
-/// What it consists of.
+/// The cases of the second one's error.
+const ERROR_CASES: [&str; 4] = ["timeout", "connection", "permission-denied", "other"];
+
+/// What the first consists of.
 const HANDLE_MESSAGE: &str = "func(msg: record { subject: string, body: list<u8>, reply-to: option<string> }) -> result<_, string>";
 
 /// A compiled component and what it offers and needs.
@@ -40,9 +44,26 @@ pub struct Component {
     pub host_imports: Vec<String>,
     /// The name under which it exports `wasi:http/incoming-handler`, when it does.
     pub http: Option<String>,
-    /// `wasmcloud:messaging/handler`, when it exports that.
-    pub messages: Option<InterfaceDescription>,
+    /// How it handles raw messages, when it does.
+    pub messages: Option<MessageHandler>,
     pub(crate) compiled: Compiled,
+}
+
+/// The interface by which a component handles raw messages.
+#[derive(Clone, Debug)]
+pub struct MessageHandler {
+    /// The interface with its one function.
+    pub interface: InterfaceDescription,
+    pub(crate) kind: HandlerKind,
+}
+
+/// Whose interface it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandlerKind {
+    /// `wasmcloud:messaging/handler`.
+    Wasmcloud,
+    /// `wasi:messaging/incoming-handler`.
+    Wasi,
 }
 
 /// Why a file is not a component that can be run.
@@ -159,8 +180,17 @@ impl Component {
                 ComponentItem::ComponentInstance(_) if name.starts_with(HTTP_HANDLER) => {
                     component.http = Some(name.to_owned());
                 }
-                ComponentItem::ComponentInstance(instance) if name.starts_with(MESSAGE_HANDLER) => {
-                    component.messages = Some(describe_handler(engine, name, &instance)?);
+                ComponentItem::ComponentInstance(instance)
+                    if name.starts_with(BROKER_HANDLER) || name == MESSAGE_HANDLER =>
+                {
+                    let handler = describe_handler(engine, name, &instance)?;
+                    if let Some(other) = component.messages.replace(handler) {
+                        return Err(ComponentError::Unwirable {
+                            direction: "export",
+                            interface: name.to_owned(),
+                            what: format!("it exports {} too; keep one", other.interface.id),
+                        });
+                    }
                 }
                 // `wasi:cli/run` and the like: for other hosts.
                 ComponentItem::ComponentInstance(_) if is_host_provided(name) => {}
@@ -234,18 +264,69 @@ fn describe_handler(
     engine: &wasmtime::Engine,
     name: &str,
     instance: &ComponentInstance,
-) -> Result<InterfaceDescription, ComponentError> {
-    let handler = describe(engine, "export", name, instance)?;
-    let signature = handler.functions.get("handle-message");
-    let typed = signature.is_some_and(|signature| signature.to_string() == HANDLE_MESSAGE);
-    match typed && handler.functions.len() == 1 {
-        true => Ok(handler),
-        false => Err(ComponentError::Unwirable {
+) -> Result<MessageHandler, ComponentError> {
+    let (interface, kind, wanted) = if name == MESSAGE_HANDLER {
+        let wanted = "handle: func(message: message) -> result<_, error>".to_owned();
+        (
+            message_handler(engine, name, instance)?,
+            HandlerKind::Wasi,
+            wanted,
+        )
+    } else {
+        let handler = describe(engine, "export", name, instance)?;
+        let signature = handler.functions.get("handle-message");
+        let typed = signature.is_some_and(|signature| signature.to_string() == HANDLE_MESSAGE);
+        let wanted = format!("handle-message: {HANDLE_MESSAGE}");
+        (typed.then_some(handler), HandlerKind::Wasmcloud, wanted)
+    };
+    match interface.filter(|interface| interface.functions.len() == 1) {
+        Some(interface) => Ok(MessageHandler { interface, kind }),
+        None => Err(ComponentError::Unwirable {
             direction: "export",
             interface: name.to_owned(),
-            what: format!("it has to have `handle-message: {HANDLE_MESSAGE}` and nothing else"),
+            what: format!("it has to have `{wanted}` and nothing else"),
         }),
     }
+}
+
+/// The interface whose message is a resource, if it has the one function that it has to have. The
+/// function has no signature: nothing can call it but the host, which knows it.
+fn message_handler(
+    engine: &wasmtime::Engine,
+    name: &str,
+    instance: &ComponentInstance,
+) -> Result<Option<InterfaceDescription>, ComponentError> {
+    let direction = "export";
+    let id: InterfaceId = name
+        .parse()
+        .map_err(|source| ComponentError::Name { direction, source })?;
+    let mut functions = BTreeMap::new();
+    for (function, item) in instance.exports(engine) {
+        let ComponentItem::ComponentFunc(func) = item.ty else {
+            // The types that it uses.
+            continue;
+        };
+        let owns = func.params().map(|(_, ty)| matches!(ty, Type::Own(_)));
+        let (result, results) = (func.results().next(), func.results());
+        let error = match result {
+            Some(Type::Result(result)) if result.ok().is_none() => result.err(),
+            _ => None,
+        };
+        let cases = match error {
+            Some(Type::Variant(error)) => error.cases().map(|case| case.name.to_owned()).collect(),
+            _ => Vec::new(),
+        };
+        let typed = owns.eq([true]) && results.len() == 1 && cases == ERROR_CASES;
+        if function != "handle" || !typed || func.async_() {
+            return Ok(None);
+        }
+        let signature = Signature {
+            params: Box::default(),
+            result: None,
+        };
+        functions.insert(function.to_owned(), signature);
+    }
+    Ok(Some(InterfaceDescription { id, functions }))
 }
 
 fn describe(

@@ -604,7 +604,8 @@ fn warn_of_grants(service: &Service) {
         ),
         (None, false) => tracing::warn!(
             service = name,
-            "it is granted subjects to hear, but exports no wasmcloud:messaging/handler@0.2.0"
+            "it is granted subjects to hear, but exports neither wasmcloud:messaging/handler@0.2.0 nor \
+             wasi:messaging/incoming-handler@0.2.0-draft"
         ),
         _ => {}
     }

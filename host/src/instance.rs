@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 use wasmtime::component::{
-    ComponentExportIndex, Instance as Wasm, InstancePre, Linker, ResourceTable, Val,
+    ComponentExportIndex, Instance as Wasm, InstancePre, Linker, Resource, ResourceTable, Val,
 };
 use wasmtime::{
     PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace,
@@ -20,9 +20,12 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::call::{Blame, CallError, Code, Trace};
+use crate::component::HandlerKind;
 use crate::engine::Engine;
 use crate::interface::FunctionId;
 use crate::manifest::{Limits, ServiceSpec};
+use crate::outbound::messaging::wasi as wasi_messaging;
+use crate::outbound::messaging::wasmcloud::BrokerMessage;
 use crate::outbound::messaging::{self, Message};
 use crate::outbound::wasi::{self, GuestHttp};
 use crate::outbound::{Outbound, keyvalue};
@@ -71,6 +74,25 @@ pub(crate) struct Current {
     pub(crate) ended: Option<oneshot::Sender<()>>,
     /// Where the sender of the raw message that is being handled waits for a reply.
     pub(crate) reply_to: Option<String>,
+}
+
+impl State {
+    /// Counts what the host keeps for the guest as its memory: so many bytes instead of so many
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// It is more than the instance may have.
+    pub(crate) fn recount(&mut self, before: usize, after: usize) -> wasmtime::Result<()> {
+        let limit = self.bounds.limits.memory;
+        if Bounds::grow(&mut self.bounds.memory, before, after, limit) {
+            let less = before.saturating_sub(after) as u64;
+            self.bounds.memory = self.bounds.memory.saturating_sub(less);
+            return Ok(());
+        }
+        self.bounds.refused = Some(format!("its memory limit of {limit} bytes"));
+        wasmtime::bail!("the host keeps too much for the guest")
+    }
 }
 
 impl WasiView for State {
@@ -316,15 +338,32 @@ impl Instance {
     /// Dropping the future drops the instance.
     pub(crate) async fn deliver(
         mut self,
+        kind: HandlerKind,
         handler: &ComponentExportIndex,
         message: Message,
         current: Current,
     ) -> Result<(Self, Result<(), String>), CallError> {
         self.begin(current);
         let mut returned = Ok(());
-        let handled = self.hand_message(handler, message).await;
+        let handled = match kind {
+            HandlerKind::Wasmcloud => self.hand_broker_message(handler, message).await,
+            HandlerKind::Wasi => self.hand_message(handler, message).await,
+        };
         let instance = self.finish(handled.map(|value| returned = value))?;
         Ok((instance, returned))
+    }
+
+    async fn hand_broker_message(
+        &mut self,
+        handler: &ComponentExportIndex,
+        message: Message,
+    ) -> wasmtime::Result<Result<(), String>> {
+        let handler = self
+            .wasm
+            .get_typed_func::<(BrokerMessage,), (Result<(), String>,)>(&mut self.store, handler)?;
+        let message = (message.into(),);
+        let (returned,) = handler.call_async(&mut self.store, message).await?;
+        Ok(returned)
     }
 
     async fn hand_message(
@@ -332,11 +371,14 @@ impl Instance {
         handler: &ComponentExportIndex,
         message: Message,
     ) -> wasmtime::Result<Result<(), String>> {
+        type Given = (Resource<wasi_messaging::GuestMessage>,);
+        type Returned = (Result<(), wasi_messaging::Error>,);
         let handler = self
             .wasm
-            .get_typed_func::<(Message,), (Result<(), String>,)>(&mut self.store, handler)?;
-        let (returned,) = handler.call_async(&mut self.store, (message,)).await?;
-        Ok(returned)
+            .get_typed_func::<Given, Returned>(&mut self.store, handler)?;
+        let message = (wasi_messaging::push(self.store.data_mut(), message)?,);
+        let (returned,) = handler.call_async(&mut self.store, message).await?;
+        Ok(returned.map_err(wasi_messaging::Error::into_message))
     }
 
     fn begin(&mut self, current: Current) {

@@ -201,7 +201,7 @@ impl Service {
             .iter()
             .map(|interface| (interface.id.clone(), export(interface)))
             .collect();
-        let messages = component.messages.as_ref().map(export);
+        let messages = component.messages.as_ref().map(|m| export(&m.interface));
 
         let idle = Arc::new(Idle::default());
         let holder: Arc<dyn Evict> = idle.clone();

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -181,6 +181,38 @@ pub fn read_raw(headers: Option<&HeaderMap>, now: Instant) -> Call {
     }
 }
 
+/// Whether a header belongs to the host, to NATS or to tracing, so that a guest can neither set nor
+/// see it.
+#[must_use]
+pub fn is_own_header(name: &str) -> bool {
+    let starts = |prefix: &str| {
+        let start = name.as_bytes().get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    let traced = [TRACEPARENT, TRACESTATE, BAGGAGE];
+    starts("Bay-") || starts("Nats-") || traced.iter().any(|own| name.eq_ignore_ascii_case(own))
+}
+
+/// The headers of a raw message that its sender chose.
+#[must_use]
+pub fn read_headers(headers: Option<&HeaderMap>) -> Vec<(String, String)> {
+    let all = headers.into_iter().flat_map(HeaderMap::iter);
+    all.map(|(name, values)| (name.to_string(), values))
+        .filter(|(name, _)| !is_own_header(name))
+        .flat_map(|(name, values)| {
+            let pair = move |value: &HeaderValue| (name.clone(), value.as_str().to_owned());
+            values.iter().map(pair).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Adds the headers that a guest chose, whose names and values it has been checked to be allowed.
+pub fn add_headers(headers: &mut HeaderMap, chosen: &[(String, String)]) {
+    for (name, value) in chosen.iter().filter(|(name, _)| !is_own_header(name)) {
+        headers.append(name.as_str(), one_line(value, usize::MAX).as_str());
+    }
+}
+
 fn bad_header(name: &str, value: &str, expected: &str) -> CallError {
     let value: String = value.chars().take(40).collect();
     CallError::new(
@@ -331,6 +363,33 @@ mod tests {
             );
             assert!(error.message.contains(value), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn headers_of_the_host_are_no_business_of_guests() {
+        let mut headers = write_call(&call(), Instant::now());
+        headers.insert(MESSAGE_ID, "7");
+        headers.insert("BAY-hops", "0");
+        add_headers(
+            &mut headers,
+            &[
+                ("Sku".into(), "7\r\nBay-Hops: 0".into()),
+                ("Sku".into(), "8".into()),
+                ("bay-caller".into(), "somebody".into()),
+                ("Content-Type".into(), "text/plain".into()),
+            ],
+        );
+        let mut read = read_headers(Some(&headers));
+        read.sort();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let wanted = [
+            pair("Content-Type", "text/plain"),
+            pair("Sku", "7  Bay-Hops: 0"),
+            pair("Sku", "8"),
+        ];
+        assert_eq!(read, wanted);
+        assert_eq!(headers.get(CALLER).unwrap().as_str(), "orders");
+        assert!(is_own_header("TraceParent") && !is_own_header("bay") && !is_own_header("Bäy-"));
     }
 
     #[test]

@@ -40,9 +40,6 @@ pub const MAX_BACKLOG_BYTES: usize = 64 << 20;
 /// also the share that its neighbours on the thread keep.
 const TURN: Duration = Duration::from_micros(500);
 
-/// The function that raw messages are handed to.
-const HANDLE: &str = "handle-message";
-
 /// What stands behind a subject: replaced while calls flow, never empty.
 pub struct Slot(RwLock<Arc<Occupant>>);
 
@@ -347,22 +344,18 @@ async fn answer(link: Arc<Link>, message: Message, arrived: Instant, occupant: A
 
 /// The life of one raw message. What comes of it is for the guest alone to say.
 async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, occupant: Arc<Occupant>) {
-    let Occupant {
-        service, exported, ..
-    } = &*occupant;
+    let service = &occupant.service;
     let subject = message.subject.clone();
     let delivered: Result<_, CallError> = async {
         check_wait(service, arrived)?;
         let call = wire::read_raw(message.headers.as_ref(), arrived);
-        let function = exported.function(HANDLE)?;
         let message = messaging::Message {
+            headers: wire::read_headers(message.headers.as_ref()),
             subject: message.subject.into_string(),
             body: message.payload.into(),
             reply_to: message.reply.map(Subject::into_string),
         };
-        service
-            .deliver(function, message, call, &link.outbound)
-            .await
+        service.deliver(message, call, &link.outbound).await
     }
     .await;
     match delivered {

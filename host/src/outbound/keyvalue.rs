@@ -16,8 +16,9 @@ use wasmtime_wasi::WasiView as _;
 
 use super::before;
 use crate::instance::State;
+use bindings::wasi::keyvalue::store::HostBucket as _;
 use bindings::wasi::keyvalue::store::{Error, KeyResponse};
-use bindings::wasi::keyvalue::{atomics, store};
+use bindings::wasi::keyvalue::{atomics, batch, store};
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -26,6 +27,7 @@ mod bindings {
             world keyvalue {
                 import wasi:keyvalue/store@0.2.0-draft;
                 import wasi:keyvalue/atomics@0.2.0-draft;
+                import wasi:keyvalue/batch@0.2.0-draft;
             }
         ",
         path: "../wit/deps/wasi-keyvalue.wit",
@@ -44,6 +46,12 @@ const MAX_KEY: usize = 1 << 10;
 
 /// Keys of one page.
 const PAGE: usize = 1_000;
+
+/// Keys of one batch.
+const MAX_BATCH: usize = 1_000;
+
+/// Bytes of all values that a batch gives.
+const MAX_BATCH_BYTES: usize = 16 << 20;
 
 /// A bucket that a guest has opened.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
@@ -72,10 +80,11 @@ pub(super) async fn bucket(
     }
 }
 
-/// Defines `wasi:keyvalue/store` and `wasi:keyvalue/atomics`.
+/// Defines `wasi:keyvalue/store`, `wasi:keyvalue/atomics` and `wasi:keyvalue/batch`.
 pub(crate) fn add(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     store::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    atomics::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+    atomics::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    batch::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
 }
 
 impl store::Host for State {
@@ -191,6 +200,76 @@ impl atomics::Host for State {
             Err(error) => Ok(Err(error)),
         }
     }
+}
+
+impl batch::Host for State {
+    async fn get_many(
+        &mut self,
+        bucket: Resource<Bucket>,
+        keys: Vec<String>,
+    ) -> wasmtime::Result<Result<Vec<Option<(String, Vec<u8>)>>, Error>> {
+        if let Err(error) = check_batch(keys.len()) {
+            return Ok(Err(error));
+        }
+        let (mut values, mut size) = (Vec::with_capacity(keys.len()), 0);
+        for key in keys {
+            let bucket = Resource::new_borrow(bucket.rep());
+            let value = match self.get(bucket, key.clone()).await? {
+                Ok(value) => value,
+                Err(error) => return Ok(Err(error)),
+            };
+            size += value.as_ref().map_or(0, Vec::len);
+            if size > MAX_BATCH_BYTES {
+                let message = format!("the values together exceed {MAX_BATCH_BYTES} bytes");
+                return Ok(Err(Error::Other(message)));
+            }
+            values.push(value.map(|value| (key, value)));
+        }
+        Ok(Ok(values))
+    }
+
+    async fn set_many(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key_values: Vec<(String, Vec<u8>)>,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        if let Err(error) = check_batch(key_values.len()) {
+            return Ok(Err(error));
+        }
+        for (key, value) in key_values {
+            let bucket = Resource::new_borrow(bucket.rep());
+            if let Err(error) = self.set(bucket, key, value).await? {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    async fn delete_many(
+        &mut self,
+        bucket: Resource<Bucket>,
+        keys: Vec<String>,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        if let Err(error) = check_batch(keys.len()) {
+            return Ok(Err(error));
+        }
+        for key in keys {
+            let bucket = Resource::new_borrow(bucket.rep());
+            if let Err(error) = self.delete(bucket, key).await? {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Refuses a batch of too many keys.
+fn check_batch(keys: usize) -> Result<(), Error> {
+    if keys <= MAX_BATCH {
+        return Ok(());
+    }
+    let message = format!("{keys} keys at a time are more than the limit of {MAX_BATCH}");
+    Err(Error::Other(message))
 }
 
 impl State {

@@ -26,7 +26,7 @@ use crate::interface::FunctionId;
 use crate::json;
 use crate::shape::{Case, InterfaceDescription, Shape, Signature};
 use crate::subject;
-use messaging::Message;
+use messaging::{Expected, Message, Sending};
 
 /// What is left to a guest, at the most, after its import has run out of time.
 const LAST_WORDS: Duration = Duration::from_millis(20);
@@ -58,26 +58,24 @@ pub trait Outbound: Send + Sync {
         })
     }
 
-    /// Publishes a raw message: the body of `call`, with what travels along. Whether the subject is
-    /// granted is for the caller to know.
+    /// Publishes a raw message; done when it is stored, if it is one that is to be stored. Whether
+    /// the subject is granted is for the caller to know.
     fn send<'a>(
         &'a self,
-        subject: &'a str,
-        reply_to: Option<&'a str>,
-        call: Call,
+        message: Sending,
     ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
-        let _ = (reply_to, call);
-        Box::pin(std::future::ready(Err(no_messages(subject))))
+        Box::pin(std::future::ready(Err(no_messages(&message.subject))))
     }
 
-    /// Publishes a raw message as [`Self::send`] does, and gives the first reply.
+    /// Publishes a raw message and gives the replies that have come until the message's deadline:
+    /// at least one, and no more than expected.
     fn ask<'a>(
         &'a self,
-        subject: &'a str,
-        call: Call,
-    ) -> Pin<Box<dyn Future<Output = Result<Message, CallError>> + Send + 'a>> {
-        let _ = call;
-        Box::pin(std::future::ready(Err(no_messages(subject))))
+        message: Sending,
+        expected: Expected,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Message>, CallError>> + Send + 'a>> {
+        let _ = expected;
+        Box::pin(std::future::ready(Err(no_messages(&message.subject))))
     }
 }
 

@@ -8,10 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, kv};
-use async_nats::{HeaderMap, Subject};
+use async_nats::{HeaderMap, StatusCode, Subject};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 
-use super::messaging::Message;
+use super::messaging::{Expected, Message, Sending};
 use super::{Outbound, keyvalue};
 use crate::call::{Blame, Call, CallError, Code};
 use crate::events::{Event, letters};
@@ -85,9 +86,11 @@ impl NatsOutbound {
         &self,
         subject: Subject,
         reply_to: Option<Subject>,
+        own: &[(String, String)],
         call: Call,
     ) -> Result<(), CallError> {
-        let headers = wire::write_event(&call);
+        let mut headers = wire::write_event(&call);
+        wire::add_headers(&mut headers, own);
         self.check_size(&headers, &call, 0)?;
         let client = self.requests.client();
         let sent = async {
@@ -118,21 +121,59 @@ impl NatsOutbound {
 
     /// Sends a raw message once and waits for a reply, at the longest until the deadline. That
     /// nobody listens is an answer, too: what was sent is not known to be safe to send again.
-    async fn request_once(&self, subject: &str, call: Call) -> Result<Message, CallError> {
-        let headers = wire::write_call(&call, Instant::now());
-        let request = self.requests.request(subject.into(), headers, call.body);
+    async fn request_once(&self, message: Sending, bytes: usize) -> Result<Message, CallError> {
+        let Sending { subject, call, .. } = &message;
+        let headers = asking(&message);
+        let request = self
+            .requests
+            .request(subject.as_str().into(), headers, call.body.clone());
         match tokio::time::timeout_at(call.deadline.into(), request).await {
-            Ok(Ok(reply)) => Ok(Message {
-                body: wire::read_reply(reply.headers.as_ref(), reply.payload)?.into(),
-                subject: reply.subject.into_string(),
-                reply_to: reply.reply.map(Subject::into_string),
-            }),
+            Ok(Ok(reply)) => received(reply, bytes),
             Ok(Err(error)) => Err(refused(&error)),
-            Err(_) => Err(CallError::new(
-                Code::Deadline,
-                Blame::Network,
-                format!("{subject} did not answer in time"),
-            )),
+            Err(_) => Err(silent(subject)),
+        }
+    }
+
+    /// Sends a raw message and gathers replies: as many as are expected, or what has come until the
+    /// deadline.
+    async fn gather(
+        &self,
+        message: Sending,
+        expected: Expected,
+    ) -> Result<Vec<Message>, CallError> {
+        let headers = asking(&message);
+        let Sending { subject, call, .. } = message;
+        self.check_size(&headers, &call, 0)?;
+        let client = self.requests.client();
+        let closed = || refused(&RequestError::Closed);
+        let mut replies: Vec<Message> = Vec::new();
+        let gathering = async {
+            let inbox = client.new_inbox();
+            let mut answers = client
+                .subscribe(inbox.clone())
+                .await
+                .map_err(|_| closed())?;
+            let to = Subject::from(subject.as_str());
+            let sent = client.publish_with_reply_and_headers(to, inbox, headers, call.body);
+            sent.await.map_err(|_| closed())?;
+            let mut left = expected.bytes;
+            while replies.len() < expected.replies {
+                let reply = answers.next().await.ok_or_else(closed)?;
+                if reply.status == Some(StatusCode::NO_RESPONDERS) && reply.payload.is_empty() {
+                    let subject = subject.as_str().into();
+                    return Err(refused(&RequestError::NoResponders { subject }));
+                }
+                let reply = received(reply, left)?;
+                left = left.saturating_sub(reply.body.len());
+                replies.push(reply);
+            }
+            Ok(())
+        };
+        match tokio::time::timeout_at(call.deadline.into(), gathering).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => Ok(replies),
+            Err(_) if replies.is_empty() => Err(silent(&subject)),
+            Err(_) => Ok(replies),
         }
     }
 
@@ -140,17 +181,23 @@ impl NatsOutbound {
     ///
     /// What is not acknowledged within a while is published again: its id has the stream store it
     /// once, whichever of the two was lost, event or acknowledgement.
-    async fn store(&self, event: Event, stream: &str) -> Result<(), CallError> {
-        let Event { subject, call, .. } = event;
+    async fn store(
+        &self,
+        subject: &str,
+        own: &[(String, String)],
+        call: Call,
+        stream: &str,
+    ) -> Result<(), CallError> {
         let mut headers = wire::write_event(&call);
+        wire::add_headers(&mut headers, own);
         headers.insert(wire::MESSAGE_ID, self.message_id().as_str());
         self.check_size(&headers, &call, letters::ROOM)?;
         let deadline = tokio::time::Instant::from(call.deadline);
         let (mut retry, mut patience) = (FIRST_RETRY, FIRST_PATIENCE);
         loop {
-            let request =
-                self.requests
-                    .request(subject.as_str().into(), headers.clone(), call.body.clone());
+            let request = self
+                .requests
+                .request(subject.into(), headers.clone(), call.body.clone());
             let until = deadline.min(tokio::time::Instant::now() + patience);
             match tokio::time::timeout_at(until, request).await {
                 Ok(Ok(reply)) => return stored(&reply.payload, stream),
@@ -245,8 +292,11 @@ impl Outbound for NatsOutbound {
         event: Event,
     ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
         match event.stream.clone() {
-            Some(stream) => Box::pin(async move { self.store(event, &stream).await }),
-            None => Box::pin(self.publish_once(event.subject.into(), None, event.call)),
+            Some(stream) => Box::pin(async move {
+                let Event { subject, call, .. } = event;
+                self.store(&subject, &[], call, &stream).await
+            }),
+            None => Box::pin(self.publish_once(event.subject.into(), None, &[], event.call)),
         }
     }
 
@@ -259,20 +309,71 @@ impl Outbound for NatsOutbound {
 
     fn send<'a>(
         &'a self,
-        subject: &'a str,
-        reply_to: Option<&'a str>,
-        call: Call,
+        message: Sending,
     ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
-        Box::pin(self.publish_once(subject.into(), reply_to.map(Subject::from), call))
+        Box::pin(async move {
+            let Sending {
+                subject,
+                reply_to,
+                headers,
+                stream,
+                call,
+            } = message;
+            match stream {
+                Some(stream) => self.store(&subject, &headers, call, &stream).await,
+                None => {
+                    let reply_to = reply_to.map(Subject::from);
+                    self.publish_once(subject.into(), reply_to, &headers, call)
+                        .await
+                }
+            }
+        })
     }
 
     fn ask<'a>(
         &'a self,
-        subject: &'a str,
-        call: Call,
-    ) -> Pin<Box<dyn Future<Output = Result<Message, CallError>> + Send + 'a>> {
-        Box::pin(self.request_once(subject, call))
+        message: Sending,
+        expected: Expected,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Message>, CallError>> + Send + 'a>> {
+        Box::pin(async move {
+            match expected.replies {
+                1 => {
+                    let reply = self.request_once(message, expected.bytes).await?;
+                    Ok(vec![reply])
+                }
+                _ => self.gather(message, expected).await,
+            }
+        })
     }
+}
+
+/// The headers of a raw message that asks for something.
+fn asking(message: &Sending) -> HeaderMap {
+    let mut headers = wire::write_call(&message.call, Instant::now());
+    wire::add_headers(&mut headers, &message.headers);
+    headers
+}
+
+/// A reply as a raw message, when it is no error and has no more than so many bytes.
+fn received(reply: async_nats::Message, limit: usize) -> Result<Message, CallError> {
+    let headers = wire::read_headers(reply.headers.as_ref());
+    let body = wire::read_reply(reply.headers.as_ref(), reply.payload)?;
+    let size = body.len();
+    if size > limit {
+        let why = format!("the reply has {size} bytes, {limit} are allowed");
+        return Err(CallError::new(Code::TooLarge, Blame::Caller, why));
+    }
+    Ok(Message {
+        subject: reply.subject.into_string(),
+        body: body.into(),
+        reply_to: reply.reply.map(Subject::into_string),
+        headers,
+    })
+}
+
+fn silent(subject: &str) -> CallError {
+    let why = format!("{subject} did not answer in time");
+    CallError::new(Code::Deadline, Blame::Network, why)
 }
 
 fn refused(error: &RequestError) -> CallError {

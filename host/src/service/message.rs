@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use super::{Function, Service};
 use crate::call::{Blame, Call, CallError, Code};
+use crate::component::HandlerKind;
 use crate::instance::{Current, Instance};
 use crate::outbound::Outbound;
 use crate::outbound::messaging::Message;
 
 impl Service {
-    /// Hands a raw message to `function`, which is that of [`Service::messages`]. The argument is
-    /// the message itself, so `call` has no body. It is counted in the function's
-    /// [`Stats`](super::Stats); the error that the guest itself returns is a result.
+    /// Hands a raw message to the function of [`Service::messages`]. The argument is the message
+    /// itself, so `call` has no body. It is counted in the function's [`Stats`](super::Stats); the
+    /// error that the guest itself returns is a result.
     ///
     /// # Errors
     ///
@@ -24,12 +25,12 @@ impl Service {
     /// Dropping the future stops the guest and drops its instance.
     pub async fn deliver(
         &self,
-        function: &Function,
         message: Message,
         call: Call,
         outbound: &Arc<dyn Outbound>,
     ) -> Result<Result<(), String>, CallError> {
         let started = Instant::now();
+        let (kind, function) = self.message_handler()?;
         let deadline = call.deadline.min(started + self.spec.limits.timeout);
         let running = pin!(async {
             self.check_begin(&call, started, deadline)?;
@@ -52,10 +53,21 @@ impl Service {
                 ended: None,
                 reply_to: message.reply_to.clone(),
             };
-            let (instance, returned) = instance.deliver(&function.index, message, current).await?;
+            let (instance, returned) = instance
+                .deliver(kind, &function.index, message, current)
+                .await?;
             self.keep_idle(instance, started);
             Ok(returned)
         });
         self.within(function, started, deadline, running).await
+    }
+
+    fn message_handler(&self) -> Result<(HandlerKind, &Function), CallError> {
+        let kind = self.component.messages.as_ref().map(|handler| handler.kind);
+        let mut functions = self.messages.iter().flat_map(|m| m.functions.values());
+        kind.zip(functions.next()).ok_or_else(|| {
+            let why = format!("service \"{}\" handles no raw messages", self.spec.name);
+            CallError::new(Code::NotFound, Blame::Host, why)
+        })
     }
 }

@@ -127,6 +127,15 @@ fn build(cli: &Cli, args: &[&str]) {
     assert!(output.status.success(), "{args:?}: {error}");
 }
 
+/// A guest of this checkout, built.
+pub(crate) fn guest(folder: &str) -> Vec<u8> {
+    let folder = root().join(folder);
+    let cli = Cli::new();
+    build(&cli, &["build", folder.to_str().unwrap()]);
+    let guest = wasmbay::build::Guest::open(&folder).unwrap();
+    std::fs::read(guest.component()).unwrap()
+}
+
 fn order(lines: &[(&str, u32)], card: &str) -> Value {
     let lines = lines
         .iter()

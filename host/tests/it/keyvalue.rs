@@ -103,6 +103,25 @@ fn increments_of_several_callers_at_once_are_all_counted() {
 }
 
 #[test]
+fn a_batch_does_to_many_keys_what_is_done_to_one() {
+    let data = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest("mine", GRANTED))]));
+    let done = json!({ "ok": null });
+    assert_eq!(ask(&data, "set-many", json!([["a", "b", ""]])), done);
+    assert_eq!(ask(&data, "set-many", json!([[]])), done);
+    let some = ask(&data, "get-many", json!([["b", "none", "a", ""]]));
+    assert_eq!(some, json!({ "ok": ["b", "a", ""] }));
+    assert_eq!(ask(&data, "delete-many", json!([["a", "none"]])), done);
+    assert_eq!(keys(&data), ["b", ""].map(str::to_owned).into());
+
+    let many: Vec<_> = (0..1_001).map(|n| format!("k{n}")).collect();
+    let refused = json!({ "err": "1001 keys at a time are more than the limit of 1000" });
+    for function in ["set-many", "get-many", "delete-many"] {
+        assert_eq!(ask(&data, function, json!([many])), refused);
+    }
+    data.stop();
+}
+
+#[test]
 fn more_keys_than_a_page_has_are_listed() {
     let data = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest("mine", GRANTED))]));
     let wanted: BTreeSet<_> = (0..1_050).map(|n| format!("key {n}")).collect();

@@ -10,6 +10,7 @@
 mod build;
 mod cli;
 mod component;
+mod courier;
 mod docs;
 mod events;
 mod examples;

@@ -103,7 +103,7 @@ fn component(module: &str) -> String {
 }
 
 /// The binary as the text format has one, since apps of tests are made of texts.
-fn as_text(binary: &[u8]) -> String {
+pub(crate) fn as_text(binary: &[u8]) -> String {
     let bytes: String = binary.iter().map(|byte| format!("\\{byte:02x}")).collect();
     format!("(component binary \"{bytes}\")")
 }

@@ -7,7 +7,7 @@ wit_bindgen::generate!({
 });
 
 use exports::bay::cabinet::drawers::Guest;
-use wasi::keyvalue::atomics;
+use wasi::keyvalue::{atomics, batch};
 use wasi::keyvalue::store::{self, Bucket, Error};
 
 struct Cabinet;
@@ -53,6 +53,28 @@ impl Guest for Cabinet {
 
     fn increment(key: String, delta: u64) -> Result<u64, String> {
         atomics::increment(&bucket()?, &key, delta).map_err(why)
+    }
+
+    fn set_many(keys: Vec<String>) -> Result<(), String> {
+        let pair = |key: String| (key.clone(), key.into_bytes());
+        let pairs: Vec<_> = keys.into_iter().map(pair).collect();
+        batch::set_many(&bucket()?, &pairs).map_err(why)
+    }
+
+    fn get_many(keys: Vec<String>) -> Result<Vec<String>, String> {
+        let values = batch::get_many(&bucket()?, &keys).map_err(why)?;
+        let text = |(key, value): (String, Vec<u8>)| {
+            let value = String::from_utf8(value).map_err(|error| error.to_string())?;
+            match key == value {
+                true => Ok(value),
+                false => Err(format!("{key} has the value of {value}")),
+            }
+        };
+        values.into_iter().flatten().map(text).collect()
+    }
+
+    fn delete_many(keys: Vec<String>) -> Result<(), String> {
+        batch::delete_many(&bucket()?, &keys).map_err(why)
     }
 }
 

@@ -146,7 +146,7 @@ fn written(component: &Component) -> String {
         component
             .messages
             .iter()
-            .map(|handler| format!("  export {};", handler.id)),
+            .map(|handler| format!("  export {};", handler.interface.id)),
     );
     lines.push("}".to_owned());
     lines.join("\n")
@@ -237,7 +237,7 @@ impl About<'_> {
                 component
                     .messages
                     .iter()
-                    .map(|m| m.id.to_string())
+                    .map(|m| m.interface.id.to_string())
                     .collect(),
             ),
             ("Needs from other services", functions(&component.imports)),

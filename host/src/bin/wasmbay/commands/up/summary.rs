@@ -108,7 +108,11 @@ impl Loaded<'_> {
             .exports
             .iter()
             .map(|export| export.id.to_string());
-        let messages = self.component.messages.iter().map(|m| m.id.to_string());
+        let messages = self
+            .component
+            .messages
+            .iter()
+            .map(|m| m.interface.id.to_string());
         exports
             .chain(self.component.http.clone())
             .chain(messages)
