@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::{HeaderMap, HeaderValue};
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,18 @@ pub const MAX_HEADER: usize = 8 << 10;
 const MAX_ERROR: usize = 512;
 
 const JSON: &str = "application/json";
+
+/// The headers that are written with every call, as names that need not be checked and copied.
+mod name {
+    use async_nats::HeaderName;
+
+    pub(super) static DEADLINE: HeaderName = HeaderName::from_static(super::DEADLINE);
+    pub(super) static HOPS: HeaderName = HeaderName::from_static(super::HOPS);
+    pub(super) static CALLER: HeaderName = HeaderName::from_static(super::CALLER);
+    pub(super) static TRACEPARENT: HeaderName = HeaderName::from_static(super::TRACEPARENT);
+    pub(super) static TRACESTATE: HeaderName = HeaderName::from_static(super::TRACESTATE);
+    pub(super) static BAGGAGE: HeaderName = HeaderName::from_static(super::BAGGAGE);
+}
 
 /// The body of an error, the same on NATS and over HTTP.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,15 +112,12 @@ pub fn read_call(
     body: Bytes,
     now: Instant,
 ) -> Result<Call, CallError> {
-    let mut call = read_event(headers, body, now)?;
-    if let Some(left) = headers.and_then(|headers| headers.get(DEADLINE)) {
-        let left = left.as_str();
+    read(headers, body, now, |left| {
         let milliseconds = left
             .parse()
             .map_err(|_| bad_header(DEADLINE, left, "a number of milliseconds"))?;
-        call.deadline = now + Duration::from_millis(milliseconds).min(MAX_DEADLINE);
-    }
-    Ok(call)
+        Ok(Duration::from_millis(milliseconds).min(MAX_DEADLINE))
+    })
 }
 
 /// Reads a stored event as a call that arrives `now`. Whoever published it waits no longer, so a
@@ -122,39 +131,34 @@ pub fn read_event(
     body: Bytes,
     now: Instant,
 ) -> Result<Call, CallError> {
-    let mut call = Call {
-        body,
-        deadline: now + MAX_DEADLINE,
-        hops: 0,
-        caller: None,
-        trace: Trace::default(),
-    };
-    let Some(headers) = headers else {
-        return Ok(call);
-    };
-    let text = |name: &str| headers.get(name).map(|value| value.as_str());
-    if let Some(kind) = text(CONTENT_TYPE) {
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case(JSON) {
-            return Err(bad_header(CONTENT_TYPE, kind, JSON));
+    read(headers, body, now, |_| Ok(MAX_DEADLINE))
+}
+
+/// Looks at each header once: looking one up by its name costs more than there are of them.
+fn read(
+    headers: Option<&HeaderMap>,
+    body: Bytes,
+    now: Instant,
+    left: impl Fn(&str) -> Result<Duration, CallError>,
+) -> Result<Call, CallError> {
+    let mut call = without_headers(body, now);
+    for (name, value) in headers.into_iter().flat_map(first_values) {
+        match name {
+            CONTENT_TYPE => {
+                let kind = value.split(';').next().unwrap_or_default().trim();
+                if !kind.eq_ignore_ascii_case(JSON) {
+                    return Err(bad_header(CONTENT_TYPE, kind, JSON));
+                }
+            }
+            HOPS => {
+                call.hops = value
+                    .parse()
+                    .map_err(|_| bad_header(HOPS, value, "a number up to 255"))?;
+            }
+            DEADLINE => call.deadline = now + left(value)?,
+            _ => call.take_along(name, value),
         }
     }
-    if let Some(hops) = text(HOPS) {
-        call.hops = hops
-            .parse()
-            .map_err(|_| bad_header(HOPS, hops, "a number up to 255"))?;
-    }
-    let short = |name| {
-        text(name)
-            .filter(|value| value.len() <= MAX_HEADER)
-            .map(str::to_owned)
-    };
-    call.caller = short(CALLER);
-    call.trace = Trace {
-        parent: short(TRACEPARENT),
-        state: short(TRACESTATE),
-        baggage: short(BAGGAGE),
-    };
     Ok(call)
 }
 
@@ -162,22 +166,45 @@ pub fn read_event(
 /// these headers, so those that make no sense are left out.
 #[must_use]
 pub fn read_raw(headers: Option<&HeaderMap>, now: Instant) -> Call {
-    let text = |name: &str| headers?.get(name).map(|value| value.as_str());
-    let short = |name| {
-        text(name)
-            .filter(|value| value.len() <= MAX_HEADER)
-            .map(str::to_owned)
-    };
+    let mut call = without_headers(Bytes::new(), now);
+    for (name, value) in headers.into_iter().flat_map(first_values) {
+        match name {
+            HOPS => call.hops = value.parse().unwrap_or(0),
+            _ => call.take_along(name, value),
+        }
+    }
+    call
+}
+
+fn without_headers(body: Bytes, now: Instant) -> Call {
     Call {
-        body: Bytes::new(),
+        body,
         deadline: now + MAX_DEADLINE,
-        hops: text(HOPS).and_then(|hops| hops.parse().ok()).unwrap_or(0),
-        caller: short(CALLER),
-        trace: Trace {
-            parent: short(TRACEPARENT),
-            state: short(TRACESTATE),
-            baggage: short(BAGGAGE),
-        },
+        hops: 0,
+        caller: None,
+        trace: Trace::default(),
+    }
+}
+
+fn first_values(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers
+        .iter()
+        .filter_map(|(name, values)| Some((name.as_ref(), values.first()?.as_str())))
+}
+
+impl Call {
+    /// Keeps a header that is only passed on, if it is one and not too long.
+    fn take_along(&mut self, name: &str, value: &str) {
+        let place = match name {
+            CALLER => &mut self.caller,
+            TRACEPARENT => &mut self.trace.parent,
+            TRACESTATE => &mut self.trace.state,
+            BAGGAGE => &mut self.trace.baggage,
+            _ => return,
+        };
+        if value.len() <= MAX_HEADER {
+            *place = Some(value.to_owned());
+        }
     }
 }
 
@@ -228,9 +255,15 @@ fn bad_header(name: &str, value: &str, expected: &str) -> CallError {
 /// The headers of a call that is sent `now`.
 #[must_use]
 pub fn write_call(call: &Call, now: Instant) -> HeaderMap {
-    let mut headers = write_event(call);
-    let left = call.deadline.saturating_duration_since(now);
-    headers.insert(DEADLINE, left.as_millis().to_string().as_str());
+    let mut headers = HeaderMap::new();
+    let left = call.deadline.saturating_duration_since(now).as_millis();
+    let left = u64::try_from(left).unwrap_or(u64::MAX);
+    headers.insert(name::DEADLINE.clone(), HeaderValue::from(left));
+    // None means none, and a header fewer is felt.
+    if call.hops > 0 {
+        write_hops(&mut headers, call);
+    }
+    write_along(&mut headers, call);
     headers
 }
 
@@ -238,31 +271,39 @@ pub fn write_call(call: &Call, now: Instant) -> HeaderMap {
 #[must_use]
 pub fn write_event(call: &Call) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(HOPS, call.hops.to_string().as_str());
+    write_hops(&mut headers, call);
+    write_along(&mut headers, call);
+    headers
+}
+
+fn write_hops(headers: &mut HeaderMap, call: &Call) {
+    headers.insert(name::HOPS.clone(), HeaderValue::from(u16::from(call.hops)));
+}
+
+fn write_along(headers: &mut HeaderMap, call: &Call) {
     let Trace {
         parent,
         state,
         baggage,
     } = &call.trace;
-    let optional = [
-        (CALLER, &call.caller),
-        (TRACEPARENT, parent),
-        (TRACESTATE, state),
-        (BAGGAGE, baggage),
+    let optional: [(&HeaderName, _); 4] = [
+        (&name::CALLER, &call.caller),
+        (&name::TRACEPARENT, parent),
+        (&name::TRACESTATE, state),
+        (&name::BAGGAGE, baggage),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
-            headers.insert(name, one_line(value, MAX_HEADER).as_str());
+            headers.insert(name.clone(), one_line(value, MAX_HEADER));
         }
     }
-    headers
 }
 
 /// The headers and body of a reply that is an error.
 #[must_use]
 pub fn write_error(error: &CallError) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
-    headers.insert(ERROR, one_line(&error.message, MAX_ERROR).as_str());
+    headers.insert(ERROR, one_line(&error.message, MAX_ERROR));
     headers.insert(ERROR_CODE, error.code.status().to_string().as_str());
     (headers, error_body(error))
 }
@@ -296,12 +337,13 @@ pub fn read_reply(headers: Option<&HeaderMap>, body: Bytes) -> Result<Bytes, Cal
 
 /// Text as a header can hold it: without line breaks or other control characters, and bounded.
 fn one_line(text: &str, limit: usize) -> String {
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    line.truncate(line.floor_char_boundary(limit));
-    line
+    let text = text
+        .get(..text.floor_char_boundary(limit))
+        .unwrap_or_default();
+    match text.contains(char::is_control) {
+        false => text.to_owned(),
+        true => text.replace(char::is_control, " "),
+    }
 }
 
 #[cfg(test)]
@@ -330,12 +372,47 @@ mod tests {
             ..call()
         };
         let headers = write_call(&sent, now);
+        assert_eq!(headers.get(HOPS).unwrap().as_str(), "3");
         let read = read_call(Some(&headers), sent.body.clone(), now).unwrap();
         assert_eq!(read.deadline, sent.deadline);
         assert_eq!(
             (read.hops, &read.caller, &read.trace),
             (3, &sent.caller, &sent.trace)
         );
+    }
+
+    #[test]
+    fn what_is_the_default_is_not_written() {
+        let now = Instant::now();
+        let sent = Call {
+            hops: 0,
+            caller: None,
+            trace: Trace::default(),
+            ..call()
+        };
+        let headers = write_call(&sent, now);
+        assert_eq!((headers.len(), headers.get(HOPS)), (1, None));
+        let read = read_call(Some(&headers), Bytes::new(), now).unwrap();
+        assert_eq!(
+            (read.hops, read.caller, read.trace),
+            (0, None, Trace::default())
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_is_left_out_and_an_event_has_no_deadline() {
+        let now = Instant::now();
+        let mut headers = HeaderMap::new();
+        headers.insert(CALLER, "x".repeat(MAX_HEADER + 1));
+        headers.insert(BAGGAGE, "x".repeat(MAX_HEADER));
+        headers.insert(DEADLINE, "soon");
+        headers.insert(HOPS, "2");
+        let event = read_event(Some(&headers), Bytes::new(), now).unwrap();
+        assert_eq!((event.caller, event.hops), (None, 2));
+        assert_eq!(event.trace.baggage.map(|b| b.len()), Some(MAX_HEADER));
+        assert_eq!(event.deadline, now + MAX_DEADLINE);
+        headers.insert(HOPS, "many");
+        assert_eq!(read_raw(Some(&headers), now).hops, 0);
     }
 
     #[test]

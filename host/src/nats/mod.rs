@@ -11,6 +11,7 @@ mod folder;
 mod launch;
 mod requests;
 mod server;
+mod waiting;
 
 pub use address::redact;
 pub use connect::{

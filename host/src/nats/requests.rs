@@ -4,17 +4,20 @@
 //! (<https://github.com/nats-io/nats.rs/issues/1617>); once that is mended upstream this module can
 //! go.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_nats::client::PublishErrorKind;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::connect::SUBSCRIPTION_CAPACITY;
+use super::waiting::{Outcome, Waiting};
 
 /// Requests of one connection that may wait for their reply at a time.
 ///
@@ -54,6 +57,9 @@ pub enum RequestError {
         /// The subject given.
         subject: Subject,
     },
+    /// No reply came until the deadline that was given.
+    #[error("no reply came in time")]
+    Deadline,
     /// The connection was closed for good, or the inbox's subscription with it.
     #[error("the connection to NATS is closed")]
     Closed,
@@ -62,8 +68,8 @@ pub enum RequestError {
 /// Sends requests over one connection and hands each its reply.
 ///
 /// All replies come over one subscription, restored by the client after a reconnect; a request
-/// whose reply fell into the gap waits until its caller gives up. There is one task for each of
-/// these, none for each request, and it ends when this is dropped.
+/// whose reply fell into the gap waits until its caller gives up. Two tasks serve all requests, one
+/// that reads replies and one that minds deadlines; they end when this is dropped.
 ///
 /// # Examples
 /// ```no_run
@@ -80,15 +86,8 @@ pub struct Requests {
     client: Client,
     /// The inbox with its last dot.
     prefix: String,
-    waiting: Arc<Mutex<Waiting>>,
-    reader: JoinHandle<()>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    next: u64,
-    closed: bool,
-    replies: HashMap<u64, oneshot::Sender<Message>>,
+    waiting: Arc<Waiting>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Requests {
@@ -102,13 +101,16 @@ impl Requests {
             .subscribe(format!("{prefix}*"))
             .await
             .map_err(|_closed| RequestError::Closed)?;
-        let waiting = Arc::new(Mutex::new(Waiting::default()));
-        let reader = tokio::spawn(read_replies(inbox, prefix.len(), Arc::clone(&waiting)));
+        let waiting = Arc::new(Waiting::default());
+        let tasks = [
+            tokio::spawn(read_replies(inbox, prefix.len(), Arc::clone(&waiting))),
+            tokio::spawn(mind_deadlines(Arc::clone(&waiting))),
+        ];
         Ok(Self {
             client,
             prefix,
             waiting,
-            reader,
+            tasks,
         })
     }
 
@@ -124,43 +126,69 @@ impl Requests {
     /// ignored.
     ///
     /// # Cost
-    /// One allocation for the reply subject, one for the way back, and three short locks.
+    /// One allocation for the reply subject, and four short locks.
     pub async fn request(
         &self,
         subject: Subject,
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<Message, RequestError> {
+        self.send(subject, headers, payload, None).await
+    }
+
+    /// Sends a request and waits for its reply until the deadline, at the most.
+    ///
+    /// # Errors
+    /// As [`Self::request`], and [`RequestError::Deadline`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::request`].
+    ///
+    /// # Cost
+    /// As [`Self::request`]: no timer is armed for a request whose deadline is not the next of all.
+    pub async fn request_until(
+        &self,
+        subject: Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<Message, RequestError> {
+        self.send(subject, headers, payload, Some(deadline)).await
+    }
+
+    async fn send(
+        &self,
+        subject: Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<Message, RequestError> {
         let size = wire_size(&headers, payload.len());
         let limit = self.client.max_payload();
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });
         }
-        let (mut entry, reply) = self.register()?;
-        let reply_subject = self.reply_subject(entry.token);
-        let sent = if headers.is_empty() {
-            self.client
-                .publish_with_reply(subject.clone(), reply_subject, payload)
-                .await
-        } else {
-            self.client
-                .publish_with_reply_and_headers(subject.clone(), reply_subject, headers, payload)
-                .await
+        let token = self.waiting.register(deadline)?;
+        let reply = Reply {
+            waiting: &self.waiting,
+            token: Some(token),
         };
-        sent.map_err(|error| match error.kind() {
-            // The limit can shrink between the check above and here, by a reconnect to another
-            // server.
-            PublishErrorKind::MaxPayloadExceeded => RequestError::TooLarge {
-                size,
-                limit: self.client.max_payload(),
-            },
-            PublishErrorKind::InvalidSubject => RequestError::InvalidSubject {
-                subject: subject.clone(),
-            },
-            PublishErrorKind::Send => RequestError::Closed,
-        })?;
-        let message = reply.await.map_err(|_dropped| RequestError::Closed)?;
-        entry.answered = true;
+        self.publish(&subject, token, headers, payload, deadline)
+            .await
+            .map_err(|error| match error {
+                // The limit can shrink between the check above and here, by a reconnect to another
+                // server.
+                Some(PublishErrorKind::MaxPayloadExceeded) => RequestError::TooLarge {
+                    size,
+                    limit: self.client.max_payload(),
+                },
+                Some(PublishErrorKind::InvalidSubject) => RequestError::InvalidSubject {
+                    subject: subject.clone(),
+                },
+                Some(PublishErrorKind::Send) => RequestError::Closed,
+                None => RequestError::Deadline,
+            })?;
+        let message = reply.await?;
         // The body is looked at too, since a responder may send a status line of its own.
         if message.status == Some(StatusCode::NO_RESPONDERS) && message.payload.is_empty() {
             return Err(RequestError::NoResponders { subject });
@@ -168,9 +196,43 @@ impl Requests {
         Ok(message)
     }
 
+    /// Hands the request to the connection; the error is none when that takes until the deadline.
+    async fn publish(
+        &self,
+        subject: &Subject,
+        token: u64,
+        headers: HeaderMap,
+        payload: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<(), Option<PublishErrorKind>> {
+        let (client, subject, reply) = (&self.client, subject.clone(), self.reply_subject(token));
+        let sending = async move {
+            match headers.is_empty() {
+                true => client.publish_with_reply(subject, reply, payload).await,
+                false => {
+                    client
+                        .publish_with_reply_and_headers(subject, reply, headers, payload)
+                        .await
+                }
+            }
+            .map_err(|error| error.kind())
+        };
+        let mut sending = pin!(sending);
+        // The connection takes it at once unless it is down or far behind.
+        let first = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
+        match (first, deadline) {
+            (Poll::Ready(sent), _) => sent.map_err(Some),
+            (Poll::Pending, None) => sending.await.map_err(Some),
+            (Poll::Pending, Some(deadline)) => match timeout_at(deadline, sending).await {
+                Ok(sent) => sent.map_err(Some),
+                Err(_) => Err(None),
+            },
+        }
+    }
+
     /// Requests that wait for their reply right now.
     pub fn outstanding(&self) -> usize {
-        lock(&self.waiting).replies.len()
+        self.waiting.len()
     }
 
     /// The connection that the requests go over.
@@ -178,79 +240,79 @@ impl Requests {
         &self.client
     }
 
-    fn register(&self) -> Result<(Entry<'_>, oneshot::Receiver<Message>), RequestError> {
-        let (sender, receiver) = oneshot::channel();
-        let mut waiting = lock(&self.waiting);
-        if waiting.closed {
-            return Err(RequestError::Closed);
-        }
-        if waiting.replies.len() >= MAX_OUTSTANDING {
-            return Err(RequestError::TooMany {
-                limit: MAX_OUTSTANDING,
-            });
-        }
-        let token = waiting.next;
-        waiting.next = token.wrapping_add(1);
-        waiting.replies.insert(token, sender);
-        Ok((
-            Entry {
-                waiting: &self.waiting,
-                token,
-                answered: false,
-            },
-            receiver,
-        ))
-    }
-
     fn reply_subject(&self, token: u64) -> Subject {
-        let mut subject = String::with_capacity(self.prefix.len() + TOKEN_LEN);
+        let mut digits = [0; TOKEN_LEN];
+        let digits = write_token(&mut digits, token);
+        // Of exactly this size, since a string with room to spare would be copied once more.
+        let mut subject = String::with_capacity(self.prefix.len() + digits.len());
         subject.push_str(&self.prefix);
-        push_token(&mut subject, token);
+        subject.push_str(digits);
         Subject::from(subject)
     }
 }
 
 impl Drop for Requests {
     fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
-/// Takes a request's entry out again unless its reply did.
-struct Entry<'a> {
-    waiting: &'a Mutex<Waiting>,
-    token: u64,
-    answered: bool,
-}
-
-impl Drop for Entry<'_> {
-    fn drop(&mut self) {
-        if !self.answered {
-            lock(self.waiting).replies.remove(&self.token);
+        for task in &self.tasks {
+            task.abort();
         }
     }
 }
 
-async fn read_replies(mut inbox: Subscriber, prefix_len: usize, waiting: Arc<Mutex<Waiting>>) {
-    while let Some(message) = inbox.next().await {
-        let Some(token) = message.subject.get(prefix_len..).and_then(read_token) else {
-            continue;
+/// The reply of one request, and its place among those that wait.
+struct Reply<'a> {
+    waiting: &'a Waiting,
+    /// None when it is there, and the place with it taken back.
+    token: Option<u64>,
+}
+
+impl Future for Reply<'_> {
+    type Output = Result<Message, RequestError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(token) = self.token else {
+            return Poll::Pending;
         };
-        let sender = lock(&waiting).replies.remove(&token);
-        if let Some(sender) = sender {
-            // The request may have been dropped a moment ago, then nobody wants this.
-            let _unwanted = sender.send(message);
-        }
+        let Some(outcome) = self.waiting.poll(token, context.waker()) else {
+            return Poll::Pending;
+        };
+        self.token = None;
+        Poll::Ready(match outcome {
+            Outcome::Answered(message) => Ok(*message),
+            Outcome::Overdue => Err(RequestError::Deadline),
+            Outcome::Closed => Err(RequestError::Closed),
+        })
     }
-    let mut waiting = lock(&waiting);
-    waiting.closed = true;
-    waiting.replies.clear();
 }
 
-/// Nothing that can panic runs while the lock is held, so what a poisoned one guards is as good as
-/// ever.
-fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Reply<'_> {
+    fn drop(&mut self) {
+        if let Some(token) = self.token {
+            self.waiting.forget(token);
+        }
+    }
+}
+
+async fn read_replies(mut inbox: Subscriber, prefix_len: usize, waiting: Arc<Waiting>) {
+    while let Some(message) = inbox.next().await {
+        if let Some(token) = message.subject.get(prefix_len..).and_then(read_token) {
+            waiting.answer(token, message);
+        }
+    }
+    waiting.close();
+}
+
+/// One timer for all requests, at the earliest deadline that any of them had when it was armed.
+async fn mind_deadlines(waiting: Arc<Waiting>) {
+    loop {
+        match waiting.earliest() {
+            None => waiting.earlier().await,
+            Some(deadline) => tokio::select! {
+                () = sleep_until(deadline) => waiting.expire(Instant::now()),
+                () = waiting.earlier() => {}
+            },
+        }
+    }
 }
 
 /// Bytes that a message takes of the server's `max_payload`: its body, and its headers as they go
@@ -277,16 +339,21 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// 62^11 is the first power above 2^64.
 const TOKEN_LEN: usize = 11;
 
-/// Lowest digit first: nobody reads these, and so no buffer is needed to turn them around.
-fn push_token(out: &mut String, mut token: u64) {
-    loop {
+/// Lowest digit first: nobody reads these, and so nothing has to be turned around.
+fn write_token(out: &mut [u8; TOKEN_LEN], mut token: u64) -> &str {
+    let mut len = 0;
+    for place in out.iter_mut() {
         let digit = usize::try_from(token % 62).unwrap_or_default();
-        out.push(char::from(DIGITS.get(digit).copied().unwrap_or(b'0')));
+        *place = DIGITS.get(digit).copied().unwrap_or(b'0');
+        len += 1;
         token /= 62;
         if token == 0 {
-            return;
+            break;
         }
     }
+    let digits = out.get(..len).unwrap_or_default();
+    // They are all ASCII.
+    std::str::from_utf8(digits).unwrap_or_default()
 }
 
 fn read_token(text: &str) -> Option<u64> {
@@ -309,9 +376,7 @@ mod tests {
     use super::*;
 
     fn token(number: u64) -> String {
-        let mut text = String::new();
-        push_token(&mut text, number);
-        text
+        write_token(&mut [0; TOKEN_LEN], number).to_owned()
     }
 
     #[test]

@@ -33,14 +33,15 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// The way to other services.
 pub trait Outbound: Send + Sync {
-    /// Calls the function that answers on `subject`.
+    /// Calls the function that answers on `subject`. Ends by the call's deadline, whatever happens.
     fn call<'a>(
         &'a self,
         subject: &'a str,
         call: Call,
     ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>>;
 
-    /// Publishes an event; done when it is stored, if it is one that is to be stored.
+    /// Publishes an event; done when it is stored, if it is one that is to be stored. Ends by the
+    /// deadline, as a call does.
     fn publish<'a>(
         &'a self,
         event: Event,

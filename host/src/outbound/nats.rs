@@ -53,28 +53,21 @@ impl NatsOutbound {
     /// A request without responders was delivered to nobody, so it is sent again until somebody
     /// answers or the deadline has passed. Nothing else is.
     async fn request(&self, subject: &str, call: Call) -> Result<Bytes, CallError> {
-        let deadline = call.deadline.into();
         let subject = Subject::from(subject);
         let mut retry = FIRST_RETRY;
         loop {
             let headers = wire::write_call(&call, Instant::now());
+            let (body, deadline) = (call.body.clone(), call.deadline.into());
             let request = self
                 .requests
-                .request(subject.clone(), headers, call.body.clone());
-            match tokio::time::timeout_at(deadline, request).await {
-                Ok(Ok(reply)) => return wire::read_reply(reply.headers.as_ref(), reply.payload),
-                Ok(Err(RequestError::NoResponders { .. })) if call.time_left() > retry => {
+                .request_until(subject.clone(), headers, body, deadline);
+            match request.await {
+                Ok(reply) => return wire::read_reply(reply.headers.as_ref(), reply.payload),
+                Err(RequestError::NoResponders { .. }) if call.time_left() > retry => {
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(LAST_RETRY);
                 }
-                Ok(Err(error)) => return Err(refused(&error)),
-                Err(_) => {
-                    return Err(CallError::new(
-                        Code::Deadline,
-                        Blame::Network,
-                        format!("{subject} did not answer in time"),
-                    ));
-                }
+                Err(error) => return Err(unanswered(&error, &subject)),
             }
         }
     }
@@ -122,15 +115,15 @@ impl NatsOutbound {
     /// Sends a raw message once and waits for a reply, at the longest until the deadline. That
     /// nobody listens is an answer, too: what was sent is not known to be safe to send again.
     async fn request_once(&self, message: Sending, bytes: usize) -> Result<Message, CallError> {
-        let Sending { subject, call, .. } = &message;
         let headers = asking(&message);
+        let Sending { subject, call, .. } = message;
+        let (to, deadline) = (subject.as_str().into(), call.deadline.into());
         let request = self
             .requests
-            .request(subject.as_str().into(), headers, call.body.clone());
-        match tokio::time::timeout_at(call.deadline.into(), request).await {
-            Ok(Ok(reply)) => received(reply, bytes),
-            Ok(Err(error)) => Err(refused(&error)),
-            Err(_) => Err(silent(subject)),
+            .request_until(to, headers, call.body, deadline);
+        match request.await {
+            Ok(reply) => received(reply, bytes),
+            Err(error) => Err(unanswered(&error, &subject)),
         }
     }
 
@@ -195,25 +188,26 @@ impl NatsOutbound {
         let deadline = tokio::time::Instant::from(call.deadline);
         let (mut retry, mut patience) = (FIRST_RETRY, FIRST_PATIENCE);
         loop {
+            let until = deadline.min(tokio::time::Instant::now() + patience);
+            let (to, body) = (subject.into(), call.body.clone());
             let request = self
                 .requests
-                .request(subject.into(), headers.clone(), call.body.clone());
-            let until = deadline.min(tokio::time::Instant::now() + patience);
-            match tokio::time::timeout_at(until, request).await {
-                Ok(Ok(reply)) => return stored(&reply.payload, stream),
-                Ok(Err(RequestError::NoResponders { .. })) if call.time_left() > retry => {
+                .request_until(to, headers.clone(), body, until);
+            match request.await {
+                Ok(reply) => return stored(&reply.payload, stream),
+                Err(RequestError::NoResponders { .. }) if call.time_left() > retry => {
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(LAST_RETRY);
                 }
-                Ok(Err(error)) => return Err(refused(&error)),
-                Err(_) if until < deadline => patience *= 2,
-                Err(_) => {
+                Err(RequestError::Deadline) if until < deadline => patience *= 2,
+                Err(RequestError::Deadline) => {
                     return Err(CallError::new(
                         Code::Deadline,
                         Blame::Network,
                         format!("stream {stream} did not say in time that it stored the event"),
                     ));
                 }
+                Err(error) => return Err(refused(&error)),
             }
         }
     }
@@ -374,6 +368,13 @@ fn received(reply: async_nats::Message, limit: usize) -> Result<Message, CallErr
 fn silent(subject: &str) -> CallError {
     let why = format!("{subject} did not answer in time");
     CallError::new(Code::Deadline, Blame::Network, why)
+}
+
+fn unanswered(error: &RequestError, subject: &str) -> CallError {
+    match error {
+        RequestError::Deadline => silent(subject),
+        error => refused(error),
+    }
 }
 
 fn refused(error: &RequestError) -> CallError {

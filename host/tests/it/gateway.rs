@@ -1,7 +1,6 @@
 //! The gateway over real sockets: what a client sees, and every limit gone over.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -109,7 +108,11 @@ impl Outbound for Fake {
                     let code = Code::from_status(code).unwrap();
                     Err(CallError::new(code, Blame::Guest, "as asked"))
                 }
-                "never" => pending().await,
+                "never" => {
+                    tokio::time::sleep_until(call.deadline.into()).await;
+                    let why = "nobody answered in time";
+                    Err(CallError::new(Code::Deadline, Blame::Network, why))
+                }
                 "take" => {
                     let arguments: Value = serde_json::from_slice(&call.body).unwrap();
                     Ok(match arguments["count"].as_u64() {
@@ -566,12 +569,14 @@ async fn until_none(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn a_request_has_its_time() {
     let front = Front::start(|spec| spec.timeout = Duration::from_millis(200)).await;
-    let message = front.get("/never").await.error(504, "host");
-    assert_eq!(message, "no answer within 200ms");
+    // A call keeps the deadline that the gateway gives it.
+    let message = front.get("/never").await.error(504, "network");
+    assert_eq!(message, "nobody answered in time");
     // A body that does not come.
     let head = b"POST /echo/a HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n\"abc";
     let reply = front.raw(head).await;
     assert!(reply.starts_with("HTTP/1.1 504 "), "{reply}");
+    assert!(reply.contains("no answer within 200ms"), "{reply}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use wasmbay::nats::{
     ConnectError, ConnectOptions, ManagedServer, Nkey, RequestError, Requests, ServerError,
     ServerOptions, settled, wire_size,
@@ -548,6 +548,31 @@ async fn dropped_requests_leave_nothing_waiting_and_their_late_replies_reach_nob
         .await
         .unwrap();
     assert_eq!(reply.unwrap().payload, "now");
+    nats.stop().await;
+}
+
+#[tokio::test]
+async fn each_request_waits_until_its_own_deadline() {
+    let nats = Nats::start().await;
+    let client = nats.connect().await;
+    let _silent = client.subscribe("silent").await.unwrap();
+    let requests = Requests::new(client.clone()).await.unwrap();
+    let begun = Instant::now();
+    let ask = |milliseconds| {
+        let deadline = begun + Duration::from_millis(milliseconds);
+        let request =
+            requests.request_until("silent".into(), HeaderMap::new(), Bytes::new(), deadline);
+        async move { (request.await.unwrap_err(), begun.elapsed()) }
+    };
+    // The second comes before the first, for which a timer runs already.
+    let ended = timeout(DEADLINE, async { tokio::join!(ask(600), ask(100), ask(0)) });
+    let (late, soon, at_once) = ended.await.unwrap();
+    for ((error, after), least) in [(&late, 600), (&soon, 100), (&at_once, 0)] {
+        assert_eq!(error, &RequestError::Deadline);
+        assert!(*after >= Duration::from_millis(least), "{after:?}");
+    }
+    assert!(at_once.1 < soon.1 && soon.1 < late.1, "{soon:?}");
+    assert_eq!(requests.outstanding(), 0);
     nats.stop().await;
 }
 

@@ -1,10 +1,13 @@
 //! One request: where it goes, what travels along, its body within its limits, its answer.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use matchit::Params;
@@ -17,9 +20,14 @@ use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
 use super::{Front, Table};
 use crate::call::{Blame, Call, CallError, Trace};
 use crate::json::Limits;
-use crate::wire::{BAGGAGE, MAX_HEADER, TRACEPARENT, TRACESTATE};
+use crate::wire::{self, MAX_HEADER};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+// Statics, since a name that is text is checked and hashed anew for each request.
+static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);
+static TRACESTATE: HeaderName = HeaderName::from_static(wire::TRACESTATE);
+static BAGGAGE: HeaderName = HeaderName::from_static(wire::BAGGAGE);
 
 impl Front {
     /// Answers a request, whatever becomes of it.
@@ -40,7 +48,7 @@ impl Front {
         let mut answer = result.unwrap_or_else(Refusal::answer);
 
         let headers = answer.headers_mut();
-        headers.insert(TRACEPARENT, parent.clone());
+        headers.insert(&TRACEPARENT, parent.clone());
         if version < Version::HTTP_2 && self.gateway.is_closing() {
             headers.insert(CONNECTION, CLOSE);
         }
@@ -81,45 +89,41 @@ impl Front {
         let Some(table) = table else {
             return match route::own(request.method(), &path) {
                 Some(Ok(Own::Healthz)) => (route::HEALTHZ, Ok(healthz())),
-                Some(Ok(Own::Readyz)) => (
-                    route::READYZ,
-                    Ok(readyz(&self.gateway, None, &self.client).await),
-                ),
+                Some(Ok(Own::Readyz)) => {
+                    let answer = Box::pin(readyz(&self.gateway, None, &self.client));
+                    (route::READYZ, Ok(answer.await))
+                }
                 _ => (route::NO_ROUTE, Err(not_yet())),
             };
         };
         match table.find(request.method(), &path) {
             Destination::Healthz => (route::HEALTHZ, Ok(healthz())),
-            Destination::Readyz => (
-                route::READYZ,
-                Ok(readyz(&self.gateway, Some(table), &self.client).await),
-            ),
+            Destination::Readyz => {
+                let answer = Box::pin(readyz(&self.gateway, Some(table), &self.client));
+                (route::READYZ, Ok(answer.await))
+            }
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
             Destination::Rpc(function) => {
-                let answer = self.call_rpc(function, request, call);
-                (route::RPC, self.in_time(deadline, answer).await)
+                (route::RPC, self.call_rpc(function, request, call).await)
             }
             Destination::Call(route, params) => {
                 let answer = self.call_route(route, &params, uri.query(), request, call);
-                (
-                    &*route.planned.route.path,
-                    self.in_time(deadline, answer).await,
-                )
+                (&*route.planned.route.path, answer.await)
             }
             Destination::Http(route) => {
-                let answer = self.hand_over(route, request, call);
+                // Boxed, so that calls do not carry its state about.
+                let answer = Box::pin(self.hand_over(route, request, call));
                 (&*route.path, self.in_time(deadline, answer).await)
             }
         }
     }
 
-    /// The deadline of everything together. A call ends by itself at the same time and then tells
-    /// more, so it is asked first.
-    async fn in_time(
+    /// Bounds what has no deadline of its own.
+    async fn in_time<T>(
         &self,
         deadline: Instant,
-        answer: impl Future<Output = Result<Answer, Refusal>>,
-    ) -> Result<Answer, Refusal> {
+        answer: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
         timeout_at(deadline, answer).await.unwrap_or_else(|_| {
             let why = format!("no answer within {:?}", self.gateway.spec.timeout);
             Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, Blame::Host, why))
@@ -135,7 +139,7 @@ impl Front {
         mut call: Call,
     ) -> Result<Answer, Refusal> {
         let body = match route.arguments.takes_body() {
-            true => self.read_json(request).await?,
+            true => self.read_json(request, call.deadline.into()).await?,
             false => Bytes::new(),
         };
         call.body = route.arguments.arguments(params, query, body)?;
@@ -151,12 +155,13 @@ impl Front {
         request: Request<Incoming>,
         mut call: Call,
     ) -> Result<Answer, Refusal> {
-        call.body = self.read_json(request).await?;
+        call.body = self.read_json(request, call.deadline.into()).await?;
         let reply = self.send(&function.way, call).await?;
         Ok(reply.map_or_else(|| empty(StatusCode::ACCEPTED), rpc))
     }
 
-    /// Calls, or publishes what is wired as an event: that has no reply.
+    /// Calls, or publishes what is wired as an event: that has no reply. Either ends by the call's
+    /// deadline.
     async fn send(&self, way: &Way, call: Call) -> Result<Option<Bytes>, CallError> {
         match way {
             Way::Call(subject) => self.outbound.call(subject, call).await.map(Some),
@@ -189,9 +194,19 @@ impl Front {
         Answer::from_parts(head, Payload::whole(Bytes::new()))
     }
 
-    async fn read_json(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    async fn read_json(
+        &self,
+        request: Request<Incoming>,
+        deadline: Instant,
+    ) -> Result<Bytes, Refusal> {
         check_json(request.headers())?;
-        read_body(request.into_body(), self.gateway.spec.body).await
+        let mut reading = pin!(read_body(request.into_body(), self.gateway.spec.body));
+        // Most bodies come together with their headers and need no timer.
+        let first = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await;
+        match first {
+            Poll::Ready(body) => body,
+            Poll::Pending => self.in_time(deadline, reading).await,
+        }
     }
 }
 
@@ -279,23 +294,18 @@ async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
 
 /// The request's trace, or the beginning of a new one; also as the response's header.
 fn read_trace(headers: &HeaderMap) -> (Trace, HeaderValue) {
-    let baggage = joined(headers, BAGGAGE);
-    if let Some(value) = headers.get(TRACEPARENT)
+    let baggage = joined(headers, &BAGGAGE);
+    if let Some(value) = headers.get(&TRACEPARENT)
         && let Some(parent) = value.to_str().ok().filter(|parent| is_traceparent(parent))
     {
         let trace = Trace {
             parent: Some(parent.to_owned()),
-            state: joined(headers, TRACESTATE),
+            state: joined(headers, &TRACESTATE),
             baggage,
         };
         return (trace, value.clone());
     }
-    // Zero, which would not be valid, has the odds of 2⁻⁶⁴.
-    let parent = format!(
-        "00-{:032x}-{:016x}-01",
-        rand::random::<u128>(),
-        rand::random::<u64>()
-    );
+    let parent = new_traceparent();
     let value = HeaderValue::try_from(parent.as_str());
     let value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
     (
@@ -308,13 +318,37 @@ fn read_trace(headers: &HeaderMap) -> (Trace, HeaderValue) {
     )
 }
 
+/// The beginning of a trace. It is not flagged as sampled, since the gateway records no spans; and
+/// a server of NATS that sees that flag looks at a message's headers more closely, which costs it
+/// as much as delivering the message does.
+fn new_traceparent() -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut parent = String::with_capacity(55);
+    let hex = |parent: &mut String, bytes: &[u8]| {
+        for byte in bytes {
+            for digit in [byte >> 4, byte & 15] {
+                let digit = DIGITS.get(usize::from(digit)).copied();
+                parent.push(char::from(digit.unwrap_or(b'0')));
+            }
+        }
+    };
+    // Zero, which would not be valid, has the odds of 2⁻⁶⁴.
+    let (trace, span): ([u8; 16], [u8; 8]) = rand::random();
+    parent.push_str("00-");
+    hex(&mut parent, &trace);
+    parent.push('-');
+    hex(&mut parent, &span);
+    parent.push_str("-00");
+    parent
+}
+
 fn trace_id(parent: &HeaderValue) -> &str {
     let parent = parent.to_str().unwrap_or_default();
     parent.get(3..35).unwrap_or_default()
 }
 
 /// A list header's lines as one; nothing if that is too long to travel.
-fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let mut lines = headers
         .get_all(name)
         .iter()
@@ -382,11 +416,11 @@ mod tests {
     #[test]
     fn lines_of_one_list_are_one_line() {
         let mut headers = HeaderMap::new();
-        headers.append(BAGGAGE, HeaderValue::from_static("a=1"));
-        headers.append(BAGGAGE, HeaderValue::from_static("b=2"));
-        assert_eq!(joined(&headers, BAGGAGE).as_deref(), Some("a=1,b=2"));
-        headers.append(BAGGAGE, "x".repeat(MAX_HEADER).try_into().unwrap());
-        assert_eq!(joined(&headers, BAGGAGE), None);
+        headers.append(&BAGGAGE, HeaderValue::from_static("a=1"));
+        headers.append(&BAGGAGE, HeaderValue::from_static("b=2"));
+        assert_eq!(joined(&headers, &BAGGAGE).as_deref(), Some("a=1,b=2"));
+        headers.append(&BAGGAGE, "x".repeat(MAX_HEADER).try_into().unwrap());
+        assert_eq!(joined(&headers, &BAGGAGE), None);
     }
 
     #[test]
