@@ -44,8 +44,10 @@ const WASM_STACK: usize = 512 << 10;
 /// Without it the same setting would clear all of it each time, which is five times slower.
 const KEEP_RESIDENT: usize = 1 << 20;
 
-/// Files in the cache of one engine; the oldest go first. An interpreter's has 40 MB.
-const MAX_CACHED: usize = 200;
+/// Bytes in the cache of one engine; the oldest files go first. A small Rust guest's has 200 kB, an
+/// interpreter's 40 MB. Counted in bytes, since a host of a thousand small services must find all
+/// of theirs: one that does not, and drops another's for it, would compile all anew at each start.
+const MAX_CACHED: u64 = 8 << 30;
 
 /// What the host's operator can choose.
 #[derive(Clone, Debug)]
@@ -292,23 +294,34 @@ fn store(
     // The name must not outlive the bytes in a crash: what it names is run without a check.
     temporary.as_file().sync_all()?;
     temporary.persist(file).map_err(|error| error.error)?;
-    forget_oldest(dir)?;
+    forget_oldest(dir, MAX_CACHED)?;
     Ok(())
 }
 
 /// Keeps the cache from growing with every rebuild.
-fn forget_oldest(dir: &Path) -> io::Result<()> {
+fn forget_oldest(dir: &Path, limit: u64) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        files.push((entry.metadata()?.modified()?, entry.path()));
+        // Another host may have forgotten it since.
+        if let Ok(metadata) = entry.metadata() {
+            files.push((metadata.modified()?, metadata.len(), entry.path()));
+        }
     }
     files.sort();
-    let surplus = files.len().saturating_sub(MAX_CACHED);
-    files
+    let mut surplus = files
         .iter()
-        .take(surplus)
-        .try_for_each(|(_, path)| fs::remove_file(path))
+        .map(|(_, bytes, _)| bytes)
+        .sum::<u64>()
+        .saturating_sub(limit);
+    for (_, bytes, path) in files {
+        if surplus == 0 {
+            break;
+        }
+        fs::remove_file(&path)?;
+        surplus = surplus.saturating_sub(bytes);
+    }
+    Ok(())
 }
 
 /// Creates a directory that nobody else can write to: what lies in it is run as machine code.
@@ -339,4 +352,31 @@ fn check_private(dir: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn check_private(_: &Path) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    #[test]
+    fn the_oldest_of_what_is_too_much_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        for (age, name) in ["new", "older", "oldest"].into_iter().enumerate() {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            file.set_len(100).unwrap();
+            let age = Duration::from_secs(60 * age as u64);
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        let left = |limit| {
+            forget_oldest(dir.path(), limit).unwrap();
+            let entries = fs::read_dir(dir.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(left(300), ["new", "older", "oldest"]);
+        assert_eq!(left(299), ["new", "older"]);
+        assert_eq!(left(150), ["new"]);
+    }
 }
