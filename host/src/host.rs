@@ -344,7 +344,7 @@ impl Host {
         wanted.extend(
             services
                 .values()
-                .flat_map(|service| self.raw_sources(service)),
+                .flat_map(|service| self.raw_sources(app, service, &ledger)),
         );
         for (source, occupant) in wanted {
             match leaving.remove(&source) {
@@ -413,28 +413,53 @@ impl Host {
         (vec![Source::Subject { subject, group }], None)
     }
 
-    /// Where the raw messages that a service handles come from.
-    fn raw_sources(&self, service: &Arc<Service>) -> Vec<(Source, Occupant)> {
+    /// Where the raw messages that a service handles come from: from the one consumer that it has
+    /// on a stream, and from subjects that none stores.
+    fn raw_sources(
+        &self,
+        app: &App,
+        service: &Arc<Service>,
+        ledger: &Option<Arc<Ledger>>,
+    ) -> BTreeMap<Source, Occupant> {
         let Some(exported) = service.messages() else {
-            return Vec::new();
+            return BTreeMap::new();
         };
-        let group = subject::queue_group_of_messages(&self.app, &service.spec.name);
-        let granted = service.spec.grants.subscribe.iter();
-        granted
-            .map(|pattern| {
-                let source = Source::Subject {
-                    subject: pattern.to_string(),
-                    group: group.clone(),
-                };
-                let occupant = Occupant {
-                    service: Arc::clone(service),
-                    exported: Arc::clone(exported),
-                    subscription: None,
-                    raw: true,
-                };
-                (source, occupant)
-            })
-            .collect()
+        let Service { spec, .. } = &**service;
+        let mut sources = BTreeMap::new();
+        for pattern in &spec.grants.subscribe {
+            let behind = spec.grants.stream_behind(pattern);
+            let stored = app.streams.iter().find(|s| Some(&*s.stream) == behind);
+            let (source, subscription) = match stored.zip(ledger.as_ref()) {
+                Some((stored, ledger)) => {
+                    let source = Source::Consumer {
+                        stream: stored.stream.clone(),
+                        name: spec.name.clone(),
+                    };
+                    let delivery = stored.durable.delivery(&spec.name).clone();
+                    let concurrency = spec.limits.concurrency;
+                    let ledger = Arc::clone(ledger);
+                    (
+                        source,
+                        Some(Subscription::new(delivery, concurrency, ledger)),
+                    )
+                }
+                None => {
+                    let source = Source::Subject {
+                        subject: pattern.to_string(),
+                        group: subject::queue_group_of_messages(&self.app, &spec.name),
+                    };
+                    (source, None)
+                }
+            };
+            let occupant = Occupant {
+                service: Arc::clone(service),
+                exported: Arc::clone(exported),
+                subscription: subscription.map(Arc::new),
+                raw: true,
+            };
+            sources.insert(source, occupant);
+        }
+        sources
     }
 
     /// Has every worker serve these sources, or none.

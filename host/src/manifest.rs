@@ -17,11 +17,13 @@ mod events;
 mod file;
 pub mod keys;
 mod routes;
+mod streams;
 pub mod subjects;
 pub mod values;
 
 pub use events::{Delivery, Durable, EventSpec, Outcome, Retry};
 use file::{ManifestFile, Section, plain_text, short};
+pub use streams::{StoredSubjects, StreamSpec};
 use subjects::SubjectPattern;
 use values::{HostPattern, did_you_mean, parse_port};
 
@@ -46,6 +48,8 @@ pub struct App {
     pub services: BTreeMap<String, ServiceSpec>,
     /// Who answers which interface, where that was stated.
     pub wires: Vec<Wire>,
+    /// Subjects whose raw messages are stored.
+    pub streams: Vec<StreamSpec>,
     /// What the gateway serves.
     pub routes: Vec<Route>,
     /// Where and how the gateway listens.
@@ -103,9 +107,27 @@ pub struct Grants {
     pub publish: Vec<SubjectPattern>,
     /// Subjects on which raw messages are heard; no two of them overlap.
     pub subscribe: Vec<SubjectPattern>,
+    /// Those among them that streams of the app store.
+    pub stored: Vec<StoredSubjects>,
 }
 
 impl Grants {
+    /// The stream that stores what is published on `subject`.
+    #[must_use]
+    pub fn stream_of(&self, subject: &str) -> Option<&str> {
+        let mut stored = self.stored.iter();
+        let of = stored.find(|stored| stored.subjects.matches(subject))?;
+        Some(&of.stream)
+    }
+
+    /// The stream from which what is granted by `pattern` of `subscribe` comes.
+    #[must_use]
+    pub fn stream_behind(&self, pattern: &SubjectPattern) -> Option<&str> {
+        let mut stored = self.stored.iter();
+        let of = stored.find(|stored| stored.subjects.covers(pattern))?;
+        Some(&of.stream)
+    }
+
     /// Whether outgoing HTTP to `host` on `port` is granted.
     #[must_use]
     pub fn allows_http(&self, host: &str, port: u16) -> bool {
@@ -379,6 +401,8 @@ fn read_app<'f>(
             "there is no service; add one: `[service.NAME]` with `component = \"…\"`",
         );
     }
+    let app = name.as_ref().map_or("", |name| name.value);
+    let streams = streams::read(&top, app, &declared);
     let services = sections
         .iter()
         .filter_map(|(name, section)| {
@@ -388,7 +412,7 @@ fn read_app<'f>(
                      a letter, at most {MAX_NAME} characters"
                 ));
             }
-            Some((name.value.to_owned(), read_service(name.value, section, &root, find)?))
+            Some((name.value.to_owned(), read_service(name.value, section, &root, &streams, find)?))
         })
         .collect();
     let wires = read_wires(&top, &declared);
@@ -401,6 +425,7 @@ fn read_app<'f>(
         root,
         services,
         wires,
+        streams,
         routes,
         gateway,
     })
@@ -410,6 +435,7 @@ fn read_service(
     name: &str,
     section: &Section<'_>,
     root: &Path,
+    streams: &[StreamSpec],
     find: Find<'_>,
 ) -> Option<ServiceSpec> {
     let typed = section.required(
@@ -438,7 +464,7 @@ fn read_service(
     let reuse = section.count("reuse", keys::REUSE);
     let grants = section
         .section("grants", &keys::GRANTS)
-        .map_or_else(Grants::default, |s| read_grants(&s));
+        .map_or_else(Grants::default, |s| read_grants(&s, streams));
     Some(ServiceSpec {
         name: name.to_owned(),
         component: component?,
@@ -463,7 +489,7 @@ fn read_limits(section: &Section<'_>) -> Limits {
     }
 }
 
-fn read_grants(section: &Section<'_>) -> Grants {
+fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {
     let subscribe: Vec<SubjectPattern> = read_granted(section, "subscribe");
     for (i, one) in subscribe.iter().enumerate() {
         // NATS would deliver a message to each of the two.
@@ -474,10 +500,12 @@ fn read_grants(section: &Section<'_>) -> Grants {
             );
         }
     }
+    let publish = read_granted(section, "publish");
     Grants {
         http: read_granted(section, "http"),
         keyvalue: section.choice("keyvalue").is_some_and(|yes| yes.value),
-        publish: read_granted(section, "publish"),
+        stored: streams::granted(section, streams, &publish, &subscribe),
+        publish,
         subscribe,
     }
 }

@@ -15,6 +15,10 @@ const REPLAY: &str = "bay-replay";
 /// The first token of the subjects that dead letters are stored under.
 const LETTER: &str = "bay-dlq";
 
+/// The token before the subject of a raw message that is replayed, where that of an event has a
+/// namespace.
+const RAW: &str = "_";
+
 /// The queue group in which every host subscribes, so that one of them gets each request.
 pub const QUEUE_GROUP: &str = "bay";
 
@@ -95,6 +99,32 @@ pub fn data_bucket(app: &str, service: &str) -> String {
     format!("{ROOT}_{app}_data_{service}")
 }
 
+/// The stream of this name in a manifest, which stores raw messages.
+#[must_use]
+pub fn message_stream(app: &str, name: &str) -> String {
+    format!("{ROOT}_{app}_messages_{name}")
+}
+
+/// What a stream stores of raw messages on these subjects: themselves, and those that are replayed
+/// to one service.
+#[must_use]
+pub fn stored_messages(app: &str, subjects: &str) -> Vec<String> {
+    heard_messages(app, "*", subjects)
+}
+
+/// What the consumer of a service hears of raw messages on these subjects.
+#[must_use]
+pub fn heard_messages(app: &str, service: &str, subjects: &str) -> Vec<String> {
+    let replays = format!("{REPLAY}.{app}.{service}.{RAW}.{subjects}");
+    vec![subjects.to_owned(), replays]
+}
+
+/// Whether a stored event or message is a replay.
+#[must_use]
+pub fn is_replay(subject: &str) -> bool {
+    subject.split('.').next() == Some(REPLAY)
+}
+
 /// What the stream of an interface's events stores: those of its functions, those with a
 /// partition, and those that are replayed to one subscriber.
 #[must_use]
@@ -141,15 +171,26 @@ pub fn heard(
 /// Where an event that was published on `original` is replayed to one subscriber.
 #[must_use]
 pub fn replay(app: &str, service: &str, original: &str) -> String {
-    format!("{REPLAY}.{app}.{service}.{}", below_app(original, app))
+    match is_own(original) {
+        true => format!("{REPLAY}.{app}.{service}.{}", below_app(original, app)),
+        false => format!("{REPLAY}.{app}.{service}.{RAW}.{original}"),
+    }
 }
 
-/// What an event was published on that is stored under this subject.
+/// What an event or a raw message was published on that is stored under this subject.
 #[must_use]
 pub fn original(stored: &str) -> String {
     let mut tokens = stored.splitn(4, '.');
     match [tokens.next(), tokens.next(), tokens.next(), tokens.next()] {
-        [Some(REPLAY), Some(app), Some(_service), Some(tail)] => format!("{ROOT}.{app}.{tail}"),
+        [Some(REPLAY), Some(app), Some(_service), Some(tail)] => {
+            match tail
+                .strip_prefix(RAW)
+                .and_then(|tail| tail.strip_prefix('.'))
+            {
+                Some(raw) => raw.to_owned(),
+                None => format!("{ROOT}.{app}.{tail}"),
+            }
+        }
         _ => stored.to_owned(),
     }
 }
@@ -208,7 +249,7 @@ pub fn all_letters(app: &str) -> String {
 /// The function's name in the subject of a stored event, and whether it is replayed.
 #[must_use]
 pub fn of_stored(subject: &str) -> Option<(&str, bool)> {
-    let replayed = subject.split('.').next() == Some(REPLAY);
+    let replayed = is_replay(subject);
     let position = if replayed { 7 } else { 6 };
     Some((subject.split('.').nth(position)?, replayed))
 }
@@ -304,6 +345,18 @@ mod tests {
             letters("shop", Some("mail"), None, None, Some("1f")),
             "bay-dlq.shop.mail.*.*.*.*.*.1f"
         );
+    }
+
+    #[test]
+    fn a_raw_message_is_replayed_beside_the_events() {
+        let heard = heard_messages("shop", "mail", "orders.>");
+        assert_eq!(heard, ["orders.>", "bay-replay.shop.mail._.orders.>"]);
+        let stored = stored_messages("shop", "orders.>");
+        assert_eq!(stored, ["orders.>", "bay-replay.shop.*._.orders.>"]);
+        let replayed = replay("shop", "mail", "orders.new.7");
+        assert_eq!(replayed, "bay-replay.shop.mail._.orders.new.7");
+        assert_eq!(original(&replayed), "orders.new.7");
+        assert!(is_replay(&replayed) && !is_replay("orders.new.7"));
     }
 
     proptest! {

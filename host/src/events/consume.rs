@@ -25,8 +25,8 @@ use super::{returned_error, stream};
 use crate::call::{Blame, CallError, Code};
 use crate::inbound::nats::{Occupant, Slot};
 use crate::manifest::{Delivery, Outcome, Retry};
-use crate::outbound::Outbound;
-use crate::service::Function;
+use crate::outbound::{Outbound, messaging};
+use crate::service::{Function, Service};
 use crate::{subject, wire};
 
 /// How long a pull for events stays with the server. Then it is made again, so that one that got
@@ -374,6 +374,9 @@ async fn attempt(
         Some(subscription) => subscription.room.acquire().await.ok(),
         None => None,
     };
+    if occupant.raw {
+        return hand_over(message, service, outbound).await;
+    }
     let call = wire::read_event(
         message.headers.as_ref(),
         message.payload.clone(),
@@ -393,6 +396,29 @@ async fn attempt(
     }
 }
 
+/// An attempt at a raw message. Nobody waits for a reply: the stream has acknowledged it.
+async fn hand_over(
+    message: &Message,
+    service: &Service,
+    outbound: &Arc<dyn Outbound>,
+) -> Result<(), Failure> {
+    let headers = message.headers.as_ref();
+    let call = wire::read_raw(headers, Instant::now());
+    let message = messaging::Message {
+        subject: subject::original(&message.subject),
+        body: message.payload.to_vec(),
+        reply_to: None,
+        headers: wire::read_headers(headers),
+    };
+    let returned = service.deliver(message, call, outbound).await?;
+    returned.map_err(|error| Failure {
+        outcome: Some(Outcome::Err),
+        code: None,
+        blame: Blame::Guest,
+        error,
+    })
+}
+
 fn failed_with(function: &Function, result: &Bytes) -> Option<String> {
     let error = returned_error(&function.signature, result)?;
     Some(String::from_utf8_lossy(error).into_owned())
@@ -401,9 +427,8 @@ fn failed_with(function: &Function, result: &Bytes) -> Option<String> {
 /// The letter that a replayed event is. Anybody can send a header; not anybody may publish where
 /// letters are replayed.
 fn replayed(message: &Message) -> Option<&str> {
-    let (_, replayed) = subject::of_stored(&message.subject)?;
     let id = message.headers.as_ref()?.get(wire::LETTER)?;
-    replayed.then_some(id.as_str())
+    subject::is_replay(&message.subject).then_some(id.as_str())
 }
 
 /// Decides what becomes of an event that failed: once more after a while, or a dead letter.
@@ -495,7 +520,13 @@ fn write(
     attempts: Vec<Attempt>,
 ) -> Option<Letter> {
     let info = message.info().ok()?;
-    let (name, _) = subject::of_stored(&message.subject)?;
+    let function = match occupant.raw {
+        true => occupant.exported.functions.values().next()?.id.clone(),
+        false => {
+            let (name, _) = subject::of_stored(&message.subject)?;
+            occupant.exported.id.function(name)
+        }
+    };
     let headers = message.headers.as_ref().map(|headers| {
         let texts = |values: &[async_nats::HeaderValue]| {
             values
@@ -512,7 +543,7 @@ fn write(
         id,
         service: occupant.service.spec.name.clone(),
         digest: occupant.service.component.digest.clone(),
-        function: occupant.exported.id.function(name).to_string(),
+        function: function.to_string(),
         subject: subject::original(&message.subject),
         headers: headers.unwrap_or_default(),
         stream: info.stream.to_owned(),

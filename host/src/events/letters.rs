@@ -3,6 +3,8 @@
 //! A letter is one message of the app's dead-letter stream. Its body is the event's, as it came;
 //! everything else is the header [`wire::LETTER`]. Its subject ends with its id, which is made of
 //! the event and the subscriber, so that a letter written twice is one letter.
+//!
+//! What is said of events holds for raw messages that are stored, too.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -51,7 +53,8 @@ pub struct Letter {
     pub service: String,
     /// SHA-256 of the component that failed last.
     pub digest: String,
-    /// The event's function as `namespace:package/interface.function@version`.
+    /// The event's function as `namespace:package/interface.function@version`; for a raw message
+    /// the function that handles it.
     pub function: String,
     /// The subject that the event was published on.
     pub subject: String,
@@ -79,6 +82,14 @@ pub struct Letter {
     /// The body; empty in a list.
     #[serde(skip)]
     pub body: Bytes,
+}
+
+impl Letter {
+    /// Whether it is of a raw message, whose body has no type.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        !subject::is_own(&self.subject)
+    }
 }
 
 /// One attempt of a subscriber at an event.
@@ -332,7 +343,7 @@ impl Letters {
             "Nats-Expected-Last-Subject-Sequence",
             sequence.to_string().as_str(),
         );
-        let subject = subject::letter(&self.app, &letter.service, &letter.subject, &letter.id);
+        let subject = self.place(&letter);
         match self
             .publish("store a dead letter", subject, headers, letter.body.clone())
             .await
@@ -390,7 +401,7 @@ impl Letters {
             headers = self.write(&letter)?;
         }
         headers.insert(wire::MESSAGE_ID, message_id.as_str());
-        let subject = subject::letter(&self.app, &letter.service, &letter.subject, &letter.id);
+        let subject = self.place(&letter);
         self.publish("store a dead letter", subject, headers, letter.body)
             .await
     }
@@ -424,6 +435,24 @@ impl Letters {
                 Err(not_found())
             }
             Err(error) => Err(store("read a dead letter")(error)),
+        }
+    }
+
+    /// Where a letter is stored: by the function that it was for.
+    fn place(&self, letter: &Letter) -> String {
+        let Letter {
+            service,
+            subject,
+            function,
+            id,
+            ..
+        } = letter;
+        match function.parse() {
+            Ok(function) if letter.is_raw() => {
+                let handler = subject::of_function(&self.app, &function);
+                subject::letter(&self.app, service, &handler, id)
+            }
+            _ => subject::letter(&self.app, service, subject, id),
         }
     }
 

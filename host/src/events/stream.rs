@@ -19,7 +19,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::{PARTITIONS, Publication};
 use crate::app::{EventWire, KeyPath, Plan};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{App, Durable, Provider, Wire, keys};
+use crate::manifest::subjects::SubjectPattern;
+use crate::manifest::{App, Durable, Provider, StreamSpec, Wire, keys};
 use crate::subject;
 
 /// The longest that an event of a host that vanished waits until another one gets it. Work that
@@ -137,6 +138,10 @@ pub(crate) async fn provision(
         }
         stored.insert(subject::stream(app, &wire.interface));
     }
+    for spec in &manifest.streams {
+        messages(context, manifest, spec).await?;
+        stored.insert(spec.stream.clone());
+    }
     if !stored.is_empty() {
         let replicas = replicas(manifest);
         letters(context, app, replicas).await?;
@@ -149,10 +154,81 @@ pub(crate) async fn provision(
         .map(|interface| subject::stream(app, interface))
         .filter(|stream| !stored.contains(stream))
         .collect();
-    if !used.is_empty() {
-        retire(context, app, &used).await;
+    let core = core_subscriptions(manifest);
+    if !used.is_empty() || !core.is_empty() {
+        let of_messages = subject::message_stream(app, "");
+        let unused = |config: &Config| {
+            let heard = |subject: &String| {
+                let subject = subject.parse::<SubjectPattern>();
+                subject.is_ok_and(|subject| core.iter().any(|core| core.overlaps(&subject)))
+            };
+            let raw = config.name.starts_with(&of_messages) && !stored.contains(&config.name);
+            used.contains(&config.name) || raw && config.subjects.iter().any(heard)
+        };
+        retire(context, unused).await;
     }
     Ok(())
+}
+
+/// What services hear that no stream stores.
+fn core_subscriptions(manifest: &App) -> Vec<&SubjectPattern> {
+    let services = manifest.services.values();
+    services
+        .flat_map(|spec| {
+            let granted = spec.grants.subscribe.iter();
+            granted.filter(|pattern| spec.grants.stream_behind(pattern).is_none())
+        })
+        .collect()
+}
+
+/// Makes the stream of a manifest's `[stream.NAME]`, and the consumers of those that hear it.
+async fn messages(context: &Context, manifest: &App, spec: &StreamSpec) -> Result<(), StoreError> {
+    let (app, durable) = (manifest.name.as_str(), &spec.durable);
+    let subjects = spec.subjects.iter().map(SubjectPattern::as_str);
+    let config = Config {
+        description: Some(format!("raw messages of {} in {app}", spec.name)),
+        subjects: subjects
+            .flat_map(|subject| subject::stored_messages(app, subject))
+            .collect(),
+        metadata: HashMap::from([(APP.to_owned(), app.to_owned())]),
+        ..storage(spec.stream.clone(), durable)
+    };
+    put(context, config).await?;
+    for (service, heard) in &manifest.services {
+        let granted = heard.grants.subscribe.iter();
+        let filter_subjects: Vec<_> = granted
+            .filter(|pattern| heard.grants.stream_behind(pattern) == Some(&spec.stream))
+            .flat_map(|pattern| subject::heard_messages(app, service, pattern.as_str()))
+            .collect();
+        if filter_subjects.is_empty() {
+            continue;
+        }
+        let consumer = ConsumerConfig {
+            durable_name: Some(service.clone()),
+            filter_subjects,
+            ack_wait: ack_wait(heard.limits.timeout),
+            max_ack_pending: i64::from(durable.delivery(service).in_flight),
+            ack_policy: AckPolicy::Explicit,
+            ..ConsumerConfig::default()
+        };
+        subscribe(context, &spec.stream, service, vec![consumer]).await?;
+    }
+    Ok(())
+}
+
+/// A stream as the manifest says how it stores.
+fn storage(name: String, durable: &Durable) -> Config {
+    Config {
+        name,
+        max_age: durable.age,
+        max_bytes: i64::try_from(durable.size).unwrap_or(i64::MAX),
+        // What is stored may not have been handled yet, so it never makes room.
+        discard: DiscardPolicy::New,
+        num_replicas: durable.replicas.into(),
+        duplicate_window: durable.dedup,
+        allow_direct: true,
+        ..Config::default()
+    }
 }
 
 /// As many copies of what the whole app shares as of the wire that has the most.
@@ -161,7 +237,9 @@ fn replicas(manifest: &App) -> usize {
         Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
         Provider::Service(_) | Provider::External => None,
     };
-    let most = manifest.wires.iter().filter_map(of_wire).max();
+    let of_streams = manifest.streams.iter().map(|spec| spec.durable.replicas);
+    let of_wires = manifest.wires.iter().filter_map(of_wire);
+    let most = of_wires.chain(of_streams).max();
     most.unwrap_or(keys::REPLICAS.default).into()
 }
 
@@ -174,18 +252,10 @@ async fn stream(
     let interface = &wire.interface;
     let name = subject::stream(app, interface);
     let config = Config {
-        name: name.clone(),
         description: Some(format!("events of {interface} in {app}")),
         subjects: subject::stored(app, interface),
-        max_age: durable.age,
-        max_bytes: i64::try_from(durable.size).unwrap_or(i64::MAX),
-        // What is stored may not have been handled yet, so it never makes room.
-        discard: DiscardPolicy::New,
-        num_replicas: durable.replicas.into(),
-        duplicate_window: durable.dedup,
-        allow_direct: true,
         metadata: describe(app, wire, durable),
-        ..Config::default()
+        ..storage(name.clone(), durable)
     };
     put(context, config).await?;
     Ok(name)
@@ -416,38 +486,34 @@ async fn consumers_of(
     Ok(all.into_iter().filter(|info| own(&info.name)).collect())
 }
 
-/// Has those of these streams that are there, from a time when their wires were durable, store
-/// nothing but replays. Left as they were they would answer each call or event with an
+/// Has streams that are left from a time when their wires or subjects were durable store nothing
+/// but replays. Left as they were they would answer each call, event or message with an
 /// acknowledgement.
 ///
 /// Only a warning when it fails: an app without durable wires must not depend on JetStream.
-async fn retire(context: &Context, app: &str, used: &BTreeSet<String>) {
-    let mut names = context.stream_names();
-    while let Some(name) = names.next().await {
-        let name = match name {
-            Ok(name) => name,
+async fn retire(context: &Context, unused: impl Fn(&Config) -> bool) {
+    let mut streams = context.streams();
+    while let Some(info) = streams.next().await {
+        let mut config = match info {
+            Ok(info) => info.config,
             Err(error) => {
                 tracing::debug!(%error, "streams cannot be listed");
                 return;
             }
         };
-        if !used.contains(&name) {
+        if !unused(&config) {
             continue;
         }
+        let name = config.name.clone();
         let retired = async {
-            let mut config = context
-                .get_stream(&name)
-                .await?
-                .cached_info()
-                .config
-                .clone();
             let before = config.subjects.len();
-            config
-                .subjects
-                .retain(|stored| !stored.starts_with(&subject::all_of_app(app).replace('>', "")));
+            config.subjects.retain(|stored| subject::is_replay(stored));
             if config.subjects.len() < before {
                 context.update_stream(config).await?;
-                tracing::info!(name, "a wire is not durable any more, its stream is kept");
+                tracing::info!(
+                    name,
+                    "what it stores is not durable any more, the stream is kept"
+                );
             }
             Ok::<_, async_nats::Error>(())
         };

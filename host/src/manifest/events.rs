@@ -155,7 +155,7 @@ pub(super) fn read(section: &Section<'_>, declared: &[&str]) -> Provider {
     Provider::Events(Box::default())
 }
 
-fn read_durable(section: &Section<'_>, declared: &[&str]) -> Durable {
+pub(super) fn read_durable(section: &Section<'_>, declared: &[&str]) -> Durable {
     let delivery = read_delivery(section, &Delivery::default());
     let mut subscribers = BTreeMap::new();
     for (name, own) in section.named("subscriber", &keys::SUBSCRIBER) {

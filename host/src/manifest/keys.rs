@@ -288,6 +288,11 @@ pub(super) static APP: Table = Table {
             meaning: "Who answers an interface, where the services' exports leave it open. The version may be left out.",
         },
         Key {
+            name: "stream",
+            form: || Form::new("table", "`[stream.NAME]`"),
+            meaning: "Subjects whose raw messages are stored until they are handled.",
+        },
+        Key {
             name: "route",
             form: || Form::new("array of tables", "`[[route]]`"),
             meaning: "What the gateway serves, next to `POST /rpc/…`, `/healthz` and `/readyz`.",
@@ -499,8 +504,51 @@ pub(super) static WIRE: Table = Table {
     ],
 };
 
+pub(super) static STREAM: Table = Table {
+    head: "`[stream.NAME]`",
+    about: "What is published on its subjects is stored, and every service that is granted to hear them gets each message \
+            until it has handled it. See [raw messages](messaging.md#durable).",
+    keys: &[
+        Key {
+            name: "subjects",
+            form: subjects,
+            meaning: "What is stored. No two subjects of an app's streams may overlap. Required.",
+        },
+        Key {
+            name: "retry",
+            form: || Form::new("table", "`retry = { attempts = 5 }`"),
+            meaning: "What happens to a message that a service fails to handle; see below.",
+        },
+        Key {
+            name: "in-flight",
+            form: || Form::count(IN_FLIGHT),
+            meaning: "Messages that each service may hold unacknowledged, all hosts together, those that wait for their next attempt included.",
+        },
+        Key {
+            name: "retention",
+            form: || Form::new("table", "`retention = { age = \"7d\", size = \"1GiB\" }`"),
+            meaning: "How long and how many messages are kept; see below.",
+        },
+        Key {
+            name: "replicas",
+            form: || Form::count(REPLICAS),
+            meaning: "Servers of a NATS cluster that keep a copy.",
+        },
+        Key {
+            name: "dedup",
+            form: || Form::time(DEDUP),
+            meaning: "Time within which a second message with the same `Nats-Msg-Id` is not stored. At most `retention.age`.",
+        },
+        Key {
+            name: "subscriber",
+            form: || Form::new("table", "`[stream.NAME.subscriber.SERVICE]`"),
+            meaning: "What is different for one service; see below.",
+        },
+    ],
+};
+
 pub(super) static RETRY: Table = Table {
-    head: "`retry` of a durable event wire",
+    head: "`retry` of a durable event wire or a stream",
     about: "An event that fails for good, or that cannot succeed, becomes a dead letter.",
     keys: &[
         Key {
@@ -543,7 +591,7 @@ pub(super) static RETRY: Table = Table {
 };
 
 pub(super) static RETENTION: Table = Table {
-    head: "`retention` of a durable event wire",
+    head: "`retention` of a durable event wire or a stream",
     about: "",
     keys: &[
         Key {
@@ -561,7 +609,7 @@ pub(super) static RETENTION: Table = Table {
 
 pub(super) static SUBSCRIBER: Table = Table {
     head: "`[wire.\"namespace:package/interface\".subscriber.SERVICE]`",
-    about: "What is not given is as on the wire.",
+    about: "Of a stream `[stream.NAME.subscriber.SERVICE]`. What is not given is as on the wire or stream.",
     keys: &[
         Key {
             name: "retry",
@@ -701,6 +749,7 @@ pub fn reference() -> String {
         &LIMITS,
         &GRANTS,
         &WIRE,
+        &STREAM,
         &RETRY,
         &RETENTION,
         &SUBSCRIBER,

@@ -47,6 +47,21 @@ impl SubjectPattern {
         tokens.next().is_none()
     }
 
+    /// Whether everything that the other one covers is covered.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let (mut own, mut theirs) = (self.0.split('.'), other.0.split('.'));
+        loop {
+            match (own.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some(">"), Some(_)) => return true,
+                (_, Some(">")) => return false,
+                (Some("*"), Some(_)) => {}
+                (Some(one), Some(two)) if one == two => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// Whether one message could be covered by both.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let (mut own, mut theirs) = (self.0.split('.'), other.0.split('.'));
@@ -201,7 +216,22 @@ mod tests {
         assert!(!overlap("a", "a.>") && !overlap("a.b", "a.c") && !overlap("a.*", "a.b.c"));
     }
 
+    #[test]
+    fn a_pattern_covers_those_that_say_less() {
+        let covers = |one: &str, two: &str| pattern(one).covers(&pattern(two));
+        assert!(covers("a.>", "a.>") && covers("a.>", "a.*.c") && covers("a.*", "a.b"));
+        assert!(covers("a.b", "a.b") && covers("a.>", "a.b.>"));
+        assert!(!covers("a.*", "a.>") && !covers("a.b", "a.*") && !covers("a.*.c", "a.b.>"));
+        assert!(!covers("a.>", "a") && !covers("a", "a.b"));
+    }
+
     proptest! {
+        #[test]
+        fn what_is_covered_is_covered_whole(one in "a(\\.[ab*]){0,3}(\\.>)?", two in "a(\\.[ab*]){0,3}(\\.>)?", subject in "a(\\.[ab]){0,4}") {
+            let (one, two) = (pattern(&one), pattern(&two));
+            prop_assert!(!(one.covers(&two) && two.matches(&subject)) || one.matches(&subject));
+        }
+
         #[test]
         fn what_both_cover_overlaps(one in "a(\\.[ab*]){0,3}(\\.>)?", two in "a(\\.[ab*]){0,3}(\\.>)?", subject in "a(\\.[ab]){0,4}") {
             let (one, two) = (pattern(&one), pattern(&two));

@@ -170,7 +170,7 @@ fn every_problem_is_reported_with_its_place() {
          shop/wasmbay.toml:7:4: service \"inventory\": limits: unknown key `tiemout`; did you mean `timeout`? \
          (accepted: memory, tables, instances, timeout, concurrency, wait, queue, message, hops)\n\
          shop/wasmbay.toml:8:2: unknown key `wires`; did you mean `wire`? \
-         (accepted: name, service, wire, route, gateway)"
+         (accepted: name, service, wire, stream, route, gateway)"
     );
 }
 
@@ -345,6 +345,74 @@ fn event_wires_are_read_with_their_defaults() {
     );
     assert_eq!(durable.dedup, Duration::from_secs(120));
     assert!(durable.subscribers.is_empty());
+}
+
+#[test]
+fn a_stream_stores_what_services_are_granted() {
+    let text = "name = 'a'\n[service.b]\ncomponent = 'b'\ngrants = { publish = ['x.>'], subscribe = ['x.a', 'y'] }\n\
+                [service.c]\ncomponent = 'c'\ngrants = { publish = ['z'] }\n\
+                [stream.s]\nsubjects = ['x.*', 'z.>']\nin-flight = 7\n\
+                [stream.s.subscriber.b]\nretry = { attempts = 1 }\n";
+    let app = parse(text).unwrap();
+    let [stream] = &*app.streams else {
+        panic!("{:?}", app.streams);
+    };
+    assert_eq!(stream.stream, "bay_a_messages_s");
+    assert_eq!(stream.durable.delivery.in_flight, 7);
+    assert_eq!(stream.durable.delivery("b").retry.attempts, 1);
+    let grants = &app.services["b"].grants;
+    assert_eq!(grants.stream_of("x.a"), Some("bay_a_messages_s"));
+    assert_eq!(grants.stream_of("x.a.b"), None);
+    let behind = |i: usize| grants.stream_behind(&grants.subscribe[i]);
+    assert_eq!((behind(0), behind(1)), (Some("bay_a_messages_s"), None));
+    assert!(app.services["c"].grants.stored.is_empty());
+}
+
+#[test]
+fn a_stream_that_cannot_be_is_refused() {
+    let stored = |service: &str, streams: &str| {
+        let text = format!("name = 'a'\n[service.a]\ncomponent = 'a'\n{service}\n{streams}");
+        parse(&text).unwrap_err().to_string()
+    };
+    let refused = |streams: &str| stored("", streams);
+    for (streams, why) in [
+        ("[stream.s]", "`subjects` is missing"),
+        (
+            "[stream.s]\nsubjects = ['bay.>']",
+            "`bay.>` cannot be granted",
+        ),
+        (
+            "[stream.s_t]\nsubjects = ['x']",
+            "this is no name of a stream",
+        ),
+        (
+            "[stream.s]\nsubjects = ['x.>', 'x.a']",
+            "`x.a` and `x.>` of stream `s` overlap",
+        ),
+        (
+            "[stream.s]\nsubjects = ['x.*']\n[stream.t]\nsubjects = ['y', '*.x', 'x.>']",
+            "`x.>` and `x.*` of stream `s` overlap",
+        ),
+        (
+            "[stream.s]\nsubjects = ['x']\norder-by = 'a'",
+            "unknown key `order-by`",
+        ),
+        (
+            "[stream.s]\nsubjects = ['x']\n[stream.s.subscriber.b]\nin-flight = 1",
+            "there is no service `b`",
+        ),
+    ] {
+        let refused = refused(streams);
+        assert!(refused.contains(why), "{refused}");
+    }
+    let part = stored(
+        "grants = { subscribe = ['x.>'] }",
+        "[stream.s]\nsubjects = ['x.a']",
+    );
+    assert_eq!(
+        part.split_once("`subscribe`").unwrap().1,
+        ": stream `s` stores `x.a`, which is a part of `x.>`; grant what is stored and what is not apart"
+    );
 }
 
 #[test]
@@ -585,8 +653,8 @@ proptest! {
         lines in proptest::collection::vec(
             (
                 prop_oneof![
-                    "(name|service|wire|mode|durable|retry|order-by|route|gateway|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen)",
-                    r"\[\[route\]\]", r"\[gateway\]", r"\[service\.[a-z'é-]{0,4}\]", r"\[wire\.'[a-z:/@.0-9]{0,9}'\]",
+                    "(name|service|wire|stream|subjects|mode|durable|retry|order-by|route|gateway|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen)",
+                    r"\[\[route\]\]", r"\[gateway\]", r"\[service\.[a-z'é-]{0,4}\]", r"\[stream\.[a-z]{0,2}\]", r"\[wire\.'[a-z:/@.0-9]{0,9}'\]",
                 ],
                 prop_oneof![
                     "[0-9_+-]{1,20}", "'[ -~é]{0,20}'", r"\['.{0,9}', 1\]", r"\{ [a-z*']{1,5} = [0-9']{1,4} \}",

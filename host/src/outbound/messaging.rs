@@ -102,18 +102,17 @@ async fn publish(state: &mut State, draft: Draft) -> Outcome<()> {
     let (outbound, call) = outgoing(state, body)?;
     // Who gets the message will write there, with rights of its own.
     let checked = check(state, &subject).and_then(|()| {
-        reply_to
-            .as_deref()
-            .map_or(Ok(()), |to| check_reply_to(state, to))
+        let check = |to| check_reply_to(state, to).and_then(|()| check_answers(state, &subject));
+        reply_to.as_deref().map_or(Ok(()), check)
     });
     if let Err(why) = checked {
         return Ok(Err(why));
     }
     let sending = Sending {
+        stream: state.spec.grants.stream_of(&subject).map(Arc::from),
         subject,
         reply_to,
         headers,
-        stream: None,
         call,
     };
     Ok(outbound.send(sending).await.map_err(Failure::Failed))
@@ -134,7 +133,7 @@ async fn request(
         ..
     } = draft;
     let (outbound, mut call) = outgoing(state, body)?;
-    if let Err(why) = check(state, &subject) {
+    if let Err(why) = check(state, &subject).and_then(|()| check_answers(state, &subject)) {
         return Ok(Err(why));
     }
     if let Some(timeout) = timeout {
@@ -189,6 +188,17 @@ fn check_reply_to(state: &State, subject: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(refuse(state, "subscribe", subject))
+}
+
+/// Whether somebody who handles the message can be the one who replies.
+fn check_answers(state: &State, subject: &str) -> Result<(), Failure> {
+    match state.spec.grants.stream_of(subject) {
+        Some(stream) => Err(Failure::Invalid(format!(
+            "\"{}\" is stored by {stream}, and that is all that would reply",
+            shown(subject)
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn check_form(subject: &str) -> Result<(), Failure> {

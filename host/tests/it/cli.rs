@@ -35,7 +35,7 @@ fn session(cli: &Cli, commands: &[&[&str]]) -> String {
 }
 
 /// What was printed on stdout, as JSON.
-fn json(seen: &str) -> Value {
+pub(crate) fn json(seen: &str) -> Value {
     let (_, printed) = seen.split_once("[stdout]\n").unwrap();
     let end = printed.rfind("\n[").unwrap();
     let printed = printed.split("\n[stderr]").next().unwrap();

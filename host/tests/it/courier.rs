@@ -182,7 +182,7 @@ async fn a_request_gives_as_many_replies_as_are_expected_or_come_in_time() {
     assert_eq!(replies("ask out.ask 2").await, 2);
     let began = Instant::now();
     assert_eq!(replies("ask out.ask 3").await, 3);
-    assert!(began.elapsed() < Duration::from_millis(300), "it waited on");
+    assert!(began.elapsed() < Duration::from_secs(1), "it waited on");
     assert_eq!(replies("ask out.ask 4").await, 3);
 
     for count in ["1", "2"] {

@@ -12,6 +12,7 @@ mod cli;
 mod component;
 mod courier;
 mod docs;
+mod durable;
 mod events;
 mod examples;
 mod gateway;

@@ -108,7 +108,7 @@ pub(crate) fn as_text(binary: &[u8]) -> String {
     format!("(component binary \"{bytes}\")")
 }
 
-fn relay() -> &'static str {
+pub(crate) fn relay() -> &'static str {
     static RELAY_COMPONENT: OnceLock<String> = OnceLock::new();
     RELAY_COMPONENT.get_or_init(|| component(RELAY))
 }

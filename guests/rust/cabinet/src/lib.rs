@@ -7,8 +7,8 @@ wit_bindgen::generate!({
 });
 
 use exports::bay::cabinet::drawers::Guest;
-use wasi::keyvalue::{atomics, batch};
 use wasi::keyvalue::store::{self, Bucket, Error};
+use wasi::keyvalue::{atomics, batch};
 
 struct Cabinet;
 

@@ -28,6 +28,7 @@ impl Guest for Courier {
                 std::hint::black_box(());
             },
             ("fail", why, _) => return Err(Error::Other(why.to_owned())),
+            ("obey", topic, _) => return obey(topic),
             ("connect", name, _) => Client::connect(name).map(|_| "connected".to_owned()),
             ("send", topic, text) => send(topic, text),
             ("leave", topic, _) => leave(topic),
@@ -55,6 +56,18 @@ fn send(topic: &str, text: &str) -> Result<String, Error> {
     Ok("sent".to_owned())
 }
 
+/// Ends as whoever answers there says.
+fn obey(topic: &str) -> Result<(), Error> {
+    match &*ask(topic, "")? {
+        "fail" => Err(Error::Other("refused".to_owned())),
+        "trap" => panic!("as told"),
+        "spin" => loop {
+            std::hint::black_box(());
+        },
+        _ => Ok(()),
+    }
+}
+
 /// Sends with a client that is no longer connected.
 fn leave(topic: &str) -> Result<String, Error> {
     let client = Client::connect("")?;
@@ -63,11 +76,11 @@ fn leave(topic: &str) -> Result<String, Error> {
     Ok("sent".to_owned())
 }
 
-/// Asks for 300 ms for so many replies, or for what there is without options.
+/// Asks for a second for so many replies, or for what there is without options.
 fn ask(topic: &str, replies: &str) -> Result<String, Error> {
     let options = replies.parse().ok().map(|replies| {
         let options = RequestOptions::new();
-        options.set_timeout_ms(300);
+        options.set_timeout_ms(1_000);
         options.set_expected_replies(replies);
         options
     });

@@ -9,6 +9,7 @@ use serde_json::json;
 use wasmbay::events::letters::Letter;
 use wasmbay::events::stream;
 use wasmbay::interface::FunctionId;
+use wasmbay::json::DEFAULT_BYTES;
 use wasmbay::shape::Signature;
 
 use super::{Post, explained};
@@ -24,17 +25,28 @@ pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Ex
     let post = Post::reach(&args.place).await?;
     let id = &args.id;
     let letter = post.get(id).await?;
-    let (function, signature) = carried(&post, &letter).await?;
+    // A raw message has no type.
+    let carried = match letter.is_raw() {
+        true => None,
+        false => Some(carried(&post, &letter).await?),
+    };
+    let check = |body: &[u8]| match &carried {
+        Some((function, signature)) => check(body, function, signature).map(drop),
+        None if body.len() > DEFAULT_BYTES => {
+            anyhow::bail!("the body has more than {} bytes", DEFAULT_BYTES)
+        }
+        None => Ok(()),
+    };
     let body = match &args.body {
         Some(_) => {
             let body = arguments(args.body.as_deref())?;
-            check(&body, &function, &signature)?;
+            check(&body)?;
             body
         }
         None => match in_editor(&letter)? {
             Some(file) => {
                 let body = std::fs::read(file.path()).context("cannot read what was edited")?;
-                if let Err(error) = check(&body, &function, &signature) {
+                if let Err(error) = check(&body) {
                     // Nobody should have to type it again.
                     let (_, path) = file.keep().context("cannot keep what was edited")?;
                     let path = path.display();
@@ -102,10 +114,23 @@ fn in_editor(letter: &Letter) -> anyhow::Result<Option<tempfile::NamedTempFile>>
             ),
         ));
     };
-    let before = pretty(&String::from_utf8_lossy(&letter.body)) + "\n";
+    let (before, suffix) = match (letter.is_raw(), std::str::from_utf8(&letter.body)) {
+        // Not even a line break is for an editor to add.
+        (true, Ok(text)) => (text.to_owned(), ".txt"),
+        (true, Err(_)) => {
+            return Err(failure(
+                "the body is no text that an editor could show",
+                format!("give the body: `wasmbay dlq edit {} @FILE`", letter.id),
+            ));
+        }
+        (false, _) => {
+            let text = String::from_utf8_lossy(&letter.body);
+            (pretty(&text) + "\n", ".json")
+        }
+    };
     let mut file = tempfile::Builder::new()
         .prefix(&format!("letter-{}-", letter.id))
-        .suffix(".json")
+        .suffix(suffix)
         .tempfile()?;
     file.write_all(before.as_bytes())?;
     // It may have arguments of its own.

@@ -1,5 +1,7 @@
 //! Dead letters as they are printed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use wasmbay::events::letters::{Attempt, Letter};
@@ -75,16 +77,24 @@ struct Whole<'l> {
     body: Option<&'l RawValue>,
     /// A body that is no JSON.
     #[serde(rename = "bodyText", skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
+    text: Option<&'l str>,
+    /// A body that is no text either.
+    #[serde(rename = "bodyBase64", skip_serializing_if = "Option::is_none")]
+    bytes: Option<String>,
 }
 
 /// Prints one letter.
 pub(super) fn letter(letter: &Letter, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let text = String::from_utf8_lossy(&letter.body);
+    let text = std::str::from_utf8(&letter.body);
+    let bytes = || STANDARD.encode(&letter.body);
     if terminal.json() {
         let body: Option<&RawValue> = serde_json::from_slice(&letter.body).ok();
-        let text = body.is_none().then(|| text.into_owned());
-        let whole = Whole { letter, body, text };
+        let whole = Whole {
+            letter,
+            text: text.ok().filter(|_| body.is_none()),
+            bytes: text.is_err().then(bytes),
+            body,
+        };
         terminal.result(serde_json::to_string_pretty(&whole)?)?;
         return Ok(Exit::Done);
     }
@@ -119,9 +129,15 @@ pub(super) fn letter(letter: &Letter, terminal: &Terminal) -> anyhow::Result<Exi
             terminal.result(format_args!("     {}", plain(line)))?;
         }
     }
-    let bytes = size(letter.size as u64);
-    terminal.result(format_args!("\n{STRONG}Body{STRONG:#} ({bytes}{edited})"))?;
-    for line in pretty(&text).lines() {
+    let size = size(letter.size as u64);
+    let (text, kind) = match text {
+        Ok(text) => (pretty(text), ""),
+        Err(_) => (bytes(), ", as base64"),
+    };
+    terminal.result(format_args!(
+        "\n{STRONG}Body{STRONG:#} ({size}{edited}{kind})"
+    ))?;
+    for line in text.lines() {
         terminal.result(format_args!("  {}", plain(line)))?;
     }
     Ok(Exit::Done)

@@ -1,0 +1,394 @@
+//! Raw messages that are stored until they are handled, on a real nats-server.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::stream::Config;
+use async_nats::{Client, HeaderMap, Message, Subscriber, jetstream};
+use futures_util::StreamExt;
+use serde_json::Value;
+use wasmbay::call::Blame;
+use wasmbay::events::letters::{Filter, Letter, Letters};
+use wasmbay::manifest::Outcome;
+use wasmbay::nats::settled;
+use wasmbay::wire;
+
+use crate::cli::json;
+use crate::courier::courier;
+use crate::messaging::relay;
+use crate::support::apps::{Bench, Services, apply, bench};
+use crate::support::cli::Cli;
+use crate::support::components::GUEST;
+use crate::support::nats::Nats;
+use crate::support::{DEADLINE, until};
+
+const STREAM: &str = "bay_app_messages_work";
+
+/// A stream without waits to speak of.
+const WORK: &str = "[stream.work]\nsubjects = [\"work.>\"]\n\
+                    retry = { attempts = 3, backoff = [\"20ms\"], jitter = 0 }\n";
+
+/// Grants that include part of the stream, or all of it.
+fn hears(subjects: &str) -> String {
+    format!(
+        "grants = {{ publish = [\"out.>\", \"work.>\"], subscribe = [{subjects}] }}\n\
+         limits = {{ timeout = \"500ms\" }}"
+    )
+}
+
+/// Publishes as any NATS client can, and hears that it is stored.
+async fn store(client: &Client, subject: &str, body: &str) {
+    let mut headers = HeaderMap::new();
+    headers.insert("Sku", "7");
+    let stored = client.request_with_headers(subject.to_owned(), headers, body.to_owned().into());
+    let stored = tokio::time::timeout(DEADLINE, stored).await;
+    let text = String::from_utf8(stored.unwrap().unwrap().payload.to_vec()).unwrap();
+    assert!(text.contains(STREAM) && !text.contains("error"), "{text}");
+}
+
+async fn next(messages: &mut Subscriber) -> Message {
+    let next = tokio::time::timeout(DEADLINE, messages.next()).await;
+    next.unwrap().unwrap()
+}
+
+fn caller(message: &Message) -> String {
+    let headers = message.headers.as_ref().unwrap();
+    headers.get(wire::CALLER).unwrap().to_string()
+}
+
+async fn letters(bench: &Bench, enough: impl Fn(&[Letter]) -> bool) -> Vec<Letter> {
+    let all = Letters::new(jetstream::new(bench.client.clone()), "app");
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let letters = all.list(&Filter::default(), 100).await.unwrap();
+        if enough(&letters) {
+            return letters;
+        }
+        assert!(Instant::now() < deadline, "{letters:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Answers `obey` on `out.judge`: `decide` gets the service and how often it asked before. Who
+/// asked is written down.
+async fn judge(
+    client: &Client,
+    decide: impl Fn(&str, usize) -> &'static str + Send + 'static,
+) -> Arc<Mutex<Vec<String>>> {
+    let mut asked = client.subscribe("out.judge").await.unwrap();
+    settled(client).await.unwrap();
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (client, all) = (client.clone(), Arc::clone(&heard));
+    tokio::spawn(async move {
+        while let Some(message) = asked.next().await {
+            let service = caller(&message);
+            let before = {
+                let mut all = all.lock().unwrap();
+                all.push(service.clone());
+                all.iter().filter(|one| **one == service).count() - 1
+            };
+            let verdict = decide(&service, before);
+            let reply = message.reply.unwrap();
+            client.publish(reply, verdict.into()).await.unwrap();
+        }
+    });
+    heard
+}
+
+#[tokio::test]
+async fn a_message_waits_for_a_service_that_is_away() {
+    let bench = bench(&Services(&[("guest", GUEST, "")], WORK)).await;
+    let mut out = bench.client.subscribe("out.>").await.unwrap();
+    let both = [
+        ("courier", courier(), &*hears("\"work.a.>\", \"in.*\"")),
+        ("relay", relay(), &*hears("\"work.b.*\", \"work.c\"")),
+    ];
+    store(&bench.client, "work.a.1", "send out.courier text").await;
+    store(&bench.client, "work.b.1", "pout.relay").await;
+    store(&bench.client, "work.none", "nobody hears this").await;
+
+    apply(&bench.host, &Services(&both, WORK)).await.unwrap();
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        let message = next(&mut out).await;
+        said.push((message.subject.to_string(), caller(&message)));
+    }
+    said.sort();
+    let pair = |one: &str, two: &str| (one.to_owned(), two.to_owned());
+    let wanted = [pair("out.courier", "courier"), pair("out.relay", "relay")];
+    assert_eq!(said, wanted);
+    // Beside what is stored it hears what is not.
+    assert_eq!(bench.text("in.x", "hello").await, "hello");
+
+    // Away once more, and back with less to hear.
+    apply(&bench.host, &Services(&[("guest", GUEST, "")], WORK))
+        .await
+        .unwrap();
+    store(&bench.client, "work.c", "pout.later").await;
+    let relay = [("relay", relay(), &*hears("\"work.c\""))];
+    apply(&bench.host, &Services(&relay, WORK)).await.unwrap();
+    assert_eq!(&*next(&mut out).await.subject, "out.later");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_a_guest_publishes_is_stored_when_it_goes_on() {
+    let lines = hears("\"in.*\"");
+    let services = [
+        ("courier", courier(), &*lines),
+        (
+            "relay",
+            relay(),
+            "grants = { publish = [\"work.>\"], subscribe = [\"to.*\"] }",
+        ),
+    ];
+    let bench = bench(&Services(&services, WORK)).await;
+    let context = jetstream::new(bench.client.clone());
+    let stream = context.get_stream(STREAM).await.unwrap();
+    let stored = async || {
+        let stream = context.get_stream(STREAM).await.unwrap();
+        stream.cached_info().state.messages
+    };
+    assert_eq!(bench.text("in.x", "send work.x text").await, "sent");
+    assert_eq!(stored().await, 1);
+    assert_eq!(bench.text("to.x", "pwork.x").await, "sent");
+    assert_eq!(stored().await, 2);
+    let message = stream.get_raw_message(1).await.unwrap();
+    assert_eq!(message.payload, "text");
+    assert_eq!(message.headers.get("Sku").unwrap().as_str(), "8");
+    assert_eq!(
+        message.headers.get(wire::CALLER).unwrap().as_str(),
+        "courier"
+    );
+
+    let why = "\"work.x\" is stored by bay_app_messages_work, and that is all that would reply";
+    assert_eq!(bench.text("to.x", "rwork.x").await, why);
+    let asked = bench.text("in.x", "ask work.x").await;
+    assert_eq!(asked, format!("Error::Other({why:?})"));
+    assert_eq!(stored().await, 2);
+
+    // Nothing stores it any more, and the guest hears so.
+    context.delete_stream(STREAM).await.unwrap();
+    let sent = bench.text("in.x", "send work.x text").await;
+    assert_eq!(sent, "Error::Connection(\"nobody answers on work.x\")");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_full_stream_is_the_error_of_who_publishes() {
+    let work = format!("{WORK}retention = {{ size = \"1MiB\" }}\n");
+    let lines = hears("\"in.*\"");
+    let bench = bench(&Services(&[("courier", courier(), &*lines)], &work)).await;
+    let send = format!("send work.x {}", "x".repeat(600 << 10));
+    assert_eq!(bench.text("in.x", &send).await, "sent");
+    assert_eq!(
+        bench.text("in.x", &send).await,
+        "Error::Connection(\"stream bay_app_messages_work did not store the event: maximum bytes exceeded\")"
+    );
+    // As much as NATS carries, but for what a dead letter has to say of it.
+    let max = bench.client.server_info().max_payload;
+    let send = format!("send work.x {}", "x".repeat(max - (20 << 10)));
+    let sent = bench.text("in.x", &send).await;
+    assert!(sent.starts_with("Error::Other(\"a request of"), "{sent}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_fails_comes_again_until_it_is_handled() {
+    let lines = hears("\"work.>\"");
+    let bench = bench(&Services(&[("courier", courier(), &*lines)], WORK)).await;
+    let heard = judge(&bench.client, |_, before| match before {
+        0 => "fail",
+        1 => "spin",
+        2 => "fine",
+        3 => "trap",
+        _ => "fine",
+    })
+    .await;
+    store(&bench.client, "work.x", "obey out.judge").await;
+    until("it is handled", || heard.lock().unwrap().len() == 3).await;
+    store(&bench.client, "work.x", "obey out.judge").await;
+    until("the other one is handled", || {
+        heard.lock().unwrap().len() == 5
+    })
+    .await;
+    let context = jetstream::new(bench.client.clone());
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let consumer: jetstream::consumer::PullConsumer = context
+            .get_consumer_from_stream("courier", STREAM)
+            .await
+            .unwrap();
+        let info = consumer.cached_info();
+        if info.num_pending == 0 && info.num_ack_pending == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{info:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(letters(&bench, |_| true).await, []);
+    assert_eq!(heard.lock().unwrap().len(), 5);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_mended_and_replayed_to_its_service_alone() {
+    let lines = hears("\"work.>\"");
+    let services = [("one", courier(), &*lines), ("two", courier(), &*lines)];
+    let bench = bench(&Services(&services, WORK)).await;
+    let heard = judge(&bench.client, |service, _| match service {
+        "one" => "trap",
+        _ => "fine",
+    })
+    .await;
+    let count = |service: &str| {
+        let heard = heard.lock().unwrap();
+        heard.iter().filter(|one| *one == service).count()
+    };
+    store(&bench.client, "work.x.1", "obey out.judge").await;
+    let found = letters(&bench, |letters| letters.len() == 1).await;
+    assert_eq!((count("one"), count("two")), (3, 1));
+    let all = Letters::new(jetstream::new(bench.client.clone()), "app");
+    let letter = all.get(&found[0].id).await.unwrap();
+    assert!(letter.is_raw());
+    assert_eq!((&*letter.service, &*letter.subject), ("one", "work.x.1"));
+    assert_eq!(
+        letter.function,
+        "wasi:messaging/incoming-handler.handle@0.2.0-draft"
+    );
+    assert_eq!(
+        (&letter.body[..], letter.attempts.len()),
+        (&b"obey out.judge"[..], 3)
+    );
+    assert_eq!(letter.headers["Sku"], ["7"]);
+    let attempt = &letter.attempts[0];
+    assert_eq!(
+        (attempt.outcome, attempt.code, attempt.blame),
+        (Some(Outcome::Trap), Some(500), Blame::Guest)
+    );
+    let mut filter = Filter {
+        interface: "wasi:messaging/incoming-handler".parse().ok(),
+        ..Filter::default()
+    };
+    assert_eq!(all.list(&filter, 9).await.unwrap().len(), 1);
+    filter.service = Some("two".to_owned());
+    assert_eq!(all.list(&filter, 9).await.unwrap().len(), 0);
+
+    // It fails again: one letter still, with more to tell.
+    all.replay(&letter.id).await.unwrap();
+    letters(&bench, |letters| {
+        letters.len() == 1 && letters[0].attempts.len() == 6
+    })
+    .await;
+    assert_eq!((count("one"), count("two")), (6, 1));
+
+    let mut out = bench.client.subscribe("out.fine").await.unwrap();
+    bench.client.flush().await.unwrap();
+    let body = "send out.fine mended";
+    all.edit(&letter.id, body.into()).await.unwrap();
+    all.replay(&letter.id).await.unwrap();
+    let message = next(&mut out).await;
+    assert_eq!(
+        (&*message.payload, &*caller(&message)),
+        (&b"mended"[..], "one")
+    );
+    letters(&bench, |letters| letters.is_empty()).await;
+    let quiet = tokio::time::timeout(Duration::from_millis(50), out.next()).await;
+    assert!(quiet.is_err(), "it was replayed to the other one, too");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn streams_that_overlap_those_of_others_change_nothing() {
+    let bench = bench(&Services(&[("guest", GUEST, "")], "")).await;
+    let context = jetstream::new(bench.client.clone());
+    let foreign = Config {
+        name: "foreign".to_owned(),
+        subjects: vec!["work.*.x".to_owned()],
+        ..Config::default()
+    };
+    context.create_stream(foreign).await.unwrap();
+    let lines = hears("\"work.>\"");
+    let services = Services(&[("relay", relay(), &*lines)], WORK);
+    let refused = apply(&bench.host, &services).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "events cannot be stored: stream \"bay_app_messages_work\""
+    );
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains("overlap"), "{why}");
+    let count = bench.text("bay.app.test.guest.api.v1.count", "").await;
+    assert_eq!(count, "1", "the guest is gone");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn subjects_that_are_stored_no_longer_are_heard_as_others_are() {
+    let lines = hears("\"work.>\"");
+    let services = [("relay", relay(), &*lines)];
+    let bench = bench(&Services(&services, WORK)).await;
+    store(&bench.client, "work.x", "pout.x").await;
+    apply(&bench.host, &Services(&services, "")).await.unwrap();
+    assert_eq!(bench.text("work.x", "hello").await, "hello");
+    let context = jetstream::new(bench.client.clone());
+    let stream = context.get_stream(STREAM).await.unwrap();
+    let subjects = &stream.cached_info().config.subjects;
+    assert_eq!(*subjects, ["bay-replay.app.*._.work.>"]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_text_is_shown_and_replaced() {
+    let nats = Nats::start().await;
+    let manifest = format!(
+        "name = \"app\"\n[service.relay]\ncomponent = \"relay.wasm\"\n{}\n{WORK}",
+        hears("\"work.>\"")
+    );
+    let files = [("wasmbay.toml", &*manifest), ("relay.wasm", relay())];
+    let cli = Cli::new().with(&files);
+    let up = cli.up(&["--no-gateway", "--nats", nats.url()]);
+    let client = nats.connect().await;
+    let mut out = client.subscribe("out.x").await.unwrap();
+    client
+        .publish("work.x", b"e\xff\xfe".to_vec().into())
+        .await
+        .unwrap();
+    // Commands are waited for without giving the client a turn.
+    client.flush().await.unwrap();
+    let dlq = |arguments: &[&str]| -> Value {
+        let place = ["--nats", nats.url(), "--output", "json"];
+        let arguments: Vec<_> = ["dlq"]
+            .iter()
+            .chain(arguments)
+            .chain(&place)
+            .copied()
+            .collect();
+        json(&cli.run(&arguments))
+    };
+    let deadline = Instant::now() + DEADLINE;
+    let letter = loop {
+        // Before the first letter there is nothing to list.
+        let seen = cli.run(&["dlq", "ls", "--nats", nats.url(), "--output", "json"]);
+        if seen.contains("\"id\"") {
+            break dlq(&["ls"])[0].clone();
+        }
+        assert!(Instant::now() < deadline, "{seen}");
+    };
+    assert_eq!(
+        letter["function"],
+        "wasmcloud:messaging/handler.handle-message@0.2.0"
+    );
+    let id = letter["id"].as_str().unwrap();
+    let shown = dlq(&["show", id]);
+    assert_eq!(shown["bodyBase64"], "Zf/+");
+    assert!(shown.get("bodyText").is_none() && shown.get("body").is_none());
+    let plain = cli.run(&["dlq", "show", id, "--nats", nats.url()]);
+    assert!(plain.contains("(3 B, as base64)\n  Zf/+"), "{plain}");
+    // No type says what it may be.
+    assert_eq!(dlq(&["edit", id, "pout.x"])["edited"], id);
+    assert_eq!(dlq(&["show", id])["bodyText"], "pout.x");
+    assert_eq!(dlq(&["replay", id])["replayed"][0], id);
+    assert_eq!(next(&mut out).await.payload, "sent");
+    up.stop();
+    nats.stop().await;
+}
