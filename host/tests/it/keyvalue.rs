@@ -118,6 +118,11 @@ fn a_batch_does_to_many_keys_what_is_done_to_one() {
     for function in ["set-many", "get-many", "delete-many"] {
         assert_eq!(ask(&data, function, json!([many])), refused);
     }
+    // One key may be asked for twice, and its value then comes twice.
+    let large = json!(["large", "x".repeat(500 << 10)]);
+    assert_eq!(ask(&data, "set", large), done);
+    let refused = json!({ "err": "the values together exceed 16777216 bytes" });
+    assert_eq!(ask(&data, "get-many", json!([vec!["large"; 40]])), refused);
     data.stop();
 }
 

@@ -1,26 +1,25 @@
 //! `wasi:messaging@0.2.0-draft`: messages are resources, so the host keeps what they hold.
 //!
-//! What a guest has the host keep counts as memory of its instance.
-//!
 //! The draft changed without another version: setters of a message got results. A component says
 //! by its own types which of the two it was written for. Where it has no place for a refusal,
 //! sending the message fails.
 
-use std::str::FromStr as _;
+mod message;
+
 use std::time::Duration;
 
-use async_nats::{HeaderName, HeaderValue};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{
-    ComponentType, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType, Val,
+    ComponentType, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType,
 };
 use wasmtime_wasi::WasiView as _;
 
-use super::{Draft, Failure, Message, Sending, check_form, outgoing, publish, request, shown};
+use super::{Draft, Failure, Sending, check_form, outgoing, publish, request, shown};
 use crate::call::Code;
 use crate::instance::State;
 use crate::manifest::subjects::is_reserved;
-use crate::wire;
+pub(crate) use message::{GuestMessage, push};
+use message::{add_message, add_setters, take};
 
 const TYPES: &str = "wasi:messaging/types@0.2.0-draft";
 const PRODUCER: &str = "wasi:messaging/producer@0.2.0-draft";
@@ -31,9 +30,6 @@ const CLIENTS: [&str; 3] = ["", "default", "nats"];
 
 /// Replies that one request may wait for.
 const MAX_REPLIES: u32 = 1_000;
-
-/// Bytes that a message takes besides what the guest put into it, roughly.
-const OVERHEAD: usize = 128;
 
 /// The interface's `error`.
 #[derive(Clone, Debug, PartialEq, Eq, ComponentType, Lift, Lower)]
@@ -80,136 +76,11 @@ struct Client {
     connected: bool,
 }
 
-/// A message that a guest has made or was given.
-pub(crate) struct GuestMessage {
-    topic: Option<String>,
-    reply_to: Option<String>,
-    body: Vec<u8>,
-    /// The content type among them.
-    headers: Vec<(String, String)>,
-    /// What a setter refused that could not say so.
-    refused: Option<String>,
-}
-
 /// What a guest wants of a request.
 #[derive(Default)]
 struct RequestOptions {
     timeout: Option<Duration>,
     replies: Option<u32>,
-}
-
-impl GuestMessage {
-    /// Bytes that it takes here.
-    fn size(&self) -> usize {
-        let headers = self.headers.iter();
-        let headers: usize = headers.map(|(n, v)| OVERHEAD + n.len() + v.len()).sum();
-        OVERHEAD + self.body.len() + headers
-    }
-
-    fn content_type(&self) -> Option<String> {
-        let mut headers = self.headers.iter();
-        headers
-            .find(|(name, _)| is_content_type(name))
-            .map(|(_, value)| value.clone())
-    }
-
-    fn metadata(&self) -> Option<Vec<(String, String)>> {
-        let headers = self.headers.iter();
-        let metadata: Vec<_> = headers
-            .filter(|(name, _)| !is_content_type(name))
-            .cloned()
-            .collect();
-        (!metadata.is_empty()).then_some(metadata)
-    }
-
-    fn put(&mut self, name: &str, value: &str) -> Result<(), String> {
-        check_header(name, value)?;
-        self.remove(name);
-        self.headers.push((name.to_owned(), value.to_owned()));
-        Ok(())
-    }
-
-    fn remove(&mut self, name: &str) {
-        let same = |other: &str| match is_content_type(name) {
-            true => is_content_type(other),
-            false => other == name,
-        };
-        self.headers.retain(|(other, _)| !same(other));
-    }
-
-    /// All or nothing.
-    fn set(&mut self, metadata: &[(&str, &str)]) -> Result<(), String> {
-        metadata
-            .iter()
-            .try_for_each(|(name, value)| check_header(name, value))?;
-        self.headers.retain(|(name, _)| is_content_type(name));
-        for (name, value) in metadata {
-            let (name, value) = ((*name).to_owned(), (*value).to_owned());
-            self.headers.push((name, value));
-        }
-        Ok(())
-    }
-}
-
-impl From<Message> for GuestMessage {
-    fn from(message: Message) -> Self {
-        Self {
-            topic: Some(message.subject),
-            reply_to: message.reply_to,
-            body: message.body,
-            headers: message.headers,
-            refused: None,
-        }
-    }
-}
-
-fn is_content_type(name: &str) -> bool {
-    name.eq_ignore_ascii_case(wire::CONTENT_TYPE)
-}
-
-fn check_header(name: &str, value: &str) -> Result<(), String> {
-    if wire::is_own_header(name) {
-        return Err(format!("\"{}\" is for the host to set", shown(name)));
-    }
-    // A colon would end the name on the wire.
-    let plain = |b: u8| b.is_ascii_graphic() && b != b':';
-    if name.is_empty() || !name.bytes().all(plain) || HeaderName::from_str(name).is_err() {
-        return Err(format!("\"{}\" is no name of a header", shown(name)));
-    }
-    match HeaderValue::from_str(value) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(format!("the value of \"{}\" has a line break", shown(name))),
-    }
-}
-
-/// Has the guest own a message.
-pub(crate) fn push(
-    state: &mut State,
-    message: impl Into<GuestMessage>,
-) -> wasmtime::Result<Resource<GuestMessage>> {
-    let message = message.into();
-    state.recount(0, message.size())?;
-    Ok(state.ctx().table.push(message)?)
-}
-
-/// Takes a message that the guest no longer owns.
-fn take(state: &mut State, message: Resource<GuestMessage>) -> wasmtime::Result<GuestMessage> {
-    let message = state.ctx().table.delete(message)?;
-    state.recount(message.size(), 0)?;
-    Ok(message)
-}
-
-fn change<T>(
-    state: &mut State,
-    message: &Resource<GuestMessage>,
-    change: impl FnOnce(&mut GuestMessage) -> T,
-) -> wasmtime::Result<T> {
-    let message = state.ctx().table.get_mut(message)?;
-    let before = message.size();
-    let changed = change(message);
-    let after = message.size();
-    state.recount(before, after)?;
-    Ok(changed)
 }
 
 /// `types`, `producer` and `request-reply`.
@@ -253,142 +124,6 @@ fn add_client(types: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
             let client = store.data_mut().ctx().table.get_mut(&client)?;
             client.connected = false;
             Ok((Ok::<(), Error>(()),))
-        },
-    )
-}
-
-fn add_message(types: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
-    type Store<'a> = StoreContextMut<'a, State>;
-    type Borrowed = (Resource<GuestMessage>,);
-    let message = ResourceType::host::<GuestMessage>();
-    types.resource("message", message, |mut store, rep| {
-        take(store.data_mut(), Resource::new_own(rep)).map(drop)
-    })?;
-    types.func_wrap(
-        "[constructor]message",
-        |mut store: Store<'_>, (body,): (Vec<u8>,)| {
-            let message = GuestMessage {
-                topic: None,
-                reply_to: None,
-                body,
-                headers: Vec::new(),
-                refused: None,
-            };
-            Ok((push(store.data_mut(), message)?,))
-        },
-    )?;
-    types.func_wrap(
-        "[method]message.topic",
-        |mut store: Store<'_>, (message,): Borrowed| {
-            let message = store.data_mut().ctx().table.get(&message)?;
-            Ok((message.topic.clone(),))
-        },
-    )?;
-    types.func_wrap(
-        "[method]message.content-type",
-        |mut store: Store<'_>, (message,): Borrowed| {
-            let message = store.data_mut().ctx().table.get(&message)?;
-            Ok((message.content_type(),))
-        },
-    )?;
-    types.func_wrap(
-        "[method]message.data",
-        |mut store: Store<'_>, (message,): Borrowed| {
-            let message = store.data_mut().ctx().table.get(&message)?;
-            Ok((message.body.clone(),))
-        },
-    )?;
-    types.func_wrap(
-        "[method]message.metadata",
-        |mut store: Store<'_>, (message,): Borrowed| {
-            let message = store.data_mut().ctx().table.get(&message)?;
-            Ok((message.metadata(),))
-        },
-    )?;
-    types.func_wrap(
-        "[method]message.set-data",
-        |mut store: Store<'_>, (message, body): (Resource<GuestMessage>, Vec<u8>)| {
-            change(store.data_mut(), &message, |message| message.body = body)
-        },
-    )?;
-    types.func_wrap(
-        "[method]message.remove-metadata",
-        |mut store: Store<'_>, (message, key): (Resource<GuestMessage>, String)| {
-            change(store.data_mut(), &message, |message| message.remove(&key))
-        },
-    )
-}
-
-/// What became results in the draft's later text.
-fn add_setters(types: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
-    setter(
-        types,
-        "set-content-type",
-        |_| None,
-        |message, arguments| {
-            let [Val::String(value)] = arguments else {
-                return None;
-            };
-            Some(message.put(wire::CONTENT_TYPE, value))
-        },
-    )?;
-    let invalid = |why| {
-        let why = Val::Option(Some(Box::new(Val::String(why))));
-        let invalid = Val::Variant("invalid".to_owned(), Some(Box::new(why)));
-        Some(Box::new(invalid))
-    };
-    setter(types, "add-metadata", invalid, |message, arguments| {
-        let [Val::String(name), Val::String(value)] = arguments else {
-            return None;
-        };
-        Some(message.put(name, value))
-    })?;
-    setter(types, "set-metadata", invalid, |message, arguments| {
-        let [Val::List(pairs)] = arguments else {
-            return None;
-        };
-        let pairs: Option<Vec<(&str, &str)>> = pairs.iter().map(pair).collect();
-        Some(message.set(&pairs?))
-    })
-}
-
-fn pair(value: &Val) -> Option<(&str, &str)> {
-    let Val::Tuple(pair) = value else {
-        return None;
-    };
-    match pair.as_slice() {
-        [Val::String(name), Val::String(value)] => Some((name, value)),
-        _ => None,
-    }
-}
-
-/// Changes a message, or says why not. Gives nothing for arguments of other types.
-type Set = fn(&mut GuestMessage, &[Val]) -> Option<Result<(), String>>;
-
-/// Defines a method whose result, if the component has it at all, is `fail` of what `set` refuses.
-fn setter(
-    types: &mut LinkerInstance<'_, State>,
-    name: &'static str,
-    fail: fn(String) -> Option<Box<Val>>,
-    set: Set,
-) -> wasmtime::Result<()> {
-    types.func_new(
-        &format!("[method]message.{name}"),
-        move |mut store, _, arguments, results| {
-            let Some((Val::Resource(message), arguments)) = arguments.split_first() else {
-                wasmtime::bail!("{TYPES}: {name} is no method of the message that it is called on");
-            };
-            let message = Resource::try_from_resource_any(*message, &mut store)?;
-            let state = store.data_mut();
-            let Some(done) = change(state, &message, |message| set(message, arguments))? else {
-                wasmtime::bail!("{TYPES}: {name} has other parameters");
-            };
-            match (results.first_mut(), done) {
-                (Some(result), done) => *result = Val::Result(done.map(|()| None).map_err(fail)),
-                (None, Ok(())) => {}
-                (None, Err(why)) => change(state, &message, |m| m.refused = Some(why))?,
-            }
-            Ok(())
         },
     )
 }

@@ -273,6 +273,7 @@ impl About<'_> {
             "imports": described(&component.imports),
             "hostImports": component.host_imports,
             "http": component.http,
+            "messages": component.messages.as_ref().map(|m| m.interface.id.to_string()),
             "wit": self.wit,
         })
     }
