@@ -6,7 +6,8 @@
 //! changes nothing.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::events::consume::Ledger;
 use crate::events::stream::StoreError;
 use crate::events::{self, Subscription};
-use crate::inbound::http::Gateway;
+use crate::inbound::http::{Admin, Gateway};
 use crate::inbound::nats::{Occupant, Slot};
 use crate::interface::InterfaceId;
 use crate::manifest::App;
@@ -51,20 +52,41 @@ pub struct HostOptions {
     pub workers: NonZeroUsize,
     /// Where the gateway listens; `None` runs without one.
     pub gateway: Option<SocketAddr>,
+    /// Where dead letters are served over HTTP, to whoever can reach it; `None` serves them nowhere.
+    pub admin: Option<SocketAddr>,
     /// The engine's part.
     pub engine: EngineOptions,
 }
 
 impl HostOptions {
-    /// The defaults, with NATS at this place and no gateway.
+    /// The defaults, with NATS at this place, no gateway and no admin address.
     #[must_use]
     pub fn new(nats: ConnectOptions) -> Self {
         Self {
             nats,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             gateway: None,
+            admin: None,
             engine: EngineOptions::default(),
         }
+    }
+}
+
+/// What of a host listens on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// The gateway.
+    Gateway,
+    /// The admin address.
+    Admin,
+}
+
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gateway => "the gateway",
+            Self::Admin => "the admin address",
+        })
     }
 }
 
@@ -77,9 +99,11 @@ pub enum HostError {
     /// A worker could not start or was refused a subscription.
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    /// The gateway's address cannot be listened on.
-    #[error("the gateway cannot listen on {address}")]
+    /// An address cannot be listened on.
+    #[error("{what} cannot listen on {address}")]
     Listen {
+        /// What was to listen there.
+        what: Listening,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -144,6 +168,8 @@ pub struct Host {
     workers: Vec<Worker>,
     gateway: Arc<Gateway>,
     address: Option<SocketAddr>,
+    admin: Arc<Admin>,
+    admin_address: Option<SocketAddr>,
     serving: Vec<JoinHandle<()>>,
     directory: Arc<Directory>,
     chores: Vec<JoinHandle<()>>,
@@ -213,10 +239,8 @@ impl Host {
     ///
     /// The engine cannot be set up, NATS cannot be reached, or the address is taken.
     pub async fn start(app: &App, engine: Engine, options: HostOptions) -> Result<Self, HostError> {
-        let listener = options
-            .gateway
-            .map(|address| listen(address).map_err(|source| HostError::Listen { address, source }))
-            .transpose()?;
+        let listener = listen(Listening::Gateway, options.gateway)?;
+        let admin_listener = listen(Listening::Admin, options.admin)?;
         let mut workers = Vec::new();
         for index in 0..options.workers.get() {
             let nats = options
@@ -225,41 +249,57 @@ impl Host {
                 .named(format!("wasmbay {} {index}", app.name));
             workers.push(Worker::start(index, nats).await?);
         }
+        let gateway = Arc::new(Gateway::new(&app.name, app.gateway.clone()));
+        let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let mut host = Self {
             engine,
             app: app.name.clone(),
-            gateway: Arc::new(Gateway::new(&app.name, app.gateway.clone())),
-            address: listener.as_ref().and_then(|l| l.local_addr().ok()),
+            admin: Arc::new(Admin::new(&app.name, Arc::clone(&gateway))),
+            gateway,
+            address: bound(&listener),
+            admin_address: bound(&admin_listener),
             workers,
             serving: Vec::new(),
             directory: Arc::new(Directory::new(&app.name, &nuid())),
             chores: Vec::new(),
             running: Arc::default(),
         };
-        host.open_gateway(options.gateway, listener)?;
+        host.open_gateway(listener)?;
+        host.open_admin(admin_listener);
         host.start_chores();
         Ok(host)
     }
 
     /// Every worker accepts from the one listening socket.
-    fn open_gateway(
-        &mut self,
-        address: Option<SocketAddr>,
-        listener: Option<std::net::TcpListener>,
-    ) -> Result<(), HostError> {
-        let (Some(address), Some(listener)) = (address, listener) else {
+    fn open_gateway(&mut self, listener: Option<TcpListener>) -> Result<(), HostError> {
+        let (Some(address), Some(listener)) = (self.address, listener) else {
             return Ok(());
         };
         for worker in &self.workers {
             let listener = listener
                 .try_clone()
-                .map_err(|source| HostError::Listen { address, source })?;
+                .map_err(failed(Listening::Gateway, address))?;
             let gateway = Arc::clone(&self.gateway);
             let (outbound, client) = (Arc::clone(&worker.outbound), worker.client.clone());
             let serving = gateway.serve(listener, outbound, client);
             self.serving.push(worker.runtime.spawn(serving));
         }
         Ok(())
+    }
+
+    /// Operators do not need more than one thread.
+    fn open_admin(&mut self, listener: Option<TcpListener>) {
+        let (Some(listener), Some(worker)) = (listener, self.workers.first()) else {
+            return;
+        };
+        if let Some(address) = self.admin_address.filter(|a| !a.ip().is_loopback()) {
+            tracing::warn!(
+                %address,
+                "whoever reaches the admin address can read, change and drop dead letters"
+            );
+        }
+        let serving = Arc::clone(&self.admin).serve(listener, worker.client.clone());
+        self.serving.push(worker.runtime.spawn(serving));
     }
 
     fn start_chores(&mut self) {
@@ -287,6 +327,12 @@ impl Host {
     #[must_use]
     pub fn gateway(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Where dead letters are served over HTTP.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// The engine, for loading components.
@@ -358,6 +404,7 @@ impl Host {
             slot.replace(occupant);
         }
         self.gateway.set_routes(&plan, &services);
+        self.admin.set_events(plan.events.clone());
         let leaving: Vec<Source> = leaving.into_keys().collect();
         self.drain(Some(&leaving), Instant::now() + DEFAULT_GRACE)
             .await;
@@ -557,6 +604,7 @@ impl Host {
         // Requests at the gateway need the services, so the gateway comes first; but a client that
         // takes its time must not use up that of the calls.
         self.gateway.close();
+        self.admin.close();
         let mut gateway = join_all(std::mem::take(&mut self.serving));
         let half = (Instant::now() + grace / 2).into();
         let closed = tokio::time::timeout_at(half, &mut gateway).await.is_ok();
@@ -636,10 +684,23 @@ fn warn_of_grants(service: &Service) {
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+fn listen(what: Listening, address: Option<SocketAddr>) -> Result<Option<TcpListener>, HostError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).map_err(failed(what, address))?;
+    listener
+        .set_nonblocking(true)
+        .map_err(failed(what, address))?;
+    Ok(Some(listener))
+}
+
+fn failed(what: Listening, address: SocketAddr) -> impl FnOnce(std::io::Error) -> HostError {
+    move |source| HostError::Listen {
+        what,
+        address,
+        source,
+    }
 }
 
 /// An id for this host, unique enough to tell the hosts of a fleet apart.

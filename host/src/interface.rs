@@ -30,6 +30,22 @@ pub struct FunctionId {
     pub name: String,
 }
 
+/// A function as a person names it, as short as they like: `[[namespace:]package/]interface.function`,
+/// or all of it with a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionRef {
+    /// The namespace, if it was given.
+    pub namespace: Option<String>,
+    /// The package, if it was given.
+    pub package: Option<String>,
+    /// The interface.
+    pub interface: String,
+    /// The package's version, if it was given; then so were namespace and package.
+    pub version: Option<Version>,
+    /// The function.
+    pub function: String,
+}
+
 /// Why a text is not the name of an interface or function.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IdError {
@@ -61,6 +77,7 @@ pub enum IdError {
 
 const INTERFACE_FORM: &str = "an interface such as `acme:stock/reserve@1.0.0`";
 const FUNCTION_FORM: &str = "a function such as `acme:stock/reserve.hold`";
+const REFERENCE_FORM: &str = "a function such as `reserve.hold` or `acme:stock/reserve.hold@1.0.0`";
 
 impl InterfaceId {
     /// The part of the version that compatible versions share: `v1` for 1.4.2, `v0_2` for 0.2.3,
@@ -70,18 +87,9 @@ impl InterfaceId {
     /// Build metadata does not take part, as in semantic versioning.
     #[must_use]
     pub fn track(&self) -> String {
-        let Some(v) = &self.version else {
-            return "unversioned".to_owned();
-        };
-        if !v.pre.is_empty() {
-            let pre = v.pre.as_str().replace('.', "_");
-            return format!("v{}_{}_{}-{pre}", v.major, v.minor, v.patch);
-        }
-        match (v.major, v.minor, v.patch) {
-            (0, 0, patch) => format!("v0_0_{patch}"),
-            (0, minor, _) => format!("v0_{minor}"),
-            (major, ..) => format!("v{major}"),
-        }
+        self.version
+            .as_ref()
+            .map_or_else(|| "unversioned".to_owned(), track)
     }
 
     /// Whether the two name the same interface in compatible versions.
@@ -110,6 +118,26 @@ impl InterfaceId {
             interface: self.clone(),
             name: name.into(),
         }
+    }
+}
+
+impl FunctionRef {
+    /// Whether this is one of the functions that can be meant.
+    #[must_use]
+    pub fn means(&self, function: &FunctionId) -> bool {
+        let id = &function.interface;
+        let is = |given: &Option<String>, name: &str| given.as_ref().is_none_or(|g| g == name);
+        function.name == self.function
+            && id.name == self.interface
+            && is(&self.package, &id.package)
+            && is(&self.namespace, &id.namespace)
+            && (self.version.is_none() || self.track() == Some(id.track()))
+    }
+
+    /// The [track](InterfaceId::track) of the version that was given.
+    #[must_use]
+    pub fn track(&self) -> Option<String> {
+        self.version.as_ref().map(track)
     }
 }
 
@@ -195,6 +223,53 @@ impl FromStr for FunctionId {
     }
 }
 
+impl FromStr for FunctionRef {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if let Ok(FunctionId { interface, name }) = text.parse() {
+            return Ok(Self {
+                namespace: Some(interface.namespace),
+                package: Some(interface.package),
+                interface: interface.name,
+                version: interface.version,
+                function: name,
+            });
+        }
+        let form = || IdError::Form {
+            text: text.to_owned(),
+            expected: REFERENCE_FORM,
+        };
+        let (path, function) = text.rsplit_once('.').ok_or_else(form)?;
+        let (package, interface) = match path.split_once('/') {
+            Some((package, interface)) => (Some(package), interface),
+            None => (None, path),
+        };
+        for part in package.into_iter().chain([interface, function]) {
+            is_label(part).then_some(()).ok_or_else(form)?;
+        }
+        Ok(Self {
+            namespace: None,
+            package: package.map(str::to_owned),
+            interface: interface.to_owned(),
+            version: None,
+            function: function.to_owned(),
+        })
+    }
+}
+
+fn track(v: &Version) -> String {
+    if !v.pre.is_empty() {
+        let pre = v.pre.as_str().replace('.', "_");
+        return format!("v{}_{}_{}-{pre}", v.major, v.minor, v.patch);
+    }
+    match (v.major, v.minor, v.patch) {
+        (0, 0, patch) => format!("v0_0_{patch}"),
+        (0, minor, _) => format!("v0_{minor}"),
+        (major, ..) => format!("v{major}"),
+    }
+}
+
 fn parse_version(text: &str, version: &str) -> Result<Version, IdError> {
     Version::parse(version).map_err(|_| IdError::Version {
         text: text.to_owned(),
@@ -227,6 +302,36 @@ pub fn is_label(part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_function_may_be_named_in_short() {
+        let function: FunctionId = "acme:stock/reserve.hold@1.4.2".parse().unwrap();
+        for text in [
+            "reserve.hold",
+            "stock/reserve.hold",
+            "acme:stock/reserve.hold",
+            "acme:stock/reserve.hold@1.0.0",
+            "acme:stock/reserve@1.9.0.hold",
+        ] {
+            let meant: FunctionRef = text.parse().unwrap();
+            assert!(meant.means(&function), "{text}");
+        }
+        for text in [
+            "reserve.free",
+            "reserves.hold",
+            "shop/reserve.hold",
+            "shop:stock/reserve.hold",
+            "acme:stock/reserve.hold@2.0.0",
+        ] {
+            let meant: FunctionRef = text.parse().unwrap();
+            assert!(!meant.means(&function), "{text}");
+        }
+        for text in [
+            "", "hold", "a.b.c", "reserve.", "*.hold", "a/b/c.d", "bay.>",
+        ] {
+            assert!(text.parse::<FunctionRef>().is_err(), "{text}");
+        }
+    }
 
     fn track(version: &str) -> String {
         let id: InterfaceId = format!("a:b/c@{version}").parse().unwrap();

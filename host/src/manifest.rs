@@ -206,6 +206,8 @@ pub enum Target {
 pub struct GatewaySpec {
     /// `host:port`; none leaves it to the command line.
     pub listen: Option<String>,
+    /// `host:port` of the admin address; none leaves it to the command line.
+    pub admin: Option<String>,
     /// Bytes of a request's body.
     pub body: usize,
     /// Bytes of a request's line and headers.
@@ -236,6 +238,7 @@ impl Default for GatewaySpec {
     fn default() -> Self {
         Self {
             listen: None,
+            admin: None,
             body: bytes(keys::BODY.default),
             header: bytes(keys::HEADER.default),
             timeout: keys::REQUEST.default,
@@ -531,10 +534,13 @@ fn read_gateway(section: &Section<'_>) -> GatewaySpec {
                     && !host.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@'))
             })
     };
+    let address = |key| {
+        let typed = section.text_that(key, is_address);
+        typed.map(|typed| typed.value.to_owned())
+    };
     GatewaySpec {
-        listen: section
-            .text_that("listen", is_address)
-            .map(|listen| listen.value.to_owned()),
+        listen: address("listen"),
+        admin: address("admin"),
         body: bytes(section.size("body", keys::BODY)),
         header: bytes(section.size("header", keys::HEADER)),
         timeout: section.duration("timeout", keys::REQUEST),

@@ -357,6 +357,18 @@ impl fmt::Display for Shape {
     }
 }
 
+impl Signature {
+    /// The parameters as WIT has them: `(order: record { id: string })`.
+    #[must_use]
+    pub fn parameters(&self) -> String {
+        let params = Self {
+            result: None,
+            ..self.clone()
+        };
+        params.to_string().trim_start_matches("func").to_owned()
+    }
+}
+
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("func(")?;

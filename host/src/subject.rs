@@ -3,7 +3,7 @@
 //! `bay.<app>.<namespace>.<package>.<interface>.<track>.<function>`, seven tokens. Every token
 //! comes from a checked name, so that a subject can hold no wildcard.
 
-use crate::interface::{FunctionId, InterfaceId, is_label};
+use crate::interface::{FunctionId, FunctionRef, InterfaceId, is_label};
 
 /// The first token of every subject.
 const ROOT: &str = "bay";
@@ -208,30 +208,32 @@ pub fn letter(app: &str, service: &str, original: &str, id: &str) -> String {
     )
 }
 
-/// The dead letters of an app, or of one service, interface or function, or the one with this id.
+/// The dead letters of an app, or of one service or function, or the one with this id.
 #[must_use]
 pub fn letters(
     app: &str,
     service: Option<&str>,
-    interface: Option<&InterfaceId>,
-    function: Option<&str>,
+    function: Option<&FunctionRef>,
     id: Option<&str>,
 ) -> String {
-    let service = service.unwrap_or("*");
-    let interface = interface.map_or_else(
-        || "*.*.*.*".to_owned(),
-        |interface| {
-            let exact = of_interface(app, interface);
-            let exact = below_app(&exact, app);
+    if service.is_none() && function.is_none() && id.is_none() {
+        return all_letters(app);
+    }
+    let any = || "*".to_owned();
+    let (service, id) = (service.unwrap_or("*"), id.unwrap_or("*"));
+    let event = match function {
+        None => "*.*.*.*.*".to_owned(),
+        Some(function) => [
+            function.namespace.clone().unwrap_or_else(any),
+            function.package.clone().unwrap_or_else(any),
+            function.interface.clone(),
             // Without a version every track is meant.
-            match (&interface.version, exact.rsplit_once('.')) {
-                (None, Some((name, _))) => format!("{name}.*"),
-                _ => exact.to_owned(),
-            }
-        },
-    );
-    let (function, id) = (function.unwrap_or("*"), id.unwrap_or("*"));
-    format!("{LETTER}.{app}.{service}.{interface}.{function}.{id}")
+            function.track().unwrap_or_else(any),
+            function.function.clone(),
+        ]
+        .join("."),
+    };
+    format!("{LETTER}.{app}.{service}.{event}.{id}")
 }
 
 /// Everything that functions of an app are called and published on.
@@ -336,15 +338,21 @@ mod tests {
         );
         let hostile = original.replace("placed", "*");
         assert!(letter("shop", "mail", &hostile, "1f").ends_with(".v0_1._.1f"));
-        let bare = "shop:orders/events".parse().unwrap();
+        let of = |function: &str| letters("shop", None, Some(&function.parse().unwrap()), None);
         assert_eq!(
-            letters("shop", None, Some(&bare), Some("placed"), None),
+            of("shop:orders/events.placed"),
             "bay-dlq.shop.*.shop.orders.events.*.placed.*"
         );
         assert_eq!(
-            letters("shop", Some("mail"), None, None, Some("1f")),
+            of("shop:orders/events.placed@0.1.4"),
+            "bay-dlq.shop.*.shop.orders.events.v0_1.placed.*"
+        );
+        assert_eq!(of("events.placed"), "bay-dlq.shop.*.*.*.events.*.placed.*");
+        assert_eq!(
+            letters("shop", Some("mail"), None, Some("1f")),
             "bay-dlq.shop.mail.*.*.*.*.*.1f"
         );
+        assert_eq!(letters("shop", None, None, None), "bay-dlq.shop.>");
     }
 
     #[test]

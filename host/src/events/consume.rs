@@ -552,8 +552,10 @@ fn write(
         attempts,
         left_out: 0,
         edited: false,
+        moved_to: None,
         size: message.payload.len(),
         body_left: false,
+        revision: 0,
         body: message.payload.clone(),
     })
 }

@@ -83,14 +83,18 @@ impl Publication {
     /// An event with these arguments, of which the body of `call` is the JSON.
     #[must_use]
     pub fn event(&self, arguments: &[Val], call: Call) -> Event {
-        let subject = match self.key.as_ref().and_then(|key| key.find(arguments)) {
-            Some(key) => subject::of_partition(&self.subject, partition(key)),
-            None => self.subject.clone(),
-        };
         Event {
-            subject,
+            subject: self.subject_of(arguments),
             stream: self.stream.clone(),
             call,
+        }
+    }
+
+    /// Where an event with these arguments is published, its partition included.
+    pub(crate) fn subject_of(&self, arguments: &[Val]) -> String {
+        match self.key.as_ref().and_then(|key| key.find(arguments)) {
+            Some(key) => subject::of_partition(&self.subject, partition(key)),
+            None => self.subject.clone(),
         }
     }
 

@@ -6,6 +6,8 @@
 //! wire that is no longer durable leaves its stream, a service that no longer subscribes its
 //! consumers.
 
+mod kinds;
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -16,12 +18,15 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RawMessageErrorKind, 
 use async_nats::jetstream::{Context, context::CreateStreamErrorKind};
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::{PARTITIONS, Publication};
-use crate::app::{EventWire, KeyPath, Plan};
-use crate::interface::{FunctionId, InterfaceId};
+use super::PARTITIONS;
+use crate::app::{EventWire, Plan};
 use crate::manifest::subjects::SubjectPattern;
 use crate::manifest::{App, Durable, Provider, StreamSpec, Wire, keys};
 use crate::subject;
+
+use kinds::{APP, describe};
+pub use kinds::{Stored, stored};
+pub(crate) use kinds::{carried, find};
 
 /// The longest that an event of a host that vanished waits until another one gets it. Work that
 /// takes longer says that it goes on.
@@ -261,100 +266,6 @@ async fn stream(
     Ok(name)
 }
 
-/// What a stream's metadata says of its wire, so that one can publish to it, and mend what it
-/// stores, while nothing of the app runs.
-const APP: &str = "wasmbay.app";
-const INTERFACE: &str = "wasmbay.interface";
-const ORDER_BY: &str = "wasmbay.order-by";
-/// Followed by a function's name; its value is the signature.
-const FUNCTION: &str = "wasmbay.function.";
-
-/// Bytes of signatures that a stream's metadata holds. The server allows it 128 KiB in all.
-const MAX_SIGNATURES: usize = 64 << 10;
-
-fn describe(app: &str, wire: &EventWire, durable: &Durable) -> HashMap<String, String> {
-    let mut metadata = HashMap::from([
-        (APP.to_owned(), app.to_owned()),
-        (INTERFACE.to_owned(), wire.interface.to_string()),
-    ]);
-    if let Some(path) = &durable.order_by {
-        metadata.insert(ORDER_BY.to_owned(), path.join("."));
-    }
-    let functions = wire.functions.iter().map(|(name, function)| {
-        let signature = function.signature.to_string();
-        (format!("{FUNCTION}{name}"), signature)
-    });
-    let functions: Vec<_> = functions.collect();
-    let size: usize = functions.iter().map(|(name, s)| name.len() + s.len()).sum();
-    if size <= MAX_SIGNATURES {
-        metadata.extend(functions);
-    }
-    metadata
-}
-
-/// A kind of event that a stream stores.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Stored {
-    /// The app.
-    pub app: String,
-    /// The event's function.
-    pub function: FunctionId,
-    /// How it is published.
-    pub publication: Publication,
-}
-
-/// All kinds of events that are stored, of all apps, as their streams tell. A stream whose
-/// signatures are too long tells none.
-///
-/// # Errors
-///
-/// JetStream cannot be reached.
-pub async fn stored(context: &Context) -> Result<Vec<Stored>, StoreError> {
-    let mut streams = context.streams();
-    let mut all = Vec::new();
-    while let Some(info) = streams.next().await {
-        let info = info.map_err(StoreError::of("stream", "*"))?;
-        all.extend(read(&info.config).unwrap_or_default());
-    }
-    Ok(all)
-}
-
-/// What a stream says that it stores; nothing if it is none of wasmbay's, or retired.
-fn read(config: &Config) -> Option<Vec<Stored>> {
-    let app = config.metadata.get(APP)?;
-    let interface: InterfaceId = config.metadata.get(INTERFACE)?.parse().ok()?;
-    let takes_all = |subject: &String| config.subjects.contains(subject);
-    if config.name != subject::stream(app, &interface)
-        || !subject::stored(app, &interface).iter().all(takes_all)
-    {
-        return None;
-    }
-    let order_by = config.metadata.get(ORDER_BY);
-    let order_by = order_by.map(|path| path.split('.').map(str::to_owned).collect::<Vec<_>>());
-    let function = |(name, text): (&String, &String)| {
-        let name = name.strip_prefix(FUNCTION)?;
-        let signature = text.parse().ok()?;
-        let key = match &order_by {
-            // Without its key it would be published to the wrong partition.
-            Some(path) => Some(KeyPath::resolve(name, &signature, path).ok()?),
-            None => None,
-        };
-        let function = interface.function(name);
-        Some(Stored {
-            app: app.clone(),
-            publication: Publication {
-                subject: subject::of_function(app, &function),
-                stream: Some(config.name.as_str().into()),
-                signature,
-                key,
-            },
-            function,
-        })
-    };
-    Some(config.metadata.iter().filter_map(function).collect())
-}
-
 async fn letters(context: &Context, app: &str, replicas: usize) -> Result<(), StoreError> {
     let config = Config {
         name: subject::letters_stream(app),
@@ -526,50 +437,6 @@ async fn retire(context: &Context, unused: impl Fn(&Config) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn told(order_by: Option<&str>, signature: &str) -> Option<Vec<Stored>> {
-        let interface: InterfaceId = "shop:orders/events@1.2.0".parse().unwrap();
-        let mut metadata = HashMap::from([
-            (APP.to_owned(), "shop".to_owned()),
-            (INTERFACE.to_owned(), interface.to_string()),
-            (format!("{FUNCTION}placed"), signature.to_owned()),
-            // The server adds its own.
-            ("_nats.level".to_owned(), "1".to_owned()),
-        ]);
-        metadata.extend(order_by.map(|path| (ORDER_BY.to_owned(), path.to_owned())));
-        read(&Config {
-            name: subject::stream("shop", &interface),
-            subjects: subject::stored("shop", &interface),
-            metadata,
-            ..Config::default()
-        })
-    }
-
-    #[test]
-    fn a_stream_tells_how_its_events_are_published() {
-        let signature = "func(order: record { id: string, total: u32 })";
-        let all = told(Some("order.id"), signature).unwrap();
-        let [one] = &*all else { panic!("{all:?}") };
-        assert_eq!(one.function.to_string(), "shop:orders/events.placed@1.2.0");
-        assert_eq!(
-            one.publication.subject(),
-            "bay.shop.shop.orders.events.v1.placed"
-        );
-        assert_eq!(
-            one.publication.stream(),
-            Some("bay_shop_shop_orders_events_v1")
-        );
-        assert!(one.publication.key.is_some());
-        assert!(told(None, signature).unwrap()[0].publication.key.is_none());
-    }
-
-    #[test]
-    fn what_a_stream_does_not_tell_clearly_is_not_guessed() {
-        let signature = "func(order: record { id: string })";
-        assert_eq!(told(Some("order.number"), signature), Some(Vec::new()));
-        assert_eq!(told(None, "func(order: "), Some(Vec::new()));
-        assert_eq!(read(&Config::default()), None);
-    }
 
     #[test]
     fn a_vanished_host_is_noticed_within_a_bound() {

@@ -703,6 +703,14 @@ pub(super) static GATEWAY: Table = Table {
             meaning: "Where the gateway listens; port 0 is any free one.",
         },
         Key {
+            name: "admin",
+            form: || Form {
+                default: Some("the command line's, or none".to_owned()),
+                ..Form::new("string", "`host:port`, such as \"127.0.0.1:8081\"")
+            },
+            meaning: "Where [dead letters are served as JSON](events.md#over-http). Whoever can reach it can read, change and drop them, so it belongs on a loopback address.",
+        },
+        Key {
             name: "body",
             form: || Form::size(BODY),
             meaning: "Body of a request. Beyond it 413.",

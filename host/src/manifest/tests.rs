@@ -82,6 +82,7 @@ const WHOLE: &str = r#"
 
     [gateway]
     listen = "127.0.0.1:8080"
+    admin = "localhost:8081"
     body = "2MiB"
 "#;
 
@@ -150,6 +151,7 @@ fn a_whole_manifest_is_read() {
     );
     let gateway = GatewaySpec {
         listen: Some("127.0.0.1:8080".to_owned()),
+        admin: Some("localhost:8081".to_owned()),
         body: 2 << 20,
         ..GatewaySpec::default()
     };
@@ -653,7 +655,7 @@ proptest! {
         lines in proptest::collection::vec(
             (
                 prop_oneof![
-                    "(name|service|wire|stream|subjects|mode|durable|retry|order-by|route|gateway|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen)",
+                    "(name|service|wire|stream|subjects|mode|durable|retry|order-by|route|gateway|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen|admin)",
                     r"\[\[route\]\]", r"\[gateway\]", r"\[service\.[a-z'é-]{0,4}\]", r"\[stream\.[a-z]{0,2}\]", r"\[wire\.'[a-z:/@.0-9]{0,9}'\]",
                 ],
                 prop_oneof![

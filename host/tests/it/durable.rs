@@ -60,7 +60,11 @@ async fn letters(bench: &Bench, enough: impl Fn(&[Letter]) -> bool) -> Vec<Lette
     let all = Letters::new(jetstream::new(bench.client.clone()), "app");
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let letters = all.list(&Filter::default(), 100).await.unwrap();
+        let page = all.list(&Filter::default(), None, 100).await.unwrap();
+        let entries = page.entries.into_iter();
+        let letters: Vec<Letter> = entries
+            .map(|entry| entry.letter().cloned().unwrap())
+            .collect();
         if enough(&letters) {
             return letters;
         }
@@ -267,12 +271,12 @@ async fn a_dead_letter_is_mended_and_replayed_to_its_service_alone() {
         (Some(Outcome::Trap), Some(500), Blame::Guest)
     );
     let mut filter = Filter {
-        interface: "wasi:messaging/incoming-handler".parse().ok(),
+        function: "wasi:messaging/incoming-handler.handle".parse().ok(),
         ..Filter::default()
     };
-    assert_eq!(all.list(&filter, 9).await.unwrap().len(), 1);
+    assert_eq!(all.list(&filter, None, 9).await.unwrap().entries.len(), 1);
     filter.service = Some("two".to_owned());
-    assert_eq!(all.list(&filter, 9).await.unwrap().len(), 0);
+    assert_eq!(all.list(&filter, None, 9).await.unwrap().entries.len(), 0);
 
     // It fails again: one letter still, with more to tell.
     all.replay(&letter.id).await.unwrap();
@@ -285,7 +289,10 @@ async fn a_dead_letter_is_mended_and_replayed_to_its_service_alone() {
     let mut out = bench.client.subscribe("out.fine").await.unwrap();
     bench.client.flush().await.unwrap();
     let body = "send out.fine mended";
-    all.edit(&letter.id, body.into()).await.unwrap();
+    let letter = all.find(&letter.id).await.unwrap();
+    all.edit(&letter, body.into(), async { None })
+        .await
+        .unwrap();
     all.replay(&letter.id).await.unwrap();
     let message = next(&mut out).await;
     assert_eq!(

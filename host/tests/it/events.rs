@@ -22,13 +22,13 @@ use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until};
 
 const HAPPENED: &str = "bay.app.test.events.sink.v1.happened";
-const MAKE: &str = "bay.app.test.maker.api.v1.make";
+pub(crate) const MAKE: &str = "bay.app.test.maker.api.v1.make";
 const EXTERNAL: &str = "[wire.\"test:judge/verdict\"]\nexternal = true\n";
-const OK: &str = r#"{"ok":null}"#;
+pub(crate) const OK: &str = r#"{"ok":null}"#;
 
 /// What a sink is told to do with an event.
 #[derive(Clone, Copy, PartialEq)]
-enum Verdict {
+pub(crate) enum Verdict {
     Ok,
     Err,
     Trap,
@@ -37,14 +37,14 @@ enum Verdict {
 }
 
 /// Answers every sink: it knows who was asked what, and decides what comes of it.
-struct Judge {
+pub(crate) struct Judge {
     heard: Arc<Mutex<Vec<Heard>>>,
     task: JoinHandle<()>,
 }
 
 /// One attempt of one service at one event.
 #[derive(Clone, Debug, PartialEq)]
-struct Heard {
+pub(crate) struct Heard {
     service: String,
     key: u32,
     n: u32,
@@ -53,7 +53,7 @@ struct Heard {
 impl Judge {
     /// `decide` gets the service, the event's number and how often the service was asked about it
     /// before.
-    async fn new(
+    pub(crate) async fn new(
         client: &Client,
         decide: impl Fn(&str, u32, usize) -> Verdict + Send + 'static,
     ) -> Self {
@@ -97,12 +97,12 @@ impl Judge {
         Self { heard, task }
     }
 
-    fn heard(&self) -> MutexGuard<'_, Vec<Heard>> {
+    pub(crate) fn heard(&self) -> MutexGuard<'_, Vec<Heard>> {
         self.heard.lock().unwrap()
     }
 
     /// How often the service was asked about each event.
-    fn counts(&self, service: &str) -> HashMap<u32, usize> {
+    pub(crate) fn counts(&self, service: &str) -> HashMap<u32, usize> {
         let mut counts = HashMap::new();
         for heard in self.heard().iter().filter(|heard| heard.service == service) {
             *counts.entry(heard.n).or_default() += 1;
@@ -118,11 +118,11 @@ impl Drop for Judge {
 }
 
 /// The sink's component under this name.
-fn sink(name: &str) -> String {
+pub(crate) fn sink(name: &str) -> String {
     SINK.replace("NAME", name)
 }
 
-async fn request(client: &Client, subject: &str, body: impl Into<String>) -> Message {
+pub(crate) async fn request(client: &Client, subject: &str, body: impl Into<String>) -> Message {
     let request = client.request(subject.to_owned(), body.into().into());
     tokio::time::timeout(DEADLINE, request)
         .await
@@ -130,7 +130,7 @@ async fn request(client: &Client, subject: &str, body: impl Into<String>) -> Mes
         .unwrap()
 }
 
-fn event(key: u32, n: u32) -> String {
+pub(crate) fn event(key: u32, n: u32) -> String {
     format!(r#"{{"key":{key},"n":{n}}}"#)
 }
 
@@ -224,27 +224,27 @@ async fn whoever_asks_hears_what_came_of_the_event() {
     nats.stop().await;
 }
 
-const STREAM: &str = "bay_app_test_events_sink_v1";
+pub(crate) const STREAM: &str = "bay_app_test_events_sink_v1";
 
 /// A manifest's lines for a durable wire with further keys, and no waits to speak of.
-fn durable(keys: &str) -> String {
+pub(crate) fn durable(keys: &str) -> String {
     format!("{EXTERNAL}[wire.\"test:events/sink\"]\nmode = \"event\"\ndurable = true\n{keys}\n")
 }
 
-const QUICK: &str = "retry = { attempts = 3, backoff = [\"20ms\"], jitter = 0 }";
+pub(crate) const QUICK: &str = "retry = { attempts = 3, backoff = [\"20ms\"], jitter = 0 }";
 
 /// Calls that end after half a second, so that an event of a killed host comes again after 5.5.
 const SHORT: &str = "limits = { timeout = \"500ms\" }";
 
 /// A server, a client, and what the app's dead letters are.
-struct Bench {
-    nats: Nats,
-    client: Client,
-    letters: Letters,
+pub(crate) struct Bench {
+    pub(crate) nats: Nats,
+    pub(crate) client: Client,
+    pub(crate) letters: Letters,
 }
 
 impl Bench {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let nats = Nats::start().await;
         let client = nats.connect().await;
         let letters = Letters::new(jetstream::new(client.clone()), "app");
@@ -262,12 +262,16 @@ impl Bench {
         assert!(text.contains(STREAM) && !text.contains("error"), "{text}");
     }
 
-    async fn list(&self) -> Vec<Letter> {
-        self.letters.list(&Filter::default(), 1_000).await.unwrap()
+    pub(crate) async fn list(&self) -> Vec<Letter> {
+        let page = self.letters.list(&Filter::default(), None, 1_000).await;
+        let entries = page.unwrap().entries.into_iter();
+        entries
+            .map(|entry| entry.letter().cloned().unwrap())
+            .collect()
     }
 
     /// Waits until there are so many letters.
-    async fn letters(&self, count: usize) -> Vec<Letter> {
+    pub(crate) async fn letters(&self, count: usize) -> Vec<Letter> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let letters = self.list().await;
@@ -280,7 +284,7 @@ impl Bench {
     }
 
     /// Waits until the subscriber has nothing left to acknowledge.
-    async fn done(&self, consumer: &str) {
+    pub(crate) async fn done(&self, consumer: &str) {
         let context = jetstream::new(self.client.clone());
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -471,7 +475,7 @@ async fn a_dead_letter_is_mended_and_replayed_to_its_subscriber_alone() {
     let body = event(7, 100);
     let edited = bench
         .letters
-        .edit(&one.id, body.clone().into())
+        .edit(&longer, body.clone().into(), async { None })
         .await
         .unwrap();
     assert!(edited.edited);
@@ -483,11 +487,8 @@ async fn a_dead_letter_is_mended_and_replayed_to_its_subscriber_alone() {
     assert_eq!(judge.counts("a")[&100], 1);
     assert_eq!(judge.counts("b").get(&100), None);
 
-    let only = |id: &str| Filter {
-        id: Some(id.to_owned()),
-        ..Filter::default()
-    };
-    assert_eq!(bench.letters.purge(&only(&two.id)).await.unwrap(), 1);
+    let only_two = Filter::only(&two.id);
+    assert_eq!(bench.letters.purge(&only_two).await.unwrap(), 1);
     let elsewhere = Filter {
         service: Some("b".into()),
         ..Filter::default()
@@ -495,8 +496,7 @@ async fn a_dead_letter_is_mended_and_replayed_to_its_subscriber_alone() {
     assert_eq!(bench.letters.purge(&elsewhere).await.unwrap(), 0);
     assert_eq!(bench.list().await[0].id, three.id);
     let of_function = Filter {
-        interface: Some("test:events/sink".parse().unwrap()),
-        function: Some("happened".into()),
+        function: Some("test:events/sink.happened".parse().unwrap()),
         ..Filter::default()
     };
     assert_eq!(bench.letters.purge(&of_function).await.unwrap(), 1);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use wasmbay::events::letters::{Filter, Letters};
+use wasmbay::events::letters::{Entry, Filter, Letters};
 use wasmbay::nats::ConnectOptions;
 
 use crate::support::cli::{Cli, Up};
@@ -458,8 +458,8 @@ async fn mend(shop: &Example) {
     let letters = Letters::new(async_nats::jetstream::new(client), "shop");
     let deadline = Instant::now() + DEADLINE;
     let letter = loop {
-        let found = letters.list(&Filter::default(), 10).await.unwrap();
-        if let [letter] = &found[..] {
+        let found = letters.list(&Filter::default(), None, 10).await.unwrap();
+        if let [Entry::Letter(letter)] = &found.entries[..] {
             break letters.get(&letter.id).await.unwrap();
         }
         assert!(Instant::now() < deadline, "{found:?}");
@@ -474,12 +474,16 @@ async fn mend(shop: &Example) {
     let body = String::from_utf8(letter.body.to_vec()).unwrap();
     assert!(body.contains("\"ada@example\""), "{body}");
     let mended = body.replace("ada@example", "mended@example.com");
-    letters.edit(&letter.id, mended.into()).await.unwrap();
+    letters
+        .edit(&letter, mended.into(), async { None })
+        .await
+        .unwrap();
     letters.replay(&letter.id).await.unwrap();
     while !letters
-        .list(&Filter::default(), 10)
+        .list(&Filter::default(), None, 10)
         .await
         .unwrap()
+        .entries
         .is_empty()
     {
         assert!(Instant::now() < deadline, "the letter stays");

@@ -7,6 +7,7 @@
     reason = "a failed step of a test's own helper fails the test"
 )]
 
+mod admin;
 mod build;
 mod cli;
 mod component;

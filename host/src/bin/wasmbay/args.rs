@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use wasmbay::build::Language;
+use wasmbay::events::letters::Pace;
 use wasmbay::manifest::values::parse_duration;
 
 /// Columns of the help, at most.
@@ -107,9 +108,13 @@ pub(crate) struct Up {
     /// Where the gateway listens; otherwise where the manifest says, or 127.0.0.1:8080
     #[arg(long, value_name = "ADDR", conflicts_with = "no_gateway", value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
-    /// Run without a gateway
+    /// Run without a gateway, and without the admin address that the manifest gives it
     #[arg(long)]
     pub(crate) no_gateway: bool,
+    /// Where dead letters are served as JSON over HTTP; otherwise where the manifest says, or
+    /// nowhere. Nobody is asked who they are there, so keep it on a loopback address
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) admin: Option<SocketAddr>,
     /// Do not rebuild and swap in what changes
     #[arg(long)]
     pub(crate) no_watch: bool,
@@ -500,9 +505,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn rate(text: &str) -> Result<u32, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text);
-    let rate = number.parse().ok().filter(|rate| *rate > 0);
-    rate.ok_or_else(|| "accepted: a number of letters a second such as 10/s".to_owned())
+    Pace::rate(text).map_err(|error| error.to_string())
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use wasmbay::build::{BuildError, detect};
 use wasmbay::component::ComponentError;
-use wasmbay::host::HostError;
+use wasmbay::host::{HostError, Listening};
 use wasmbay::manifest::ManifestError;
 use wasmbay::nats::ServerError;
 
@@ -221,9 +221,13 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(ManifestError::Read { path, source }) = error.downcast_ref() {
         return (source.kind() == ErrorKind::NotFound).then(|| no_manifest(path));
     }
-    if let Some(HostError::Listen { source, .. }) = error.downcast_ref() {
+    if let Some(HostError::Listen { what, source, .. }) = error.downcast_ref() {
+        let option = match what {
+            Listening::Gateway => "--listen",
+            Listening::Admin => "--admin",
+        };
         return (source.kind() == ErrorKind::AddrInUse)
-            .then(|| "`--listen 127.0.0.1:0` takes a port that is free".to_owned());
+            .then(|| format!("`{option} 127.0.0.1:0` takes a port that is free"));
     }
     if let Some(ServerError::InUse { pid: Some(pid), .. }) = error.downcast_ref() {
         return Some(format!(

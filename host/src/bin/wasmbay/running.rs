@@ -22,6 +22,8 @@ pub(crate) struct Running {
     pub(crate) nats: Option<String>,
     /// Where the gateway listens.
     pub(crate) gateway: Option<String>,
+    /// Where dead letters are served over HTTP.
+    pub(crate) admin: Option<String>,
 }
 
 /// Removes the file when the host ends.
@@ -86,6 +88,7 @@ mod tests {
             app: "shop".into(),
             nats: Some("nats://127.0.0.1:4222".into()),
             gateway: None,
+            admin: None,
         }
     }
 

@@ -112,15 +112,18 @@ impl Refusal {
         Self::new(status, Blame::Caller, message)
     }
 
-    pub(super) fn answer(self) -> Answer {
-        let body = ErrorBody {
+    pub(super) fn body(&self) -> ErrorBody {
+        ErrorBody {
             error: ErrorDetail {
                 code: self.status.as_u16(),
-                message: self.message,
+                message: self.message.clone(),
                 blame: self.blame,
             },
-        };
-        let mut answer = json(self.status, to_json(&body));
+        }
+    }
+
+    pub(super) fn answer(self) -> Answer {
+        let mut answer = json(self.status, to_json(&self.body()));
         let headers = answer.headers_mut();
         if matches!(
             self.status,

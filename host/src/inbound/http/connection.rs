@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::Front;
+use super::answer::Answer;
 
 /// A connection on which no request is running, and none's headers have arrived completely, is
 /// closed after this time. Slowly sent headers are bounded by it as well.
@@ -38,6 +38,19 @@ pub const MAX_STREAMS: u32 = 128;
 /// How long the peer of an HTTP/2 connection with requests may be silent before it is asked
 /// whether it is still there.
 const PING: Duration = Duration::from_secs(20);
+
+/// What is behind a connection.
+pub(super) trait Answers: Send + Sync + 'static {
+    /// Time from a request's first byte to the last of its answer.
+    fn timeout(&self) -> Duration;
+
+    /// Answers a request, whatever becomes of it.
+    fn answer(
+        &self,
+        request: http::Request<Incoming>,
+        activity: &Arc<Activity>,
+    ) -> impl Future<Output = Answer> + Send;
+}
 
 /// Tasks that live as long as their worker's gateway: those of HTTP/2 requests, and guests that go
 /// on after the head of their response. Dropping it aborts them.
@@ -143,25 +156,22 @@ impl Drop for Running {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(
-    front: Arc<Front>,
+pub(super) async fn serve<A: Answers>(
+    answers: Arc<A>,
+    builder: Arc<Builder<Spawn>>,
     stream: TcpStream,
     mut closing: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
-    let timeout = front.gateway.spec.timeout;
+    let timeout = answers.timeout();
     let activity = Arc::new(Activity::new(Instant::now()));
     let service = service_fn(|request: http::Request<Incoming>| {
-        let (front, activity) = (Arc::clone(&front), Arc::clone(&activity));
-        async move { Ok::<_, Infallible>(front.answer(request, &activity).await) }
+        let (answers, activity) = (Arc::clone(&answers), Arc::clone(&activity));
+        async move { Ok::<_, Infallible>(answers.answer(request, &activity).await) }
     });
-    let mut connection = pin!(
-        front
-            .builder
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut timer = pin!(sleep_until(activity.expiry(timeout)));
     let mut told_to_end = false;
     let mut lingering = false;

@@ -4,7 +4,12 @@
 //! A request goes through these modules from top to bottom: `connection` speaks HTTP,
 //! `request` reads it, `route` finds what answers, `arguments` makes a call of it or
 //! `component` hands it over, and `answer` makes the response. No value is decoded on the way.
+//!
+//! [`Admin`] is another address, for those who look after the app, behind the same `accept` and
+//! `connection`.
 
+mod accept;
+mod admin;
 mod answer;
 mod arguments;
 mod component;
@@ -18,28 +23,20 @@ mod tests;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
 use async_nats::Client;
-use futures_util::FutureExt;
-use hyper_util::server::conn::auto::Builder;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, watch};
 
+pub use admin::Admin;
 pub use connection::{IDLE, LINGER, MAX_STREAMS};
 
 use crate::app::Plan;
 use crate::manifest::GatewaySpec;
 use crate::outbound::Outbound;
 use crate::service::Service;
-use connection::{Spawn, Tasks};
+use connection::Tasks;
 use health::Introductions;
 use route::Table;
-
-/// The pause after a connection could not be accepted, which mostly means that the process has no
-/// file descriptor left: trying again at once would only burn the processor.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// An app's HTTP front.
 pub struct Gateway {
@@ -58,7 +55,6 @@ struct Front {
     gateway: Arc<Gateway>,
     outbound: Arc<dyn Outbound>,
     client: Client,
-    builder: Builder<Spawn>,
     tasks: Weak<Tasks>,
 }
 
@@ -113,75 +109,17 @@ impl Gateway {
         client: Client,
     ) -> impl Future<Output = ()> + Send + 'static {
         let closing = self.closing.subscribe();
-        async move {
-            let listener = match TcpListener::from_std(listener) {
-                Ok(listener) => listener,
-                Err(error) => {
-                    tracing::error!(%error, "the gateway cannot listen");
-                    return;
-                }
-            };
-            let tasks = Arc::new(Tasks::default());
+        let (header, places) = (self.spec.header, Arc::clone(&self.places));
+        let begin = move |tasks: Weak<Tasks>| {
+            let builder = connection::builder(header, Weak::clone(&tasks));
             let front = Front {
-                builder: connection::builder(self.spec.header, Arc::downgrade(&tasks)),
                 gateway: self,
                 outbound,
                 client,
-                tasks: Arc::downgrade(&tasks),
+                tasks,
             };
-            accept(Arc::new(front), listener, closing).await;
-            tasks.drain().await;
-        }
-    }
-}
-
-/// Accepts connections until the gateway closes, and then waits for the last of them.
-async fn accept(front: Arc<Front>, listener: TcpListener, mut closing: watch::Receiver<bool>) {
-    let watcher = closing.clone();
-    let mut connections = JoinSet::new();
-    let mut open = |stream: TcpStream, place: OwnedSemaphorePermit| {
-        let serving = connection::serve(Arc::clone(&front), stream, watcher.clone());
-        connections.spawn(async move {
-            serving.await;
-            drop(place);
-        });
-        while connections.try_join_next().is_some() {}
-    };
-    let places = &front.gateway.places;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            // A gateway that is gone closes as well.
-            _ = closing.wait_for(|closing| *closing) => break,
-            accepted = next(places, &listener) => accepted,
+            (front, builder)
         };
-        match accepted {
-            Ok((stream, place)) => open(stream, place),
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        accept::serve("the gateway", listener, closing, places, begin)
     }
-    // What the system has already accepted would be reset with the socket.
-    while let Some(Ok((stream, place))) = next(places, &listener).now_or_never() {
-        open(stream, place);
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-}
-
-/// The next connection, once there is a place for it. Those that find none wait in the system's
-/// own queue.
-async fn next(
-    places: &Arc<Semaphore>,
-    listener: &TcpListener,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    // The semaphore is never closed.
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
 }

@@ -2,8 +2,9 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -14,7 +15,7 @@ use matchit::Params;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
-use super::connection::Activity;
+use super::connection::{Activity, Answers, Tasks};
 use super::health::{healthz, readyz};
 use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
 use super::{Front, Table};
@@ -29,13 +30,12 @@ static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);
 static TRACESTATE: HeaderName = HeaderName::from_static(wire::TRACESTATE);
 static BAGGAGE: HeaderName = HeaderName::from_static(wire::BAGGAGE);
 
-impl Front {
-    /// Answers a request, whatever becomes of it.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        activity: &Arc<Activity>,
-    ) -> Answer {
+impl Answers for Front {
+    fn timeout(&self) -> Duration {
+        self.gateway.spec.timeout
+    }
+
+    async fn answer(&self, request: Request<Incoming>, activity: &Arc<Activity>) -> Answer {
         let started = Instant::now();
         let running = activity.begin(started);
         let (method, version) = (request.method().clone(), request.version());
@@ -53,7 +53,7 @@ impl Front {
             headers.insert(CONNECTION, CLOSE);
         }
         if method == Method::HEAD {
-            answer = self.without_body(answer);
+            answer = without_body(answer, &self.tasks);
         }
         answer.body_mut().hold(running);
         tracing::info!(
@@ -67,7 +67,9 @@ impl Front {
         );
         answer
     }
+}
 
+impl Front {
     /// Sends the request where it goes; also gives the route's name.
     async fn dispatch<'t>(
         &self,
@@ -176,24 +178,6 @@ impl Front {
         }
     }
 
-    /// What HEAD gets: the headers of the answer, its length among them.
-    fn without_body(&self, answer: Answer) -> Answer {
-        let (mut head, mut body) = answer.into_parts();
-        match body.size_hint().exact() {
-            Some(length) if length > 0 => {
-                head.headers.insert(CONTENT_LENGTH, length.into());
-            }
-            Some(_) => {}
-            // A guest that writes it would take it amiss if nobody read.
-            None => {
-                if let Some(tasks) = self.tasks.upgrade() {
-                    tasks.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
-                }
-            }
-        }
-        Answer::from_parts(head, Payload::whole(Bytes::new()))
-    }
-
     async fn read_json(
         &self,
         request: Request<Incoming>,
@@ -210,6 +194,24 @@ impl Front {
     }
 }
 
+/// What HEAD gets: the headers of the answer, its length among them.
+pub(super) fn without_body(answer: Answer, tasks: &Weak<Tasks>) -> Answer {
+    let (mut head, mut body) = answer.into_parts();
+    match body.size_hint().exact() {
+        Some(length) if length > 0 => {
+            head.headers.insert(CONTENT_LENGTH, length.into());
+        }
+        Some(_) => {}
+        // A guest that writes it would take it amiss if nobody read.
+        None => {
+            if let Some(tasks) = tasks.upgrade() {
+                tasks.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+            }
+        }
+    }
+    Answer::from_parts(head, Payload::whole(Bytes::new()))
+}
+
 fn not_yet() -> Refusal {
     Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
@@ -219,7 +221,7 @@ fn not_yet() -> Refusal {
 }
 
 /// Refuses a body that says to be something other than plain JSON.
-fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let refuse = |what: &str, found: &HeaderValue| {
         let found = String::from_utf8_lossy(found.as_bytes());
         let found: String = found.chars().take(80).collect();
@@ -262,7 +264,7 @@ fn too_large(limit: usize) -> Refusal {
 }
 
 /// Reads all of a body, and never more than the limit. One that comes in one piece is not copied.
-async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+pub(super) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
     check_length(&body, limit)?;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();

@@ -314,7 +314,7 @@ pub(super) fn own<'p>(method: &Method, path: &'p str) -> Option<Result<Own<'p>, 
     )
 }
 
-fn not_allowed(allowed: &str) -> Refusal {
+pub(super) fn not_allowed(allowed: &str) -> Refusal {
     let why = format!("this path takes {allowed}");
     Refusal {
         allow: Some(allowed.to_owned()),

@@ -11,6 +11,7 @@ use super::{APP, demo, json, session};
 use crate::support::DEADLINE;
 use crate::support::cli::{Cli, Up, assert_seen};
 use crate::support::components::{GUEST, SLEEPER};
+use crate::support::http::request;
 
 /// What a running app tells other commands.
 fn announced(cli: &Cli) -> serde_json::Value {
@@ -148,6 +149,53 @@ fn a_port_in_use_is_told_with_the_way_out() {
         "port_in_use",
         cli.run(&["up", "--log", "off", "--listen", &address])
     );
+}
+
+#[test]
+fn the_admin_address_is_where_it_was_asked_for() {
+    let cli = demo();
+    let admin = |args: &[&str]| {
+        let up = cli.up(args);
+        let address = announced(&cli)["admin"].as_str().map(str::to_owned);
+        let said = address.as_deref().map(|address| {
+            let address = address.trim_start_matches("http://");
+            let (ip, port) = address.rsplit_once(':').unwrap();
+            assert!(up.stdout().contains(&format!("admin  http://{address}")));
+            let reached = if ip == "0.0.0.0" { "127.0.0.1" } else { ip };
+            let letters = request(&format!("{reached}:{port}"), "/letters", None).unwrap();
+            assert_eq!(letters.told(), (200, r#"{"letters":[]}"#));
+            ip.to_owned()
+        });
+        let warned = up.stderr().contains("whoever reaches the admin address");
+        up.stop();
+        (said, warned)
+    };
+    let on = |ip: &str| Some(ip.to_owned());
+    assert_eq!(admin(&[]), (None, false));
+    let given = ["--admin", "127.0.0.1:0"];
+    assert_eq!(admin(&given), (on("127.0.0.1"), false));
+    assert_eq!(admin(&["--admin", "0.0.0.0:0"]), (on("0.0.0.0"), true));
+
+    cli.write(
+        "wasmbay.toml",
+        format!("{APP}[gateway]\nadmin = \"127.0.0.2:0\"\n"),
+    );
+    assert_eq!(admin(&[]), (on("127.0.0.2"), false));
+    assert_eq!(admin(&given), (on("127.0.0.1"), false));
+    assert_eq!(admin(&["--no-gateway"]), (None, false));
+    assert_eq!(
+        admin(&["--no-gateway", "--admin", "127.0.0.1:0"]),
+        (on("127.0.0.1"), false)
+    );
+
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let used = cli.run(&["up", "--listen", "127.0.0.1:0", "--admin", &address]);
+    assert!(
+        used.contains("the admin address cannot listen on"),
+        "{used}"
+    );
+    assert!(used.contains("hint: `--admin 127.0.0.1:0` takes"), "{used}");
 }
 
 #[test]

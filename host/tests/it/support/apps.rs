@@ -43,6 +43,11 @@ impl Services<'_> {
 
 /// A host with two workers that runs this app.
 pub(crate) async fn start(url: &str, services: &Services<'_>) -> Host {
+    start_with(HostOptions::new(ConnectOptions::to(url)), services).await
+}
+
+/// As [`start`], with further options.
+pub(crate) async fn start_with(options: HostOptions, services: &Services<'_>) -> Host {
     let engine = Engine::new(EngineOptions {
         instances: 200,
         cache: None,
@@ -50,7 +55,7 @@ pub(crate) async fn start(url: &str, services: &Services<'_>) -> Host {
     .unwrap();
     let options = HostOptions {
         workers: NonZeroUsize::new(2).unwrap(),
-        ..HostOptions::new(ConnectOptions::to(url))
+        ..options
     };
     let host = Host::start(&services.app(), engine, options).await.unwrap();
     apply(&host, services).await.unwrap();

@@ -35,17 +35,42 @@ pub(crate) fn request(
     path: &str,
     json: Option<&str>,
 ) -> Result<Response, std::io::Error> {
+    match json {
+        None => send(address, "GET", path, &[], ""),
+        Some(body) => {
+            let kind = ("Content-Type", "application/json");
+            send(address, "POST", path, &[kind], body)
+        }
+    }
+}
+
+/// Sends any request. `Host` is the address, unless the headers have another.
+///
+/// # Errors
+///
+/// If the connection fails or breaks off.
+pub(crate) fn send(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Response, std::io::Error> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     // In HTTP/1.0 the body is all that comes until the connection is closed.
-    let request = match json {
-        None => format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"),
-        Some(body) => format!(
-            "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        ),
-    };
+    let mut request = format!("{method} {path} HTTP/1.0\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        request += &format!("Host: {address}\r\n");
+    }
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        request += &format!("Content-Length: {}\r\n", body.len());
+    }
+    request += "\r\n";
+    request += body;
     stream.write_all(request.as_bytes())?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;

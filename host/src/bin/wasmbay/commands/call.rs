@@ -103,17 +103,18 @@ pub(super) fn check(
     match json::decode_arguments(body, signature, &Limits::default()) {
         Ok(values) => Ok(values),
         Err(error) => {
-            let params = Signature {
-                result: None,
-                ..signature.clone()
-            };
-            let params = params.to_string();
-            Err(failure(
-                format!("the arguments do not fit: {error}"),
-                format!("{function} takes {}", params.trim_start_matches("func")),
-            ))
+            let takes = signature.parameters();
+            Err(misfit(&error.to_string(), &function.to_string(), &takes))
         }
     }
+}
+
+/// The arguments are not those that the function takes.
+pub(super) fn misfit(why: &str, function: &str, takes: &str) -> anyhow::Error {
+    failure(
+        format!("the arguments do not fit: {why}"),
+        format!("{function} takes {takes}"),
+    )
 }
 
 /// Sends the call and waits for its reply.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 use wasmbay::discovery::{Answer, Verb};
-use wasmbay::interface::{FunctionId, InterfaceId, is_label};
+use wasmbay::interface::{FunctionId, FunctionRef, InterfaceId};
 use wasmbay::shape::Signature;
 
 use crate::report::failure;
@@ -38,80 +38,27 @@ pub(super) struct Answering {
     pub(super) event: Option<String>,
 }
 
-/// A function as it was typed: `[[ns:]package/]interface.function[@version]`.
+/// A function as it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     typed: String,
-    namespace: Option<String>,
-    package: Option<String>,
-    interface: String,
-    pub(super) function: String,
-    /// With a version, nothing else is missing either.
-    whole: Option<FunctionId>,
+    pub(super) meant: FunctionRef,
 }
 
 impl FromStr for Wanted {
     type Err = anyhow::Error;
 
     fn from_str(typed: &str) -> anyhow::Result<Self> {
-        if let Ok(function) = typed.parse::<FunctionId>() {
-            let InterfaceId {
-                namespace,
-                package,
-                name,
-                ..
-            } = function.interface.clone();
-            return Ok(Self {
+        match typed.parse() {
+            Ok(meant) => Ok(Self {
                 typed: typed.to_owned(),
-                namespace: Some(namespace),
-                package: Some(package),
-                interface: name,
-                function: function.name.clone(),
-                whole: Some(function),
-            });
-        }
-        let split = || {
-            let (path, function) = typed.rsplit_once('.')?;
-            let (package, interface) = match path.split_once('/') {
-                Some((package, interface)) => (Some(package), interface),
-                None => (None, path),
-            };
-            let parts = package.into_iter().chain([interface, function]);
-            parts.into_iter().all(is_label).then(|| Self {
-                typed: typed.to_owned(),
-                namespace: None,
-                package: package.map(str::to_owned),
-                interface: interface.to_owned(),
-                function: function.to_owned(),
-                whole: None,
-            })
-        };
-        split().ok_or_else(|| {
-            failure(
+                meant,
+            }),
+            Err(_) => Err(failure(
                 format!("`{typed}` names no function"),
                 "write `orders.place`, or all of it: `shop:orders/orders.place@1.0.0`",
-            )
-        })
-    }
-}
-
-impl Wanted {
-    pub(super) fn means(&self, function: &FunctionId) -> bool {
-        let id = &function.interface;
-        function.name == self.function
-            && id.name == self.interface
-            && self
-                .package
-                .as_ref()
-                .is_none_or(|package| *package == id.package)
-            && self
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == id.namespace)
-            && self
-                .whole
-                .as_ref()
-                .is_none_or(|whole| id.answers_to(&whole.interface))
+            )),
+        }
     }
 }
 
@@ -176,7 +123,7 @@ pub(super) fn choose(wanted: &Wanted, all: Vec<Answering>) -> anyhow::Result<Ans
     let names: Vec<String> = all.iter().map(|one| one.function.to_string()).collect();
     let mut found: Vec<Answering> = all
         .into_iter()
-        .filter(|one| wanted.means(&one.function))
+        .filter(|one| wanted.meant.means(&one.function))
         .collect();
     match (found.pop(), found.is_empty()) {
         (Some(one), true) => Ok(one),
@@ -219,7 +166,7 @@ fn unknown(wanted: &Wanted, names: &[String]) -> anyhow::Error {
             "`wasmbay up` runs an app; `--app` and `--nats` choose where to look",
         );
     }
-    let short = format!("{}.{}", wanted.interface, wanted.function);
+    let short = format!("{}.{}", wanted.meant.interface, wanted.meant.function);
     let likeness = |name: &String| {
         let without_version = name.split('@').next().unwrap_or(name);
         let bare = without_version.rsplit('/').next().unwrap_or(name);
@@ -229,7 +176,7 @@ fn unknown(wanted: &Wanted, names: &[String]) -> anyhow::Error {
                 &wanted.typed,
                 without_version,
             ))
-            .max(if function == wanted.function {
+            .max(if function == wanted.meant.function {
                 0.8
             } else {
                 0.0

@@ -4,18 +4,20 @@ mod edit;
 mod show;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::{self, Context};
 use futures_util::TryStreamExt as _;
 use serde_json::json;
-use wasmbay::events::letters::{Filter, Letter, Letters, LettersError};
+use wasmbay::events::letters::{Filter, Letter, Letters, LettersError, Pace};
 
-use super::call::place;
+use super::call::{misfit, place};
 use super::discover::Wanted;
-use crate::args::{Dlq, DlqLs, DlqPurge, DlqReplay, DlqVerb, Meant, Place};
+use crate::args::{Dlq, DlqLs, DlqPurge, DlqReplay, DlqVerb, LetterFilter, Meant, Place};
 use crate::report::{Exit, Failures, Terminal, count, failure};
+
+/// Letters that are looked at together when many are replayed.
+const PAGE: usize = 1_000;
 
 pub(super) async fn run(args: Dlq, terminal: &Terminal) -> anyhow::Result<Exit> {
     match args.verb {
@@ -34,7 +36,6 @@ pub(super) async fn run(args: Dlq, terminal: &Terminal) -> anyhow::Result<Exit> 
 struct Post {
     app: String,
     client: async_nats::Client,
-    context: Context,
     letters: Letters,
 }
 
@@ -48,50 +49,25 @@ impl Post {
             None => only(&context).await?,
         };
         Ok(Self {
-            letters: Letters::new(context.clone(), &app),
+            letters: Letters::new(context, &app),
             app,
             client,
-            context,
         })
     }
 
     async fn get(&self, id: &str) -> anyhow::Result<Letter> {
         self.letters.get(id).await.map_err(explained)
     }
+}
 
-    /// The letters of a subscriber, an event, or all. Only the subscriber and the function's name
-    /// can be left to the server: the interface may be shortened.
-    async fn select(
-        &self,
-        service: Option<&str>,
-        function: Option<&str>,
-        limit: usize,
-    ) -> anyhow::Result<Vec<Letter>> {
-        let wanted: Option<Wanted> = function.map(str::parse).transpose()?;
-        let filter = Filter {
-            service: service.map(str::to_owned),
-            function: wanted.as_ref().map(|wanted| wanted.function.clone()),
-            ..Filter::default()
-        };
-        let Some(wanted) = wanted else {
-            return Ok(self.letters.list(&filter, limit).await?);
-        };
-        let mut letters = self.letters.list(&filter, usize::MAX).await?;
-        // What some other client published under a name that is none can only be meant by all.
-        letters.retain(|letter| letter.function.parse().is_ok_and(|f| wanted.means(&f)));
-        letters.truncate(limit);
-        Ok(letters)
-    }
-
-    /// The ids of what was meant.
-    async fn ids(&self, meant: &Meant) -> anyhow::Result<Vec<String>> {
-        if !meant.ids.is_empty() {
-            return Ok(meant.ids.clone());
-        }
-        let (service, function) = (meant.service.as_deref(), meant.function.as_deref());
-        let letters = self.select(service, function, usize::MAX).await?;
-        Ok(letters.into_iter().map(|letter| letter.id).collect())
-    }
+/// The letters of a subscriber, an event, or all.
+fn filter(service: Option<&String>, function: Option<&String>) -> anyhow::Result<Filter> {
+    let function = function.map(|text| text.parse::<Wanted>()).transpose()?;
+    Ok(Filter {
+        service: service.cloned(),
+        function: function.map(|wanted| wanted.meant),
+        id: None,
+    })
 }
 
 /// The only app that keeps dead letters, when nobody said which.
@@ -128,49 +104,68 @@ fn explained(error: LettersError) -> anyhow::Error {
             error.to_string(),
             "`wasmbay dlq ls` lists those that are there",
         ),
+        LettersError::Misfit {
+            why,
+            function,
+            takes,
+        } => misfit(&why, &function, &takes),
+        LettersError::Untyped { .. } => {
+            failure(error.to_string(), "`wasmbay up` runs the app, which does")
+        }
+        LettersError::Unreadable(ref other) => {
+            let hint = format!("`wasmbay dlq purge {}` drops it", other.id);
+            failure(error.to_string(), hint)
+        }
         error => error.into(),
     }
 }
 
 async fn list(args: DlqLs, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let post = Post::reach(&args.place).await?;
-    let (service, function) = (&args.filter.service, &args.filter.function);
-    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    // One more tells whether there are more.
-    let mut letters = post
-        .select(
-            service.as_deref(),
-            function.as_deref(),
-            limit.saturating_add(1),
-        )
-        .await?;
-    let more = letters.len() > limit;
-    letters.truncate(limit);
-    show::letters(&letters, terminal)?;
-    if more && !terminal.json() {
+    let DlqLs {
+        filter: LetterFilter { service, function },
+        limit,
+        place,
+    } = args;
+    let filter = filter(service.as_ref(), function.as_ref())?;
+    let post = Post::reach(&place).await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let page = post.letters.list(&filter, None, limit).await?;
+    show::letters(&page.entries, terminal)?;
+    if page.next.is_some() && !terminal.json() {
         terminal.note(format_args!("there are more: `--limit N` lists them"));
     }
     Ok(Exit::Done)
 }
 
 async fn replay(args: DlqReplay, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let Meant {
+        ids,
+        service,
+        function,
+        ..
+    } = &args.meant;
+    let filter = filter(service.as_ref(), function.as_ref())?;
     let post = Post::reach(&args.place).await?;
-    let ids = post.ids(&args.meant).await?;
-    let mut pace = args.rate.map(|rate| {
-        let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        pace
-    });
+    let mut pace = Pace::new(args.rate);
     let (mut replayed, mut errors) = (Vec::new(), Vec::new());
     for id in ids {
-        if let Some(pace) = &mut pace {
-            pace.tick().await;
-        }
-        match post.letters.replay(&id).await {
-            Ok(()) => replayed.push(id),
-            // It was handled or purged since it was listed.
-            Err(LettersError::NotFound { .. }) if args.meant.ids.is_empty() => {}
+        pace.turn().await;
+        match post.letters.replay(id).await {
+            Ok(()) => replayed.push(id.clone()),
             Err(error) => errors.push(explained(error)),
+        }
+    }
+    let mut from = None;
+    while ids.is_empty() {
+        let letters = &post.letters;
+        let some = letters.replay_all(&filter, from, PAGE, &mut pace, None);
+        let some = some.await?;
+        replayed.extend(some.replayed);
+        let failed = some.failed.into_iter().map(|(_, error)| explained(error));
+        errors.extend(failed);
+        from = some.next;
+        if from.is_none() {
+            break;
         }
     }
     if terminal.json() {
@@ -183,19 +178,29 @@ async fn replay(args: DlqReplay, terminal: &Terminal) -> anyhow::Result<Exit> {
 }
 
 async fn purge(args: DlqPurge, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let Meant {
+        ids,
+        service,
+        function,
+        ..
+    } = &args.meant;
+    let filter = filter(service.as_ref(), function.as_ref())?;
     let post = Post::reach(&args.place).await?;
-    let ids = post.ids(&args.meant).await?;
-    if !ids.is_empty() && !args.yes && !confirmed(ids.len())? {
+    let wanted = match ids.is_empty() {
+        false => ids.clone(),
+        true => {
+            let page = post.letters.list(&filter, None, usize::MAX).await?;
+            let ids = page.entries.iter().map(|entry| entry.id().to_owned());
+            ids.collect()
+        }
+    };
+    if !wanted.is_empty() && !args.yes && !confirmed(wanted.len())? {
         return Ok(Exit::Failed);
     }
     let (mut purged, mut errors) = (0, Vec::new());
-    for id in ids {
-        let filter = Filter {
-            id: Some(id.clone()),
-            ..Filter::default()
-        };
-        match post.letters.purge(&filter).await {
-            Ok(0) if !args.meant.ids.is_empty() => {
+    for id in wanted {
+        match post.letters.purge(&Filter::only(&id)).await {
+            Ok(0) if !ids.is_empty() => {
                 errors.push(explained(LettersError::NotFound { id }));
             }
             Ok(_) => purged += 1,

@@ -37,7 +37,10 @@ const NATS_DATA: &str = ".wasmbay/nats";
 pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
     logging::start_host(terminal, args.log.as_deref(), args.log_format)?;
     let project = Project::load(&args.manifest)?;
-    let listen = listen(&args, &project.app)?;
+    let addresses = Addresses {
+        gateway: listen(&args, &project.app)?,
+        admin: admin(&args, &project.app)?,
+    };
     let engine = Engine::new(args.cache.engine(args.instances))?;
     // Before the first build, so that no change falls between it and watching.
     let watch = watch(&args, &project);
@@ -59,7 +62,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
             bench,
             watch,
             engine,
-            listen,
+            addresses,
             server: &server,
         },
         &mut signals,
@@ -90,8 +93,15 @@ struct Parts<'a> {
     bench: Workbench,
     watch: Option<Watch>,
     engine: Engine,
-    listen: Option<SocketAddr>,
+    addresses: Addresses,
     server: &'a Server,
+}
+
+/// Where a host listens.
+#[derive(Clone, Copy)]
+struct Addresses {
+    gateway: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
 }
 
 /// How a host ended.
@@ -141,11 +151,11 @@ async fn serve(
         bench,
         watch,
         engine,
-        listen,
+        addresses,
         server,
     } = parts;
     let starting = async {
-        let host = start(args, &bench.project.app, engine, listen, server).await?;
+        let host = start(args, &bench.project.app, engine, addresses, server).await?;
         host.apply(&bench.project.app, &bench.components).await?;
         anyhow::Ok(host)
     };
@@ -212,11 +222,12 @@ async fn start(
     args: &Up,
     app: &App,
     engine: Engine,
-    listen: Option<SocketAddr>,
+    addresses: Addresses,
     server: &Server,
 ) -> anyhow::Result<Host> {
     let mut options = HostOptions::new(server.options());
-    options.gateway = listen;
+    options.gateway = addresses.gateway;
+    options.admin = addresses.admin;
     options.engine = args.cache.engine(args.instances);
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
@@ -229,20 +240,32 @@ fn listen(args: &Up, app: &App) -> anyhow::Result<Option<SocketAddr>> {
     if args.no_gateway {
         return Ok(None);
     }
-    if args.listen.is_some() {
-        return Ok(args.listen);
+    let given = app.gateway.listen.as_deref().unwrap_or(LISTEN);
+    args.listen
+        .map_or_else(|| resolve("listen", given), Ok)
+        .map(Some)
+}
+
+/// Where dead letters have to be served: as the command line says, else the manifest, else nowhere.
+fn admin(args: &Up, app: &App) -> anyhow::Result<Option<SocketAddr>> {
+    match (args.admin, &app.gateway.admin) {
+        (Some(address), _) => Ok(Some(address)),
+        (None, Some(given)) if !args.no_gateway => resolve("admin", given).map(Some),
+        _ => Ok(None),
     }
-    let address = app.gateway.listen.as_deref().unwrap_or(LISTEN);
+}
+
+fn resolve(key: &str, address: &str) -> anyhow::Result<SocketAddr> {
     let found = address
         .to_socket_addrs()
         .map(|mut addresses| addresses.next());
     match found {
-        Ok(Some(address)) => Ok(Some(address)),
+        Ok(Some(address)) => Ok(address),
         Ok(None) => Err(misconfigured(format!(
-            "`[gateway] listen`: {address} has no address"
+            "`[gateway] {key}`: {address} has no address"
         ))),
         Err(error) => Err(misconfigured(format!(
-            "`[gateway] listen`: {address}: {error}"
+            "`[gateway] {key}`: {address}: {error}"
         ))),
     }
 }
@@ -302,6 +325,7 @@ fn announce(app: &App, host: &Host, server: &Server) -> Option<Announced> {
         app: app.name.clone(),
         nats: (!server.has_password()).then(|| server.url()),
         gateway: host.gateway().map(|address| format!("http://{address}")),
+        admin: host.admin().map(|address| format!("http://{address}")),
     };
     match running.announce(&app.root) {
         Ok(announced) => Some(announced),

@@ -5,16 +5,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use serde_json::json;
 use wasmbay::events::letters::Letter;
-use wasmbay::events::stream;
 use wasmbay::interface::FunctionId;
 use wasmbay::json::DEFAULT_BYTES;
 use wasmbay::shape::Signature;
 
 use super::{Post, explained};
 use crate::args::DlqEdit;
-use crate::commands::call::{arguments, check};
+use crate::commands::call::arguments;
 use crate::commands::{discover, pretty::pretty};
 use crate::report::{Exit, Terminal, failure};
 
@@ -24,29 +24,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Exit> {
     let post = Post::reach(&args.place).await?;
     let id = &args.id;
-    let letter = post.get(id).await?;
-    // A raw message has no type.
-    let carried = match letter.is_raw() {
-        true => None,
-        false => Some(carried(&post, &letter).await?),
-    };
-    let check = |body: &[u8]| match &carried {
-        Some((function, signature)) => check(body, function, signature).map(drop),
-        None if body.len() > DEFAULT_BYTES => {
-            anyhow::bail!("the body has more than {} bytes", DEFAULT_BYTES)
-        }
-        None => Ok(()),
-    };
-    let body = match &args.body {
+    let edited = match &args.body {
         Some(_) => {
             let body = arguments(args.body.as_deref())?;
-            check(&body)?;
-            body
+            let letter = post.letters.find(id).await.map_err(explained)?;
+            replace(&post, &letter, body).await?
         }
-        None => match in_editor(&letter)? {
-            Some(file) => {
-                let body = std::fs::read(file.path()).context("cannot read what was edited")?;
-                if let Err(error) = check(&body) {
+        None => {
+            let letter = post.get(id).await?;
+            let Some(file) = in_editor(&letter)? else {
+                terminal.say("nothing was changed");
+                return Ok(Exit::Done);
+            };
+            let body = std::fs::read(file.path()).context("cannot read what was edited")?;
+            match replace(&post, &letter, body.into()).await {
+                Ok(edited) => edited,
+                Err(error) => {
                     // Nobody should have to type it again.
                     let (_, path) = file.keep().context("cannot keep what was edited")?;
                     let path = path.display();
@@ -54,17 +47,11 @@ pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Ex
                         "nothing was changed; mend {path} and run `wasmbay dlq edit {id} @{path}`"
                     )));
                 }
-                body.into()
             }
-            None => {
-                terminal.say("nothing was changed");
-                return Ok(Exit::Done);
-            }
-        },
+        }
     };
-    let letter = post.letters.edit(id, body).await.map_err(explained)?;
     match terminal.json() {
-        true => terminal.result_json(&json!({ "edited": letter.id, "size": letter.size }))?,
+        true => terminal.result_json(&json!({ "edited": edited.id, "size": edited.size }))?,
         false => terminal.say(format_args!(
             "edited; `wasmbay dlq replay {id}` delivers it again"
         )),
@@ -72,33 +59,26 @@ pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
-/// What the letter's event carries: as its stream tells, or a subscriber that runs.
-async fn carried(post: &Post, letter: &Letter) -> anyhow::Result<(FunctionId, Signature)> {
-    let function: FunctionId = letter
-        .function
-        .parse()
-        .context("the letter's event is of no function, so nothing can mend it")?;
-    let of_stream = stream::stored(&post.context)
-        .await?
-        .into_iter()
-        .find(|one| {
-            one.publication.stream() == Some(&letter.stream) && one.function.name == function.name
-        });
-    if let Some(one) = of_stream {
-        return Ok((function, one.publication.signature().clone()));
+async fn replace(post: &Post, letter: &Letter, body: Bytes) -> anyhow::Result<Letter> {
+    // No more was read.
+    if body.len() > DEFAULT_BYTES {
+        anyhow::bail!("the body has more than {DEFAULT_BYTES} bytes");
     }
-    let answering = discover::ask(&post.client, PATIENCE).await?.into_iter();
-    let told = answering
+    let edited = post.letters.edit(letter, body, told(post, letter)).await;
+    edited.map_err(explained)
+}
+
+/// The type of the letter's event as a subscriber tells it that runs.
+async fn told(post: &Post, letter: &Letter) -> Option<Signature> {
+    let function: FunctionId = letter.function.parse().ok()?;
+    let answering = discover::ask(&post.client, PATIENCE)
+        .await
+        .ok()?
+        .into_iter();
+    answering
         .filter(|one| one.app == post.app && one.function.name == function.name)
         .filter(|one| one.function.interface.compatible(&function.interface))
-        .find_map(|one| one.signature);
-    match told {
-        Some(signature) => Ok((function, signature)),
-        None => Err(failure(
-            format!("nobody tells what `{function}` carries"),
-            "`wasmbay up` runs the app, which does",
-        )),
-    }
+        .find_map(|one| one.signature)
 }
 
 /// Has the body edited, and gives the file if it changed.

@@ -2,9 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use serde_json::value::RawValue;
-use wasmbay::events::letters::{Attempt, Letter};
+use wasmbay::events::letters::{Attempt, Entry, Letter, Unreadable};
 use wasmbay::manifest::Outcome;
 
 use crate::commands::pretty::pretty;
@@ -14,18 +12,22 @@ use crate::report::{Exit, STRONG, Terminal, WEAK, count, short, size, table};
 const MAX_WHY: usize = 60;
 
 /// Prints a list.
-pub(super) fn letters(letters: &[Letter], terminal: &Terminal) -> anyhow::Result<()> {
+pub(super) fn letters(entries: &[Entry], terminal: &Terminal) -> anyhow::Result<()> {
     if terminal.json() {
-        return Ok(terminal.result(serde_json::to_string_pretty(letters)?)?);
+        return Ok(terminal.result(serde_json::to_string_pretty(entries)?)?);
     }
-    if letters.is_empty() {
+    if entries.is_empty() {
         terminal.say("no dead letters");
         return Ok(());
     }
     let head = ["ID", "SERVICE", "EVENT", "FAILED", "ATTEMPTS", "WHY"];
     let head = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let row = |entry: &Entry| match entry {
+        Entry::Letter(letter) => row(letter),
+        Entry::Unreadable(other) => unreadable(other),
+    };
     let rows: Vec<Vec<String>> = std::iter::once(head)
-        .chain(letters.iter().map(row))
+        .chain(entries.iter().map(row))
         .collect();
     Ok(terminal.result(table(&rows))?)
 }
@@ -38,18 +40,37 @@ fn row(letter: &Letter) -> Vec<String> {
         let line = last.error.lines().next().unwrap_or_default();
         format!("{}: {line}", outcome(last))
     });
-    let mut why = plain(&why);
-    if why.chars().count() > MAX_WHY {
-        why = why.chars().take(MAX_WHY - 1).chain(['…']).collect();
-    }
     vec![
         letter.id.clone(),
         letter.service.clone(),
         plain(event),
         last.map(|last| seconds(&last.time)).unwrap_or_default(),
         (letter.left_out + letter.attempts.len()).to_string(),
-        why,
+        shortened(&why),
     ]
+}
+
+fn unreadable(other: &Unreadable) -> Vec<String> {
+    let why = format!("unreadable: {}", other.unreadable);
+    let nothing = || "-".to_owned();
+    let [service, event, failed, attempts] = [nothing(), nothing(), nothing(), nothing()];
+    vec![
+        other.id.clone(),
+        service,
+        event,
+        failed,
+        attempts,
+        shortened(&why),
+    ]
+}
+
+/// As much as fits into a list.
+fn shortened(why: &str) -> String {
+    let why = plain(why);
+    match why.chars().count() > MAX_WHY {
+        true => why.chars().take(MAX_WHY - 1).chain(['…']).collect(),
+        false => why,
+    }
 }
 
 /// How an attempt ended, in a word.
@@ -67,37 +88,13 @@ fn outcome(attempt: &Attempt) -> String {
     }
 }
 
-/// A letter as a script reads it.
-#[derive(Serialize)]
-struct Whole<'l> {
-    #[serde(flatten)]
-    letter: &'l Letter,
-    /// As it is, numbers and order of keys included.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<&'l RawValue>,
-    /// A body that is no JSON.
-    #[serde(rename = "bodyText", skip_serializing_if = "Option::is_none")]
-    text: Option<&'l str>,
-    /// A body that is no text either.
-    #[serde(rename = "bodyBase64", skip_serializing_if = "Option::is_none")]
-    bytes: Option<String>,
-}
-
 /// Prints one letter.
 pub(super) fn letter(letter: &Letter, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let text = std::str::from_utf8(&letter.body);
-    let bytes = || STANDARD.encode(&letter.body);
     if terminal.json() {
-        let body: Option<&RawValue> = serde_json::from_slice(&letter.body).ok();
-        let whole = Whole {
-            letter,
-            text: text.ok().filter(|_| body.is_none()),
-            bytes: text.is_err().then(bytes),
-            body,
-        };
-        terminal.result(serde_json::to_string_pretty(&whole)?)?;
+        terminal.result(serde_json::to_string_pretty(&letter.with_body())?)?;
         return Ok(Exit::Done);
     }
+    let text = std::str::from_utf8(&letter.body);
     let edited = if letter.edited { ", edited" } else { "" };
     let mut rows = vec![
         ["service", &*letter.service].map(plain),
@@ -107,6 +104,9 @@ pub(super) fn letter(letter: &Letter, terminal: &Terminal) -> anyhow::Result<Exi
         ["subject", &*letter.subject].map(plain),
         ["stream", &*format!("{} {}", letter.stream, letter.sequence)].map(plain),
     ];
+    if let Some(subject) = &letter.moved_to {
+        rows.push(["moved to", subject].map(plain));
+    }
     for (name, values) in &letter.headers {
         rows.push(["header", &*format!("{name}: {}", values.join(", "))].map(plain));
     }
@@ -132,7 +132,7 @@ pub(super) fn letter(letter: &Letter, terminal: &Terminal) -> anyhow::Result<Exi
     let size = size(letter.size as u64);
     let (text, kind) = match text {
         Ok(text) => (pretty(text), ""),
-        Err(_) => (bytes(), ", as base64"),
+        Err(_) => (STANDARD.encode(&letter.body), ", as base64"),
     };
     terminal.result(format_args!(
         "\n{STRONG}Body{STRONG:#} ({size}{edited}{kind})"
@@ -170,6 +170,20 @@ mod tests {
     #[test]
     fn what_others_wrote_does_not_command_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jé\n"), "a\\u{1b}[2Jé\\n");
+    }
+
+    #[test]
+    fn what_is_no_letter_is_in_the_list_with_its_reason() {
+        let other = Unreadable {
+            id: "at-17".to_owned(),
+            unreadable: format!("the header Bay-Letter: {}", "x".repeat(100)),
+            subject: "bay-dlq.shop.odd".to_owned(),
+            revision: 17,
+        };
+        let row = unreadable(&other);
+        assert_eq!(row[..5], ["at-17", "-", "-", "-", "-"]);
+        assert!(row[5].starts_with("unreadable: the header Bay-Letter: x"));
+        assert_eq!(row[5].chars().count(), MAX_WHY);
     }
 
     #[test]

@@ -35,6 +35,9 @@ impl Summary<'_> {
         if let Some(address) = self.host.gateway() {
             places.push(vec!["http".to_owned(), format!("http://{address}")]);
         }
+        if let Some(address) = self.host.admin() {
+            places.push(vec!["admin".to_owned(), format!("http://{address}")]);
+        }
         let managed = match self.server {
             Server::Managed(_) => format!(" (its own, data in {NATS_DATA})"),
             Server::Given(_) => String::new(),
@@ -69,6 +72,7 @@ impl Summary<'_> {
             "pid": std::process::id(),
             "seconds": self.time.as_secs_f64(),
             "gateway": self.host.gateway().map(|address| format!("http://{address}")),
+            "admin": self.host.admin().map(|address| format!("http://{address}")),
             "nats": self.server.url(),
             "services": services.collect::<Vec<_>>(),
         })

@@ -1,0 +1,210 @@
+//! What streams tell of the events that they store: so one can publish to them, and mend what they
+//! store, while nothing of the app runs.
+
+use std::collections::HashMap;
+
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Config, Stream};
+use async_nats::jetstream::{Context, ErrorCode};
+use futures_util::StreamExt;
+
+use super::StoreError;
+use crate::app::{EventWire, KeyPath};
+use crate::events::Publication;
+use crate::events::letters::Letter;
+use crate::interface::{FunctionId, InterfaceId};
+use crate::manifest::Durable;
+use crate::shape::Signature;
+use crate::subject;
+
+/// What a stream's metadata says of its wire.
+pub(super) const APP: &str = "wasmbay.app";
+const INTERFACE: &str = "wasmbay.interface";
+const ORDER_BY: &str = "wasmbay.order-by";
+/// Followed by a function's name; its value is the signature.
+const FUNCTION: &str = "wasmbay.function.";
+
+/// Bytes of signatures that a stream's metadata holds. The server allows it 128 KiB in all.
+const MAX_SIGNATURES: usize = 64 << 10;
+
+pub(super) fn describe(app: &str, wire: &EventWire, durable: &Durable) -> HashMap<String, String> {
+    let mut metadata = HashMap::from([
+        (APP.to_owned(), app.to_owned()),
+        (INTERFACE.to_owned(), wire.interface.to_string()),
+    ]);
+    if let Some(path) = &durable.order_by {
+        metadata.insert(ORDER_BY.to_owned(), path.join("."));
+    }
+    let functions = wire.functions.iter().map(|(name, function)| {
+        let signature = function.signature.to_string();
+        (format!("{FUNCTION}{name}"), signature)
+    });
+    let functions: Vec<_> = functions.collect();
+    let size: usize = functions.iter().map(|(name, s)| name.len() + s.len()).sum();
+    if size <= MAX_SIGNATURES {
+        metadata.extend(functions);
+    }
+    metadata
+}
+
+/// A kind of event that a stream stores.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The app.
+    pub app: String,
+    /// The event's function.
+    pub function: FunctionId,
+    /// How it is published.
+    pub publication: Publication,
+}
+
+/// All kinds of events that are stored, of all apps, as their streams tell. A stream whose
+/// signatures are too long tells none.
+///
+/// # Errors
+///
+/// JetStream cannot be reached.
+pub async fn stored(context: &Context) -> Result<Vec<Stored>, StoreError> {
+    let mut streams = context.streams();
+    let mut all = Vec::new();
+    while let Some(info) = streams.next().await {
+        let info = info.map_err(StoreError::of("stream", "*"))?;
+        all.extend(read(&info.config).unwrap_or_default());
+    }
+    Ok(all)
+}
+
+/// What a stream says that it stores; nothing if it is none of wasmbay's, or retired.
+fn read(config: &Config) -> Option<Vec<Stored>> {
+    let app = config.metadata.get(APP)?;
+    let interface: InterfaceId = config.metadata.get(INTERFACE)?.parse().ok()?;
+    let takes_all = |subject: &String| config.subjects.contains(subject);
+    if config.name != subject::stream(app, &interface)
+        || !subject::stored(app, &interface).iter().all(takes_all)
+    {
+        return None;
+    }
+    let function = |(name, text): (&String, &String)| {
+        let function = interface.function(name.strip_prefix(FUNCTION)?);
+        Some(Stored {
+            app: app.clone(),
+            publication: publication(config, app, &function, text.parse().ok()?)?,
+            function,
+        })
+    };
+    Some(config.metadata.iter().filter_map(function).collect())
+}
+
+/// How a function's events get into the stream with this configuration.
+fn publication(
+    config: &Config,
+    app: &str,
+    function: &FunctionId,
+    signature: Signature,
+) -> Option<Publication> {
+    let key = match config.metadata.get(ORDER_BY) {
+        // Without its key it would be published to the wrong partition.
+        Some(path) => {
+            let path: Vec<_> = path.split('.').map(str::to_owned).collect();
+            Some(KeyPath::resolve(&function.name, &signature, &path).ok()?)
+        }
+        None => None,
+    };
+    Some(Publication {
+        subject: subject::of_function(app, function),
+        stream: Some(config.name.as_str().into()),
+        signature,
+        key,
+    })
+}
+
+/// How the event of a letter is published now: as its stream tells, also one whose wire is no
+/// longer durable, or as far as `ask` knows its type. Nothing if nobody does.
+pub(crate) async fn carried(
+    context: &Context,
+    letter: &Letter,
+    ask: impl Future<Output = Option<Signature>>,
+) -> Result<Option<Publication>, async_nats::Error> {
+    let Ok(function) = letter.function.parse::<FunctionId>() else {
+        return Ok(None);
+    };
+    let Some(stream) = find(context, &letter.stream).await? else {
+        return Ok(None);
+    };
+    let config = &stream.cached_info().config;
+    let Some(app) = config.metadata.get(APP) else {
+        return Ok(None);
+    };
+    let told = config.metadata.get(&format!("{FUNCTION}{}", function.name));
+    let signature = match told.and_then(|text| text.parse().ok()) {
+        Some(signature) => Some(signature),
+        None => ask.await,
+    };
+    Ok(signature.and_then(|signature| publication(config, app, &function, signature)))
+}
+
+/// The stream of this name, if there is one.
+pub(crate) async fn find(
+    context: &Context,
+    name: &str,
+) -> Result<Option<Stream>, async_nats::Error> {
+    match context.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(None)
+            }
+            _ => Err(error.into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(order_by: Option<&str>, signature: &str) -> Option<Vec<Stored>> {
+        let interface: InterfaceId = "shop:orders/events@1.2.0".parse().unwrap();
+        let mut metadata = HashMap::from([
+            (APP.to_owned(), "shop".to_owned()),
+            (INTERFACE.to_owned(), interface.to_string()),
+            (format!("{FUNCTION}placed"), signature.to_owned()),
+            // The server adds its own.
+            ("_nats.level".to_owned(), "1".to_owned()),
+        ]);
+        metadata.extend(order_by.map(|path| (ORDER_BY.to_owned(), path.to_owned())));
+        read(&Config {
+            name: subject::stream("shop", &interface),
+            subjects: subject::stored("shop", &interface),
+            metadata,
+            ..Config::default()
+        })
+    }
+
+    #[test]
+    fn a_stream_tells_how_its_events_are_published() {
+        let signature = "func(order: record { id: string, total: u32 })";
+        let all = told(Some("order.id"), signature).unwrap();
+        let [one] = &*all else { panic!("{all:?}") };
+        assert_eq!(one.function.to_string(), "shop:orders/events.placed@1.2.0");
+        assert_eq!(
+            one.publication.subject(),
+            "bay.shop.shop.orders.events.v1.placed"
+        );
+        assert_eq!(
+            one.publication.stream(),
+            Some("bay_shop_shop_orders_events_v1")
+        );
+        assert!(one.publication.key.is_some());
+        assert!(told(None, signature).unwrap()[0].publication.key.is_none());
+    }
+
+    #[test]
+    fn what_a_stream_does_not_tell_clearly_is_not_guessed() {
+        let signature = "func(order: record { id: string })";
+        assert_eq!(told(Some("order.number"), signature), Some(Vec::new()));
+        assert_eq!(told(None, "func(order: "), Some(Vec::new()));
+        assert_eq!(read(&Config::default()), None);
+    }
+}
