@@ -32,7 +32,7 @@ const WORK: &str = "[stream.work]\nsubjects = [\"work.>\"]\n\
 fn hears(subjects: &str) -> String {
     format!(
         "grants = {{ publish = [\"out.>\", \"work.>\"], subscribe = [{subjects}] }}\n\
-         limits = {{ timeout = \"500ms\" }}"
+         limits = {{ timeout = \"2s\" }}"
     )
 }
 
@@ -170,11 +170,6 @@ async fn what_a_guest_publishes_is_stored_when_it_goes_on() {
     let asked = bench.text("in.x", "ask work.x").await;
     assert_eq!(asked, format!("Error::Other({why:?})"));
     assert_eq!(stored().await, 2);
-
-    // Nothing stores it any more, and the guest hears so.
-    context.delete_stream(STREAM).await.unwrap();
-    let sent = bench.text("in.x", "send work.x text").await;
-    assert_eq!(sent, "Error::Connection(\"nobody answers on work.x\")");
     bench.end().await;
 }
 
