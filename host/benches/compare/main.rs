@@ -4,6 +4,7 @@
 //! cargo bench --bench compare
 //! cargo bench --bench compare -- --quick
 //! cargo bench --bench compare -- --only native --only rust --concurrency 128 --payload 100
+//! cargo bench --bench compare -- --only events --payload 100
 //! ```
 //!
 //! All contestants run at the same time on the same server and are measured in turns, round after
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
 mod contest;
 #[path = "../../examples/load/drive/mod.rs"]
 mod drive;
+mod events;
 mod guests;
 mod in_process;
 mod lifecycle;
@@ -64,6 +66,9 @@ struct Options {
     /// Seconds of each measurement, instead of 1 (0.4 with --quick).
     #[arg(long)]
     seconds: Option<f64>,
+    /// Events of the backlog that is consumed, instead of 50,000 (20,000 with --quick).
+    #[arg(long)]
+    events: Option<u64>,
     /// Replace the tables in `docs/performance.md`.
     #[arg(long)]
     write: bool,
@@ -95,6 +100,29 @@ enum Role {
     /// A wasmbay host.
     #[command(hide = true)]
     Serve(serve::Serve),
+    /// A native pull consumer.
+    #[command(hide = true)]
+    Pull {
+        shape: native::Shape,
+        nats: String,
+        stream: String,
+        consumer: String,
+    },
+    /// A native service that publishes.
+    #[command(hide = true)]
+    Publish {
+        shape: native::Shape,
+        nats: String,
+        subject: String,
+        to: String,
+    },
+    /// A native publisher.
+    #[command(hide = true)]
+    Publisher {
+        nats: String,
+        to: String,
+        body: String,
+    },
 }
 
 impl Options {
@@ -109,6 +137,11 @@ impl Options {
 
     fn payloads(&self) -> Vec<usize> {
         or(&self.payload, &[100, 10 << 10])
+    }
+
+    fn events(&self) -> u64 {
+        let events = if self.quick { 20_000 } else { 50_000 };
+        self.events.unwrap_or(events).max(1)
     }
 
     fn rounds(&self) -> usize {
@@ -132,7 +165,8 @@ fn main() -> anyhow::Result<()> {
     let mut args = Args::parse();
     if std::env::args().len() == 1 {
         // `cargo test --benches` only asks whether this works.
-        args.options.only = vec!["native".to_owned()];
+        args.options.only = vec!["native".to_owned(), "events".to_owned()];
+        args.options.events = Some(1_000);
         args.options.payload = vec![100];
         args.options.rounds = Some(1);
         args.options.seconds = Some(0.05);
@@ -150,6 +184,19 @@ fn main() -> anyhow::Result<()> {
             subject,
         }) => native::gateway(shape, nats, subject),
         Some(Role::Serve(serve)) => serve::serve(&serve),
+        Some(Role::Pull {
+            shape,
+            nats,
+            stream,
+            consumer,
+        }) => events::native::pull(shape, nats, stream, consumer),
+        Some(Role::Publish {
+            shape,
+            nats,
+            subject,
+            to,
+        }) => events::native::service(shape, nats, subject, to),
+        Some(Role::Publisher { nats, to, body }) => events::native::publisher(nats, to, body),
     }
 }
 

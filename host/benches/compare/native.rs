@@ -61,7 +61,7 @@ impl Shape {
     }
 
     /// Runs `serve` on as many threads as the shape has connections, until one fails.
-    fn run<F>(self, serve: impl Fn() -> F + Clone + Send + 'static) -> anyhow::Result<()>
+    pub(crate) fn run<F>(self, serve: impl Fn() -> F + Clone + Send + 'static) -> anyhow::Result<()>
     where
         F: Future<Output = anyhow::Result<()>> + 'static,
     {
@@ -79,7 +79,7 @@ impl Shape {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Item {
+pub(crate) struct Item {
     id: u32,
     text: String,
 }
@@ -91,8 +91,13 @@ struct Arguments {
 
 /// The work itself.
 pub(crate) fn echo(body: &[u8]) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&arguments(body)?)
+}
+
+/// The half of it that is left where there is no answer.
+pub(crate) fn arguments(body: &[u8]) -> serde_json::Result<Item> {
     let Arguments { item } = serde_json::from_slice(body)?;
-    serde_json::to_vec(&item)
+    Ok(item)
 }
 
 /// Serves the echo on a subject. Prints `ready` for each connection that does.

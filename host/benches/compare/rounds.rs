@@ -9,7 +9,7 @@ use wasmbay::nats::{ManagedServer, ServerOptions};
 use crate::contest::{Contest, Contestant, Starter, Way};
 use crate::drive::Report;
 use crate::table::{Cell, Row, Table, Text};
-use crate::{Options, guests, in_process, lifecycle, table};
+use crate::{Options, events, guests, in_process, lifecycle, table};
 
 /// One column group of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     // Their memory and their threads are gone before anything else is measured.
     drop(contest);
+    events::tables(
+        options,
+        &runtime,
+        server.url(),
+        nats_pid,
+        folder.path(),
+        &mut text,
+    )?;
     text.add(in_process::table(options)?);
     text.add(lifecycle::table(options, server.url(), folder.path())?);
     runtime.block_on(server.stop());
@@ -203,12 +211,12 @@ impl Row {
     }
 }
 
-fn median_of(reports: &[Report], value: impl Fn(&Report) -> f64) -> f64 {
+pub(crate) fn median_of<T>(reports: &[T], value: impl Fn(&T) -> f64) -> f64 {
     table::median(reports.iter().map(value).collect())
 }
 
 /// The median of the ratios within each round: what slows the machine for a while slows both.
-fn ratio(own: &[Report], other: &[Report], value: impl Fn(&Report) -> f64) -> f64 {
+pub(crate) fn ratio<T>(own: &[T], other: &[T], value: impl Fn(&T) -> f64) -> f64 {
     let ratios = own.iter().zip(other).map(|(a, b)| value(a) / value(b));
     table::median(ratios.collect())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +24,9 @@ pub(crate) struct Serve {
     /// Open a gateway on a free port.
     #[arg(long)]
     gateway: bool,
+    /// Threads that serve, instead of one for each core.
+    #[arg(long)]
+    workers: Option<NonZeroUsize>,
 }
 
 /// Runs a host until standard input ends. Each line of it is the path of another manifest to
@@ -35,6 +39,9 @@ pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
     let engine = Engine::new(EngineOptions::default())?;
     let (app, components) = load(&engine, &options.manifest)?;
     let mut host_options = HostOptions::new(ConnectOptions::to(options.nats.clone()));
+    if let Some(workers) = options.workers {
+        host_options.workers = workers;
+    }
     if options.gateway {
         host_options.gateway = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     }

@@ -6,17 +6,18 @@
 //! works on an event for longer says so.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use async_nats::jetstream::{self, AckKind, Message, kv};
 use async_nats::{Client, Subject};
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use tokio::sync::{OnceCell, Semaphore, oneshot};
 use tokio::task::{self, JoinError, JoinSet};
 
@@ -39,6 +40,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// The wait before a pull that failed is made again.
 const REPULL: Duration = Duration::from_millis(250);
+
+/// How long events are taken one after the other before the connection gets a turn to read and
+/// write; see [`inbound::nats`](crate::inbound::nats).
+const TURN: Duration = Duration::from_micros(500);
 
 /// The waits before a consumer that cannot be reached is tried again, doubled from the first to
 /// the last.
@@ -165,8 +170,10 @@ pub(crate) async fn serve(
         };
         if let Some(deadline) = work.pull(&mut messages, &mut stop).await {
             // What has arrived is done here; what is still on its way comes again.
-            while let Some(Some(Ok(message))) = messages.next().now_or_never() {
-                work.start(message).await;
+            if let Poll::Ready(next) = waiting(&mut messages)
+                && let Err(error) = work.work_on(next, &mut messages, || true).await
+            {
+                tracing::debug!(error, "at the end of pulling events");
             }
             break deadline;
         }
@@ -222,31 +229,72 @@ impl Work {
                 }
                 next = messages.next() => next,
             };
-            match next {
-                Some(Ok(message)) => self.start(message).await,
-                Some(Err(error)) => {
-                    // Mostly a heartbeat that is missing because the server was away.
-                    tracing::debug!(%error, "pulling events anew");
-                    tokio::time::sleep(REPULL).await;
-                    return None;
-                }
-                None => {
-                    tokio::time::sleep(REPULL).await;
-                    return None;
-                }
+            let began = Instant::now();
+            let turn = || began.elapsed() < TURN;
+            if let Err(error) = self.work_on(next, messages, turn).await {
+                // Mostly a heartbeat that is missing because the server was away.
+                tracing::debug!(error, "pulling events anew");
+                tokio::time::sleep(REPULL).await;
+                return None;
             }
+            self.reap();
+            // The connection's own task reads and writes now: one write has the acknowledgements
+            // of the whole turn.
+            task::yield_now().await;
         }
     }
 
-    /// Works on an event at once, and parks it when it has to wait for something.
-    async fn start(&mut self, message: Message) {
-        let reply = message.message.reply.clone();
-        let (slot, outbound) = (Arc::clone(&self.slot), Arc::clone(&self.outbound));
-        let mut event = Box::pin(handle(message, slot, outbound));
-        let first = std::future::poll_fn(|context| Poll::Ready(event.as_mut().poll(context)));
-        if first.await.is_pending() {
-            let parked = self.parked.spawn(event);
-            self.replies.extend(reply.map(|reply| (parked.id(), reply)));
+    /// Works on an event and on those that have arrived behind it, as long as there are any and
+    /// `go_on` says so; parks those that have to wait for something.
+    ///
+    /// One allocation holds event after event: only one that is parked takes it along.
+    ///
+    /// # Errors
+    ///
+    /// The pull has ended.
+    async fn work_on(
+        &mut self,
+        mut next: Option<Result<Message, pull::MessagesError>>,
+        messages: &mut pull::Stream,
+        go_on: impl Fn() -> bool,
+    ) -> Result<(), String> {
+        let mut spare = None;
+        loop {
+            let message = match next {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Err(error.to_string()),
+                None => return Err("the pull has ended".to_owned()),
+            };
+            let reply = message.message.reply.clone();
+            let (slot, outbound) = (Arc::clone(&self.slot), Arc::clone(&self.outbound));
+            let event = handle(message, slot, outbound);
+            let mut event = match spare.take() {
+                Some(mut place) => {
+                    Pin::set(&mut place, event);
+                    place
+                }
+                None => Box::pin(event),
+            };
+            let first = std::future::poll_fn(|context| {
+                let poll = AssertUnwindSafe(|| event.as_mut().poll(context));
+                Poll::Ready(catch_unwind(poll))
+            });
+            match first.await {
+                Ok(Poll::Ready(())) => spare = Some(event),
+                Ok(Poll::Pending) => {
+                    let parked = self.parked.spawn(event);
+                    self.replies.extend(reply.map(|reply| (parked.id(), reply)));
+                }
+                // A defect of the host must not end the subscription; the event comes again.
+                Err(_) => tracing::error!("the host failed at an event"),
+            }
+            if !go_on() {
+                return Ok(());
+            }
+            next = match waiting(messages) {
+                Poll::Ready(next) => next,
+                Poll::Pending => return Ok(()),
+            };
         }
     }
 
@@ -289,6 +337,12 @@ impl Work {
     }
 }
 
+/// What a pull has there already. Looking does not use up the task's turn.
+fn waiting(messages: &mut pull::Stream) -> Poll<Option<Result<Message, pull::MessagesError>>> {
+    let mut context = Context::from_waker(Waker::noop());
+    pin!(task::coop::unconstrained(messages.next())).poll(&mut context)
+}
+
 /// How an attempt ended when it did not succeed.
 struct Failure {
     /// None when no attempt can succeed.
@@ -327,12 +381,11 @@ async fn handle(message: Message, slot: Arc<Slot>, outbound: Arc<dyn Outbound>) 
         return;
     };
     let mut attempt = pin!(attempt(&message, &occupant, &outbound));
-    let half = stream::ack_wait(occupant.service.spec.limits.timeout) / 2;
-    let result = loop {
-        match tokio::time::timeout(half, &mut attempt).await {
-            Ok(result) => break result,
-            Err(_) => acknowledge(&message, AckKind::Progress).await,
-        }
+    // Most events are done after their first turn and never need a timer.
+    let first = poll_fn(|context| Poll::Ready(attempt.as_mut().poll(context))).await;
+    let result = match first {
+        Poll::Ready(result) => result,
+        Poll::Pending => with_progress(&message, &occupant, attempt).await,
     };
     match result {
         Ok(()) => {
@@ -346,7 +399,23 @@ async fn handle(message: Message, slot: Arc<Slot>, outbound: Arc<dyn Outbound>) 
         Err(failure) => {
             // What the manifest says now, which may be other than when the attempt began.
             let now = slot.occupant();
-            settle(&message, &now, failure).await;
+            // Boxed, so that events which succeed do not carry its state about.
+            Box::pin(settle(&message, &now, failure)).await;
+        }
+    }
+}
+
+/// Waits for an attempt, and tells the server from time to time that it goes on.
+async fn with_progress(
+    message: &Message,
+    occupant: &Occupant,
+    mut attempt: Pin<&mut impl Future<Output = Result<(), Failure>>>,
+) -> Result<(), Failure> {
+    let half = stream::ack_wait(occupant.service.spec.limits.timeout) / 2;
+    loop {
+        match tokio::time::timeout(half, &mut attempt).await {
+            Ok(result) => return result,
+            Err(_) => acknowledge(message, AckKind::Progress).await,
         }
     }
 }
@@ -375,7 +444,8 @@ async fn attempt(
         None => None,
     };
     if occupant.raw {
-        return hand_over(message, service, outbound).await;
+        // Boxed, so that events do not carry its state about.
+        return Box::pin(hand_over(message, service, outbound)).await;
     }
     let call = wire::read_event(
         message.headers.as_ref(),

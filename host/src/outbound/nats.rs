@@ -181,18 +181,24 @@ impl NatsOutbound {
         call: Call,
         stream: &str,
     ) -> Result<(), CallError> {
-        let mut headers = wire::write_event(&call);
-        wire::add_headers(&mut headers, own);
-        headers.insert(wire::MESSAGE_ID, self.message_id().as_str());
-        self.check_size(&headers, &call, letters::ROOM)?;
+        let id = self.message_id();
+        let write_headers = || {
+            let mut headers = wire::write_event(&call);
+            wire::add_headers(&mut headers, own);
+            headers.insert(wire::MESSAGE_ID, id.as_str());
+            headers
+        };
+        let first = write_headers();
+        self.check_size(&first, &call, letters::ROOM)?;
+        let mut first = Some(first);
         let deadline = tokio::time::Instant::from(call.deadline);
         let (mut retry, mut patience) = (FIRST_RETRY, FIRST_PATIENCE);
         loop {
+            // Only what is sent again needs its headers again.
+            let headers = first.take().unwrap_or_else(write_headers);
             let until = deadline.min(tokio::time::Instant::now() + patience);
             let (to, body) = (subject.into(), call.body.clone());
-            let request = self
-                .requests
-                .request_until(to, headers.clone(), body, until);
+            let request = self.requests.request_until(to, headers, body, until);
             match request.await {
                 Ok(reply) => return stored(&reply.payload, stream),
                 Err(RequestError::NoResponders { .. }) if call.time_left() > retry => {

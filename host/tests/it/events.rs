@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use crate::support::apps::{Services, apply, start};
 use crate::support::components::{MAKER, OTHER, SINK};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until};
+
+mod load;
 
 const HAPPENED: &str = "bay.app.test.events.sink.v1.happened";
 pub(crate) const MAKE: &str = "bay.app.test.maker.api.v1.make";
@@ -285,8 +287,12 @@ impl Bench {
 
     /// Waits until the subscriber has nothing left to acknowledge.
     pub(crate) async fn done(&self, consumer: &str) {
+        self.done_within(DEADLINE, consumer).await;
+    }
+
+    async fn done_within(&self, time: Duration, consumer: &str) {
         let context = jetstream::new(self.client.clone());
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + time;
         loop {
             let consumer: jetstream::consumer::PullConsumer = context
                 .get_consumer_from_stream(consumer, STREAM)
@@ -758,116 +764,5 @@ async fn a_host_killed_before_it_acknowledged_loses_nothing() {
     assert!(counts.values().filter(|count| **count > 1).count() >= unfinished);
     assert!(bench.list().await.is_empty());
     assert_eq!(next.stop(DEADLINE).await, 0);
-    bench.nats.stop().await;
-}
-
-#[tokio::test]
-async fn a_killed_server_loses_nothing_that_a_publisher_was_told_is_done() {
-    let bench = Bench::start().await;
-    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
-    let a = sink("a");
-    let lines = durable(QUICK);
-    let services = Services(&[("a", &a, SHORT), ("maker", MAKER, "")], &lines);
-    let host = start(bench.nats.url(), &services).await;
-    let (client, running) = (bench.client.clone(), Arc::new(AtomicBool::new(true)));
-    let (go_on, count) = (Arc::clone(&running), Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::clone(&count);
-    let publishers = tokio::spawn(async move {
-        let publisher = |lane: u32| {
-            let (client, go_on, counted) = (&client, &go_on, &counted);
-            async move {
-                let mut done = Vec::new();
-                let mut n = lane * 1_000_000;
-                while go_on.load(Ordering::SeqCst) {
-                    n += 1;
-                    // An answer can get lost as well: then nobody was told anything.
-                    let request = client.request(MAKE, event(lane, n).into());
-                    if let Ok(Ok(made)) =
-                        tokio::time::timeout(Duration::from_secs(8), request).await
-                        && made.payload == OK
-                    {
-                        done.push(n);
-                        counted.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
-                done
-            }
-        };
-        futures_util::future::join_all((0..8).map(publisher))
-            .await
-            .concat()
-    });
-    for kills in 0..2 {
-        let before = count.load(Ordering::SeqCst);
-        until("events flow", || {
-            count.load(Ordering::SeqCst) > before + 200
-        })
-        .await;
-        let pid = bench.nats.server.pid().unwrap();
-        let kill = std::process::Command::new("kill")
-            .args(["-9", &pid.to_string()])
-            .status();
-        assert!(kill.unwrap().success());
-        until("the server is started again", || {
-            bench.nats.server.restarts() == kills + 1
-        })
-        .await;
-    }
-    let before = count.load(Ordering::SeqCst);
-    until("events flow again", || {
-        count.load(Ordering::SeqCst) > before + 200
-    })
-    .await;
-    running.store(false, Ordering::SeqCst);
-    let done = publishers.await.unwrap();
-    until("all that were done are heard", || {
-        let counts = judge.counts("a");
-        done.iter().all(|n| counts.contains_key(n))
-    })
-    .await;
-    assert_eq!(host.stop(DEADLINE).await, 0);
-    bench.nats.stop().await;
-}
-
-#[tokio::test]
-async fn twenty_thousand_events_reach_two_subscribers_on_two_hosts() {
-    const EVENTS: u32 = 20_000;
-    let bench = Bench::start().await;
-    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
-    let (a, b) = (sink("a"), sink("b"));
-    let lines = durable("in-flight = 256");
-    let services = Services(
-        &[("a", &a, ""), ("b", &b, ""), ("maker", MAKER, "")],
-        &lines,
-    );
-    let hosts = [
-        start(bench.nats.url(), &services).await,
-        start(bench.nats.url(), &services).await,
-    ];
-    let began = Instant::now();
-    let made = futures_util::stream::iter(0..EVENTS)
-        .map(|n| request(&bench.client, MAKE, event(n % 7, n)))
-        .buffer_unordered(100);
-    made.for_each(async |made| assert_eq!(made.payload, OK))
-        .await;
-    println!("{EVENTS} events published in {:?}", began.elapsed());
-    for service in ["a", "b"] {
-        bench.done(service).await;
-    }
-    println!("and handled twice in {:?}", began.elapsed());
-    for service in ["a", "b"] {
-        let counts = judge.counts(service);
-        assert_eq!(counts.len(), EVENTS as usize, "{service}");
-        assert!(counts.keys().all(|n| *n < EVENTS));
-    }
-    let stream = jetstream::new(bench.client.clone())
-        .get_stream(STREAM)
-        .await
-        .unwrap();
-    assert_eq!(stream.cached_info().state.messages, u64::from(EVENTS));
-    assert!(bench.list().await.is_empty());
-    for host in hosts {
-        assert_eq!(host.stop(DEADLINE).await, 0);
-    }
     bench.nats.stop().await;
 }

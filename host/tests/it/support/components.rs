@@ -217,6 +217,27 @@ pub(crate) const SINK: &str = r#"
   (export "test:events/sink@1.0.0" (instance $sink)))
 "#;
 
+/// Exports `test:events/sink@1.0.0`, whose `happened(key, n)` calls `heard(NAME, n)` of
+/// `test:tally/count@1.0.0`, NAME being a number.
+pub(crate) const TALLY: &str = r#"
+(component
+  (import "test:tally/count@1.0.0" (instance $count
+    (export "heard" (func (param "by" u32) (param "n" u32)))))
+  (core func $heard (canon lower (func $count "heard")))
+  (core module $code
+    (import "count" "heard" (func $heard (param i32 i32)))
+    (memory (export "memory") 1)
+    (func (export "happened") (param $key i32) (param $n i32) (result i32)
+      (call $heard (i32.const NAME) (local.get $n))
+      (i32.const 64)))
+  (core instance $core (instantiate $code
+    (with "count" (instance (export "heard" (func $heard))))))
+  (func $happened (param "key" u32) (param "n" u32) (result (result (error string)))
+    (canon lift (core func $core "happened") (memory (core memory $core "memory"))))
+  (instance $sink (export "happened" (func $happened)))
+  (export "test:events/sink@1.0.0" (instance $sink)))
+"#;
+
 /// Exports `test:events/sink@1.0.0`, whose `happened` refuses the number 13 and takes any other.
 pub(crate) const FUSSY: &str = r#"
 (component
