@@ -102,8 +102,8 @@ fn written(kind: AccessKind) -> bool {
 /// The folders to watch: those of sources, and those of single files, since editors replace files
 /// and a watched file would be lost by that.
 fn folders(project: &Project) -> BTreeSet<PathBuf> {
-    let mut folders = BTreeSet::new();
-    let mut parent_of = |file: &Path| folders.extend(file.parent().map(Path::to_owned));
+    let mut parents = BTreeSet::new();
+    let mut parent_of = |file: &Path| parents.extend(file.parent().map(Path::to_owned));
     parent_of(&project.manifest);
     let mut trees = BTreeMap::new();
     for (name, source) in &project.sources {
@@ -119,6 +119,9 @@ fn folders(project: &Project) -> BTreeSet<PathBuf> {
             }
         }
     }
+    // A folder that only a single file is watched in counts as walked in no tree: a build reads files
+    // of the guest's own folder that are no sources, `Cargo.lock` for one.
+    let mut folders = BTreeSet::new();
     for (tree, name) in trees {
         if let Some(source) = project.sources.get(name) {
             walk(
@@ -128,6 +131,7 @@ fn folders(project: &Project) -> BTreeSet<PathBuf> {
             );
         }
     }
+    folders.extend(parents);
     folders
 }
 
@@ -140,5 +144,33 @@ fn walk(folder: &Path, matters: &dyn Fn(&Path) -> bool, folders: &mut BTreeSet<P
     // A link may lead in a circle; builds do not follow it either.
     for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         walk(&entry.path(), matters, folders);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmbay::build::{Language, scaffold};
+
+    #[test]
+    fn a_guests_folders_are_watched_after_its_first_build_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        scaffold(Language::Rust, "greeter", dir.path()).unwrap();
+        let app = dir.path().join("greeter");
+        let watched = || {
+            let project = Project::load(&app).unwrap();
+            let root = project.app.root.clone();
+            let folders = folders(&project).into_iter();
+            let inside = |folder: PathBuf| folder.strip_prefix(&root).unwrap().to_owned();
+            folders.map(inside).collect::<Vec<_>>()
+        };
+        let all = ["", "greeter", "greeter/src", "wit"].map(PathBuf::from);
+        assert_eq!(watched(), all);
+        // What the first build leaves: the lock file is in the folder, and no source.
+        let lock = app.join("greeter/Cargo.lock").display().to_string();
+        let read = serde_json::json!({ "sources": "", "tools": "", "elsewhere": [lock] });
+        std::fs::create_dir(app.join("greeter/.wasmbay")).unwrap();
+        std::fs::write(app.join("greeter/.wasmbay/greeter.json"), read.to_string()).unwrap();
+        assert_eq!(watched(), all);
     }
 }
