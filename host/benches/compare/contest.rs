@@ -14,8 +14,8 @@ use crate::process::Server;
 use crate::{Options, guests};
 
 /// What a NATS contestant is asked, and what it answers.
-const ARGUMENTS: &str = r#"{"item":{"id":7,"text":"{pad}"}}"#;
-const ITEM: &str = r#"{"id":7,"text":"{pad}"}"#;
+pub(crate) const ARGUMENTS: &str = r#"{"item":{"id":7,"text":"{pad}"}}"#;
+pub(crate) const ITEM: &str = r#"{"id":7,"text":"{pad}"}"#;
 
 /// By which way a contestant is called; those of one way are compared with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -68,12 +68,27 @@ impl Server {
     }
 
     fn answer(&mut self, word: &str) -> anyhow::Result<String> {
+        self.find(word, |line| {
+            Some(line.strip_prefix(word)?.trim().to_owned())
+        })
+    }
+
+    /// The next line with this text in it.
+    pub(crate) fn wait(&mut self, text: &str) -> anyhow::Result<String> {
+        self.find(text, |line| line.contains(text).then(|| line.to_owned()))
+    }
+
+    fn find(
+        &mut self,
+        what: &str,
+        matches: impl Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<String> {
         for line in self.output.by_ref() {
-            if let Some(rest) = line?.strip_prefix(word) {
-                return Ok(rest.trim().to_owned());
+            if let Some(found) = matches(&line?) {
+                return Ok(found);
             }
         }
-        bail!("{} ended before it said `{word}`", self.name)
+        bail!("{} ended before it said `{what}`", self.name)
     }
 
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
@@ -89,18 +104,43 @@ impl Server {
             .with_context(|| format!("{} has ended", self.name))
     }
 
-    /// Bytes of memory that are in use: all, and those that are no file's.
-    pub(crate) fn memory(&self) -> anyhow::Result<(u64, u64)> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let kib = |key: &str| {
-            status
+    /// The memory that the process takes.
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
+        let bytes = |key: &str| {
+            rollup
                 .lines()
-                .find_map(|line| line.strip_prefix(key))
-                .and_then(|rest| rest.split_whitespace().next())
-                .and_then(|kib| kib.parse::<u64>().ok())
+                .find_map(|line| line.strip_prefix(key)?.strip_suffix("kB"))
+                .and_then(|kib| kib.trim().parse::<u64>().ok())
+                .map(|kib| kib << 10)
                 .with_context(|| format!("no {key} in /proc"))
         };
-        Ok((kib("VmRSS:")? << 10, kib("RssAnon:")? << 10))
+        Ok(Memory {
+            all: bytes("Pss:")?,
+            anonymous: bytes("Pss_Anon:")?,
+            file: bytes("Pss_File:")?,
+        })
+    }
+}
+
+/// Bytes of memory, what is shared with other processes divided by their number (PSS).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) all: u64,
+    /// What is no file's.
+    pub(crate) anonymous: u64,
+    /// Mapped files: the program and compiled components.
+    pub(crate) file: u64,
+}
+
+impl Memory {
+    /// What this is more than another.
+    pub(crate) fn beyond(self, other: Self) -> Self {
+        Self {
+            all: self.all.saturating_sub(other.all),
+            anonymous: self.anonymous.saturating_sub(other.anonymous),
+            file: self.file.saturating_sub(other.file),
+        }
     }
 }
 
