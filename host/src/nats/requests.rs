@@ -13,6 +13,7 @@ use async_nats::client::PublishErrorKind;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::Either;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -127,13 +128,13 @@ impl Requests {
     ///
     /// # Cost
     /// One allocation for the reply subject, and four short locks.
-    pub async fn request(
+    pub fn request(
         &self,
         subject: Subject,
         headers: HeaderMap,
         payload: Bytes,
-    ) -> Result<Message, RequestError> {
-        self.send(subject, headers, payload, None).await
+    ) -> impl Future<Output = Result<Message, RequestError>> + Send {
+        self.send(subject, headers, payload, None)
     }
 
     /// Sends a request and waits for its reply until the deadline, at the most.
@@ -146,14 +147,14 @@ impl Requests {
     ///
     /// # Cost
     /// As [`Self::request`]: no timer is armed for a request whose deadline is not the next of all.
-    pub async fn request_until(
+    pub fn request_until(
         &self,
         subject: Subject,
         headers: HeaderMap,
         payload: Bytes,
         deadline: Instant,
-    ) -> Result<Message, RequestError> {
-        self.send(subject, headers, payload, Some(deadline)).await
+    ) -> impl Future<Output = Result<Message, RequestError>> + Send {
+        self.send(subject, headers, payload, Some(deadline))
     }
 
     async fn send(
@@ -173,61 +174,39 @@ impl Requests {
             waiting: &self.waiting,
             token: Some(token),
         };
-        self.publish(&subject, token, headers, payload, deadline)
-            .await
-            .map_err(|error| match error {
-                // The limit can shrink between the check above and here, by a reconnect to another
-                // server.
-                Some(PublishErrorKind::MaxPayloadExceeded) => RequestError::TooLarge {
-                    size,
-                    limit: self.client.max_payload(),
-                },
-                Some(PublishErrorKind::InvalidSubject) => RequestError::InvalidSubject {
-                    subject: subject.clone(),
-                },
-                Some(PublishErrorKind::Send) => RequestError::Closed,
-                None => RequestError::Deadline,
-            })?;
+        let (client, to) = (&self.client, self.reply_subject(token));
+        // Not in a block of its own, which would hold all of this twice.
+        let sending = match headers.is_empty() {
+            true => Either::Left(client.publish_with_reply(subject.clone(), to, payload)),
+            false => Either::Right(client.publish_with_reply_and_headers(
+                subject.clone(),
+                to,
+                headers,
+                payload,
+            )),
+        };
+        match handed_over(pin!(sending), deadline).await {
+            Some(Ok(())) => {}
+            None => return Err(RequestError::Deadline),
+            Some(Err(error)) => {
+                return Err(match error.kind() {
+                    // The limit can shrink between the check above and here, by a reconnect to
+                    // another server.
+                    PublishErrorKind::MaxPayloadExceeded => RequestError::TooLarge {
+                        size,
+                        limit: client.max_payload(),
+                    },
+                    PublishErrorKind::InvalidSubject => RequestError::InvalidSubject { subject },
+                    PublishErrorKind::Send => RequestError::Closed,
+                });
+            }
+        }
         let message = reply.await?;
         // The body is looked at too, since a responder may send a status line of its own.
         if message.status == Some(StatusCode::NO_RESPONDERS) && message.payload.is_empty() {
             return Err(RequestError::NoResponders { subject });
         }
         Ok(message)
-    }
-
-    /// Hands the request to the connection; the error is none when that takes until the deadline.
-    async fn publish(
-        &self,
-        subject: &Subject,
-        token: u64,
-        headers: HeaderMap,
-        payload: Bytes,
-        deadline: Option<Instant>,
-    ) -> Result<(), Option<PublishErrorKind>> {
-        let (client, subject, reply) = (&self.client, subject.clone(), self.reply_subject(token));
-        let sending = async move {
-            match headers.is_empty() {
-                true => client.publish_with_reply(subject, reply, payload).await,
-                false => {
-                    client
-                        .publish_with_reply_and_headers(subject, reply, headers, payload)
-                        .await
-                }
-            }
-            .map_err(|error| error.kind())
-        };
-        let mut sending = pin!(sending);
-        // The connection takes it at once unless it is down or far behind.
-        let first = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
-        match (first, deadline) {
-            (Poll::Ready(sent), _) => sent.map_err(Some),
-            (Poll::Pending, None) => sending.await.map_err(Some),
-            (Poll::Pending, Some(deadline)) => match timeout_at(deadline, sending).await {
-                Ok(sent) => sent.map_err(Some),
-                Err(_) => Err(None),
-            },
-        }
     }
 
     /// Requests that wait for their reply right now.
@@ -290,6 +269,21 @@ impl Drop for Reply<'_> {
         if let Some(token) = self.token {
             self.waiting.forget(token);
         }
+    }
+}
+
+/// Waits until the connection has taken what is sent, at the longest until the deadline.
+async fn handed_over<T>(
+    mut sending: Pin<&mut impl Future<Output = T>>,
+    deadline: Option<Instant>,
+) -> Option<T> {
+    // It takes it at once unless it is down or far behind.
+    let first = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
+    match (first, deadline) {
+        (Poll::Ready(sent), _) => Some(sent),
+        (Poll::Pending, None) => Some(sending.await),
+        // Boxed, so that the many that need no timer do not carry one about.
+        (Poll::Pending, Some(deadline)) => Box::pin(timeout_at(deadline, sending)).await.ok(),
     }
 }
 
