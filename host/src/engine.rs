@@ -118,12 +118,15 @@ pub(crate) trait Evict: Send + Sync {
 }
 
 impl Engine {
-    /// Sets the engine up.
+    /// Sets the engine up, and raises the process's soft limit of open files to its hard one: the
+    /// code of each component keeps its file open, and 1,024 files, the usual soft limit, are fewer
+    /// than a host of a thousand services needs.
     ///
     /// # Errors
     ///
     /// The machine cannot give the address space that the pool needs.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        allow_files();
         let instances = options.instances.max(1);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
@@ -273,6 +276,23 @@ impl Engine {
     }
 }
 
+/// With fewer files than a host needs it can still run; what it then cannot open is told there.
+#[cfg(unix)]
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(not(unix))]
+fn allow_files() {}
+
 impl Drop for Shared {
     fn drop(&mut self) {
         self.ticking.store(false, Ordering::Relaxed);
@@ -358,6 +378,23 @@ fn check_private(_: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::time::SystemTime;
+
+    #[test]
+    fn as_many_files_can_be_open_as_the_system_allows() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let before = getrlimit(Resource::Nofile);
+        let few = Rlimit {
+            current: before.maximum.map(|most| most.min(1_000)),
+            ..before
+        };
+        setrlimit(Resource::Nofile, few).unwrap();
+        Engine::new(EngineOptions {
+            instances: 1,
+            cache: None,
+        })
+        .unwrap();
+        assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
+    }
 
     #[test]
     fn the_oldest_of_what_is_too_much_is_forgotten() {
