@@ -7,11 +7,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::str::FromStr;
 
 use wasmtime::component::types::{ComponentFunc, Type};
 
 use crate::interface::InterfaceId;
+
+mod signature;
+
+pub use signature::ParseError;
 
 /// The shape of one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -381,219 +384,6 @@ impl fmt::Display for Signature {
     }
 }
 
-/// Why a text is no [`Signature`].
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the signature cannot be read at \"{rest}\": expected {expected}")]
-pub struct ParseError {
-    /// What was left to read, up to 40 characters.
-    pub rest: String,
-    /// What should have stood there.
-    pub expected: &'static str,
-}
-
-/// Types nested deeper than this are not read; WIT allows a hundred.
-const MAX_DEPTH: u32 = 100;
-
-impl FromStr for Signature {
-    type Err = ParseError;
-
-    /// Reads what `Display` writes, which is how discovery tells signatures.
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let mut reader = Reader {
-            rest: text,
-            depth: 0,
-        };
-        reader.expect("func(", "`func(`")?;
-        let params = fields(reader.list(")", Reader::field)?);
-        let result = match reader.skip("->") {
-            true => Some(reader.shape()?),
-            false => None,
-        };
-        match reader.rest.trim().is_empty() {
-            true => Ok(Self { params, result }),
-            false => Err(reader.wrong("the end")),
-        }
-    }
-}
-
-/// Reads types as WIT writes them, without names for types.
-struct Reader<'a> {
-    rest: &'a str,
-    depth: u32,
-}
-
-impl<'a> Reader<'a> {
-    fn wrong(&self, expected: &'static str) -> ParseError {
-        ParseError {
-            rest: self.rest.chars().take(40).collect(),
-            expected,
-        }
-    }
-
-    fn skip(&mut self, token: &str) -> bool {
-        self.rest = self.rest.trim_start();
-        match self.rest.strip_prefix(token) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn expect(&mut self, token: &str, expected: &'static str) -> Result<(), ParseError> {
-        if self.skip(token) {
-            Ok(())
-        } else {
-            Err(self.wrong(expected))
-        }
-    }
-
-    fn word(&mut self) -> Result<&'a str, ParseError> {
-        self.rest = self.rest.trim_start();
-        let other = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        let end = self.rest.find(other).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        if word.is_empty() {
-            return Err(self.wrong("a name"));
-        }
-        self.rest = rest;
-        Ok(word)
-    }
-
-    /// Items separated by commas up to the closing token.
-    fn list<T>(
-        &mut self,
-        close: &str,
-        item: impl Fn(&mut Self) -> Result<T, ParseError>,
-    ) -> Result<Vec<T>, ParseError> {
-        let mut items = Vec::new();
-        if self.skip(close) {
-            return Ok(items);
-        }
-        loop {
-            items.push(item(self)?);
-            if self.skip(close) {
-                return Ok(items);
-            }
-            self.expect(",", "`,`")?;
-        }
-    }
-
-    fn field(&mut self) -> Result<(Box<str>, Shape), ParseError> {
-        let name = self.word()?.into();
-        self.expect(":", "`:`")?;
-        Ok((name, self.shape()?))
-    }
-
-    fn case(&mut self) -> Result<Case, ParseError> {
-        let name = self.word()?.into();
-        let payload = match self.skip("(") {
-            true => {
-                let payload = self.shape()?;
-                self.expect(")", "`)`")?;
-                Some(payload)
-            }
-            false => None,
-        };
-        Ok(Case { name, payload })
-    }
-
-    fn names(&mut self) -> Result<Box<[Box<str>]>, ParseError> {
-        self.expect("{", "`{`")?;
-        Ok(self
-            .list("}", |reader| reader.word().map(Into::into))?
-            .into())
-    }
-
-    fn shape(&mut self) -> Result<Shape, ParseError> {
-        if self.depth == MAX_DEPTH {
-            return Err(self.wrong("a type that is nested less deeply"));
-        }
-        self.depth += 1;
-        let shape = self.nested();
-        self.depth -= 1;
-        shape
-    }
-
-    fn nested(&mut self) -> Result<Shape, ParseError> {
-        let before = self.rest;
-        Ok(match self.word()? {
-            "bool" => Shape::Bool,
-            "u8" => Shape::U8,
-            "u16" => Shape::U16,
-            "u32" => Shape::U32,
-            "u64" => Shape::U64,
-            "s8" => Shape::S8,
-            "s16" => Shape::S16,
-            "s32" => Shape::S32,
-            "s64" => Shape::S64,
-            "f32" => Shape::F32,
-            "f64" => Shape::F64,
-            "char" => Shape::Char,
-            "string" => Shape::String,
-            "list" => {
-                self.expect("<", "`<`")?;
-                let item = self.shape()?;
-                let length = match self.skip(",") {
-                    true => Some(self.word()?.parse().map_err(|_| self.wrong("a length"))?),
-                    false => None,
-                };
-                self.expect(">", "`>`")?;
-                match (item, length) {
-                    (Shape::U8, None) => Shape::Bytes,
-                    (item, None) => Shape::List(Box::new(item)),
-                    (item, Some(length)) => Shape::FixedList(Box::new(item), length),
-                }
-            }
-            "tuple" => {
-                self.expect("<", "`<`")?;
-                Shape::Tuple(self.list(">", Self::shape)?.into())
-            }
-            "option" => {
-                self.expect("<", "`<`")?;
-                let some = self.shape()?;
-                self.expect(">", "`>`")?;
-                Shape::Option(Box::new(some))
-            }
-            "result" => self.result()?,
-            "record" => {
-                self.expect("{", "`{`")?;
-                Shape::Record(fields(self.list("}", Self::field)?))
-            }
-            "variant" => {
-                self.expect("{", "`{`")?;
-                Shape::Variant(self.list("}", Self::case)?.into())
-            }
-            "enum" => Shape::Enum(self.names()?),
-            "flags" => Shape::Flags(self.names()?),
-            _ => {
-                self.rest = before;
-                return Err(self.wrong("a type"));
-            }
-        })
-    }
-
-    fn result(&mut self) -> Result<Shape, ParseError> {
-        if !self.skip("<") {
-            return Ok(Shape::Result {
-                ok: None,
-                err: None,
-            });
-        }
-        let ok = match self.skip("_") {
-            true => None,
-            false => Some(Box::new(self.shape()?)),
-        };
-        let err = match self.skip(",") {
-            true => Some(Box::new(self.shape()?)),
-            false => None,
-        };
-        self.expect(">", "`>`")?;
-        Ok(Shape::Result { ok, err })
-    }
-}
-
 fn separated<T>(
     f: &mut fmt::Formatter<'_>,
     items: &[T],
@@ -665,41 +455,6 @@ mod tests {
             keys(&["get-u-rl", "get-URl", "x-y"]),
             ["get-u-rl", "get-URl", "x-y"]
         );
-    }
-
-    #[test]
-    fn a_signature_is_read_as_it_is_written() {
-        for text in [
-            "func()",
-            "func() -> result",
-            "func(a: u8, b-c: list<u8>) -> list<list<u8>, 4>",
-            "func(a: record { on-hand: option<u32>, sku: string }) -> result<_, enum { a, b-c }>",
-            "func(a: tuple<s8, s16, s32, s64, f32, f64, char, bool>) -> result<flags { r, w }>",
-            "func() -> result<u64, variant { none, some(option<option<u16>>) }>",
-        ] {
-            assert_eq!(text.parse::<Signature>().unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn what_is_no_signature_is_refused_where_it_goes_wrong() {
-        let error = "func(a: strin)".parse::<Signature>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the signature cannot be read at \" strin)\": expected a type"
-        );
-        let deep = format!("func(a: {}", "list<".repeat(200));
-        for text in [
-            "",
-            "func",
-            "func(",
-            "func(a)",
-            "func() -> ",
-            "func() x",
-            deep.as_str(),
-        ] {
-            assert!(text.parse::<Signature>().is_err(), "{text}");
-        }
     }
 
     #[test]
