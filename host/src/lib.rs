@@ -67,6 +67,7 @@ pub mod json;
 pub mod manifest;
 pub mod nats;
 pub mod outbound;
+mod per_thread;
 pub mod service;
 pub mod shape;
 pub mod subject;

@@ -25,6 +25,7 @@ use crate::interface::{FunctionId, InterfaceId};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::outbound::{self, Outbound};
+use crate::per_thread::PerThread;
 use crate::shape::{InterfaceDescription, Signature};
 use crate::subject;
 
@@ -92,10 +93,15 @@ pub struct Function {
 /// Counts of one function, as ADR-32 has them.
 #[derive(Default)]
 pub struct Stats {
+    counts: PerThread<Counts>,
+    last_error: Mutex<String>,
+}
+
+#[derive(Default)]
+struct Counts {
     requests: AtomicU64,
     errors: AtomicU64,
     nanoseconds: AtomicU64,
-    last_error: Mutex<String>,
 }
 
 /// Why a service cannot be made of a component.
@@ -111,21 +117,40 @@ pub enum ServiceError {
     },
 }
 
-/// Instances that wait for their next call, the last used on top.
+/// Instances that wait for their next call. A thread takes back those that it has used, the last
+/// one first, since its core still has their memory at hand.
 #[derive(Default)]
-struct Idle(Mutex<Vec<(Instant, Instance)>>);
+struct Idle(PerThread<Mutex<Vec<(Instant, Instance)>>>);
 
 impl Idle {
-    fn instances(&self) -> MutexGuard<'_, Vec<(Instant, Instance)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take(&self) -> Option<Instance> {
+        let taken = |instances: &Mutex<Vec<_>>| lock(instances).pop().map(|(_, instance)| instance);
+        taken(self.0.own()).or_else(|| self.0.all().find_map(taken))
+    }
+
+    fn keep(&self, instance: Instance, used: Instant) {
+        lock(self.0.own()).push((used, instance));
+    }
+
+    /// Unmapping memory takes a while; nobody waits for a lock meanwhile.
+    fn drop_if(&self, goes: impl Fn(Instant) -> bool) {
+        for instances in self.0.all() {
+            let gone: Vec<_> = lock(instances)
+                .extract_if(.., |(used, _)| goes(*used))
+                .collect();
+            drop(gone);
+        }
     }
 }
 
 impl Evict for Idle {
     fn evict(&self) {
-        let instances = std::mem::take(&mut *self.instances());
-        drop(instances);
+        self.drop_if(|_| true);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Service {
@@ -357,7 +382,7 @@ impl Service {
         let _permit = self.admission.enter(deadline).await?;
         let arguments = json::decode_arguments(&call.body, &function.signature, &self.limits)
             .map_err(|error| refuse(&error, Code::BadArguments, Blame::Caller, "arguments"))?;
-        let instance = match self.take_idle() {
+        let instance = match self.idle.take() {
             Some(instance) => instance,
             // Boxed, so that the many calls that need none do not carry its state about.
             None => Box::pin(Instance::new(&self.blueprint)).await?,
@@ -413,24 +438,15 @@ impl Service {
         ))
     }
 
-    fn take_idle(&self) -> Option<Instance> {
-        self.idle.instances().pop().map(|(_, instance)| instance)
-    }
-
     fn keep_idle(&self, instance: Instance, used: Instant) {
         if instance.calls < self.spec.reuse {
-            self.idle.instances().push((used, instance));
+            self.idle.keep(instance, used);
         }
     }
 
     /// Drops instances that have waited longer than [`IDLE`].
     pub fn drop_idle(&self, now: Instant) {
-        let mut instances = self.idle.instances();
-        let stale = |(used, _): &mut (Instant, Instance)| now.duration_since(*used) > IDLE;
-        let dropped: Vec<_> = instances.extract_if(.., stale).collect();
-        // Unmapping memory takes a while; nobody waits for the lock meanwhile.
-        drop(instances);
-        drop(dropped);
+        self.idle.drop_if(|used| now.duration_since(used) > IDLE);
     }
 
     fn named(&self, function: &Function, error: CallError) -> CallError {
@@ -483,30 +499,28 @@ pub struct StatsReading {
 impl Stats {
     fn record(&self, time: Duration, error: Option<&CallError>) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        let counts = self.counts.own();
+        counts.requests.fetch_add(1, Ordering::Relaxed);
+        counts.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         if let Some(error) = error {
-            self.errors.fetch_add(1, Ordering::Relaxed);
+            counts.errors.fetch_add(1, Ordering::Relaxed);
             let last = format!("{}:{}", error.code.status(), error.message);
-            *self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = last;
+            *lock(&self.last_error) = last;
         }
     }
 
     /// What has been counted until now.
     #[must_use]
     pub fn read(&self) -> StatsReading {
+        let sum = |count: fn(&Counts) -> &AtomicU64| {
+            let counts = self.counts.all().map(count);
+            counts.map(|count| count.load(Ordering::Relaxed)).sum()
+        };
         StatsReading {
-            requests: self.requests.load(Ordering::Relaxed),
-            errors: self.errors.load(Ordering::Relaxed),
-            time: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)),
-            last_error: self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            requests: sum(|counts| &counts.requests),
+            errors: sum(|counts| &counts.errors),
+            time: Duration::from_nanos(sum(|counts| &counts.nanoseconds)),
+            last_error: lock(&self.last_error).clone(),
         }
     }
 }

@@ -36,6 +36,10 @@ mod rounds;
 mod serve;
 mod table;
 
+/// The one that `wasmbay` has, for native contestants too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Compares wasmbay with what one would write instead.
 #[derive(Parser)]
 struct Args {

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
 
 use crate::call::{Blame, CallError, Code};
@@ -41,9 +41,10 @@ pub const MAX_BACKLOG_BYTES: usize = 64 << 20;
 const TURN: Duration = Duration::from_micros(500);
 
 /// What stands behind a subject: replaced while calls flow, never empty.
-pub struct Slot(RwLock<Arc<Occupant>>);
+pub struct Slot(watch::Sender<Arc<Occupant>>);
 
 /// A service and the interface for which it answers.
+#[derive(Clone)]
 pub struct Occupant {
     /// The service.
     pub service: Arc<Service>,
@@ -60,18 +61,18 @@ impl Slot {
     /// A slot with its first occupant.
     #[must_use]
     pub fn new(occupant: Occupant) -> Self {
-        Self(RwLock::new(Arc::new(occupant)))
+        Self(watch::Sender::new(Arc::new(occupant)))
     }
 
     /// Puts another service in the place. Calls that are under way end where they began.
     pub fn replace(&self, occupant: Occupant) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(occupant);
+        self.0.send_replace(Arc::new(occupant));
     }
 
     /// Who answers now.
     #[must_use]
     pub fn occupant(&self) -> Arc<Occupant> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
     }
 }
 
@@ -85,12 +86,15 @@ pub(crate) async fn serve(
     outbound: Arc<dyn Outbound>,
     mut stop: oneshot::Receiver<Instant>,
 ) -> usize {
-    let raw = slot.occupant().raw;
+    let mut changes = slot.0.subscribe();
+    let occupant = copy(&mut changes);
     let mut inbound = Inbound {
-        raw,
+        raw: occupant.raw,
+        occupant,
+        changes,
         link: Arc::new(Link { client, outbound }),
         messages,
-        slot,
+        _slot: slot,
         backlog: VecDeque::new(),
         backlog_bytes: 0,
         parked: JoinSet::new(),
@@ -102,6 +106,7 @@ pub(crate) async fn serve(
                 biased;
                 // Without a word from its owner there is no time left.
                 deadline = &mut stop => break deadline.unwrap_or_else(|_| Instant::now()),
+                Ok(()) = inbound.changes.changed() => inbound.occupant = copy(&mut inbound.changes),
                 Some(ended) = inbound.parked.join_next_with_id() => inbound.settle(ended).await,
                 first = inbound.messages.next() => match first {
                     Some(message) => inbound.queue(message, Instant::now()),
@@ -134,7 +139,11 @@ struct Link {
 struct Inbound {
     link: Arc<Link>,
     messages: Subscriber,
-    slot: Arc<Slot>,
+    /// Who answers. A copy of what is in the slot, since all workers would count the calls in one
+    /// place else.
+    occupant: Arc<Occupant>,
+    changes: watch::Receiver<Arc<Occupant>>,
+    _slot: Arc<Slot>,
     raw: bool,
     /// Messages that wait for their turn, with the time of their arrival.
     backlog: VecDeque<(Instant, Message)>,
@@ -161,7 +170,7 @@ impl Inbound {
             }
         }
         if lost > 0 {
-            let service = &self.slot.occupant().service.spec.name;
+            let service = &self.occupant.service.spec.name;
             tracing::warn!(
                 service,
                 lost,
@@ -174,6 +183,9 @@ impl Inbound {
     ///
     /// One allocation holds call after call: only one that is parked takes it along.
     async fn answer(&mut self, turn: Duration) {
+        if self.changes.has_changed().unwrap_or_default() {
+            self.occupant = copy(&mut self.changes);
+        }
         let began = Instant::now();
         let mut spare = None;
         while began.elapsed() < turn
@@ -181,7 +193,7 @@ impl Inbound {
         {
             self.backlog_bytes -= message.length;
             let to = self.reply_of(&message);
-            let occupant = self.slot.occupant();
+            let occupant = Arc::clone(&self.occupant);
             let link = Arc::clone(&self.link);
             let call = answer(link, message, arrived, occupant);
             let mut call = match spare.take() {
@@ -218,7 +230,7 @@ impl Inbound {
     }
 
     fn host_failed(&self) -> CallError {
-        let service = &self.slot.occupant().service.spec.name;
+        let service = &self.occupant.service.spec.name;
         let why = format!("service \"{service}\": the host failed, its log says why");
         CallError::new(Code::Trap, Blame::Host, why)
     }
@@ -288,6 +300,10 @@ impl Inbound {
         }
         given_up
     }
+}
+
+fn copy(changes: &mut watch::Receiver<Arc<Occupant>>) -> Arc<Occupant> {
+    Arc::new(Occupant::clone(&changes.borrow_and_update()))
 }
 
 fn stopped() -> CallError {

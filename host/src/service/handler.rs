@@ -81,7 +81,7 @@ impl Service {
             let handler = self.handler.as_ref().ok_or_else(|| {
                 CallError::new(Code::NotFound, Blame::Caller, "the component takes no HTTP")
             })?;
-            let instance = match self.take_idle() {
+            let instance = match self.idle.take() {
                 Some(instance) => instance,
                 None => Instance::new(&self.blueprint).await?,
             };

@@ -40,7 +40,7 @@ impl Service {
                 return Err(CallError::new(Code::TooLarge, Blame::Caller, why));
             }
             let _permit = self.admission.enter(deadline).await?;
-            let instance = match self.take_idle() {
+            let instance = match self.idle.take() {
                 Some(instance) => instance,
                 None => Box::pin(Instance::new(&self.blueprint)).await?,
             };

@@ -16,6 +16,10 @@ use std::time::Instant;
 
 use report::{Exit, Terminal};
 
+/// A call allocates some twenty small values and frees them again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let started = Instant::now();
     let args = args::parse();
