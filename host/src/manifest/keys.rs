@@ -192,7 +192,7 @@ pub const DEDUP: Bounds<Duration> = Bounds {
 /// Events that a subscriber may hold without having acknowledged them, all hosts together. Those
 /// that wait for their next attempt are among them.
 pub const IN_FLIGHT: Bounds<u32> = Bounds {
-    default: 64,
+    default: 256,
     min: 1,
     max: 10_000,
 };

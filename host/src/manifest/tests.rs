@@ -337,7 +337,7 @@ fn event_wires_are_read_with_their_defaults() {
                 jitter: 20,
                 on: Outcome::ALL.to_vec(),
             },
-            in_flight: 64,
+            in_flight: 256,
         }
     );
     assert_eq!(durable.age, Duration::from_secs(604_800));
