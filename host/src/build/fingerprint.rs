@@ -12,7 +12,7 @@ use super::world::World;
 use super::{BuildError, Language, Tools};
 
 /// Changes when the recipes do, so that components of an older wasmbay are built again.
-const RECIPES: &str = concat!(env!("CARGO_PKG_VERSION"), "/1");
+const RECIPES: &str = concat!(env!("CARGO_PKG_VERSION"), "/2");
 
 /// All that can change a component.
 pub(super) struct Inputs<'a> {

@@ -70,8 +70,9 @@ impl Outbound for Alone {
     }
 }
 
-/// What the service says to `you`, loaded and called as a host does it.
-fn greeting(component: &Path) -> String {
+/// What the service says to somebody at the end, loaded and called again and again as a host does
+/// it.
+fn greeting(component: &Path, who: &str, times: u32) -> String {
     let engine = Engine::new(EngineOptions {
         instances: 20,
         cache: None,
@@ -82,13 +83,13 @@ fn greeting(component: &Path) -> String {
         component: component.into(),
         config: BTreeMap::new(),
         limits: Limits::default(),
-        reuse: 1,
+        reuse: times,
         grants: Grants::default(),
     };
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
     let service = Service::new(&engine, "app", Arc::new(component), Arc::new(spec)).unwrap();
     let call = Call {
-        body: Bytes::from_static(br#"{"who":"you"}"#),
+        body: format!(r#"{{"who":"{who}"}}"#).into(),
         deadline: Instant::now() + Duration::from_secs(60),
         hops: 0,
         caller: None,
@@ -103,8 +104,11 @@ fn greeting(component: &Path) -> String {
         .interfaces()
         .find_map(|exported| exported.functions.get("greet"))
         .unwrap();
-    let reply = runtime.block_on(service.call(function, call, &outbound));
-    String::from_utf8(reply.unwrap().to_vec()).unwrap()
+    let replies = (0..times).map(|_| {
+        let reply = runtime.block_on(service.call(function, call.clone(), &outbound));
+        String::from_utf8(reply.unwrap().to_vec()).unwrap()
+    });
+    replies.last().unwrap()
 }
 
 /// Makes a service, builds it, calls it, builds it again with nothing to do, and breaks it by the
@@ -124,7 +128,11 @@ fn makes_a_component(language: Language, broken: (&str, &str, &str), message: &s
         exports(&guest.component())
     );
 
-    assert_eq!(greeting(&guest.component()), r#""Hello, you!""#);
+    assert_eq!(greeting(&guest.component(), "you", 1), r#""Hello, you!""#);
+    // So much that a garbage collector has to run, also while the host writes the arguments.
+    let who = "you".repeat(5_000);
+    let said = greeting(&guest.component(), &who, 1_000);
+    assert_eq!(said, format!(r#""Hello, {who}!""#));
 
     let started = Instant::now();
     let mut ran = false;

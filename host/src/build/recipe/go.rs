@@ -18,6 +18,11 @@ pub(in crate::build) const GENERATED: [&str; 3] = ["wit_bindings.go", "wit_expor
 
 const PACKAGE: &str = "go.bytecodealliance.org/pkg";
 
+/// Has the collector finish in one go what it begins. Elsewise it goes on in whatever of Go runs
+/// next, and asks for the time. While the host fetches a result or makes room for arguments a
+/// component may call nobody, not even for the time: it would trap.
+const COLLECT: &str = "runtime.godebugDefault=gcstoptheworld=1";
+
 macro_rules! package {
     ($($file:literal),*) => {
         &[$(($file, include_str!(concat!("../gopkg/", $file)))),*]
@@ -60,7 +65,7 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
             "-buildvcs=false",
             "-trimpath",
         ])
-        .arg("-ldflags=-checklinkname=0 -s -w");
+        .arg(format!("-ldflags=-checklinkname=0 -s -w -X={COLLECT}"));
     if let Some(modfile) = modfile(job)? {
         // What Go would have added to it, it may add: the file is generated.
         command.args([modfile.as_str(), "-mod=mod"]);

@@ -101,8 +101,41 @@ func offset(ptr, align uintptr) uintptr {
 
 var pinner = runtime.Pinner{}
 
+// Unpin lets go of what the host has written: every export calls it once it has read its arguments.
 func Unpin() {
 	pinner.Unpin()
+	collect()
+}
+
+// Changed from the published package: the garbage collector also asks for the time of day, which
+// the adapter cannot answer from a cache. So it never starts while `cabi_realloc` runs, and what
+// that has allocated is looked at as soon as calls to imports are allowed again.
+
+//go:linkname acquirem runtime.acquirem
+func acquirem() unsafe.Pointer
+
+//go:linkname releasem runtime.releasem
+func releasem(unsafe.Pointer)
+
+const (
+	// How much the host writes before the collector is asked.
+	collectAfter = 256 << 10
+	// An object that is large enough for the runtime to ask the collector.
+	large = 64 << 10
+)
+
+var (
+	written uintptr
+	sink    []byte
+)
+
+func collect() {
+	if written < collectAfter {
+		return
+	}
+	written = 0
+	sink = make([]byte, large)
+	sink = nil
 }
 
 //nolint:unused
@@ -128,8 +161,11 @@ func cabiRealloc(oldPointer unsafe.Pointer, oldSize, align, newSize uintptr) uns
 		// See https://github.com/bytecodealliance/wasmtime/pull/13563
 		// for more details.
 		adapterMonotonicClockSetPaused(true)
+		machine := acquirem()
 		pointer := Allocate(&pinner, newSize, align)
+		releasem(machine)
 		adapterMonotonicClockSetPaused(false)
+		written += newSize
 		return pointer
 	} else {
 		alignedSize := newSize + offset(newSize, align)
