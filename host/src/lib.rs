@@ -71,5 +71,6 @@ mod per_thread;
 pub mod service;
 pub mod shape;
 pub mod subject;
+mod turn;
 pub mod wire;
 pub mod worker;

@@ -7,10 +7,9 @@
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{PullConsumer, pull};
@@ -28,6 +27,7 @@ use crate::inbound::nats::{Occupant, Slot};
 use crate::manifest::{Delivery, Outcome, Retry};
 use crate::outbound::{Outbound, messaging};
 use crate::service::{Function, Service};
+use crate::turn::{First, Place, TURN, waiting};
 use crate::{subject, wire};
 
 /// How long a pull for events stays with the server. Then it is made again, so that one that got
@@ -40,10 +40,6 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// The wait before a pull that failed is made again.
 const REPULL: Duration = Duration::from_millis(250);
-
-/// How long events are taken one after the other before the connection gets a turn to read and
-/// write; see [`inbound::nats`](crate::inbound::nats).
-const TURN: Duration = Duration::from_micros(500);
 
 /// The waits before a consumer that cannot be reached is tried again, doubled from the first to
 /// the last.
@@ -247,8 +243,6 @@ impl Work {
     /// Works on an event and on those that have arrived behind it, as long as there are any and
     /// `go_on` says so; parks those that have to wait for something.
     ///
-    /// One allocation holds event after event: only one that is parked takes it along.
-    ///
     /// # Errors
     ///
     /// The pull has ended.
@@ -258,7 +252,7 @@ impl Work {
         messages: &mut pull::Stream,
         go_on: impl Fn() -> bool,
     ) -> Result<(), String> {
-        let mut spare = None;
+        let mut place = Place::new();
         loop {
             let message = match next {
                 Some(Ok(message)) => message,
@@ -268,25 +262,14 @@ impl Work {
             let reply = message.message.reply.clone();
             let (slot, outbound) = (Arc::clone(&self.slot), Arc::clone(&self.outbound));
             let event = handle(message, slot, outbound);
-            let mut event = match spare.take() {
-                Some(mut place) => {
-                    Pin::set(&mut place, event);
-                    place
-                }
-                None => Box::pin(event),
-            };
-            let first = std::future::poll_fn(|context| {
-                let poll = AssertUnwindSafe(|| event.as_mut().poll(context));
-                Poll::Ready(catch_unwind(poll))
-            });
-            match first.await {
-                Ok(Poll::Ready(())) => spare = Some(event),
-                Ok(Poll::Pending) => {
+            match place.first(event).await {
+                First::Done => {}
+                First::Waits(event) => {
                     let parked = self.parked.spawn(event);
                     self.replies.extend(reply.map(|reply| (parked.id(), reply)));
                 }
-                // A defect of the host must not end the subscription; the event comes again.
-                Err(_) => tracing::error!("the host failed at an event"),
+                // Not acknowledged, so it comes again.
+                First::Panicked => tracing::error!("the host failed at an event"),
             }
             if !go_on() {
                 return Ok(());
@@ -335,12 +318,6 @@ impl Work {
         }
         given_up
     }
-}
-
-/// What a pull has there already. Looking does not use up the task's turn.
-fn waiting(messages: &mut pull::Stream) -> Poll<Option<Result<Message, pull::MessagesError>>> {
-    let mut context = Context::from_waker(Waker::noop());
-    pin!(task::coop::unconstrained(messages.next())).poll(&mut context)
 }
 
 /// How an attempt ended when it did not succeed.

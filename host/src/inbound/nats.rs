@@ -6,11 +6,8 @@
 //! as a task beside the loop.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_nats::client::{PublishError, PublishErrorKind};
@@ -26,6 +23,7 @@ use crate::nats::settled;
 use crate::outbound::{Outbound, messaging};
 use crate::service::{Exported, Service};
 use crate::subject;
+use crate::turn::{First, Place, TURN, waiting};
 use crate::wire;
 
 /// Messages that wait in a subscription for their turn. What comes beyond is answered with 429 at
@@ -34,11 +32,6 @@ pub const MAX_BACKLOG: usize = 8_192;
 
 /// Bytes that wait in a subscription for their turn; beyond it the same.
 pub const MAX_BACKLOG_BYTES: usize = 64 << 20;
-
-/// How long messages are taken from the backlog before the connection gets a turn to read and
-/// write. A guest that computes has [`EPOCH_TICK`](crate::engine::EPOCH_TICK) at a time, so this is
-/// also the share that its neighbours on the thread keep.
-const TURN: Duration = Duration::from_micros(500);
 
 /// What stands behind a subject: replaced while calls flow, never empty.
 pub struct Slot(watch::Sender<Arc<Occupant>>);
@@ -94,7 +87,6 @@ pub(crate) async fn serve(
         changes,
         link: Arc::new(Link { client, outbound }),
         messages,
-        _slot: slot,
         backlog: VecDeque::new(),
         backlog_bytes: 0,
         parked: JoinSet::new(),
@@ -139,11 +131,9 @@ struct Link {
 struct Inbound {
     link: Arc<Link>,
     messages: Subscriber,
-    /// Who answers. A copy of what is in the slot, since all workers would count the calls in one
-    /// place else.
+    /// Who answers: a copy of what is in the slot, in which all workers would count their calls.
     occupant: Arc<Occupant>,
     changes: watch::Receiver<Arc<Occupant>>,
-    _slot: Arc<Slot>,
     raw: bool,
     /// Messages that wait for their turn, with the time of their arrival.
     backlog: VecDeque<(Instant, Message)>,
@@ -158,7 +148,7 @@ impl Inbound {
     async fn take_waiting(&mut self) {
         let mut lost = 0;
         let arrived = Instant::now();
-        while let Some(message) = waiting(&mut self.messages) {
+        while let Poll::Ready(Some(message)) = waiting(&mut self.messages) {
             if self.backlog.len() < MAX_BACKLOG && self.backlog_bytes < MAX_BACKLOG_BYTES {
                 self.queue(message, arrived);
             } else {
@@ -180,14 +170,12 @@ impl Inbound {
     }
 
     /// Answers messages of the backlog for a while, and parks what takes longer than its turn.
-    ///
-    /// One allocation holds call after call: only one that is parked takes it along.
     async fn answer(&mut self, turn: Duration) {
         if self.changes.has_changed().unwrap_or_default() {
             self.occupant = copy(&mut self.changes);
         }
         let began = Instant::now();
-        let mut spare = None;
+        let mut place = Place::new();
         while began.elapsed() < turn
             && let Some((arrived, message)) = self.backlog.pop_front()
         {
@@ -196,27 +184,15 @@ impl Inbound {
             let occupant = Arc::clone(&self.occupant);
             let link = Arc::clone(&self.link);
             let call = answer(link, message, arrived, occupant);
-            let mut call = match spare.take() {
-                Some(mut place) => {
-                    Pin::set(&mut place, call);
-                    place
-                }
-                None => Box::pin(call),
-            };
-            let first = std::future::poll_fn(|context| {
-                let poll = AssertUnwindSafe(|| call.as_mut().poll(context));
-                Poll::Ready(catch_unwind(poll))
-            });
-            match first.await {
-                Ok(Poll::Ready(())) => spare = Some(call),
-                Ok(Poll::Pending) => {
+            match place.first(call).await {
+                First::Done => {}
+                First::Waits(call) => {
                     let parked = self.parked.spawn(call);
                     if let Some(to) = to {
                         self.parked_replies.insert(parked.id(), to);
                     }
                 }
-                // A defect of the host must not cost the others on this subscription theirs.
-                Err(_) => reply(&self.link.client, to, Err(self.host_failed())).await,
+                First::Panicked => reply(&self.link.client, to, Err(self.host_failed())).await,
             }
         }
         while let Some(ended) = self.parked.try_join_next_with_id() {
@@ -309,16 +285,6 @@ fn copy(changes: &mut watch::Receiver<Arc<Occupant>>) -> Arc<Occupant> {
 fn stopped() -> CallError {
     let why = "the host stopped before the call had ended";
     CallError::new(Code::Unavailable, Blame::Host, why)
-}
-
-/// A message that is there already. Looking does not use up the task's turn.
-fn waiting(messages: &mut Subscriber) -> Option<Message> {
-    let mut context = Context::from_waker(Waker::noop());
-    let next = std::pin::pin!(tokio::task::coop::unconstrained(messages.next()));
-    match next.poll(&mut context) {
-        Poll::Ready(message) => message,
-        Poll::Pending => None,
-    }
 }
 
 /// The life of one message.

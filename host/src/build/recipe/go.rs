@@ -18,7 +18,7 @@ pub(in crate::build) const GENERATED: [&str; 3] = ["wit_bindings.go", "wit_expor
 
 const PACKAGE: &str = "go.bytecodealliance.org/pkg";
 
-/// Has the collector finish in one go what it begins. Elsewise it goes on in whatever of Go runs
+/// Has the collector finish in one go what it begins. Otherwise it goes on in whatever of Go runs
 /// next, and asks for the time. While the host fetches a result or makes room for arguments a
 /// component may call nobody, not even for the time: it would trap.
 const COLLECT: &str = "runtime.godebugDefault=gcstoptheworld=1";
