@@ -3,24 +3,22 @@
 //! The bytes a second of the JSON mapping are those of the text.
 
 use std::collections::BTreeMap;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::hint::black_box;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use wasmbay::call::{Blame, Call, CallError, Code, Trace};
-use wasmbay::component::Component;
-use wasmbay::engine::{Engine, EngineOptions};
-use wasmbay::events::Event;
+use wasmbay::call::{Call, CallError, Reply, Trace};
 use wasmbay::interface::FunctionId;
+use wasmbay::interfaces::Backend;
+use wasmbay::interfaces::memory::MemoryBackend;
 use wasmbay::json;
 use wasmbay::manifest::{self, Grants, ServiceSpec};
-use wasmbay::outbound::Outbound;
-use wasmbay::service::{Exported, Service};
+use wasmbay::runtime::{Component, Engine, EngineOptions, Exported, Runtime, Service};
 use wasmbay::shape::{Field, Shape, Signature};
 use wasmbay::{subject, wire};
 use wasmtime::component::Val;
@@ -162,31 +160,11 @@ fn headers(criterion: &mut Criterion) {
 struct Guest {
     service: Service,
     exported: Arc<Exported>,
-    outbound: Arc<dyn Outbound>,
-}
-
-struct Nobody;
-
-impl Outbound for Nobody {
-    fn call<'a>(
-        &'a self,
-        _subject: &'a str,
-        _call: Call,
-    ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>> {
-        let error = CallError::new(Code::Unavailable, Blame::Network, "nobody answers");
-        Box::pin(ready(Err(error)))
-    }
-
-    fn publish<'a>(
-        &'a self,
-        _event: Event,
-    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
-        Box::pin(ready(Ok(())))
-    }
+    backend: Arc<dyn Backend>,
 }
 
 impl Guest {
-    fn new(engine: &Engine, reuse: u32) -> Self {
+    fn new(runtime: &Runtime, reuse: u32) -> Self {
         let spec = ServiceSpec {
             name: "echo".into(),
             component: "echo.wasm".into(),
@@ -195,8 +173,8 @@ impl Guest {
             reuse,
             grants: Grants::default(),
         };
-        let made = Component::new(engine, ECHO.as_bytes()).map(|component| {
-            let service = Service::new(engine, "bench", Arc::new(component), Arc::new(spec));
+        let made = Component::new(runtime.engine(), ECHO.as_bytes()).map(|component| {
+            let service = Service::new(runtime, "bench", Arc::new(component), Arc::new(spec));
             service.map(|service| {
                 let exported = service.interfaces().next().cloned();
                 (exported, service)
@@ -208,21 +186,23 @@ impl Guest {
         Self {
             service,
             exported,
-            outbound: Arc::new(Nobody),
+            // The component imports nothing.
+            backend: Arc::new(MemoryBackend::default()),
         }
     }
 
-    fn call(&self, body: &Bytes) -> Result<Bytes, CallError> {
+    fn call(&self, body: &Bytes) -> Result<Reply, CallError> {
         let Some(function) = self.exported.functions.get("echo") else {
             unreachable!("the component exports it");
         };
-        at_once(self.service.call(function, call(body), &self.outbound))
+        at_once(self.service.call(function, call(body), &self.backend))
     }
 }
 
 fn call(body: &Bytes) -> Call {
     Call {
         body: body.clone(),
+        arrived: Instant::now(),
         deadline: Instant::now() + Duration::from_secs(5),
         hops: 0,
         caller: None,
@@ -245,23 +225,23 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 
 /// From the arguments' bytes to the result's, and what of it is not the guest.
 fn service(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let options = EngineOptions {
         cache: None,
         ..EngineOptions::default()
     };
-    let (Ok(runtime), Ok(engine)) = (runtime, Engine::new(options)) else {
+    let (Ok(tokio), Ok(Ok(runtime))) = (tokio, Engine::new(options).map(Runtime::new)) else {
         unreachable!("the machine can run a host");
     };
-    let _entered = runtime.enter();
-    let (reused, fresh) = (Guest::new(&engine, u32::MAX), Guest::new(&engine, 1));
+    let _entered = tokio.enter();
+    let (reused, fresh) = (Guest::new(&runtime, u32::MAX), Guest::new(&runtime, 1));
     let arguments = Bytes::from_static(ARGUMENTS.as_bytes());
     let Ok(result) = reused.call(&arguments) else {
         unreachable!("the component answers");
     };
-    assert!(ARGUMENTS.contains(&*String::from_utf8_lossy(&result)));
+    assert!(ARGUMENTS.contains(&*String::from_utf8_lossy(&result.body)));
 
     criterion.bench_function("service/admit and refuse", |bencher| {
         let broken = Bytes::from_static(b"{");
@@ -271,7 +251,7 @@ fn service(criterion: &mut Criterion) {
         bencher.iter(|| {
             let warmed = at_once(reused.service.warm());
             let later = Instant::now() + Duration::from_secs(3_600);
-            reused.service.drop_idle(later);
+            runtime.drop_idle(later);
             warmed.is_ok()
         });
     });

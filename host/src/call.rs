@@ -1,18 +1,23 @@
 //! One call and how it ends, free of NATS and of HTTP.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+
+use crate::text::{hex, one_line};
 
 /// What arrives with a call besides its function: the arguments and what travels along.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The arguments as JSON; empty for a function without parameters.
     pub body: Bytes,
+    /// When it arrived here, or was made here. What has passed since counts as waiting.
+    pub arrived: Instant,
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// How many services the call has passed through before this one.
+    /// Number of services that the call has passed through before this one.
     pub hops: u8,
     /// The service that calls, when a service does.
     pub caller: Option<String>,
@@ -132,27 +137,284 @@ impl fmt::Display for Blame {
     }
 }
 
+/// The constructors decide code and blame, each way for a call to fail in one place.
 impl CallError {
-    /// An error of this kind. The message is cut at [`MAX_MESSAGE`], and control characters in it,
-    /// which can come from guests, become spaces.
+    /// An error of this kind. The message becomes one line of at most [`MAX_MESSAGE`] bytes: parts of
+    /// it can come from guests.
     pub fn new(code: Code, blame: Blame, message: impl Into<String>) -> Self {
-        let mut message = message.into();
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
-        if message.contains(char::is_control) {
-            message = message.replace(char::is_control, " ");
-        }
+        let message = message.into();
+        let line = one_line(&message, MAX_MESSAGE);
         Self {
             code,
             blame,
-            message,
+            message: line.into_owned(),
+        }
+    }
+
+    /// The arguments are not what the function takes.
+    pub(crate) fn bad_arguments(why: impl Display) -> Self {
+        Self::new(Code::BadArguments, Blame::Caller, why.to_string())
+    }
+
+    /// The caller asks for a function or handler that is not there.
+    pub(crate) fn not_found(why: impl Display) -> Self {
+        Self::new(Code::NotFound, Blame::Caller, why.to_string())
+    }
+
+    /// The caller sent more than a limit allows.
+    pub(crate) fn request_too_large(why: impl Display) -> Self {
+        Self::new(Code::TooLarge, Blame::Caller, why.to_string())
+    }
+
+    /// The service answered with more than a limit allows.
+    pub(crate) fn result_too_large(why: impl Display) -> Self {
+        Self::new(Code::TooLarge, Blame::Guest, why.to_string())
+    }
+
+    /// The host or the service has no room for the call.
+    pub(crate) fn overloaded(why: impl Display) -> Self {
+        Self::new(Code::Overloaded, Blame::Host, why.to_string())
+    }
+
+    /// The service's code failed.
+    pub(crate) fn trap(why: impl Display) -> Self {
+        Self::new(Code::Trap, Blame::Guest, why.to_string())
+    }
+
+    /// The host itself failed at the call; its log has more.
+    pub(crate) fn host_failed() -> Self {
+        let why = "the host failed, its log says why";
+        Self::new(Code::Trap, Blame::Host, why)
+    }
+
+    /// A defect of the host that it has noticed.
+    pub(crate) fn defect(why: impl Display) -> Self {
+        Self::new(Code::Trap, Blame::Host, why.to_string())
+    }
+
+    /// An import failed and the guest had no value for that; the blame is the import's.
+    pub(crate) fn import_failed(function: impl Display, cause: &Self) -> Self {
+        let why = format!("{function} failed: {}", cause.message);
+        Self::new(Code::Dependency, cause.blame, why)
+    }
+
+    /// A service answered with something that is no result of the function.
+    pub(crate) fn bad_reply(why: impl Display) -> Self {
+        Self::new(Code::Dependency, Blame::Guest, why.to_string())
+    }
+
+    /// No service answers, or NATS does not take the message.
+    pub(crate) fn unavailable(why: impl Display) -> Self {
+        Self::new(Code::Unavailable, Blame::Network, why.to_string())
+    }
+
+    /// The host has no way to do what a guest asks for.
+    pub(crate) fn unsupported(why: impl Display) -> Self {
+        Self::new(Code::Unavailable, Blame::Host, why.to_string())
+    }
+
+    /// The host stopped while the call was under way or had not begun.
+    pub(crate) fn stopped() -> Self {
+        let why = "the host stopped before the call had ended";
+        Self::new(Code::Unavailable, Blame::Host, why)
+    }
+
+    /// The caller's deadline had passed when the call arrived.
+    pub(crate) fn deadline_before_start() -> Self {
+        let why = "the caller's deadline had passed before the call could begin";
+        Self::new(Code::Deadline, Blame::Network, why)
+    }
+
+    /// The caller's deadline passed while the call waited for its turn.
+    pub(crate) fn deadline_in_queue() -> Self {
+        let why = "the deadline passed while the call waited for its turn";
+        Self::new(Code::Deadline, Blame::Guest, why)
+    }
+
+    /// The service took longer than its own limit.
+    pub(crate) fn deadline_of_service(timeout: Duration) -> Self {
+        let why = format!("no result within {timeout:?}");
+        Self::new(Code::Deadline, Blame::Guest, why)
+    }
+
+    /// The service took longer than the caller had left.
+    pub(crate) fn deadline_of_caller(left: Duration) -> Self {
+        let why = format!("no result within the {left:?} that the caller had left");
+        Self::new(Code::Deadline, Blame::Guest, why)
+    }
+
+    /// Nothing came back in time.
+    pub(crate) fn no_reply_in_time(why: impl Display) -> Self {
+        Self::new(Code::Deadline, Blame::Network, why.to_string())
+    }
+
+    /// The call went through more services than are allowed.
+    pub(crate) fn too_many_hops(hops: u8, limit: u8) -> Self {
+        let why = format!(
+            "the call passed through {hops} services, {limit} are allowed; do two of them call each other?"
+        );
+        Self::new(Code::TooManyHops, Blame::Caller, why)
+    }
+
+    /// The same error with the service and function that it happened in before its message.
+    pub(crate) fn within(self, place: impl Display) -> Self {
+        Self::new(self.code, self.blame, format!("{place}: {}", self.message))
+    }
+}
+
+/// The result of a function as JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// All of it.
+    pub body: Bytes,
+    /// Which side of a `result` it is.
+    pub returned: Returned,
+}
+
+/// Whether a function returned an `err` value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// It did not; also when the function's result is no `result`.
+    Ok,
+    /// It did: the `err` side alone, as JSON.
+    Err(Bytes),
+}
+
+impl Reply {
+    /// The `err` value that the function returned, as JSON.
+    #[must_use]
+    pub fn error(&self) -> Option<Cow<'_, str>> {
+        match &self.returned {
+            Returned::Ok => None,
+            Returned::Err(value) => Some(String::from_utf8_lossy(value)),
         }
     }
 }
 
 impl Call {
-    /// What is left until the deadline; zero when it has passed.
+    /// A call from outside of any service, with a new trace.
+    #[must_use]
+    pub fn new(body: Bytes, timeout: Duration) -> Self {
+        let arrived = Instant::now();
+        Self {
+            body,
+            arrived,
+            deadline: arrived + timeout,
+            hops: 0,
+            caller: None,
+            trace: Trace::begin(true),
+        }
+    }
+
+    /// Time left until the deadline; zero when it has passed.
     #[must_use]
     pub fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+impl Trace {
+    /// The beginning of a trace. Its `sampled` flag is for whoever records spans: a NATS server that
+    /// sees it looks at a message's headers more closely, which costs as much as delivering the message.
+    #[must_use]
+    pub fn begin(sampled: bool) -> Self {
+        // Zero, which would not be valid, has the odds of 2^-64.
+        let (trace, span): ([u8; 16], [u8; 8]) = rand::random();
+        let flags = if sampled { "01" } else { "00" };
+        Self {
+            parent: Some(format!("00-{}-{}-{flags}", hex(&trace), hex(&span))),
+            ..Self::default()
+        }
+    }
+}
+
+/// Whether a text is a `traceparent` by W3C's rules; of later versions, the part that they keep.
+pub(crate) fn is_traceparent(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let part = |range: std::ops::Range<usize>| bytes.get(range).unwrap_or_default();
+    let is_hex = |range| {
+        let digits = part(range);
+        digits
+            .iter()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_zero = |range| part(range).iter().all(|b| *b == b'0');
+    let has_dashes = [2, 35, 52].iter().all(|at| bytes.get(*at) == Some(&b'-'));
+    let has_length = match text.get(..2) {
+        Some("00") => text.len() == 55,
+        Some("ff") | None => false,
+        Some(_) => text.len() == 55 || bytes.get(55) == Some(&b'-'),
+    };
+    has_length
+        && has_dashes
+        && [0..2, 3..35, 36..52, 53..55].into_iter().all(is_hex)
+        && ![3..35, 36..52].into_iter().any(is_zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_fail_has_its_code_and_blame() {
+        let second = Duration::from_secs(1);
+        let cause = CallError::unavailable("x");
+        for (error, code, blame) in [
+            (CallError::bad_arguments("x"), 400, Blame::Caller),
+            (CallError::not_found("x"), 404, Blame::Caller),
+            (CallError::request_too_large("x"), 413, Blame::Caller),
+            (CallError::result_too_large("x"), 413, Blame::Guest),
+            (CallError::overloaded("x"), 429, Blame::Host),
+            (CallError::trap("x"), 500, Blame::Guest),
+            (CallError::host_failed(), 500, Blame::Host),
+            (CallError::defect("x"), 500, Blame::Host),
+            (CallError::import_failed("f", &cause), 502, Blame::Network),
+            (CallError::bad_reply("x"), 502, Blame::Guest),
+            (CallError::unavailable("x"), 503, Blame::Network),
+            (CallError::unsupported("x"), 503, Blame::Host),
+            (CallError::stopped(), 503, Blame::Host),
+            (CallError::deadline_before_start(), 504, Blame::Network),
+            (CallError::deadline_in_queue(), 504, Blame::Guest),
+            (CallError::deadline_of_service(second), 504, Blame::Guest),
+            (CallError::deadline_of_caller(second), 504, Blame::Guest),
+            (CallError::no_reply_in_time("x"), 504, Blame::Network),
+            (CallError::too_many_hops(17, 16), 508, Blame::Caller),
+        ] {
+            assert_eq!((error.code.status(), error.blame), (code, blame), "{error}");
+            let named = error.clone().within("service \"a\"");
+            assert_eq!((named.code, named.blame), (error.code, error.blame));
+            assert_eq!(named.message, format!("service \"a\": {error}"));
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_bounded_line() {
+        let error = CallError::trap("x\n".repeat(MAX_MESSAGE));
+        assert!(!error.message.contains('\n'));
+        assert!(error.message.len() <= 2 * MAX_MESSAGE);
+    }
+
+    #[test]
+    fn a_traceparent_is_what_w3c_says() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(is_traceparent(good));
+        assert!(is_traceparent(&format!("cc{}-more", &good[2..])));
+        for bad in [
+            "",
+            "00",
+            &good[..54],
+            &format!("{good}-more"),
+            &good.to_uppercase(),
+            &good.replace("00-4", "ff-4"),
+            &good.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            &good.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            &good.replace('-', "_"),
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+        for sampled in [false, true] {
+            let parent = Trace::begin(sampled).parent.unwrap();
+            assert!(is_traceparent(&parent) && parent.ends_with("1") == sampled);
+        }
     }
 }

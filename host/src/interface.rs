@@ -167,6 +167,8 @@ impl fmt::Display for FunctionId {
     }
 }
 
+crate::text::serde_as_text!(InterfaceId, FunctionId);
+
 impl FromStr for InterfaceId {
     type Err = IdError;
 

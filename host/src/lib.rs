@@ -32,7 +32,7 @@
 //! use std::collections::BTreeMap;
 //! use std::path::{Path, PathBuf};
 //!
-//! use wasmbay::engine::{Engine, EngineOptions};
+//! use wasmbay::runtime::engine::{Engine, EngineOptions};
 //! use wasmbay::host::{self, Host, HostOptions};
 //! use wasmbay::manifest::App;
 //! use wasmbay::nats::ConnectOptions;
@@ -51,26 +51,26 @@
 //! # }
 //! ```
 
-mod admission;
-pub mod app;
+pub mod admin;
 pub mod build;
 pub mod call;
-pub mod component;
-pub mod discovery;
-pub mod engine;
+pub mod deployment;
 pub mod events;
+pub mod gateway;
 pub mod host;
-pub mod inbound;
-mod instance;
 pub mod interface;
+pub mod interfaces;
 pub mod json;
 pub mod manifest;
+pub mod micro;
 pub mod nats;
-pub mod outbound;
-mod per_thread;
-pub mod service;
+mod per_core;
+pub mod plan;
+mod poll;
+pub mod runtime;
 pub mod shape;
 pub mod subject;
-mod turn;
+mod telemetry;
+pub mod text;
+pub mod transport;
 pub mod wire;
-pub mod worker;

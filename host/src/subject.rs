@@ -13,7 +13,7 @@ const ROOT: &str = "bay";
 const REPLAY: &str = "bay-replay";
 
 /// The first token of the subjects that dead letters are stored under.
-const LETTER: &str = "bay-dlq";
+const DEAD_LETTER: &str = "bay-dlq";
 
 /// The token before the subject of a raw message that is replayed, where that of an event has a
 /// namespace.
@@ -40,7 +40,7 @@ pub fn queue_group_of_messages(app: &str, service: &str) -> String {
 #[must_use]
 pub fn is_own(subject: &str) -> bool {
     let first = subject.split('.').next().unwrap_or_default();
-    [ROOT, REPLAY, LETTER].contains(&first)
+    [ROOT, REPLAY, DEAD_LETTER].contains(&first)
 }
 
 /// The subject on which a function is called.
@@ -83,7 +83,7 @@ pub fn stream(app: &str, interface: &InterfaceId) -> String {
 
 /// The stream that keeps an app's dead letters.
 #[must_use]
-pub fn letters_stream(app: &str) -> String {
+pub fn dead_letter_stream(app: &str) -> String {
     format!("{ROOT}_{app}_dlq")
 }
 
@@ -109,12 +109,12 @@ pub fn message_stream(app: &str, name: &str) -> String {
 /// to one service.
 #[must_use]
 pub fn stored_messages(app: &str, subjects: &str) -> Vec<String> {
-    heard_messages(app, "*", subjects)
+    consumed_messages(app, "*", subjects)
 }
 
 /// What the consumer of a service hears of raw messages on these subjects.
 #[must_use]
-pub fn heard_messages(app: &str, service: &str, subjects: &str) -> Vec<String> {
+pub fn consumed_messages(app: &str, service: &str, subjects: &str) -> Vec<String> {
     let replays = format!("{REPLAY}.{app}.{service}.{RAW}.{subjects}");
     vec![subjects.to_owned(), replays]
 }
@@ -144,7 +144,7 @@ pub fn replays(app: &str, service: &str, interface: &InterfaceId) -> String {
 /// What one consumer of a subscriber hears: everything, or one partition of it. What was
 /// published without a partition, by some other client, is in the first.
 #[must_use]
-pub fn heard(
+pub fn consumed(
     app: &str,
     service: &str,
     interface: &InterfaceId,
@@ -197,27 +197,27 @@ pub fn original(stored: &str) -> String {
 
 /// Where the dead letter of an event that was published on `original` is stored.
 #[must_use]
-pub fn letter(app: &str, service: &str, original: &str, id: &str) -> String {
+pub fn dead_letter(app: &str, service: &str, original: &str, id: &str) -> String {
     let mut tokens = below_app(original, app).split('.');
     let interface: Vec<_> = tokens.by_ref().take(4).collect();
     // Any client can have chosen this token, so a `*` is possible.
     let function = tokens.next().filter(|name| is_label(name)).unwrap_or("_");
     format!(
-        "{LETTER}.{app}.{service}.{}.{function}.{id}",
+        "{DEAD_LETTER}.{app}.{service}.{}.{function}.{id}",
         interface.join(".")
     )
 }
 
 /// The dead letters of an app, or of one service or function, or the one with this id.
 #[must_use]
-pub fn letters(
+pub fn dead_letters(
     app: &str,
     service: Option<&str>,
     function: Option<&FunctionRef>,
     id: Option<&str>,
 ) -> String {
     if service.is_none() && function.is_none() && id.is_none() {
-        return all_letters(app);
+        return all_dead_letters(app);
     }
     let any = || "*".to_owned();
     let (service, id) = (service.unwrap_or("*"), id.unwrap_or("*"));
@@ -233,7 +233,7 @@ pub fn letters(
         ]
         .join("."),
     };
-    format!("{LETTER}.{app}.{service}.{event}.{id}")
+    format!("{DEAD_LETTER}.{app}.{service}.{event}.{id}")
 }
 
 /// Everything that functions of an app are called and published on.
@@ -244,8 +244,8 @@ pub fn all_of_app(app: &str) -> String {
 
 /// Every dead letter of an app.
 #[must_use]
-pub fn all_letters(app: &str) -> String {
-    format!("{LETTER}.{app}.>")
+pub fn all_dead_letters(app: &str) -> String {
+    format!("{DEAD_LETTER}.{app}.>")
 }
 
 /// The function's name in the subject of a stored event, and whether it is replayed.
@@ -315,7 +315,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            heard("shop", "mail", &id, Some(0)),
+            consumed("shop", "mail", &id, Some(0)),
             [
                 "bay.shop.shop.orders.events.v0_1.*.0",
                 "bay-replay.shop.mail.shop.orders.events.v0_1.*.0",
@@ -333,12 +333,13 @@ mod tests {
         assert_eq!(super::original(&original), original);
         assert_eq!(of_stored(&original), Some(("placed", false)));
         assert_eq!(
-            letter("shop", "mail", &of_partition(&original, 3), "1f"),
+            dead_letter("shop", "mail", &of_partition(&original, 3), "1f"),
             "bay-dlq.shop.mail.shop.orders.events.v0_1.placed.1f"
         );
         let hostile = original.replace("placed", "*");
-        assert!(letter("shop", "mail", &hostile, "1f").ends_with(".v0_1._.1f"));
-        let of = |function: &str| letters("shop", None, Some(&function.parse().unwrap()), None);
+        assert!(dead_letter("shop", "mail", &hostile, "1f").ends_with(".v0_1._.1f"));
+        let of =
+            |function: &str| dead_letters("shop", None, Some(&function.parse().unwrap()), None);
         assert_eq!(
             of("shop:orders/events.placed"),
             "bay-dlq.shop.*.shop.orders.events.*.placed.*"
@@ -349,15 +350,15 @@ mod tests {
         );
         assert_eq!(of("events.placed"), "bay-dlq.shop.*.*.*.events.*.placed.*");
         assert_eq!(
-            letters("shop", Some("mail"), None, Some("1f")),
+            dead_letters("shop", Some("mail"), None, Some("1f")),
             "bay-dlq.shop.mail.*.*.*.*.*.1f"
         );
-        assert_eq!(letters("shop", None, None, None), "bay-dlq.shop.>");
+        assert_eq!(dead_letters("shop", None, None, None), "bay-dlq.shop.>");
     }
 
     #[test]
     fn a_raw_message_is_replayed_beside_the_events() {
-        let heard = heard_messages("shop", "mail", "orders.>");
+        let heard = consumed_messages("shop", "mail", "orders.>");
         assert_eq!(heard, ["orders.>", "bay-replay.shop.mail._.orders.>"]);
         let stored = stored_messages("shop", "orders.>");
         assert_eq!(stored, ["orders.>", "bay-replay.shop.*._.orders.>"]);

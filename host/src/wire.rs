@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Blame, Call, CallError, Code, Trace};
+use crate::text::{one_line, shown};
 
 /// Milliseconds that the caller still waits.
 pub const DEADLINE: &str = "Bay-Deadline-Ms";
@@ -22,7 +23,7 @@ pub const CONTENT_TYPE: &str = "Content-Type";
 /// What JetStream recognizes an event by that is published twice.
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The dead letter that a replayed event is, and the account of one that is stored.
-pub const LETTER: &str = "Bay-Letter";
+pub const DEAD_LETTER: &str = "Bay-Dead-Letter";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context, the vendors' part.
@@ -165,7 +166,7 @@ fn read(
 /// Reads what travels along with a raw message that arrives `now`. Its sender may know nothing of
 /// these headers, so those that make no sense are left out.
 #[must_use]
-pub fn read_raw(headers: Option<&HeaderMap>, now: Instant) -> Call {
+pub fn read_message(headers: Option<&HeaderMap>, now: Instant) -> Call {
     let mut call = without_headers(Bytes::new(), now);
     for (name, value) in headers.into_iter().flat_map(first_values) {
         match name {
@@ -179,6 +180,7 @@ pub fn read_raw(headers: Option<&HeaderMap>, now: Instant) -> Call {
 fn without_headers(body: Bytes, now: Instant) -> Call {
     Call {
         body,
+        arrived: now,
         deadline: now + MAX_DEADLINE,
         hops: 0,
         caller: None,
@@ -236,20 +238,15 @@ pub fn read_headers(headers: Option<&HeaderMap>) -> Vec<(String, String)> {
 /// Adds the headers that a guest chose, whose names and values it has been checked to be allowed.
 pub fn add_headers(headers: &mut HeaderMap, chosen: &[(String, String)]) {
     for (name, value) in chosen.iter().filter(|(name, _)| !is_own_header(name)) {
-        headers.append(name.as_str(), one_line(value, usize::MAX).as_str());
+        headers.append(name.as_str(), &*one_line(value, usize::MAX));
     }
 }
 
 fn bad_header(name: &str, value: &str, expected: &str) -> CallError {
-    let value: String = value.chars().take(40).collect();
-    CallError::new(
-        Code::BadArguments,
-        Blame::Caller,
-        format!(
-            "header {name}: expected {expected}, found \"{}\"",
-            value.escape_debug()
-        ),
-    )
+    let found = shown(value);
+    CallError::bad_arguments(format_args!(
+        "header {name}: expected {expected}, found \"{found}\""
+    ))
 }
 
 /// The headers of a call that is sent `now`.
@@ -294,7 +291,7 @@ fn write_along(headers: &mut HeaderMap, call: &Call) {
     ];
     for (name, value) in optional {
         if let Some(value) = value {
-            headers.insert(name.clone(), one_line(value, MAX_HEADER));
+            headers.insert(name.clone(), &*one_line(value, MAX_HEADER));
         }
     }
 }
@@ -303,7 +300,7 @@ fn write_along(headers: &mut HeaderMap, call: &Call) {
 #[must_use]
 pub fn write_error(error: &CallError) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
-    headers.insert(ERROR, one_line(&error.message, MAX_ERROR));
+    headers.insert(ERROR, &*one_line(&error.message, MAX_ERROR));
     headers.insert(ERROR_CODE, error.code.status().to_string().as_str());
     (headers, error_body(error))
 }
@@ -335,17 +332,6 @@ pub fn read_reply(headers: Option<&HeaderMap>, body: Bytes) -> Result<Bytes, Cal
     Err(CallError::new(code, Blame::Guest, message))
 }
 
-/// Text as a header can hold it: without line breaks or other control characters, and bounded.
-fn one_line(text: &str, limit: usize) -> String {
-    let text = text
-        .get(..text.floor_char_boundary(limit))
-        .unwrap_or_default();
-    match text.contains(char::is_control) {
-        false => text.to_owned(),
-        true => text.replace(char::is_control, " "),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,6 +339,7 @@ mod tests {
     fn call() -> Call {
         Call {
             body: Bytes::from_static(b"{}"),
+            arrived: Instant::now(),
             deadline: Instant::now() + Duration::from_millis(1500),
             hops: 3,
             caller: Some("orders".into()),
@@ -412,7 +399,7 @@ mod tests {
         assert_eq!(event.trace.baggage.map(|b| b.len()), Some(MAX_HEADER));
         assert_eq!(event.deadline, now + MAX_DEADLINE);
         headers.insert(HOPS, "many");
-        assert_eq!(read_raw(Some(&headers), now).hops, 0);
+        assert_eq!(read_message(Some(&headers), now).hops, 0);
     }
 
     #[test]
@@ -461,7 +448,7 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let wanted = [
             pair("Content-Type", "text/plain"),
-            pair("Sku", "7  Bay-Hops: 0"),
+            pair("Sku", "7\\r\\nBay-Hops: 0"),
             pair("Sku", "8"),
         ];
         assert_eq!(read, wanted);
@@ -486,7 +473,10 @@ mod tests {
     fn an_error_is_read_as_it_was_written() {
         let error = CallError::new(Code::Overloaded, Blame::Host, "busy\r\nInjected: yes");
         let (headers, body) = write_error(&error);
-        assert_eq!(headers.get(ERROR).unwrap().as_str(), "busy  Injected: yes");
+        assert_eq!(
+            headers.get(ERROR).unwrap().as_str(),
+            "busy\\r\\nInjected: yes"
+        );
         let read = read_reply(Some(&headers), body).unwrap_err();
         assert_eq!(
             (read.code, read.blame, read.message),

@@ -4,20 +4,18 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::hint::black_box;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use wasmbay::call::{Blame, Call, CallError, Code, Trace};
-use wasmbay::component::Component;
-use wasmbay::engine::{Engine, EngineOptions};
-use wasmbay::events::Event;
+use wasmbay::call::{Call, Trace};
+use wasmbay::interfaces::Backend;
+use wasmbay::interfaces::memory::MemoryBackend;
 use wasmbay::manifest::{Grants, Limits, ServiceSpec};
-use wasmbay::outbound::Outbound;
-use wasmbay::service::{Exported, Service};
+use wasmbay::runtime::{Component, Engine, EngineOptions, Exported, Runtime, Service};
 use wasmtime::component::{
     ComponentExportIndex, ComponentType, InstancePre, Lift, Linker, Lower, ResourceTable,
 };
@@ -52,12 +50,13 @@ pub(crate) fn table(options: &Options) -> anyhow::Result<Option<Table>> {
     let bytes = std::fs::read(&file)?;
     let bare = Bare::new(&bytes).map_err(plain)?;
     let component = Arc::new(Component::new(&engine, &bytes)?);
+    let runtime = Runtime::new(engine)?;
     let mut reused = bare.instance().map_err(plain)?;
     let item = Item {
         id: 7,
         text: "x".repeat(70),
     };
-    let served = [u32::MAX, 1].map(|reuse| InProcess::new(&engine, &component, reuse));
+    let served = [u32::MAX, 1].map(|reuse| InProcess::new(&runtime, &component, reuse));
     let [reused_service, fresh_service] = served;
     let (reused_service, fresh_service) = (reused_service?, fresh_service?);
     let body = Bytes::from(arguments);
@@ -218,32 +217,11 @@ impl BareInstance {
 struct InProcess {
     service: Service,
     exported: Arc<Exported>,
-    outbound: Arc<dyn Outbound>,
-}
-
-/// The benchmark's component imports nothing.
-struct Nobody;
-
-impl Outbound for Nobody {
-    fn call<'a>(
-        &'a self,
-        _subject: &'a str,
-        _call: Call,
-    ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>> {
-        let error = CallError::new(Code::Unavailable, Blame::Network, "nobody answers");
-        Box::pin(std::future::ready(Err(error)))
-    }
-
-    fn publish<'a>(
-        &'a self,
-        _event: Event,
-    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
+    backend: Arc<dyn Backend>,
 }
 
 impl InProcess {
-    fn new(engine: &Engine, component: &Arc<Component>, reuse: u32) -> anyhow::Result<Self> {
+    fn new(runtime: &Runtime, component: &Arc<Component>, reuse: u32) -> anyhow::Result<Self> {
         let spec = ServiceSpec {
             name: "bench".to_owned(),
             component: "bench.wasm".into(),
@@ -252,12 +230,13 @@ impl InProcess {
             reuse,
             grants: Grants::default(),
         };
-        let service = Service::new(engine, "bench", Arc::clone(component), Arc::new(spec))?;
+        let service = Service::new(runtime, "bench", Arc::clone(component), Arc::new(spec))?;
         let exported = service.interfaces().next().context("no interface")?.clone();
         Ok(Self {
             service,
             exported,
-            outbound: Arc::new(Nobody),
+            // The component imports nothing.
+            backend: Arc::new(MemoryBackend::default()),
         })
     }
 
@@ -265,12 +244,13 @@ impl InProcess {
         let function = self.exported.functions.get("echo").context("no echo")?;
         let call = Call {
             body: body.clone(),
+            arrived: Instant::now(),
             deadline: Instant::now() + Duration::from_secs(5),
             hops: 0,
             caller: None,
             trace: Trace::default(),
         };
-        let mut called = pin!(self.service.call(function, call, &self.outbound));
+        let mut called = pin!(self.service.call(function, call, &self.backend));
         // Nothing wakes it up: it gives way to others when a tick passes, and is then asked again.
         let mut context = Context::from_waker(Waker::noop());
         loop {

@@ -239,7 +239,7 @@ impl Life<'_> {
         let started = Instant::now();
         let server = self.host(manifest, "cache-idle")?;
         let start = started.elapsed();
-        let patience = wasmbay::service::IDLE + Duration::from_secs(6);
+        let patience = wasmbay::runtime::IDLE + Duration::from_secs(6);
         thread::sleep(patience);
         Ok((start, server.memory()?))
     }

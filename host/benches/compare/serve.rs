@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use wasmbay::component::Component;
-use wasmbay::engine::{Engine, EngineOptions};
 use wasmbay::host::{self, DEFAULT_GRACE, Host, HostOptions};
 use wasmbay::manifest::App;
 use wasmbay::nats::ConnectOptions;
+use wasmbay::runtime::Component;
+use wasmbay::runtime::{Engine, EngineOptions};
 
 /// What the process is told on its command line.
 #[derive(clap::Args)]

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::world::World;
 use super::{BuildError, Language, Tools};
+use crate::text::hex;
 
 /// Changes when the recipes do, so that components of an older wasmbay are built again.
 const RECIPES: &str = concat!(env!("CARGO_PKG_VERSION"), "/2");
@@ -129,10 +130,6 @@ impl Inputs<'_> {
         }
         Some(hex(&digest.finalize()))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a path inside a guest's folder is source: no part of it is hidden, the output of a

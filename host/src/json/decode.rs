@@ -5,10 +5,11 @@ use std::str::FromStr;
 use wasmtime::component::Val;
 
 use super::Limits;
-use super::error::{Fault, expected, keys, mismatch, one_of, quoted, shown, too_many};
+use super::error::{Fault, expected, keys, mismatch, one_of, quoted, too_many};
 use super::scalar::{base64, integral, is_snake_case, one_char, special};
 use super::scan::Scanner;
 use crate::shape::{Case, Field, Shape};
+use crate::text::shown;
 
 /// Stands in a record's slot until its key was read. No shape makes a map, so it can be told from
 /// every value, and an empty one takes no memory.

@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::shape::{Field, Shape};
-
-/// How many characters of somebody else's text an error repeats.
-const SHOWN_CHARS: usize = 60;
+use crate::text::shown;
 
 /// How many names an error lists before it only counts them.
 const LISTED_NAMES: usize = 16;
@@ -99,29 +97,7 @@ pub(super) fn too_many(limit: usize) -> Fault {
     )
 }
 
-/// Somebody else's text, cut and with everything escaped that could break or fake a line.
-pub(super) fn shown(text: &str) -> String {
-    let mut out = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i == SHOWN_CHARS {
-            out.push('…');
-            break;
-        }
-        match c {
-            // Line and paragraph separators, zero width, direction marks and overrides.
-            '\u{ad}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => out.extend(c.escape_unicode()),
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// The same in quotes.
+/// Somebody else's text in quotes.
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))
 }

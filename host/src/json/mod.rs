@@ -58,8 +58,10 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
 use wasmtime::component::Val;
 
+use crate::call::{Reply, Returned};
 use crate::shape::{Shape, Signature};
 use decode::Decoder;
 use encode::Encoder;
@@ -189,6 +191,29 @@ pub fn encode_result(
         (Some(value), None) => Err(error::mismatch("no result", encode::kind(value)).at_root()),
         (None, Some(shape)) => Err(error::mismatch(error::expected(shape), "nothing").at_root()),
     }
+}
+
+/// Writes what a function returned as the reply to its call.
+///
+/// # Errors
+///
+/// As [`encode_result`].
+pub fn encode_reply(
+    value: Option<&Val>,
+    signature: &Signature,
+    limits: &Limits,
+) -> Result<Reply, JsonError> {
+    const START: &str = "{\"err\":";
+    let body = Bytes::from(encode_result(value, signature, limits)?);
+    // The encoder writes no white space, so the payload stands between these and the last brace.
+    let returned = match value {
+        Some(Val::Result(Err(_))) => {
+            let payload = START.len()..body.len().saturating_sub(1);
+            Returned::Err(body.slice(payload))
+        }
+        _ => Returned::Ok,
+    };
+    Ok(Reply { body, returned })
 }
 
 /// Reads one value.

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::Limits;
-use super::error::{Fault, mismatch, shown, too_deep, too_large};
+use super::error::{Fault, mismatch, too_deep, too_large};
+use crate::text::shown;
 
 /// A place in the text of one body.
 pub(super) struct Scanner<'a> {
@@ -271,7 +272,7 @@ impl<'a> Scanner<'a> {
             Some(b'[') => "an array".into(),
             Some(first) => {
                 let rest = self.text.get(self.pos..).unwrap_or_default();
-                shown(rest.get(..token_len(first, rest)).unwrap_or_default())
+                shown(rest.get(..token_len(first, rest)).unwrap_or_default()).into_owned()
             }
         }
     }

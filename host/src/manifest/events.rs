@@ -33,9 +33,9 @@ pub struct EventSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Durable {
     /// What every subscriber gets that has nothing of its own in `subscribers`.
-    pub delivery: Delivery,
+    pub delivery: DeliveryPolicy,
     /// Subscribers for which something is different.
-    pub subscribers: BTreeMap<String, Delivery>,
+    pub subscribers: BTreeMap<String, DeliveryPolicy>,
     /// The parameter and the fields below it whose value orders events; kebab-case names.
     pub order_by: Option<Vec<String>>,
     /// Time that an event is kept.
@@ -50,7 +50,7 @@ pub struct Durable {
 
 /// How events reach one subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub struct DeliveryPolicy {
     /// What happens to an event that fails.
     pub retry: Retry,
     /// Events that may be unacknowledged, those that wait for their next attempt included.
@@ -111,7 +111,7 @@ impl Default for Retry {
     }
 }
 
-impl Default for Delivery {
+impl Default for DeliveryPolicy {
     fn default() -> Self {
         Self {
             retry: Retry::default(),
@@ -123,7 +123,7 @@ impl Default for Delivery {
 impl Durable {
     /// How events reach this subscriber.
     #[must_use]
-    pub fn delivery(&self, service: &str) -> &Delivery {
+    pub fn delivery(&self, service: &str) -> &DeliveryPolicy {
         self.subscribers.get(service).unwrap_or(&self.delivery)
     }
 }
@@ -156,7 +156,7 @@ pub(super) fn read(section: &Section<'_>, declared: &[&str]) -> Provider {
 }
 
 pub(super) fn read_durable(section: &Section<'_>, declared: &[&str]) -> Durable {
-    let delivery = read_delivery(section, &Delivery::default());
+    let delivery = read_delivery(section, &DeliveryPolicy::default());
     let mut subscribers = BTreeMap::new();
     for (name, own) in section.named("subscriber", &keys::SUBSCRIBER) {
         check_service(section, name, declared);
@@ -193,12 +193,12 @@ pub(super) fn read_durable(section: &Section<'_>, declared: &[&str]) -> Durable 
 }
 
 /// Reads `retry` and `in-flight`; what is not given is as in `usual`.
-fn read_delivery(section: &Section<'_>, usual: &Delivery) -> Delivery {
+fn read_delivery(section: &Section<'_>, usual: &DeliveryPolicy) -> DeliveryPolicy {
     let in_flight = Bounds {
         default: usual.in_flight,
         ..keys::IN_FLIGHT
     };
-    Delivery {
+    DeliveryPolicy {
         retry: section
             .section("retry", &keys::RETRY)
             .map_or_else(|| usual.retry.clone(), |s| read_retry(&s, &usual.retry)),

@@ -11,7 +11,8 @@ use toml::de::{DeArray, DeInteger, DeString, DeTable, DeValue};
 
 use super::Problem;
 use super::keys::{Bounds, Table};
-use super::values::{did_you_mean, parse_duration, parse_size};
+use super::values::{parse_duration, parse_size};
+use crate::text::{did_you_mean, shown};
 
 /// A manifest's text, and what was found wrong in it so far.
 pub(super) struct ManifestFile<'f> {
@@ -90,7 +91,7 @@ impl<'f> ManifestFile<'f> {
     /// A value as it was typed, for messages: its first line, cut when long.
     fn typed(&self, value: &Spanned<DeValue<'_>>) -> String {
         let source = self.text.get(value.span()).unwrap_or_default();
-        short(source.lines().next().unwrap_or_default())
+        shown(source.lines().next().unwrap_or_default()).into_owned()
     }
 
     pub(super) fn line(&self, at: usize) -> usize {
@@ -142,7 +143,7 @@ impl<'f> Section<'f> {
                 let accepted = self.keys.names().collect::<Vec<_>>().join(", ");
                 let message = format!(
                     "unknown key `{}`{meant} (accepted: {accepted})",
-                    short(name)
+                    shown(name)
                 );
                 self.report(key.span().start, message);
             }
@@ -348,7 +349,7 @@ impl<'f> Section<'f> {
         keys: &'static Table,
     ) -> Vec<(At<&'f str>, Self)> {
         let open = |(name, table): (At<&'f str>, &'f DeTable<'f>)| {
-            let prefix = format!("{key} \"{}\": ", short(name.value));
+            let prefix = format!("{key} \"{}\": ", shown(name.value));
             (name, self.below(prefix, name.at, table, keys))
         };
         self.entries(key, DeValue::as_table)
@@ -394,7 +395,7 @@ impl<'f> Section<'f> {
             let (text, at) = (name.get_ref().as_ref(), name.span().start);
             let value = read(typed.get_ref());
             if value.is_none() {
-                self.refuse_as(key, &format!("{key}.{}", short(text)), typed);
+                self.refuse_as(key, &format!("{key}.{}", shown(text)), typed);
             }
             Some((At { value: text, at }, value?))
         };
@@ -442,20 +443,6 @@ fn hundredths(number: &str) -> Option<u8> {
         ("1", 0) => Some(100),
         _ => None,
     }
-}
-
-/// A name or value from the file as messages show it: escaped, and cut when long.
-pub(super) fn short(text: &str) -> String {
-    const MOST: usize = 60;
-    let mut chars = text.chars();
-    let start: String = chars.by_ref().take(MOST).collect();
-    let more = if chars.next().is_some() { "…" } else { "" };
-    // Quotes are no danger in a message, and escaping them would misquote the file.
-    let escape = |c: char| match c {
-        '"' | '\'' | '\\' => c.to_string(),
-        c => c.escape_debug().to_string(),
-    };
-    start.chars().map(escape).collect::<String>() + more
 }
 
 /// Line and column of a byte offset, both from 1, the column in characters.

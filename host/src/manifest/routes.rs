@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use toml::de::{DeTable, DeValue};
 
-use super::file::{At, ManifestFile, Section, short, status};
+use super::file::{At, ManifestFile, Section, status};
 use super::keys::{METHODS, ROUTE, STATUS};
 use super::{Route, Target, check_service};
 use crate::interface::{FunctionId, is_label};
+use crate::text::shown;
 
 /// First segments of the gateway's own paths.
 const RESERVED: [&str; 3] = ["rpc", "healthz", "readyz"];
@@ -72,8 +73,8 @@ pub(super) fn read<'f>(
 fn prefix(table: &DeTable<'_>) -> String {
     let typed = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
     match (typed("method"), typed("path")) {
-        (Some(method), Some(path)) => format!("route \"{} {}\": ", short(method), short(path)),
-        (None, Some(path)) => format!("route \"{}\": ", short(path)),
+        (Some(method), Some(path)) => format!("route \"{} {}\": ", shown(method), shown(path)),
+        (None, Some(path)) => format!("route \"{}\": ", shown(path)),
         _ => "route: ".to_owned(),
     }
 }
@@ -139,7 +140,7 @@ fn read_call(section: &Section<'_>, call: Option<At<&str>>) -> Option<Target> {
         if !seen.insert(name.value) {
             section.report(
                 name.at,
-                format!("`query` has `{}` twice", short(name.value)),
+                format!("`query` has `{}` twice", shown(name.value)),
             );
         }
     }
@@ -148,7 +149,7 @@ fn read_call(section: &Section<'_>, call: Option<At<&str>>) -> Option<Target> {
         if case.value != "*" && !is_label(case.value) {
             let message = format!(
                 "`errors`: `{}` is no case of an error; accepted: its name in kebab-case, or `*`",
-                short(case.value)
+                shown(case.value)
             );
             section.report(case.at, message);
         }

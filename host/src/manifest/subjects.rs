@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::subject;
+use crate::text::shown;
 
 /// Bytes that a subject may have. NATS takes control lines of 4 KiB, which hold two subjects and
 /// a queue group.
@@ -114,7 +115,7 @@ impl FromStr for SubjectPattern {
             && middle.is_none_or(|tokens| tokens.split('.').all(|t| t == "*" || is_token(t)));
         match accepted {
             true => Ok(Self(text.to_owned())),
-            false => Err(SubjectPatternError(text.escape_debug().to_string())),
+            false => Err(SubjectPatternError(shown(text).into_owned())),
         }
     }
 }

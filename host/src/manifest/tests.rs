@@ -330,7 +330,7 @@ fn event_wires_are_read_with_their_defaults() {
     let durable = wire("mode = 'event'\ndurable = true").durable.unwrap();
     assert_eq!(
         durable.delivery,
-        Delivery {
+        DeliveryPolicy {
             retry: Retry {
                 attempts: 5,
                 backoff: keys::BACKOFF_STEPS.to_vec(),

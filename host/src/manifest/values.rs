@@ -1,9 +1,11 @@
-//! The notations of single values: sizes, durations, hosts; and which known name is nearest to an
-//! unknown one. Text in, value out; nothing here knows where the text stood.
+//! The notations of single values: sizes, durations, hosts. Text in, value out; nothing here knows
+//! where the text stood.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::text::shown;
 
 /// The units of a size, largest first so that writing one takes the shortest form.
 const SIZES: [(&str, u64); 4] = [
@@ -116,7 +118,7 @@ impl FromStr for HostPattern {
     type Err = HostPatternError;
 
     fn from_str(text: &str) -> Result<Self, HostPatternError> {
-        let refuse = || HostPatternError(text.escape_debug().to_string());
+        let refuse = || HostPatternError(shown(text).into_owned());
         // An IPv6 address has colons of its own, so it is only accepted in brackets.
         if let Some(rest) = text.strip_prefix('[') {
             let (address, port) = rest.split_once(']').ok_or_else(refuse)?;
@@ -172,30 +174,6 @@ pub(crate) fn parse_port(text: &str) -> Option<u16> {
     text.chars()
         .all(|c| c.is_ascii_digit())
         .then(|| text.parse().ok())?
-}
-
-/// The candidate that `given` was most likely meant to be, if any is near.
-///
-/// "Near" is at most one edit for three letters: enough for a typing error or a plural, too little
-/// to suggest something unrelated.
-pub(crate) fn nearest<'a>(
-    given: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(given, name), name))
-        .filter(|(edits, name)| *edits <= given.len().max(name.len()).div_ceil(3))
-        .min_by_key(|(edits, _)| *edits)
-        .map(|(_, name)| name)
-}
-
-/// The tail of a message that says what a misspelt name was meant to be.
-pub(crate) fn did_you_mean<'a>(
-    given: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> String {
-    nearest(given, candidates).map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
 #[cfg(test)]
@@ -309,14 +287,6 @@ mod tests {
             "`http://a.b` is no host; accepted: `api.example.com`, `*.example.com`, either with \
              `:port`, without scheme and path"
         );
-    }
-
-    #[test]
-    fn the_nearest_name_is_suggested_only_when_it_is_near() {
-        let keys = ["component", "config", "limits"];
-        assert_eq!(nearest("limit", keys), Some("limits"));
-        assert_eq!(nearest("cofnig", keys), Some("config"));
-        assert_eq!(nearest("banana", keys), None);
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 //! (<https://github.com/nats-io/nats.rs/issues/1617>); once that is mended upstream this module can
 //! go.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,10 +15,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::Either;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::connect::SUBSCRIPTION_CAPACITY;
 use super::waiting::{Outcome, Waiting};
+use crate::poll;
 
 /// Requests of one connection that may wait for their reply at a time.
 ///
@@ -185,10 +186,16 @@ impl Requests {
                 payload,
             )),
         };
-        match handed_over(pin!(sending), deadline).await {
-            Some(Ok(())) => {}
-            None => return Err(RequestError::Deadline),
-            Some(Err(error)) => {
+        // The connection takes it at once unless it is down or far behind.
+        let sending = pin!(sending);
+        let sent = match deadline {
+            Some(deadline) => poll::within(deadline, sending).await,
+            None => Ok(sending.await),
+        };
+        match sent {
+            Ok(Ok(())) => {}
+            Err(_) => return Err(RequestError::Deadline),
+            Ok(Err(error)) => {
                 return Err(match error.kind() {
                     // The limit can shrink between the check above and here, by a reconnect to
                     // another server.
@@ -269,21 +276,6 @@ impl Drop for Reply<'_> {
         if let Some(token) = self.token {
             self.waiting.forget(token);
         }
-    }
-}
-
-/// Waits until the connection has taken what is sent, at the longest until the deadline.
-async fn handed_over<T>(
-    mut sending: Pin<&mut impl Future<Output = T>>,
-    deadline: Option<Instant>,
-) -> Option<T> {
-    // It takes it at once unless it is down or far behind.
-    let first = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
-    match (first, deadline) {
-        (Poll::Ready(sent), _) => Some(sent),
-        (Poll::Pending, None) => Some(sending.await),
-        // Boxed, so that the many that need no timer do not carry one about.
-        (Poll::Pending, Some(deadline)) => Box::pin(timeout_at(deadline, sending)).await.ok(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_nats::{HeaderMap, jetstream};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
-use wasmbay::events::letters::{Entry, Filter, LettersError, Pace};
+use wasmbay::events::dead_letters::{DeadLetterError, Entry, Filter, Pace};
 use wasmbay::host::{Host, HostOptions};
 use wasmbay::nats::ConnectOptions;
 use wasmbay::wire;
@@ -421,7 +421,7 @@ async fn what_cannot_be_read_is_listed_as_such_and_can_be_purged() {
     let store = async |subject: String, account: Option<&str>| {
         let mut headers = HeaderMap::new();
         if let Some(account) = account {
-            headers.insert(wire::LETTER, account);
+            headers.insert(wire::DEAD_LETTER, account);
         }
         let sent = context.publish_with_headers(subject, headers, "x".into());
         sent.await.unwrap().await.unwrap().sequence
@@ -441,7 +441,7 @@ async fn what_cannot_be_read_is_listed_as_such_and_can_be_purged() {
     assert_eq!(ids(&list), [&*all[0], &*all[1], broken, &*odd, forged]);
     let why = |index: usize| list["letters"][index]["unreadable"].as_str().unwrap();
     assert!(why(2).contains("missing field `id`"), "{list}");
-    assert_eq!(why(3), "the header Bay-Letter is missing");
+    assert_eq!(why(3), "the header Bay-Dead-Letter is missing");
     assert_eq!(why(4), "its account is that of another letter");
     assert_eq!(format!("at-{}", list["letters"][3]["revision"]), odd);
     for id in [broken, &odd, forged] {
@@ -485,7 +485,7 @@ async fn whoever_changes_a_letter_second_is_told() {
     assert!(edited.revision > seen.revision);
     let late = letters.edit(&seen, mend(3), async { None }).await;
     assert!(
-        matches!(late, Err(LettersError::Changed { .. })),
+        matches!(late, Err(DeadLetterError::Changed { .. })),
         "{late:?}"
     );
 
@@ -500,7 +500,7 @@ async fn whoever_changes_a_letter_second_is_told() {
             last = 1 + (last + 1) % 9;
             match letters.edit(&now, mend(last), async { None }).await {
                 Ok(_) => {}
-                Err(LettersError::Changed { .. }) => last = now_n(&now.body),
+                Err(DeadLetterError::Changed { .. }) => last = now_n(&now.body),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -531,7 +531,7 @@ async fn whoever_changes_a_letter_second_is_told() {
     desk.bench.letters(0).await;
     let late = letters.edit(&now, mend(11), async { None }).await;
     assert!(
-        matches!(late, Err(LettersError::Changed { .. })),
+        matches!(late, Err(DeadLetterError::Changed { .. })),
         "{late:?}"
     );
     assert!(desk.bench.list().await.is_empty());
@@ -603,7 +603,7 @@ async fn a_type_that_no_stream_tells_is_asked_of_the_app() {
         .edit(&letter, event(7, 10).into(), async { None })
         .await;
     assert!(
-        matches!(untyped, Err(LettersError::Untyped { .. })),
+        matches!(untyped, Err(DeadLetterError::Untyped { .. })),
         "{untyped:?}"
     );
     let path = format!("/letters/{}", all[0]);

@@ -2,21 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use wasmbay::build::{BuildError, Guest, Language, Tools, scaffold};
-use wasmbay::call::{Call, CallError, Trace};
-use wasmbay::component::Component;
-use wasmbay::engine::{Engine, EngineOptions};
-use wasmbay::events::Event;
+use wasmbay::call::Call;
+use wasmbay::interfaces::Backend;
+use wasmbay::interfaces::memory::MemoryBackend;
 use wasmbay::manifest::{Grants, Limits, ServiceSpec};
-use wasmbay::outbound::Outbound;
-use wasmbay::service::Service;
+use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId};
 
@@ -50,26 +45,6 @@ fn build(guest: &Guest) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// A service that needs no other one.
-struct Alone;
-
-impl Outbound for Alone {
-    fn call<'a>(
-        &'a self,
-        subject: &'a str,
-        _: Call,
-    ) -> Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send + 'a>> {
-        panic!("{subject} was called")
-    }
-
-    fn publish<'a>(
-        &'a self,
-        event: Event,
-    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + Send + 'a>> {
-        panic!("{event:?} was published")
-    }
-}
-
 /// What the service says to somebody at the end, loaded and called again and again as a host does
 /// it.
 fn greeting(component: &Path, who: &str, times: u32) -> String {
@@ -87,16 +62,13 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
         grants: Grants::default(),
     };
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
-    let service = Service::new(&engine, "app", Arc::new(component), Arc::new(spec)).unwrap();
-    let call = Call {
-        body: format!(r#"{{"who":"{who}"}}"#).into(),
-        deadline: Instant::now() + Duration::from_secs(60),
-        hops: 0,
-        caller: None,
-        trace: Trace::default(),
-    };
-    let outbound: Arc<dyn Outbound> = Arc::new(Alone);
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = Runtime::new(engine).unwrap();
+    let service = Service::new(&runtime, "app", Arc::new(component), Arc::new(spec)).unwrap();
+    let body = format!(r#"{{"who":"{who}"}}"#);
+    let call = Call::new(body.into(), Duration::from_secs(60));
+    // A service that needs no other one.
+    let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::default());
+    let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
@@ -105,8 +77,8 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
         .find_map(|exported| exported.functions.get("greet"))
         .unwrap();
     let replies = (0..times).map(|_| {
-        let reply = runtime.block_on(service.call(function, call.clone(), &outbound));
-        String::from_utf8(reply.unwrap().to_vec()).unwrap()
+        let reply = tokio.block_on(service.call(function, call.clone(), &backend));
+        String::from_utf8(reply.unwrap().body.to_vec()).unwrap()
     });
     replies.last().unwrap()
 }

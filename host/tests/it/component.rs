@@ -1,7 +1,7 @@
 //! What is no component, or none that can be wired, is refused by name.
 
-use wasmbay::component::{Component, ComponentError};
-use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::runtime::{Component, ComponentError};
+use wasmbay::runtime::{Engine, EngineOptions};
 
 use crate::support::components::{CALLER, GUEST};
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
-use wasmbay::component::Component;
-use wasmbay::discovery::{Answer, EndpointStats, Verb};
-use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::micro::{Answer, EndpointStats, Verb};
+use wasmbay::runtime::Component;
+use wasmbay::runtime::{Engine, EngineOptions};
 use wasmbay::wire;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;

@@ -8,7 +8,7 @@ use async_nats::{Client, HeaderMap, Message, Subscriber, jetstream};
 use futures_util::StreamExt;
 use serde_json::Value;
 use wasmbay::call::Blame;
-use wasmbay::events::letters::{Filter, Letter, Letters};
+use wasmbay::events::dead_letters::{DeadLetter, DeadLetters, Filter};
 use wasmbay::manifest::Outcome;
 use wasmbay::nats::settled;
 use wasmbay::wire;
@@ -56,13 +56,13 @@ fn caller(message: &Message) -> String {
     headers.get(wire::CALLER).unwrap().to_string()
 }
 
-async fn letters(bench: &Bench, enough: impl Fn(&[Letter]) -> bool) -> Vec<Letter> {
-    let all = Letters::new(jetstream::new(bench.client.clone()), "app");
+async fn letters(bench: &Bench, enough: impl Fn(&[DeadLetter]) -> bool) -> Vec<DeadLetter> {
+    let all = DeadLetters::new(jetstream::new(bench.client.clone()), "app");
     let deadline = Instant::now() + DEADLINE;
     loop {
         let page = all.list(&Filter::default(), None, 100).await.unwrap();
         let entries = page.entries.into_iter();
-        let letters: Vec<Letter> = entries
+        let letters: Vec<DeadLetter> = entries
             .map(|entry| entry.letter().cloned().unwrap())
             .collect();
         if enough(&letters) {
@@ -247,7 +247,7 @@ async fn a_dead_letter_is_mended_and_replayed_to_its_service_alone() {
     store(&bench.client, "work.x.1", "obey out.judge").await;
     let found = letters(&bench, |letters| letters.len() == 1).await;
     assert_eq!((count("one"), count("two")), (3, 1));
-    let all = Letters::new(jetstream::new(bench.client.clone()), "app");
+    let all = DeadLetters::new(jetstream::new(bench.client.clone()), "app");
     let letter = all.get(&found[0].id).await.unwrap();
     assert!(letter.is_raw());
     assert_eq!((&*letter.service, &*letter.subject), ("one", "work.x.1"));

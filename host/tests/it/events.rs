@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use wasmbay::call::Blame;
-use wasmbay::events::letters::{Filter, Letter, Letters, LettersError};
+use wasmbay::events::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, Filter};
 use wasmbay::manifest::Outcome;
 use wasmbay::nats::settled;
 use wasmbay::wire;
@@ -242,14 +242,14 @@ const SHORT: &str = "limits = { timeout = \"500ms\" }";
 pub(crate) struct Bench {
     pub(crate) nats: Nats,
     pub(crate) client: Client,
-    pub(crate) letters: Letters,
+    pub(crate) letters: DeadLetters,
 }
 
 impl Bench {
     pub(crate) async fn start() -> Self {
         let nats = Nats::start().await;
         let client = nats.connect().await;
-        let letters = Letters::new(jetstream::new(client.clone()), "app");
+        let letters = DeadLetters::new(jetstream::new(client.clone()), "app");
         Self {
             nats,
             client,
@@ -264,7 +264,7 @@ impl Bench {
         assert!(text.contains(STREAM) && !text.contains("error"), "{text}");
     }
 
-    pub(crate) async fn list(&self) -> Vec<Letter> {
+    pub(crate) async fn list(&self) -> Vec<DeadLetter> {
         let page = self.letters.list(&Filter::default(), None, 1_000).await;
         let entries = page.unwrap().entries.into_iter();
         entries
@@ -273,7 +273,7 @@ impl Bench {
     }
 
     /// Waits until there are so many letters.
-    pub(crate) async fn letters(&self, count: usize) -> Vec<Letter> {
+    pub(crate) async fn letters(&self, count: usize) -> Vec<DeadLetter> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let letters = self.list().await;
@@ -509,13 +509,13 @@ async fn a_dead_letter_is_mended_and_replayed_to_its_subscriber_alone() {
     assert!(bench.list().await.is_empty());
     for id in ["*", ">", "", "0123456789abcdeX"] {
         assert!(
-            matches!(bench.letters.get(id).await, Err(LettersError::NoId(_))),
+            matches!(bench.letters.get(id).await, Err(DeadLetterError::NoId(_))),
             "{id}"
         );
     }
     assert!(matches!(
         bench.letters.replay(&one.id).await,
-        Err(LettersError::NotFound { .. })
+        Err(DeadLetterError::NotFound { .. })
     ));
     assert_eq!(host.stop(DEADLINE).await, 0);
     bench.nats.stop().await;

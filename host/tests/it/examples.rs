@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use wasmbay::events::letters::{Entry, Filter, Letters};
+use wasmbay::events::dead_letters::{DeadLetters, Entry, Filter};
 use wasmbay::nats::ConnectOptions;
 
 use crate::support::cli::{Cli, Up};
@@ -455,11 +455,11 @@ fn shop_tells_customers_also_after_notifications_was_down() {
 /// Waits for the dead letter of the customer without an address, gives it one and replays it.
 async fn mend(shop: &Example) {
     let client = ConnectOptions::to(&shop.nats).connect().await.unwrap();
-    let letters = Letters::new(async_nats::jetstream::new(client), "shop");
+    let letters = DeadLetters::new(async_nats::jetstream::new(client), "shop");
     let deadline = Instant::now() + DEADLINE;
     let letter = loop {
         let found = letters.list(&Filter::default(), None, 10).await.unwrap();
-        if let [Entry::Letter(letter)] = &found.entries[..] {
+        if let [Entry::DeadLetter(letter)] = &found.entries[..] {
             break letters.get(&letter.id).await.unwrap();
         }
         assert!(Instant::now() < deadline, "{found:?}");

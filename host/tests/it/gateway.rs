@@ -21,19 +21,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use wasmbay::app::{Described, plan};
 use wasmbay::build::{Guest, Tools};
 use wasmbay::call::{Blame, Call, CallError, Code};
-use wasmbay::component::Component;
-use wasmbay::engine::{Engine, EngineOptions};
-use wasmbay::events::Event;
+use wasmbay::deployment::{Current, Deployment};
+use wasmbay::gateway::{Gateway, IDLE, LINGER};
 use wasmbay::host::{Host, HostOptions};
-use wasmbay::inbound::http::{Gateway, IDLE, LINGER};
 use wasmbay::interface::InterfaceId;
+use wasmbay::interfaces::Backend;
 use wasmbay::manifest::{App, GatewaySpec};
 use wasmbay::nats::{ConnectOptions, settled};
-use wasmbay::outbound::Outbound;
-use wasmbay::service::Service;
+use wasmbay::plan::Event;
+use wasmbay::plan::{Description, plan};
+use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 use wasmbay::shape::InterfaceDescription;
 
 use crate::support::DEADLINE;
@@ -80,7 +79,7 @@ const FUNCTIONS: [(&str, &str); 5] = [
 /// Answers the functions above as their names say.
 struct Fake;
 
-impl Outbound for Fake {
+impl Backend for Fake {
     fn call<'a>(
         &'a self,
         subject: &'a str,
@@ -146,6 +145,7 @@ impl Outbound for Fake {
 /// A gateway on a port of its own.
 struct Front {
     gateway: Arc<Gateway>,
+    current: Arc<Current>,
     address: SocketAddr,
     serving: JoinHandle<()>,
 }
@@ -167,13 +167,15 @@ impl Front {
     fn bare(change: impl FnOnce(&mut GatewaySpec), client: Client) -> Self {
         let mut spec = GatewaySpec::default();
         change(&mut spec);
-        let gateway = Arc::new(Gateway::new("app", spec));
+        let current = Arc::new(Current::default());
+        let gateway = Arc::new(Gateway::new("app", spec, Arc::clone(&current)));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let serving = Arc::clone(&gateway).serve(listener, Arc::new(Fake), client);
         Self {
             gateway,
+            current,
             address,
             serving: tokio::spawn(serving),
         }
@@ -183,31 +185,32 @@ impl Front {
         let app = App::parse(Path::new("wasmbay.toml"), manifest).unwrap();
         let functions = FUNCTIONS.map(|(name, ty)| (name.to_owned(), ty.parse().unwrap()));
         let id: InterfaceId = "test:fake/api@1.0.0".parse().unwrap();
-        let api = [InterfaceDescription {
+        let api = InterfaceDescription {
             id: id.clone(),
             functions: functions.into(),
-        }];
+        };
         let told = ("told".to_owned(), "func(what: string)".parse().unwrap());
-        let tells = [InterfaceDescription {
+        let tells = InterfaceDescription {
             id,
             functions: [told].into(),
-        }];
-        let described: Vec<_> = app
-            .services
-            .keys()
-            .map(|name| Described {
-                name,
-                exports: if name == "fake" { &api } else { &[] },
-                imports: match &**name {
-                    "asker" => &api,
-                    "teller" => &tells,
-                    _ => &[],
-                },
+        };
+        let describe = |name: &String| {
+            let only = |wanted: &str, interface: &InterfaceDescription| {
+                let interface = (name == wanted).then(|| interface.clone());
+                interface.into_iter()
+            };
+            let component = Description {
+                exports: only("fake", &api).collect(),
+                imports: only("asker", &api).chain(only("teller", &tells)).collect(),
                 http: services.contains_key(name),
-            })
-            .collect();
-        let plan = plan(&app, &described).unwrap_or_else(|errors| panic!("{errors:?}"));
-        self.gateway.set_routes(&plan, services);
+                messages: None,
+            };
+            (name.clone(), component)
+        };
+        let components = app.services.keys().map(describe).collect();
+        let plan = plan(&app, &components).unwrap_or_else(|errors| panic!("{errors:?}"));
+        self.current
+            .swap(Deployment::new(&app, plan, services.clone()));
     }
 
     async fn connect(&self) -> TcpStream {
@@ -826,7 +829,7 @@ async fn with_http() -> Front {
     let component = Arc::new(Component::load(&engine, &component).unwrap());
     let app = App::parse(Path::new("wasmbay.toml"), HTTP).unwrap();
     let spec = Arc::new(app.services["echo"].clone());
-    let service = Service::new(&engine, "app", component, spec).unwrap();
+    let service = Service::new(&Runtime::new(engine).unwrap(), "app", component, spec).unwrap();
     front.set_routes(HTTP, &[("echo".to_owned(), Arc::new(service))].into());
     front
 }

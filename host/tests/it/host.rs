@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
-use wasmbay::discovery::{Answer, Verb};
 use wasmbay::host::HostError;
+use wasmbay::micro::{Answer, Verb};
 use wasmbay::wire;
 
 use crate::support::apps::{Bench, Services, apply, bench, start};

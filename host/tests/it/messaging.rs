@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
-use wasmbay::component::{Component, ComponentError};
-use wasmbay::discovery::{Answer, Verb};
-use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::micro::{Answer, Verb};
+use wasmbay::runtime::{Component, ComponentError};
+use wasmbay::runtime::{Engine, EngineOptions};
 use wasmbay::wire;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;

@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmbay::call::{Blame, Call, CallError, Code, Trace};
-use wasmbay::component::Component;
-use wasmbay::engine::{Engine, EngineOptions};
-use wasmbay::events::Event;
+use wasmbay::interfaces::Backend;
 use wasmbay::manifest::{Grants, Limits, ServiceSpec};
-use wasmbay::outbound::Outbound;
-use wasmbay::service::Service;
+use wasmbay::plan::Event;
+use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 
 use crate::support::components::{CALLER, GUEST, SLEEPER};
 
@@ -24,7 +22,7 @@ enum Other {
     NeverAnswers,
 }
 
-impl Outbound for Other {
+impl Backend for Other {
     fn call<'a>(
         &'a self,
         subject: &'a str,
@@ -58,15 +56,15 @@ impl Outbound for Other {
 
 struct Guest {
     service: Service,
-    outbound: Arc<dyn Outbound>,
+    backend: Arc<dyn Backend>,
 }
 
-fn engine(instances: u32) -> Engine {
-    Engine::new(EngineOptions {
+fn runtime(instances: u32) -> Runtime {
+    let engine = Engine::new(EngineOptions {
         instances,
         cache: None,
-    })
-    .unwrap()
+    });
+    Runtime::new(engine.unwrap()).unwrap()
 }
 
 fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
@@ -83,21 +81,21 @@ fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
 }
 
 fn guest_on(
-    engine: &Engine,
+    runtime: &Runtime,
     text: &str,
     other: Other,
     change: impl FnOnce(&mut ServiceSpec),
 ) -> Guest {
-    let component = Arc::new(Component::new(engine, text.as_bytes()).unwrap());
-    let service = Service::new(engine, "app", component, Arc::new(spec(change))).unwrap();
+    let component = Arc::new(Component::new(runtime.engine(), text.as_bytes()).unwrap());
+    let service = Service::new(&runtime, "app", component, Arc::new(spec(change))).unwrap();
     Guest {
         service,
-        outbound: Arc::new(other),
+        backend: Arc::new(other),
     }
 }
 
 fn guest(change: impl FnOnce(&mut ServiceSpec)) -> Guest {
-    guest_on(&engine(20), GUEST, Other::Fails, change)
+    guest_on(&runtime(20), GUEST, Other::Fails, change)
 }
 
 fn limits(change: impl FnOnce(&mut Limits)) -> impl FnOnce(&mut ServiceSpec) {
@@ -108,6 +106,7 @@ impl Guest {
     fn message(arguments: &str) -> Call {
         Call {
             body: Bytes::copy_from_slice(arguments.as_bytes()),
+            arrived: Instant::now(),
             deadline: Instant::now() + Duration::from_secs(20),
             hops: 0,
             caller: None,
@@ -118,8 +117,8 @@ impl Guest {
     async fn send(&self, function: &str, call: Call) -> Result<String, CallError> {
         let exported = self.service.interfaces().next().unwrap();
         let function = &exported.functions[function];
-        let reply = self.service.call(function, call, &self.outbound).await?;
-        Ok(String::from_utf8(reply.to_vec()).unwrap())
+        let reply = self.service.call(function, call, &self.backend).await?;
+        Ok(String::from_utf8(reply.body.to_vec()).unwrap())
     }
 
     async fn call(&self, function: &str, arguments: &str) -> Result<String, CallError> {
@@ -237,14 +236,14 @@ async fn a_guest_that_spins_lets_others_run_on_the_same_thread() {
 #[tokio::test]
 async fn a_guest_blocked_in_an_import_is_stopped_at_its_deadline() {
     let timeout = limits(|l| l.timeout = Duration::from_millis(50));
-    let guest = guest_on(&engine(5), CALLER, Other::NeverAnswers, timeout);
+    let guest = guest_on(&runtime(5), CALLER, Other::NeverAnswers, timeout);
     assert_eq!(guest.code("ask", r#"{"n":1}"#).await, Code::Deadline);
 }
 
 #[tokio::test]
 async fn a_guest_asleep_is_stopped_at_its_deadline() {
     let timeout = limits(|l| l.timeout = Duration::from_millis(200));
-    let guest = guest_on(&engine(5), SLEEPER, Other::Fails, timeout);
+    let guest = guest_on(&runtime(5), SLEEPER, Other::Fails, timeout);
     guest.call("sleep", r#"{"milliseconds":1}"#).await.unwrap();
     assert_eq!(
         guest.code("sleep", r#"{"milliseconds":60000}"#).await,
@@ -305,7 +304,7 @@ async fn tables_have_a_limit() {
 #[tokio::test]
 async fn core_instances_have_a_limit() {
     let guest = guest_on(
-        &engine(5),
+        &runtime(5),
         CALLER,
         Other::Fails,
         limits(|l| l.instances = 1),
@@ -325,7 +324,7 @@ async fn calls_beyond_the_concurrency_wait_and_are_then_shed() {
         l.wait = Duration::from_millis(50);
         l.timeout = Duration::from_secs(2);
     });
-    let guest = guest_on(&engine(5), CALLER, Other::NeverAnswers, change);
+    let guest = guest_on(&runtime(5), CALLER, Other::NeverAnswers, change);
     let (first, second) = tokio::join!(
         guest.code("ask", r#"{"n":1}"#),
         guest.call("ask", r#"{"n":2}"#)
@@ -343,7 +342,7 @@ async fn calls_beyond_the_queue_are_shed_at_once() {
         l.wait = Duration::from_secs(10);
         l.timeout = Duration::from_millis(200);
     });
-    let guest = guest_on(&engine(5), CALLER, Other::NeverAnswers, change);
+    let guest = guest_on(&runtime(5), CALLER, Other::NeverAnswers, change);
     let (first, second) = tokio::join!(
         guest.code("ask", r#"{"n":1}"#),
         guest.code("ask", r#"{"n":2}"#)
@@ -388,18 +387,18 @@ async fn hops_have_a_limit() {
 
 #[tokio::test]
 async fn an_import_reaches_another_service() {
-    let guest = guest_on(&engine(5), CALLER, Other::Answers(r#"{"ok":41}"#), |_| {});
+    let guest = guest_on(&runtime(5), CALLER, Other::Answers(r#"{"ok":41}"#), |_| {});
     assert_eq!(
         guest.call("try", r#"{"n":1}"#).await.unwrap(),
         r#"{"ok":41}"#
     );
-    let guest = guest_on(&engine(5), CALLER, Other::Answers("41"), |_| {});
+    let guest = guest_on(&runtime(5), CALLER, Other::Answers("41"), |_| {});
     assert_eq!(guest.call("ask", r#"{"n":1}"#).await.unwrap(), "41");
 }
 
 #[tokio::test]
 async fn a_failed_import_is_a_value_where_the_type_has_a_place_for_it() {
-    let guest = guest_on(&engine(5), CALLER, Other::Fails, |_| {});
+    let guest = guest_on(&runtime(5), CALLER, Other::Fails, |_| {});
     assert_eq!(
         guest.call("try", r#"{"n":1}"#).await.unwrap(),
         r#"{"err":"nobody answers"}"#
@@ -408,7 +407,7 @@ async fn a_failed_import_is_a_value_where_the_type_has_a_place_for_it() {
 
 #[tokio::test]
 async fn a_failed_import_traps_where_the_type_has_no_place_for_it() {
-    let guest = guest_on(&engine(5), CALLER, Other::Fails, |_| {});
+    let guest = guest_on(&runtime(5), CALLER, Other::Fails, |_| {});
     let error = guest.call("ask", r#"{"n":1}"#).await.unwrap_err();
     assert_eq!(
         (error.code, error.blame),
@@ -425,17 +424,17 @@ async fn a_failed_import_traps_where_the_type_has_no_place_for_it() {
 
 #[tokio::test]
 async fn a_reply_of_the_wrong_type_is_the_other_services_fault() {
-    let guest = guest_on(&engine(5), CALLER, Other::Answers(r#""many""#), |_| {});
+    let guest = guest_on(&runtime(5), CALLER, Other::Answers(r#""many""#), |_| {});
     let error = guest.call("ask", r#"{"n":1}"#).await.unwrap_err();
     assert_eq!((error.code, error.blame), (Code::Dependency, Blame::Guest));
 }
 
 #[tokio::test]
 async fn an_exhausted_pool_takes_idle_instances_first_and_sheds_then() {
-    let engine = engine(2);
-    let idle = guest_on(&engine, GUEST, Other::Fails, |_| {});
+    let runtime = runtime(2);
+    let idle = guest_on(&runtime, GUEST, Other::Fails, |_| {});
     idle.call("count", "").await.unwrap();
-    let busy = guest_on(&engine, CALLER, Other::NeverAnswers, |spec| {
+    let busy = guest_on(&runtime, CALLER, Other::NeverAnswers, |spec| {
         spec.limits.timeout = Duration::from_secs(1);
     });
     let third = async {

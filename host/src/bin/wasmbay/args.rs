@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use wasmbay::build::Language;
-use wasmbay::events::letters::Pace;
+use wasmbay::events::dead_letters::Pace;
 use wasmbay::manifest::values::parse_duration;
 
 /// Columns of the help, at most.
@@ -125,7 +125,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: Option<u16>,
     /// Instances of all services together
-    #[arg(long, value_name = "N", default_value_t = wasmbay::engine::DEFAULT_INSTANCES, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = wasmbay::runtime::DEFAULT_INSTANCES, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) instances: u32,
     #[command(flatten)]
     pub(crate) cache: Cache,

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
-use wasmbay::engine::{Engine, EngineOptions};
+use wasmbay::runtime::{Engine, EngineOptions};
 
 use crate::args::{Args, Cache, Verb};
 use crate::logging;

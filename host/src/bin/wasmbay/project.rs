@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use wasmbay::build::{BuildError, Guest, Language, Tools};
-use wasmbay::component::Component;
-use wasmbay::engine::Engine;
 use wasmbay::host::HostError;
 use wasmbay::manifest::{App, FILE_NAME};
+use wasmbay::runtime::Component;
+use wasmbay::runtime::Engine;
 
 use crate::progress::Progress;
 use crate::report::all_of;

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use wasmbay::build::{BuildError, detect};
-use wasmbay::component::ComponentError;
 use wasmbay::host::{HostError, Listening};
 use wasmbay::manifest::ManifestError;
 use wasmbay::nats::ServerError;
+use wasmbay::runtime::ComponentError;
 
 use crate::args::{Common, Output};
 

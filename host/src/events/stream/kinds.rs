@@ -9,11 +9,9 @@ use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::StreamExt;
 
 use super::StoreError;
-use crate::app::{EventWire, KeyPath};
-use crate::events::Publication;
-use crate::events::letters::Letter;
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::Durable;
+use crate::plan::{EventWire, KeyPath, Publication};
 use crate::shape::Signature;
 use crate::subject;
 
@@ -111,25 +109,22 @@ fn publication(
         }
         None => None,
     };
-    Some(Publication {
-        subject: subject::of_function(app, function),
-        stream: Some(config.name.as_str().into()),
-        signature,
-        key,
-    })
+    let subject = subject::of_function(app, function);
+    Some(Publication::stored(subject, &config.name, signature, key))
 }
 
-/// How the event of a letter is published now: as its stream tells, also one whose wire is no
-/// longer durable, or as far as `ask` knows its type. Nothing if nobody does.
-pub(crate) async fn carried(
+/// How an event that `stream` stored is published now: as the stream's metadata says, also if its wire
+/// is no longer durable, or with the type that `ask` finds. `None` if neither knows.
+pub(crate) async fn publication_of(
     context: &Context,
-    letter: &Letter,
+    stream: &str,
+    function: &str,
     ask: impl Future<Output = Option<Signature>>,
 ) -> Result<Option<Publication>, async_nats::Error> {
-    let Ok(function) = letter.function.parse::<FunctionId>() else {
+    let Ok(function) = function.parse::<FunctionId>() else {
         return Ok(None);
     };
-    let Some(stream) = find(context, &letter.stream).await? else {
+    let Some(stream) = find(context, stream).await? else {
         return Ok(None);
     };
     let config = &stream.cached_info().config;
@@ -196,8 +191,8 @@ mod tests {
             one.publication.stream(),
             Some("bay_shop_shop_orders_events_v1")
         );
-        assert!(one.publication.key.is_some());
-        assert!(told(None, signature).unwrap()[0].publication.key.is_none());
+        assert!(one.publication.is_ordered());
+        assert!(!told(None, signature).unwrap()[0].publication.is_ordered());
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::{Client, Message};
-use wasmbay::component::Component;
-use wasmbay::engine::{Engine, EngineOptions};
 use wasmbay::host::{Host, HostError, HostOptions};
 use wasmbay::manifest::App;
 use wasmbay::nats::ConnectOptions;
+use wasmbay::runtime::Component;
+use wasmbay::runtime::{Engine, EngineOptions};
 
 use super::DEADLINE;
 use super::nats::Nats;

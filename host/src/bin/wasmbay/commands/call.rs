@@ -1,26 +1,23 @@
 //! `wasmbay call`.
 
 use std::io::{IsTerminal as _, Read as _};
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use wasmbay::call::{Blame, Call as Message, CallError, Code, Trace};
+use wasmbay::call::{Call as Message, CallError, Code};
 use wasmbay::interface::FunctionId;
 use wasmbay::json::{self, Limits};
-use wasmbay::nats::{ConnectOptions, RequestError, Requests};
+use wasmbay::nats::ConnectOptions;
 use wasmbay::shape::{Shape, Signature};
-use wasmbay::wire::{self, ErrorBody};
+use wasmbay::transport::Client;
+use wasmbay::wire::ErrorBody;
 use wasmtime::component::Val;
 
-use super::discover::{self, Answering, Wanted};
+use super::discover::{self, Wanted};
 use super::pretty::pretty;
 use crate::args::{Call, Place};
 use crate::report::{Exit, Terminal, failure};
 use crate::running::Running;
-
-/// How long the reply to a call whose deadline has passed may take to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit> {
     let wanted: Wanted = args.function.parse()?;
@@ -37,8 +34,9 @@ pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit>
     if let Some(signature) = &found.signature {
         check(&body, &found.function, signature)?;
     }
-    let reply = send(client, &found, body, args.timeout).await;
-    match reply {
+    let client = Client::new(client).await?;
+    let call = Message::new(body, args.timeout);
+    match client.call(&found.subject, call).await {
         Ok(body) => result(&body, found.signature.as_ref(), terminal),
         Err(error) => failed(&error, terminal),
     }
@@ -115,51 +113,6 @@ pub(super) fn misfit(why: &str, function: &str, takes: &str) -> anyhow::Error {
         format!("the arguments do not fit: {why}"),
         format!("{function} takes {takes}"),
     )
-}
-
-/// Sends the call and waits for its reply.
-async fn send(
-    client: async_nats::Client,
-    found: &Answering,
-    body: Bytes,
-    timeout: Duration,
-) -> Result<Bytes, CallError> {
-    let now = Instant::now();
-    let call = Message {
-        body,
-        deadline: now + timeout,
-        hops: 0,
-        caller: None,
-        trace: Trace {
-            parent: Some(traceparent()),
-            ..Trace::default()
-        },
-    };
-    let headers = wire::write_call(&call, now);
-    let network = |error: RequestError| {
-        let code = match error {
-            RequestError::TooLarge { .. } => Code::TooLarge,
-            _ => Code::Unavailable,
-        };
-        CallError::new(code, Blame::Network, error.to_string())
-    };
-    let requests = Requests::new(client).await.map_err(network)?;
-    let request = requests.request(found.subject.as_str().into(), headers, call.body);
-    // The host that runs the service has the same deadline, and more to say when it passes.
-    let message = match tokio::time::timeout(timeout + LAST_WORDS, request).await {
-        Ok(reply) => reply.map_err(network)?,
-        Err(_) => {
-            let why = format!("no reply within {timeout:?}");
-            return Err(CallError::new(Code::Deadline, Blame::Network, why));
-        }
-    };
-    wire::read_reply(message.headers.as_ref(), message.payload)
-}
-
-/// A new trace, sampled.
-pub(super) fn traceparent() -> String {
-    let (trace, span): (u128, u64) = (rand::random(), rand::random());
-    format!("00-{trace:032x}-{span:016x}-01")
 }
 
 /// Prints a result. An `err` value is one of the function's results, but whoever typed the call

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
-use wasmbay::app::PlanError;
 use wasmbay::build::BuildError;
-use wasmbay::component::Component;
-use wasmbay::engine::Engine;
 use wasmbay::host::{self, HostError};
 use wasmbay::manifest::ManifestError;
-use wasmbay::service::Service;
+use wasmbay::plan::PlanError;
+use wasmbay::runtime::Component;
+use wasmbay::runtime::Engine;
+use wasmbay::runtime::{Runtime, Service};
 
 use super::shown;
 use crate::args::Check;
@@ -165,12 +165,16 @@ fn link(
     components: &BTreeMap<String, Arc<Component>>,
     found: &mut Found,
 ) {
+    let runtime = match Runtime::new(engine.clone()) {
+        Ok(runtime) => runtime,
+        Err(error) => return found.push("component", error),
+    };
     for (name, component) in components {
         let Some(spec) = project.app.services.get(name) else {
             continue;
         };
         let (component, spec) = (Arc::clone(component), Arc::new(spec.clone()));
-        if let Err(error) = Service::new(engine, &project.app.name, component, spec) {
+        if let Err(error) = Service::new(&runtime, &project.app.name, component, spec) {
             found.push("component", error);
         }
     }

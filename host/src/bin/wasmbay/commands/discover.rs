@@ -9,8 +9,8 @@ use async_nats::{Client, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
-use wasmbay::discovery::{Answer, Verb};
 use wasmbay::interface::{FunctionId, FunctionRef, InterfaceId};
+use wasmbay::micro::{Answer, Verb};
 use wasmbay::shape::Signature;
 
 use crate::report::failure;

@@ -9,14 +9,14 @@ use anyhow::Context as _;
 use async_nats::jetstream::{self, Context};
 use futures_util::TryStreamExt as _;
 use serde_json::json;
-use wasmbay::events::letters::{Filter, Letter, Letters, LettersError, Pace};
+use wasmbay::events::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, Filter, Pace};
 
 use super::call::{misfit, place};
 use super::discover::Wanted;
 use crate::args::{Dlq, DlqLs, DlqPurge, DlqReplay, DlqVerb, LetterFilter, Meant, Place};
 use crate::report::{Exit, Failures, Terminal, count, failure};
 
-/// Letters that are looked at together when many are replayed.
+/// DeadLetters that are looked at together when many are replayed.
 const PAGE: usize = 1_000;
 
 pub(super) async fn run(args: Dlq, terminal: &Terminal) -> anyhow::Result<Exit> {
@@ -36,7 +36,7 @@ pub(super) async fn run(args: Dlq, terminal: &Terminal) -> anyhow::Result<Exit> 
 struct Post {
     app: String,
     client: async_nats::Client,
-    letters: Letters,
+    letters: DeadLetters,
 }
 
 impl Post {
@@ -49,13 +49,13 @@ impl Post {
             None => only(&context).await?,
         };
         Ok(Self {
-            letters: Letters::new(context, &app),
+            letters: DeadLetters::new(context, &app),
             app,
             client,
         })
     }
 
-    async fn get(&self, id: &str) -> anyhow::Result<Letter> {
+    async fn get(&self, id: &str) -> anyhow::Result<DeadLetter> {
         self.letters.get(id).await.map_err(explained)
     }
 }
@@ -98,21 +98,21 @@ async fn only(context: &Context) -> anyhow::Result<String> {
 }
 
 /// An error with where to look.
-fn explained(error: LettersError) -> anyhow::Error {
+fn explained(error: DeadLetterError) -> anyhow::Error {
     match error {
-        LettersError::NotFound { .. } | LettersError::NoId(_) => failure(
+        DeadLetterError::NotFound { .. } | DeadLetterError::NoId(_) => failure(
             error.to_string(),
             "`wasmbay dlq ls` lists those that are there",
         ),
-        LettersError::Misfit {
+        DeadLetterError::Misfit {
             why,
             function,
             takes,
         } => misfit(&why, &function, &takes),
-        LettersError::Untyped { .. } => {
+        DeadLetterError::Untyped { .. } => {
             failure(error.to_string(), "`wasmbay up` runs the app, which does")
         }
-        LettersError::Unreadable(ref other) => {
+        DeadLetterError::Unreadable(ref other) => {
             let hint = format!("`wasmbay dlq purge {}` drops it", other.id);
             failure(error.to_string(), hint)
         }
@@ -201,7 +201,7 @@ async fn purge(args: DlqPurge, terminal: &Terminal) -> anyhow::Result<Exit> {
     for id in wanted {
         match post.letters.purge(&Filter::only(&id)).await {
             Ok(0) if !ids.is_empty() => {
-                errors.push(explained(LettersError::NotFound { id }));
+                errors.push(explained(DeadLetterError::NotFound { id }));
             }
             Ok(_) => purged += 1,
             Err(error) => errors.push(explained(error)),

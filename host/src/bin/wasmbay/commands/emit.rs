@@ -1,17 +1,14 @@
 //! `wasmbay emit`.
 
-use std::time::{Duration, Instant};
-
 use anyhow::Context as _;
-use async_nats::{Client, jetstream};
+use async_nats::jetstream;
 use serde_json::json;
-use wasmbay::call::{Call as Message, Trace};
+use wasmbay::call::Call as Message;
 use wasmbay::events::stream::{self, Stored};
-use wasmbay::events::{Event, letters};
-use wasmbay::nats::{settled, wire_size};
-use wasmbay::wire;
+use wasmbay::plan::Event;
+use wasmbay::transport::Client;
 
-use super::call::{arguments, check, place, traceparent};
+use super::call::{arguments, check, place};
 use super::discover::{self, Answering, Wanted};
 use crate::args::Emit;
 use crate::report::{Exit, Terminal, failure};
@@ -54,16 +51,7 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
         }
     };
     let values = check(&body, &found.function, signature)?;
-    let call = Message {
-        body,
-        deadline: Instant::now() + args.timeout,
-        hops: 0,
-        caller: None,
-        trace: Trace {
-            parent: Some(traceparent()),
-            ..Trace::default()
-        },
-    };
+    let call = Message::new(body, args.timeout);
     let of_stream = stored
         .iter()
         .find(|one| one.publication.subject() == found.subject);
@@ -79,7 +67,7 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
             call,
         },
     };
-    publish(&client, event, args.timeout, terminal).await
+    publish(client, event, terminal).await
 }
 
 /// A stored kind of event as though its subscriber had answered.
@@ -94,54 +82,26 @@ fn answering(stored: &Stored) -> Answering {
 }
 
 async fn publish(
-    client: &Client,
+    client: async_nats::Client,
     event: Event,
-    timeout: Duration,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
-    let Event {
-        subject,
-        stream,
-        call,
-    } = event;
-    let mut headers = wire::write_event(&call);
-    let Some(stream) = stream else {
-        client
-            .publish_with_headers(subject.clone(), headers, call.body)
-            .await
-            .context("cannot publish")?;
-        settled(client).await.context("cannot publish")?;
-        match terminal.json() {
-            true => terminal.result_json(&json!({ "subject": subject }))?,
-            false => terminal.say(format_args!("published on {subject}, to whoever listens")),
+    let (subject, stream) = (event.subject.clone(), event.stream.clone());
+    let client = Client::new(client).await?;
+    let sequence = client.publish(event).await.context("cannot publish")?;
+    match (stream, terminal.json()) {
+        (None, true) => terminal.result_json(&json!({ "subject": subject }))?,
+        (None, false) => {
+            terminal.say(format_args!(
+                "published on {subject}, to the subscribers of now"
+            ));
         }
-        return Ok(Exit::Done);
-    };
-    let id = format!("{:032x}", rand::random::<u128>());
-    headers.insert(wire::MESSAGE_ID, id.as_str());
-    let limit = client.max_payload().saturating_sub(letters::ROOM);
-    let size = wire_size(&headers, call.body.len());
-    if size > limit {
-        anyhow::bail!("the event has {size} bytes; {limit} can be stored");
-    }
-    let context = jetstream::new(client.clone());
-    let what = || format!("stream {stream} is not known to have stored the event");
-    let stored = async {
-        let sent = context.publish_with_headers(subject.clone(), headers, call.body);
-        sent.await?.await
-    };
-    let stored = tokio::time::timeout(timeout, stored)
-        .await
-        .with_context(what)?
-        .with_context(what)?;
-    if *stored.stream != *stream {
-        anyhow::bail!("{}: stream {} answered", what(), stored.stream);
-    }
-    let sequence = stored.sequence;
-    match terminal.json() {
-        true => terminal
+        (Some(stream), true) => terminal
             .result_json(&json!({ "subject": subject, "stream": *stream, "sequence": sequence }))?,
-        false => terminal.say(format_args!("stored in {stream} as {sequence}")),
+        (Some(stream), false) => {
+            let sequence = sequence.unwrap_or_default();
+            terminal.say(format_args!("stored in {stream} as {sequence}"));
+        }
     }
     Ok(Exit::Done)
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::json;
-use wasmbay::component::{Component, ComponentError};
 use wasmbay::manifest::{App, FILE_NAME};
+use wasmbay::runtime::{Component, ComponentError};
 use wasmbay::shape::InterfaceDescription;
 use wasmparser::{KnownCustom, Parser, Payload};
 use wit_component::{DecodedWasm, WitPrinter};

@@ -12,11 +12,11 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wasmbay::component::Component;
-use wasmbay::engine::Engine;
 use wasmbay::host::{self, Host, HostOptions};
 use wasmbay::manifest::App;
 use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions, redact};
+use wasmbay::runtime::Component;
+use wasmbay::runtime::Engine;
 
 use crate::args::Up;
 use crate::logging;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::json;
-use wasmbay::events::letters::Letter;
+use wasmbay::events::dead_letters::DeadLetter;
 use wasmbay::interface::FunctionId;
 use wasmbay::json::DEFAULT_BYTES;
 use wasmbay::shape::Signature;
@@ -59,7 +59,7 @@ pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
-async fn replace(post: &Post, letter: &Letter, body: Bytes) -> anyhow::Result<Letter> {
+async fn replace(post: &Post, letter: &DeadLetter, body: Bytes) -> anyhow::Result<DeadLetter> {
     // No more was read.
     if body.len() > DEFAULT_BYTES {
         anyhow::bail!("the body has more than {DEFAULT_BYTES} bytes");
@@ -69,7 +69,7 @@ async fn replace(post: &Post, letter: &Letter, body: Bytes) -> anyhow::Result<Le
 }
 
 /// The type of the letter's event as a subscriber tells it that runs.
-async fn told(post: &Post, letter: &Letter) -> Option<Signature> {
+async fn told(post: &Post, letter: &DeadLetter) -> Option<Signature> {
     let function: FunctionId = letter.function.parse().ok()?;
     let answering = discover::ask(&post.client, PATIENCE)
         .await
@@ -82,7 +82,7 @@ async fn told(post: &Post, letter: &Letter) -> Option<Signature> {
 }
 
 /// Has the body edited, and gives the file if it changed.
-fn in_editor(letter: &Letter) -> anyhow::Result<Option<tempfile::NamedTempFile>> {
+fn in_editor(letter: &DeadLetter) -> anyhow::Result<Option<tempfile::NamedTempFile>> {
     let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let editor = named("VISUAL").or_else(|| named("EDITOR"));
     let (Some(editor), true) = (editor, std::io::stdin().is_terminal()) else {

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use wasmbay::events::letters::{Attempt, Entry, Letter, Unreadable};
+use wasmbay::events::dead_letters::{Attempt, DeadLetter, Entry, Unreadable};
 use wasmbay::manifest::Outcome;
 
 use crate::commands::pretty::pretty;
@@ -23,7 +23,7 @@ pub(super) fn letters(entries: &[Entry], terminal: &Terminal) -> anyhow::Result<
     let head = ["ID", "SERVICE", "EVENT", "FAILED", "ATTEMPTS", "WHY"];
     let head = head.iter().map(|cell| (*cell).to_owned()).collect();
     let row = |entry: &Entry| match entry {
-        Entry::Letter(letter) => row(letter),
+        Entry::DeadLetter(letter) => row(letter),
         Entry::Unreadable(other) => unreadable(other),
     };
     let rows: Vec<Vec<String>> = std::iter::once(head)
@@ -32,7 +32,7 @@ pub(super) fn letters(entries: &[Entry], terminal: &Terminal) -> anyhow::Result<
     Ok(terminal.result(table(&rows))?)
 }
 
-fn row(letter: &Letter) -> Vec<String> {
+fn row(letter: &DeadLetter) -> Vec<String> {
     let last = letter.attempts.last();
     let event = letter.function.rsplit('/').next().unwrap_or_default();
     let event = event.split('@').next().unwrap_or_default();
@@ -89,7 +89,7 @@ fn outcome(attempt: &Attempt) -> String {
 }
 
 /// Prints one letter.
-pub(super) fn letter(letter: &Letter, terminal: &Terminal) -> anyhow::Result<Exit> {
+pub(super) fn letter(letter: &DeadLetter, terminal: &Terminal) -> anyhow::Result<Exit> {
     if terminal.json() {
         terminal.result(serde_json::to_string_pretty(&letter.with_body())?)?;
         return Ok(Exit::Done);
@@ -176,13 +176,13 @@ mod tests {
     fn what_is_no_letter_is_in_the_list_with_its_reason() {
         let other = Unreadable {
             id: "at-17".to_owned(),
-            unreadable: format!("the header Bay-Letter: {}", "x".repeat(100)),
+            unreadable: format!("the header Bay-Dead-Letter: {}", "x".repeat(100)),
             subject: "bay-dlq.shop.odd".to_owned(),
             revision: 17,
         };
         let row = unreadable(&other);
         assert_eq!(row[..5], ["at-17", "-", "-", "-", "-"]);
-        assert!(row[5].starts_with("unreadable: the header Bay-Letter: x"));
+        assert!(row[5].starts_with("unreadable: the header Bay-Dead-Letter: x"));
         assert_eq!(row[5].chars().count(), MAX_WHY);
     }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use wasmbay::component::Component;
 use wasmbay::host::Host;
 use wasmbay::manifest::{Route, Target};
+use wasmbay::runtime::Component;
 
 use super::{NATS_DATA, Server};
 use crate::project::Workbench;

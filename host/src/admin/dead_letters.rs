@@ -1,0 +1,214 @@
+//! Dead letters over HTTP, with what `wasmbay dlq` does under the same names.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ETAG, IF_MATCH};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use serde::Serialize;
+use serde_json::json as value;
+use tokio::time::Instant;
+
+use super::query::Query;
+use super::{Answer, Desk, Refusal, TIMEOUT, json, to_json};
+use crate::call::Blame;
+use crate::events::dead_letters::{Cursor, DeadLetter, DeadLetterError, Filter, Pace};
+use crate::gateway::request::{check_json, check_length, read_body};
+use crate::interface::FunctionId;
+use crate::shape::Signature;
+use crate::wire::ErrorDetail;
+
+/// Replays of one request end this long before the request would: what is left is told as `next`.
+const SPARE: Duration = Duration::from_secs(10);
+
+/// What became of letters that were to be replayed.
+#[derive(Serialize)]
+struct Replayed {
+    replayed: Vec<String>,
+    failed: Vec<Failed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Cursor>,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    id: String,
+    error: ErrorDetail,
+}
+
+impl Desk {
+    pub(super) async fn list(&self, query: &Query<'_>) -> Result<Answer, Refusal> {
+        let asked = query.only(&["service", "function", "limit", "after"])?;
+        let (filter, limit) = (asked.filter()?, asked.limit()?);
+        let from = asked.value("after", str::parse::<Cursor>)?;
+        let page = self.letters.list(&filter, from, limit).await?;
+        Ok(json(StatusCode::OK, to_json(&page)))
+    }
+
+    pub(super) async fn show(&self, id: &str, query: &Query<'_>) -> Result<Answer, Refusal> {
+        query.only(&[])?;
+        Ok(shown(&self.letters.get(id).await?))
+    }
+
+    pub(super) async fn edit(
+        &self,
+        id: &str,
+        query: &Query<'_>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        query.only(&[])?;
+        let expected = if_match(request.headers())?;
+        let limit = self.client.max_payload();
+        let letter = self.letters.find(id).await?;
+        // A message may be anything. No browser sends a PUT for a page of another origin.
+        if !letter.is_raw() {
+            check_json(request.headers())?;
+        }
+        let body = read_body(request.into_body(), limit).await?;
+        if expected.is_some_and(|expected| expected != letter.revision) {
+            let (id, now) = (&letter.id, letter.revision);
+            let why = format!("dead letter \"{id}\" is at revision {now} by now; look at it again");
+            return Err(Refusal::caller(StatusCode::PRECONDITION_FAILED, why));
+        }
+        let ask = async { self.deployed_type(&letter) };
+        Ok(shown(&self.letters.edit(&letter, body, ask).await?))
+    }
+
+    /// The type of the dead letter's event by the components that are deployed.
+    fn deployed_type(&self, letter: &DeadLetter) -> Option<Signature> {
+        let function: FunctionId = letter.function.parse().ok()?;
+        let deployment = self.admin.current.get();
+        let wire = deployment.plan.event_wire(&function.interface)?;
+        Some(wire.functions.get(&function.name)?.signature.clone())
+    }
+
+    pub(super) async fn replay(
+        &self,
+        id: &str,
+        query: &Query<'_>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        query.only(&[])?;
+        without_content(request).await?;
+        self.letters.replay(id).await?;
+        let replayed = value!({ "replayed": [id] });
+        Ok(json(StatusCode::ACCEPTED, to_json(&replayed)))
+    }
+
+    pub(super) async fn replay_many(
+        &self,
+        query: &Query<'_>,
+        request: Request<Incoming>,
+        started: Instant,
+    ) -> Result<Answer, Refusal> {
+        let asked = query.only(&["all", "service", "function", "rate", "limit", "after"])?;
+        let (filter, limit) = (asked.meant()?, asked.limit()?);
+        let from = asked.value("after", str::parse::<Cursor>)?;
+        let mut pace = Pace::new(asked.value("rate", Pace::rate)?);
+        without_content(request).await?;
+        let until = started + TIMEOUT.saturating_sub(SPARE);
+        let letters = &self.letters;
+        let replays = letters.replay_all(&filter, from, limit, &mut pace, Some(until));
+        let replays = replays.await?;
+        let failed = replays.failed.into_iter().map(|(id, error)| Failed {
+            id,
+            error: Refusal::from(error).body().error,
+        });
+        let answer = Replayed {
+            replayed: replays.replayed,
+            failed: failed.collect(),
+            next: replays.next,
+        };
+        Ok(json(StatusCode::ACCEPTED, to_json(&answer)))
+    }
+
+    pub(super) async fn purge(
+        &self,
+        id: &str,
+        query: &Query<'_>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        query.only(&[])?;
+        without_content(request).await?;
+        match self.letters.purge(&Filter::only(id)).await? {
+            0 => Err(DeadLetterError::NotFound { id: id.to_owned() }.into()),
+            purged => Ok(json(StatusCode::OK, to_json(&value!({ "purged": purged })))),
+        }
+    }
+
+    pub(super) async fn purge_many(
+        &self,
+        query: &Query<'_>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        let filter = query.only(&["all", "service", "function"])?.meant()?;
+        without_content(request).await?;
+        let purged = self.letters.purge(&filter).await?;
+        Ok(json(StatusCode::OK, to_json(&value!({ "purged": purged }))))
+    }
+}
+
+/// One letter, and its revision as what a later `If-Match` can name.
+fn shown(letter: &DeadLetter) -> Answer {
+    let mut answer = json(StatusCode::OK, to_json(&letter.with_body()));
+    // Digits in quotes are always a header's value.
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", letter.revision)) {
+        answer.headers_mut().insert(ETAG, tag);
+    }
+    answer
+}
+
+/// The revision that the request wants to change; any if it names none.
+fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    let Some(tag) = headers.get(IF_MATCH) else {
+        return Ok(None);
+    };
+    let tag = tag.to_str().unwrap_or_default().trim();
+    if tag == "*" {
+        return Ok(None);
+    }
+    let revision = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    match revision.and_then(|revision| revision.parse().ok()) {
+        Some(revision) => Ok(Some(revision)),
+        None => Err(Refusal::caller(
+            StatusCode::BAD_REQUEST,
+            "If-Match: accepted: one ETag as the letter came with, such as \"17\"",
+        )),
+    }
+}
+
+/// Refuses a body where none means anything. A browser's form has a type even without one.
+async fn without_content(request: Request<Incoming>) -> Result<(), Refusal> {
+    check_json(request.headers())?;
+    check_length(request.body(), 0)?;
+    if request.body().is_end_stream() {
+        return Ok(());
+    }
+    read_body(request.into_body(), 0).await.map(|_: Bytes| ())
+}
+
+impl From<DeadLetterError> for Refusal {
+    fn from(error: DeadLetterError) -> Self {
+        let (status, blame) = match &error {
+            DeadLetterError::NotFound { .. } | DeadLetterError::NoId(_) => {
+                (StatusCode::NOT_FOUND, Blame::Caller)
+            }
+            DeadLetterError::NoBody { .. } => (StatusCode::GONE, Blame::Caller),
+            DeadLetterError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Caller),
+            DeadLetterError::Changed { .. } => (StatusCode::CONFLICT, Blame::Caller),
+            DeadLetterError::Misfit { .. } => (StatusCode::BAD_REQUEST, Blame::Caller),
+            DeadLetterError::Untyped { .. } => (StatusCode::CONFLICT, Blame::Host),
+            DeadLetterError::Unreadable(_) => (StatusCode::INTERNAL_SERVER_ERROR, Blame::Host),
+            DeadLetterError::Store { .. } => (StatusCode::SERVICE_UNAVAILABLE, Blame::Network),
+        };
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(why) = cause {
+            message = format!("{message}: {why}");
+            cause = why.source();
+        }
+        Self::new(status, blame, message)
+    }
+}

@@ -1,0 +1,153 @@
+//! What a query string asks for.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use http::StatusCode;
+
+use super::Refusal;
+use crate::events::dead_letters::Filter;
+use crate::text::shown;
+
+/// Dead letters of a page unless the query says otherwise.
+const LIMIT: usize = 100;
+
+/// Upper bound of the dead letters of a page.
+const MAX_LIMIT: usize = 1_000;
+
+/// The names and values of a query string.
+pub(super) struct Query<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
+
+impl<'q> Query<'q> {
+    pub(super) fn new(text: Option<&'q str>) -> Self {
+        let text = text.unwrap_or_default().as_bytes();
+        Self(form_urlencoded::parse(text).collect())
+    }
+
+    /// The query, if it has nothing but these names, each of them once: one that is mistyped must
+    /// not mean everything.
+    pub(super) fn only(&self, names: &[&str]) -> Result<Asked<'_>, Refusal> {
+        for (index, (name, _)) in self.0.iter().enumerate() {
+            if !names.contains(&&**name) {
+                let accepted = match names {
+                    [] => "none".to_owned(),
+                    names => names.join(", "),
+                };
+                let name = shown(name);
+                return Err(bad(format!(
+                    "unknown parameter `{name}`; accepted: {accepted}"
+                )));
+            }
+            if self.0.iter().take(index).any(|(other, _)| other == name) {
+                return Err(bad(format!("`{name}` is there twice")));
+            }
+        }
+        Ok(Asked(&self.0))
+    }
+}
+
+/// A query of which every name is known.
+pub(super) struct Asked<'q>(&'q [(Cow<'q, str>, Cow<'q, str>)]);
+
+impl Asked<'_> {
+    fn text(&self, name: &str) -> Option<&str> {
+        let mut found = self.0.iter().filter(|(other, _)| other == name);
+        found.next().map(|(_, value)| &**value)
+    }
+
+    /// The value of a parameter, read by `read`.
+    pub(super) fn value<T, E: Display>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, Refusal> {
+        let value = self.text(name).map(read).transpose();
+        value.map_err(|error| bad(format!("`{name}`: {error}")))
+    }
+
+    /// Which letters are meant; all of them if nothing is said.
+    pub(super) fn filter(&self) -> Result<Filter, Refusal> {
+        Ok(Filter {
+            service: self.text("service").map(str::to_owned),
+            function: self.value("function", str::parse)?,
+            id: None,
+        })
+    }
+
+    /// Which letters are meant, where all of them has to be said.
+    pub(super) fn meant(&self) -> Result<Filter, Refusal> {
+        let filter = self.filter()?;
+        match (self.text("all"), filter == Filter::default()) {
+            (Some("true"), true) | (None, false) => Ok(filter),
+            (Some("true"), false) => Err(bad("`all` and a filter exclude each other")),
+            (Some(_), _) => Err(bad("`all`: accepted: true")),
+            (None, true) => Err(bad(
+                "say which letters: `service=NAME`, `function=INTERFACE.FUNCTION`, or `all=true`",
+            )),
+        }
+    }
+
+    /// How many letters are asked for.
+    pub(super) fn limit(&self) -> Result<usize, Refusal> {
+        let read = |text: &str| match usize::from_str(text) {
+            Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
+            _ => Err(format!("accepted: 1 to {MAX_LIMIT}")),
+        };
+        Ok(self.value("limit", read)?.unwrap_or(LIMIT))
+    }
+}
+
+fn bad(why: impl Into<String>) -> Refusal {
+    Refusal::caller(StatusCode::BAD_REQUEST, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &[&str] = &["all", "service", "function", "limit"];
+
+    fn meant(text: &str) -> Result<Filter, String> {
+        let query = Query::new(Some(text));
+        let asked = query.only(NAMES);
+        asked
+            .and_then(|asked| asked.meant())
+            .map_err(|refusal| refusal.message)
+    }
+
+    #[test]
+    fn all_letters_are_meant_only_if_that_is_said() {
+        assert_eq!(meant("all=true").unwrap(), Filter::default());
+        let filter = meant("service=mail&function=orders%2Fevents.placed").unwrap();
+        assert_eq!(filter.service.as_deref(), Some("mail"));
+        assert_eq!(filter.function.unwrap().package.as_deref(), Some("orders"));
+        for (text, why) in [
+            ("", "say which letters"),
+            ("limit=1", "say which letters"),
+            ("all=false", "`all`: accepted"),
+            ("all", "`all`: accepted"),
+            ("all=true&service=mail", "exclude each other"),
+            ("servce=mail", "unknown parameter `servce`"),
+            ("service=mail&service=stats", "twice"),
+            ("function=*", "`function`: `*` is not a function"),
+        ] {
+            let refused = meant(text).unwrap_err();
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_bound() {
+        let limit = |text| {
+            let query = Query::new(Some(text));
+            let asked = query.only(NAMES);
+            asked.and_then(|asked| asked.limit()).map_err(|r| r.status)
+        };
+        assert_eq!(limit("").unwrap(), 100);
+        assert_eq!(limit("limit=1000").unwrap(), 1_000);
+        for text in ["limit=0", "limit=1001", "limit=-1", "limit=x", "limit="] {
+            assert_eq!(limit(text), Err(StatusCode::BAD_REQUEST), "{text}");
+        }
+    }
+}

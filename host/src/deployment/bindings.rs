@@ -1,0 +1,340 @@
+//! From a plan to what stands behind each source of messages, what changes between two of those, and
+//! in which order sources can stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::events::stream;
+use crate::interface::InterfaceId;
+use crate::manifest::{App, DeliveryPolicy, ServiceSpec};
+use crate::plan::Plan;
+use crate::subject;
+use crate::transport::{Delivery, Source, Subscriber};
+
+/// A service by name, one of its interfaces, and how messages are delivered to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    pub(crate) service: String,
+    pub(crate) interface: InterfaceId,
+    pub(crate) delivery: Delivery,
+}
+
+/// What stands behind each source.
+pub(crate) type Bindings = BTreeMap<Source, Bound>;
+
+/// What serving other bindings takes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// Sources that are to be served from now on.
+    pub(crate) arriving: Vec<Source>,
+    /// Sources that are served already; what stands behind them may be another service now.
+    pub(crate) staying: Vec<Source>,
+    /// Sources that are to be served no longer.
+    pub(crate) leaving: Vec<Source>,
+}
+
+/// What stands behind each source of an app's messages.
+pub(super) fn bindings(app: &App, plan: &Plan) -> Bindings {
+    let mut bindings = Bindings::new();
+    for (name, interfaces) in &plan.serves {
+        let Some(spec) = app.services.get(name) else {
+            continue;
+        };
+        for interface in interfaces {
+            let (sources, delivery) = interface_sources(app, plan, spec, interface);
+            let bound = Bound {
+                service: name.clone(),
+                interface: interface.clone(),
+                delivery,
+            };
+            bindings.extend(sources.into_iter().map(|source| (source, bound.clone())));
+        }
+    }
+    for (name, interface) in &plan.messages {
+        if let Some(spec) = app.services.get(name) {
+            bindings.extend(message_sources(app, spec, interface));
+        }
+    }
+    bindings
+}
+
+/// Where the messages for an interface of a service come from, and how they are delivered.
+fn interface_sources(
+    app: &App,
+    plan: &Plan,
+    spec: &ServiceSpec,
+    interface: &InterfaceId,
+) -> (Vec<Source>, Delivery) {
+    let wire = plan.event_wire(interface);
+    if let Some(durable) = wire.and_then(|wire| wire.spec.durable.as_ref()) {
+        let stream = subject::stream(&app.name, interface);
+        let sources = stream::consumers(durable, &spec.name)
+            .into_iter()
+            .map(|consumer| Source::Consumer {
+                stream: stream.clone(),
+                name: consumer.name,
+            });
+        let subscriber = subscriber(spec, durable.delivery(&spec.name));
+        return (sources.collect(), Delivery::DurableEvent(subscriber));
+    }
+    let (group, delivery) = match wire {
+        Some(_) => (subject::queue_group_of(&spec.name), Delivery::Event),
+        None => (subject::QUEUE_GROUP.to_owned(), Delivery::Call),
+    };
+    let subject = subject::all_functions(&app.name, interface);
+    (vec![Source::Subject { subject, group }], delivery)
+}
+
+/// Where the messages that a service handles come from: from the one consumer that it has on a
+/// stream, and from subjects that none stores.
+fn message_sources(
+    app: &App,
+    spec: &ServiceSpec,
+    interface: &InterfaceId,
+) -> BTreeMap<Source, Bound> {
+    let source = |pattern| {
+        let stored_by = spec.grants.stream_behind(pattern);
+        let stored = app.streams.iter().find(|s| Some(&*s.stream) == stored_by);
+        match stored {
+            Some(stored) => {
+                let source = Source::Consumer {
+                    stream: stored.stream.clone(),
+                    name: spec.name.clone(),
+                };
+                let subscriber = subscriber(spec, stored.durable.delivery(&spec.name));
+                (source, Delivery::DurableMessage(subscriber))
+            }
+            None => {
+                let source = Source::Subject {
+                    subject: pattern.to_string(),
+                    group: subject::queue_group_of_messages(&app.name, &spec.name),
+                };
+                (source, Delivery::Message)
+            }
+        }
+    };
+    let sources = spec.grants.subscribe.iter().map(source);
+    let bound = |(source, delivery)| {
+        let bound = Bound {
+            service: spec.name.clone(),
+            interface: interface.clone(),
+            delivery,
+        };
+        (source, bound)
+    };
+    sources.map(bound).collect()
+}
+
+fn subscriber(spec: &ServiceSpec, policy: &DeliveryPolicy) -> Arc<Subscriber> {
+    Arc::new(Subscriber::new(policy.clone(), spec.limits.concurrency))
+}
+
+/// What has to change for these bindings to be served instead of the sources that are.
+pub(crate) fn difference<'s>(
+    served: impl IntoIterator<Item = &'s Source>,
+    wanted: &Bindings,
+) -> Difference {
+    let served: BTreeSet<&Source> = served.into_iter().collect();
+    let (staying, arriving) = wanted
+        .keys()
+        .cloned()
+        .partition(|source| served.contains(source));
+    let leaving = served
+        .into_iter()
+        .filter(|source| !wanted.contains_key(source))
+        .cloned()
+        .collect();
+    Difference {
+        arriving,
+        staying,
+        leaving,
+    }
+}
+
+/// The sources in the order in which they can stop: first those of services that no other service
+/// among them calls, so that a call under way still finds what it needs. `imports` says whether a
+/// service imports an interface.
+pub(crate) fn drain_order(
+    bindings: &Bindings,
+    imports: impl Fn(&str, &InterfaceId) -> bool,
+) -> Vec<Vec<Source>> {
+    let mut left: Vec<(&Source, &Bound)> = bindings.iter().collect();
+    let mut layers = Vec::new();
+    while !left.is_empty() {
+        let needed = |(_, callee): &(&Source, &Bound)| {
+            left.iter().any(|(_, caller)| {
+                caller.service != callee.service && imports(&caller.service, &callee.interface)
+            })
+        };
+        let (kept, free): (Vec<_>, Vec<_>) = left.iter().partition(|bound| needed(bound));
+        // Services that call each other in a circle stop together.
+        let (kept, free) = match free.is_empty() {
+            true => (Vec::new(), kept),
+            false => (kept, free),
+        };
+        layers.push(free.into_iter().map(|(source, _)| source.clone()).collect());
+        left = kept;
+    }
+    layers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::plan::{Description, plan};
+    use crate::shape::{InterfaceDescription, Signature};
+
+    fn interface(id: &str) -> InterfaceDescription {
+        let signature = Signature {
+            params: Box::default(),
+            result: None,
+        };
+        InterfaceDescription {
+            id: id.parse().unwrap(),
+            functions: BTreeMap::from([("run".to_owned(), signature)]),
+        }
+    }
+
+    fn component(exports: &[&str], imports: &[&str]) -> Description {
+        Description {
+            exports: exports.iter().map(|id| interface(id)).collect(),
+            imports: imports.iter().map(|id| interface(id)).collect(),
+            ..Description::default()
+        }
+    }
+
+    fn bound(manifest: &str, components: &[(&str, Description)]) -> Bindings {
+        let app = App::parse(Path::new("wasmbay.toml"), manifest).unwrap();
+        let components = components
+            .iter()
+            .map(|(name, component)| ((*name).to_owned(), component.clone()))
+            .collect();
+        bindings(&app, &plan(&app, &components).unwrap())
+    }
+
+    fn subject(subject: &str, group: &str) -> Source {
+        let (subject, group) = (subject.to_owned(), group.to_owned());
+        Source::Subject { subject, group }
+    }
+
+    fn consumer(stream: &str, name: &str) -> Source {
+        let (stream, name) = (stream.to_owned(), name.to_owned());
+        Source::Consumer { stream, name }
+    }
+
+    const SHOP: &str = "
+        name = \"shop\"
+        [service.orders]
+        component = \"orders.wasm\"
+        [service.stock]
+        component = \"stock.wasm\"
+        [service.mail]
+        component = \"mail.wasm\"
+    ";
+
+    fn shop(wires: &str) -> Bindings {
+        let components = [
+            (
+                "orders",
+                component(
+                    &["a:orders/api@1.0.0"],
+                    &["a:stock/api@1.0.0", "a:orders/events@1.0.0"],
+                ),
+            ),
+            ("stock", component(&["a:stock/api@1.0.0"], &[])),
+            ("mail", component(&["a:orders/events@1.0.0"], &[])),
+        ];
+        bound(&format!("{SHOP}\n{wires}"), &components)
+    }
+
+    #[test]
+    fn a_call_has_a_subject_that_all_hosts_share() {
+        let bindings = shop("");
+        let source = subject("bay.shop.a.stock.api.v1.*", "bay");
+        let bound = &bindings[&source];
+        assert_eq!(bound.service, "stock");
+        assert!(matches!(bound.delivery, Delivery::Call));
+    }
+
+    #[test]
+    fn an_event_has_a_group_for_each_service() {
+        let bindings = shop("[wire.\"a:orders/events\"]\nmode = \"event\"");
+        let bound = &bindings[&subject("bay.shop.a.orders.events.v1.*", "bay.mail")];
+        assert!(matches!(bound.delivery, Delivery::Event));
+    }
+
+    #[test]
+    fn a_durable_event_has_a_consumer_for_each_service() {
+        let bindings =
+            shop("[wire.\"a:orders/events\"]\nmode = \"event\"\ndurable = true\nin-flight = 7");
+        let bound = &bindings[&consumer("bay_shop_a_orders_events_v1", "mail")];
+        let Delivery::DurableEvent(subscriber) = &bound.delivery else {
+            panic!("{bound:?}");
+        };
+        assert_eq!(subscriber.policy.in_flight, 7);
+        assert_eq!(subscriber.permits.available_permits(), 7);
+    }
+
+    #[test]
+    fn messages_come_from_granted_subjects_and_streams() {
+        let manifest = "
+            name = \"shop\"
+            [service.mail]
+            component = \"mail.wasm\"
+            grants = { subscribe = [\"news.*\", \"orders.>\"] }
+            [stream.orders]
+            subjects = [\"orders.>\"]
+        ";
+        let mail = Description {
+            messages: Some("wasmcloud:messaging/handler@0.2.0".parse().unwrap()),
+            ..Description::default()
+        };
+        let bindings = bound(manifest, &[("mail", mail)]);
+        let core = &bindings[&subject("news.*", "bay.shop.mail")];
+        assert!(matches!(core.delivery, Delivery::Message));
+        let stored = &bindings[&consumer("bay_shop_messages_orders", "mail")];
+        assert!(matches!(stored.delivery, Delivery::DurableMessage(_)));
+    }
+
+    #[test]
+    fn a_difference_is_what_arrives_stays_and_leaves() {
+        let wanted = shop("");
+        let (stays, leaves) = (
+            subject("bay.shop.a.stock.api.v1.*", "bay"),
+            subject("bay.shop.a.stock.api.v2.*", "bay"),
+        );
+        let difference = difference([&stays, &leaves], &wanted);
+        assert_eq!(difference.staying, [stays]);
+        assert_eq!(difference.leaving, [leaves]);
+        assert_eq!(difference.arriving.len(), wanted.len() - 1);
+    }
+
+    #[test]
+    fn the_same_bindings_again_change_nothing() {
+        let wanted = shop("");
+        let served: Vec<_> = wanted.keys().cloned().collect();
+        let difference = difference(&served, &wanted);
+        assert!(difference.arriving.is_empty() && difference.leaving.is_empty());
+    }
+
+    #[test]
+    fn callers_stop_before_what_they_call() {
+        let imports = |service: &str, interface: &InterfaceId| {
+            service == "orders" && interface.package == "stock"
+        };
+        let layers = drain_order(&shop(""), imports);
+        let stock = subject("bay.shop.a.stock.api.v1.*", "bay");
+        assert_eq!(layers.len(), 2);
+        assert_eq!(layers[1], [stock]);
+    }
+
+    #[test]
+    fn services_in_a_circle_stop_together() {
+        let bindings = shop("");
+        let layers = drain_order(&bindings, |_, _| true);
+        assert_eq!(layers.len(), 1);
+        assert_eq!(layers[0].len(), bindings.len());
+    }
+}

@@ -1,0 +1,70 @@
+//! What a host serves: an immutable [`Deployment`], made from a plan and swapped at once, so that
+//! gateway, admin address and discovery never disagree.
+//!
+//! What has to be decided to get from one to the next is pure and in `bindings`.
+
+mod bindings;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::interface::InterfaceId;
+use crate::manifest::App;
+use crate::plan::Plan;
+use crate::runtime::Service;
+
+pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order};
+
+use bindings::bindings;
+
+/// What is served at one time.
+#[derive(Default)]
+pub struct Deployment {
+    /// Counts the deployments of this host; 0 serves nothing.
+    pub(crate) revision: u64,
+    /// The services by name.
+    pub(crate) services: BTreeMap<String, Arc<Service>>,
+    /// What stands behind each source of messages.
+    pub(crate) bindings: Bindings,
+    /// The routes, the events, and who answers which interface.
+    pub(crate) plan: Plan,
+}
+
+impl Deployment {
+    /// The deployment of an app whose services meet by this plan.
+    #[must_use]
+    pub fn new(app: &App, plan: Plan, services: BTreeMap<String, Arc<Service>>) -> Self {
+        Self {
+            revision: 0,
+            bindings: bindings(app, &plan),
+            services,
+            plan,
+        }
+    }
+
+    /// Whether a service imports an interface.
+    pub(crate) fn imports(&self, service: &str, interface: &InterfaceId) -> bool {
+        let service = self.services.get(service);
+        service.is_some_and(|service| service.imports(interface))
+    }
+}
+
+/// The deployment of now.
+#[derive(Default)]
+pub struct Current(RwLock<Arc<Deployment>>);
+
+impl Current {
+    /// The deployment of now. What began with it may end with it.
+    pub(crate) fn get(&self) -> Arc<Deployment> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Serves another deployment from now on, as the next revision.
+    pub fn swap(&self, deployment: Deployment) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(Deployment {
+            revision: current.revision + 1,
+            ..deployment
+        });
+    }
+}

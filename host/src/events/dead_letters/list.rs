@@ -1,0 +1,347 @@
+//! Many letters at once: which are meant, and a page of them at a time.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use futures_util::StreamExt;
+use serde::{Serialize, Serializer};
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
+
+use super::error::failed;
+use super::{DeadLetter, DeadLetterError, DeadLetters, Unreadable, read};
+use crate::interface::FunctionRef;
+
+/// DeadLetters that are asked for at a time.
+const BATCH: usize = 256;
+
+/// DeadLetters that can be replayed in a second, at most.
+pub const MAX_RATE: u32 = 100_000;
+
+/// Which letters are meant; all of them unless it says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Those of this subscriber.
+    pub service: Option<String>,
+    /// Those of these functions.
+    pub function: Option<FunctionRef>,
+    /// The one with this id.
+    pub id: Option<String>,
+}
+
+impl Filter {
+    /// Only the one with this id.
+    #[must_use]
+    pub fn only(id: &str) -> Self {
+        Self {
+            id: Some(id.to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
+/// One of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A letter without its body.
+    DeadLetter(Box<DeadLetter>),
+    /// Something that is none.
+    Unreadable(Box<Unreadable>),
+}
+
+impl Entry {
+    /// What it is named by.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::DeadLetter(letter) => &letter.id,
+            Self::Unreadable(unreadable) => &unreadable.id,
+        }
+    }
+
+    /// Where it is stored.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::DeadLetter(letter) => letter.revision,
+            Self::Unreadable(unreadable) => unreadable.revision,
+        }
+    }
+
+    /// The letter, if it is one.
+    #[must_use]
+    pub fn letter(&self) -> Option<&DeadLetter> {
+        match self {
+            Self::DeadLetter(letter) => Some(letter),
+            Self::Unreadable(_) => None,
+        }
+    }
+}
+
+/// Where a list goes on. It ends with what was there when it began, so that what fails again
+/// meanwhile does not come twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    after: u64,
+    end: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.after, self.end)
+    }
+}
+
+/// A text is no [`Cursor`].
+#[derive(Debug, thiserror::Error)]
+#[error("accepted: what an earlier answer has as `next`")]
+pub struct NoCursor;
+
+impl FromStr for Cursor {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let (after, end) = text.split_once('-').ok_or(NoCursor)?;
+        let number = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
+            // The largest would have nothing after it.
+            true => text.parse().ok().filter(|n| *n < u64::MAX).ok_or(NoCursor),
+            false => Err(NoCursor),
+        };
+        Ok(Self {
+            after: number(after)?,
+            end: number(end)?,
+        })
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Some of the letters that are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Page {
+    /// Those that failed longest ago first.
+    #[serde(rename = "letters")]
+    pub entries: Vec<Entry>,
+    /// Where the next page begins, if there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Cursor>,
+}
+
+/// How fast letters are replayed.
+#[derive(Debug)]
+pub struct Pace(Option<Interval>);
+
+/// A text is no [`Pace`].
+#[derive(Debug, thiserror::Error)]
+#[error("accepted: a number of letters a second such as 10/s, at most {MAX_RATE}/s")]
+pub struct NoPace;
+
+impl Pace {
+    /// So many letters a second at most; without a number, as fast as they can be stored.
+    #[must_use]
+    pub fn new(rate: Option<u32>) -> Self {
+        Self(rate.map(|rate| {
+            let period = Duration::from_secs(1) / rate.clamp(1, MAX_RATE);
+            let mut interval = tokio::time::interval(period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        }))
+    }
+
+    /// Reads a rate such as `10/s`.
+    ///
+    /// # Errors
+    ///
+    /// It is none, or out of range.
+    pub fn rate(text: &str) -> Result<u32, NoPace> {
+        let number = text.strip_suffix("/s").unwrap_or(text);
+        let rate = number.parse().ok();
+        rate.filter(|rate| (1..=MAX_RATE).contains(rate))
+            .ok_or(NoPace)
+    }
+
+    /// Waits until the next letter may be replayed.
+    pub async fn turn(&mut self) {
+        if let Some(interval) = &mut self.0 {
+            interval.tick().await;
+        }
+    }
+}
+
+/// What became of letters that were to be replayed.
+#[derive(Debug, Default)]
+pub struct Replays {
+    /// Those that are on their way to their subscribers.
+    pub replayed: Vec<String>,
+    /// Those that could not be replayed, by their ids.
+    pub failed: Vec<(String, DeadLetterError)>,
+    /// Where to go on, if there are more.
+    pub next: Option<Cursor>,
+}
+
+impl DeadLetters {
+    /// A page of the letters that `filter` means, `limit` at most, without their bodies. An app
+    /// that never had one has none.
+    ///
+    /// # Errors
+    ///
+    /// JetStream cannot be reached.
+    ///
+    /// # Cost
+    ///
+    /// Reads the letters' accounts from the server, some KiB each.
+    pub async fn list(
+        &self,
+        filter: &Filter,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, DeadLetterError> {
+        const WHAT: &str = "list dead letters";
+        let Some(stream) = self.stream().await? else {
+            return Ok(Page::default());
+        };
+        let after = from.map_or(0, |cursor| cursor.after);
+        let end = from.map_or(stream.cached_info().state.last_sequence, |cursor| {
+            cursor.end
+        });
+        let config = pull::Config {
+            filter_subject: self.subjects(filter)?,
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: after.saturating_add(1),
+            },
+            ack_policy: AckPolicy::None,
+            headers_only: true,
+            inactive_threshold: Duration::from_secs(30),
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(failed(WHAT))?;
+        // One more tells whether there are more.
+        let wanted = limit.saturating_add(1);
+        let mut page = Page::default();
+        'pages: while page.entries.len() < wanted {
+            let most = (wanted - page.entries.len()).min(BATCH);
+            let batch = consumer.fetch().max_messages(most).messages().await;
+            let mut batch = batch.map_err(failed(WHAT))?;
+            let before = page.entries.len();
+            while let Some(message) = batch.next().await {
+                let message = message.map_err(failed(WHAT))?;
+                let revision = message.info().map_err(failed(WHAT))?.stream_sequence;
+                if revision > end {
+                    break 'pages;
+                }
+                let (subject, headers) = (&message.subject, message.headers.as_ref());
+                let read = read(&self.app, subject, headers, revision);
+                page.entries.push(match read {
+                    Ok(letter) => Entry::DeadLetter(Box::new(letter)),
+                    Err(unreadable) => Entry::Unreadable(Box::new(unreadable)),
+                });
+            }
+            if page.entries.len() == before {
+                break;
+            }
+        }
+        if page.entries.len() > limit {
+            page.entries.truncate(limit);
+            let after = page.entries.last().map_or(after, Entry::revision);
+            page.next = Some(Cursor { after, end });
+        }
+        // It would end by itself after a while.
+        let _ = stream.delete_consumer(&consumer.cached_info().name).await;
+        Ok(page)
+    }
+
+    /// Replays the letters that `filter` means, `limit` at most, and none after `until`. A letter
+    /// that is gone when its turn comes was handled or purged meanwhile, which is no failure.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be listed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Those whose turn has come are replayed.
+    pub async fn replay_all(
+        &self,
+        filter: &Filter,
+        from: Option<Cursor>,
+        limit: usize,
+        pace: &mut Pace,
+        until: Option<Instant>,
+    ) -> Result<Replays, DeadLetterError> {
+        let page = self.list(filter, from, limit).await?;
+        let mut replays = Replays {
+            next: page.next,
+            ..Replays::default()
+        };
+        let last = page.entries.last().map_or(0, Entry::revision);
+        let end = page.next.or(from).map_or(last, |cursor| cursor.end);
+        let mut after = from.map_or(0, |cursor| cursor.after);
+        for entry in page.entries {
+            let in_time = match until {
+                Some(until) => {
+                    Instant::now() < until && timeout_at(until, pace.turn()).await.is_ok()
+                }
+                None => {
+                    pace.turn().await;
+                    true
+                }
+            };
+            if !in_time {
+                replays.next = Some(Cursor { after, end });
+                break;
+            }
+            after = entry.revision();
+            let id = entry.id().to_owned();
+            let replayed = match entry {
+                Entry::DeadLetter(letter) => self.replay(&letter.id).await,
+                Entry::Unreadable(unreadable) => Err(DeadLetterError::Unreadable(unreadable)),
+            };
+            match replayed {
+                Ok(()) => replays.replayed.push(id),
+                Err(DeadLetterError::NotFound { .. }) => {}
+                Err(error) => replays.failed.push((id, error)),
+            }
+        }
+        Ok(replays)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
+        let cursor = Cursor { after: 7, end: 40 };
+        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        for text in [
+            "",
+            "7",
+            "7-",
+            "-7",
+            "+7-9",
+            "7-9-1",
+            "18446744073709551615-1",
+            "x-1",
+        ] {
+            assert!(text.parse::<Cursor>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_of_letters_a_second() {
+        assert_eq!(Pace::rate("10/s").unwrap(), 10);
+        assert_eq!(Pace::rate("10").unwrap(), 10);
+        assert_eq!(Pace::rate("100000/s").unwrap(), MAX_RATE);
+        for text in ["", "/s", "0/s", "-1/s", "1/m", "100001/s", "1.5/s"] {
+            assert!(Pace::rate(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What becomes of a stored event whose handling failed: one more attempt after a while, or a dead
+//! letter. Pure.
+
+use std::time::Duration;
+
+use crate::call::{Blame, CallError, Code};
+use crate::manifest::{Outcome, Retry};
+
+/// How an attempt ended when it did not succeed.
+pub(crate) struct Failure {
+    /// `None` when no attempt can succeed.
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) code: Option<Code>,
+    pub(crate) blame: Blame,
+    pub(crate) error: String,
+}
+
+impl Failure {
+    /// The guest returned an `err` value.
+    pub(crate) fn returned(error: impl Into<String>) -> Self {
+        Self {
+            outcome: Some(Outcome::Err),
+            code: None,
+            blame: Blame::Guest,
+            error: error.into(),
+        }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let CallError {
+            code,
+            blame,
+            message,
+        } = error;
+        let outcome = match code {
+            Code::BadArguments | Code::NotFound | Code::TooLarge | Code::TooManyHops => None,
+            Code::Trap | Code::Dependency => Some(Outcome::Trap),
+            Code::Deadline => Some(Outcome::Timeout),
+            Code::Overloaded | Code::Unavailable => Some(Outcome::Overload),
+        };
+        Self {
+            outcome,
+            code: Some(code),
+            blame,
+            error: message,
+        }
+    }
+}
+
+/// What becomes of an event after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is handed out again after this time.
+    Retry(Duration),
+    /// It becomes a dead letter.
+    DeadLetter,
+}
+
+/// Decides after an attempt, the last of `attempts`, that ended so; `random` is from -1 to 1.
+pub(crate) fn next(retry: &Retry, outcome: Option<Outcome>, attempts: u32, random: f64) -> Next {
+    let retried = outcome.is_some_and(|outcome| retry.on.contains(&outcome));
+    match retried && attempts < retry.attempts {
+        true => Next::Retry(delay(retry, attempts, random)),
+        false => Next::DeadLetter,
+    }
+}
+
+/// The wait after so many failed attempts.
+fn delay(retry: &Retry, attempts: u32, random: f64) -> Duration {
+    let step = usize::try_from(attempts)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(1);
+    let steps = &retry.backoff;
+    let wait = steps
+        .get(step)
+        .or(steps.last())
+        .copied()
+        .unwrap_or_default();
+    wait.mul_f64(1.0 + random * f64::from(retry.jitter) / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_follow_the_ladder_and_its_last_step_repeats() {
+        let retry = Retry::default();
+        let waits = [1, 2, 3, 4, 900].map(|tried| delay(&retry, tried, 0.0).as_millis());
+        assert_eq!(waits, [100, 1_000, 10_000, 10_000, 10_000]);
+        assert_eq!(delay(&retry, 2, 1.0).as_millis(), 1_200);
+        assert_eq!(delay(&retry, 2, -1.0).as_millis(), 800);
+    }
+
+    #[test]
+    fn what_cannot_succeed_is_not_tried_again() {
+        for code in crate::call::CODES {
+            let failure = Failure::from(CallError::new(code, Blame::Guest, "x"));
+            let hopeless = matches!(code.status(), 400 | 404 | 413 | 508);
+            assert_eq!(failure.outcome.is_none(), hopeless, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_tried_as_often_as_the_policy_says() {
+        let retry = Retry {
+            attempts: 3,
+            on: vec![Outcome::Trap],
+            ..Retry::default()
+        };
+        let trap = Some(Outcome::Trap);
+        let second = Duration::from_secs(1);
+        assert_eq!(next(&retry, trap, 2, 0.0), Next::Retry(second));
+        assert_eq!(next(&retry, trap, 3, 0.0), Next::DeadLetter);
+        assert_eq!(next(&retry, Some(Outcome::Err), 1, 0.0), Next::DeadLetter);
+        assert_eq!(next(&retry, None, 1, 0.0), Next::DeadLetter);
+    }
+}

@@ -1,0 +1,96 @@
+//! A listening socket and its connections, on one worker.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::connection::{self, Answers, Spawn, Tasks};
+
+/// The pause after a connection could not be accepted, which mostly means that the process has no
+/// file descriptor left: trying again at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts and serves connections until `closing` says so and all of them have ended, no more at a
+/// time than there are `places`. `begin` makes what answers, and how connections are spoken to.
+pub(crate) async fn serve<A: Answers>(
+    what: &str,
+    listener: std::net::TcpListener,
+    closing: watch::Receiver<bool>,
+    places: Arc<Semaphore>,
+    begin: impl FnOnce(Weak<Tasks>) -> (A, Builder<Spawn>),
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "{what} cannot listen");
+            return;
+        }
+    };
+    let tasks = Arc::new(Tasks::default());
+    let (answers, builder) = begin(Arc::downgrade(&tasks));
+    let (answers, builder) = (Arc::new(answers), Arc::new(builder));
+    accept(answers, builder, listener, closing, places).await;
+    tasks.drain().await;
+}
+
+/// Accepts connections until it is to close, and then waits for the last of them.
+async fn accept<A: Answers>(
+    answers: Arc<A>,
+    builder: Arc<Builder<Spawn>>,
+    listener: TcpListener,
+    mut closing: watch::Receiver<bool>,
+    places: Arc<Semaphore>,
+) {
+    let watcher = closing.clone();
+    let mut connections = JoinSet::new();
+    let mut open = |stream: TcpStream, place: OwnedSemaphorePermit| {
+        let (answers, builder) = (Arc::clone(&answers), Arc::clone(&builder));
+        let serving = connection::serve(answers, builder, stream, watcher.clone());
+        connections.spawn(async move {
+            serving.await;
+            drop(place);
+        });
+        while connections.try_join_next().is_some() {}
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            // One whose sender is gone closes as well.
+            _ = closing.wait_for(|closing| *closing) => break,
+            accepted = next(&places, &listener) => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => open(stream, place),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // What the system has already accepted would be reset with the socket.
+    while let Some(Ok((stream, place))) = next(&places, &listener).now_or_never() {
+        open(stream, place);
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// The next connection, once there is a place for it. Those that find none wait in the system's
+/// own queue.
+async fn next(
+    places: &Arc<Semaphore>,
+    listener: &TcpListener,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    // The semaphore is never closed.
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}

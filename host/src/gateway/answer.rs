@@ -1,0 +1,273 @@
+//! From a reply to a response: results, the function's own errors, and what went wrong.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use wasmtime_wasi_http::WasiBody;
+
+use super::connection::Running;
+use crate::call::{Blame, CallError};
+use crate::plan::PlannedRoute;
+use crate::shape::{Shape, Signature};
+use crate::wire::{ErrorBody, ErrorDetail};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Seconds after which a client may try again what was shed or found nobody.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// A response's body: whole, or written by a guest as it goes.
+pub(crate) struct Payload {
+    content: Content,
+    /// The request counts as running until its response is handed to the connection.
+    running: Option<Running>,
+}
+
+enum Content {
+    Whole(Bytes),
+    Stream(WasiBody),
+}
+
+pub(crate) type Answer = Response<Payload>;
+
+impl Payload {
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self {
+            content: Content::Whole(bytes),
+            running: None,
+        }
+    }
+
+    pub(crate) fn stream(body: WasiBody) -> Self {
+        Self {
+            content: Content::Stream(body),
+            running: None,
+        }
+    }
+
+    pub(crate) fn hold(&mut self, running: Running) {
+        self.running = Some(running);
+    }
+}
+
+impl Body for Payload {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut self.content {
+            Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Stream(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Why a request has no result: an HTTP status and the body that goes with it.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) blame: Blame,
+    pub(crate) message: String,
+    /// The methods that the path takes, for 405.
+    pub(crate) allow: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, blame: Blame, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            blame,
+            message: message.into(),
+            allow: None,
+        }
+    }
+
+    /// Something is wrong with the request.
+    pub(crate) fn caller(status: StatusCode, message: impl Into<String>) -> Self {
+        Self::new(status, Blame::Caller, message)
+    }
+
+    pub(crate) fn body(&self) -> ErrorBody {
+        ErrorBody {
+            error: ErrorDetail {
+                code: self.status.as_u16(),
+                message: self.message.clone(),
+                blame: self.blame,
+            },
+        }
+    }
+
+    pub(crate) fn answer(self) -> Answer {
+        let mut answer = json(self.status, to_json(&self.body()));
+        let headers = answer.headers_mut();
+        if matches!(
+            self.status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        ) {
+            headers.insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        if let Some(allow) = self.allow.and_then(|allow| allow.try_into().ok()) {
+            headers.insert(ALLOW, allow);
+        }
+        answer
+    }
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        Self::new(status(error.code.status()), error.blame, error.message)
+    }
+}
+
+/// A status that the manifest or a [`Code`] has. Both have only such as HTTP knows.
+pub(crate) fn status(number: u16) -> StatusCode {
+    StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Bytes {
+    // Structs of text, numbers and lists always serialize.
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+/// A response with a JSON body.
+pub(crate) fn json(status: StatusCode, body: Bytes) -> Answer {
+    let mut answer = Response::new(Payload::whole(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer
+}
+
+/// A response without a body.
+pub(crate) fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Payload::whole(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// A JSON response, but for statuses that go without a body.
+fn with_value(status: StatusCode, value: Bytes) -> Answer {
+    match status {
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED => {
+            empty(status)
+        }
+        _ => json(status, value),
+    }
+}
+
+/// The answer at an RPC path: the result as it is on the wire.
+pub(crate) fn rpc(reply: Bytes) -> Answer {
+    match reply.is_empty() {
+        true => empty(StatusCode::NO_CONTENT),
+        false => json(StatusCode::OK, reply),
+    }
+}
+
+/// What a function's result looks like, as far as the status depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// There is none.
+    Nothing,
+    /// A value that is no `result`.
+    Value,
+    /// A `result`; whether its sides have payloads, and whether an error has cases.
+    Result { ok: bool, err: bool, cases: bool },
+}
+
+/// A `result` as the wire has it, its payload unread.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Sides<'a> {
+    #[serde(borrow)]
+    Ok(&'a RawValue),
+    #[serde(borrow)]
+    Err(&'a RawValue),
+}
+
+/// The case of a variant or enum, its payload unread.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Case<'a> {
+    Bare(#[serde(borrow)] Cow<'a, str>),
+    Tagged {
+        #[serde(borrow)]
+        tag: Cow<'a, str>,
+    },
+}
+
+impl Outcome {
+    pub(crate) fn of(signature: &Signature) -> Self {
+        match &signature.result {
+            None => Self::Nothing,
+            Some(Shape::Result { ok, err }) => Self::Result {
+                ok: ok.is_some(),
+                err: err.is_some(),
+                cases: matches!(err.as_deref(), Some(Shape::Variant(_) | Shape::Enum(_))),
+            },
+            Some(_) => Self::Value,
+        }
+    }
+
+    /// The answer to a request whose route is `planned`.
+    ///
+    /// A payload is passed on as it came, a part of the reply's own bytes.
+    pub(crate) fn answer(self, planned: &PlannedRoute, reply: Bytes) -> Result<Answer, Refusal> {
+        let success = status(planned.status);
+        let (ok, err, cases) = match self {
+            Self::Nothing => return Ok(empty(success)),
+            Self::Value => return Ok(with_value(success, reply)),
+            Self::Result { ok, err, cases } => (ok, err, cases),
+        };
+        let sides = serde_json::from_slice(&reply).map_err(|error| {
+            // Our own hosts never send this; anything can answer on a subject.
+            let why = format!("{}: the reply is no result: {error}", planned.function);
+            CallError::bad_reply(why)
+        })?;
+        Ok(match sides {
+            Sides::Ok(value) if ok => with_value(success, part(&reply, value)),
+            Sides::Ok(_) => empty(success),
+            Sides::Err(value) => {
+                let case = match cases {
+                    true => serde_json::from_str::<Case<'_>>(value.get()).ok(),
+                    false => None,
+                };
+                let name = case.as_ref().map(|case| match case {
+                    Case::Bare(name) | Case::Tagged { tag: name } => &**name,
+                });
+                let status = status(planned.error_status(name));
+                match err {
+                    true => with_value(status, part(&reply, value)),
+                    false => empty(status),
+                }
+            }
+        })
+    }
+}
+
+fn part(reply: &Bytes, value: &RawValue) -> Bytes {
+    reply.slice_ref(value.get().as_bytes())
+}

@@ -1,0 +1,150 @@
+//! `/healthz` and `/readyz`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::connection::State;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{Answer, json, to_json};
+use super::{Gateway, Table};
+use crate::micro::Verb;
+
+/// How long services outside of this app are given to introduce themselves.
+const LOOKUP: Duration = Duration::from_millis(300);
+
+/// How long their answers are good for.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// What is known of services outside of this app.
+#[derive(Default)]
+pub(crate) struct Introductions {
+    asked: Option<Instant>,
+    /// Subjects that somebody says to answer.
+    answering: HashSet<String>,
+    /// Subjects that somebody has ever said to answer.
+    ever: HashSet<String>,
+}
+
+/// The part of ADR-32's INFO that is needed, whoever sends it.
+#[derive(Deserialize)]
+struct Info {
+    endpoints: Option<Vec<Endpoint>>,
+}
+
+#[derive(Deserialize)]
+struct Endpoint {
+    subject: String,
+}
+
+/// The body of `/readyz`.
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    nats: bool,
+    /// Why not, when it is neither NATS nor a missing responder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// Required functions that had a responder and have none now.
+    missing: Vec<String>,
+    /// Required functions outside of this app of which nobody says whether they have one.
+    unknown: Vec<String>,
+}
+
+pub(crate) fn healthz() -> Answer {
+    json(StatusCode::OK, Bytes::from_static(br#"{"status":"ok"}"#))
+}
+
+/// Ready means that NATS is up and every required function has a responder.
+///
+/// What the app's own services answer has one as soon as there are routes. For the rest the only
+/// question that has no effect is ADR-32's INFO, which plain NATS programs need not answer: one
+/// that never did is unknown, and does not block; one that did and stopped is missing.
+pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Client) -> Answer {
+    let mut readiness = Readiness {
+        ready: false,
+        nats: client.connection_state() == State::Connected,
+        reason: None,
+        missing: Vec::new(),
+        unknown: Vec::new(),
+    };
+    match table {
+        _ if gateway.is_closing() => readiness.reason = Some("shutting down"),
+        None => readiness.reason = Some("nothing is served yet"),
+        Some(table) if readiness.nats => {
+            let mut known = gateway.introductions.lock().await;
+            if !table.external.is_empty() {
+                known.refresh(table, client).await;
+            }
+            for (function, subject) in &table.external {
+                if known.answering.contains(subject) {
+                    continue;
+                }
+                match known.ever.contains(subject) {
+                    true => readiness.missing.push(function.to_string()),
+                    false => readiness.unknown.push(function.to_string()),
+                }
+            }
+            readiness.ready = readiness.missing.is_empty();
+        }
+        Some(_) => {}
+    }
+    let status = match readiness.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    json(status, to_json(&readiness))
+}
+
+impl Introductions {
+    async fn refresh(&mut self, table: &Table, client: &Client) {
+        if self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        self.answering.clear();
+        if let Err(error) = self.ask(table, client).await {
+            tracing::debug!(error, "services could not be asked for");
+        }
+        self.ever.extend(self.answering.iter().cloned());
+    }
+
+    /// Collects introductions until all that is looked for is found, or nobody says more.
+    async fn ask(
+        &mut self,
+        table: &Table,
+        client: &Client,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let patience = Instant::now() + LOOKUP;
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await?;
+        client
+            .publish_with_reply(Verb::Info.subject(), inbox, Bytes::new())
+            .await?;
+        let found = |answering: &HashSet<String>| {
+            table
+                .external
+                .iter()
+                .all(|(_, subject)| answering.contains(subject))
+        };
+        while !found(&self.answering) {
+            let Ok(Some(answer)) = timeout_at(patience, answers.next()).await else {
+                break;
+            };
+            // Whoever answers in another way is no service of ADR-32.
+            if let Ok(info) = serde_json::from_slice::<Info>(&answer.payload) {
+                let endpoints = info.endpoints.unwrap_or_default().into_iter();
+                let wanted = endpoints
+                    .map(|endpoint| endpoint.subject)
+                    .filter(|subject| table.external.iter().any(|(_, wanted)| wanted == subject));
+                self.answering.extend(wanted);
+            }
+        }
+        Ok(())
+    }
+}

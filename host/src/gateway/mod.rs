@@ -1,0 +1,128 @@
+//! The gateway: HTTP requests become calls, and results become responses.
+//!
+//! Every worker accepts connections from one listening socket and serves them on its own thread.
+//! A request goes through these modules from top to bottom: `connection` speaks HTTP,
+//! `request` reads it, `route` finds what answers, `arguments` makes a call of it or
+//! `component` hands it over, and `answer` makes the response. No value is decoded on the way.
+//!
+//! The admin address stands behind the same `accept` and `connection`.
+
+pub(crate) mod accept;
+pub(crate) mod answer;
+mod arguments;
+mod component;
+pub(crate) mod connection;
+pub(crate) mod health;
+pub(crate) mod request;
+pub(crate) mod route;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use async_nats::Client;
+use tokio::sync::{Semaphore, watch};
+
+pub use connection::{IDLE, LINGER, MAX_STREAMS};
+
+use crate::deployment::Current;
+use crate::interfaces::Backend;
+use crate::manifest::GatewaySpec;
+use connection::Tasks;
+use health::Introductions;
+use route::Table;
+
+/// An app's HTTP front.
+pub struct Gateway {
+    app: String,
+    spec: GatewaySpec,
+    current: Arc<Current>,
+    /// The table of the deployment that the last request met, and its revision.
+    table: RwLock<Option<(u64, Arc<Table>)>>,
+    closing: watch::Sender<bool>,
+    /// One permit for each connection that may be open.
+    places: Arc<Semaphore>,
+    introductions: tokio::sync::Mutex<Introductions>,
+}
+
+/// The gateway as one worker serves it.
+struct Front {
+    gateway: Arc<Gateway>,
+    backend: Arc<dyn Backend>,
+    client: Client,
+    tasks: Weak<Tasks>,
+}
+
+impl Gateway {
+    /// A gateway that serves the routes of the current deployment. Without one it is alive and not
+    /// ready.
+    #[must_use]
+    pub fn new(app: &str, spec: GatewaySpec, current: Arc<Current>) -> Self {
+        Self {
+            app: app.to_owned(),
+            current,
+            places: Arc::new(Semaphore::new(spec.connections as usize)),
+            spec,
+            table: RwLock::default(),
+            closing: watch::Sender::new(false),
+            introductions: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The table of the current deployment; `None` before the first. A request that has begun ends
+    /// with the table that it began with.
+    pub(crate) fn table(&self) -> Option<Arc<Table>> {
+        let deployment = self.current.get();
+        let revision = deployment.revision;
+        let kept = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, table)) = kept.as_ref().filter(|(of, _)| *of == revision) {
+            return Some(Arc::clone(table));
+        }
+        drop(kept);
+        if revision == 0 {
+            return None;
+        }
+        let table = Arc::new(Table::new(&self.app, &deployment));
+        let mut kept = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some((revision, Arc::clone(&table)));
+        Some(table)
+    }
+
+    /// Stops taking connections and has those that are open end with the request they are serving,
+    /// or the one that arrives within [`LINGER`]. `/readyz` says so meanwhile.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Accepts and serves connections on this worker until the gateway is closed and all of them
+    /// have ended. `listener` is nonblocking, and a clone of it may serve on every worker.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops its connections and all that runs for them.
+    pub fn serve(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        backend: Arc<dyn Backend>,
+        client: Client,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let closing = self.closing.subscribe();
+        let (header, places) = (self.spec.header, Arc::clone(&self.places));
+        let begin = move |tasks: Weak<Tasks>| {
+            let builder = connection::builder(header, Weak::clone(&tasks));
+            let front = Front {
+                gateway: self,
+                backend,
+                client,
+                tasks,
+            };
+            (front, builder)
+        };
+        accept::serve("the gateway", listener, closing, places, begin)
+    }
+}

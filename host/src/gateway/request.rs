@@ -1,0 +1,394 @@
+//! One request: where it goes, what travels along, its body within its limits, its answer.
+
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use matchit::Params;
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
+use super::connection::{Activity, Answers, Tasks};
+use super::health::{healthz, readyz};
+use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
+use super::{Front, Table};
+use crate::call::{Blame, Call, CallError, Trace, is_traceparent};
+use crate::json::Limits;
+use crate::poll;
+use crate::telemetry;
+use crate::text::shown;
+use crate::wire::{self, MAX_HEADER};
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+// Statics, since a name that is text is checked and hashed anew for each request.
+static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);
+static TRACESTATE: HeaderName = HeaderName::from_static(wire::TRACESTATE);
+static BAGGAGE: HeaderName = HeaderName::from_static(wire::BAGGAGE);
+
+impl Answers for Front {
+    fn timeout(&self) -> Duration {
+        self.gateway.spec.timeout
+    }
+
+    async fn answer(&self, request: Request<Incoming>, activity: &Arc<Activity>) -> Answer {
+        let started = Instant::now();
+        let running = activity.begin(started);
+        let (method, version) = (request.method().clone(), request.version());
+        let (trace, parent) = read_trace(request.headers());
+
+        let table = self.gateway.table();
+        let (label, result) = self
+            .dispatch(table.as_deref(), request, trace, started)
+            .await;
+        let mut answer = result.unwrap_or_else(Refusal::answer);
+
+        let headers = answer.headers_mut();
+        headers.insert(&TRACEPARENT, parent.clone());
+        if version < Version::HTTP_2 && self.gateway.is_closing() {
+            headers.insert(CONNECTION, CLOSE);
+        }
+        if method == Method::HEAD {
+            answer = without_body(answer, &self.tasks);
+        }
+        answer.body_mut().hold(running);
+        tracing::info!(
+            target: telemetry::GATEWAY,
+            %method,
+            route = label,
+            status = answer.status().as_u16(),
+            duration = ?started.elapsed(),
+            trace = trace_id(&parent),
+            "request"
+        );
+        answer
+    }
+}
+
+impl Front {
+    /// Sends the request where it goes; also gives the route's name.
+    async fn dispatch<'t>(
+        &self,
+        table: Option<&'t Table>,
+        request: Request<Incoming>,
+        trace: Trace,
+        started: Instant,
+    ) -> (&'t str, Result<Answer, Refusal>) {
+        let deadline = started + self.gateway.spec.timeout;
+        let call = Call {
+            body: Bytes::new(),
+            arrived: started.into_std(),
+            deadline: deadline.into_std(),
+            hops: 0,
+            caller: None,
+            trace,
+        };
+        let uri = request.uri().clone();
+        let path = route::normalized(uri.path());
+        let Some(table) = table else {
+            return match route::own(request.method(), &path) {
+                Some(Ok(Own::Healthz)) => (route::HEALTHZ, Ok(healthz())),
+                Some(Ok(Own::Readyz)) => {
+                    let answer = Box::pin(readyz(&self.gateway, None, &self.client));
+                    (route::READYZ, Ok(answer.await))
+                }
+                _ => (route::NO_ROUTE, Err(not_yet())),
+            };
+        };
+        match table.find(request.method(), &path) {
+            Destination::Healthz => (route::HEALTHZ, Ok(healthz())),
+            Destination::Readyz => {
+                let answer = Box::pin(readyz(&self.gateway, Some(table), &self.client));
+                (route::READYZ, Ok(answer.await))
+            }
+            Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
+            Destination::Rpc(function) => {
+                (route::RPC, self.call_rpc(function, request, call).await)
+            }
+            Destination::Call(route, params) => {
+                let answer = self.call_route(route, &params, uri.query(), request, call);
+                (&*route.planned.route.path, answer.await)
+            }
+            Destination::Http(route) => {
+                // Boxed, so that calls do not carry its state about.
+                let answer = Box::pin(self.hand_over(route, request, call));
+                (&*route.path, self.in_time(deadline, answer).await)
+            }
+        }
+    }
+
+    /// Bounds what has no deadline of its own.
+    async fn in_time<T>(
+        &self,
+        deadline: Instant,
+        answer: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let answer = timeout_at(deadline, answer).await;
+        answer.unwrap_or_else(|_| Err(self.too_late()))
+    }
+
+    fn too_late(&self) -> Refusal {
+        let why = format!("no answer within {:?}", self.gateway.spec.timeout);
+        Refusal::new(StatusCode::GATEWAY_TIMEOUT, Blame::Host, why)
+    }
+
+    async fn call_route(
+        &self,
+        route: &CallRoute,
+        params: &Params<'_, '_>,
+        query: Option<&str>,
+        request: Request<Incoming>,
+        mut call: Call,
+    ) -> Result<Answer, Refusal> {
+        let body = match route.arguments.takes_body() {
+            true => self.read_json(request, call.deadline.into()).await?,
+            false => Bytes::new(),
+        };
+        call.body = route.arguments.arguments(params, query, body)?;
+        match self.send(&route.way, call).await? {
+            Some(reply) => route.outcome.answer(&route.planned, reply),
+            None => Ok(empty(status(route.planned.status))),
+        }
+    }
+
+    async fn call_rpc(
+        &self,
+        function: &Rpc,
+        request: Request<Incoming>,
+        mut call: Call,
+    ) -> Result<Answer, Refusal> {
+        call.body = self.read_json(request, call.deadline.into()).await?;
+        let reply = self.send(&function.way, call).await?;
+        Ok(reply.map_or_else(|| empty(StatusCode::ACCEPTED), rpc))
+    }
+
+    /// Calls, or publishes what is wired as an event: that has no reply. Either ends by the call's
+    /// deadline.
+    async fn send(&self, way: &Way, call: Call) -> Result<Option<Bytes>, CallError> {
+        match way {
+            Way::Call(subject) => self.backend.call(subject, call).await.map(Some),
+            Way::Publish(publication) => {
+                let limits = Limits {
+                    bytes: call.body.len(),
+                    ..Limits::default()
+                };
+                let event = publication.check(call, &limits)?;
+                self.backend.publish(event).await.map(|()| None)
+            }
+        }
+    }
+
+    async fn read_json(
+        &self,
+        request: Request<Incoming>,
+        deadline: Instant,
+    ) -> Result<Bytes, Refusal> {
+        check_json(request.headers())?;
+        // Most bodies come together with their headers and need no timer.
+        let reading = pin!(read_body(request.into_body(), self.gateway.spec.body));
+        let read = poll::within(deadline, reading).await;
+        read.unwrap_or_else(|_| Err(self.too_late()))
+    }
+}
+
+/// What HEAD gets: the headers of the answer, its length among them.
+pub(crate) fn without_body(answer: Answer, tasks: &Weak<Tasks>) -> Answer {
+    let (mut head, mut body) = answer.into_parts();
+    match body.size_hint().exact() {
+        Some(length) if length > 0 => {
+            head.headers.insert(CONTENT_LENGTH, length.into());
+        }
+        Some(_) => {}
+        // A guest that writes it would take it amiss if nobody read.
+        None => {
+            if let Some(tasks) = tasks.upgrade() {
+                tasks.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+            }
+        }
+    }
+    Answer::from_parts(head, Payload::whole(Bytes::new()))
+}
+
+fn not_yet() -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        Blame::Host,
+        "nothing is served yet",
+    )
+}
+
+/// Refuses a body that says to be something other than plain JSON.
+pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let refuse = |what: &str, found: &HeaderValue| {
+        let found = String::from_utf8_lossy(found.as_bytes());
+        let why = format!("{what}, not {}", shown(&found));
+        Err(Refusal::caller(StatusCode::UNSUPPORTED_MEDIA_TYPE, why))
+    };
+    if let Some(coding) = headers.get(CONTENT_ENCODING)
+        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        return refuse("the body must be sent without Content-Encoding", coding);
+    }
+    let Some(given) = headers.get(CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let kind = given.to_str().unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let suffixed = kind.len().checked_sub(5).and_then(|at| kind.get(at..));
+    if kind.eq_ignore_ascii_case("application/json")
+        || suffixed.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
+    {
+        return Ok(());
+    }
+    refuse(
+        "the body must be JSON (Content-Type: application/json)",
+        given,
+    )
+}
+
+/// Refuses a body whose announced length is above the limit before any of it is read.
+pub(crate) fn check_length(body: &Incoming, limit: usize) -> Result<(), Refusal> {
+    match body.size_hint().lower() > limit as u64 {
+        true => Err(too_large(limit)),
+        false => Ok(()),
+    }
+}
+
+fn too_large(limit: usize) -> Refusal {
+    let why = format!("the body has more than {limit} bytes");
+    Refusal::caller(StatusCode::PAYLOAD_TOO_LARGE, why)
+}
+
+/// Reads all of a body, and never more than the limit. One that comes in one piece is not copied.
+pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    check_length(&body, limit)?;
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Refusal::caller(
+                StatusCode::BAD_REQUEST,
+                format!("the body cannot be read: {error}"),
+            )
+        })?;
+        // Trailers mean nothing here.
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if first.len() + all.len() + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// The request's trace, or the beginning of a new one; also as the response's header. A new one is not
+/// sampled, since the gateway records no spans.
+fn read_trace(headers: &HeaderMap) -> (Trace, HeaderValue) {
+    let baggage = joined(headers, &BAGGAGE);
+    if let Some(value) = headers.get(&TRACEPARENT)
+        && let Some(parent) = value.to_str().ok().filter(|parent| is_traceparent(parent))
+    {
+        let trace = Trace {
+            parent: Some(parent.to_owned()),
+            state: joined(headers, &TRACESTATE),
+            baggage,
+        };
+        return (trace, value.clone());
+    }
+    let trace = Trace {
+        baggage,
+        ..Trace::begin(false)
+    };
+    let value = HeaderValue::try_from(trace.parent.as_deref().unwrap_or_default());
+    let value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
+    (trace, value)
+}
+
+fn trace_id(parent: &HeaderValue) -> &str {
+    let parent = parent.to_str().unwrap_or_default();
+    parent.get(3..35).unwrap_or_default()
+}
+
+/// A list header's lines as one; nothing if that is too long to travel.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut lines = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|line| line.to_str().ok());
+    let mut all = lines.next()?.to_owned();
+    for line in lines {
+        all.push(',');
+        all.push_str(line);
+    }
+    (all.len() <= MAX_HEADER).then_some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_goes_on_if_it_is_one() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for (given, taken) in [(good, true), (&good[..54], false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(&TRACEPARENT, HeaderValue::from_str(given).unwrap());
+            let (trace, value) = read_trace(&headers);
+            let parent = trace.parent.unwrap();
+            assert!(is_traceparent(&parent));
+            assert_eq!(parent == given, taken);
+            assert_eq!(value, parent);
+        }
+    }
+
+    #[test]
+    fn lines_of_one_list_are_one_line() {
+        let mut headers = HeaderMap::new();
+        headers.append(&BAGGAGE, HeaderValue::from_static("a=1"));
+        headers.append(&BAGGAGE, HeaderValue::from_static("b=2"));
+        assert_eq!(joined(&headers, &BAGGAGE).as_deref(), Some("a=1,b=2"));
+        headers.append(&BAGGAGE, "x".repeat(MAX_HEADER).try_into().unwrap());
+        assert_eq!(joined(&headers, &BAGGAGE), None);
+    }
+
+    #[test]
+    fn only_json_is_taken_for_json() {
+        let check = |name, value| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            check_json(&headers).map_err(|refusal| refusal.status.as_u16())
+        };
+        check_json(&HeaderMap::new()).unwrap();
+        for kind in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/ld+json",
+        ] {
+            check(CONTENT_TYPE, kind).unwrap();
+        }
+        for kind in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "",
+            "json",
+        ] {
+            assert_eq!(check(CONTENT_TYPE, kind), Err(415), "{kind}");
+        }
+        assert_eq!(check(CONTENT_ENCODING, "gzip"), Err(415));
+        check(CONTENT_ENCODING, "identity").unwrap();
+    }
+}

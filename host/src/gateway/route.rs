@@ -1,0 +1,355 @@
+//! Which target answers a request: the gateway's own paths, then the app's routes.
+//!
+//! A [`Table`] is made of a plan once and never changed; a new plan is a new table. Nothing here
+//! reads a body or sends anything.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use matchit::{Params, Router};
+use percent_encoding::percent_decode_str;
+
+use super::answer::{Outcome, Refusal};
+use super::arguments::ArgumentPlan;
+use crate::deployment::Deployment;
+use crate::interface::{FunctionId, InterfaceId};
+use crate::manifest::{Route, keys};
+use crate::plan::{Plan, PlannedRoute, Publication};
+use crate::runtime::Service;
+use crate::subject;
+
+/// How the access log names the gateway's own paths, and what no route answers.
+pub(crate) const HEALTHZ: &str = "/healthz";
+pub(crate) const READYZ: &str = "/readyz";
+pub(crate) const RPC: &str = "/rpc/{interface}/{function}";
+pub(crate) const NO_ROUTE: &str = "-";
+
+const RPC_PREFIX: &str = "/rpc/";
+
+/// All that the gateway serves at one time.
+pub(crate) struct Table {
+    /// A router for each method of [`keys::METHODS`].
+    routers: Vec<(Method, Router<Target>)>,
+    /// What answers every other method.
+    others: Router<Target>,
+    /// Functions by `namespace:package/interface/function`, one for each version that is served.
+    functions: HashMap<String, Vec<Rpc>>,
+    /// Required functions that no service here answers: their responders have to be looked for.
+    pub(crate) external: Vec<(FunctionId, String)>,
+}
+
+/// What a route leads to.
+#[derive(Clone)]
+pub(crate) enum Target {
+    /// A function.
+    Call(Arc<CallRoute>),
+    /// An HTTP component.
+    Http(Arc<HttpRoute>),
+}
+
+/// A route to a function, with all that does not depend on the request.
+pub(crate) struct CallRoute {
+    pub(crate) planned: PlannedRoute,
+    pub(crate) way: Way,
+    pub(crate) arguments: ArgumentPlan,
+    pub(crate) outcome: Outcome,
+}
+
+/// How a function is reached.
+pub(crate) enum Way {
+    /// By a call on this subject.
+    Call(String),
+    /// It is wired as an event: whoever publishes gets no result.
+    Publish(Box<Publication>),
+}
+
+/// A route to an HTTP component.
+pub(crate) struct HttpRoute {
+    /// As the manifest has it, for the log.
+    pub(crate) path: String,
+    pub(crate) service: Arc<Service>,
+}
+
+/// A function that can be called at its RPC path.
+pub(crate) struct Rpc {
+    interface: InterfaceId,
+    pub(crate) way: Way,
+}
+
+/// Where a request goes.
+pub(crate) enum Destination<'t, 'p> {
+    Healthz,
+    Readyz,
+    Rpc(&'t Rpc),
+    Call(&'t CallRoute, Params<'t, 'p>),
+    Http(&'t HttpRoute),
+    Refused(Refusal),
+}
+
+impl Table {
+    pub(crate) fn new(app: &str, deployment: &Deployment) -> Self {
+        let (plan, services) = (&deployment.plan, &deployment.services);
+        let mut table = Self {
+            routers: keys::METHODS
+                .iter()
+                .filter_map(|name| Some((name.parse().ok()?, Router::new())))
+                .collect(),
+            others: Router::new(),
+            functions: HashMap::new(),
+            external: Vec::new(),
+        };
+        for http in &plan.http {
+            if let Some(service) = services.get(&http.service) {
+                let path = http.route.path.clone();
+                let service = Arc::clone(service);
+                table.add(
+                    &http.route,
+                    &Target::Http(Arc::new(HttpRoute { path, service })),
+                );
+            }
+        }
+        // The explicit ones first: a GET route also answers HEAD where no other does.
+        let (heads, others): (Vec<_>, Vec<_>) = plan
+            .routes
+            .iter()
+            .partition(|planned| planned.route.method.as_deref() == Some("HEAD"));
+        for planned in heads.into_iter().chain(others) {
+            let route = CallRoute {
+                way: Way::to(app, plan, &planned.function),
+                arguments: ArgumentPlan::new(&planned.signature, &planned.bindings),
+                outcome: Outcome::of(&planned.signature),
+                planned: planned.clone(),
+            };
+            table.add(&planned.route, &Target::Call(Arc::new(route)));
+        }
+        table.add_functions(app, plan, services);
+        table
+    }
+
+    /// The manifest was checked for conflicts, so the only refused insertion is a GET route whose
+    /// HEAD is a route of its own.
+    fn add(&mut self, route: &Route, target: &Target) {
+        let own = route.method.as_deref();
+        for pattern in route.patterns() {
+            let pattern = normalized(&pattern).into_owned();
+            for (method, router) in &mut self.routers {
+                let name = method.as_str();
+                let answers = own.is_none_or(|own| own == name || own == "GET" && name == "HEAD");
+                if answers && let Err(error) = router.insert(pattern.clone(), target.clone()) {
+                    tracing::debug!(%method, pattern, %error, "not inserted");
+                }
+            }
+            if own.is_none()
+                && let Err(error) = self.others.insert(pattern, target.clone())
+            {
+                tracing::debug!(path = route.path, %error, "not inserted");
+            }
+        }
+    }
+
+    fn add_functions(&mut self, app: &str, plan: &Plan, services: &BTreeMap<String, Arc<Service>>) {
+        let served = |id: &InterfaceId| plan.serves.values().flatten().any(|s| s.compatible(id));
+        let external = plan
+            .required
+            .iter()
+            .filter(|function| !served(&function.interface));
+        self.external = external
+            .map(|function| (function.clone(), subject::of_function(app, function)))
+            .collect();
+        let exported = plan.serves.iter().flat_map(|(service, interfaces)| {
+            let service = services.get(service);
+            interfaces.iter().flat_map(move |id| {
+                let exported = service.and_then(|service| service.interface(id));
+                let names = exported
+                    .into_iter()
+                    .flat_map(|exported| exported.functions.keys());
+                names.map(|name| id.function(name))
+            })
+        });
+        let events = plan.events.iter().flat_map(|wire| {
+            let names = wire.functions.keys();
+            names.map(|name| wire.interface.function(name))
+        });
+        let all: BTreeSet<_> = exported
+            .chain(plan.required.iter().cloned())
+            .chain(events)
+            .collect();
+        for function in all {
+            let way = Way::to(app, plan, &function);
+            let FunctionId { interface, name } = function;
+            let bare = InterfaceId {
+                version: None,
+                ..interface.clone()
+            };
+            let same = self.functions.entry(format!("{bare}/{name}")).or_default();
+            // An importer may name an older version of what is exported; it is reached as one.
+            if !same.iter().any(|rpc| rpc.interface.compatible(&interface)) {
+                same.push(Rpc { interface, way });
+            }
+        }
+    }
+
+    /// Finds what answers; the gateway's own paths come first.
+    ///
+    /// `path` is as [`normalized`] gives it.
+    pub(crate) fn find<'t, 'p>(&'t self, method: &Method, path: &'p str) -> Destination<'t, 'p> {
+        match own(method, path) {
+            Some(Ok(Own::Healthz)) => return Destination::Healthz,
+            Some(Ok(Own::Readyz)) => return Destination::Readyz,
+            Some(Ok(Own::Rpc(name))) => {
+                return match self.function(name) {
+                    Ok(rpc) => Destination::Rpc(rpc),
+                    Err(refusal) => Destination::Refused(refusal),
+                };
+            }
+            Some(Err(refusal)) => return Destination::Refused(refusal),
+            None => {}
+        }
+        let router = self.routers.iter().find(|(own, _)| own == method);
+        let router = router.map_or(&self.others, |(_, router)| router);
+        match router.at(path) {
+            Ok(found) => match found.value {
+                Target::Call(route) => Destination::Call(route, found.params),
+                Target::Http(route) => Destination::Http(route),
+            },
+            Err(_) => Destination::Refused(self.no_route(path)),
+        }
+    }
+
+    fn no_route(&self, path: &str) -> Refusal {
+        let answers = |(_, router): &&(Method, Router<Target>)| router.at(path).is_ok();
+        let allowed: Vec<_> = self
+            .routers
+            .iter()
+            .filter(answers)
+            .map(|(method, _)| method.as_str())
+            .collect();
+        if allowed.is_empty() {
+            return Refusal::caller(StatusCode::NOT_FOUND, "no route has this path");
+        }
+        not_allowed(&allowed.join(", "))
+    }
+
+    /// The function of an RPC path, which may name a version and must where several are served.
+    fn function(&self, name: &str) -> Result<&Rpc, Refusal> {
+        let missing = |message: String| Refusal::caller(StatusCode::NOT_FOUND, message);
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        let (path, version) = match name.split_once('@') {
+            None => (name.clone(), None),
+            Some((path, rest)) => {
+                let (version, function) = rest.split_once('/').unwrap_or((rest, ""));
+                (Cow::Owned(format!("{path}/{function}")), Some(version))
+            }
+        };
+        let same = self
+            .functions
+            .get(&*path)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let Some(first) = same.first() else {
+            return Err(missing(
+                "no such function; the path is /rpc/namespace:package/interface/function, with @version after the interface or without".to_owned(),
+            ));
+        };
+        let versions = || {
+            let versions: Vec<_> = same.iter().map(|rpc| rpc.interface.to_string()).collect();
+            versions.join(" and ")
+        };
+        let Some(version) = version else {
+            return match same {
+                [only] => Ok(only),
+                _ => Err(missing(format!("say which version: {}", versions()))),
+            };
+        };
+        let wanted = version.parse().ok().map(|version| InterfaceId {
+            version: Some(version),
+            ..first.interface.clone()
+        });
+        same.iter()
+            .find(|rpc| {
+                wanted
+                    .as_ref()
+                    .is_some_and(|wanted| rpc.interface.compatible(wanted))
+            })
+            .ok_or_else(|| {
+                missing(format!(
+                    "no compatible version is served; there is {}",
+                    versions()
+                ))
+            })
+    }
+}
+
+impl Way {
+    fn to(app: &str, plan: &Plan, function: &FunctionId) -> Self {
+        let wire = plan.event_wire(&function.interface);
+        let publication = wire.and_then(|wire| Publication::new(app, wire, &function.name));
+        match publication {
+            Some(publication) => Self::Publish(Box::new(publication)),
+            None => Self::Call(subject::of_function(app, function)),
+        }
+    }
+}
+
+/// A path of the gateway's own.
+pub(crate) enum Own<'p> {
+    Healthz,
+    Readyz,
+    Rpc(&'p str),
+}
+
+/// Recognises the gateway's own paths, which no route can have.
+pub(crate) fn own<'p>(method: &Method, path: &'p str) -> Option<Result<Own<'p>, Refusal>> {
+    let (own, allowed) = match path {
+        HEALTHZ => (Own::Healthz, "GET, HEAD"),
+        READYZ => (Own::Readyz, "GET, HEAD"),
+        _ => (Own::Rpc(path.strip_prefix(RPC_PREFIX)?), "POST"),
+    };
+    Some(
+        match allowed.split(", ").any(|name| name == method.as_str()) {
+            true => Ok(own),
+            false => Err(not_allowed(allowed)),
+        },
+    )
+}
+
+pub(crate) fn not_allowed(allowed: &str) -> Refusal {
+    let why = format!("this path takes {allowed}");
+    Refusal {
+        allow: Some(allowed.to_owned()),
+        ..Refusal::caller(StatusCode::METHOD_NOT_ALLOWED, why)
+    }
+}
+
+/// The one spelling of a path: characters that need no percent-encoding without it, the others
+/// with capital digits (RFC 3986, 6.2.2). So `/caf%c3%a9` and `/%63af%C3%A9` are one path.
+pub(crate) fn normalized(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut pieces = path.split('%');
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let byte = piece
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let (Some(byte), Some(rest)) = (byte, piece.get(2..)) else {
+            out.push('%');
+            out.push_str(piece);
+            continue;
+        };
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => {
+                out.push('%');
+                out.push_str(&piece.get(..2).unwrap_or_default().to_ascii_uppercase());
+            }
+        }
+        out.push_str(rest);
+    }
+    Cow::Owned(out)
+}

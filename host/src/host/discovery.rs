@@ -1,0 +1,177 @@
+//! Services as NATS micro services (ADR-32): they answer PING, INFO and STATS, so that
+//! `nats micro ls` and every other tool of that kind sees them.
+//!
+//! One subscription answers for all services of a host, whatever their number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_nats::{Client, Message};
+use futures_util::StreamExt;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::deployment::{Current, Deployment};
+use crate::micro::{Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
+use crate::runtime::{Service, Stats};
+use crate::subject;
+
+/// Announces the services of a host.
+pub(crate) struct Directory {
+    app: String,
+    host: String,
+    started: String,
+    current: Arc<Current>,
+}
+
+impl Directory {
+    /// The directory of the host with this id.
+    pub(crate) fn new(app: &str, host: &str, current: Arc<Current>) -> Self {
+        Self {
+            app: app.to_owned(),
+            host: host.to_owned(),
+            // Formatting fails for years beyond 9999 only.
+            started: OffsetDateTime::now_utc()
+                .format(&Rfc3339)
+                .unwrap_or_default(),
+            current,
+        }
+    }
+
+    /// Answers until the connection closes or the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The subscription is refused.
+    pub(crate) async fn serve(&self, client: Client) -> Result<(), async_nats::SubscribeError> {
+        let mut questions = client.subscribe(format!("{ROOT}.>")).await?;
+        while let Some(question) = questions.next().await {
+            self.answer(&client, question).await;
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, client: &Client, question: Message) {
+        let Some(to) = question.reply else {
+            return;
+        };
+        let Some((verb, name, id)) = parse(&question.subject) else {
+            return;
+        };
+        let deployment = self.current.get();
+        for service in deployment.services.values() {
+            let spec_name = &*service.spec.name;
+            if name.is_some_and(|name| name != spec_name)
+                || id.is_some_and(|id| id != self.id(spec_name))
+            {
+                continue;
+            }
+            let answer =
+                serde_json::to_vec(&self.describe(&deployment, service, verb)).unwrap_or_default();
+            if let Err(error) = client.publish(to.clone(), answer.into()).await {
+                tracing::debug!(%error, "an answer to discovery could not be sent");
+            }
+        }
+    }
+
+    fn id(&self, service: &str) -> String {
+        format!("{}-{service}", self.host)
+    }
+
+    /// The answer of one service.
+    fn describe(&self, deployment: &Deployment, service: &Service, verb: Verb) -> Answer {
+        let digest = &service.component.digest;
+        let name = service.spec.name.to_string();
+        let endpoints = (verb != Verb::Ping).then(|| self.endpoints(deployment, service, verb));
+        Answer {
+            kind: format!("io.nats.micro.v1.{}_response", verb.as_str().to_lowercase()),
+            id: self.id(&name),
+            version: format!("0.0.0+{}", digest.get(..12).unwrap_or(digest)),
+            metadata: BTreeMap::from([
+                ("app".to_owned(), self.app.clone()),
+                ("digest".to_owned(), digest.clone()),
+                ("host".to_owned(), self.host.clone()),
+            ]),
+            description: (verb == Verb::Info).then(|| format!("{name} of {}", self.app)),
+            started: (verb == Verb::Stats).then(|| self.started.clone()),
+            endpoints,
+            name,
+        }
+    }
+
+    fn endpoints(&self, deployment: &Deployment, service: &Service, verb: Verb) -> Vec<Endpoint> {
+        let mut endpoints = Vec::new();
+        for exported in service.interfaces() {
+            let event = deployment.plan.event_wire(&exported.id);
+            let queue_group = match event {
+                Some(_) => subject::queue_group_of(&service.spec.name),
+                None => subject::QUEUE_GROUP.to_owned(),
+            };
+            let mut functions: Vec<_> = exported.functions.iter().collect();
+            functions.sort_by_key(|(name, _)| *name);
+            for (name, function) in functions {
+                let mut metadata = BTreeMap::from([
+                    ("interface".to_owned(), exported.id.to_string()),
+                    ("function".to_owned(), name.clone()),
+                    ("signature".to_owned(), function.signature.to_string()),
+                ]);
+                if let Some(wire) = event {
+                    let kind = match wire.spec.durable {
+                        Some(_) => "durable",
+                        None => "core",
+                    };
+                    metadata.insert("event".to_owned(), kind.to_owned());
+                }
+                endpoints.push(Endpoint {
+                    name: format!("{}-{name}", exported.id.name),
+                    subject: subject::of_function(&self.app, &function.id),
+                    queue_group: queue_group.clone(),
+                    metadata: if verb == Verb::Info {
+                        metadata
+                    } else {
+                        BTreeMap::new()
+                    },
+                    stats: stats(&function.stats, verb),
+                });
+            }
+        }
+        // Messages are no calls, so these have no signature for callers to go by.
+        let handlers = service.messages().map(|handler| &handler.functions);
+        for (name, function) in handlers.into_iter().flatten() {
+            let group = subject::queue_group_of_messages(&self.app, &service.spec.name);
+            let granted = service.spec.grants.subscribe.iter();
+            endpoints.extend(granted.map(|pattern| Endpoint {
+                name: format!("{}-{name}", function.id.interface.name),
+                subject: pattern.to_string(),
+                queue_group: group.clone(),
+                metadata: BTreeMap::new(),
+                stats: stats(&function.stats, verb),
+            }));
+        }
+        // HTTP requests come through the gateway, so there is no subject.
+        if let Some((id, counts)) = service.http_handler() {
+            endpoints.push(Endpoint {
+                name: format!("{}-{}", id.interface.name, id.name),
+                subject: String::new(),
+                queue_group: String::new(),
+                metadata: BTreeMap::new(),
+                stats: stats(counts, verb),
+            });
+        }
+        endpoints
+    }
+}
+
+fn stats(stats: &Stats, verb: Verb) -> Option<EndpointStats> {
+    (verb == Verb::Stats).then(|| {
+        let stats = stats.read();
+        let nanoseconds = u64::try_from(stats.time.as_nanos()).unwrap_or(u64::MAX);
+        EndpointStats {
+            num_requests: stats.requests,
+            num_errors: stats.errors,
+            last_error: stats.last_error,
+            processing_time: nanoseconds,
+            average_processing_time: nanoseconds / stats.requests.max(1),
+        }
+    })
+}

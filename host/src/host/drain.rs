@@ -1,0 +1,105 @@
+//! The end of what is served no longer: everything that has arrived is answered, in an order in which
+//! calls under way still find what they need.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+
+use super::CLOSE_TIMEOUT;
+use super::worker::Worker;
+use crate::nats::SETTLE_DEADLINE;
+use crate::runtime::Service;
+use crate::transport::Source;
+
+/// What one step of reconciliation leaves behind.
+pub(super) struct Drain {
+    pub(super) workers: Arc<Vec<Worker>>,
+    /// Services that get no new calls, whose calls under way may need what leaves.
+    pub(super) callers: Vec<Arc<Service>>,
+    /// Sources in the order in which they can stop.
+    pub(super) layers: Vec<Vec<Source>>,
+    pub(super) grace: Duration,
+}
+
+impl Drain {
+    async fn run(self) -> usize {
+        let deadline = Instant::now() + self.grace;
+        let callers = join_all(self.callers.iter().map(|service| service.drained()));
+        // What they have not ended by then is given up with what they call.
+        let _ = tokio::time::timeout_at(deadline.into(), callers).await;
+        let mut given_up = 0;
+        for layer in &self.layers {
+            given_up += drain(&self.workers, Some(layer), deadline).await;
+        }
+        if given_up > 0 {
+            tracing::warn!(
+                given_up,
+                grace = ?self.grace,
+                "calls of services that were stopped had not ended in time"
+            );
+        }
+        given_up
+    }
+}
+
+/// The drains of a host that are under way.
+#[derive(Default)]
+pub(super) struct Drains(Mutex<JoinSet<usize>>);
+
+impl Drains {
+    /// Begins a drain beside everything else.
+    pub(super) fn begin(&self, drain: Drain) {
+        let mut drains = self.lock();
+        while drains.try_join_next().is_some() {}
+        drains.spawn(drain.run());
+    }
+
+    /// Waits for the drains that are under way; returns the number of calls that were given up, one for
+    /// each drain that has not ended by the deadline.
+    pub(super) async fn finish(&self, deadline: Instant) -> usize {
+        let mut drains = std::mem::take(&mut *self.lock());
+        let mut given_up = 0;
+        loop {
+            match tokio::time::timeout_at(deadline.into(), drains.join_next()).await {
+                Ok(None) => return given_up,
+                Ok(Some(ended)) => given_up += ended.unwrap_or(1),
+                Err(_) => {
+                    given_up += drains.len();
+                    drains.shutdown().await;
+                    return given_up;
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, JoinSet<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has every worker stop serving these sources, or all. Returns the number of calls that had not
+/// ended at the deadline.
+pub(super) async fn drain(
+    workers: &[Worker],
+    sources: Option<&[Source]>,
+    deadline: Instant,
+) -> usize {
+    if sources.is_some_and(<[Source]>::is_empty) {
+        return 0;
+    }
+    let sources = sources.map(<[Source]>::to_vec);
+    let drains = workers
+        .iter()
+        .map(|worker| worker.drain(sources.clone(), deadline));
+    // Without a server nothing confirms that calls have stopped coming.
+    let last = deadline.max(Instant::now()) + SETTLE_DEADLINE + CLOSE_TIMEOUT;
+    match tokio::time::timeout_at(last.into(), join_all(drains)).await {
+        Ok(given_up) => given_up.into_iter().sum(),
+        Err(_) => {
+            tracing::warn!("NATS could not be told that calls are no longer taken");
+            1
+        }
+    }
+}

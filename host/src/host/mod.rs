@@ -1,0 +1,358 @@
+//! A host: it starts services, replaces them while calls flow, and stops without losing one.
+
+pub(crate) mod discovery;
+mod drain;
+mod reconcile;
+mod worker;
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::task::JoinHandle;
+
+use crate::admin::Admin;
+use crate::call::CallError;
+use crate::deployment::{Current, drain_order};
+use crate::events::stream::StoreError;
+use crate::gateway::Gateway;
+use crate::manifest::App;
+use crate::nats::ConnectOptions;
+use crate::plan::PlanError;
+use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
+use discovery::Directory;
+use drain::Drains;
+use reconcile::Served;
+pub use reconcile::{Applied, check, load};
+use worker::{Worker, WorkerError};
+
+/// Time for which a host that stops waits for the calls that are under way, unless told otherwise.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// Time that the gateway gets, after the last call has been given up, to answer its clients.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time between two looks for instances that have been idle for too long.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// The options of a host.
+#[derive(Clone)]
+pub struct HostOptions {
+    /// Where NATS is.
+    pub nats: ConnectOptions,
+    /// Threads that serve calls; one for each core unless told otherwise.
+    pub workers: NonZeroUsize,
+    /// Where the gateway listens; `None` runs without one.
+    pub gateway: Option<SocketAddr>,
+    /// Where dead letters are served over HTTP, to any client that can reach it; `None` serves them
+    /// nowhere.
+    pub admin: Option<SocketAddr>,
+    /// The engine's part.
+    pub engine: EngineOptions,
+    /// Upper bound of the time for which calls of a service that was replaced or removed go on.
+    pub grace: Duration,
+}
+
+impl HostOptions {
+    /// The defaults, with NATS at this place, no gateway and no admin address.
+    #[must_use]
+    pub fn new(nats: ConnectOptions) -> Self {
+        Self {
+            nats,
+            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            gateway: None,
+            admin: None,
+            engine: EngineOptions::default(),
+            grace: DEFAULT_GRACE,
+        }
+    }
+}
+
+/// A part of a host that listens on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// The gateway.
+    Gateway,
+    /// The admin address.
+    Admin,
+}
+
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gateway => "the gateway",
+            Self::Admin => "the admin address",
+        })
+    }
+}
+
+/// Why a host could not start or an app could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The engine could not be set up.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A worker could not start or was refused a subscription.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// An address cannot be listened on.
+    #[error("{what} cannot listen on {address}")]
+    Listen {
+        /// What was to listen there.
+        what: Listening,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is no component that can be run.
+    #[error("service \"{service}\": {}", path.display())]
+    Component {
+        /// The service.
+        service: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ComponentError,
+    },
+    /// A component cannot be linked.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The streams and consumers of durable events cannot be created.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The services do not fit together.
+    #[error("{}", join(.0))]
+    Plan(Vec<PlanError>),
+    /// A component does not start.
+    #[error("service \"{service}\" does not start")]
+    Warm {
+        /// The service.
+        service: String,
+        /// Why.
+        source: CallError,
+    },
+    /// The app of a running host keeps its name: it is part of every subject.
+    #[error("the app is called \"{running}\" and cannot be renamed to \"{wanted}\" while it runs")]
+    Renamed {
+        /// The name it has.
+        running: String,
+        /// The name it was to get.
+        wanted: String,
+    },
+}
+
+fn join(errors: &[PlanError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A running host.
+pub struct Host {
+    runtime: Runtime,
+    app: String,
+    grace: Duration,
+    workers: Arc<Vec<Worker>>,
+    gateway: Arc<Gateway>,
+    address: Option<SocketAddr>,
+    admin: Arc<Admin>,
+    admin_address: Option<SocketAddr>,
+    serving: Vec<JoinHandle<()>>,
+    current: Arc<Current>,
+    /// The sources that the workers were told to serve.
+    served: Mutex<Served>,
+    /// One step of reconciliation at a time.
+    reconciling: tokio::sync::Mutex<()>,
+    drains: Drains,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl Host {
+    /// Starts a host without services: connected, its gateway listening and not ready.
+    ///
+    /// # Errors
+    ///
+    /// The engine cannot be set up, NATS cannot be reached, or the address is taken.
+    pub async fn start(app: &App, engine: Engine, options: HostOptions) -> Result<Self, HostError> {
+        let listener = listen(Listening::Gateway, options.gateway)?;
+        let admin_listener = listen(Listening::Admin, options.admin)?;
+        let mut workers = Vec::new();
+        for index in 0..options.workers.get() {
+            let name = format!("wasmbay {} {index}", app.name);
+            let nats = options.nats.clone().named(name);
+            workers.push(Worker::start(index, nats, &app.name).await?);
+        }
+        let current = Arc::new(Current::default());
+        let (spec, deployment) = (app.gateway.clone(), Arc::clone(&current));
+        let gateway = Arc::new(Gateway::new(&app.name, spec, deployment));
+        let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
+        let mut host = Self {
+            runtime: Runtime::new(engine)?,
+            app: app.name.clone(),
+            grace: options.grace,
+            admin: Arc::new(Admin::new(
+                &app.name,
+                Arc::clone(&gateway),
+                Arc::clone(&current),
+            )),
+            gateway,
+            address: bound(&listener),
+            admin_address: bound(&admin_listener),
+            workers: Arc::new(workers),
+            serving: Vec::new(),
+            current,
+            served: Mutex::default(),
+            reconciling: tokio::sync::Mutex::default(),
+            drains: Drains::default(),
+            background: Vec::new(),
+        };
+        host.open_gateway(listener)?;
+        host.open_admin(admin_listener);
+        host.start_background();
+        Ok(host)
+    }
+
+    /// Every worker accepts from the one listening socket.
+    fn open_gateway(&mut self, listener: Option<TcpListener>) -> Result<(), HostError> {
+        let (Some(address), Some(listener)) = (self.address, listener) else {
+            return Ok(());
+        };
+        for worker in self.workers.iter() {
+            let listener = listener
+                .try_clone()
+                .map_err(failed(Listening::Gateway, address))?;
+            let gateway = Arc::clone(&self.gateway);
+            let (backend, client) = (Arc::clone(&worker.backend), worker.client.clone());
+            let serving = gateway.serve(listener, backend, client);
+            self.serving.push(worker.runtime.spawn(serving));
+        }
+        Ok(())
+    }
+
+    /// Operators do not need more than one thread.
+    fn open_admin(&mut self, listener: Option<TcpListener>) {
+        let (Some(listener), Some(worker)) = (listener, self.workers.first()) else {
+            return;
+        };
+        if let Some(address) = self.admin_address.filter(|a| !a.ip().is_loopback()) {
+            tracing::warn!(
+                %address,
+                "any client that reaches the admin address can read, change and drop dead letters"
+            );
+        }
+        let serving = Arc::clone(&self.admin).serve(listener, worker.client.clone());
+        self.serving.push(worker.runtime.spawn(serving));
+    }
+
+    fn start_background(&mut self) {
+        if let Some(worker) = self.workers.first() {
+            let directory = Directory::new(&self.app, &host_id(), Arc::clone(&self.current));
+            let client = worker.client.clone();
+            self.background.push(worker.runtime.spawn(async move {
+                if let Err(error) = directory.serve(client).await {
+                    tracing::error!(%error, "services cannot be discovered");
+                }
+            }));
+        }
+        let runtime = self.runtime.clone();
+        self.background.push(tokio::spawn(async move {
+            let mut sweep = tokio::time::interval(SWEEP);
+            loop {
+                sweep.tick().await;
+                runtime.drop_idle(Instant::now());
+            }
+        }));
+    }
+
+    /// The address of the gateway.
+    #[must_use]
+    pub fn gateway(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The admin address.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// The engine, for loading components.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        self.runtime.engine()
+    }
+
+    /// Stops: takes nothing new, answers everything that has arrived, closes. Calls that have not
+    /// ended within `grace` are answered with 503; returns their number.
+    pub async fn stop(mut self, grace: Duration) -> usize {
+        let deadline = Instant::now() + grace;
+        // Requests at the gateway need the services, so the gateway comes first; but a client that
+        // takes its time must not use up that of the calls.
+        self.gateway.close();
+        self.admin.close();
+        let mut gateway = join_all(std::mem::take(&mut self.serving));
+        let half = (Instant::now() + grace / 2).into();
+        let closed = tokio::time::timeout_at(half, &mut gateway).await.is_ok();
+        let deployment = self.current.get();
+        let order = drain_order(&deployment.bindings, |service, interface| {
+            deployment.imports(service, interface)
+        });
+        // Discovery does not announce what goes away.
+        for task in std::mem::take(&mut self.background) {
+            task.abort();
+        }
+        let mut given_up = self.drains.finish(deadline).await;
+        for layer in order {
+            given_up += drain::drain(&self.workers, Some(&layer), deadline).await;
+        }
+        given_up += drain::drain(&self.workers, None, deadline).await;
+        if !closed && tokio::time::timeout(CLOSE_TIMEOUT, gateway).await.is_err() {
+            tracing::warn!("connections of the gateway were cut");
+        }
+        if let Some(workers) = Arc::get_mut(&mut self.workers) {
+            for worker in std::mem::take(workers) {
+                worker.stop().await;
+            }
+        }
+        given_up
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for task in self.background.iter().chain(&self.serving) {
+            task.abort();
+        }
+    }
+}
+
+fn listen(what: Listening, address: Option<SocketAddr>) -> Result<Option<TcpListener>, HostError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).map_err(failed(what, address))?;
+    listener
+        .set_nonblocking(true)
+        .map_err(failed(what, address))?;
+    Ok(Some(listener))
+}
+
+fn failed(what: Listening, address: SocketAddr) -> impl FnOnce(std::io::Error) -> HostError {
+    move |source| HostError::Listen {
+        what,
+        address,
+        source,
+    }
+}
+
+/// An id for this host, unique enough to tell the hosts of a fleet apart.
+fn host_id() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}

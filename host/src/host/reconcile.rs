@@ -1,0 +1,315 @@
+//! A step of reconciliation: from what a host serves to what it should serve.
+//!
+//! [`Host::apply`] prepares everything before it touches what serves, and what cannot run changes
+//! nothing. What it decides is pure and in `deployment`; here is the shell that does it. A step can
+//! be cancelled and repeated: what the workers were told is written down before they are told.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use async_nats::jetstream;
+
+use super::drain::Drain;
+use super::{Host, HostError};
+use crate::deployment::{Bound, Deployment, Difference, difference, drain_order};
+use crate::events;
+use crate::manifest::App;
+use crate::plan::{self, Plan};
+use crate::runtime::{Component, Engine, Service};
+use crate::transport::{Binding, Slot, Source};
+
+/// The slots behind the sources that workers were told to serve.
+pub(super) type Served = BTreeMap<Source, ServedSource>;
+
+#[derive(Clone)]
+pub(super) struct ServedSource {
+    slot: Arc<Slot>,
+    /// Whether every worker has confirmed that it serves the source.
+    confirmed: bool,
+}
+
+/// What [`Host::apply`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Services that were not there before.
+    pub started: Vec<String>,
+    /// Services whose component or specification is another now.
+    pub replaced: Vec<String>,
+    /// Services that are gone.
+    pub stopped: Vec<String>,
+}
+
+/// Reads and compiles the file of each service.
+///
+/// # Errors
+///
+/// The first that is no component that can be run.
+///
+/// # Cost
+///
+/// Blocks for as long as compiling takes; see [`Component::new`].
+pub fn load(
+    engine: &Engine,
+    files: &BTreeMap<String, PathBuf>,
+) -> Result<BTreeMap<String, Arc<Component>>, HostError> {
+    files
+        .iter()
+        .map(|(service, path)| {
+            let component =
+                Component::load(engine, path).map_err(|source| HostError::Component {
+                    service: service.clone(),
+                    path: path.clone(),
+                    source,
+                })?;
+            Ok((service.clone(), Arc::new(component)))
+        })
+        .collect()
+}
+
+/// Plans how the components of an app meet.
+///
+/// # Errors
+///
+/// Everything that does not fit.
+pub fn check(app: &App, components: &BTreeMap<String, Arc<Component>>) -> Result<Plan, HostError> {
+    let described = components
+        .iter()
+        .map(|(name, component)| (name.clone(), component.description()))
+        .collect();
+    plan::plan(app, &described).map_err(HostError::Plan)
+}
+
+impl Host {
+    /// Makes the host run this app: starts what is new, replaces what has changed, stops what is
+    /// gone, and leaves alone what is the same. No call is lost: those of a service that was replaced
+    /// or stopped end within the host's grace, beside what comes after.
+    ///
+    /// # Errors
+    ///
+    /// Something does not link, fit or start; then everything runs on as before.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has changed all or nothing of what is deployed; the next step takes up what
+    /// it began.
+    pub async fn apply(
+        &self,
+        app: &App,
+        components: &BTreeMap<String, Arc<Component>>,
+    ) -> Result<Applied, HostError> {
+        if app.name != self.app {
+            let (running, wanted) = (self.app.clone(), app.name.clone());
+            return Err(HostError::Renamed { running, wanted });
+        }
+        let plan = check(app, components)?;
+        let _step = self.reconciling.lock().await;
+        let before = self.current.get();
+        let (services, applied) = self
+            .prepare(app, &plan, components, &before.services)
+            .await?;
+        self.provision(app, &plan).await?;
+
+        let next = Deployment::new(app, plan, services);
+        let served = self.served().clone();
+        let Difference {
+            arriving,
+            staying,
+            leaving,
+        } = difference(served.keys(), &next.bindings);
+        let bind = |source: &Source| bind(&next.services, next.bindings.get(source)?);
+        let arriving: Vec<_> = arriving
+            .into_iter()
+            .filter_map(|source| {
+                let slot = Slot::new(bind(&source)?);
+                Some((source, Arc::new(slot)))
+            })
+            .collect();
+        // What an earlier step began and did not finish arrives with the others.
+        let unconfirmed = staying.iter().filter_map(|source| {
+            let served = served.get(source).filter(|served| !served.confirmed)?;
+            Some((source.clone(), Arc::clone(&served.slot)))
+        });
+        let telling: Vec<_> = arriving.iter().cloned().chain(unconfirmed).collect();
+        // The only step that can fail comes first, and is taken back if it does.
+        self.serve(&arriving, &telling).await?;
+        for source in &staying {
+            if let (Some(served), Some(binding)) = (served.get(source), bind(source)) {
+                served.slot.replace(binding);
+            }
+        }
+        self.served().retain(|source, _| !leaving.contains(source));
+        self.current.swap(next);
+        self.drain_retired(&before, leaving);
+        Ok(applied)
+    }
+
+    fn served(&self) -> MutexGuard<'_, Served> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Creates the streams and consumers of durable events.
+    async fn provision(&self, app: &App, plan: &Plan) -> Result<(), HostError> {
+        if let Some(worker) = self.workers.first() {
+            let context = jetstream::new(worker.client.clone());
+            events::stream::provision(&context, app, plan).await?;
+        }
+        Ok(())
+    }
+
+    /// Has every worker serve these sources. If one cannot, those that arrive are served by none.
+    async fn serve(
+        &self,
+        arriving: &[(Source, Arc<Slot>)],
+        telling: &[(Source, Arc<Slot>)],
+    ) -> Result<(), HostError> {
+        if telling.is_empty() {
+            return Ok(());
+        }
+        self.served().extend(arriving.iter().map(|(source, slot)| {
+            let slot = Arc::clone(slot);
+            let confirmed = false;
+            (source.clone(), ServedSource { slot, confirmed })
+        }));
+        for worker in self.workers.iter() {
+            if let Err(error) = worker.serve(telling.to_vec()).await {
+                let sources: Vec<Source> = arriving.iter().map(|(s, _)| s.clone()).collect();
+                let now = std::time::Instant::now();
+                super::drain::drain(&self.workers, Some(&sources), now).await;
+                self.served().retain(|source, _| !sources.contains(source));
+                return Err(error.into());
+            }
+        }
+        for (source, _) in telling {
+            if let Some(served) = self.served().get_mut(source) {
+                served.confirmed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the end of what is served no longer, beside what is.
+    fn drain_retired(&self, before: &Deployment, leaving: Vec<Source>) {
+        if leaving.is_empty() {
+            return;
+        }
+        let bindings = before
+            .bindings
+            .iter()
+            .filter(|(source, _)| leaving.contains(source))
+            .map(|(source, bound)| (source.clone(), bound.clone()))
+            .collect();
+        let mut layers = drain_order(&bindings, |service, interface| {
+            before.imports(service, interface)
+        });
+        // What a step served that did not get as far as a deployment.
+        let unknown = leaving.into_iter().filter(|s| !bindings.contains_key(s));
+        layers.push(unknown.collect());
+        // Calls under way in a service that was replaced still need what it imports.
+        let now = self.current.get();
+        let callers = before.services.iter().filter(|(name, service)| {
+            let replaced = now.services.get(*name);
+            let same = replaced.is_some_and(|replaced| Arc::ptr_eq(replaced, service));
+            !same
+                && bindings
+                    .values()
+                    .any(|bound| service.imports(&bound.interface))
+        });
+        self.drains.begin(Drain {
+            workers: Arc::clone(&self.workers),
+            callers: callers.map(|(_, service)| Arc::clone(service)).collect(),
+            layers,
+            grace: self.grace,
+        });
+    }
+
+    /// The services that should run: those that run already where nothing about them changed, and
+    /// new ones, linked and with a first instance, where something did.
+    async fn prepare(
+        &self,
+        app: &App,
+        plan: &Plan,
+        components: &BTreeMap<String, Arc<Component>>,
+        running: &BTreeMap<String, Arc<Service>>,
+    ) -> Result<(BTreeMap<String, Arc<Service>>, Applied), HostError> {
+        let mut services = BTreeMap::new();
+        let mut applied = Applied::default();
+        for (name, spec) in &app.services {
+            let Some(component) = components.get(name) else {
+                continue;
+            };
+            let old = running.get(name);
+            let imports = component.imports.iter();
+            let events: Vec<_> = imports
+                .filter_map(|import| plan.event_wire(&import.id).cloned())
+                .collect();
+            let same = |old: &&Arc<Service>| {
+                *old.spec == *spec
+                    && old.component.digest == component.digest
+                    && old.publishes_alike(&events)
+            };
+            if let Some(old) = old.filter(same) {
+                services.insert(name.clone(), Arc::clone(old));
+                continue;
+            }
+            let spec = Arc::new(spec.clone());
+            let service = Service::with_events(
+                &self.runtime,
+                &self.app,
+                Arc::clone(component),
+                spec,
+                events,
+            )?;
+            warn_of_grants(&service);
+            service.warm().await.map_err(|source| HostError::Warm {
+                service: name.clone(),
+                source,
+            })?;
+            services.insert(name.clone(), Arc::new(service));
+            match old {
+                Some(_) => applied.replaced.push(name.clone()),
+                None => applied.started.push(name.clone()),
+            }
+        }
+        applied.stopped = running
+            .keys()
+            .filter(|n| !services.contains_key(*n))
+            .cloned()
+            .collect();
+        Ok((services, applied))
+    }
+}
+
+/// A binding with its service.
+fn bind(services: &BTreeMap<String, Arc<Service>>, bound: &Bound) -> Option<Binding> {
+    let service = services.get(&bound.service)?;
+    let exported = service.interface(&bound.interface).or_else(|| {
+        service
+            .messages()
+            .filter(|messages| messages.id == bound.interface)
+    })?;
+    Some(Binding {
+        service: Arc::clone(service),
+        exported: Arc::clone(exported),
+        delivery: bound.delivery.clone(),
+    })
+}
+
+/// Warns of what a component and its grants disagree about: neither is wrong, but a message that was
+/// expected would never come.
+fn warn_of_grants(service: &Service) {
+    let name = &service.spec.name;
+    match (service.messages(), service.spec.grants.subscribe.is_empty()) {
+        (Some(handler), true) => tracing::warn!(
+            service = name,
+            "it exports {}, but is granted no subject: `grants = {{ subscribe = [\"…\"] }}`",
+            handler.id
+        ),
+        (None, false) => tracing::warn!(
+            service = name,
+            "it is granted subjects to subscribe to, but exports neither wasmcloud:messaging/handler@0.2.0 nor \
+             wasi:messaging/incoming-handler@0.2.0-draft"
+        ),
+        _ => {}
+    }
+}

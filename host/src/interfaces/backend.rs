@@ -1,0 +1,124 @@
+//! What host interfaces need from outside of the process, in types of their own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::call::{Call, CallError};
+use crate::plan::Event;
+
+/// The outcome of something that is asked of a [`Backend`].
+pub type Pending<'a, T> = BoxFuture<'a, Result<T, CallError>>;
+
+/// Carries what guests import to other services, stores and subscribers. Whatever is asked of it
+/// ends by the deadline of the call that it is given.
+pub trait Backend: Send + Sync {
+    /// Calls the function of this subject.
+    fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes>;
+
+    /// Publishes an event; done when it is stored, if it has a stream.
+    fn publish(&self, event: Event) -> Pending<'_, ()>;
+
+    /// Opens the bucket of this name and creates it if there is none. Unsupported unless an
+    /// implementation says otherwise.
+    fn open<'a>(&'a self, bucket: &'a str) -> Pending<'a, Arc<dyn KeyValue>> {
+        unsupported(format!("there is no store for bucket {bucket}"))
+    }
+
+    /// Publishes a message; done when it is stored, if it has a stream. Whether the subject is
+    /// granted is for the caller to check. Unsupported unless an implementation says otherwise.
+    fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {
+        unsupported(format!("no message can be sent to {}", message.subject))
+    }
+
+    /// Publishes a message and returns the replies that came until its deadline: at least one, and
+    /// no more than expected. Unsupported unless an implementation says otherwise.
+    fn request(&self, message: OutgoingMessage, expected: Expected) -> Pending<'_, Vec<Message>> {
+        let _ = expected;
+        unsupported(format!("no message can be sent to {}", message.subject))
+    }
+}
+
+fn unsupported<'a, T>(why: String) -> Pending<'a, T>
+where
+    T: Send + 'a,
+{
+    let error = CallError::unsupported(why);
+    Box::pin(std::future::ready(Err(error)))
+}
+
+/// A message that has come in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// The subject that it was published on.
+    pub subject: String,
+    /// Bytes that mean something to sender and receiver only.
+    pub body: Vec<u8>,
+    /// The subject of replies.
+    pub reply_to: Option<String>,
+    /// The headers that its sender chose.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A message on its way out.
+#[derive(Clone, Debug)]
+pub struct OutgoingMessage {
+    /// The subject that it is published on.
+    pub subject: String,
+    /// The subject of replies.
+    pub reply_to: Option<String>,
+    /// The headers that the guest chose.
+    pub headers: Vec<(String, String)>,
+    /// The stream that has to store it; without one it reaches the subscribers of that moment.
+    pub stream: Option<Arc<str>>,
+    /// The body and what travels along.
+    pub call: Call,
+}
+
+/// The replies that a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Number of replies after which there is nothing to wait for.
+    pub replies: usize,
+    /// Bytes that all replies together may have.
+    pub bytes: usize,
+}
+
+/// An opened bucket. Keys are any text.
+pub trait KeyValue: Send + Sync {
+    /// The value of a key.
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>, KeyValueError>>;
+
+    /// Sets the value of a key.
+    fn set<'a>(&'a self, key: &'a str, value: Bytes) -> BoxFuture<'a, Result<(), KeyValueError>>;
+
+    /// Removes a key, whether or not it is there.
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), KeyValueError>>;
+
+    /// Adds to the number that a key holds as decimal digits, atomically; a key that is not there
+    /// counts as 0. Returns the sum.
+    fn increment<'a>(
+        &'a self,
+        key: &'a str,
+        delta: u64,
+    ) -> BoxFuture<'a, Result<u64, KeyValueError>>;
+
+    /// A page of the keys, from the cursor of an earlier page on. A key that is set while pages are
+    /// read may come twice and is not missed.
+    fn keys(&self, cursor: Option<u64>) -> BoxFuture<'_, Result<KeyPage, KeyValueError>>;
+}
+
+/// Some of the keys of a bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPage {
+    /// The keys.
+    pub keys: Vec<String>,
+    /// Where the next page begins, if there are more.
+    pub cursor: Option<u64>,
+}
+
+/// Why a bucket could not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct KeyValueError(pub String);

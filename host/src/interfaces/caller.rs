@@ -1,0 +1,67 @@
+//! The instance that calls a host interface, as far as interfaces need to know it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::Backend;
+use crate::call::{Call, CallError, Trace};
+use crate::interface::FunctionId;
+use crate::manifest::ServiceSpec;
+
+/// Upper bound of the time that is left to a guest after its import has run out of time.
+const REPLY_MARGIN: Duration = Duration::from_millis(20);
+
+/// The service of an instance, and the call that it is running.
+pub(crate) struct Caller {
+    pub(crate) service: Arc<ServiceSpec>,
+    /// `None` while the instance is created, which belongs to no call, and between two calls.
+    pub(crate) call: Option<CurrentCall>,
+}
+
+/// The call that an instance is running.
+pub(crate) struct CurrentCall {
+    pub(crate) deadline: Instant,
+    pub(crate) hops: u8,
+    pub(crate) trace: Trace,
+    pub(crate) backend: Arc<dyn Backend>,
+    /// The import whose failure the guest had no value for, and which therefore trapped it.
+    pub(crate) failed_import: Option<Box<(FunctionId, CallError)>>,
+    /// Told when the call ends well, and dropped when it ends in any other way: before the guest's
+    /// side of a response's body is, whose end would else look like that of a complete one.
+    pub(crate) ended: Option<oneshot::Sender<()>>,
+    /// The subject of replies to the message that is being handled.
+    pub(crate) reply_to: Option<String>,
+}
+
+/// Gives host interfaces access to the [`Caller`] in a store.
+pub(crate) trait CallerView: Send + 'static {
+    fn caller(&mut self) -> &mut Caller;
+}
+
+impl Caller {
+    /// The deadline of what the guest asks for now: a little before its call's own, so that a guest
+    /// whose import runs out of time can still say so. `None` outside of a call.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let deadline = self.call.as_ref()?.deadline;
+        let left = deadline.saturating_duration_since(Instant::now());
+        Some(deadline - (left / 10).min(REPLY_MARGIN))
+    }
+
+    /// A call that the guest makes now with this body, and what carries it. `None` outside of a
+    /// call.
+    pub(crate) fn outgoing(&self, body: Bytes) -> Option<(Arc<dyn Backend>, Call)> {
+        let current = self.call.as_ref()?;
+        let call = Call {
+            body,
+            arrived: Instant::now(),
+            deadline: self.deadline()?,
+            hops: current.hops.saturating_add(1),
+            caller: Some(self.service.name.clone()),
+            trace: current.trace.clone(),
+        };
+        Some((Arc::clone(&current.backend), call))
+    }
+}

@@ -1,0 +1,353 @@
+//! What the wiring check finds wrong, each with its mend.
+
+use crate::interface::{FunctionId, InterfaceId};
+use crate::shape::{Field, Signature};
+use crate::text::did_you_mean;
+
+/// Why the services of an app do not fit together.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// An import that nothing answers.
+    #[error(
+        "service \"{service}\": imports {import}, which no service exports; add a service that exports it, or \
+         `[wire.\"{import}\"] external = true`{}", meant(.nearest)
+    )]
+    NoExporter {
+        /// The importing service.
+        service: String,
+        /// What it imports.
+        import: InterfaceId,
+        /// The exported interface with the nearest name.
+        nearest: Option<String>,
+    },
+    /// An import of which only incompatible versions are exported.
+    #[error(
+        "service \"{service}\": imports {import}, but \"{exporter}\" exports {}, which is not compatible; build both \
+         against one version", version(.found)
+    )]
+    OtherVersion {
+        /// The importing service.
+        service: String,
+        /// What it imports.
+        import: InterfaceId,
+        /// A service that exports the interface.
+        exporter: String,
+        /// What that exports.
+        found: InterfaceId,
+    },
+    /// An interface with several exporters and no wire that chooses.
+    #[error(
+        "{interface} is exported by {}; choose one: `[wire.\"{interface}\"] service = \"…\"`", quoted(.services)
+    )]
+    Ambiguous {
+        /// The interface.
+        interface: InterfaceId,
+        /// Those that export it.
+        services: Vec<String>,
+    },
+    /// A component that exports an interface in two versions which share their subjects.
+    #[error(
+        "service \"{service}\": exports both {one} and {two}, which callers cannot tell apart; export one of them"
+    )]
+    Twice {
+        /// The exporting service.
+        service: String,
+        /// One version.
+        one: InterfaceId,
+        /// The other.
+        two: InterfaceId,
+    },
+    /// A wire to a service that does not export the interface.
+    #[error("wire \"{interface}\": service \"{service}\" does not export it{} (it exports: {})", meant(.nearest), list(.exports))]
+    NotExported {
+        /// The wire's interface.
+        interface: InterfaceId,
+        /// The wire's service.
+        service: String,
+        /// The nearest of the service's exports.
+        nearest: Option<String>,
+        /// All of them.
+        exports: Vec<String>,
+    },
+    /// A wire that nothing uses.
+    #[error("wire \"{interface}\": no service imports it and no route calls it; remove the wire{}", meant(.nearest))]
+    Unused {
+        /// The wire's interface.
+        interface: InterfaceId,
+        /// The imported interface with the nearest name.
+        nearest: Option<String>,
+    },
+    /// An imported function that the exporter has not.
+    #[error("service \"{service}\": imports {function}, which \"{exporter}\" does not export{}", meant(.nearest))]
+    NoFunction {
+        /// The importing service.
+        service: String,
+        /// What it imports.
+        function: FunctionId,
+        /// The service that exports the interface.
+        exporter: String,
+        /// The nearest of the interface's functions.
+        nearest: Option<String>,
+    },
+    /// An imported function that the exporter has with another type.
+    #[error(
+        "service \"{service}\": imports {function} as `{wanted}`, but \"{exporter}\" exports it as `{found}`; build both \
+         against one version of the WIT"
+    )]
+    Mismatch {
+        /// The importing service.
+        service: String,
+        /// What it imports.
+        function: FunctionId,
+        /// The importer's type.
+        wanted: Box<Signature>,
+        /// The service that exports the interface.
+        exporter: String,
+        /// The exporter's type.
+        found: Box<Signature>,
+    },
+    /// An interface wired as events that cannot be.
+    #[error("wire \"{interface}\": {problem}")]
+    Event {
+        /// The interface.
+        interface: InterfaceId,
+        /// What is wrong with it.
+        problem: EventProblem,
+    },
+    /// A route that cannot be served.
+    #[error("route \"{route}\": {problem}")]
+    Route {
+        /// Method and path.
+        route: String,
+        /// What is wrong with it.
+        problem: RouteProblem,
+    },
+}
+
+fn meant(nearest: &Option<String>) -> String {
+    nearest
+        .as_ref()
+        .map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+fn version(id: &InterfaceId) -> String {
+    id.version
+        .as_ref()
+        .map_or_else(|| "it without a version".to_owned(), ToString::to_string)
+}
+
+fn quoted(names: &[String]) -> String {
+    names
+        .iter()
+        .map(|name| format!("\"{name}\""))
+        .collect::<Vec<_>>()
+        .join(" and ")
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// What is wrong with a wire for events.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventProblem {
+    /// Nothing uses the wire.
+    #[error("no service exports or imports it and no route calls it; remove the wire{}", meant(.nearest))]
+    Unused {
+        /// The known interface with the nearest name.
+        nearest: Option<String>,
+    },
+    /// A function that gives its caller something.
+    #[error(
+        "service \"{service}\": `{function}` is `{signature}`, which cannot be an event: nobody waits for what \
+         it gives; accepted: nothing, or a `result` without a value for ok"
+    )]
+    Result {
+        /// A service that exports or imports the interface.
+        service: String,
+        /// The function's name.
+        function: String,
+        /// Its type.
+        signature: Box<Signature>,
+    },
+    /// A function that two services have with different types.
+    #[error(
+        "\"{one}\" and \"{other}\" export `{function}` as `{first}` and `{second}`; build both against one version of the WIT"
+    )]
+    Disagree {
+        /// A service that exports the interface.
+        one: String,
+        /// Another one.
+        other: String,
+        /// The function's name.
+        function: String,
+        /// The type that the one has.
+        first: Box<Signature>,
+        /// The type that the other has.
+        second: Box<Signature>,
+    },
+    /// The value that orders events is not there.
+    #[error("`order-by`: `{function}` has no {what} `{name}`{meant} (there are: {})", list(.known))]
+    NoKey {
+        /// The function's name.
+        function: String,
+        /// `parameter` or `field`.
+        what: &'static str,
+        /// The part of the path that is missing.
+        name: String,
+        /// The nearest name, as the end of a sentence.
+        meant: String,
+        /// What is there.
+        known: Vec<String>,
+    },
+    /// The value that orders events cannot be compared.
+    #[error(
+        "`order-by`: `{path}` of `{function}` cannot be a key; accepted: text, an integer, a boolean or an enum, \
+         below records only"
+    )]
+    Key {
+        /// The function's name.
+        function: String,
+        /// The path up to where it fails.
+        path: String,
+    },
+    /// A subscriber of the manifest that hears nothing.
+    #[error("`subscriber.{service}`: the service does not export the interface (those that do: {})", list(.subscribers))]
+    NoSubscriber {
+        /// The service.
+        service: String,
+        /// The services that export it.
+        subscribers: Vec<String>,
+    },
+}
+
+/// What is wrong with a route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteProblem {
+    /// The interface is not exported.
+    #[error("calls a function of {interface}, which no service exports{}", meant(.nearest))]
+    NoInterface {
+        /// The interface that the route names.
+        interface: InterfaceId,
+        /// The one with the nearest name.
+        nearest: Option<String>,
+    },
+    /// The interface is answered from outside, and nothing in the app knows its types.
+    #[error(
+        "calls a function of {interface}, whose types are unknown: it is external, and no service imports it"
+    )]
+    UnknownTypes {
+        /// The interface.
+        interface: InterfaceId,
+    },
+    /// The interface is exported in incompatible versions.
+    #[error("`call` must say which version it means: {one} or {two}")]
+    Versions {
+        /// One of them.
+        one: InterfaceId,
+        /// Another.
+        two: InterfaceId,
+    },
+    /// The interface has no such function.
+    #[error("{interface} has no function `{name}`{meant} (it has: {})", list(.functions))]
+    NoFunction {
+        /// The interface.
+        interface: InterfaceId,
+        /// The name that the route has.
+        name: String,
+        /// Which one was probably meant.
+        meant: String,
+        /// All of them.
+        functions: Vec<String>,
+    },
+    /// A name in path or query is no parameter of the function.
+    #[error("`{name}` in its {place} is no parameter of the function{meant} (parameters: {})", list(.params))]
+    NoParam {
+        /// `path` or `query`.
+        place: &'static str,
+        /// The name.
+        name: String,
+        /// Which one was probably meant.
+        meant: String,
+        /// All of them.
+        params: Vec<String>,
+    },
+    /// A parameter is bound more than once.
+    #[error("parameter `{name}` is bound twice; keep one of the two")]
+    Twice {
+        /// The parameter.
+        name: String,
+    },
+    /// A parameter cannot be read from text.
+    #[error(
+        "parameter `{name}` is a `{shape}`, which cannot come from the {place}; accepted there: {}{}",
+        accepted(.place), mend(.place)
+    )]
+    NotText {
+        /// `path` or `query`.
+        place: &'static str,
+        /// The parameter.
+        name: String,
+        /// Its type.
+        shape: String,
+    },
+    /// `errors` on a function that has none.
+    #[error("`errors` is set, but the function has no error: `{0}`")]
+    NoErrors(Box<Signature>),
+    /// A key of `errors` on an error without cases.
+    #[error("`errors` has `{case}`, but the function's error has no cases; accepted: `*`")]
+    NoCases {
+        /// The key.
+        case: String,
+    },
+    /// A key of `errors` that is no case.
+    #[error("`errors` has `{case}`, which is no case of the function's error{meant} (cases: {})", list(.cases))]
+    NoCase {
+        /// The key.
+        case: String,
+        /// Which one was probably meant.
+        meant: String,
+        /// All of them.
+        cases: Vec<String>,
+    },
+    /// The service is no HTTP component.
+    #[error(
+        "service \"{service}\" does not export `wasi:http/incoming-handler`; name one of its functions with `call`"
+    )]
+    NoHttp {
+        /// The service.
+        service: String,
+    },
+}
+
+fn accepted(place: &str) -> &'static str {
+    match place {
+        "query" => "text, numbers, booleans, enums, options and lists of them",
+        _ => "text, numbers, booleans and enums",
+    }
+}
+
+fn mend(place: &str) -> &'static str {
+    if place == "query" {
+        "; use a method with a body, such as POST"
+    } else {
+        ""
+    }
+}
+
+impl RouteProblem {
+    pub(super) fn no_param(place: &'static str, name: &str, params: &[Field]) -> Self {
+        let params: Vec<_> = params.iter().map(|param| param.name.to_string()).collect();
+        let meant = did_you_mean(name, params.iter().map(String::as_str));
+        Self::NoParam {
+            place,
+            name: name.to_owned(),
+            meant,
+            params,
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! The wiring check: whether the services of an app fit together, by their components' types.
+//!
+//! It takes a checked manifest and a description of each component and gives a [`Plan`]: which
+//! service answers which interface, and how each route's request becomes arguments. It compiles
+//! and connects to nothing, so `check` and `up` come to the same verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::interface::{FunctionId, InterfaceId};
+use crate::manifest::{App, EventSpec, Provider, Target, Wire};
+use crate::shape::{InterfaceDescription, Signature};
+use crate::text::{did_you_mean, nearest};
+
+mod bind;
+mod error;
+mod events;
+mod publication;
+mod routes;
+
+pub use bind::{Bindings, Body, spells};
+pub use error::{EventProblem, PlanError, RouteProblem};
+pub use events::{EventFunction, EventWire, KeyPath};
+pub use publication::{Event, PARTITIONS, Publication};
+pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
+
+/// A component, as far as wiring goes: what a host has to know of it to plan without compiling it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The interfaces it exports.
+    pub exports: Vec<InterfaceDescription>,
+    /// The interfaces it imports, without those that the host itself provides (`wasi:*`).
+    pub imports: Vec<InterfaceDescription>,
+    /// Whether it exports `wasi:http/incoming-handler`.
+    pub http: bool,
+    /// The interface by which it handles messages, if it does.
+    pub messages: Option<InterfaceId>,
+}
+
+/// A service and its component.
+#[derive(Clone, Copy)]
+struct Described<'a> {
+    name: &'a str,
+    exports: &'a [InterfaceDescription],
+    imports: &'a [InterfaceDescription],
+    http: bool,
+}
+
+/// How the parts of an app meet.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The interfaces that each service answers, after wires chose. Every service has an entry.
+    pub serves: BTreeMap<String, Vec<InterfaceId>>,
+    /// Every function that a service imports or a route calls: what must have a responder before
+    /// the app is ready.
+    pub required: BTreeSet<FunctionId>,
+    /// The routes that call functions, in the manifest's order.
+    pub routes: Vec<PlannedRoute>,
+    /// The prefixes that HTTP components answer.
+    pub http: Vec<PlannedHttp>,
+    /// The interfaces that are wired as events, one entry for each track of an interface.
+    pub events: Vec<Arc<EventWire>>,
+    /// The interface by which each service handles messages, of those that do.
+    pub messages: BTreeMap<String, InterfaceId>,
+}
+
+/// The status of a route that published an event: it was taken, what comes of it is not known.
+const ACCEPTED: u16 = 202;
+
+impl Plan {
+    /// The wire on which calls of this interface are events, if they are.
+    #[must_use]
+    pub fn event_wire(&self, interface: &InterfaceId) -> Option<&Arc<EventWire>> {
+        self.events
+            .iter()
+            .find(|wire| wire.interface.compatible(interface))
+    }
+}
+
+/// Checks that the services of `app` fit together, and plans how they meet.
+///
+/// A service of the manifest that is not among `components` counts as one that exports and imports
+/// nothing.
+///
+/// # Errors
+///
+/// Everything that does not fit, in the order: wires, interfaces, imports, routes.
+pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Plan, Vec<PlanError>> {
+    let services: Vec<_> = components
+        .iter()
+        .map(|(name, component)| Described {
+            name,
+            exports: &component.exports,
+            imports: &component.imports,
+            http: component.http,
+        })
+        .collect();
+    let wiring = Wiring::of(app, &services);
+    let mut errors = Vec::new();
+    for wire in &app.wires {
+        errors.extend(wiring.check_wire(wire).err());
+    }
+    errors.extend(wiring.check_exporters());
+    let mut plan = Plan {
+        events: wiring.plan_events(&mut errors),
+        messages: components
+            .iter()
+            .filter_map(|(name, component)| Some((name.clone(), component.messages.clone()?)))
+            .collect(),
+        ..Plan::default()
+    };
+    for service in app.services.keys() {
+        plan.serves
+            .insert(service.clone(), wiring.served_by(service));
+    }
+    for service in &services {
+        for import in service.imports {
+            errors.extend(wiring.check_import(service.name, import));
+            if plan.event_wire(&import.id).is_some() {
+                continue;
+            }
+            plan.required
+                .extend(import.functions.keys().map(|name| import.id.function(name)));
+        }
+    }
+    for route in &app.routes {
+        let fail = |problem| PlanError::Route {
+            route: route.label(),
+            problem,
+        };
+        match &route.target {
+            Target::Http { service } => match wiring.plan_http(route, service) {
+                Ok(http) => plan.http.push(http),
+                Err(problem) => errors.push(fail(problem)),
+            },
+            Target::Function {
+                function,
+                query,
+                status,
+                errors: statuses,
+            } => {
+                let found = wiring.resolve(function).and_then(|(function, signature)| {
+                    PlannedRoute::new(route, function, signature, query, *status, statuses)
+                });
+                match found {
+                    Ok(mut planned) => {
+                        if plan.event_wire(&planned.function.interface).is_some() {
+                            planned.status = status.unwrap_or(ACCEPTED);
+                        } else {
+                            plan.required.insert(planned.function.clone());
+                        }
+                        plan.routes.push(planned);
+                    }
+                    Err(problem) => errors.push(fail(problem)),
+                }
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(plan)
+    } else {
+        Err(errors)
+    }
+}
+
+/// Who exports what, after wires chose.
+struct Wiring<'a> {
+    app: &'a App,
+    services: &'a [Described<'a>],
+    /// Service and interface of every export that no wire gives to somebody else.
+    exporters: Vec<(&'a str, &'a InterfaceDescription)>,
+}
+
+impl<'a> Wiring<'a> {
+    fn of(app: &'a App, services: &'a [Described<'a>]) -> Self {
+        // A wire to a service that does not export the interface is reported by itself. Until it is
+        // mended it chooses nothing, else every importer would be reported as well.
+        let exports = |name: &str, wired: &InterfaceId| {
+            let mut own = services
+                .iter()
+                .filter(|service| service.name == name)
+                .flat_map(|s| s.exports);
+            own.any(|export| export.id.answers_to(wired))
+        };
+        let mut exporters = Vec::new();
+        for service in services {
+            let chosen = |export: &&InterfaceDescription| match wire(app, &export.id) {
+                Some(Wire {
+                    provider: Provider::Service(name),
+                    interface,
+                }) => name == service.name || !exports(name, interface),
+                Some(Wire {
+                    provider: Provider::External,
+                    ..
+                }) => false,
+                Some(Wire {
+                    provider: Provider::Events(_),
+                    ..
+                })
+                | None => true,
+            };
+            exporters.extend(
+                service
+                    .exports
+                    .iter()
+                    .filter(chosen)
+                    .map(|export| (service.name, export)),
+            );
+        }
+        Self {
+            app,
+            services,
+            exporters,
+        }
+    }
+
+    fn imports(&self) -> impl Iterator<Item = &'a InterfaceDescription> {
+        self.services.iter().flat_map(|service| service.imports)
+    }
+
+    fn served_by(&self, service: &str) -> Vec<InterfaceId> {
+        let own = self.exporters.iter().filter(|(name, _)| *name == service);
+        own.map(|(_, export)| export.id.clone()).collect()
+    }
+
+    fn check_wire(&self, wire: &Wire) -> Result<(), PlanError> {
+        let interface = wire.interface.clone();
+        let nearest = |names: &[String]| owned_nearest(&interface.to_string(), names);
+        match &wire.provider {
+            Provider::Service(name) => {
+                if self
+                    .exporters
+                    .iter()
+                    .any(|(n, export)| n == name && export.id.answers_to(&interface))
+                {
+                    return Ok(());
+                }
+                let exports = self.services.iter().filter(|service| service.name == name);
+                let exports: Vec<_> = exports
+                    .flat_map(|s| s.exports)
+                    .map(|e| e.id.to_string())
+                    .collect();
+                Err(PlanError::NotExported {
+                    nearest: nearest(&exports),
+                    interface,
+                    service: name.clone(),
+                    exports,
+                })
+            }
+            Provider::External => {
+                if self.is_called(&interface)
+                    || self
+                        .imports()
+                        .any(|import| import.id.answers_to(&interface))
+                {
+                    return Ok(());
+                }
+                let imports: Vec<_> = self.imports().map(|import| import.id.to_string()).collect();
+                Err(PlanError::Unused {
+                    nearest: nearest(&imports),
+                    interface,
+                })
+            }
+            Provider::Events(spec) => self.check_event_wire(&interface, spec),
+        }
+    }
+
+    /// Whether a route calls a function of the interface.
+    fn is_called(&self, interface: &InterfaceId) -> bool {
+        self.app.routes.iter().any(|route| match &route.target {
+            Target::Function {
+                function: FunctionId {
+                    interface: called, ..
+                },
+                ..
+            } => called.answers_to(interface) || interface.answers_to(called),
+            Target::Http { .. } => false,
+        })
+    }
+
+    /// Reports interfaces that several would answer, each once.
+    fn check_exporters(&self) -> Vec<PlanError> {
+        let mut errors = Vec::new();
+        for (i, (service, export)) in self.exporters.iter().enumerate() {
+            let same = |other: &&(&str, &InterfaceDescription)| other.1.id.compatible(&export.id);
+            if self.exporters.iter().take(i).any(|other| same(&other)) {
+                continue;
+            }
+            let mut names = BTreeSet::from([*service]);
+            for (other, also) in self.exporters.iter().skip(i + 1).filter(same) {
+                if !names.insert(other) {
+                    let (one, two) = (export.id.clone(), also.id.clone());
+                    errors.push(PlanError::Twice {
+                        service: (*other).to_owned(),
+                        one,
+                        two,
+                    });
+                }
+            }
+            if names.len() > 1 && events(self.app, &export.id).is_none() {
+                let services = names.into_iter().map(str::to_owned).collect();
+                errors.push(PlanError::Ambiguous {
+                    interface: export.id.clone(),
+                    services,
+                });
+            }
+        }
+        errors
+    }
+
+    fn check_import(&self, service: &str, import: &InterfaceDescription) -> Vec<PlanError> {
+        if is_external(self.app, &import.id) {
+            return Vec::new();
+        }
+        let mut exporters = self
+            .exporters
+            .iter()
+            .filter(|(_, e)| e.id.compatible(&import.id));
+        if events(self.app, &import.id).is_some() {
+            return exporters
+                .flat_map(|(exporter, export)| check_functions(service, import, exporter, export))
+                .collect();
+        }
+        let Some((exporter, export)) = exporters.next() else {
+            let service = service.to_owned();
+            let name = InterfaceId {
+                version: None,
+                ..import.id.clone()
+            };
+            let other = self
+                .exporters
+                .iter()
+                .find(|(_, export)| export.id.answers_to(&name));
+            return vec![match other {
+                Some((exporter, found)) => PlanError::OtherVersion {
+                    service,
+                    import: import.id.clone(),
+                    exporter: (*exporter).to_owned(),
+                    found: found.id.clone(),
+                },
+                None => {
+                    let exports: Vec<_> = self
+                        .exporters
+                        .iter()
+                        .map(|(_, e)| e.id.to_string())
+                        .collect();
+                    let nearest = owned_nearest(&import.id.to_string(), &exports);
+                    PlanError::NoExporter {
+                        service,
+                        import: import.id.clone(),
+                        nearest,
+                    }
+                }
+            }];
+        };
+        check_functions(service, import, exporter, export)
+    }
+
+    /// Finds the function that a route names, in its exporter or, where something outside the app
+    /// answers, in an importer, which has the same types.
+    fn resolve(&self, wanted: &FunctionId) -> Result<(FunctionId, &'a Signature), RouteProblem> {
+        let external = |id: &InterfaceId| is_external(self.app, id);
+        let exports = self.exporters.iter().map(|(_, export)| *export);
+        let known: Vec<_> =
+            exports
+                .chain(self.imports().filter(|import| {
+                    external(&import.id) || events(self.app, &import.id).is_some()
+                }))
+                .collect();
+        let mut found = known
+            .iter()
+            .copied()
+            .filter(|known| known.id.answers_to(&wanted.interface));
+        let Some(first) = found.next() else {
+            let interface = wanted.interface.clone();
+            if external(&interface) {
+                return Err(RouteProblem::UnknownTypes { interface });
+            }
+            let bare = |id: &InterfaceId| match interface.version {
+                Some(_) => id.to_string(),
+                None => InterfaceId {
+                    version: None,
+                    ..id.clone()
+                }
+                .to_string(),
+            };
+            let names: Vec<_> = known.iter().map(|known| bare(&known.id)).collect();
+            let nearest = owned_nearest(&interface.to_string(), &names);
+            return Err(RouteProblem::NoInterface { interface, nearest });
+        };
+        // Several importers of an external interface may each use other functions of it.
+        let same_track: Vec<_> = match found.clone().find(|other| !other.id.compatible(&first.id)) {
+            Some(other) => {
+                let (one, two) = (first.id.clone(), other.id.clone());
+                return Err(RouteProblem::Versions { one, two });
+            }
+            None => std::iter::once(first).chain(found).collect(),
+        };
+        let with = |known: &&'a InterfaceDescription| {
+            let signature = known.functions.get(&wanted.name)?;
+            Some((known.id.function(&wanted.name), signature))
+        };
+        same_track.iter().find_map(with).ok_or_else(|| {
+            let functions: BTreeSet<_> = same_track
+                .iter()
+                .flat_map(|known| known.functions.keys().cloned())
+                .collect();
+            let meant = did_you_mean(&wanted.name, functions.iter().map(String::as_str));
+            let functions = functions.into_iter().collect();
+            RouteProblem::NoFunction {
+                interface: first.id.clone(),
+                name: wanted.name.clone(),
+                meant,
+                functions,
+            }
+        })
+    }
+}
+
+/// Reports what an importer needs and an exporter has not, or has with another type.
+fn check_functions(
+    service: &str,
+    import: &InterfaceDescription,
+    exporter: &str,
+    export: &InterfaceDescription,
+) -> Vec<PlanError> {
+    let (service, exporter) = (service.to_owned(), exporter.to_owned());
+    let check = |(name, wanted): (&String, &Signature)| {
+        let (service, exporter, function) =
+            (service.clone(), exporter.clone(), import.id.function(name));
+        match export.functions.get(name) {
+            None => {
+                let nearest =
+                    nearest(name, export.functions.keys().map(String::as_str)).map(str::to_owned);
+                Some(PlanError::NoFunction {
+                    service,
+                    function,
+                    exporter,
+                    nearest,
+                })
+            }
+            Some(found) if found != wanted => {
+                let (wanted, found) = (Box::new(wanted.clone()), Box::new(found.clone()));
+                Some(PlanError::Mismatch {
+                    service,
+                    function,
+                    wanted,
+                    exporter,
+                    found,
+                })
+            }
+            Some(_) => None,
+        }
+    };
+    import.functions.iter().filter_map(check).collect()
+}
+
+/// The wire that chooses for an interface; the manifest has at most one.
+fn wire<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a Wire> {
+    app.wires.iter().find(|wire| id.answers_to(&wire.interface))
+}
+
+fn is_external(app: &App, id: &InterfaceId) -> bool {
+    wire(app, id).is_some_and(|wire| wire.provider == Provider::External)
+}
+
+/// How the interface is wired when it is wired as events.
+fn events<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a EventSpec> {
+    match &wire(app, id)?.provider {
+        Provider::Events(spec) => Some(spec),
+        Provider::Service(_) | Provider::External => None,
+    }
+}
+
+fn owned_nearest(given: &str, names: &[String]) -> Option<String> {
+    nearest(given, names.iter().map(String::as_str)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! How events leave a service: the subject, stream and partition of each.
+
+use std::sync::Arc;
+
+use wasmtime::component::Val;
+
+use super::{EventWire, KeyPath};
+use crate::call::{Call, CallError};
+use crate::json;
+use crate::shape::{Shape, Signature};
+use crate::subject;
+
+/// Number of partitions of an ordered wire. The events of one partition are handled one after the
+/// other, so this is also the number of events that a subscriber handles at the same time.
+///
+/// Fixed: a host with another number would break the order.
+pub const PARTITIONS: u32 = 16;
+
+/// How the events of one function are published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    subject: String,
+    stream: Option<Arc<str>>,
+    signature: Signature,
+    key: Option<KeyPath>,
+}
+
+/// An event on its way out.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Where it is published.
+    pub subject: String,
+    /// The stream that has to store it; without one it reaches the subscribers of that moment.
+    pub stream: Option<Arc<str>>,
+    /// The arguments and what travels along. Its deadline is the publisher's, and ends with it.
+    pub call: Call,
+}
+
+impl Publication {
+    /// The publication of this function's events, in the app of this name.
+    #[must_use]
+    pub fn new(app: &str, wire: &EventWire, function: &str) -> Option<Self> {
+        let planned = wire.functions.get(function)?;
+        let durable = wire.spec.durable.is_some();
+        let stream = durable.then(|| subject::stream(app, &wire.interface).into());
+        Some(Self {
+            subject: subject::of_function(app, &wire.interface.function(function)),
+            stream,
+            signature: planned.signature.clone(),
+            key: planned.key.clone(),
+        })
+    }
+
+    /// A publication to a stream.
+    pub(crate) fn stored(
+        subject: String,
+        stream: &str,
+        signature: Signature,
+        key: Option<KeyPath>,
+    ) -> Self {
+        Self {
+            subject,
+            stream: Some(stream.into()),
+            signature,
+            key,
+        }
+    }
+
+    /// Whether a key orders its events.
+    #[cfg(test)]
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Where its events are published, without a partition.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The stream that stores its events.
+    #[must_use]
+    pub fn stream(&self) -> Option<&str> {
+        self.stream.as_deref()
+    }
+
+    /// The type of its events.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// An event with these arguments, of which the body of `call` is the JSON.
+    #[must_use]
+    pub fn event(&self, arguments: &[Val], call: Call) -> Event {
+        Event {
+            subject: self.subject_of(arguments),
+            stream: self.stream.clone(),
+            call,
+        }
+    }
+
+    /// Where an event with these arguments is published, its partition included.
+    pub(crate) fn subject_of(&self, arguments: &[Val]) -> String {
+        match self.key.as_ref().and_then(|key| key.find(arguments)) {
+            Some(key) => subject::of_partition(&self.subject, partition(key)),
+            None => self.subject.clone(),
+        }
+    }
+
+    /// An event of a call that came from outside, after its body was checked against the type.
+    ///
+    /// # Errors
+    ///
+    /// The body does not decode or exceeds a limit.
+    pub fn check(&self, call: Call, limits: &json::Limits) -> Result<Event, CallError> {
+        let arguments =
+            json::decode_arguments(&call.body, &self.signature, limits).map_err(|error| {
+                let why = format!("arguments: {error}");
+                if error.is_too_large() {
+                    CallError::request_too_large(why)
+                } else {
+                    CallError::bad_arguments(why)
+                }
+            })?;
+        Ok(self.event(&arguments, call))
+    }
+
+    /// The function's result once the event is published.
+    pub(crate) fn done(&self) -> Option<Val> {
+        let result = self.signature.result.as_ref()?;
+        debug_assert!(matches!(result, Shape::Result { ok: None, .. }));
+        Some(Val::Result(Ok(None)))
+    }
+}
+
+/// The partition of the events with this key: FNV-1a of its text, so that any client can compute it
+/// too.
+fn partition(key: &Val) -> u32 {
+    let text = match key {
+        Val::String(text) | Val::Enum(text) => text.clone(),
+        Val::Bool(value) => value.to_string(),
+        Val::U8(value) => value.to_string(),
+        Val::U16(value) => value.to_string(),
+        Val::U32(value) => value.to_string(),
+        Val::U64(value) => value.to_string(),
+        Val::S8(value) => value.to_string(),
+        Val::S16(value) => value.to_string(),
+        Val::S32(value) => value.to_string(),
+        Val::S64(value) => value.to_string(),
+        Val::Char(value) => value.to_string(),
+        // No key is of any other type; see `KeyPath`.
+        _ => String::new(),
+    };
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    hash % PARTITIONS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_those_of_fnv_1a() {
+        // The hashes are the published test vectors of FNV-1a with 32 bits.
+        for (text, hash) in [
+            ("", 0x811c_9dc5_u32),
+            ("a", 0xe40c_292c),
+            ("foobar", 0xbf9c_f968),
+        ] {
+            assert_eq!(partition(&Val::String(text.into())), hash % PARTITIONS);
+        }
+        assert_eq!(
+            partition(&Val::U64(17)),
+            partition(&Val::String("17".into()))
+        );
+    }
+}

@@ -1,0 +1,407 @@
+//! A loaded component: compiled, with what it exports and imports read from its own types.
+//!
+//! What cannot be wired is refused here, naming the type's path. Nothing is instantiated.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::types::{ComponentInstance, ComponentItem, Type};
+use wasmtime::component::{Component as Compiled, ComponentExportIndex};
+
+use super::engine::Engine;
+use crate::interface::{IdError, InterfaceId};
+use crate::plan::Description;
+use crate::shape::{InterfaceDescription, ShapeError, Signature};
+use crate::text::hex;
+
+/// The largest file that is read as a component.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// The interface by which HTTP requests are handed to a component.
+const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2";
+
+/// The interfaces by which raw messages are handed to a component.
+const BROKER_HANDLER: &str = "wasmcloud:messaging/handler@0.2.";
+const MESSAGE_HANDLER: &str = "wasi:messaging/incoming-handler@0.2.0-draft";
+
+/// The cases of the second one's error.
+const ERROR_CASES: [&str; 4] = ["timeout", "connection", "permission-denied", "other"];
+
+/// What the first consists of.
+const HANDLE_MESSAGE: &str = "func(msg: record { subject: string, body: list<u8>, reply-to: option<string> }) -> result<_, string>";
+
+/// A compiled component and what it offers and needs.
+pub struct Component {
+    /// SHA-256 of the file's bytes in hexadecimal.
+    pub digest: String,
+    /// The file's size in bytes.
+    pub size: usize,
+    /// The interfaces that it answers for.
+    pub exports: Vec<InterfaceDescription>,
+    /// The interfaces that other services have to answer for.
+    pub imports: Vec<InterfaceDescription>,
+    /// The imports that the host itself provides, such as `wasi:config/store@0.2.0-rc.1`.
+    pub host_imports: Vec<String>,
+    /// The name under which it exports `wasi:http/incoming-handler`, when it does.
+    pub http: Option<String>,
+    /// How it handles raw messages, when it does.
+    pub messages: Option<MessageHandler>,
+    pub(crate) compiled: Compiled,
+}
+
+/// The interface by which a component handles raw messages.
+#[derive(Clone, Debug)]
+pub struct MessageHandler {
+    /// The interface with its one function.
+    pub interface: InterfaceDescription,
+    pub(crate) kind: HandlerKind,
+}
+
+/// Whose interface it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandlerKind {
+    /// `wasmcloud:messaging/handler`.
+    Wasmcloud,
+    /// `wasi:messaging/incoming-handler`.
+    Wasi,
+}
+
+/// Why a file is not a component that can be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than [`MAX_BYTES`].
+    #[error("{size} bytes are more than a component may have ({MAX_BYTES})")]
+    TooLarge {
+        /// The file's size.
+        size: u64,
+    },
+    /// The bytes are those of a core module.
+    #[error(
+        "this is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// The bytes are not WebAssembly.
+    #[error("this is not WebAssembly: it starts with {start} instead of `\\0asm`")]
+    NotWasm {
+        /// The first bytes, escaped.
+        start: String,
+    },
+    /// The bytes do not validate or compile.
+    #[error("the component is broken or uses what this host does not support")]
+    Invalid(#[source] wasmtime::Error),
+    /// A function's type cannot be carried by messages.
+    #[error("{direction} {interface}: function \"{function}\"")]
+    Shape {
+        /// `export` or `import`.
+        direction: &'static str,
+        /// The interface.
+        interface: String,
+        /// The function.
+        function: String,
+        /// The type and its path.
+        source: ShapeError,
+    },
+    /// An interface holds something other than plain functions.
+    #[error("{direction} {interface}: {what}")]
+    Unwirable {
+        /// `export` or `import`.
+        direction: &'static str,
+        /// The interface.
+        interface: String,
+        /// What it holds, and the mend.
+        what: String,
+    },
+    /// An interface has a name that is not of the component model's form.
+    #[error("{direction} with a name that cannot be wired")]
+    Name {
+        /// `export` or `import`.
+        direction: &'static str,
+        /// What is wrong with it.
+        source: IdError,
+    },
+}
+
+impl Component {
+    /// Reads and compiles a file; see [`Component::new`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is not a component that can be wired.
+    pub fn load(engine: &Engine, path: &Path) -> Result<Self, ComponentError> {
+        let read = |source| ComponentError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let size = std::fs::metadata(path).map_err(read)?.len();
+        if size > MAX_BYTES {
+            return Err(ComponentError::TooLarge { size });
+        }
+        Self::new(engine, &std::fs::read(path).map_err(read)?)
+    }
+
+    /// Compiles a component from its bytes, or from its text format.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not a component that can be wired.
+    ///
+    /// # Cost
+    ///
+    /// Compiling takes 25 ms to 10 s of all cores, unless the engine's cache has the code.
+    pub fn new(engine: &Engine, bytes: &[u8]) -> Result<Self, ComponentError> {
+        check_preamble(bytes)?;
+        let digest = hex(&Sha256::digest(bytes));
+        let compiled = engine
+            .compile(&digest, bytes)
+            .map_err(ComponentError::Invalid)?;
+
+        let mut component = Self {
+            digest,
+            size: bytes.len(),
+            exports: Vec::new(),
+            imports: Vec::new(),
+            host_imports: Vec::new(),
+            http: None,
+            messages: None,
+            compiled,
+        };
+        let ty = component.compiled.component_type();
+        let engine = engine.wasmtime();
+        for (name, item) in ty.exports(engine) {
+            match item.ty {
+                ComponentItem::ComponentInstance(_) if name.starts_with(HTTP_HANDLER) => {
+                    component.http = Some(name.to_owned());
+                }
+                ComponentItem::ComponentInstance(instance)
+                    if name.starts_with(BROKER_HANDLER) || name == MESSAGE_HANDLER =>
+                {
+                    let handler = describe_handler(engine, name, &instance)?;
+                    if let Some(other) = component.messages.replace(handler) {
+                        return Err(ComponentError::Unwirable {
+                            direction: "export",
+                            interface: name.to_owned(),
+                            what: format!("it exports {} too; keep one", other.interface.id),
+                        });
+                    }
+                }
+                // `wasi:cli/run` and the like: for other hosts.
+                ComponentItem::ComponentInstance(_) if is_host_provided(name) => {}
+                // Without a package it is no interface that others could import:
+                // componentize-py exports such an instance for its own start.
+                ComponentItem::ComponentInstance(_) if !name.contains(':') => {}
+                ComponentItem::ComponentInstance(instance) => {
+                    component
+                        .exports
+                        .push(describe(engine, "export", name, &instance)?);
+                }
+                // Toolchains add functions such as `init` beside the interfaces. They cannot be
+                // named by a subject, so nobody can call them.
+                _ => {}
+            }
+        }
+        for (name, item) in ty.imports(engine) {
+            match item.ty {
+                _ if is_host_provided(name) => component.host_imports.push(name.to_owned()),
+                ComponentItem::ComponentInstance(instance) => {
+                    let interface = describe(engine, "import", name, &instance)?;
+                    // An interface of types alone needs nobody to answer.
+                    if !interface.functions.is_empty() {
+                        component.imports.push(interface);
+                    }
+                }
+                // A type that an interface refers to by its name.
+                ComponentItem::Type(_) => {}
+                _ => {
+                    return Err(ComponentError::Unwirable {
+                        direction: "import",
+                        interface: format!("`{name}`"),
+                        what: "it stands outside of any interface; move it into one".to_owned(),
+                    });
+                }
+            }
+        }
+        component
+            .exports
+            .retain(|interface| !interface.functions.is_empty());
+        Ok(component)
+    }
+
+    /// What a plan needs of the component.
+    #[must_use]
+    pub fn description(&self) -> Description {
+        Description {
+            exports: self.exports.clone(),
+            imports: self.imports.clone(),
+            http: self.http.is_some(),
+            messages: self
+                .messages
+                .as_ref()
+                .map(|handler| handler.interface.id.clone()),
+        }
+    }
+
+    /// The memories and tables that one instance takes; `None` if that is known only when it is
+    /// instantiated.
+    #[must_use]
+    pub fn resources_required(&self) -> Option<wasmtime::ResourcesRequired> {
+        self.compiled.resources_required()
+    }
+
+    /// Where the function is found in every instance of this component.
+    pub(crate) fn export_index(
+        &self,
+        interface: &InterfaceId,
+        function: &str,
+    ) -> Option<ComponentExportIndex> {
+        let instance = self
+            .compiled
+            .get_export_index(None, &*interface.to_string())?;
+        self.compiled.get_export_index(Some(&instance), function)
+    }
+}
+
+/// Interfaces that the host answers itself, or that are meant for other hosts.
+fn is_host_provided(name: &str) -> bool {
+    name.starts_with("wasi:") || name.starts_with("wasmcloud:messaging/")
+}
+
+/// The message handler that a component exports, which has to be what it is called.
+fn describe_handler(
+    engine: &wasmtime::Engine,
+    name: &str,
+    instance: &ComponentInstance,
+) -> Result<MessageHandler, ComponentError> {
+    let (interface, kind, wanted) = if name == MESSAGE_HANDLER {
+        let wanted = "handle: func(message: message) -> result<_, error>".to_owned();
+        (
+            message_handler(engine, name, instance)?,
+            HandlerKind::Wasi,
+            wanted,
+        )
+    } else {
+        let handler = describe(engine, "export", name, instance)?;
+        let signature = handler.functions.get("handle-message");
+        let typed = signature.is_some_and(|signature| signature.to_string() == HANDLE_MESSAGE);
+        let wanted = format!("handle-message: {HANDLE_MESSAGE}");
+        (typed.then_some(handler), HandlerKind::Wasmcloud, wanted)
+    };
+    match interface.filter(|interface| interface.functions.len() == 1) {
+        Some(interface) => Ok(MessageHandler { interface, kind }),
+        None => Err(ComponentError::Unwirable {
+            direction: "export",
+            interface: name.to_owned(),
+            what: format!("it has to have `{wanted}` and nothing else"),
+        }),
+    }
+}
+
+/// The interface whose message is a resource, if it has the one function that it has to have. The
+/// function has no signature: nothing can call it but the host, which knows it.
+fn message_handler(
+    engine: &wasmtime::Engine,
+    name: &str,
+    instance: &ComponentInstance,
+) -> Result<Option<InterfaceDescription>, ComponentError> {
+    let direction = "export";
+    let id: InterfaceId = name
+        .parse()
+        .map_err(|source| ComponentError::Name { direction, source })?;
+    let mut functions = BTreeMap::new();
+    for (function, item) in instance.exports(engine) {
+        let ComponentItem::ComponentFunc(func) = item.ty else {
+            // The types that it uses.
+            continue;
+        };
+        let owns = func.params().map(|(_, ty)| matches!(ty, Type::Own(_)));
+        let (result, results) = (func.results().next(), func.results());
+        let error = match result {
+            Some(Type::Result(result)) if result.ok().is_none() => result.err(),
+            _ => None,
+        };
+        let cases = match error {
+            Some(Type::Variant(error)) => error.cases().map(|case| case.name.to_owned()).collect(),
+            _ => Vec::new(),
+        };
+        let typed = owns.eq([true]) && results.len() == 1 && cases == ERROR_CASES;
+        if function != "handle" || !typed || func.async_() {
+            return Ok(None);
+        }
+        let signature = Signature {
+            params: Box::default(),
+            result: None,
+        };
+        functions.insert(function.to_owned(), signature);
+    }
+    Ok(Some(InterfaceDescription { id, functions }))
+}
+
+fn describe(
+    engine: &wasmtime::Engine,
+    direction: &'static str,
+    name: &str,
+    instance: &ComponentInstance,
+) -> Result<InterfaceDescription, ComponentError> {
+    let id: InterfaceId = name
+        .parse()
+        .map_err(|source| ComponentError::Name { direction, source })?;
+    let unwirable = |what| ComponentError::Unwirable {
+        direction,
+        interface: name.to_owned(),
+        what,
+    };
+    let mut functions = BTreeMap::new();
+    for (function, item) in instance.exports(engine) {
+        match item.ty {
+            ComponentItem::ComponentFunc(func) if func.async_() => {
+                return Err(unwirable(format!(
+                    "function \"{function}\" is an `async func`; declare it as a plain `func`, the host runs calls concurrently anyway"
+                )));
+            }
+            ComponentItem::ComponentFunc(func) => {
+                let signature = Signature::of(&func).map_err(|source| ComponentError::Shape {
+                    direction,
+                    interface: name.to_owned(),
+                    function: function.to_owned(),
+                    source,
+                })?;
+                functions.insert(function.to_owned(), signature);
+            }
+            ComponentItem::Type(_) => {}
+            ComponentItem::Resource(_) => {
+                return Err(unwirable(format!(
+                    "resource \"{function}\" cannot leave its component; pass an id and keep what it stands for in the service"
+                )));
+            }
+            _ => return Err(unwirable(format!("\"{function}\" is no function"))),
+        }
+    }
+    Ok(InterfaceDescription { id, functions })
+}
+
+/// Tells a component from what is often taken for one, before wasmtime does in its own words.
+fn check_preamble(bytes: &[u8]) -> Result<(), ComponentError> {
+    let text =
+        bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'(') || bytes.starts_with(b";;");
+    match bytes {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(ComponentError::CoreModule),
+        [0, b'a', b's', b'm', ..] => Ok(()),
+        _ if text => Ok(()),
+        _ => {
+            let start = bytes.get(..8).unwrap_or(bytes);
+            let start = match start.is_empty() {
+                true => "nothing".to_owned(),
+                false => format!("`{}`", start.escape_ascii()),
+            };
+            Err(ComponentError::NotWasm { start })
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! One instance: a store, and the one call that it runs at a time.
+//!
+//! An instance is used by value. [`Instance::invoke`] gives it back only after a call that ended
+//! well; one that trapped, timed out or was dropped is gone, and its memory with it.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use wasmtime::component::{ComponentExportIndex, Instance as Wasm, InstancePre, Resource, Val};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
+
+use super::Runtime;
+use super::component::HandlerKind;
+use super::pool::Share;
+use super::state::State;
+use crate::call::CallError;
+use crate::interface::FunctionId;
+use crate::interfaces::config::ConfigCtx;
+use crate::interfaces::messaging::MessagingView as _;
+use crate::interfaces::messaging::wasi as wasi_messaging;
+use crate::interfaces::messaging::wasmcloud::BrokerMessage;
+use crate::interfaces::{CurrentCall, Message};
+use crate::manifest::ServiceSpec;
+
+/// What all instances of one service share.
+pub(super) struct Blueprint {
+    pub(super) pre: InstancePre<State>,
+    pub(super) spec: Arc<ServiceSpec>,
+    /// The bucket with the service's data.
+    pub(super) bucket: Arc<str>,
+    pub(super) config: ConfigCtx,
+    pub(super) runtime: Runtime,
+    /// Its idle instances.
+    pub(super) share: Share,
+}
+
+/// What an HTTP component answers: a response whose body it goes on to write, or an error.
+pub(super) type Head = Result<http::Response<WasiBody>, ErrorCode>;
+
+/// A live instance.
+pub(super) struct Instance {
+    pub(super) store: Store<State>,
+    pub(super) wasm: Wasm,
+    pub(super) calls: u32,
+}
+
+impl Instance {
+    /// A fresh instance. When all that can exist do, the idle ones of all services make room.
+    pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, CallError> {
+        match Self::instantiate(blueprint).await {
+            Err((_, error)) if error.is::<PoolConcurrencyLimitError>() => {
+                blueprint.share.evict();
+                Self::instantiate(blueprint).await
+            }
+            result => result,
+        }
+        .map_err(|(refused, error)| {
+            if error.is::<PoolConcurrencyLimitError>() {
+                let instances = blueprint.runtime.engine.instances();
+                let why = format!("all {instances} instances of this host are in use");
+                return CallError::overloaded(why);
+            }
+            let why = describe_trap(&error);
+            CallError::trap(match refused {
+                Some(limit) => format!("an instance needs more than {limit}: {why}"),
+                None => format!("an instance could not start: {why}"),
+            })
+        })
+    }
+
+    async fn instantiate(blueprint: &Blueprint) -> Result<Self, (Option<String>, wasmtime::Error)> {
+        let state = State::new(&blueprint.spec, &blueprint.config, &blueprint.bucket);
+        let mut store = Store::new(blueprint.runtime.engine.wasmtime(), state);
+        store.limiter(|state| &mut state.bounds);
+        // wasmtime's own yield puts the task back at once, and a runtime with one thread then looks
+        // at its timers and sockets only every 61st time. tokio's lets it look first.
+        store.epoch_deadline_callback(|_| {
+            Ok(UpdateDeadline::YieldCustom(
+                1,
+                Box::pin(tokio::task::yield_now()),
+            ))
+        });
+        store.set_epoch_deadline(1);
+        match blueprint.pre.instantiate_async(&mut store).await {
+            Ok(wasm) => Ok(Self {
+                store,
+                wasm,
+                calls: 0,
+            }),
+            Err(error) => Err((store.data_mut().bounds.refused.take(), error)),
+        }
+    }
+
+    /// Runs one exported function.
+    ///
+    /// # Errors
+    ///
+    /// The guest trapped, by itself or because an import failed that it has no value for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the instance.
+    pub(super) async fn invoke(
+        mut self,
+        function: &ComponentExportIndex,
+        arguments: &[Val],
+        results: &mut [Val],
+        call: CurrentCall,
+    ) -> Result<Self, CallError> {
+        self.begin(call);
+        let Some(function) = self.wasm.get_func(&mut self.store, function) else {
+            return Err(CallError::defect("the function is not exported"));
+        };
+        let called = function
+            .call_async(&mut self.store, arguments, results)
+            .await;
+        self.finish(called)
+    }
+
+    /// Hands an HTTP request to the component, which gives the response's head through `head` and
+    /// may go on after that: it writes the body.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::invoke`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the instance.
+    pub(super) async fn handle(
+        mut self,
+        handler: &ProxyIndices,
+        request: http::Request<WasiBody>,
+        head: oneshot::Sender<Head>,
+        call: CurrentCall,
+    ) -> Result<Self, CallError> {
+        self.begin(call);
+        let handled = self.hand_over(handler, request, head).await;
+        self.finish(handled)
+    }
+
+    /// Hands a message to the component's handler, and returns what that returned.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::invoke`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the instance.
+    pub(super) async fn deliver(
+        mut self,
+        kind: HandlerKind,
+        handler: &ComponentExportIndex,
+        message: Message,
+        call: CurrentCall,
+    ) -> Result<(Self, Result<(), String>), CallError> {
+        self.begin(call);
+        let mut returned = Ok(());
+        let handled = match kind {
+            HandlerKind::Wasmcloud => self.hand_broker_message(handler, message).await,
+            HandlerKind::Wasi => self.hand_message(handler, message).await,
+        };
+        let instance = self.finish(handled.map(|value| returned = value))?;
+        Ok((instance, returned))
+    }
+
+    async fn hand_broker_message(
+        &mut self,
+        handler: &ComponentExportIndex,
+        message: Message,
+    ) -> wasmtime::Result<Result<(), String>> {
+        let handler = self
+            .wasm
+            .get_typed_func::<(BrokerMessage,), (Result<(), String>,)>(&mut self.store, handler)?;
+        let message = (message.into(),);
+        let (returned,) = handler.call_async(&mut self.store, message).await?;
+        Ok(returned)
+    }
+
+    async fn hand_message(
+        &mut self,
+        handler: &ComponentExportIndex,
+        message: Message,
+    ) -> wasmtime::Result<Result<(), String>> {
+        type Given = (Resource<wasi_messaging::GuestMessage>,);
+        type Returned = (Result<(), wasi_messaging::Error>,);
+        let handler = self
+            .wasm
+            .get_typed_func::<Given, Returned>(&mut self.store, handler)?;
+        let message = (wasi_messaging::push(
+            &mut self.store.data_mut().messaging(),
+            message,
+        )?,);
+        let (returned,) = handler.call_async(&mut self.store, message).await?;
+        Ok(returned.map_err(wasi_messaging::Error::into_message))
+    }
+
+    fn begin(&mut self, call: CurrentCall) {
+        self.calls += 1;
+        let state = self.store.data_mut();
+        state.caller.call = Some(call);
+        state.bounds.refused = None;
+        self.store.set_epoch_deadline(1);
+    }
+
+    async fn hand_over(
+        &mut self,
+        handler: &ProxyIndices,
+        request: http::Request<WasiBody>,
+        head: oneshot::Sender<Head>,
+    ) -> wasmtime::Result<()> {
+        let proxy = handler.load(&mut self.store, &self.wasm)?;
+        let mut view = self.store.data_mut().http();
+        let request = view.new_incoming_request(Scheme::Http, request)?;
+        let out = view.new_response_outparam(head)?;
+        proxy
+            .wasi_http_incoming_handler()
+            .call_handle(&mut self.store, request, out)
+            .await
+    }
+
+    fn finish(mut self, called: wasmtime::Result<()>) -> Result<Self, CallError> {
+        let call = self.store.data_mut().caller.call.take();
+        match called {
+            Ok(()) => {
+                if let Some(ended) = call.and_then(|call| call.ended) {
+                    // The response may have been dropped since.
+                    let _ = ended.send(());
+                }
+                Ok(self)
+            }
+            Err(error) => Err(self.explain(call.and_then(|call| call.failed_import), &error)),
+        }
+    }
+
+    fn explain(
+        &self,
+        failed_import: Option<Box<(FunctionId, CallError)>>,
+        error: &wasmtime::Error,
+    ) -> CallError {
+        let state = self.store.data();
+        if let Some((function, cause)) = failed_import.map(|failed| *failed) {
+            return CallError::import_failed(function, &cause);
+        }
+        let why = describe_trap(error);
+        if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+            tracing::debug!(service = %state.caller.service.name, %backtrace, "trap");
+        }
+        CallError::trap(match &state.bounds.refused {
+            Some(limit) => format!("the service trapped after it reached {limit}: {why}"),
+            None => format!("the service trapped: {why}"),
+        })
+    }
+}
+
+/// The trap and the function it happened in, on one line.
+fn describe_trap(error: &wasmtime::Error) -> String {
+    let cause = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    let function = error
+        .downcast_ref::<WasmBacktrace>()
+        .and_then(|trace| trace.frames().iter().find_map(|frame| frame.func_name()));
+    match function {
+        Some(name) => format!("{cause} (in {name})"),
+        None => cause,
+    }
+}

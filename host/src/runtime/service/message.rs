@@ -1,0 +1,56 @@
+//! Messages: bytes on a subject, for components that handle them as they are.
+
+use std::sync::Arc;
+
+use super::{Function, Service, current};
+use crate::call::{Call, CallError};
+use crate::interfaces::{Backend, Message};
+use crate::runtime::component::HandlerKind;
+
+impl Service {
+    /// Hands a message to the function of [`Service::messages`]. The argument is the message itself,
+    /// so `call` has no body. It is counted in the function's [`Stats`](super::Stats); the error that
+    /// the guest itself returns is a result.
+    ///
+    /// # Errors
+    ///
+    /// Every way in which it ends without a result; see [`Code`](crate::call::Code).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the guest and drops its instance.
+    pub async fn deliver(
+        &self,
+        message: Message,
+        call: Call,
+        backend: &Arc<dyn Backend>,
+    ) -> Result<Result<(), String>, CallError> {
+        let (kind, function) = self.message_handler()?;
+        let term = self.term(&call);
+        let work = async {
+            let (size, limit) = (message.body.len(), self.spec.limits.message);
+            if size > limit {
+                let why = format!("the message has {size} bytes, {limit} are allowed");
+                return Err(CallError::request_too_large(why));
+            }
+            let instance = self.instance().await?;
+            let mut current = current(&call, term, backend);
+            current.reply_to.clone_from(&message.reply_to);
+            let (instance, returned) = instance
+                .deliver(kind, &function.index, message, current)
+                .await?;
+            self.put_back(instance, term.started);
+            Ok(returned)
+        };
+        self.run(function.into(), term, work).await
+    }
+
+    fn message_handler(&self) -> Result<(HandlerKind, &Function), CallError> {
+        let kind = self.component.messages.as_ref().map(|handler| handler.kind);
+        let mut functions = self.messages.iter().flat_map(|m| m.functions.values());
+        kind.zip(functions.next()).ok_or_else(|| {
+            let why = format!("service \"{}\" handles no messages", self.spec.name);
+            CallError::not_found(why)
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! What the host keeps for one instance: the contexts of the host interfaces, put together.
+
+use std::sync::Arc;
+
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::interfaces::config::{self, ConfigCtx, ConfigView};
+use crate::interfaces::http::GuestHttp;
+use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
+use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
+use crate::interfaces::{Bounds, Caller, CallerView, logging, wasi};
+use crate::manifest::ServiceSpec;
+
+/// Handles of host resources (streams, clocks' pollables, HTTP bodies) that one instance can hold.
+/// A runtime holds a handful; a guest that leaks them gets a trap.
+const MAX_RESOURCES: usize = 4_096;
+
+/// The data of a store.
+pub(super) struct State {
+    /// The first field: the `ended` of its call has to be dropped before `table`.
+    pub(super) caller: Caller,
+    wasi: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    guest_http: GuestHttp,
+    config: ConfigCtx,
+    keyvalue: KeyValueCtx,
+    pub(super) bounds: Bounds,
+}
+
+impl State {
+    /// The state of a new instance.
+    pub(super) fn new(service: &Arc<ServiceSpec>, config: &ConfigCtx, bucket: &Arc<str>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        Self {
+            caller: Caller {
+                service: Arc::clone(service),
+                call: None,
+            },
+            wasi: wasi::context(service),
+            table,
+            http: WasiHttpCtx::new(),
+            guest_http: GuestHttp::new(Arc::clone(service)),
+            config: Arc::clone(config),
+            keyvalue: KeyValueCtx {
+                bucket: Arc::clone(bucket),
+            },
+            bounds: Bounds::new(service.limits.clone()),
+        }
+    }
+}
+
+/// A linker with all host interfaces.
+///
+/// # Errors
+///
+/// A defect: two definitions of one name.
+pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    config::add_to_linker(&mut linker)?;
+    logging::add_to_linker(&mut linker)?;
+    keyvalue::add_to_linker(&mut linker)?;
+    messaging::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.guest_http,
+        }
+    }
+}
+
+impl CallerView for State {
+    fn caller(&mut self) -> &mut Caller {
+        &mut self.caller
+    }
+}
+
+impl ConfigView for State {
+    fn config(&mut self) -> &ConfigCtx {
+        &self.config
+    }
+}
+
+impl KeyValueView for State {
+    fn keyvalue(&mut self) -> KeyValueCtxView<'_> {
+        KeyValueCtxView {
+            ctx: &self.keyvalue,
+            caller: &self.caller,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl MessagingView for State {
+    fn messaging(&mut self) -> MessagingCtxView<'_> {
+        MessagingCtxView {
+            caller: &self.caller,
+            table: &mut self.table,
+            bounds: &mut self.bounds,
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! What guests import, carried over NATS.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::{HeaderMap, StatusCode, Subject, jetstream};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+
+use super::keyvalue::{self, Bucket};
+use crate::call::{Call, CallError};
+use crate::events::dead_letters;
+use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, Pending};
+use crate::nats::{RequestError, Requests, wire_size};
+use crate::plan::Event;
+use crate::wire;
+
+/// Waits between tries while there are no responders: doubled from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LAST_RETRY: Duration = Duration::from_millis(250);
+
+/// Time for which a call without responders is sent again: a service that is swapped or restarted is
+/// back by then, and a caller of one that is not there learns it soon.
+const NO_RESPONDERS: Duration = Duration::from_secs(1);
+
+/// How long a stream may take to acknowledge an event before it is published again; doubled from
+/// then on.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The NATS connection of one worker.
+pub(crate) struct NatsBackend {
+    requests: Requests,
+    session: u64,
+    published: AtomicU64,
+    /// The buckets that were opened, so that opening one again asks nothing.
+    buckets: Mutex<HashMap<String, Bucket>>,
+}
+
+impl NatsBackend {
+    /// Calls over this connection.
+    #[must_use]
+    pub(crate) fn new(requests: Requests) -> Self {
+        Self {
+            requests,
+            session: rand::random(),
+            published: AtomicU64::new(0),
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Sends a call and waits for its reply, at the longest until `last`.
+    ///
+    /// A request without responders was not delivered, so it is sent again for [`NO_RESPONDERS`].
+    /// Nothing else is.
+    pub(super) async fn call_until(
+        &self,
+        subject: &str,
+        call: Call,
+        last: Instant,
+    ) -> Result<Bytes, CallError> {
+        let subject = Subject::from(subject);
+        let unanswered_until = call.deadline.min(Instant::now() + NO_RESPONDERS);
+        let mut retry = FIRST_RETRY;
+        loop {
+            let headers = wire::write_call(&call, Instant::now());
+            let body = call.body.clone();
+            let request = self
+                .requests
+                .request_until(subject.clone(), headers, body, last.into());
+            match request.await {
+                Ok(reply) => return wire::read_reply(reply.headers.as_ref(), reply.payload),
+                Err(RequestError::NoResponders { .. })
+                    if Instant::now() + retry < unanswered_until =>
+                {
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
+                Err(error) => return Err(unanswered(&error, &subject)),
+            }
+        }
+    }
+
+    /// The connection.
+    pub(super) fn nats(&self) -> &async_nats::Client {
+        self.requests.client()
+    }
+}
+
+impl NatsBackend {
+    /// Publishes a message to the subscribers of this moment.
+    async fn publish_once(
+        &self,
+        subject: Subject,
+        reply_to: Option<Subject>,
+        own: &[(String, String)],
+        call: Call,
+    ) -> Result<(), CallError> {
+        let mut headers = wire::write_event(&call);
+        wire::add_headers(&mut headers, own);
+        self.check_size(&headers, &call, 0)?;
+        let client = self.requests.client();
+        let sent = async {
+            match reply_to {
+                Some(to) => {
+                    client
+                        .publish_with_reply_and_headers(subject, to, headers, call.body)
+                        .await
+                }
+                None => {
+                    client
+                        .publish_with_headers(subject, headers, call.body)
+                        .await
+                }
+            }
+        };
+        match tokio::time::timeout_at(call.deadline.into(), sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(refused(&RequestError::Closed)),
+            // The connection is down and as much waits for it as may.
+            Err(_) => {
+                let why = "NATS did not take the message in time";
+                Err(CallError::no_reply_in_time(why))
+            }
+        }
+    }
+
+    /// Sends a message once and waits for a reply, at the longest until the deadline. That there are
+    /// no responders is an answer, too: what was sent is not known to be safe to send again.
+    async fn request_once(
+        &self,
+        message: OutgoingMessage,
+        bytes: usize,
+    ) -> Result<Message, CallError> {
+        let headers = request_headers(&message);
+        let OutgoingMessage { subject, call, .. } = message;
+        let (to, deadline) = (subject.as_str().into(), call.deadline.into());
+        let request = self
+            .requests
+            .request_until(to, headers, call.body, deadline);
+        match request.await {
+            Ok(reply) => received(reply, bytes),
+            Err(error) => Err(unanswered(&error, &subject)),
+        }
+    }
+
+    /// Sends a message and gathers replies: as many as are expected, or what has come until the
+    /// deadline.
+    async fn gather(
+        &self,
+        message: OutgoingMessage,
+        expected: Expected,
+    ) -> Result<Vec<Message>, CallError> {
+        let headers = request_headers(&message);
+        let OutgoingMessage { subject, call, .. } = message;
+        self.check_size(&headers, &call, 0)?;
+        let client = self.requests.client();
+        let closed = || refused(&RequestError::Closed);
+        let mut replies: Vec<Message> = Vec::new();
+        let gathering = async {
+            let inbox = client.new_inbox();
+            let mut answers = client
+                .subscribe(inbox.clone())
+                .await
+                .map_err(|_| closed())?;
+            let to = Subject::from(subject.as_str());
+            let sent = client.publish_with_reply_and_headers(to, inbox, headers, call.body);
+            sent.await.map_err(|_| closed())?;
+            let mut left = expected.bytes;
+            while replies.len() < expected.replies {
+                let reply = answers.next().await.ok_or_else(closed)?;
+                if reply.status == Some(StatusCode::NO_RESPONDERS) && reply.payload.is_empty() {
+                    let subject = subject.as_str().into();
+                    return Err(refused(&RequestError::NoResponders { subject }));
+                }
+                let reply = received(reply, left)?;
+                left = left.saturating_sub(reply.body.len());
+                replies.push(reply);
+            }
+            Ok(())
+        };
+        match tokio::time::timeout_at(call.deadline.into(), gathering).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => Ok(replies),
+            Err(_) if replies.is_empty() => Err(silent(&subject)),
+            Err(_) => Ok(replies),
+        }
+    }
+
+    /// Publishes an event and waits until the stream confirms it; returns its sequence.
+    ///
+    /// What is not acknowledged within a while is published again: its id has the stream store it
+    /// once, whichever of the two was lost, event or acknowledgement.
+    pub(super) async fn store(
+        &self,
+        subject: &str,
+        own: &[(String, String)],
+        call: Call,
+        stream: &str,
+    ) -> Result<u64, CallError> {
+        let id = self.message_id();
+        let write_headers = || {
+            let mut headers = wire::write_event(&call);
+            wire::add_headers(&mut headers, own);
+            headers.insert(wire::MESSAGE_ID, id.as_str());
+            headers
+        };
+        let first = write_headers();
+        self.check_size(&first, &call, dead_letters::HEADROOM)?;
+        let mut first = Some(first);
+        let deadline = tokio::time::Instant::from(call.deadline);
+        let (mut retry, mut patience) = (FIRST_RETRY, FIRST_PATIENCE);
+        loop {
+            // Only what is sent again needs its headers again.
+            let headers = first.take().unwrap_or_else(write_headers);
+            let until = deadline.min(tokio::time::Instant::now() + patience);
+            let (to, body) = (subject.into(), call.body.clone());
+            let request = self.requests.request_until(to, headers, body, until);
+            match request.await {
+                Ok(reply) => return stored(&reply.payload, stream),
+                Err(RequestError::NoResponders { .. }) if call.time_left() > retry => {
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
+                Err(RequestError::Deadline) if until < deadline => patience *= 2,
+                Err(RequestError::Deadline) => {
+                    let why =
+                        format!("stream {stream} did not confirm in time that it stored the event");
+                    return Err(CallError::no_reply_in_time(why));
+                }
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Arc<dyn KeyValue>, CallError> {
+        let buckets = || self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets().get(name) {
+            return Ok(Arc::new(bucket.clone()));
+        }
+        let context = jetstream::new(self.requests.client().clone());
+        let opened = keyvalue::open(&context, name).await;
+        let bucket = opened.map_err(|error| {
+            let why = format!("bucket {name} cannot be opened: {error}");
+            CallError::unavailable(why)
+        })?;
+        buckets().insert(name.to_owned(), bucket.clone());
+        Ok(Arc::new(bucket))
+    }
+
+    /// An id that no other event has: random for the connection, counted within it.
+    fn message_id(&self) -> String {
+        let next = self.published.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}-{next:x}", self.session)
+    }
+
+    fn check_size(&self, headers: &HeaderMap, call: &Call, room: usize) -> Result<(), CallError> {
+        let limit = self.requests.client().max_payload().saturating_sub(room);
+        match wire_size(headers, call.body.len()) {
+            size if size > limit => Err(refused(&RequestError::TooLarge { size, limit })),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a stream answers to a message that it is to store.
+#[derive(serde::Deserialize)]
+struct Answer {
+    stream: Option<String>,
+    #[serde(default)]
+    seq: u64,
+    error: Option<AnswerError>,
+}
+
+#[derive(serde::Deserialize)]
+struct AnswerError {
+    description: String,
+}
+
+fn stored(answer: &[u8], stream: &str) -> Result<u64, CallError> {
+    let why = match serde_json::from_slice(answer) {
+        Ok(Answer {
+            stream: Some(by),
+            error: None,
+            seq,
+        }) if by == stream => return Ok(seq),
+        Ok(Answer {
+            error: Some(error), ..
+        }) => error.description,
+        _ => "something else answered".to_owned(),
+    };
+    let why = format!("stream {stream} did not store the event: {why}");
+    Err(CallError::unavailable(why))
+}
+
+impl Backend for NatsBackend {
+    fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
+        let last = call.deadline;
+        Box::pin(self.call_until(subject, call, last))
+    }
+
+    fn publish(&self, event: Event) -> Pending<'_, ()> {
+        match event.stream.clone() {
+            Some(stream) => Box::pin(async move {
+                let Event { subject, call, .. } = event;
+                self.store(&subject, &[], call, &stream).await.map(drop)
+            }),
+            None => Box::pin(self.publish_once(event.subject.into(), None, &[], event.call)),
+        }
+    }
+
+    fn open<'a>(&'a self, bucket: &'a str) -> Pending<'a, Arc<dyn KeyValue>> {
+        Box::pin(self.bucket(bucket))
+    }
+
+    fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let OutgoingMessage {
+                subject,
+                reply_to,
+                headers,
+                stream,
+                call,
+            } = message;
+            match stream {
+                Some(stream) => {
+                    let stored = self.store(&subject, &headers, call, &stream).await;
+                    stored.map(drop)
+                }
+                None => {
+                    let reply_to = reply_to.map(Subject::from);
+                    self.publish_once(subject.into(), reply_to, &headers, call)
+                        .await
+                }
+            }
+        })
+    }
+
+    fn request(&self, message: OutgoingMessage, expected: Expected) -> Pending<'_, Vec<Message>> {
+        Box::pin(async move {
+            match expected.replies {
+                1 => {
+                    let reply = self.request_once(message, expected.bytes).await?;
+                    Ok(vec![reply])
+                }
+                _ => self.gather(message, expected).await,
+            }
+        })
+    }
+}
+
+/// The headers of a message that waits for replies.
+fn request_headers(message: &OutgoingMessage) -> HeaderMap {
+    let mut headers = wire::write_call(&message.call, Instant::now());
+    wire::add_headers(&mut headers, &message.headers);
+    headers
+}
+
+/// A reply as a message, if it is no error and has no more than `limit` bytes.
+fn received(reply: async_nats::Message, limit: usize) -> Result<Message, CallError> {
+    let headers = wire::read_headers(reply.headers.as_ref());
+    let body = wire::read_reply(reply.headers.as_ref(), reply.payload)?;
+    let size = body.len();
+    if size > limit {
+        let why = format!("the reply has {size} bytes, {limit} are allowed");
+        return Err(CallError::request_too_large(why));
+    }
+    Ok(Message {
+        subject: reply.subject.into_string(),
+        body: body.into(),
+        reply_to: reply.reply.map(Subject::into_string),
+        headers,
+    })
+}
+
+fn silent(subject: &str) -> CallError {
+    CallError::no_reply_in_time(format_args!("{subject} did not answer in time"))
+}
+
+fn unanswered(error: &RequestError, subject: &str) -> CallError {
+    match error {
+        RequestError::Deadline => silent(subject),
+        error => refused(error),
+    }
+}
+
+fn refused(error: &RequestError) -> CallError {
+    match error {
+        RequestError::TooLarge { .. } => CallError::request_too_large(error),
+        _ => CallError::unavailable(error),
+    }
+}

@@ -1,0 +1,111 @@
+//! What stands behind a source of messages.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::manifest::DeliveryPolicy;
+use crate::runtime::{Exported, Service};
+
+/// Where messages come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Source {
+    /// A subject, shared by all that are in the queue group.
+    Subject {
+        /// The subject, with a wildcard for the function.
+        subject: String,
+        /// The queue group.
+        group: String,
+    },
+    /// A durable consumer, shared by all that pull from it.
+    Consumer {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        name: String,
+    },
+}
+
+/// How the messages of a source are handed to their service.
+#[derive(Clone, Debug)]
+pub(crate) enum Delivery {
+    /// A call: its result is the reply.
+    Call,
+    /// An event, which mostly has no reply subject.
+    Event,
+    /// A stored event: its outcome is acknowledged.
+    DurableEvent(Arc<Subscriber>),
+    /// A message: whether it gets a reply is for the guest that handles it.
+    Message,
+    /// A stored message: its outcome is acknowledged.
+    DurableMessage(Arc<Subscriber>),
+}
+
+/// What handling stored events takes besides what every delivery takes.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) policy: DeliveryPolicy,
+    /// As many permits as events may be worked on here at a time; the others wait without being
+    /// refused.
+    pub(crate) permits: Semaphore,
+}
+
+impl Subscriber {
+    /// A subscriber that works on as many events as its service may run calls.
+    pub(crate) fn new(policy: DeliveryPolicy, concurrency: u32) -> Self {
+        let permits = policy.in_flight.min(concurrency);
+        Self {
+            policy,
+            permits: Semaphore::new(permits as usize),
+        }
+    }
+}
+
+impl Delivery {
+    /// Whether the service is handed the messages as they are. Then they are no calls, and the host
+    /// itself never replies to one. All bindings of a slot agree on it.
+    pub(crate) fn is_message(&self) -> bool {
+        matches!(self, Self::Message | Self::DurableMessage(_))
+    }
+
+    /// The subscriber, if what is delivered is stored.
+    pub(crate) fn subscriber(&self) -> Option<&Arc<Subscriber>> {
+        match self {
+            Self::DurableEvent(subscriber) | Self::DurableMessage(subscriber) => Some(subscriber),
+            Self::Call | Self::Event | Self::Message => None,
+        }
+    }
+}
+
+/// A service, the interface that it exports, and how messages are delivered to it.
+#[derive(Clone)]
+pub(crate) struct Binding {
+    pub(crate) service: Arc<Service>,
+    pub(crate) exported: Arc<Exported>,
+    pub(crate) delivery: Delivery,
+}
+
+/// The place of a binding behind a source: replaced while messages flow, never empty.
+pub(crate) struct Slot(watch::Sender<Arc<Binding>>);
+
+impl Slot {
+    /// A slot with its first binding.
+    pub(crate) fn new(binding: Binding) -> Self {
+        Self(watch::Sender::new(Arc::new(binding)))
+    }
+
+    /// Replaces the binding. Calls that are under way end with the one that they began with.
+    pub(crate) fn replace(&self, binding: Binding) {
+        self.0.send_replace(Arc::new(binding));
+    }
+
+    /// The binding of now.
+    pub(crate) fn binding(&self) -> Arc<Binding> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Changes of the binding, the present one included.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Binding>> {
+        self.0.subscribe()
+    }
+}

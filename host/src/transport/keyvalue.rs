@@ -1,0 +1,245 @@
+//! Buckets in JetStream: the data of services.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::{self, kv};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+
+use crate::interfaces::{KeyPage, KeyValue, KeyValueError};
+
+/// Bytes of a service's data, keys included. When there are more, setting a key fails.
+const MAX_BYTES: i64 = 256 << 20;
+
+/// Bytes of a key as the bucket has it: it is part of a subject, which NATS sends in one line of
+/// at most 4 KiB.
+const MAX_KEY: usize = 1 << 10;
+
+/// Keys of one page.
+const PAGE: usize = 1_000;
+
+/// A bucket of JetStream's.
+#[derive(Clone)]
+pub(super) struct Bucket(Store);
+
+/// Opens the bucket of this name, and creates it if there is none.
+pub(super) async fn open(
+    context: &jetstream::Context,
+    name: &str,
+) -> Result<Bucket, async_nats::Error> {
+    // One that is there stays as it is: its operator may have given it replicas or more room.
+    if let Ok(store) = context.get_key_value(name).await {
+        return Ok(Bucket(store));
+    }
+    let config = kv::Config {
+        bucket: name.to_owned(),
+        description: "data of a service".to_owned(),
+        history: 1,
+        max_bytes: MAX_BYTES,
+        ..kv::Config::default()
+    };
+    match context.create_key_value(config).await {
+        Ok(store) => Ok(Bucket(store)),
+        // Another instance may have created it between the two steps.
+        Err(error) => match context.get_key_value(name).await {
+            Ok(store) => Ok(Bucket(store)),
+            Err(_) => Err(error.into()),
+        },
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> KeyValueError {
+    KeyValueError(error.to_string())
+}
+
+impl KeyValue for Bucket {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>, KeyValueError>> {
+        Box::pin(async move {
+            match encode_key(key) {
+                Ok(key) => self.0.get(key).await.map_err(failed),
+                // It is too long to have been set.
+                Err(_) => Ok(None),
+            }
+        })
+    }
+
+    fn set<'a>(&'a self, key: &'a str, value: Bytes) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        Box::pin(async move {
+            let stored = self.0.put(encode_key(key)?, value).await;
+            stored.map(drop).map_err(failed)
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), KeyValueError>> {
+        Box::pin(async move {
+            match encode_key(key) {
+                Ok(key) => self.0.delete(key).await.map_err(failed),
+                // It is too long to have been set.
+                Err(_) => Ok(()),
+            }
+        })
+    }
+
+    fn increment<'a>(
+        &'a self,
+        key: &'a str,
+        delta: u64,
+    ) -> BoxFuture<'a, Result<u64, KeyValueError>> {
+        Box::pin(async move {
+            let key = encode_key(key)?;
+            add(&self.0, &key, delta).await.map_err(failed)
+        })
+    }
+
+    fn keys(&self, cursor: Option<u64>) -> BoxFuture<'_, Result<KeyPage, KeyValueError>> {
+        Box::pin(async move { page(&self.0, cursor).await.map_err(failed) })
+    }
+}
+
+/// Adds to a number, again whenever another writer changed it in between.
+async fn add(store: &Store, key: &str, delta: u64) -> Result<u64, async_nats::Error> {
+    loop {
+        let entry = store.entry(key).await?;
+        let (value, revision) = match &entry {
+            Some(entry) if entry.operation == Operation::Put => (&*entry.value, entry.revision),
+            Some(entry) => (&b"0"[..], entry.revision),
+            None => (&b"0"[..], 0),
+        };
+        let before = std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+            .ok_or("the value is no number")?;
+        let sum = before
+            .checked_add(delta)
+            .ok_or("the sum does not fit into 64 bits")?;
+        match store.update(key, sum.to_string().into(), revision).await {
+            Ok(_) => return Ok(sum),
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The keys whose values were set longest ago, from a place in the bucket's stream on. One that is
+/// set while the pages are read comes again and is not missed.
+async fn page(store: &Store, cursor: Option<u64>) -> Result<KeyPage, async_nats::Error> {
+    let config = pull::Config {
+        deliver_policy: match cursor {
+            Some(start_sequence @ 1..) => DeliverPolicy::ByStartSequence { start_sequence },
+            _ => DeliverPolicy::All,
+        },
+        ack_policy: AckPolicy::None,
+        headers_only: true,
+        inactive_threshold: Duration::from_secs(30),
+        memory_storage: true,
+        num_replicas: 1,
+        ..pull::Config::default()
+    };
+    let consumer = store.stream.create_consumer(config).await?;
+    let (mut keys, mut left, mut read) = (Vec::new(), consumer.cached_info().num_pending, 0);
+    let mut next = None;
+    while left > 0 && read < PAGE {
+        let mut batch = consumer
+            .fetch()
+            .max_messages(PAGE - read)
+            .messages()
+            .await?;
+        let before = read;
+        while let Some(message) = batch.next().await {
+            let message = message?;
+            let info = message.info()?;
+            read += 1;
+            left = info.pending;
+            next = Some(info.stream_sequence + 1);
+            let operation = message.headers.as_ref().and_then(|h| h.get("KV-Operation"));
+            let key = message.subject.strip_prefix(store.prefix.as_str());
+            if let (None, Some(key)) = (operation, key.and_then(decode_key)) {
+                keys.push(key);
+            }
+        }
+        if read == before {
+            break;
+        }
+    }
+    // It would end by itself after a while.
+    let _ = store
+        .stream
+        .delete_consumer(&consumer.cached_info().name)
+        .await;
+    Ok(KeyPage {
+        keys,
+        cursor: next.filter(|_| left > 0),
+    })
+}
+
+/// A key as the bucket takes it: letters, digits, `_`, `-` and `/` as they are, every other byte as
+/// `=` and two digits, and nothing at all as `=`.
+fn encode_key(key: &str) -> Result<String, KeyValueError> {
+    let mut encoded = String::with_capacity(key.len());
+    for byte in key.bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'_' | b'-' | b'/' => {
+                encoded.push(char::from(byte));
+            }
+            // Writing to a string cannot fail.
+            _ => drop(write!(encoded, "={byte:02X}")),
+        }
+        if encoded.len() > MAX_KEY {
+            let message = format!("the key is longer than the limit of {MAX_KEY} bytes");
+            return Err(KeyValueError(message));
+        }
+    }
+    if encoded.is_empty() {
+        encoded.push('=');
+    }
+    Ok(encoded)
+}
+
+/// The key that [`encode_key`] was given; `None` for a key of another writer.
+fn decode_key(encoded: &str) -> Option<String> {
+    if encoded == "=" {
+        return Some(String::new());
+    }
+    let mut bytes = encoded.bytes();
+    let mut key = Vec::with_capacity(encoded.len());
+    while let Some(byte) = bytes.next() {
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        key.push(match byte {
+            b'=' => u8::try_from(digit()? * 16 + digit()?).ok()?,
+            byte => byte,
+        });
+    }
+    String::from_utf8(key).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_were_written() {
+        let long = "k".repeat(MAX_KEY);
+        for key in ["", "=", "a/b_c-9", ".", "a..b", "*.>", "é \n", "=41", &long] {
+            let encoded = encode_key(key).unwrap_or_else(|error| panic!("{error:?}"));
+            assert!(
+                encoded
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-/=".contains(&b)),
+                "{encoded}"
+            );
+            assert_eq!(decode_key(&encoded).as_deref(), Some(key));
+        }
+        assert!(encode_key(&"é".repeat(MAX_KEY)).is_err());
+    }
+
+    #[test]
+    fn a_key_of_another_writer_is_none() {
+        for key in ["=4", "=G0", "==", "=FF"] {
+            assert_eq!(decode_key(key), None, "{key}");
+        }
+    }
+}

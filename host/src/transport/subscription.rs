@@ -1,0 +1,321 @@
+//! Core subscriptions: messages become calls, and calls become replies, exactly one for each message
+//! that asks for it.
+//!
+//! A subscription lives on one worker, whose runtime has one thread. A call is polled at once where
+//! its message arrived, so that a short one never changes threads or waits in a queue; what has not
+//! finished by then (it waits for an import, or the guest has used up its time) goes on as a task
+//! beside the loop.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use async_nats::client::{PublishError, PublishErrorKind};
+use async_nats::{Client, Message, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::{oneshot, watch};
+use tokio::task;
+
+use super::{Binding, Slot};
+use crate::call::{CallError, Reply};
+use crate::interfaces::{self, Backend};
+use crate::nats::settled;
+use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
+use crate::subject;
+use crate::text::one_line;
+use crate::wire;
+
+/// Messages that wait in a subscription for their turn. What comes beyond is answered with 429 at
+/// once, long before the client library would drop messages without a word.
+const MAX_BACKLOG: usize = 8_192;
+
+/// Bytes that wait in a subscription for their turn; beyond it the same.
+const MAX_BACKLOG_BYTES: usize = 64 << 20;
+
+/// Bytes of a guest's error in a log record.
+const MAX_LOGGED: usize = 500;
+
+/// Serves a subscription until `stop` is sent, and then until every message that the server had
+/// handed out is answered: by the service until the time that was sent, with 503 from then on.
+/// Returns the number of the latter.
+pub(crate) async fn serve(
+    client: Client,
+    messages: Subscriber,
+    slot: Arc<Slot>,
+    backend: Arc<dyn Backend>,
+    mut stop: oneshot::Receiver<Instant>,
+) -> usize {
+    let mut changes = slot.changes();
+    let mut subscription = Subscription {
+        binding: copy(&mut changes),
+        changes,
+        link: Arc::new(Link { client, backend }),
+        messages,
+        backlog: VecDeque::new(),
+        backlog_bytes: 0,
+        in_flight: InFlight::new(),
+    };
+    let deadline = loop {
+        if subscription.backlog.is_empty() {
+            tokio::select! {
+                biased;
+                // An owner that is gone leaves no time.
+                deadline = &mut stop => break deadline.unwrap_or_else(|_| Instant::now()),
+                Ok(()) = subscription.changes.changed() => subscription.follow(),
+                Some(ended) = subscription.in_flight.next() => subscription.settle(ended).await,
+                first = subscription.messages.next() => match first {
+                    Some(message) => subscription.queue(message, Instant::now()),
+                    // The connection was closed: nothing more can come.
+                    None => break Instant::now(),
+                },
+            }
+        } else {
+            match stop.try_recv() {
+                Ok(deadline) => break deadline,
+                Err(oneshot::error::TryRecvError::Closed) => break Instant::now(),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+            }
+        }
+        subscription.take_arrived().await;
+        subscription.work(Budget::new(POLL_BUDGET)).await;
+        // The connection's own task reads and writes now.
+        task::yield_now().await;
+    };
+    subscription.drain(deadline).await
+}
+
+/// The worker's connection: for replies, and for what guests import.
+struct Link {
+    client: Client,
+    backend: Arc<dyn Backend>,
+}
+
+struct Subscription {
+    link: Arc<Link>,
+    messages: Subscriber,
+    /// A copy of what is in the slot, whose own all workers would count their calls in.
+    binding: Arc<Binding>,
+    changes: watch::Receiver<Arc<Binding>>,
+    /// Messages that wait for their turn, with the time of their arrival.
+    backlog: VecDeque<(Instant, Message)>,
+    backlog_bytes: usize,
+    /// Calls under way by the subject of their reply.
+    in_flight: InFlight<Subject>,
+}
+
+impl Subscription {
+    fn follow(&mut self) {
+        self.binding = copy(&mut self.changes);
+    }
+
+    /// Moves what has arrived into the backlog, and sheds what is too much.
+    async fn take_arrived(&mut self) {
+        let mut lost = 0;
+        let arrived = Instant::now();
+        while let Poll::Ready(Some(message)) = poll::ready(&mut self.messages) {
+            if self.backlog.len() < MAX_BACKLOG && self.backlog_bytes < MAX_BACKLOG_BYTES {
+                self.queue(message, arrived);
+            } else {
+                let to = self.reply_of(&message);
+                lost += u32::from(to.is_none());
+                let waiting = self.backlog.len();
+                let error =
+                    CallError::overloaded(format_args!("{waiting} messages wait before this one"));
+                reply_error(&self.link.client, to, &error).await;
+            }
+        }
+        if lost > 0 {
+            let service = &self.binding.service.spec.name;
+            tracing::warn!(
+                service,
+                lost,
+                "too many messages wait, further ones without a reply subject are lost"
+            );
+        }
+    }
+
+    /// Works on messages of the backlog within a budget.
+    async fn work(&mut self, budget: Budget) {
+        if self.changes.has_changed().unwrap_or_default() {
+            self.follow();
+        }
+        let mut slot = TaskSlot::new();
+        while budget.is_left()
+            && let Some((arrived, message)) = self.backlog.pop_front()
+        {
+            self.backlog_bytes -= message.length;
+            let to = self.reply_of(&message);
+            let (link, binding) = (Arc::clone(&self.link), Arc::clone(&self.binding));
+            let handled = handle(link, message, arrived, binding);
+            if let Some(ended) = self.in_flight.start(&mut slot, to, handled).await {
+                self.settle(ended).await;
+            }
+        }
+        while let Some(ended) = self.in_flight.try_next() {
+            self.settle(ended).await;
+        }
+    }
+
+    /// Where the host replies to a message, if it does.
+    fn reply_of(&self, message: &Message) -> Option<Subject> {
+        let reply = message.reply.clone();
+        reply.filter(|_| !self.binding.delivery.is_message())
+    }
+
+    fn queue(&mut self, message: Message, arrived: Instant) {
+        self.backlog_bytes += message.length;
+        self.backlog.push_back((arrived, message));
+    }
+
+    /// Replies for a call that could not.
+    async fn settle(&mut self, ended: Ended<Subject>) {
+        if let Ended::Panicked(to) = ended {
+            let service = &self.binding.service.spec.name;
+            let error = CallError::host_failed().within(format_args!("service \"{service}\""));
+            reply_error(&self.link.client, to, &error).await;
+        }
+    }
+
+    /// Stops the flow and answers everything that had arrived before it stopped.
+    async fn drain(mut self, deadline: Instant) -> usize {
+        // `Subscriber::drain` forgets the subscription as soon as its UNSUB is written, and drops
+        // what the server sends until it has read that. A maximum that is never reached keeps the
+        // subscription on this side. A server reads at most nine digits of a maximum and takes a
+        // longer one for none, so on that side it ends at once.
+        const NEVER: u64 = 10_000_000_000;
+        let stopped = match self.messages.unsubscribe_after(NEVER).await {
+            Ok(()) => settled(&self.link.client).await.is_ok(),
+            Err(_) => false,
+        };
+        if !stopped {
+            tracing::warn!("NATS did not confirm the end of a subscription, calls may be lost");
+        }
+        self.take_arrived().await;
+        while !self.backlog.is_empty() && Instant::now() < deadline {
+            self.work(Budget::new(POLL_BUDGET)).await;
+            task::yield_now().await;
+        }
+        let finish = async {
+            while let Some(ended) = self.in_flight.next().await {
+                self.settle(ended).await;
+            }
+        };
+        // Also when all has ended there can be some whose turn did not come.
+        let _ = tokio::time::timeout_at(deadline.into(), finish).await;
+        self.give_up().await
+    }
+
+    /// Ends what still runs, and answers its callers and those whose turn did not come.
+    async fn give_up(mut self) -> usize {
+        let backlog = std::mem::take(&mut self.backlog);
+        let mut given_up: Vec<_> = backlog.iter().map(|(_, m)| self.reply_of(m)).collect();
+        let Self {
+            in_flight, link, ..
+        } = self;
+        given_up.extend(in_flight.abort().await);
+        let number = given_up.len();
+        for to in given_up {
+            reply_error(&link.client, to, &CallError::stopped()).await;
+        }
+        number
+    }
+}
+
+fn copy(changes: &mut watch::Receiver<Arc<Binding>>) -> Arc<Binding> {
+    Arc::new(Binding::clone(&changes.borrow_and_update()))
+}
+
+/// The life of one message.
+async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Arc<Binding>) {
+    if binding.delivery.is_message() {
+        // Boxed, so that calls do not carry its state about.
+        return Box::pin(deliver(link, message, arrived, binding)).await;
+    }
+    let Message {
+        subject,
+        reply: to,
+        headers,
+        payload,
+        ..
+    } = message;
+    let result = async {
+        let call = wire::read_call(headers.as_ref(), payload, arrived)?;
+        let name = subject::function_name(&subject).unwrap_or_default();
+        let function = binding.exported.function(name)?;
+        binding.service.call(function, call, &link.backend).await
+    };
+    let result: Result<Reply, CallError> = result.await;
+    let Some(to) = to else {
+        return log_outcome(&binding, &subject, result.as_ref().map(Reply::error));
+    };
+    match result {
+        Ok(Reply { body, .. }) => reply(&link.client, to, body).await,
+        Err(error) => reply_error(&link.client, Some(to), &error).await,
+    }
+}
+
+/// The life of one message that is no call. A reply is for the guest alone to send.
+async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, binding: Arc<Binding>) {
+    let call = wire::read_message(message.headers.as_ref(), arrived);
+    let subject = message.subject.clone();
+    let message = interfaces::Message {
+        headers: wire::read_headers(message.headers.as_ref()),
+        subject: message.subject.into_string(),
+        body: message.payload.into(),
+        reply_to: message.reply.map(Subject::into_string),
+    };
+    let delivered = binding.service.deliver(message, call, &link.backend).await;
+    let returned = delivered
+        .as_ref()
+        .map(|returned| returned.as_ref().err().map(Into::into));
+    log_outcome(&binding, &subject, returned);
+}
+
+/// Logs the failure of what has no reply subject: no caller learns of it.
+fn log_outcome(
+    binding: &Binding,
+    subject: &str,
+    outcome: Result<Option<std::borrow::Cow<'_, str>>, &CallError>,
+) {
+    let service = &binding.service.spec.name;
+    match outcome {
+        Ok(None) => {}
+        Ok(Some(error)) => {
+            let error = one_line(&error, MAX_LOGGED);
+            tracing::warn!(service, subject, %error, "an event or message failed");
+        }
+        // The service itself logs what its code did.
+        Err(error) => {
+            let (code, blame) = (error.code.status(), error.blame.as_str());
+            tracing::debug!(code, blame, "an event or message failed: {error}");
+        }
+    }
+}
+
+/// Sends the one reply of a call.
+async fn reply(client: &Client, to: Subject, body: Bytes) {
+    let size = body.len();
+    match client.publish(to.clone(), body).await {
+        Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+            let why = format!("the result has {size} bytes, more than NATS carries");
+            reply_error(client, Some(to), &CallError::result_too_large(why)).await;
+        }
+        sent => log_unsent(sent),
+    }
+}
+
+/// Sends the one reply of a call that failed, if it asked for one.
+async fn reply_error(client: &Client, to: Option<Subject>, error: &CallError) {
+    if let Some(to) = to {
+        let (headers, body) = wire::write_error(error);
+        log_unsent(client.publish_with_headers(to, headers, body).await);
+    }
+}
+
+fn log_unsent(sent: Result<(), PublishError>) {
+    if let Err(error) = sent {
+        tracing::warn!(%error, "a reply could not be sent");
+    }
+}
