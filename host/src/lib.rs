@@ -4,27 +4,46 @@
 //! # The life of a call
 //!
 //! ```text
-//!  guest's import ─ lower, encode ─┐
-//!  HTTP request ── gateway ────────┤  bay.<app>.<ns>.<pkg>.<iface>.<track>.<function>
-//!  any NATS client ── JSON ────────┘                    │ queue group
+//!  guest's import ─ interfaces ────┐
+//!  HTTP request ─── gateway ───────┤  bay.<app>.<ns>.<pkg>.<iface>.<track>.<function>
+//!  any NATS client ─ JSON ─────────┘                    │ queue group
 //!                                                       v
-//!  reply <─ encode <─ invoke <─ instance <─ decode <─ admission <─ inbound
+//!  reply <─ encode <─ guest <─ instance <─ decode <─ admission <─ subscription
 //! ```
 //!
-//! A request message arrives at one of the [`worker`]s, each a thread with a runtime and a NATS
-//! connection of its own. [`inbound::nats`] reads it as a [`call::Call`] ([`wire`]), finds the
-//! service behind the subject ([`subject`]) and calls it. [`service::Service::call`] is the rest:
-//! a place among the running calls, JSON to values ([`json`]) as the function's [`shape`] has them,
-//! an instance of the [`component`], the guest itself, and values to JSON again. What the guest
-//! imports goes out through [`outbound`] and comes back to another service the same way. Exactly
-//! one reply follows, whatever happens in between.
+//! A message arrives at one of the workers of a [`host`], each a thread with a runtime and a NATS
+//! connection of its own. A subscription of [`transport`] reads it as a [`call::Call`] ([`wire`]),
+//! finds the binding behind the subject ([`subject`]) and calls its service. [`runtime::Service`] is
+//! the rest, one path for calls, HTTP requests and messages: admission, JSON to values ([`json`]) as
+//! the function's [`shape`] has them, an instance, the guest, statistics, and values to JSON. What the
+//! guest imports is one of the [`interfaces`]; what has to leave the process goes through their
+//! backend and comes back to another service the same way. Exactly one reply follows, whatever happens
+//! in between.
+//!
+//! # The life of an event
+//!
+//! ```text
+//!  guest's import ─ publication ─> core subject ─────────────> subscription of each service
+//!                            └──> stream ─> consumer of each service ─> call ─┬─ ok: ack
+//!                                              ^                              ├─ retry: nak, attempt store
+//!                                              └──────── replay <─ dead letter ┘
+//! ```
+//!
+//! Which interfaces are events is planned ([`plan::EventWire`]), and the guest does not know: its
+//! import publishes ([`plan::Publication`]) instead of calling. A core event reaches the subscribers
+//! of that moment. A durable one is stored by a stream of its wire ([`events`]), from which each
+//! subscribing service has a consumer; its outcome decides whether it is acknowledged, comes again
+//! after a while, or becomes a dead letter that an operator edits, replays or purges.
 //!
 //! # What runs
 //!
-//! [`manifest`] reads `wasmbay.toml` into an [`manifest::App`], [`app`] checks that its components
-//! fit together, and [`host::Host`] makes it so, as often as it changes, without losing a call.
-//! [`engine`] is how wasmtime is set up, [`nats`] how a server is run and reached, [`discovery`]
-//! how services are found, and [`build`] how sources become components.
+//! [`manifest`] reads `wasmbay.toml`, [`plan`] checks that the services of an app fit together, and
+//! [`host::Host::apply`] is a step from what a host serves to what it should: it links and warms what
+//! is new, swaps the [`deployment`], and drains what is gone, without losing a call. [`nats`] runs and
+//! reaches a server, [`micro`] is how services are discovered, [`build`] makes components of sources.
+//!
+//! The rooms stand one above the other, in the order of `host/ARCHITECTURE.md`, and use only what
+//! stands below them. A test holds that.
 //!
 //! # Examples
 //!
@@ -32,10 +51,10 @@
 //! use std::collections::BTreeMap;
 //! use std::path::{Path, PathBuf};
 //!
-//! use wasmbay::runtime::engine::{Engine, EngineOptions};
 //! use wasmbay::host::{self, Host, HostOptions};
 //! use wasmbay::manifest::App;
 //! use wasmbay::nats::ConnectOptions;
+//! use wasmbay::runtime::{Engine, EngineOptions};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let app = App::load(Path::new("wasmbay.toml"))?;
@@ -51,7 +70,7 @@
 //! # }
 //! ```
 
-pub mod admin;
+mod admin;
 pub mod build;
 pub mod call;
 pub mod deployment;
@@ -67,6 +86,8 @@ pub mod nats;
 mod per_core;
 pub mod plan;
 mod poll;
+#[cfg(test)]
+mod rooms;
 pub mod runtime;
 pub mod shape;
 pub mod subject;

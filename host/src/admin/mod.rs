@@ -60,7 +60,7 @@ const ROUTES: [&str; 10] = [
 ];
 
 /// An app's admin address.
-pub struct Admin {
+pub(crate) struct Admin {
     app: String,
     /// The host's gateway, which knows whether the app is ready.
     gateway: Arc<Gateway>,
@@ -93,7 +93,7 @@ impl Admin {
     }
 
     /// Stops taking connections; see [`Gateway::close`].
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closing.send_replace(true);
     }
 
@@ -103,7 +103,7 @@ impl Admin {
     /// # Cancel safety
     ///
     /// Dropping the future drops its connections and all that runs for them.
-    pub async fn serve(self: Arc<Self>, listener: std::net::TcpListener, client: Client) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: std::net::TcpListener, client: Client) {
         let bound = match listener.local_addr() {
             Ok(bound) => bound,
             Err(error) => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use wasmbay::build::{BuildError, Guest, Language, Tools, scaffold};
 use wasmbay::call::Call;
 use wasmbay::interfaces::Backend;
@@ -64,8 +65,7 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
     let runtime = Runtime::new(engine).unwrap();
     let service = Service::new(&runtime, "app", Arc::new(component), Arc::new(spec)).unwrap();
-    let body = format!(r#"{{"who":"{who}"}}"#);
-    let call = Call::new(body.into(), Duration::from_secs(60));
+    let body = Bytes::from(format!(r#"{{"who":"{who}"}}"#));
     // A service that needs no other one.
     let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::default());
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -76,8 +76,9 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
         .interfaces()
         .find_map(|exported| exported.functions.get("greet"))
         .unwrap();
+    let call = || Call::new(body.clone(), Duration::from_secs(60));
     let replies = (0..times).map(|_| {
-        let reply = tokio.block_on(service.call(function, call.clone(), &backend));
+        let reply = tokio.block_on(service.call(function, call(), &backend));
         String::from_utf8(reply.unwrap().body.to_vec()).unwrap()
     });
     replies.last().unwrap()

@@ -934,14 +934,18 @@ async fn what_an_http_component_does_wrong_is_its_own_error() {
     let front = with_http().await;
     let trap = front.get("/http/trap").await.error(500, "guest");
     assert!(
-        trap.starts_with("service \"echo\": the service trapped: "),
+        trap.starts_with("service \"echo\": wasi:http/incoming-handler.handle@")
+            && trap.contains(": the service trapped: "),
         "{trap}"
     );
     let silent = front.get("/http/silent").await.error(500, "guest");
-    assert_eq!(silent, "service \"echo\": it ended without a response");
+    assert!(
+        silent.ends_with(": it ended without a response"),
+        "{silent}"
+    );
     let started = Instant::now();
     let spin = front.get("/http/spin").await.error(504, "guest");
-    assert_eq!(spin, "service \"echo\": it did not end within its time");
+    assert!(spin.contains(": no result within "), "{spin}");
     assert!(started.elapsed() < DEADLINE);
     // After the head there is no other way to say it than to break off.
     let request = Request::get("/http/break")

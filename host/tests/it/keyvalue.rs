@@ -97,7 +97,7 @@ fn increments_of_several_callers_at_once_are_all_counted() {
     ask(&data, "set", json!(["text", "many"]));
     assert_eq!(
         ask(&data, "increment", json!(["text", 1])),
-        json!({ "err": "what is there is no number" })
+        json!({ "err": "the value is no number" })
     );
     data.stop();
 }

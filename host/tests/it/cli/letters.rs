@@ -59,7 +59,7 @@ fn assert_seen(cli: &Cli, name: &str, seen: &str) {
     let mut settings = cli.settings();
     for (from, to) in [
         (r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]\b", "[trace]"),
-        (r"\b[0-9a-f]{32}\b", "[message]"),
+        (r"\b[0-9a-f]{16}-[0-9a-f]+\b", "[message]"),
         (r"\b[0-9a-f]{16}\b", "[letter]"),
     ] {
         settings.add_filter(from, to);
