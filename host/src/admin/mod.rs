@@ -18,15 +18,16 @@ use http::header::{CACHE_CONTROL, CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::call::Blame;
 use crate::deployment::Current;
 use crate::events::dead_letters::DeadLetters;
 use crate::gateway::answer::{Answer, Refusal, json, to_json};
-use crate::gateway::connection::{self, Activity, Answers, Tasks};
+use crate::gateway::connection::{self, Activity, Answers, CLOSE, Tasks};
 use crate::gateway::health::{healthz, readyz};
+use crate::gateway::places::Places;
 use crate::gateway::request::without_body;
 use crate::gateway::route::not_allowed;
 use crate::gateway::{Gateway, accept};
@@ -35,7 +36,7 @@ use crate::telemetry;
 use crate::text::shown;
 use query::Query;
 
-/// Connections open at the same time; further ones wait.
+/// Connections open at the same time; the longest idle makes room for the next.
 const CONNECTIONS: usize = 32;
 
 /// Time from a request's first byte to the last of its answer.
@@ -43,7 +44,6 @@ const TIMEOUT: Duration = keys::REQUEST.default;
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// What the admin address serves.
 const ROUTES: [&str; 10] = [
@@ -67,7 +67,7 @@ pub(crate) struct Admin {
     /// What is deployed, for the types of events that no stream tells.
     current: Arc<Current>,
     closing: watch::Sender<bool>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 /// The admin address as its worker serves it.
@@ -88,7 +88,7 @@ impl Admin {
             gateway,
             current,
             closing: watch::Sender::new(false),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: Arc::new(Places::new(CONNECTIONS, CONNECTIONS)),
         }
     }
 

@@ -1,27 +1,29 @@
 //! A listening socket and its connections, on one worker.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::connection::{self, Answers, Spawn, Tasks};
+use super::places::Places;
 
 /// The pause after a connection could not be accepted, which mostly means that the process has no
 /// file descriptor left: trying again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts and serves connections until `closing` says so and all of them have ended, no more at a
-/// time than there are `places`. `begin` makes what answers, and how connections are spoken to.
+/// Accepts and serves connections until `closing` says so and all of them have ended, those that get
+/// one of the `places`. `begin` makes what answers, and how connections are spoken to.
 pub(crate) async fn serve<A: Answers>(
     what: &str,
     listener: std::net::TcpListener,
     closing: watch::Receiver<bool>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     begin: impl FnOnce(Weak<Tasks>) -> (A, Builder<Spawn>),
 ) {
     let listener = match TcpListener::from_std(listener) {
@@ -44,17 +46,17 @@ async fn accept<A: Answers>(
     builder: Arc<Builder<Spawn>>,
     listener: TcpListener,
     mut closing: watch::Receiver<bool>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 ) {
     let watcher = closing.clone();
     let mut connections = JoinSet::new();
-    let mut open = |stream: TcpStream, place: OwnedSemaphorePermit| {
+    let mut open = |(stream, peer): (TcpStream, SocketAddr)| {
+        let Some(place) = places.enter(peer.ip()) else {
+            return;
+        };
         let (answers, builder) = (Arc::clone(&answers), Arc::clone(&builder));
-        let serving = connection::serve(answers, builder, stream, watcher.clone());
-        connections.spawn(async move {
-            serving.await;
-            drop(place);
-        });
+        let serving = connection::serve(answers, builder, stream, place, watcher.clone());
+        connections.spawn(serving);
         while connections.try_join_next().is_some() {}
     };
     loop {
@@ -62,10 +64,10 @@ async fn accept<A: Answers>(
             biased;
             // One whose sender is gone closes as well.
             _ = closing.wait_for(|closing| *closing) => break,
-            accepted = next(&places, &listener) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, place)) => open(stream, place),
+            Ok(accepted) => open(accepted),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -73,24 +75,9 @@ async fn accept<A: Answers>(
         }
     }
     // What the system has already accepted would be reset with the socket.
-    while let Some(Ok((stream, place))) = next(&places, &listener).now_or_never() {
-        open(stream, place);
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        open(accepted);
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-}
-
-/// The next connection, once there is a place for it. Those that find none wait in the system's
-/// own queue.
-async fn next(
-    places: &Arc<Semaphore>,
-    listener: &TcpListener,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    // The semaphore is never closed.
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
 }

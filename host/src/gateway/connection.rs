@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,12 +18,22 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::answer::Answer;
+use super::answer::{Answer, Refusal};
+use super::health;
+use super::places::Place;
+use crate::call::Blame;
+use crate::poll;
 use crate::telemetry;
+
+/// A header's value that says that the connection ends with this answer.
+pub(crate) const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// A connection on which no request is running, and none's headers have arrived completely, is
 /// closed after this time. Slowly sent headers are bounded by it as well.
 pub const IDLE: Duration = Duration::from_secs(30);
+
+/// As [`IDLE`], where all ordinary connections are busy.
+const RESERVE_IDLE: Duration = Duration::from_secs(2);
 
 /// How much longer than its request's whole time a response may take to be read by the client.
 const WRITE_GRACE: Duration = Duration::from_secs(5);
@@ -110,6 +122,7 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
 /// What a connection is doing. Read when its timer fires, so that a request costs no timer.
 pub(crate) struct Activity {
     born: Instant,
+    reserve: bool,
     running: AtomicU32,
     /// Milliseconds from `born` to the last beginning or end of a request.
     last: AtomicU64,
@@ -119,9 +132,11 @@ pub(crate) struct Activity {
 pub(crate) struct Running(Arc<Activity>);
 
 impl Activity {
-    fn new(now: Instant) -> Self {
+    /// A connection that begins now; `reserve` is for health checks only.
+    pub(super) fn new(now: Instant, reserve: bool) -> Self {
         Self {
             born: now,
+            reserve,
             running: AtomicU32::new(0),
             last: AtomicU64::new(0),
         }
@@ -139,10 +154,25 @@ impl Activity {
             .store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Whether the connection is one beyond the bounds.
+    pub(super) fn in_reserve(&self) -> bool {
+        self.reserve
+    }
+
+    /// Since when no request has been running; `None` while one is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.running.load(Ordering::Relaxed) == 0).then(|| self.last())
+    }
+
+    fn last(&self) -> Instant {
+        self.born + Duration::from_millis(self.last.load(Ordering::Relaxed))
+    }
+
     /// When the connection is to be closed, if nothing happens until then.
     fn expiry(&self, timeout: Duration) -> Instant {
-        let last = self.born + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        let last = self.last();
         match self.running.load(Ordering::Relaxed) {
+            0 if self.reserve => last + RESERVE_IDLE,
             0 => last + IDLE,
             _ => last + timeout + WRITE_GRACE,
         }
@@ -156,29 +186,66 @@ impl Drop for Running {
     }
 }
 
+/// Answers on a connection beyond the bounds, which then ends.
+async fn in_reserve<A: Answers>(
+    answers: &A,
+    request: http::Request<Incoming>,
+    activity: &Arc<Activity>,
+) -> Answer {
+    let version = request.version();
+    let mut answer = if health::is_health(request.uri().path()) {
+        answers.answer(request, activity).await
+    } else {
+        let why = "all connections are busy";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Blame::Host, why).answer()
+    };
+    if version < Version::HTTP_2 {
+        answer.headers_mut().insert(CONNECTION, CLOSE);
+    }
+    answer
+}
+
 /// Serves a connection until it ends.
 pub(crate) async fn serve<A: Answers>(
     answers: Arc<A>,
     builder: Arc<Builder<Spawn>>,
     stream: TcpStream,
+    mut place: Place,
     mut closing: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
     let timeout = answers.timeout();
-    let activity = Arc::new(Activity::new(Instant::now()));
+    let activity = Arc::clone(&place.activity);
     let service = service_fn(|request: http::Request<Incoming>| {
         let (answers, activity) = (Arc::clone(&answers), Arc::clone(&activity));
-        async move { Ok::<_, Infallible>(answers.answer(request, &activity).await) }
+        async move {
+            if activity.reserve {
+                return Ok(in_reserve(&*answers, request, &activity).await);
+            }
+            Ok::<_, Infallible>(answers.answer(request, &activity).await)
+        }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut timer = pin!(sleep_until(activity.expiry(timeout)));
     let mut told_to_end = false;
     let mut lingering = false;
+    let mut evicted = false;
     loop {
         tokio::select! {
             biased;
+            _ = &mut place.evicted, if !evicted => {
+                evicted = true;
+                connection.as_mut().graceful_shutdown();
+                if activity.idle_since().is_some() {
+                    // What HTTP/2 says goodbye with is written if there is room for it.
+                    let _ = poll::once(&mut connection).await;
+                    return;
+                }
+                (told_to_end, lingering) = (true, false);
+                timer.as_mut().reset(Instant::now() + GOODBYE);
+            }
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(target: telemetry::GATEWAY, %error, "a connection ended badly");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, json, to_json};
+use super::route::{HEALTHZ, READYZ};
 use super::{Gateway, Table};
 use crate::micro::Verb;
 
@@ -54,6 +55,11 @@ struct Readiness {
     missing: Vec<String>,
     /// Required functions outside of this app of which nobody says whether they have one.
     unknown: Vec<String>,
+}
+
+/// Whether a request of this path is a health check.
+pub(crate) fn is_health(path: &str) -> bool {
+    matches!(path, HEALTHZ | READYZ)
 }
 
 pub(crate) fn healthz() -> Answer {

@@ -14,6 +14,7 @@ mod component;
 pub(crate) mod connection;
 pub(crate) mod health;
 mod origin;
+pub(crate) mod places;
 pub(crate) mod request;
 pub(crate) mod route;
 #[cfg(test)]
@@ -23,15 +24,17 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use async_nats::Client;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub use connection::{IDLE, LINGER, MAX_STREAMS};
+pub use places::RESERVE;
 
 use crate::deployment::Current;
 use crate::interfaces::Backend;
 use crate::manifest::GatewaySpec;
 use connection::Tasks;
 use health::Introductions;
+use places::Places;
 use route::Table;
 
 /// An app's HTTP front.
@@ -42,8 +45,7 @@ pub struct Gateway {
     /// The table of the deployment that the last request met, and its revision.
     table: RwLock<Option<(u64, Arc<Table>)>>,
     closing: watch::Sender<bool>,
-    /// One permit for each connection that may be open.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     introductions: tokio::sync::Mutex<Introductions>,
 }
 
@@ -63,7 +65,10 @@ impl Gateway {
         Self {
             app: app.to_owned(),
             current,
-            places: Arc::new(Semaphore::new(spec.connections as usize)),
+            places: Arc::new(Places::new(
+                spec.connections as usize,
+                spec.peer_connections as usize,
+            )),
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),

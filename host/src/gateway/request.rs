@@ -13,7 +13,7 @@ use matchit::Params;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
-use super::connection::{Activity, Answers, Tasks};
+use super::connection::{Activity, Answers, CLOSE, Tasks};
 use super::health::{healthz, readyz};
 use super::origin;
 use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
@@ -24,8 +24,6 @@ use crate::poll;
 use crate::telemetry;
 use crate::text::shown;
 use crate::wire::{self, MAX_HEADER};
-
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 // Statics, since a name that is text is checked and hashed anew for each request.
 static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);

@@ -739,7 +739,15 @@ pub(super) static GATEWAY: Table = Table {
         Key {
             name: "connections",
             form: || Form::count(CONNECTIONS),
-            meaning: "Connections open at the same time; further ones wait.",
+            meaning: "Connections open at the same time. The longest idle makes room for the next; where all are busy, 503 except for health checks.",
+        },
+        Key {
+            name: "peer-connections",
+            form: || Form {
+                default: Some("half of `connections`".to_owned()),
+                ..Form::count(CONNECTIONS)
+            },
+            meaning: "Those among them that one peer may have: an IPv4 address, or a /64 of IPv6. As many as `connections` where a proxy stands before the gateway.",
         },
     ],
 };

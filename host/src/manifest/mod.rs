@@ -219,6 +219,8 @@ pub struct GatewaySpec {
     pub timeout: Duration,
     /// Connections open at the same time.
     pub connections: u32,
+    /// Those among them that one peer may have.
+    pub peer_connections: u32,
 }
 
 /// Which functions have an RPC path at the gateway.
@@ -271,6 +273,7 @@ impl Default for GatewaySpec {
             header: bytes(keys::HEADER.default),
             timeout: keys::REQUEST.default,
             connections: keys::CONNECTIONS.default,
+            peer_connections: half(keys::CONNECTIONS.default),
         }
     }
 }
@@ -279,6 +282,11 @@ impl Default for GatewaySpec {
 /// one piece is 64 MiB.
 fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+/// The connections that one peer may have of so many, unless told otherwise.
+fn half(connections: u32) -> u32 {
+    connections.div_ceil(2)
 }
 
 /// Why a manifest was refused.
@@ -566,6 +574,11 @@ fn read_gateway(section: &Section<'_>) -> GatewaySpec {
         let typed = section.text_that(key, is_address);
         typed.map(|typed| typed.value.to_owned())
     };
+    let connections = section.count("connections", keys::CONNECTIONS);
+    let peer = keys::Bounds {
+        default: half(connections),
+        ..keys::CONNECTIONS
+    };
     GatewaySpec {
         listen: address("listen"),
         admin: address("admin"),
@@ -573,7 +586,8 @@ fn read_gateway(section: &Section<'_>) -> GatewaySpec {
         body: bytes(section.size("body", keys::BODY)),
         header: bytes(section.size("header", keys::HEADER)),
         timeout: section.duration("timeout", keys::REQUEST),
-        connections: section.count("connections", keys::CONNECTIONS),
+        connections,
+        peer_connections: section.count("peer-connections", peer),
     }
 }
 

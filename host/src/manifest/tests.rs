@@ -201,6 +201,20 @@ fn rpc_paths_are_for_all_none_or_some() {
 }
 
 #[test]
+fn a_peer_may_have_half_of_the_connections() {
+    let gateway = |lines: &str| {
+        let gateway = accepted(&format!("[gateway]\n{lines}\n")).gateway;
+        (gateway.connections, gateway.peer_connections)
+    };
+    assert_eq!(gateway(""), (1024, 512));
+    assert_eq!(gateway("connections = 1"), (1, 1));
+    assert_eq!(gateway("connections = 7"), (7, 4));
+    assert_eq!(gateway("peer-connections = 100"), (1024, 100));
+    let refused = problem("[gateway]\npeer-connections = 0\n");
+    assert!(refused.ends_with("accepted: 1 to 100000"), "{refused}");
+}
+
+#[test]
 fn what_is_no_toml_is_refused_and_nothing_else_is_said() {
     assert_eq!(
         refusal("name = \n"),

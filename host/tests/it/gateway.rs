@@ -18,13 +18,13 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use wasmbay::build::{Guest, Tools};
 use wasmbay::call::{Blame, Call, CallError, Code};
 use wasmbay::deployment::{Current, Deployment};
-use wasmbay::gateway::{Gateway, IDLE, LINGER};
+use wasmbay::gateway::{Gateway, IDLE, LINGER, RESERVE};
 use wasmbay::host::{Host, HostOptions};
 use wasmbay::interface::InterfaceId;
 use wasmbay::interfaces::Backend;
@@ -630,28 +630,121 @@ async fn a_request_has_its_time() {
     assert!(reply.contains("no answer within 200ms"), "{reply}");
 }
 
-#[tokio::test]
-async fn one_connection_too_many_waits_for_its_place() {
-    let front = Front::start(|spec| spec.connections = 1).await;
-    let mut first = http1::<Full<Bytes>>(front.connect().await).await;
-    let request = || {
-        Request::get("/travels")
-            .header(HOST, "test")
-            .body(Full::default())
-            .unwrap()
+/// Connects from another loopback address, as another peer.
+async fn connect_from(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Sends a request on a connection of its own that may be closed at any time.
+async fn get_on(stream: TcpStream, path: &str) -> Reply {
+    let request = Request::get(path).header(HOST, "test");
+    let request = request.body(Full::<Bytes>::default()).unwrap();
+    Reply::of(http1(stream).await.send_request(request).await.unwrap()).await
+}
+
+/// How many of these connections the server has closed.
+fn closed(streams: &[TcpStream]) -> usize {
+    let ended = |stream: &&TcpStream| {
+        let read = stream.try_read(&mut [0; 64]);
+        !matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     };
+    streams.iter().filter(ended).count()
+}
+
+#[tokio::test]
+async fn slow_clients_do_not_keep_others_out() {
+    let front = Front::start(|spec| (spec.connections, spec.peer_connections) = (20, 10)).await;
+    let mut slow = Vec::new();
+    // Of one peer, and then of so many that the bound of all is reached as well.
+    for peer in [1, 2, 3, 4] {
+        for _ in 0..25 {
+            let mut stream = connect_from(peer, front.address).await;
+            let head = b"POST /take HTTP/1.1\r\nHost: te";
+            stream.write_all(head).await.unwrap();
+            slow.push(stream);
+        }
+        let own = connect_from(peer, front.address).await;
+        assert_eq!(get_on(own, "/travels").await.status, 200, "{peer}");
+        let other = connect_from(9, front.address).await;
+        assert_eq!(get_on(other, "/travels").await.status, 200, "{peer}");
+        let health = connect_from(9, front.address).await;
+        assert_eq!(get_on(health, "/healthz").await.status, 200, "{peer}");
+    }
+    let deadline = Instant::now() + DEADLINE;
+    while closed(&slow) < 80 {
+        assert!(
+            Instant::now() < deadline,
+            "{} of 100 are closed",
+            closed(&slow)
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The peer that came last keeps what is its own but for the few that made room.
+    assert!(closed(&slow[75..]) < 25);
+}
+
+#[tokio::test]
+async fn the_longest_idle_connection_makes_room() {
+    let front = Front::start(|spec| (spec.connections, spec.peer_connections) = (2, 2)).await;
+    let request = || {
+        let request = Request::get("/travels").header(HOST, "test");
+        request.body(Full::<Bytes>::default()).unwrap()
+    };
+    let mut first = http1(front.connect().await).await;
+    let mut second = http1(front.connect().await).await;
+    for sender in [&mut second, &mut first] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let response = sender.send_request(request()).await.unwrap();
+        assert_eq!(Reply::of(response).await.status, 200);
+    }
+    assert_eq!(front.get("/travels").await.status, 200);
+    timeout(DEADLINE, async { while second.ready().await.is_ok() {} })
+        .await
+        .unwrap();
     assert_eq!(first.send_request(request()).await.unwrap().status(), 200);
-    let mut second = http1::<Full<Bytes>>(front.connect().await).await;
-    let mut waiting = Box::pin(second.send_request(request()));
-    assert!(
-        timeout(Duration::from_millis(300), &mut waiting)
-            .await
-            .is_err()
-    );
-    assert_eq!(first.send_request(request()).await.unwrap().status(), 200);
-    drop(first);
-    let answered = timeout(DEADLINE, waiting).await.unwrap().unwrap();
-    assert_eq!(answered.status(), 200);
+}
+
+#[tokio::test]
+async fn where_all_connections_are_busy_health_checks_are_answered() {
+    let front = Front::start(|spec| {
+        (spec.connections, spec.peer_connections) = (2, 2);
+    })
+    .await;
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut stream = front.connect().await;
+        let head = "POST /take HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // It is asked for its body, so the request is running.
+        let mut asked = [0; 25];
+        stream.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+        busy.push(stream);
+    }
+    // Those that take up the reserve and ask nothing make room as well.
+    let mut slow = Vec::new();
+    for _ in 0..RESERVE * 2 {
+        slow.push(front.connect().await);
+    }
+    let reply = front.get("/travels").await;
+    assert_eq!(reply.error(503, "host"), "all connections are busy");
+    assert_eq!(reply.header(RETRY_AFTER), "1");
+    assert_eq!(reply.header(CONNECTION), "close");
+    for _ in 0..RESERVE * 2 {
+        let health = front.get("/healthz").await;
+        assert_eq!((health.status, health.header(CONNECTION)), (200, "close"));
+    }
+    assert_eq!(front.get("/readyz").await.json()["nats"], false);
+    for mut stream in busy {
+        stream.write_all(b"3").await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 201");
+    }
+    assert_eq!(front.get("/travels").await.status, 200);
+    assert!(closed(&slow) >= RESERVE);
 }
 
 #[tokio::test]
