@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ETAG, IF_MATCH};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::json as value;
 use tokio::time::Instant;
@@ -15,7 +14,8 @@ use super::query::Query;
 use super::{Answer, Desk, Refusal, TIMEOUT, json, to_json};
 use crate::call::Blame;
 use crate::events::dead_letters::{Cursor, DeadLetter, DeadLetterError, Filter, Pace};
-use crate::gateway::request::{check_json, check_length, read_body};
+use crate::gateway::connection::Received;
+use crate::gateway::request::{check_json, read_body};
 use crate::interface::FunctionId;
 use crate::shape::Signature;
 use crate::wire::ErrorDetail;
@@ -56,7 +56,7 @@ impl Desk {
         &self,
         id: &str,
         query: &Query<'_>,
-        request: Request<Incoming>,
+        request: &mut Received,
     ) -> Result<Answer, Refusal> {
         query.only(&[])?;
         let expected = if_match(request.headers())?;
@@ -66,7 +66,7 @@ impl Desk {
         if !letter.is_raw() {
             check_json(request.headers())?;
         }
-        let body = read_body(request.into_body(), limit).await?;
+        let body = read_body(request.body_mut(), limit).await?;
         if expected.is_some_and(|expected| expected != letter.revision) {
             let (id, now) = (&letter.id, letter.revision);
             let why = format!("dead letter \"{id}\" is at revision {now} by now; look at it again");
@@ -88,7 +88,7 @@ impl Desk {
         &self,
         id: &str,
         query: &Query<'_>,
-        request: Request<Incoming>,
+        request: &mut Received,
     ) -> Result<Answer, Refusal> {
         query.only(&[])?;
         without_content(request).await?;
@@ -100,7 +100,7 @@ impl Desk {
     pub(super) async fn replay_many(
         &self,
         query: &Query<'_>,
-        request: Request<Incoming>,
+        request: &mut Received,
         started: Instant,
     ) -> Result<Answer, Refusal> {
         let asked = query.only(&["all", "service", "function", "rate", "limit", "after"])?;
@@ -128,7 +128,7 @@ impl Desk {
         &self,
         id: &str,
         query: &Query<'_>,
-        request: Request<Incoming>,
+        request: &mut Received,
     ) -> Result<Answer, Refusal> {
         query.only(&[])?;
         without_content(request).await?;
@@ -141,7 +141,7 @@ impl Desk {
     pub(super) async fn purge_many(
         &self,
         query: &Query<'_>,
-        request: Request<Incoming>,
+        request: &mut Received,
     ) -> Result<Answer, Refusal> {
         let filter = query.only(&["all", "service", "function"])?.meant()?;
         without_content(request).await?;
@@ -180,13 +180,9 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
 }
 
 /// Refuses a body where none means anything. A browser's form has a type even without one.
-async fn without_content(request: Request<Incoming>) -> Result<(), Refusal> {
+async fn without_content(request: &mut Received) -> Result<(), Refusal> {
     check_json(request.headers())?;
-    check_length(request.body(), 0)?;
-    if request.body().is_end_stream() {
-        return Ok(());
-    }
-    read_body(request.into_body(), 0).await.map(|_: Bytes| ())
+    read_body(request.body_mut(), 0).await.map(|_: Bytes| ())
 }
 
 impl From<DeadLetterError> for Refusal {

@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use async_nats::{Client, jetstream};
 use http::header::{CACHE_CONTROL, CONNECTION, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Request, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -25,7 +24,7 @@ use crate::call::Blame;
 use crate::deployment::Current;
 use crate::events::dead_letters::DeadLetters;
 use crate::gateway::answer::{Answer, Refusal, json, to_json};
-use crate::gateway::connection::{self, Activity, Answers, CLOSE, Tasks};
+use crate::gateway::connection::{self, Activity, Answers, CLOSE, Received, Tasks};
 use crate::gateway::health::{healthz, readyz};
 use crate::gateway::places::Places;
 use crate::gateway::request::without_body;
@@ -134,7 +133,11 @@ impl Answers for Desk {
         TIMEOUT
     }
 
-    async fn answer(&self, request: Request<Incoming>, activity: &Arc<Activity>) -> Answer {
+    fn tasks(&self) -> &Weak<Tasks> {
+        &self.tasks
+    }
+
+    async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let started = Instant::now();
         let running = activity.begin(started);
         let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -170,10 +173,10 @@ impl Answers for Desk {
 impl Desk {
     async fn dispatch(
         &self,
-        request: Request<Incoming>,
+        request: &mut Received,
         started: Instant,
     ) -> Result<Answer, Refusal> {
-        guard::check(&request, self.bound.ip())?;
+        guard::check(request, self.bound.ip())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let query = Query::new(uri.query());
         // A GET answers HEAD as well.

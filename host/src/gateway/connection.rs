@@ -3,13 +3,13 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{HeaderValue, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::answer::{Answer, Refusal};
 use super::health;
 use super::places::Place;
+use super::unread::{self, Socket};
 use crate::call::Blame;
 use crate::poll;
 use crate::telemetry;
@@ -52,15 +53,21 @@ pub const MAX_STREAMS: u32 = 128;
 /// whether it is still there.
 const PING: Duration = Duration::from_secs(20);
 
+/// A request, with its body unless that was read.
+pub(crate) type Received = http::Request<Option<Incoming>>;
+
 /// What is behind a connection.
 pub(crate) trait Answers: Send + Sync + 'static {
     /// Time from a request's first byte to the last of its answer.
     fn timeout(&self) -> Duration;
 
-    /// Answers a request, whatever becomes of it.
+    /// Where tasks are spawned that go on beside an answer.
+    fn tasks(&self) -> &Weak<Tasks>;
+
+    /// Answers a request, whatever becomes of it. Who reads the body to its end takes it away.
     fn answer(
         &self,
-        request: http::Request<Incoming>,
+        request: &mut Received,
         activity: &Arc<Activity>,
     ) -> impl Future<Output = Answer> + Send;
 }
@@ -123,6 +130,8 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
 pub(crate) struct Activity {
     born: Instant,
     reserve: bool,
+    /// Whether it ends with the answer that comes next, although the client is still sending.
+    ends: AtomicBool,
     running: AtomicU32,
     /// Milliseconds from `born` to the last beginning or end of a request.
     last: AtomicU64,
@@ -137,6 +146,7 @@ impl Activity {
         Self {
             born: now,
             reserve,
+            ends: AtomicBool::new(reserve),
             running: AtomicU32::new(0),
             last: AtomicU64::new(0),
         }
@@ -152,6 +162,16 @@ impl Activity {
         let since = now.saturating_duration_since(self.born).as_millis();
         self.last
             .store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Has the connection end with the answer that comes next, and what the client still sends
+    /// discarded.
+    pub(super) fn end(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    fn ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
     }
 
     /// Whether the connection is one beyond the bounds.
@@ -186,20 +206,29 @@ impl Drop for Running {
     }
 }
 
-/// Answers on a connection beyond the bounds, which then ends.
-async fn in_reserve<A: Answers>(
+/// Answers one request, and sees to what is left of its body.
+async fn answer<A: Answers>(
     answers: &A,
     request: http::Request<Incoming>,
     activity: &Arc<Activity>,
 ) -> Answer {
     let version = request.version();
-    let mut answer = if health::is_health(request.uri().path()) {
-        answers.answer(request, activity).await
-    } else {
+    let mut request = request.map(Some);
+    let mut answer = if activity.reserve && !health::is_health(request.uri().path()) {
         let why = "all connections are busy";
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Blame::Host, why).answer()
+    } else {
+        answers.answer(&mut request, activity).await
     };
-    if version < Version::HTTP_2 {
+    let unread = request.body_mut().take();
+    if let Some(body) = unread.filter(|body| !body.is_end_stream()) {
+        // Boxed, so that answers to what was read do not carry its state about.
+        let settled = unread::settle(body, version, request.headers(), answers.tasks());
+        if Box::pin(settled).await {
+            activity.end();
+        }
+    }
+    if version < Version::HTTP_2 && activity.ends() {
         answer.headers_mut().insert(CONNECTION, CLOSE);
     }
     answer
@@ -220,14 +249,11 @@ pub(crate) async fn serve<A: Answers>(
     let activity = Arc::clone(&place.activity);
     let service = service_fn(|request: http::Request<Incoming>| {
         let (answers, activity) = (Arc::clone(&answers), Arc::clone(&activity));
-        async move {
-            if activity.reserve {
-                return Ok(in_reserve(&*answers, request, &activity).await);
-            }
-            Ok::<_, Infallible>(answers.answer(request, &activity).await)
-        }
+        async move { Ok::<_, Infallible>(answer(&*answers, request, &activity).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let lingering = Arc::clone(&place.activity);
+    let socket = TokioIo::new(Socket::new(stream, move || lingering.ends()));
+    let mut connection = pin!(builder.serve_connection(socket, service));
     let mut timer = pin!(sleep_until(activity.expiry(timeout)));
     let mut told_to_end = false;
     let mut lingering = false;

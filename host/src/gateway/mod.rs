@@ -19,6 +19,7 @@ pub(crate) mod request;
 pub(crate) mod route;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use matchit::Params;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
-use super::connection::{Activity, Answers, CLOSE, Tasks};
+use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
 use super::health::{healthz, readyz};
 use super::origin;
 use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
@@ -35,7 +35,11 @@ impl Answers for Front {
         self.gateway.spec.timeout
     }
 
-    async fn answer(&self, request: Request<Incoming>, activity: &Arc<Activity>) -> Answer {
+    fn tasks(&self) -> &Weak<Tasks> {
+        &self.tasks
+    }
+
+    async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let started = Instant::now();
         let running = activity.begin(started);
         let (method, version) = (request.method().clone(), request.version());
@@ -43,7 +47,7 @@ impl Answers for Front {
 
         let table = self.gateway.table();
         let (label, result) = self
-            .dispatch(table.as_deref(), request, trace, started)
+            .dispatch(table.as_deref(), request, trace, started, activity)
             .await;
         let mut answer = result.unwrap_or_else(Refusal::answer);
 
@@ -74,9 +78,10 @@ impl Front {
     async fn dispatch<'t>(
         &self,
         table: Option<&'t Table>,
-        request: Request<Incoming>,
+        request: &mut Received,
         trace: Trace,
         started: Instant,
+        activity: &Arc<Activity>,
     ) -> (&'t str, Result<Answer, Refusal>) {
         let deadline = started + self.gateway.spec.timeout;
         let call = Call {
@@ -121,7 +126,7 @@ impl Front {
             }
             Destination::Http(route) => {
                 // Boxed, so that calls do not carry its state about.
-                let answer = Box::pin(self.hand_over(route, request, call));
+                let answer = Box::pin(self.hand_over(route, request, call, activity));
                 (&*route.path, self.in_time(deadline, answer).await)
             }
         }
@@ -147,7 +152,7 @@ impl Front {
         route: &CallRoute,
         params: &Params<'_, '_>,
         query: Option<&str>,
-        request: Request<Incoming>,
+        request: &mut Received,
         mut call: Call,
     ) -> Result<Answer, Refusal> {
         let body = match route.arguments.takes_body() {
@@ -164,7 +169,7 @@ impl Front {
     async fn call_rpc(
         &self,
         function: &Rpc,
-        request: Request<Incoming>,
+        request: &mut Received,
         mut call: Call,
     ) -> Result<Answer, Refusal> {
         call.body = self.read_json(request, call.deadline.into()).await?;
@@ -190,12 +195,12 @@ impl Front {
 
     async fn read_json(
         &self,
-        request: Request<Incoming>,
+        request: &mut Received,
         deadline: Instant,
     ) -> Result<Bytes, Refusal> {
         check_json(request.headers())?;
         // Most bodies come together with their headers and need no timer.
-        let reading = pin!(read_body(request.into_body(), self.gateway.spec.body));
+        let reading = pin!(read_body(request.body_mut(), self.gateway.spec.body));
         let read = poll::within(deadline, reading).await;
         read.unwrap_or_else(|_| Err(self.too_late()))
     }
@@ -257,7 +262,7 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Refuses a body whose announced length is above the limit before any of it is read.
-pub(crate) fn check_length(body: &Incoming, limit: usize) -> Result<(), Refusal> {
+pub(super) fn check_length(body: &Incoming, limit: usize) -> Result<(), Refusal> {
     match body.size_hint().lower() > limit as u64 {
         true => Err(too_large(limit)),
         false => Ok(()),
@@ -270,17 +275,23 @@ fn too_large(limit: usize) -> Refusal {
 }
 
 /// Reads all of a body, and never more than the limit. One that comes in one piece is not copied.
-pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
-    check_length(&body, limit)?;
+/// What was not read stays.
+pub(crate) async fn read_body(body: &mut Option<Incoming>, limit: usize) -> Result<Bytes, Refusal> {
+    let Some(incoming) = body else {
+        return Ok(Bytes::new());
+    };
+    check_length(incoming, limit)?;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            Refusal::caller(
-                StatusCode::BAD_REQUEST,
-                format!("the body cannot be read: {error}"),
-            )
-        })?;
+    while let Some(frame) = incoming.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                *body = None;
+                let why = format!("the body cannot be read: {error}");
+                return Err(Refusal::caller(StatusCode::BAD_REQUEST, why));
+            }
+        };
         // Trailers mean nothing here.
         let Ok(data) = frame.into_data() else {
             continue;
@@ -297,6 +308,7 @@ pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes,
         }
         all.extend_from_slice(&data);
     }
+    *body = None;
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 

@@ -565,6 +565,159 @@ async fn a_body_above_the_limit_is_not_read() {
     assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
 }
 
+/// A client that keeps its connection where the server lets it, as pooled clients do.
+struct Pooled<'f> {
+    front: &'f Front,
+    kept: Option<hyper::client::conn::http1::SendRequest<Full<Bytes>>>,
+    connections: usize,
+}
+
+impl Pooled<'_> {
+    async fn send(&mut self, request: http::request::Builder, body: Vec<u8>) -> Reply {
+        let mut sender = match self.kept.take() {
+            Some(sender) => sender,
+            None => {
+                self.connections += 1;
+                http1(self.front.connect().await).await
+            }
+        };
+        let request = request.header(HOST, "t").body(Full::from(body)).unwrap();
+        let response = timeout(DEADLINE, sender.send_request(request)).await;
+        let reply = Reply::of(response.unwrap().unwrap()).await;
+        if reply.header(CONNECTION) != "close" {
+            timeout(DEADLINE, sender.ready()).await.unwrap().unwrap();
+            self.kept = Some(sender);
+        }
+        reply
+    }
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_costs_a_pooled_client_nothing() {
+    let front = Front::start(|spec| spec.body = 1 << 20).await;
+    let refused = || {
+        [
+            (Request::post("/nowhere"), 404),
+            (Request::put("/travels"), 405),
+            (
+                Request::post("/take").header(CONTENT_TYPE, "text/plain"),
+                415,
+            ),
+            (
+                Request::post("/take").header("origin", "http://evil.example"),
+                403,
+            ),
+        ]
+    };
+    // A small rest is read, and the connection kept; a larger one is not, and that is said.
+    for (size, kept) in [(20, true), (60 << 10, true), (300 << 10, false)] {
+        let mut client = Pooled {
+            front: &front,
+            kept: None,
+            connections: 0,
+        };
+        for _ in 0..25 {
+            for (request, status) in refused() {
+                let reply = client.send(request, vec![b'1'; size]).await;
+                assert_eq!(reply.status, status, "{}", reply.body);
+                let reply = client.send(Request::post("/take"), b"3".to_vec()).await;
+                assert_eq!((reply.status, reply.body.as_str()), (201, "5"));
+            }
+        }
+        assert_eq!(client.connections, if kept { 1 } else { 101 }, "{size}");
+    }
+}
+
+#[tokio::test]
+async fn who_sends_all_of_a_large_body_reads_why_it_is_refused() {
+    let front = Front::start(|_| {}).await;
+    let large = vec![b'x'; 10 << 20];
+    // One that looks for no answer before it has sent everything.
+    for head in [
+        format!("Content-Length: {}\r\n\r\n", large.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", large.len()),
+    ] {
+        let mut stream = front.connect().await;
+        let head = format!("POST /echo/a HTTP/1.1\r\nHost: t\r\n{head}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        timeout(DEADLINE, stream.write_all(&large))
+            .await
+            .unwrap()
+            .unwrap();
+        let reply = until_closed(&mut stream).await;
+        assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
+        assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
+    }
+    let mut sender = http2(front.connect().await).await;
+    for _ in 0..20 {
+        let request = Request::post("http://t/echo/a").body(Full::from(large.clone()));
+        let response = timeout(DEADLINE, sender.send_request(request.unwrap())).await;
+        Reply::of(response.unwrap().unwrap())
+            .await
+            .error(413, "caller");
+    }
+    // And the connection is as good as before.
+    let request = Request::get("http://t/travels").body(Full::default());
+    assert_eq!(
+        sender
+            .send_request(request.unwrap())
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_asked_for_its_body_is_not() {
+    let front = Front::start(|_| {}).await;
+    let head =
+        b"POST /nowhere HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let reply = front.raw(head).await;
+    assert!(reply.starts_with("HTTP/1.1 404 "), "{reply}");
+    assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
+    let mut stream = front.connect().await;
+    let head =
+        b"POST /take HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut first = [0; 25];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 100 Continue\r\n\r\n");
+}
+
+#[tokio::test]
+async fn one_that_never_ends_its_body_is_not_read_for_ever() {
+    let front = Front::start(|_| {}).await;
+    let mut stream = front.connect().await;
+    let head = b"POST /nowhere HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000000\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        let mut sent = 0;
+        while write.write_all(&[b'x'; 64 << 10]).await.is_ok() {
+            sent += 64 << 10;
+        }
+        sent
+    });
+    let mut reply = Vec::new();
+    let _ = timeout(DEADLINE, read.read_to_end(&mut reply))
+        .await
+        .unwrap();
+    assert!(reply.starts_with(b"HTTP/1.1 404 "));
+    // 64 MiB are discarded, and some more fit into the buffers of the system.
+    let sent = timeout(DEADLINE, sending).await.unwrap().unwrap();
+    assert!(sent < 100 << 20, "{sent}");
+}
+
+async fn http2(stream: TcpStream) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let io = TokioIo::new(stream);
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
 #[tokio::test]
 async fn headers_above_the_limits_are_refused() {
     let front = Front::start(|spec| spec.header = 8 << 10).await;
@@ -715,7 +868,8 @@ async fn where_all_connections_are_busy_health_checks_are_answered() {
     let mut busy = Vec::new();
     for _ in 0..2 {
         let mut stream = front.connect().await;
-        let head = "POST /take HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+        let head =
+            "POST /take HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         // It is asked for its body, so the request is running.
         let mut asked = [0; 25];
@@ -1101,6 +1255,32 @@ async fn what_an_http_component_does_wrong_is_its_own_error() {
     // A guest that still runs when the gateway closes is waited for.
     front.gateway.close();
     timeout(DEADLINE, front.serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_component_that_ignores_the_body_costs_a_pooled_client_nothing() {
+    let front = with_http().await;
+    for size in [20, 60 << 10, 300 << 10] {
+        let mut client = Pooled {
+            front: &front,
+            kept: None,
+            connections: 0,
+        };
+        for _ in 0..10 {
+            for (path, status) in [("trap", 500), ("status?200", 200), ("status?503", 503)] {
+                let path = format!("/http/{path}");
+                let reply = client.send(Request::post(path), vec![b'1'; size]).await;
+                assert_eq!(reply.status, status, "{}", reply.body);
+                let reply = client.send(Request::post("/http/x"), b"on".to_vec()).await;
+                assert_eq!((reply.status, reply.body.as_str()), (200, "on"));
+            }
+        }
+        assert!(
+            size > 100 << 10 || client.connections == 1,
+            "{size}: {}",
+            client.connections
+        );
+    }
 }
 
 const GUEST_ROUTE: &str = r#"
