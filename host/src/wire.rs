@@ -146,8 +146,8 @@ fn read(
     for (name, value) in headers.into_iter().flat_map(first_values) {
         match name {
             CONTENT_TYPE => {
-                let kind = value.split(';').next().unwrap_or_default().trim();
-                if !kind.eq_ignore_ascii_case(JSON) {
+                if !is_json(value) {
+                    let kind = value.split(';').next().unwrap_or_default().trim();
                     return Err(bad_header(CONTENT_TYPE, kind, JSON));
                 }
             }
@@ -208,6 +208,17 @@ impl Call {
             *place = Some(value.to_owned());
         }
     }
+}
+
+/// Whether a content type says that a body is JSON: `application/json`, or one of the many that end
+/// with `+json` (RFC 6839), with parameters or without.
+#[must_use]
+pub fn is_json(content_type: &str) -> bool {
+    const SUFFIX: &str = "+json";
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    let suffix = kind.len().checked_sub(SUFFIX.len());
+    let suffix = suffix.and_then(|at| kind.get(at..)).unwrap_or_default();
+    kind.eq_ignore_ascii_case(JSON) || suffix.eq_ignore_ascii_case(SUFFIX)
 }
 
 /// Whether a header belongs to the host, to NATS or to tracing, so that a guest can neither set nor
@@ -407,6 +418,30 @@ mod tests {
         let now = Instant::now();
         let call = read_call(None, Bytes::new(), now).unwrap();
         assert_eq!((call.hops, call.deadline), (0, now + MAX_DEADLINE));
+    }
+
+    #[test]
+    fn json_has_many_types() {
+        for kind in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/ld+json",
+            "application/vnd.shop.order+JSON ; v=2",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, kind);
+            read_call(Some(&headers), Bytes::new(), Instant::now()).unwrap();
+        }
+        for kind in [
+            "",
+            "json",
+            "+jso",
+            "é+jso",
+            "text/plain",
+            "application/jsonp",
+        ] {
+            assert!(!is_json(kind), "{kind}");
+        }
     }
 
     #[test]

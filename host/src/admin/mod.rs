@@ -171,11 +171,7 @@ impl Answers for Desk {
 }
 
 impl Desk {
-    async fn dispatch(
-        &self,
-        request: &mut Received,
-        started: Instant,
-    ) -> Result<Answer, Refusal> {
+    async fn dispatch(&self, request: &mut Received, started: Instant) -> Result<Answer, Refusal> {
         guard::check(request, self.bound.ip())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let query = Query::new(uri.query());

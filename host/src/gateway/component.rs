@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -13,10 +14,11 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use super::Front;
 use super::answer::{Answer, Payload, Refusal};
 use super::connection::{Activity, Received, Tasks};
-use super::request::check_length;
+use super::origin;
+use super::request::{check_length, without_body};
 use super::route::HttpRoute;
 use super::unread;
-use crate::call::Call;
+use crate::call::{Call, CallError};
 
 impl Front {
     /// Hands the request over as it came. What the guest still does after the head of its response
@@ -32,13 +34,10 @@ impl Front {
         if let Some(body) = request.body() {
             check_length(body, limit)?;
         }
-        if request.uri().authority().is_none()
-            && !request.headers().contains_key(http::header::HOST)
-        {
-            return Err(Refusal::caller(
-                StatusCode::BAD_REQUEST,
-                "the header Host is missing",
-            ));
+        // A component is told the host, so that one of HTTP/1.0 has to name it as well.
+        if origin::host(request)?.is_empty() {
+            let why = "the header Host is missing";
+            return Err(Refusal::caller(StatusCode::BAD_REQUEST, why));
         }
         let version = request.version();
         let expects_continue = unread::expects_continue(request.headers());
@@ -68,14 +67,40 @@ impl Front {
             activity.end();
         }
         let (response, rest) = answered?;
+        let status = response.status();
+        if status.is_informational() {
+            // Dropping the rest of its work stops the guest.
+            let name = &service.spec.name;
+            let why =
+                format!("service \"{name}\": it answered with {status}, which is no final status");
+            return Err(CallError::trap(why).into());
+        }
         if let Some(tasks) = self.tasks.upgrade() {
             tasks.spawn(async move {
                 // The service has logged how it ended, and the client has seen it.
                 let _ = rest.await;
             });
         }
-        Ok(response.map(Payload::stream))
+        let answer = response.map(Payload::stream);
+        Ok(match status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => {
+                without_content(answer, &self.tasks)
+            }
+            _ => answer,
+        })
     }
+}
+
+/// An answer whose status has no content. A guest may have some nevertheless, which would be taken for
+/// the next answer, or be an error of the stream on HTTP/2.
+fn without_content(mut answer: Answer, tasks: &Weak<Tasks>) -> Answer {
+    let headers = answer.headers_mut();
+    let length = headers.remove(CONTENT_LENGTH);
+    let mut answer = without_body(answer, tasks);
+    if let Some(length) = length.filter(|_| answer.status() == StatusCode::NOT_MODIFIED) {
+        answer.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    answer
 }
 
 /// A request's body as a component reads it, within the gateway's limit.

@@ -49,6 +49,9 @@ const GOODBYE: Duration = WRITE_GRACE;
 /// Requests that one HTTP/2 connection may have under way.
 pub const MAX_STREAMS: u32 = 128;
 
+/// Headers that a request may have.
+pub const MAX_HEADERS: usize = 100;
+
 /// How long the peer of an HTTP/2 connection with requests may be silent before it is asked
 /// whether it is still there.
 const PING: Duration = Duration::from_secs(20);
@@ -115,6 +118,7 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
     builder
         .http1()
         .max_buf_size(header)
+        .max_headers(MAX_HEADERS)
         // Ours costs nothing for each request; see [`Activity`].
         .header_read_timeout(None);
     builder
@@ -217,6 +221,10 @@ async fn answer<A: Answers>(
     let mut answer = if activity.reserve && !health::is_health(request.uri().path()) {
         let why = "all connections are busy";
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Blame::Host, why).answer()
+    } else if request.headers().len() > MAX_HEADERS {
+        // On HTTP/1.1 hyper has refused it.
+        let why = format!("the request has more than {MAX_HEADERS} headers");
+        Refusal::caller(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why).answer()
     } else {
         answers.answer(&mut request, activity).await
     };

@@ -27,7 +27,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use async_nats::Client;
 use tokio::sync::watch;
 
-pub use connection::{IDLE, LINGER, MAX_STREAMS};
+pub use connection::{IDLE, LINGER, MAX_HEADERS, MAX_STREAMS};
 pub use places::RESERVE;
 
 use crate::deployment::Current;

@@ -6,37 +6,90 @@
 //! that no page can set; clients that are no browsers send neither and are not affected.
 
 use http::header::{HOST, ORIGIN};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 
 use super::answer::Refusal;
+use crate::text::shown;
 
 // Statics, since a name that is text is checked and hashed anew for each request.
 static SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 static MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 static DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Refuses what a browser sends for a page of another origin. A link to a GET route may be
-/// followed from anywhere.
-pub(super) fn check(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+/// Refuses a request without a valid name of the host that it asks, and what a browser sends for a
+/// page of another origin. A link to a GET route may be followed from anywhere.
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let host = host(request)?;
+    let headers = request.headers();
     match headers.get(&SITE).map(|site| site.as_bytes()) {
         // The browser compared the origins itself, before a proxy could change `Host`.
         Some(b"same-origin" | b"none") => return Ok(()),
-        Some(b"cross-site") if !follows_link(method, headers) => return Err(foreign()),
+        Some(b"cross-site") if !follows_link(request.method(), headers) => return Err(foreign()),
         _ => {}
     }
-    let mut origins = headers.get_all(ORIGIN).iter().peekable();
-    if origins.peek().is_none() {
-        return Ok(());
-    }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = uri.authority().map(Authority::as_str).or(host);
-    let host = host.unwrap_or_default();
+    let mut origins = headers.get_all(ORIGIN).iter();
     if origins.all(|origin| is_own(origin.as_bytes(), host)) {
         Ok(())
     } else {
         Err(foreign())
     }
+}
+
+/// The host that is asked, as RFC 9112 (3.2) has it: the one of the request line, else that of the
+/// one header `Host`, which HTTP/1.0 can do without.
+pub(super) fn host<B>(request: &Request<B>) -> Result<&[u8], Refusal> {
+    let refuse = |why| Err(Refusal::caller(StatusCode::BAD_REQUEST, why));
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (header, second) = (hosts.next().map(HeaderValue::as_bytes), hosts.next());
+    if second.is_some() {
+        return refuse("the header Host is there twice");
+    }
+    let named = request
+        .uri()
+        .authority()
+        .map(|name| name.as_str().as_bytes());
+    if let Some(wrong) = header.into_iter().chain(named).find(|name| !is_host(name)) {
+        let found = String::from_utf8_lossy(wrong);
+        return refuse(&format!(
+            "Host has to be a name or address with a port or without, not \"{}\"",
+            shown(&found)
+        ));
+    }
+    match named.or(header) {
+        Some(host) => Ok(host),
+        None if request.version() == Version::HTTP_10 => Ok(b""),
+        None => refuse("the header Host is missing"),
+    }
+}
+
+/// Whether this is a host with a port or without (RFC 3986, 3.2.2): a name with percent-encoding, an
+/// IPv4 address, or an IPv6 address in brackets.
+fn is_host(text: &[u8]) -> bool {
+    let (host, port) = if let Some(rest) = text.strip_prefix(b"[") {
+        let Some(end) = rest.iter().position(|byte| *byte == b']') else {
+            return false;
+        };
+        let (inside, port) = rest.split_at(end);
+        if !inside
+            .iter()
+            .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+        {
+            return false;
+        }
+        (inside, port.get(1..).unwrap_or_default())
+    } else {
+        let end = text.iter().position(|byte| *byte == b':');
+        let (host, port) = text.split_at(end.unwrap_or(text.len()));
+        let of_name =
+            |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+        if !host.iter().all(of_name) {
+            return false;
+        }
+        (host, port)
+    };
+    let digits = port.strip_prefix(b":");
+    !host.is_empty()
+        && (port.is_empty() || digits.is_some_and(|port| port.iter().all(u8::is_ascii_digit)))
 }
 
 /// Whether somebody follows a link: a page that is shown, and not inside another one.
@@ -47,17 +100,17 @@ fn follows_link(method: &Method, headers: &HeaderMap) -> bool {
 
 /// Whether an origin is that of the host which was asked. Its scheme is not compared: whether there
 /// is TLS before the gateway, the gateway cannot know.
-fn is_own(origin: &[u8], host: &str) -> bool {
+fn is_own(origin: &[u8], host: &[u8]) -> bool {
     let (own, port) = if let Some(own) = origin.strip_prefix(b"https://") {
-        (own, ":443")
+        (own, &b":443"[..])
     } else if let Some(own) = origin.strip_prefix(b"http://") {
-        (own, ":80")
+        (own, &b":80"[..])
     } else {
         return false;
     };
     // A browser leaves the scheme's own port out.
     let host = host.strip_suffix(port).unwrap_or(host);
-    !own.is_empty() && own.eq_ignore_ascii_case(host.as_bytes())
+    !own.is_empty() && own.eq_ignore_ascii_case(host)
 }
 
 fn foreign() -> Refusal {
@@ -71,24 +124,80 @@ fn foreign() -> Refusal {
 mod tests {
     use super::*;
 
-    fn allowed(method: &str, uri: &str, headers: &[(&'static str, &'static str)]) -> bool {
-        let mut map = HeaderMap::new();
+    fn status(method: &str, uri: &str, headers: &[(&str, &str)]) -> Option<u16> {
+        let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
-            map.append(*name, (*value).parse().unwrap());
+            request = request.header(*name, *value);
         }
-        let checked = check(&method.parse().unwrap(), &uri.parse().unwrap(), &map);
-        assert!(
-            checked
-                .as_ref()
-                .err()
-                .is_none_or(|refusal| refusal.status == 403)
+        let checked = check(&request.body(()).unwrap());
+        checked.err().map(|refusal| refusal.status.as_u16())
+    }
+
+    fn allowed(method: &str, headers: &[(&str, &str)]) -> bool {
+        let own = ("host", "shop.example");
+        let status = if headers.iter().any(|(name, _)| *name == "host") {
+            status(method, "/", headers)
+        } else {
+            status(method, "/", &[&[own], headers].concat())
+        };
+        assert!(matches!(status, None | Some(403)), "{status:?}");
+        status.is_none()
+    }
+
+    #[test]
+    fn a_host_is_named_once_and_well() {
+        let host = |host| status("POST", "/", &[("host", host)]);
+        for good in [
+            "shop.example",
+            "shop.example:8080",
+            "shop.example:",
+            "127.0.0.1:1",
+            "[::1]",
+            "[2001:db8::1]:443",
+            "caf%C3%A9.example",
+            "_dmarc.example",
+        ] {
+            assert_eq!(host(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "a b",
+            "a/b",
+            "a@b",
+            "a:b",
+            "a:1:2",
+            "[::1",
+            "[::1]x",
+            "[]",
+            "[x]",
+            "é.example",
+            "a,b/",
+            "<script>",
+        ] {
+            assert_eq!(host(bad), Some(400), "{bad}");
+        }
+        assert_eq!(status("POST", "/", &[]), Some(400));
+        let twice = [("host", "a.example"), ("host", "a.example")];
+        assert_eq!(status("POST", "/", &twice), Some(400));
+        // Named in the request line, as HTTP/2 has it.
+        assert_eq!(status("POST", "http://a.example/", &[]), None);
+        assert_eq!(status("POST", "http://a@a.example/", &[]), Some(400));
+        assert_eq!(
+            status("POST", "http://a.example/", &[("host", "a/b")]),
+            Some(400)
         );
-        checked.is_ok()
+        let mut old = Request::new(());
+        *old.version_mut() = Version::HTTP_10;
+        check(&old).unwrap();
+        old.headers_mut()
+            .insert(ORIGIN, HeaderValue::from_static("http://a"));
+        assert_eq!(check(&old).unwrap_err().status, 403);
     }
 
     #[test]
     fn an_origin_has_to_be_the_host() {
-        let from = |host, origin| allowed("POST", "/", &[("host", host), ("origin", origin)]);
+        let from = |host, origin| allowed("POST", &[("host", host), ("origin", origin)]);
         for (host, origin) in [
             ("shop.example", "https://shop.example"),
             ("Shop.Example", "http://shop.example"),
@@ -107,23 +216,23 @@ mod tests {
             ("localhost:8080", "http://127.0.0.1:8080"),
             ("shop.example", "null"),
             ("shop.example", ""),
-            ("", "http://"),
+            ("shop.example", "http://"),
             ("shop.example", "chrome-extension://shop.example"),
         ] {
             assert!(!from(host, origin), "{host} {origin}");
         }
-        assert!(allowed("POST", "/", &[("host", "shop.example")]));
-        assert!(!allowed("POST", "/", &[("origin", "http://shop.example")]));
+        assert!(allowed("POST", &[("host", "shop.example")]));
         let both = [
             ("host", "a.example"),
             ("origin", "http://a.example"),
             ("origin", "http://b.example"),
         ];
-        assert!(!allowed("POST", "/", &both));
+        assert!(!allowed("POST", &both));
         // The name in the request line comes before `Host`.
-        assert!(!allowed("POST", "http://b.example/", &both[..2]));
+        let named = |headers| status("POST", "http://b.example/", headers);
+        assert_eq!(named(&both[..2]), Some(403));
         let other = [("host", "a.example"), ("origin", "http://b.example")];
-        assert!(allowed("POST", "http://b.example/", &other));
+        assert_eq!(named(&other), None);
     }
 
     #[test]
@@ -135,7 +244,7 @@ mod tests {
                 ("origin", "https://shop.example"),
                 ("sec-fetch-site", site),
             ];
-            allowed("POST", "/", &headers)
+            allowed("POST", &headers)
         };
         assert!(proxied("same-origin"));
         assert!(proxied("none"));
@@ -143,7 +252,7 @@ mod tests {
         assert!(!proxied("cross-site"));
         assert!(!proxied("nonsense"));
         for method in ["GET", "POST"] {
-            assert!(!allowed(method, "/", &[("sec-fetch-site", "cross-site")]));
+            assert!(!allowed(method, &[("sec-fetch-site", "cross-site")]));
         }
     }
 
@@ -154,11 +263,11 @@ mod tests {
             ("sec-fetch-mode", "navigate"),
             ("sec-fetch-dest", "document"),
         ];
-        assert!(allowed("GET", "/", &visit));
-        assert!(!allowed("POST", "/", &visit));
+        assert!(allowed("GET", &visit));
+        assert!(!allowed("POST", &visit));
         let framed = [visit[0], visit[1], ("sec-fetch-dest", "iframe")];
-        assert!(!allowed("GET", "/", &framed));
+        assert!(!allowed("GET", &framed));
         let fetched = [visit[0], ("sec-fetch-mode", "no-cors"), visit[2]];
-        assert!(!allowed("GET", "/", &fetched));
+        assert!(!allowed("GET", &fetched));
     }
 }

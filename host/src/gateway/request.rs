@@ -19,7 +19,7 @@ use super::origin;
 use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
 use super::{Front, Table};
 use crate::call::{Blame, Call, CallError, Trace, is_traceparent};
-use crate::json::Limits;
+use crate::json::{self, Limits};
 use crate::poll;
 use crate::telemetry;
 use crate::text::shown;
@@ -112,13 +112,13 @@ impl Front {
             }
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
             Destination::Rpc(function) => {
-                if let Err(refusal) = origin::check(request.method(), &uri, request.headers()) {
+                if let Err(refusal) = origin::check(request) {
                     return (route::RPC, Err(refusal));
                 }
                 (route::RPC, self.call_rpc(function, request, call).await)
             }
             Destination::Call(route, params) => {
-                if let Err(refusal) = origin::check(request.method(), &uri, request.headers()) {
+                if let Err(refusal) = origin::check(request) {
                     return (&*route.planned.route.path, Err(refusal));
                 }
                 let answer = self.call_route(route, &params, uri.query(), request, call);
@@ -193,16 +193,16 @@ impl Front {
         }
     }
 
-    async fn read_json(
-        &self,
-        request: &mut Received,
-        deadline: Instant,
-    ) -> Result<Bytes, Refusal> {
+    async fn read_json(&self, request: &mut Received, deadline: Instant) -> Result<Bytes, Refusal> {
         check_json(request.headers())?;
         // Most bodies come together with their headers and need no timer.
         let reading = pin!(read_body(request.body_mut(), self.gateway.spec.body));
         let read = poll::within(deadline, reading).await;
-        read.unwrap_or_else(|_| Err(self.too_late()))
+        let body = read.unwrap_or_else(|_| Err(self.too_late()))?;
+        if body.starts_with(json::BYTE_ORDER_MARK) {
+            return Ok(body.slice(json::BYTE_ORDER_MARK.len()..));
+        }
+        Ok(body)
     }
 }
 
@@ -247,12 +247,7 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(given) = headers.get(CONTENT_TYPE) else {
         return Ok(());
     };
-    let kind = given.to_str().unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    let suffixed = kind.len().checked_sub(5).and_then(|at| kind.get(at..));
-    if kind.eq_ignore_ascii_case("application/json")
-        || suffixed.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
-    {
+    if wire::is_json(given.to_str().unwrap_or_default()) {
         return Ok(());
     }
     refuse(

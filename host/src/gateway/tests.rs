@@ -378,6 +378,17 @@ fn parameters_come_from_path_and_query() {
         bad("/p/%FF?exact=true"),
         "path parameter \"sku\": its percent-encoding is not UTF-8"
     );
+    for query in ["exact=true&tag=%ff", "exact=true&tag=a&tag=a+%C3%28"] {
+        assert_eq!(
+            bad(&format!("/p/a?{query}")),
+            "query parameter \"tag\": its percent-encoding is not UTF-8"
+        );
+    }
+    // What is no parameter is not looked at.
+    assert_eq!(
+        ok("/p/a?exact=true&&utm=%ff&%ff=1&tag=a+b%2Bc%&tag"),
+        r#"{"sku":"a","tag":["a b+c%",""],"exact":true}"#
+    );
 }
 
 #[test]

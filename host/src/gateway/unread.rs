@@ -159,10 +159,7 @@ impl<L: Fn() -> bool + Unpin> AsyncWrite for Socket<L> {
 
     /// Ends the writing half. What has arrived is discarded in any case, and what is still to come
     /// where that is known.
-    fn poll_shutdown(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         if this.closing.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;

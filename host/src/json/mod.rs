@@ -66,6 +66,7 @@ use crate::shape::{Shape, Signature};
 use decode::Decoder;
 use encode::Encoder;
 pub use error::JsonError;
+pub(crate) use scan::BYTE_ORDER_MARK;
 
 /// How deep arrays and objects may nest unless the host says otherwise.
 ///

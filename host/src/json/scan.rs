@@ -6,6 +6,9 @@ use super::Limits;
 use super::error::{Fault, mismatch, too_deep, too_large};
 use crate::text::shown;
 
+/// What some editors begin a file with; RFC 8259 lets a reader ignore it.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A place in the text of one body.
 pub(super) struct Scanner<'a> {
     text: &'a str,
@@ -27,7 +30,12 @@ impl<'a> Scanner<'a> {
         })?;
         Ok(Self {
             text,
-            pos: 0,
+            // What offsets and errors do not count.
+            pos: if body.starts_with(BYTE_ORDER_MARK) {
+                BYTE_ORDER_MARK.len()
+            } else {
+                0
+            },
             depth: 0,
             max_depth: limits.depth,
         })

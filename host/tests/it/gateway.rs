@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use wasmbay::build::{Guest, Tools};
 use wasmbay::call::{Blame, Call, CallError, Code};
 use wasmbay::deployment::{Current, Deployment};
-use wasmbay::gateway::{Gateway, IDLE, LINGER, RESERVE};
+use wasmbay::gateway::{Gateway, IDLE, LINGER, MAX_HEADERS, RESERVE};
 use wasmbay::host::{Host, HostOptions};
 use wasmbay::interface::InterfaceId;
 use wasmbay::interfaces::Backend;
@@ -719,6 +719,60 @@ async fn http2(stream: TcpStream) -> hyper::client::conn::http2::SendRequest<Ful
 }
 
 #[tokio::test]
+async fn the_host_has_to_be_named() {
+    let front = Front::start(|_| {}).await;
+    for (host, status) in [
+        ("Host: test:80\r\n", 200),
+        ("", 400),
+        ("Host: \r\n", 400),
+        ("Host: a b\r\n", 400),
+        ("Host: a@b\r\n", 400),
+        ("Host: test\r\nHost: test\r\n", 400),
+    ] {
+        for request in ["GET /travels", "POST /rpc/test:fake/api/travels"] {
+            let raw = format!("{request} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+            let reply = front.raw(raw.as_bytes()).await;
+            let expected = format!("HTTP/1.1 {status} ");
+            assert!(reply.starts_with(&expected), "{request} {host:?}: {reply}");
+        }
+    }
+    // Health checks are often made by hand, and HTTP/1.0 had no such header.
+    for raw in [
+        "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "GET /travels HTTP/1.0\r\n\r\n",
+    ] {
+        let reply = front.raw(raw.as_bytes()).await;
+        assert!(reply.contains(" 200 OK\r\n"), "{raw:?}: {reply}");
+    }
+}
+
+#[tokio::test]
+async fn http2_has_the_limits_of_headers_as_well() {
+    let front = Front::start(|_| {}).await;
+    let mut sender = http2(front.connect().await).await;
+    for (count, status) in [(MAX_HEADERS, 200), (MAX_HEADERS + 1, 431)] {
+        let mut request = Request::get("http://t/travels");
+        for number in 0..count {
+            request = request.header(format!("x-{number}"), "1");
+        }
+        let response = sender.send_request(request.body(Full::default()).unwrap()).await;
+        let reply = Reply::of(response.unwrap()).await;
+        assert_eq!(reply.status, status, "{}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_a_body() {
+    let front = Front::start(|_| {}).await;
+    let reply = front.send(Request::post("/echo/a"), "\u{feff}\"hi\"").await;
+    assert_eq!(reply.body, r#"{"id":"a","note":"hi"}"#);
+    let echo = Request::post("/rpc/test:fake/api/echo");
+    assert_eq!(front.send(echo, "\u{feff}[1]").await.body, "[1]");
+    let twice = front.send(Request::post("/echo/a"), "\u{feff}\u{feff}\"hi\"").await;
+    twice.error(400, "caller");
+}
+
+#[tokio::test]
 async fn headers_above_the_limits_are_refused() {
     let front = Front::start(|spec| spec.header = 8 << 10).await;
     let long = format!(
@@ -1281,6 +1335,40 @@ async fn a_component_that_ignores_the_body_costs_a_pooled_client_nothing() {
             client.connections
         );
     }
+}
+
+#[tokio::test]
+async fn a_component_answers_with_a_status_as_http_has_it() {
+    let front = with_http().await;
+    let mut http2 = http2(front.connect().await).await;
+    let mut http1 = Pooled {
+        front: &front,
+        kept: None,
+        connections: 0,
+    };
+    // No content goes with these, though the guest writes some, and the connection is kept.
+    for status in [204, 304, 200, 599] {
+        let uri = format!("http://t/http/status?{status}");
+        let request = Request::get(uri).body(Full::default()).unwrap();
+        let response = timeout(DEADLINE, http2.send_request(request)).await;
+        let over_http2 = Reply::of(response.unwrap().unwrap()).await;
+        let request = Request::get(format!("/http/status?{status}"));
+        let body = if status < 300 && status != 204 || status == 599 { "as asked" } else { "" };
+        for reply in [over_http2, http1.send(request, Vec::new()).await] {
+            assert_eq!((reply.status, reply.body.as_str()), (status, body));
+        }
+    }
+    assert_eq!(http1.connections, 1);
+    for status in [101, 103] {
+        let reply = front.get(&format!("/http/status?{status}")).await;
+        let message = reply.error(500, "guest");
+        assert!(message.starts_with("service \"echo\": it answered with 10"), "{message}");
+        assert!(message.ends_with("which is no final status"), "{message}");
+    }
+    let raw = b"GET /http/x HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n";
+    let reply = front.raw(raw).await;
+    assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
+    assert!(reply.contains(r#""blame":"caller""#), "{reply}");
 }
 
 const GUEST_ROUTE: &str = r#"

@@ -194,6 +194,23 @@ fn every_cut_is_an_error() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped_once() {
+    let mark = "\u{feff}";
+    let read = |text: String| decode(text.as_bytes(), &Shape::U32);
+    assert_eq!(read(format!("{mark} 5")).unwrap(), Val::U32(5));
+    for text in [
+        format!("{mark}{mark}5"),
+        format!(" {mark}5"),
+        format!("5{mark}"),
+        mark.to_owned(),
+    ] {
+        read(text.clone()).unwrap_err();
+    }
+    // Half of one is none.
+    decode(b"\xef\xbb5", &Shape::U32).unwrap_err();
+}
+
+#[test]
 fn no_change_of_one_byte_panics_or_passes_for_other_json() {
     let (shape, json) = everything();
     for at in 0..json.len() {
