@@ -16,7 +16,7 @@ use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
 use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
 use super::health::{healthz, readyz};
 use super::origin;
-use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
+use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::{Front, Table};
 use crate::call::{Blame, Call, CallError, Trace, is_traceparent};
 use crate::json::{self, Limits};
@@ -178,10 +178,16 @@ impl Front {
     }
 
     /// Calls, or publishes what is wired as an event: that has no reply. Either ends by the call's
-    /// deadline.
-    async fn send(&self, way: &Way, call: Call) -> Result<Option<Bytes>, CallError> {
+    /// deadline, a call also when its service must have answered.
+    async fn send(&self, way: &Way, mut call: Call) -> Result<Option<Bytes>, CallError> {
         match way {
-            Way::Call(subject) => self.backend.call(subject, call).await.map(Some),
+            Way::Call(Callee { subject, limit }) => {
+                if let Some(limit) = limit {
+                    // From now on: the body may have been long in coming.
+                    call.deadline = call.deadline.min(std::time::Instant::now() + *limit);
+                }
+                self.backend.call(subject, call).await.map(Some)
+            }
             Way::Publish(publication) => {
                 let limits = Limits {
                     bytes: call.body.len(),

@@ -4,8 +4,9 @@
 //! reads a body or sends anything.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use matchit::{Params, Router};
@@ -16,7 +17,7 @@ use super::arguments::ArgumentPlan;
 use crate::deployment::Deployment;
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::{Route, RpcPaths, keys};
-use crate::plan::{Plan, PlannedRoute, Publication};
+use crate::plan::{PlannedRoute, Publication};
 use crate::runtime::Service;
 use crate::subject;
 
@@ -27,6 +28,10 @@ pub(crate) const RPC: &str = "/rpc/{interface}/{function}";
 pub(crate) const NO_ROUTE: &str = "-";
 
 const RPC_PREFIX: &str = "/rpc/";
+
+/// What a call may take beyond the time that its service gives itself, so that the service's own
+/// word on that comes first.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// All that the gateway serves at one time.
 pub(crate) struct Table {
@@ -61,10 +66,17 @@ pub(crate) struct CallRoute {
 
 /// How a function is reached.
 pub(crate) enum Way {
-    /// By a call on this subject.
-    Call(String),
+    /// By a call.
+    Call(Callee),
     /// It is wired as an event: whoever publishes gets no result.
     Publish(Box<Publication>),
+}
+
+/// Who answers calls of a function.
+pub(crate) struct Callee {
+    pub(crate) subject: String,
+    /// How long an answer can take, where the service is known.
+    pub(crate) limit: Option<Duration>,
 }
 
 /// A route to an HTTP component.
@@ -120,14 +132,14 @@ impl Table {
             .partition(|planned| planned.route.method.as_deref() == Some("HEAD"));
         for planned in heads.into_iter().chain(others) {
             let route = CallRoute {
-                way: Way::to(app, plan, &planned.function),
+                way: Way::to(app, deployment, &planned.function),
                 arguments: ArgumentPlan::new(&planned.signature, &planned.bindings),
                 outcome: Outcome::of(&planned.signature),
                 planned: planned.clone(),
             };
             table.add(&planned.route, &Target::Call(Arc::new(route)));
         }
-        table.add_functions(app, plan, services);
+        table.add_functions(app, deployment);
         table
     }
 
@@ -152,7 +164,8 @@ impl Table {
         }
     }
 
-    fn add_functions(&mut self, app: &str, plan: &Plan, services: &BTreeMap<String, Arc<Service>>) {
+    fn add_functions(&mut self, app: &str, deployment: &Deployment) {
+        let (plan, services) = (&deployment.plan, &deployment.services);
         let served = |id: &InterfaceId| plan.serves.values().flatten().any(|s| s.compatible(id));
         let external = plan
             .required
@@ -181,7 +194,7 @@ impl Table {
             .filter(|function| self.rpc.include(&function.interface))
             .collect();
         for function in all {
-            let way = Way::to(app, plan, &function);
+            let way = Way::to(app, deployment, &function);
             let FunctionId { interface, name } = function;
             let bare = InterfaceId {
                 version: None,
@@ -294,14 +307,26 @@ impl Table {
 }
 
 impl Way {
-    fn to(app: &str, plan: &Plan, function: &FunctionId) -> Self {
-        let wire = plan.event_wire(&function.interface);
+    fn to(app: &str, deployment: &Deployment, function: &FunctionId) -> Self {
+        let wire = deployment.plan.event_wire(&function.interface);
         let publication = wire.and_then(|wire| Publication::new(app, wire, &function.name));
         match publication {
             Some(publication) => Self::Publish(Box::new(publication)),
-            None => Self::Call(subject::of_function(app, function)),
+            None => Self::Call(Callee {
+                subject: subject::of_function(app, function),
+                limit: limit(deployment, &function.interface),
+            }),
         }
     }
+}
+
+/// How long the service that answers an interface can take, the way to it and back included. What
+/// has not come by then was lost, as with a connection to NATS.
+fn limit(deployment: &Deployment, interface: &InterfaceId) -> Option<Duration> {
+    let mut serves = deployment.plan.serves.iter();
+    let (name, _) = serves.find(|(_, ids)| ids.iter().any(|id| id.compatible(interface)))?;
+    let service = deployment.services.get(name)?;
+    Some(service.spec.limits.timeout + MARGIN)
 }
 
 /// A path of the gateway's own.

@@ -85,7 +85,7 @@ fn found(table: &Table, method: &str, path: &str) -> String {
         Destination::Healthz => "healthz".into(),
         Destination::Readyz => "readyz".into(),
         Destination::Rpc(rpc) => match &rpc.way {
-            Way::Call(subject) => subject.clone(),
+            Way::Call(callee) => callee.subject.clone(),
             Way::Publish(_) => "event".into(),
         },
         Destination::Call(route, params) => {

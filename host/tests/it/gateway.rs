@@ -755,7 +755,9 @@ async fn http2_has_the_limits_of_headers_as_well() {
         for number in 0..count {
             request = request.header(format!("x-{number}"), "1");
         }
-        let response = sender.send_request(request.body(Full::default()).unwrap()).await;
+        let response = sender
+            .send_request(request.body(Full::default()).unwrap())
+            .await;
         let reply = Reply::of(response.unwrap()).await;
         assert_eq!(reply.status, status, "{}", reply.body);
     }
@@ -768,7 +770,9 @@ async fn a_byte_order_mark_is_no_part_of_a_body() {
     assert_eq!(reply.body, r#"{"id":"a","note":"hi"}"#);
     let echo = Request::post("/rpc/test:fake/api/echo");
     assert_eq!(front.send(echo, "\u{feff}[1]").await.body, "[1]");
-    let twice = front.send(Request::post("/echo/a"), "\u{feff}\u{feff}\"hi\"").await;
+    let twice = front
+        .send(Request::post("/echo/a"), "\u{feff}\u{feff}\"hi\"")
+        .await;
     twice.error(400, "caller");
 }
 
@@ -835,6 +839,39 @@ async fn a_request_has_its_time() {
     let reply = front.raw(head).await;
     assert!(reply.starts_with("HTTP/1.1 504 "), "{reply}");
     assert!(reply.contains("no answer within 200ms"), "{reply}");
+}
+
+#[tokio::test]
+async fn a_call_waits_no_longer_than_its_service_takes() {
+    let front = Front::start(|_| {}).await;
+    let own = "component = \"fake.wasm\"\nlimits = { timeout = \"300ms\" }";
+    let manifest = ROUTES.replace("component = \"fake.wasm\"", own);
+    let engine = Engine::new(EngineOptions {
+        instances: 1,
+        cache: None,
+    })
+    .unwrap();
+    let component = Arc::new(Component::new(&engine, GUEST.as_bytes()).unwrap());
+    let app = App::parse(Path::new("wasmbay.toml"), &manifest).unwrap();
+    let spec = Arc::new(app.services["fake"].clone());
+    let runtime = Runtime::new(engine).unwrap();
+    let service = Arc::new(Service::new(&runtime, "app", component, spec).unwrap());
+    front.set_routes(&manifest, &[("fake".to_owned(), service)].into());
+    // The service's time, and a second for the way.
+    let call = front.get("/travels").await.json();
+    let rpc = Request::post("/rpc/test:fake/api/travels");
+    for call in [call, front.send(rpc, "").await.json()] {
+        let left = call["left"].as_u64().unwrap();
+        assert!((300..=1300).contains(&left), "{left}");
+    }
+    // As when the reply was lost.
+    let started = Instant::now();
+    front.get("/never").await.error(504, "network");
+    let took = started.elapsed();
+    assert!(
+        took >= Duration::from_millis(1300) && took < DEADLINE,
+        "{took:?}"
+    );
 }
 
 /// Connects from another loopback address, as another peer.
@@ -1353,7 +1390,11 @@ async fn a_component_answers_with_a_status_as_http_has_it() {
         let response = timeout(DEADLINE, http2.send_request(request)).await;
         let over_http2 = Reply::of(response.unwrap().unwrap()).await;
         let request = Request::get(format!("/http/status?{status}"));
-        let body = if status < 300 && status != 204 || status == 599 { "as asked" } else { "" };
+        let body = if status < 300 && status != 204 || status == 599 {
+            "as asked"
+        } else {
+            ""
+        };
         for reply in [over_http2, http1.send(request, Vec::new()).await] {
             assert_eq!((reply.status, reply.body.as_str()), (status, body));
         }
@@ -1362,7 +1403,10 @@ async fn a_component_answers_with_a_status_as_http_has_it() {
     for status in [101, 103] {
         let reply = front.get(&format!("/http/status?{status}")).await;
         let message = reply.error(500, "guest");
-        assert!(message.starts_with("service \"echo\": it answered with 10"), "{message}");
+        assert!(
+            message.starts_with("service \"echo\": it answered with 10"),
+            "{message}"
+        );
         assert!(message.ends_with("which is no final status"), "{message}");
     }
     let raw = b"GET /http/x HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n";
