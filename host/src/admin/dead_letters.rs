@@ -8,9 +8,8 @@ use http::header::{ETAG, IF_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::json as value;
-use tokio::time::Instant;
 
-use super::query::Query;
+use super::routes::AdminRequest;
 use super::{Answer, Desk, Refusal, TIMEOUT, json, to_json};
 use crate::call::Blame;
 use crate::events::dead_letters::{Cursor, DeadLetter, DeadLetterError, Filter, Pace};
@@ -39,25 +38,25 @@ struct Failed {
 }
 
 impl Desk {
-    pub(super) async fn list(&self, query: &Query<'_>) -> Result<Answer, Refusal> {
-        let asked = query.only(&["service", "function", "limit", "after"])?;
+    pub(super) async fn list(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let asked = asked
+            .query
+            .only(&["service", "function", "limit", "after"])?;
         let (filter, limit) = (asked.filter()?, asked.limit()?);
         let from = asked.value("after", str::parse::<Cursor>)?;
         let page = self.letters.list(&filter, from, limit).await?;
         Ok(json(StatusCode::OK, to_json(&page)))
     }
 
-    pub(super) async fn show(&self, id: &str, query: &Query<'_>) -> Result<Answer, Refusal> {
-        query.only(&[])?;
-        Ok(shown(&self.letters.get(id).await?))
+    pub(super) async fn show(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
+        Ok(shown(&self.letters.get(asked.id).await?))
     }
 
-    pub(super) async fn edit(
-        &self,
-        id: &str,
-        query: &Query<'_>,
-        request: &mut Received,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn edit(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request, query, id, ..
+        } = asked;
         query.only(&[])?;
         let expected = if_match(request.headers())?;
         let limit = self.client.max_payload();
@@ -84,12 +83,10 @@ impl Desk {
         Some(wire.functions.get(&function.name)?.signature.clone())
     }
 
-    pub(super) async fn replay(
-        &self,
-        id: &str,
-        query: &Query<'_>,
-        request: &mut Received,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn replay(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request, query, id, ..
+        } = asked;
         query.only(&[])?;
         without_content(request).await?;
         self.letters.replay(id).await?;
@@ -97,12 +94,13 @@ impl Desk {
         Ok(json(StatusCode::ACCEPTED, to_json(&replayed)))
     }
 
-    pub(super) async fn replay_many(
-        &self,
-        query: &Query<'_>,
-        request: &mut Received,
-        started: Instant,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn replay_many(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request,
+            query,
+            started,
+            ..
+        } = asked;
         let asked = query.only(&["all", "service", "function", "rate", "limit", "after"])?;
         let (filter, limit) = (asked.meant()?, asked.limit()?);
         let from = asked.value("after", str::parse::<Cursor>)?;
@@ -124,12 +122,10 @@ impl Desk {
         Ok(json(StatusCode::ACCEPTED, to_json(&answer)))
     }
 
-    pub(super) async fn purge(
-        &self,
-        id: &str,
-        query: &Query<'_>,
-        request: &mut Received,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn purge(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request, query, id, ..
+        } = asked;
         query.only(&[])?;
         without_content(request).await?;
         match self.letters.purge(&Filter::only(id)).await? {
@@ -138,11 +134,8 @@ impl Desk {
         }
     }
 
-    pub(super) async fn purge_many(
-        &self,
-        query: &Query<'_>,
-        request: &mut Received,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn purge_many(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest { request, query, .. } = asked;
         let filter = query.only(&["all", "service", "function"])?.meant()?;
         without_content(request).await?;
         let purged = self.letters.purge(&filter).await?;

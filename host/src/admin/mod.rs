@@ -8,6 +8,7 @@
 mod dead_letters;
 mod guard;
 mod query;
+mod routes;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -28,12 +29,12 @@ use crate::gateway::connection::{self, Activity, Answers, CLOSE, Received, Tasks
 use crate::gateway::health::{healthz, readyz};
 use crate::gateway::places::Places;
 use crate::gateway::request::without_body;
-use crate::gateway::route::not_allowed;
 use crate::gateway::{Gateway, accept};
 use crate::manifest::keys;
 use crate::telemetry;
 use crate::text::shown;
 use query::Query;
+use routes::AdminRequest;
 
 /// Connections open at the same time; the longest idle makes room for the next.
 const CONNECTIONS: usize = 32;
@@ -43,20 +44,6 @@ const TIMEOUT: Duration = keys::REQUEST.default;
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-
-/// What the admin address serves.
-const ROUTES: [&str; 10] = [
-    "GET /dead-letters",
-    "DELETE /dead-letters",
-    "POST /dead-letters/replay",
-    "GET /dead-letters/{id}",
-    "PUT /dead-letters/{id}",
-    "DELETE /dead-letters/{id}",
-    "POST /dead-letters/{id}/replay",
-    "GET /healthz",
-    "GET /readyz",
-    "GET /",
-];
 
 /// An app's admin address.
 pub(crate) struct Admin {
@@ -174,53 +161,34 @@ impl Desk {
     async fn dispatch(&self, request: &mut Received, started: Instant) -> Result<Answer, Refusal> {
         guard::check(request, self.bound.ip())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let query = Query::new(uri.query());
-        // A GET answers HEAD as well.
-        let verb = match method.as_str() {
-            "HEAD" => "GET",
-            method => method,
+        let (route, id) = routes::find(&method, uri.path())?;
+        let asked = AdminRequest {
+            request,
+            query: &Query::new(uri.query()),
+            id,
+            started,
         };
-        let path: Vec<_> = uri.path().split('/').skip(1).collect();
-        match (verb, &*path) {
-            ("GET", [""]) => query.only(&[]).map(|_| self.index()),
-            ("GET", ["healthz"]) => query.only(&[]).map(|_| healthz()),
-            ("GET", ["readyz"]) => {
-                query.only(&[])?;
-                let gateway = &self.admin.gateway;
-                Ok(readyz(gateway, gateway.table().as_deref(), &self.client).await)
-            }
-            ("GET", ["dead-letters"]) => self.list(&query).await,
-            ("DELETE", ["dead-letters"]) => self.purge_many(&query, request).await,
-            ("POST", ["dead-letters", "replay"]) => {
-                self.replay_many(&query, request, started).await
-            }
-            ("GET", ["dead-letters", id]) if *id != "replay" => self.show(id, &query).await,
-            ("PUT", ["dead-letters", id]) if *id != "replay" => {
-                self.edit(id, &query, request).await
-            }
-            ("DELETE", ["dead-letters", id]) if *id != "replay" => {
-                self.purge(id, &query, request).await
-            }
-            ("POST", ["dead-letters", id, "replay"]) => self.replay(id, &query, request).await,
-            (_, [""] | ["healthz"] | ["readyz"]) => Err(not_allowed("GET, HEAD")),
-            (_, ["dead-letters"]) => Err(not_allowed("GET, HEAD, DELETE")),
-            (_, ["dead-letters", "replay"] | ["dead-letters", _, "replay"]) => {
-                Err(not_allowed("POST"))
-            }
-            (_, ["dead-letters", _]) => Err(not_allowed("GET, HEAD, PUT, DELETE")),
-            _ => Err(Refusal::caller(
-                StatusCode::NOT_FOUND,
-                "there is nothing at this path; `/` tells what there is",
-            )),
-        }
+        (route.handler)(self, asked).await
     }
 
-    fn index(&self) -> Answer {
+    async fn healthz(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
+        Ok(healthz())
+    }
+
+    async fn readyz(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
+        let gateway = &self.admin.gateway;
+        Ok(readyz(gateway, gateway.table().as_deref(), &self.client).await)
+    }
+
+    async fn index(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
         let index = json!({
             "app": self.admin.app,
             "wasmbay": env!("CARGO_PKG_VERSION"),
-            "routes": ROUTES,
+            "routes": routes::all().collect::<Vec<_>>(),
         });
-        json(StatusCode::OK, to_json(&index))
+        Ok(json(StatusCode::OK, to_json(&index)))
     }
 }
