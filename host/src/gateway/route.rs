@@ -4,7 +4,7 @@
 //! reads a body or sends anything.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -124,7 +124,7 @@ impl Table {
             };
             table.add(&planned.route, &Target::Call(Arc::new(route)));
         }
-        table.add_functions(app, plan, services);
+        table.add_functions(app, plan);
         table
     }
 
@@ -149,8 +149,13 @@ impl Table {
         }
     }
 
-    fn add_functions(&mut self, app: &str, plan: &Plan, services: &BTreeMap<String, Arc<Service>>) {
-        let served = |id: &InterfaceId| plan.serves.values().flatten().any(|s| s.compatible(id));
+    fn add_functions(&mut self, app: &str, plan: &Plan) {
+        let served = |id: &InterfaceId| {
+            plan.serves
+                .values()
+                .flatten()
+                .any(|(s, _)| s.compatible(id))
+        };
         let external = plan
             .required
             .iter()
@@ -158,15 +163,9 @@ impl Table {
         self.external = external
             .map(|function| (function.clone(), subject::of_function(app, function)))
             .collect();
-        let exported = plan.serves.iter().flat_map(|(service, interfaces)| {
-            let service = services.get(service);
-            interfaces.iter().flat_map(move |id| {
-                let exported = service.and_then(|service| service.interface(id));
-                let names = exported
-                    .into_iter()
-                    .flat_map(|exported| exported.functions.keys());
-                names.map(|name| id.function(name))
-            })
+        let exported = plan.serves.values().flatten().flat_map(|(id, names)| {
+            let names = names.iter();
+            names.map(|name| id.function(name))
         });
         let events = plan.events.iter().flat_map(|wire| {
             let names = wire.functions.keys();

@@ -52,7 +52,7 @@ impl Directory {
     }
 
     async fn answer(&self, client: &Client, question: Message) {
-        let Some(to) = question.reply else {
+        let Some(to) = question.reply.filter(|to| !subject::is_reserved(to)) else {
             return;
         };
         let Some((verb, name, id)) = parse(&question.subject) else {

@@ -2,6 +2,7 @@
 
 pub(crate) mod discovery;
 mod drain;
+mod peers;
 mod reconcile;
 mod worker;
 
@@ -9,7 +10,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -172,6 +173,10 @@ pub struct Host {
     reconciling: tokio::sync::Mutex<()>,
     drains: Drains,
     background: Vec<JoinHandle<()>>,
+    /// Distinguishes the hosts of a fleet.
+    id: String,
+    /// The comparison with other hosts that the last step began.
+    comparison: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Host {
@@ -212,6 +217,8 @@ impl Host {
             reconciling: tokio::sync::Mutex::default(),
             drains: Drains::default(),
             background: Vec::new(),
+            id: host_id(),
+            comparison: Mutex::default(),
         };
         host.open_gateway(listener)?;
         host.open_admin(admin_listener);
@@ -253,7 +260,7 @@ impl Host {
 
     fn start_background(&mut self) {
         if let Some(worker) = self.workers.first() {
-            let directory = Directory::new(&self.app, &host_id(), Arc::clone(&self.current));
+            let directory = Directory::new(&self.app, &self.id, Arc::clone(&self.current));
             let client = worker.client.clone();
             self.background.push(worker.runtime.spawn(async move {
                 if let Err(error) = directory.serve(client).await {
@@ -327,7 +334,14 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for task in self.background.iter().chain(&self.serving) {
+        let comparison = self.comparison.get_mut();
+        let comparison = comparison.unwrap_or_else(PoisonError::into_inner).take();
+        for task in self
+            .background
+            .iter()
+            .chain(&self.serving)
+            .chain(&comparison)
+        {
             task.abort();
         }
     }

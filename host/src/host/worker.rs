@@ -55,6 +55,14 @@ pub enum WorkerError {
         /// Why.
         source: async_nats::SubscribeError,
     },
+    /// The login may not subscribe to a subject.
+    #[error("the NATS login may not subscribe to {subject}: {reason}")]
+    Refused {
+        /// The subject.
+        subject: String,
+        /// The server's words.
+        reason: String,
+    },
     /// NATS did not confirm the subscriptions.
     #[error(transparent)]
     Settle(#[from] crate::nats::SettleError),
@@ -104,6 +112,7 @@ impl Worker {
                                 client: client.clone(),
                                 backend: Arc::clone(&backend),
                                 failures: Failures::new(context, &app),
+                                violations: nats.violations.clone(),
                             });
                             if ready.send(Ok((client, backend))).is_ok() {
                                 run(link, inbox).await;
@@ -221,6 +230,7 @@ async fn subscribe(
     served: &mut HashMap<Source, Served>,
     slots: Vec<(Source, Arc<Slot>)>,
 ) -> Result<(), WorkerError> {
+    let mut subjects = Vec::new();
     for (source, slot) in slots {
         if served.contains_key(&source) {
             continue;
@@ -229,6 +239,7 @@ async fn subscribe(
         let task = match &source {
             Source::Subject { subject, group } => {
                 let (client, backend) = (link.client.clone(), Arc::clone(&link.backend));
+                subjects.push(subject.clone());
                 let messages = client
                     .queue_subscribe(subject.clone(), group.clone())
                     .await
@@ -253,5 +264,12 @@ async fn subscribe(
         };
         served.insert(source, Served { stop, task });
     }
-    Ok(settled(&link.client).await?)
+    settled(&link.client).await?;
+    // The server refuses before it confirms; the client tells of it by another task.
+    tokio::task::yield_now().await;
+    let refused = |subject: String| {
+        let reason = link.violations.of(&subject)?;
+        Some(WorkerError::Refused { subject, reason })
+    };
+    subjects.into_iter().find_map(refused).map_or(Ok(()), Err)
 }

@@ -13,7 +13,7 @@ use super::keyvalue::{self, Bucket};
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
 use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, Pending};
-use crate::nats::{RequestError, Requests, wire_size};
+use crate::nats::{RequestError, Requests, connected, wire_size};
 use crate::plan::Event;
 use crate::wire;
 
@@ -102,7 +102,8 @@ impl NatsBackend {
         self.check_size(&headers, &call, 0)?;
         let client = self.requests.client();
         let sent = async {
-            match reply_to {
+            connected(client, None).await.map_err(|_| ())?;
+            let sent = match reply_to {
                 Some(to) => {
                     client
                         .publish_with_reply_and_headers(subject, to, headers, call.body)
@@ -113,7 +114,8 @@ impl NatsBackend {
                         .publish_with_headers(subject, headers, call.body)
                         .await
                 }
-            }
+            };
+            sent.map_err(|_| ())
         };
         match tokio::time::timeout_at(call.deadline.into(), sent).await {
             Ok(Ok(())) => Ok(()),

@@ -6,6 +6,7 @@
 //! without touching the subscription.
 
 pub(crate) mod backend;
+mod backlog;
 mod binding;
 mod client;
 pub(crate) mod consumer;

@@ -42,10 +42,6 @@ async fn any_nats_client_can_call_a_service() {
     );
 
     assert_eq!(
-        code(&bench.request("bay.app.test.guest.api.v1.nothing", "").await),
-        Some("404")
-    );
-    assert_eq!(
         code(&bench.request("bay.app.test.guest.api.v1.trap", "").await),
         Some("500")
     );

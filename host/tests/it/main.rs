@@ -21,5 +21,7 @@ mod host;
 mod keyvalue;
 mod messaging;
 mod nats;
+mod permissions;
 mod service;
+mod side_by_side;
 mod support;
