@@ -137,7 +137,7 @@ async fn a_native_service_can_answer_an_import_and_may_come_late() {
         );
         assert_eq!(
             headers.get(wire::TRACEPARENT).unwrap().as_str(),
-            "00-trace-01"
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         );
         native
             .publish(request.reply.unwrap(), request.payload.slice(5..6))
@@ -146,7 +146,10 @@ async fn a_native_service_can_answer_an_import_and_may_come_late() {
         native.flush().await.unwrap();
     });
     let mut headers = HeaderMap::new();
-    headers.insert(wire::TRACEPARENT, "00-trace-01");
+    headers.insert(
+        wire::TRACEPARENT,
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    );
     let subject = "bay.app.test.caller.api.v1.ask";
     let reply = bench
         .client

@@ -646,3 +646,30 @@ async fn settled_means_that_another_connection_reaches_the_subscription() {
     }
     nats.stop().await;
 }
+
+#[tokio::test]
+async fn nothing_is_sent_that_its_caller_has_given_up() {
+    let nats = Nats::start().await;
+    let (responder, client) = (nats.connect().await, nats.connect().await);
+    let mut received = responder.subscribe("late").await.unwrap();
+    let requests = Requests::new(client.clone()).await.unwrap();
+    settled(&responder).await.unwrap();
+    kill_9(nats.server.pid().unwrap());
+    let state = async_nats::connection::State::Connected;
+    until("the connection is lost", || {
+        client.connection_state() != state
+    })
+    .await;
+    let soon = Instant::now() + Duration::from_millis(50);
+    let given_up = requests.request_until("late".into(), HeaderMap::new(), "old".into(), soon);
+    assert_eq!(given_up.await.unwrap_err(), RequestError::Deadline);
+    until("both are connected again", || {
+        client.connection_state() == state && responder.connection_state() == state
+    })
+    .await;
+    settled(&responder).await.unwrap();
+    client.publish("late", "new".into()).await.unwrap();
+    let first = timeout(DEADLINE, received.next()).await;
+    assert_eq!(&*first.unwrap().unwrap().payload, b"new");
+    nats.stop().await;
+}
