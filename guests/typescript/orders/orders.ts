@@ -1,9 +1,9 @@
-// The shop's orders: prices, reserves, charges and confirms by calling the other services, and
-// knows of none of them where it runs or what it is written in. What becomes of an order it says
-// as an event, and does not know who listens.
+// The shop's orders: prices, reserves, charges and confirms by calling the other services, wherever
+// they run and whatever they are written in. The outcome of an order is an event, and the subscribers
+// are not known here.
 //
 // An exported function returns its ok value or throws its error, `{ tag, val }`. An imported one
-// throws an Error with that as its `payload`. Whatever else is thrown is a defect, and traps.
+// throws an Error with that as its `payload`. Any other exception is a defect, and traps.
 
 import * as catalog from 'shop:catalog/products@1.0.0';
 import * as inventory from 'shop:inventory/stock@1.0.0';
@@ -33,11 +33,11 @@ export const orders = {
     const total = price(wanted);
     const orderId = newOrderId();
     const order: Order = { orderId, customer: customer.name, email: customer.email, lines: wanted };
-    // Nothing is done yet: an order that nobody would hear of is refused.
+    // Nothing is done yet: an order whose events cannot be stored is refused.
     try {
       events.orderPlaced({ ...order, total });
     } catch (error) {
-      unavailable(`the order could not be stored: ${told(error)}`);
+      unavailable(`the order could not be stored: ${storeError(error)}`);
     }
     try {
       return fill(order, total, card);
@@ -48,7 +48,7 @@ export const orders = {
   },
 } satisfies typeof import('shop:orders/orders@1.0.0');
 
-/** What every event of an order tells. */
+/** The fields that every event of an order has. */
 type Order = { orderId: string; customer: string; email: string; lines: Line[] };
 
 /** Reserves and charges. */
@@ -86,7 +86,7 @@ function merge(lines: Line[]): Line[] {
   return merged;
 }
 
-/** What the catalog wants for the lines now. */
+/** The price of the lines by the catalog. */
 function price(lines: Line[]): Money {
   let minor = 0;
   let currency: string | undefined;
@@ -110,22 +110,22 @@ function release(orderId: string, reservationId: string): void {
   try {
     ask('inventory', () => inventory.release(reservationId));
   } catch (error) {
-    // The customer has to hear why the payment failed, not what happened after it.
+    // The customer gets the reason why the payment failed, not what happened after it.
     log('error', 'orders', `order ${orderId}: ${reservationId} is still reserved: ${JSON.stringify(error)}`);
   }
 }
 
-/** Publishes what has happened, and cannot be taken back if it is not stored. */
+/** Publishes an event of what cannot be undone any more. */
 function publish(orderId: string, event: () => void): void {
   try {
     event();
   } catch (error) {
-    log('error', 'orders', `order ${orderId}: nobody hears what became of it: ${told(error)}`);
+    log('error', 'orders', `order ${orderId}: its outcome was not published: ${storeError(error)}`);
   }
 }
 
-/** What an event could not be stored for: its error is a plain string. */
-function told(thrown: unknown): string {
+/** Why an event could not be stored: its error is a plain string. */
+function storeError(thrown: unknown): string {
   const { payload } = thrown as { payload?: string };
   if (payload === undefined) {
     throw thrown;

@@ -34,7 +34,7 @@ pub const MAX_OUTSTANDING: usize = SUBSCRIPTION_CAPACITY;
 #[non_exhaustive]
 pub enum RequestError {
     /// Nobody subscribes to the subject: the request was delivered to no one.
-    #[error("nobody answers on {subject}")]
+    #[error("no responders on {subject}")]
     NoResponders {
         /// The subject asked.
         subject: Subject,

@@ -12,7 +12,7 @@ use wasmbay::micro::{Answer, Verb};
 use wasmbay::wire;
 
 use crate::support::apps::{Bench, Services, apply, bench, start};
-use crate::support::components::{CALLER, ECHO_CHAMBER, GUEST, OTHER};
+use crate::support::components::{CALLER, CALLS_ITSELF, GUEST, OTHER};
 use crate::support::{DEADLINE, until};
 
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";
@@ -160,7 +160,7 @@ async fn a_native_service_can_answer_an_import_and_may_come_late() {
 }
 
 #[tokio::test]
-async fn an_import_that_nobody_answers_fails_with_its_cause() {
+async fn an_import_without_responders_fails_with_its_cause() {
     let services = Services(
         &[("caller", CALLER, "limits = { timeout = \"300ms\" }")],
         EXTERNAL,
@@ -174,7 +174,7 @@ async fn an_import_that_nobody_answers_fails_with_its_cause() {
     assert!(
         body.error
             .message
-            .contains("nobody answers on bay.app.test.other"),
+            .contains("no responders on bay.app.test.other"),
         "{}",
         body.error.message
     );
@@ -184,7 +184,7 @@ async fn an_import_that_nobody_answers_fails_with_its_cause() {
 #[tokio::test]
 async fn calls_in_a_circle_end_after_so_many_hops() {
     let bench = bench(&Services(
-        &[("chamber", ECHO_CHAMBER, "limits = { hops = 5 }")],
+        &[("circle", CALLS_ITSELF, "limits = { hops = 5 }")],
         "",
     ))
     .await;
@@ -201,7 +201,7 @@ async fn calls_in_a_circle_end_after_so_many_hops() {
     bench.end().await;
 }
 
-/// Calls without a pause from several tasks until told to stop, and counts how they end.
+/// Calls without a pause from several tasks until it is stopped, and counts the outcomes.
 struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -291,7 +291,7 @@ async fn a_host_stops_under_load_with_every_call_answered() {
 }
 
 #[tokio::test]
-async fn calls_that_outlast_the_grace_time_are_told() {
+async fn calls_that_outlast_the_grace_time_are_answered_with_an_error() {
     let Bench { nats, host, client } = bench(&ONE).await;
     let spin = client.request("bay.app.test.guest.api.v1.spin", "".into());
     let stop = async {

@@ -13,7 +13,7 @@ use crate::support::cli::{Cli, Up, assert_seen};
 use crate::support::components::{GUEST, SLEEPER};
 use crate::support::http::request;
 
-/// What a running app tells other commands.
+/// What a running app writes for other commands.
 fn announced(cli: &Cli) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(cli.path(".wasmbay/host.json")).unwrap()).unwrap()
 }
@@ -28,7 +28,7 @@ fn get(address: &str, path: &str) -> String {
 }
 
 #[test]
-fn an_app_serves_until_it_is_told_to_stop() {
+fn an_app_serves_until_a_signal_stops_it() {
     let cli = demo();
     let up = cli.up(&[]);
     assert_eq!(
@@ -103,7 +103,7 @@ fn functions_are_called_by_short_or_full_names() {
 }
 
 #[test]
-fn wrong_calls_are_told_before_they_are_sent() {
+fn wrong_calls_are_refused_before_they_are_sent() {
     let cli = demo();
     let _up = cli.up(&["--no-gateway"]);
     assert_seen!(
@@ -140,7 +140,7 @@ fn wrong_calls_are_told_before_they_are_sent() {
 }
 
 #[test]
-fn a_port_in_use_is_told_with_the_way_out() {
+fn a_port_in_use_is_an_error_with_a_hint() {
     let cli = demo();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
@@ -152,7 +152,7 @@ fn a_port_in_use_is_told_with_the_way_out() {
 }
 
 #[test]
-fn the_admin_address_is_where_it_was_asked_for() {
+fn the_admin_address_comes_from_option_or_manifest() {
     let cli = demo();
     let admin = |args: &[&str]| {
         let up = cli.up(args);
@@ -162,11 +162,13 @@ fn the_admin_address_is_where_it_was_asked_for() {
             let (ip, port) = address.rsplit_once(':').unwrap();
             assert!(up.stdout().contains(&format!("admin  http://{address}")));
             let reached = if ip == "0.0.0.0" { "127.0.0.1" } else { ip };
-            let letters = request(&format!("{reached}:{port}"), "/letters", None).unwrap();
-            assert_eq!(letters.told(), (200, r#"{"letters":[]}"#));
+            let listed = request(&format!("{reached}:{port}"), "/dead-letters", None).unwrap();
+            assert_eq!(listed.status_and_body(), (200, r#"{"deadLetters":[]}"#));
             ip.to_owned()
         });
-        let warned = up.stderr().contains("whoever reaches the admin address");
+        let warned = up
+            .stderr()
+            .contains("any client that reaches the admin address");
         up.stop();
         (said, warned)
     };
@@ -238,7 +240,7 @@ component = "sleeper.wat"
 limits = { timeout = "60s", concurrency = 1, wait = "10s" }
 "#;
 
-/// An app with a call under way that takes longer than anybody waits.
+/// An app with a call under way that outlasts every wait of a test.
 fn sleepy(args: &[&str]) -> (Cli, Up, std::process::Child) {
     let cli = Cli::new().with(&[("wasmbay.toml", SLEEPY), ("sleeper.wat", SLEEPER)]);
     let up = cli.up(args);
@@ -248,7 +250,7 @@ fn sleepy(args: &[&str]) -> (Cli, Up, std::process::Child) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It is there once others have to wait for their turn.
+    // It is under way once another call has to wait.
     let other = ["call", "api.sleep", "[0]", "--timeout", "250ms"];
     let deadline = Instant::now() + DEADLINE;
     while cli.run(&other).ends_with("[exit 0]") {
@@ -334,7 +336,7 @@ fn without_watching_changes_wait_for_the_next_start() {
 }
 
 #[test]
-fn a_host_that_was_killed_is_not_taken_for_a_running_one() {
+fn a_killed_host_is_not_taken_for_a_running_one() {
     let cli = demo();
     let up = cli.up(&[]);
     up.signal(Signal::KILL);

@@ -94,7 +94,7 @@ fn in_editor(letter: &DeadLetter) -> anyhow::Result<Option<tempfile::NamedTempFi
             ),
         ));
     };
-    let (before, suffix) = match (letter.is_raw(), std::str::from_utf8(&letter.body)) {
+    let (before, suffix) = match (letter.is_message(), std::str::from_utf8(&letter.body)) {
         // Not even a line break is for an editor to add.
         (true, Ok(text)) => (text.to_owned(), ".txt"),
         (true, Err(_)) => {
