@@ -1,6 +1,6 @@
 //! The command line as a person sees it: what is printed, and how it ends.
 
-mod letters;
+mod dead_letters;
 mod running;
 
 use std::io::Read as _;

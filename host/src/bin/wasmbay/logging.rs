@@ -3,9 +3,9 @@
 use std::io;
 
 use anyhow::Context as _;
+use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::LogFormat;
 use crate::report::{Terminal, misconfigured};
 
 /// What is logged unless somebody chooses; guests log under the target `guest`.
@@ -14,6 +14,15 @@ const RUNNING_VERBOSE: &str = "info,wasmbay=debug,guest=debug";
 const RUNNING_QUIET: &str = "error,wasmbay=warn,guest=warn";
 /// Verbs that print a result log only what is wrong.
 const ASKING: &str = "error,wasmbay=warn";
+
+/// How the log is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
 
 /// For a verb that prints a result and ends.
 pub(crate) fn start(terminal: &Terminal) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ use wasmbay::host::{HostError, Listening};
 use wasmbay::manifest::ManifestError;
 use wasmbay::nats::ServerError;
 use wasmbay::runtime::ComponentError;
+use wasmbay::text::one_line;
 
 use crate::args::{Common, Output};
 
@@ -99,7 +100,7 @@ impl Terminal {
     }
 }
 
-/// Something that this program found wrong itself, with the command that mends it.
+/// Something that this program found wrong itself, with the command that fixes it.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
@@ -108,7 +109,7 @@ pub(crate) struct Failure {
     exit: Exit,
 }
 
-/// A failure with the command that mends it.
+/// A failure with the command that fixes it.
 pub(crate) fn failure(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
     Failure {
         message: message.into(),
@@ -146,26 +147,33 @@ fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for report in reports(error) {
         for message in &report.messages {
-            text.push_str(&format!("{ERROR}error:{ERROR:#} {message}\n"));
+            text.push_str(&format!("{ERROR}error:{ERROR:#} {}\n", plain(message)));
         }
         for cause in &report.causes {
+            let cause = plain(cause);
             text.push_str(&format!("{STRONG}caused by:{STRONG:#} {cause}\n"));
         }
         if let Some(hint) = &report.hint {
-            text.push_str(&format!("{HINT}hint:{HINT:#} {hint}\n"));
+            text.push_str(&format!("{HINT}hint:{HINT:#} {}\n", plain(hint)));
         }
     }
     text
 }
 
-/// An error as it is told: what is wrong, why, and what mends it.
+/// Text that others wrote, without what a terminal would obey or what could disguise a line of it.
+pub(crate) fn plain(text: &str) -> String {
+    let lines = text.lines().map(|line| one_line(line, usize::MAX));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// An error as it is told: what is wrong, why, and what fixes it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     /// One for each thing that is wrong.
     pub(crate) messages: Vec<String>,
     /// Why, the nearest cause first.
     pub(crate) causes: Vec<String>,
-    /// The command that mends it.
+    /// The command that fixes it.
     pub(crate) hint: Option<String>,
 }
 
@@ -213,7 +221,7 @@ fn no_manifest(path: &Path) -> String {
         .to_owned()
 }
 
-/// The command that mends what is wrong, where its message does not have it already.
+/// The command that fixes what is wrong, where its message does not have it already.
 fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.hint.clone();
@@ -355,7 +363,7 @@ mod tests {
     use super::*;
     use anyhow::Context as _;
 
-    fn plain(error: &anyhow::Error) -> String {
+    fn uncoloured(error: &anyhow::Error) -> String {
         anstream::adapter::strip_str(&text(error)).to_string()
     }
 
@@ -367,16 +375,25 @@ mod tests {
             .context("service \"a\"")
             .unwrap_err();
         assert_eq!(
-            plain(&error),
+            uncoloured(&error),
             "error: service \"a\"\ncaused by: cannot read x: no such file\n"
         );
     }
 
     #[test]
+    fn what_others_wrote_does_not_command_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jé\u{202e}\nb"), "a\\u{1b}[2Jé\\u{202e}\nb");
+        let error = anyhow::anyhow!("one\u{1b}]0;title\u{7}").context("two\r\u{1b}[1A");
+        assert_eq!(
+            uncoloured(&error),
+            "error: two\\r\\u{1b}[1A\ncaused by: one\\u{1b}]0;title\\u{7}\n"
+        );
+    }
+
+    #[test]
     fn several_failures_are_told_one_by_one() {
-        let error =
-            all_of((), vec![failure("one", "mend it"), anyhow::anyhow!("two")]).unwrap_err();
-        assert_eq!(plain(&error), "error: one\nhint: mend it\nerror: two\n");
+        let error = all_of((), vec![failure("one", "fix it"), anyhow::anyhow!("two")]).unwrap_err();
+        assert_eq!(uncoloured(&error), "error: one\nhint: fix it\nerror: two\n");
         assert_eq!(exit(&error), Exit::Failed);
         let error = all_of((), vec![anyhow::anyhow!("two"), misconfigured("x")]).unwrap_err();
         assert_eq!(exit(&error), Exit::Configuration);

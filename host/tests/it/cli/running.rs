@@ -162,11 +162,13 @@ fn the_admin_address_is_where_it_was_asked_for() {
             let (ip, port) = address.rsplit_once(':').unwrap();
             assert!(up.stdout().contains(&format!("admin  http://{address}")));
             let reached = if ip == "0.0.0.0" { "127.0.0.1" } else { ip };
-            let letters = request(&format!("{reached}:{port}"), "/letters", None).unwrap();
-            assert_eq!(letters.told(), (200, r#"{"letters":[]}"#));
+            let answer = request(&format!("{reached}:{port}"), "/dead-letters", None).unwrap();
+            assert_eq!(answer.told(), (200, r#"{"deadLetters":[]}"#));
             ip.to_owned()
         });
-        let warned = up.stderr().contains("whoever reaches the admin address");
+        let warned = up
+            .stderr()
+            .contains("any client that reaches the admin address");
         up.stop();
         (said, warned)
     };

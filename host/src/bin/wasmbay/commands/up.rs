@@ -6,10 +6,12 @@ mod summary;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use clap::ValueHint;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wasmbay::host::{self, Host, HostOptions};
@@ -18,8 +20,8 @@ use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions, redact};
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
 
-use crate::args::Up;
-use crate::logging;
+use crate::args::{Cache, Nats, duration};
+use crate::logging::{self, LogFormat};
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
 use crate::report::{Exit, Terminal, count, misconfigured, time};
@@ -33,6 +35,60 @@ const LISTEN: &str = "127.0.0.1:8080";
 
 /// The app's own folder for what it keeps, and NATS in it.
 const NATS_DATA: &str = ".wasmbay/nats";
+
+/// Run an app
+///
+/// Builds what is given as a folder, checks that the services fit together, starts them with their
+/// gateway, and swaps in what changes until it is told to stop. Ctrl-C or SIGTERM drains: nothing
+/// new is taken and what runs is finished. A second signal stops at once.
+///
+/// Without --nats, a nats-server of the app's own is started, with its data in .wasmbay/ beside
+/// the manifest.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay up                         run the app of this folder
+  wasmbay up examples/shop --listen 127.0.0.1:0
+  wasmbay up --nats nats://nats.example:4222 --nats-creds host.creds --no-watch
+
+Exit codes: 0 drained, 1 failed or gave up a call, 2 wrong usage, 78 wrong configuration.")]
+pub(crate) struct Up {
+    /// The app's manifest, or its folder
+    #[arg(default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
+    manifest: PathBuf,
+    /// Where the gateway listens; otherwise where the manifest says, or 127.0.0.1:8080
+    #[arg(long, value_name = "ADDR", conflicts_with = "no_gateway", value_parser = address)]
+    listen: Option<SocketAddr>,
+    /// Run without a gateway, and without the admin address that the manifest gives it
+    #[arg(long)]
+    no_gateway: bool,
+    /// Where dead letters are served as JSON over HTTP; otherwise where the manifest says, or
+    /// nowhere. Nobody is asked who they are there, so keep it on a loopback address
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    admin: Option<SocketAddr>,
+    /// Do not rebuild and swap in what changes
+    #[arg(long)]
+    no_watch: bool,
+    /// How long calls that are under way may take after a signal
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    grace: Duration,
+    /// Threads that serve calls; otherwise one for each core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Instances of all services together
+    #[arg(long, value_name = "N", default_value_t = wasmbay::runtime::DEFAULT_INSTANCES, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    instances: u32,
+    #[command(flatten)]
+    cache: Cache,
+    #[command(flatten)]
+    nats: Nats,
+    /// What to log, as in RUST_LOG: a level, or `target=level` joined by commas
+    #[arg(long, value_name = "FILTER", value_parser = logged)]
+    log: Option<String>,
+    /// How the log is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
 
 pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
     logging::start_host(terminal, args.log.as_deref(), args.log_format)?;
@@ -268,6 +324,15 @@ fn resolve(key: &str, address: &str) -> anyhow::Result<SocketAddr> {
             "`[gateway] {key}`: {address}: {error}"
         ))),
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "accepted: an address such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 
 /// The NATS system: one of the app's own, or one that exists.
