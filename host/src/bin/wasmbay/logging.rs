@@ -5,7 +5,9 @@ use std::io;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
+use crate::background;
 use crate::report::{Terminal, misconfigured};
 
 /// What is logged unless somebody chooses; guests log under the target `guest`.
@@ -31,10 +33,10 @@ pub(crate) fn start(terminal: &Terminal) -> anyhow::Result<()> {
     } else {
         ASKING
     };
-    init(filter(None, default)?, LogFormat::Text)
+    init(filter(None, default)?, LogFormat::Text, io::stderr)
 }
 
-/// For a host that runs.
+/// For a host that runs: from now on, what is printed waits for no reader.
 pub(crate) fn start_host(
     terminal: &Terminal,
     chosen: Option<&str>,
@@ -45,7 +47,9 @@ pub(crate) fn start_host(
         Terminal { verbose: true, .. } => RUNNING_VERBOSE,
         _ => RUNNING,
     };
-    init(filter(chosen, default)?, format)
+    let filter = filter(chosen, default)?;
+    background::start(terminal.json()).context("the output streams")?;
+    init(filter, format, Log)
 }
 
 /// The option, else `RUST_LOG`, else the default.
@@ -63,11 +67,30 @@ fn filter(chosen: Option<&str>, default: &str) -> anyhow::Result<EnvFilter> {
     }
 }
 
-fn init(filter: EnvFilter, format: LogFormat) -> anyhow::Result<()> {
+/// The log of a host.
+struct Log;
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Box<dyn io::Write + 'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        match background::streams() {
+            Some(streams) => Box::new(&streams.stderr),
+            None => Box::new(io::stderr()),
+        }
+    }
+}
+
+fn init<W>(filter: EnvFilter, format: LogFormat, writer: W) -> anyhow::Result<()>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let choice = anstream::AutoStream::choice(&io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
+        // It would print them on stderr, and panic if that fails.
+        .log_internal_errors(false)
         .with_ansi(choice != anstream::ColorChoice::Never);
     let started = match format {
         LogFormat::Text => builder.try_init(),

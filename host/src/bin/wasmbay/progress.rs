@@ -60,7 +60,11 @@ impl Progress {
 
     fn print(&self, line: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| self.terminal.note(line)),
+            Some(bars) => bars.suspend(|| {
+                self.terminal.note(line);
+                // Before the bars are drawn again.
+                report::flush();
+            }),
             None => self.terminal.note(line),
         }
     }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use wasmbay::build::{BuildError, detect};
@@ -15,6 +16,7 @@ use wasmbay::runtime::ComponentError;
 use wasmbay::text::one_line;
 
 use crate::args::{Common, Output};
+use crate::background;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
@@ -22,6 +24,9 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 pub(crate) const STRONG: Style = Style::new().bold();
 /// What matters less.
 pub(crate) const WEAK: Style = Style::new().dimmed();
+
+/// Time that the streams get at the end of the process for what a slow reader has not read yet.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,17 +92,58 @@ impl Terminal {
     /// Tells what happens, unless told to be quiet or to print for a script.
     pub(crate) fn say(&self, text: impl Display) {
         if !self.quiet && !self.json() {
-            // Whoever no longer listens misses nothing that the exit code does not say.
-            let _ = self.result(text);
+            self.print(text);
+        }
+    }
+
+    /// Prints what happens as JSON, for a script.
+    pub(crate) fn event(&self, event: &serde_json::Value) {
+        if self.json() {
+            self.print(event);
+        }
+    }
+
+    fn print(&self, text: impl Display) {
+        match background::streams() {
+            Some(streams) => streams.stdout.write(&styled(&io::stdout(), &text)),
+            // A reader that has gone misses nothing that the exit code does not say.
+            None => drop(self.result(text)),
         }
     }
 
     /// Prints a line of progress on stderr, unless told to be quiet.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr().lock(), "{text}");
+            print_error(text);
         }
     }
+}
+
+/// Prints on stderr. Without a reader, the exit code is all that can be said.
+fn print_error(text: impl Display) {
+    match background::streams() {
+        Some(streams) => streams.stderr.write(&styled(&io::stderr(), text)),
+        None => drop(writeln!(anstream::stderr().lock(), "{text}")),
+    }
+}
+
+/// A line as a stream shows it: with or without colours.
+fn styled(stream: &impl anstream::stream::RawStream, text: impl Display) -> Vec<u8> {
+    let choice = anstream::AutoStream::choice(stream);
+    let mut line = anstream::AutoStream::new(Vec::new(), choice);
+    // Writing to memory does not fail.
+    let _ = writeln!(line, "{text}");
+    line.into_inner()
+}
+
+/// Waits until what was printed in the background is written, for a moment.
+pub(crate) fn flush() {
+    let Some(streams) = background::streams() else {
+        return;
+    };
+    let deadline = Instant::now() + FLUSH;
+    streams.stderr.flush(deadline);
+    streams.stdout.flush(deadline);
 }
 
 /// Something that this program found wrong itself, with the command that fixes it.
@@ -137,8 +183,7 @@ pub(crate) fn error(error: &anyhow::Error) -> Exit {
     if is_broken_pipe(error) {
         return Exit::Done;
     }
-    // With nobody to read it, the exit code is all that can be said.
-    let _ = write!(anstream::stderr().lock(), "{}", text(error));
+    print_error(text(error).trim_end());
     exit(error)
 }
 
