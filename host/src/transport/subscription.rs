@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task;
 
 use super::backlog::Backlog;
-use super::{Binding, Delivery, Slot};
+use super::{Binding, Delivery, Drained, Slot};
 use crate::call::{CallError, Reply};
 use crate::interfaces::{self, Backend};
 use crate::nats::settled;
@@ -27,19 +27,22 @@ use crate::subject;
 use crate::text::{one_line, shown};
 use crate::wire;
 
+/// Time after the deadline of a drain within which the server has to confirm it.
+const CONFIRM: Duration = Duration::from_millis(500);
+
 /// Bytes of a guest's error in a log record.
 const MAX_LOGGED: usize = 500;
 
 /// Serves a subscription until `stop` is sent, and then until every message that the server had
 /// handed out is answered: by the service until the time that was sent, with 503 from then on.
-/// Returns the number of the latter.
+/// Returns the number of the latter, and whether the server confirmed the end.
 pub(crate) async fn serve(
     client: Client,
     messages: Subscriber,
     slot: Arc<Slot>,
     backend: Arc<dyn Backend>,
     mut stop: oneshot::Receiver<Instant>,
-) -> usize {
+) -> Drained {
     let mut changes = slot.changes();
     let mut subscription = Subscription {
         binding: copy(&mut changes),
@@ -198,14 +201,19 @@ impl Subscription {
     }
 
     /// Stops the flow and answers everything that had arrived before it stopped.
-    async fn drain(mut self, deadline: Instant) -> usize {
+    async fn drain(mut self, deadline: Instant) -> Drained {
         // `Subscriber::drain` forgets the subscription as soon as its UNSUB is written, and drops
         // what the server sends until it has read that. A maximum that is never reached keeps the
         // subscription on this side. A server reads at most nine digits of a maximum and takes a
         // longer one for none, so on that side it ends at once.
         const NEVER: u64 = 10_000_000_000;
         let stopped = match self.messages.unsubscribe_after(NEVER).await {
-            Ok(()) => settled(&self.link.client).await.is_ok(),
+            // Without a server, nothing is confirmed; what runs is given up all the same in time.
+            Ok(()) => {
+                let confirmed = settled(&self.link.client);
+                let confirmed = tokio::time::timeout_at((deadline + CONFIRM).into(), confirmed);
+                matches!(confirmed.await, Ok(Ok(())))
+            }
             Err(_) => false,
         };
         if !stopped {
@@ -223,7 +231,10 @@ impl Subscription {
         };
         // Also when all has ended there can be some whose turn did not come.
         let _ = tokio::time::timeout_at(deadline.into(), finish).await;
-        self.give_up().await
+        Drained {
+            given_up: self.give_up().await,
+            confirmed: stopped,
+        }
     }
 
     /// Ends what still runs, and answers its callers and those whose turn did not come.

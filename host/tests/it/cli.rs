@@ -2,6 +2,8 @@
 
 mod dead_letters;
 mod running;
+mod stopping;
+mod unread;
 
 use std::io::Read as _;
 use std::process::Stdio;

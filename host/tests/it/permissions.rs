@@ -72,7 +72,7 @@ async fn the_documented_permissions_are_enough_for_calls() {
     assert_eq!(&*ask.await.unwrap().payload, b"42");
     let ping = client.request("$SRV.PING.guest", "".into()).await.unwrap();
     assert!(!ping.payload.is_empty());
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn the_documented_permissions_are_enough_for_durable_events() {
         assert!(tokio::time::Instant::now() < deadline, "no dead letter");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn a_new_function_is_called_only_where_it_is() {
     for _ in 0..40 {
         assert_eq!(bench.text(ECHO, r#"{"text":"x"}"#).await, r#""x""#);
     }
-    assert_eq!(newer.stop(DEADLINE).await, 0);
+    assert!(newer.stop(DEADLINE).await.is_complete());
     bench.end().await;
 }
 

@@ -2,23 +2,20 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
-use std::time::Instant;
 
 use rustix::process::Signal;
 
 use super::{APP, demo, json, session};
-use crate::support::DEADLINE;
-use crate::support::cli::{Cli, Up, assert_seen};
+use crate::support::cli::{Cli, assert_seen};
 use crate::support::components::{GUEST, SLEEPER};
 use crate::support::http::request;
 
 /// What a running app writes for other commands.
-fn announced(cli: &Cli) -> serde_json::Value {
+pub(super) fn announced(cli: &Cli) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(cli.path(".wasmbay/host.json")).unwrap()).unwrap()
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(super) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
@@ -70,7 +67,7 @@ fn a_script_reads_what_happens_as_json() {
     );
     assert_eq!(
         events[1],
-        serde_json::json!({ "event": "stopped", "drained": true })
+        serde_json::json!({ "event": "stopped", "drained": true, "givenUp": 0, "confirmed": true })
     );
     for line in stderr.lines() {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -230,58 +227,6 @@ fn two_hosts_of_one_app_share_a_nats() {
             .ends_with("[exit 0]")
     );
     up.stop();
-}
-
-const SLEEPY: &str = r#"
-name = "sleepy"
-
-[service.sleeper]
-component = "sleeper.wat"
-limits = { timeout = "60s", concurrency = 1, wait = "10s" }
-"#;
-
-/// An app with a call under way that outlasts every wait of a test.
-fn sleepy(args: &[&str]) -> (Cli, Up, std::process::Child) {
-    let cli = Cli::new().with(&[("wasmbay.toml", SLEEPY), ("sleeper.wat", SLEEPER)]);
-    let up = cli.up(args);
-    let call = cli
-        .command(&["call", "api.sleep", "[50000]", "--timeout", "60s"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It is under way once another call has to wait.
-    let other = ["call", "api.sleep", "[0]", "--timeout", "250ms"];
-    let deadline = Instant::now() + DEADLINE;
-    while cli.run(&other).ends_with("[exit 0]") {
-        assert!(Instant::now() < deadline, "the call does not arrive");
-    }
-    (cli, up, call)
-}
-
-#[test]
-fn what_outlasts_the_grace_time_is_given_up() {
-    let (cli, up, call) = sleepy(&["--grace", "100ms"]);
-    up.signal(Signal::TERM);
-    assert_seen!(cli, "grace", up.end());
-    let answer = call.wait_with_output().unwrap();
-    assert_eq!(answer.status.code(), Some(1));
-    let error = String::from_utf8(answer.stderr).unwrap();
-    assert!(
-        error.contains("error: 503 unavailable (blame: host)"),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_second_signal_stops_at_once() {
-    let (cli, up, mut call) = sleepy(&["--grace", "60s"]);
-    up.signal(Signal::INT);
-    up.until("draining");
-    up.signal(Signal::INT);
-    assert_seen!(cli, "second_signal", up.end());
-    call.kill().unwrap();
-    call.wait().unwrap();
 }
 
 #[test]

@@ -114,6 +114,36 @@ pub(crate) const CALLER: &str = r#"
   (export "test:caller/api@1.0.0" (instance $api)))
 "#;
 
+/// Exports `test:logger/api@1.0.0`, whose `log` logs so many records of 1,000 bytes.
+pub(crate) const LOGGER: &str = r#"
+(component
+  (import "wasi:logging/logging@0.1.0-draft" (instance $logging
+    (type $levels (enum "trace" "debug" "info" "warn" "error" "critical"))
+    (export "level" (type $level (eq $levels)))
+    (export "log" (func
+      (param "level" $level) (param "context" string) (param "message" string)))))
+  (core module $heap (memory (export "memory") 1))
+  (core instance $heap (instantiate $heap))
+  (alias core export $heap "memory" (core memory $memory))
+  (core func $log (canon lower (func $logging "log") (memory $memory)))
+  (core module $code
+    (import "heap" "memory" (memory 1))
+    (import "wasi" "log" (func $log (param i32 i32 i32 i32 i32)))
+    (func (export "log") (param $times i32)
+      (memory.fill (i32.const 1024) (i32.const 120) (i32.const 1000))
+      (loop $again
+        (if (i32.eqz (local.get $times)) (then (return)))
+        (call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 1024) (i32.const 1000))
+        (local.set $times (i32.sub (local.get $times) (i32.const 1)))
+        (br $again))))
+  (core instance $core (instantiate $code
+    (with "heap" (instance $heap))
+    (with "wasi" (instance (export "log" (func $log))))))
+  (func $log-times (param "times" u32) (canon lift (core func $core "log")))
+  (instance $api (export "log" (func $log-times)))
+  (export "test:logger/api@1.0.0" (instance $api)))
+"#;
+
 /// Exports `test:sleeper/api@1.0.0`, whose `sleep` waits on a clock of WASI's.
 pub(crate) const SLEEPER: &str = r#"
 (component
