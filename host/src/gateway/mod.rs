@@ -13,6 +13,7 @@ mod arguments;
 mod component;
 pub(crate) mod connection;
 pub(crate) mod health;
+mod origin;
 pub(crate) mod request;
 pub(crate) mod route;
 #[cfg(test)]
@@ -83,7 +84,7 @@ impl Gateway {
         if revision == 0 {
             return None;
         }
-        let table = Arc::new(Table::new(&self.app, &deployment));
+        let table = Arc::new(Table::new(&self.app, &self.spec.rpc, &deployment));
         let mut kept = self.table.write().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((revision, Arc::clone(&table)));
         Some(table)

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
 use super::connection::{Activity, Answers, Tasks};
 use super::health::{healthz, readyz};
+use super::origin;
 use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
 use super::{Front, Table};
 use crate::call::{Blame, Call, CallError, Trace, is_traceparent};
@@ -108,9 +109,15 @@ impl Front {
             }
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
             Destination::Rpc(function) => {
+                if let Err(refusal) = origin::check(request.method(), &uri, request.headers()) {
+                    return (route::RPC, Err(refusal));
+                }
                 (route::RPC, self.call_rpc(function, request, call).await)
             }
             Destination::Call(route, params) => {
+                if let Err(refusal) = origin::check(request.method(), &uri, request.headers()) {
+                    return (&*route.planned.route.path, Err(refusal));
+                }
                 let answer = self.call_route(route, &params, uri.query(), request, call);
                 (&*route.planned.route.path, answer.await)
             }

@@ -15,7 +15,7 @@ use super::answer::{Outcome, Refusal};
 use super::arguments::ArgumentPlan;
 use crate::deployment::Deployment;
 use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{Route, keys};
+use crate::manifest::{Route, RpcPaths, keys};
 use crate::plan::{Plan, PlannedRoute, Publication};
 use crate::runtime::Service;
 use crate::subject;
@@ -36,6 +36,8 @@ pub(crate) struct Table {
     others: Router<Target>,
     /// Functions by `namespace:package/interface/function`, one for each version that is served.
     functions: HashMap<String, Vec<Rpc>>,
+    /// Which of all functions are among them.
+    rpc: RpcPaths,
     /// Required functions that no service here answers: their responders have to be looked for.
     pub(crate) external: Vec<(FunctionId, String)>,
 }
@@ -89,7 +91,7 @@ pub(crate) enum Destination<'t, 'p> {
 }
 
 impl Table {
-    pub(crate) fn new(app: &str, deployment: &Deployment) -> Self {
+    pub(crate) fn new(app: &str, rpc: &RpcPaths, deployment: &Deployment) -> Self {
         let (plan, services) = (&deployment.plan, &deployment.services);
         let mut table = Self {
             routers: keys::METHODS
@@ -98,6 +100,7 @@ impl Table {
                 .collect(),
             others: Router::new(),
             functions: HashMap::new(),
+            rpc: rpc.clone(),
             external: Vec::new(),
         };
         for http in &plan.http {
@@ -174,6 +177,7 @@ impl Table {
         let all: BTreeSet<_> = exported
             .chain(plan.required.iter().cloned())
             .chain(events)
+            .filter(|function| self.rpc.include(&function.interface))
             .collect();
         for function in all {
             let way = Way::to(app, plan, &function);
@@ -248,9 +252,16 @@ impl Table {
             .map(Vec::as_slice)
             .unwrap_or_default();
         let Some(first) = same.first() else {
-            return Err(missing(
-                "no such function; the path is /rpc/namespace:package/interface/function, with @version after the interface or without".to_owned(),
-            ));
+            let why = match self.rpc {
+                RpcPaths::All => {
+                    "no such function; the path is /rpc/namespace:package/interface/function, with @version after the interface or without"
+                }
+                RpcPaths::None => "functions have no RPC path here (`[gateway] rpc` is false)",
+                RpcPaths::Of(_) => {
+                    "no such function among those of the interfaces in `[gateway] rpc`"
+                }
+            };
+            return Err(missing(why.to_owned()));
         };
         let versions = || {
             let versions: Vec<_> = same.iter().map(|rpc| rpc.interface.to_string()).collect();

@@ -11,7 +11,7 @@ use super::answer::{Answer, Refusal};
 use super::route::{Destination, Table, Way, normalized};
 use crate::deployment::Deployment;
 use crate::json::{Limits, decode_arguments};
-use crate::manifest::App;
+use crate::manifest::{App, RpcPaths};
 use crate::plan::{Description, Plan, plan};
 use crate::shape::InterfaceDescription;
 
@@ -56,7 +56,7 @@ fn table_of(plan: Plan) -> Table {
         plan,
         ..Deployment::default()
     };
-    Table::new("app", &deployment)
+    Table::new("app", &RpcPaths::All, &deployment)
 }
 
 fn table(routes: &str, functions: &[(&str, &str, &str)]) -> Table {
@@ -295,6 +295,39 @@ fn every_function_has_an_rpc_path() {
     ] {
         let found = found(&table, "POST", path);
         assert!(found.starts_with(expected), "{path}: {found}");
+    }
+}
+
+#[test]
+fn rpc_paths_are_for_the_interfaces_that_the_manifest_names() {
+    let with = |rpc: RpcPaths| {
+        let mut plan = planned("", SHOP);
+        let ids = plan.serves["all"].clone();
+        plan.required.extend(ids.iter().map(|id| id.function("f")));
+        let deployment = Deployment {
+            plan,
+            ..Deployment::default()
+        };
+        Table::new("app", &rpc, &deployment)
+    };
+    let of = |ids: &[&str]| RpcPaths::Of(ids.iter().map(|id| id.parse().unwrap()).collect());
+    let one = "bay.app.old.api.one.v2.f";
+    assert_eq!(
+        found(&with(RpcPaths::All), "POST", "/rpc/old:api/one@2.0.0/f"),
+        one
+    );
+    let some = with(of(&["old:api/one@2.0.0"]));
+    // Of the two versions one is left, so none has to be named.
+    for path in ["/rpc/old:api/one@2.0.0/f", "/rpc/old:api/one/f"] {
+        assert_eq!(found(&some, "POST", path), one);
+    }
+    for (table, path) in [
+        (&some, "/rpc/old:api/one@1.0.0/f"),
+        (&some, "/rpc/shop:catalog/products/f"),
+        (&with(of(&[])), "/rpc/old:api/one@2.0.0/f"),
+        (&with(RpcPaths::None), "/rpc/old:api/one@2.0.0/f"),
+    ] {
+        assert!(found(table, "POST", path).starts_with("404 "), "{path}");
     }
 }
 

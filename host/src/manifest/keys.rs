@@ -711,6 +711,17 @@ pub(super) static GATEWAY: Table = Table {
             meaning: "Where [dead letters are served as JSON](events.md#over-http). Whoever can reach it can read, change and drop them, so it belongs on a loopback address.",
         },
         Key {
+            name: "rpc",
+            form: || Form {
+                default: Some("true".to_owned()),
+                ..Form::new(
+                    "boolean or array of strings",
+                    "true, false, `[\"shop:catalog/products\"]`",
+                )
+            },
+            meaning: "Which functions have [an RPC path](gateway.md#functions-at-their-rpc-path): all, none, or those of these interfaces. Without a version an interface stands for all of its versions.",
+        },
+        Key {
             name: "body",
             form: || Form::size(BODY),
             meaning: "Body of a request. Beyond it 413.",

@@ -209,6 +209,8 @@ pub struct GatewaySpec {
     pub listen: Option<String>,
     /// `host:port` of the admin address; none leaves it to the command line.
     pub admin: Option<String>,
+    /// Which functions have an RPC path.
+    pub rpc: RpcPaths,
     /// Bytes of a request's body.
     pub body: usize,
     /// Bytes of a request's line and headers.
@@ -217,6 +219,30 @@ pub struct GatewaySpec {
     pub timeout: Duration,
     /// Connections open at the same time.
     pub connections: u32,
+}
+
+/// Which functions have an RPC path at the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RpcPaths {
+    /// All that the app's services export or need.
+    #[default]
+    All,
+    /// None.
+    None,
+    /// Those of these interfaces; one without a version stands for all of its versions.
+    Of(Vec<InterfaceId>),
+}
+
+impl RpcPaths {
+    /// Whether the functions of this interface have one.
+    #[must_use]
+    pub fn include(&self, interface: &InterfaceId) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Of(these) => these.iter().any(|these| interface.answers_to(these)),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -240,6 +266,7 @@ impl Default for GatewaySpec {
         Self {
             listen: None,
             admin: None,
+            rpc: RpcPaths::All,
             body: bytes(keys::BODY.default),
             header: bytes(keys::HEADER.default),
             timeout: keys::REQUEST.default,
@@ -542,10 +569,21 @@ fn read_gateway(section: &Section<'_>) -> GatewaySpec {
     GatewaySpec {
         listen: address("listen"),
         admin: address("admin"),
+        rpc: read_rpc(section),
         body: bytes(section.size("body", keys::BODY)),
         header: bytes(section.size("header", keys::HEADER)),
         timeout: section.duration("timeout", keys::REQUEST),
         connections: section.count("connections", keys::CONNECTIONS),
+    }
+}
+
+fn read_rpc(section: &Section<'_>) -> RpcPaths {
+    if section.is_array("rpc") {
+        return RpcPaths::Of(read_granted(section, "rpc"));
+    }
+    match section.choice("rpc") {
+        Some(yes) if !yes.value => RpcPaths::None,
+        _ => RpcPaths::All,
     }
 }
 

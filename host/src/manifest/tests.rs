@@ -83,6 +83,7 @@ const WHOLE: &str = r#"
     [gateway]
     listen = "127.0.0.1:8080"
     admin = "localhost:8081"
+    rpc = ["shop:catalog/products@1.0.0", "shop:orders/orders"]
     body = "2MiB"
 "#;
 
@@ -152,6 +153,10 @@ fn a_whole_manifest_is_read() {
     let gateway = GatewaySpec {
         listen: Some("127.0.0.1:8080".to_owned()),
         admin: Some("localhost:8081".to_owned()),
+        rpc: RpcPaths::Of(vec![
+            "shop:catalog/products@1.0.0".parse().unwrap(),
+            "shop:orders/orders".parse().unwrap(),
+        ]),
         body: 2 << 20,
         ..GatewaySpec::default()
     };
@@ -174,6 +179,25 @@ fn every_problem_is_reported_with_its_place() {
          shop/wasmbay.toml:8:2: unknown key `wires`; did you mean `wire`? \
          (accepted: name, service, wire, stream, route, gateway)"
     );
+}
+
+#[test]
+fn rpc_paths_are_for_all_none_or_some() {
+    let rpc = |value: &str| accepted(&format!("[gateway]\nrpc = {value}\n")).gateway.rpc;
+    assert_eq!(accepted("").gateway.rpc, RpcPaths::All);
+    assert_eq!(rpc("true"), RpcPaths::All);
+    assert_eq!(rpc("false"), RpcPaths::None);
+    assert_eq!(rpc("[]"), RpcPaths::Of(Vec::new()));
+    let refused = |value: &str| problem(&format!("[gateway]\nrpc = {value}\n"));
+    assert_eq!(
+        refused("'all'"),
+        "5:7: gateway: `rpc` is 'all'; accepted: true, false, `[\"shop:catalog/products\"]`"
+    );
+    assert_eq!(
+        refused("[1]"),
+        "5:8: gateway: `rpc` is 1; accepted: true, false, `[\"shop:catalog/products\"]`"
+    );
+    assert!(refused("['catalog']").starts_with("5:8: gateway: `rpc`: "));
 }
 
 #[test]
@@ -655,7 +679,7 @@ proptest! {
         lines in proptest::collection::vec(
             (
                 prop_oneof![
-                    "(name|service|wire|stream|subjects|mode|durable|retry|order-by|route|gateway|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen|admin)",
+                    "(name|service|wire|stream|subjects|mode|durable|retry|order-by|route|gateway|rpc|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen|admin)",
                     r"\[\[route\]\]", r"\[gateway\]", r"\[service\.[a-z'é-]{0,4}\]", r"\[stream\.[a-z]{0,2}\]", r"\[wire\.'[a-z:/@.0-9]{0,9}'\]",
                 ],
                 prop_oneof![

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{App, EventSpec, Provider, Target, Wire};
+use crate::manifest::{App, EventSpec, Provider, RpcPaths, Target, Wire};
 use crate::shape::{InterfaceDescription, Signature};
 use crate::text::{did_you_mean, nearest};
 
@@ -127,6 +127,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
                 .extend(import.functions.keys().map(|name| import.id.function(name)));
         }
     }
+    errors.extend(wiring.check_rpc());
     for route in &app.routes {
         let fail = |problem| PlanError::Route {
             route: route.label(),
@@ -273,6 +274,25 @@ impl<'a> Wiring<'a> {
             }
             Provider::Events(spec) => self.check_event_wire(&interface, spec),
         }
+    }
+
+    /// Reports interfaces of `[gateway] rpc` that the app has nothing to do with.
+    fn check_rpc(&self) -> Vec<PlanError> {
+        let RpcPaths::Of(listed) = &self.app.gateway.rpc else {
+            return Vec::new();
+        };
+        let exports = self.services.iter().flat_map(|service| service.exports);
+        let known: Vec<_> = exports.chain(self.imports()).map(|i| &i.id).collect();
+        let unknown = listed.iter().filter(|listed| {
+            !known.iter().any(|id| id.answers_to(listed)) && !self.is_called(listed)
+        });
+        let names: Vec<_> = known.iter().map(ToString::to_string).collect();
+        unknown
+            .map(|interface| PlanError::NoRpc {
+                nearest: owned_nearest(&interface.to_string(), &names),
+                interface: interface.clone(),
+            })
+            .collect()
     }
 
     /// Whether a route calls a function of the interface.

@@ -166,6 +166,33 @@ fn services_that_fit_are_planned() {
 }
 
 #[test]
+fn rpc_paths_are_for_interfaces_that_the_app_has() {
+    let services: &[Service<'_>] = &[("orders", &[], &[USE_PAY]), ("pay", &[PAY], &[])];
+    let rpc = |listed: &str| try_plan(services, &format!("[gateway]\nrpc = {listed}\n"));
+    for listed in [
+        "true",
+        "false",
+        "[]",
+        "['shop:payment/payments']",
+        "['shop:payment/payments@1.9.0']",
+    ] {
+        rpc(listed).unwrap();
+    }
+    assert_eq!(
+        rpc("['shop:payment/payments', 'shop:payment/payment']").unwrap_err(),
+        "`[gateway] rpc`: no service exports or imports shop:payment/payment; did you mean \
+         `shop:payment/payments@1.2.0`?"
+    );
+    assert_eq!(
+        rpc("['shop:payment/payments@2.0.0']")
+            .unwrap_err()
+            .lines()
+            .count(),
+        1
+    );
+}
+
+#[test]
 fn an_import_that_nothing_exports_is_refused() {
     let import = "shop:payment/payment@1.0.0: charge()";
     assert_eq!(

@@ -28,7 +28,7 @@ use wasmbay::gateway::{Gateway, IDLE, LINGER};
 use wasmbay::host::{Host, HostOptions};
 use wasmbay::interface::InterfaceId;
 use wasmbay::interfaces::Backend;
-use wasmbay::manifest::{App, GatewaySpec};
+use wasmbay::manifest::{App, GatewaySpec, RpcPaths};
 use wasmbay::nats::{ConnectOptions, settled};
 use wasmbay::plan::Event;
 use wasmbay::plan::{Description, plan};
@@ -428,6 +428,54 @@ async fn functions_are_called_at_their_rpc_path() {
         .send(Request::post("/rpc/test:fake/api/none"), "")
         .await
         .error(404, "caller");
+}
+
+#[tokio::test]
+async fn rpc_paths_can_be_turned_off() {
+    let front = Front::start(|spec| spec.rpc = RpcPaths::None).await;
+    let echo = Request::post("/rpc/test:fake/api/echo");
+    let message = front.send(echo, "[1]").await.error(404, "caller");
+    assert!(message.contains("`[gateway] rpc` is false"), "{message}");
+    assert_eq!(front.get("/travels").await.status, 200);
+
+    let only = "test:fake/api".parse().unwrap();
+    let front = Front::start(|spec| spec.rpc = RpcPaths::Of(vec![only])).await;
+    let echo = Request::post("/rpc/test:fake/api/echo");
+    assert_eq!(front.send(echo, "[1]").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_calls_no_function() {
+    let front = Front::start(|_| {}).await;
+    let paths = [
+        ("POST", "/rpc/test:fake/api/take", r#"{"count":3}"#),
+        ("POST", "/take", "3"),
+        ("GET", "/travels", ""),
+    ];
+    for (method, path, body) in paths {
+        let request = || Request::builder().method(method).uri(path);
+        // A form without a type needs no preflight, and a name that leads here is no other origin.
+        for (name, value) in [
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+        ] {
+            let reply = front.send(request().header(name, value), body).await;
+            let message = reply.error(403, "caller");
+            assert_eq!(message, "a page of another origin may not ask here");
+        }
+        for (name, value) in [
+            ("origin", "http://test"),
+            ("sec-fetch-site", "same-origin"),
+            ("user-agent", "curl/8"),
+        ] {
+            let reply = front.send(request().header(name, value), body).await;
+            assert!(matches!(reply.status, 200 | 201), "{path}: {}", reply.body);
+        }
+    }
+    // What says nothing of the app may be asked from anywhere.
+    let health = Request::get("/healthz").header("origin", "https://evil.example");
+    assert_eq!(front.send(health, "").await.status, 200);
 }
 
 #[tokio::test]
