@@ -303,7 +303,7 @@ fn rpc_paths_are_for_the_interfaces_that_the_manifest_names() {
     let with = |rpc: RpcPaths| {
         let mut plan = planned("", SHOP);
         let ids = plan.serves["all"].clone();
-        plan.required.extend(ids.iter().map(|id| id.function("f")));
+        plan.required.extend(ids.keys().map(|id| id.function("f")));
         let deployment = Deployment {
             plan,
             ..Deployment::default()

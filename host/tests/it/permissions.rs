@@ -77,7 +77,7 @@ async fn the_documented_permissions_are_enough_for_calls() {
 
 #[tokio::test]
 async fn the_documented_permissions_are_enough_for_durable_events() {
-    use crate::support::components::FUSSY;
+    use crate::support::components::RETURNS_ERROR;
     const WIRE: &str = "
         [wire.\"test:events/sink\"]
         mode = \"event\"
@@ -86,7 +86,7 @@ async fn the_documented_permissions_are_enough_for_durable_events() {
     ";
     let (publish, subscribe) = (documented("## Publish"), documented("## Subscribe"));
     let server = Configured::start(&users(&publish, &subscribe)).await;
-    let services = Services(&[("fussy", FUSSY, "")], WIRE);
+    let services = Services(&[("guest", RETURNS_ERROR, "")], WIRE);
     let host = start(&server.url_of("host"), &services).await;
     let client = ConnectOptions::to(server.url_of("admin"))
         .connect()
@@ -103,7 +103,7 @@ async fn the_documented_permissions_are_enough_for_durable_events() {
     loop {
         let page = letters.list(&Filter::default(), None, 10).await.unwrap();
         if let [one] = &*page.entries {
-            assert_eq!(one.letter().unwrap().attempts.len(), 2);
+            assert_eq!(one.dead_letter().unwrap().attempts.len(), 2);
             break;
         }
         assert!(tokio::time::Instant::now() < deadline, "no dead letter");
