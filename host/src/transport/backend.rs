@@ -99,7 +99,7 @@ impl NatsBackend {
     ) -> Result<(), CallError> {
         let mut headers = wire::write_event(&call);
         wire::add_headers(&mut headers, own);
-        self.check_size(&headers, &call, 0)?;
+        self.check_size(&headers, &call)?;
         let client = self.requests.client();
         let sent = async {
             connected(client, None).await.map_err(|_| ())?;
@@ -156,7 +156,7 @@ impl NatsBackend {
     ) -> Result<Vec<Message>, CallError> {
         let headers = request_headers(&message);
         let OutgoingMessage { subject, call, .. } = message;
-        self.check_size(&headers, &call, 0)?;
+        self.check_size(&headers, &call)?;
         let client = self.requests.client();
         let closed = || refused(&RequestError::Closed);
         let mut replies: Vec<Message> = Vec::new();
@@ -209,7 +209,7 @@ impl NatsBackend {
             headers
         };
         let first = write_headers();
-        self.check_size(&first, &call, dead_letters::HEADROOM)?;
+        self.check_storable(&first, &call)?;
         let mut first = Some(first);
         let deadline = tokio::time::Instant::from(call.deadline);
         let (mut retry, mut patience) = (FIRST_RETRY, FIRST_PATIENCE);
@@ -257,12 +257,28 @@ impl NatsBackend {
         format!("{:016x}-{next:x}", self.session)
     }
 
-    fn check_size(&self, headers: &HeaderMap, call: &Call, room: usize) -> Result<(), CallError> {
-        let limit = self.requests.client().max_payload().saturating_sub(room);
+    fn check_size(&self, headers: &HeaderMap, call: &Call) -> Result<(), CallError> {
+        let limit = self.nats().max_payload();
         match wire_size(headers, call.body.len()) {
             size if size > limit => Err(refused(&RequestError::TooLarge { size, limit })),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the event still fits when it has become a dead letter.
+    fn check_storable(&self, headers: &HeaderMap, call: &Call) -> Result<(), CallError> {
+        let (size, carried) = (
+            wire_size(headers, call.body.len()),
+            self.nats().max_payload(),
+        );
+        // A server that takes little leaves half of it; such a dead letter has its body in the stream.
+        let limit = carried - dead_letters::HEADROOM.min(carried / 2);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(CallError::request_too_large(format_args!(
+            "the event has {size} bytes, {limit} can be stored: NATS carries {carried}, and a dead letter has to fit"
+        )))
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime::component::{ComponentExportIndex, Val};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
@@ -40,6 +40,8 @@ pub struct Service {
     pub spec: Arc<ServiceSpec>,
     /// Its component.
     pub component: Arc<Component>,
+    /// When it was linked; its counts begin then.
+    pub(crate) started: SystemTime,
     /// The wires on which its imports are events.
     events: Vec<Arc<EventWire>>,
     interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
@@ -216,6 +218,7 @@ impl Service {
                 share: runtime.pool.share(),
             },
             http,
+            started: SystemTime::now(),
             spec,
             component,
             events,
