@@ -52,7 +52,7 @@ pub struct Answer {
     /// For INFO.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// For STATS: when the host began to run it, as RFC 3339.
+    /// For STATS: when the counts began, as RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<String>,
     /// For INFO and STATS.

@@ -65,7 +65,7 @@ FUNCTIONS = {
 
 
 def read(data: bytes, parameters: dict[str, type]) -> list:
-    """The arguments in order. Whatever does not fit the signature is a ValueError."""
+    """The arguments in order. A ValueError if they do not fit the signature."""
     given = json.loads(data)
     if not isinstance(given, dict) or given.keys() != parameters.keys():
         raise ValueError(f"expected an object with {', '.join(parameters)}")
@@ -85,7 +85,7 @@ def read(data: bytes, parameters: dict[str, type]) -> list:
 
 
 def handler(function, parameters):
-    """Answers each request once: with a result, or with an error that says whose fault it is."""
+    """Answers each request once: with a result, or with an error and its blame."""
 
     async def handle(request: nats.micro.Request) -> None:
         try:

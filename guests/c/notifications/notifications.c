@@ -1,9 +1,9 @@
-/* The shop's notifications: hears what becomes of orders and tells the customer, or whatever it is
- * called with. It checks the address, writes the message to the log in place of sending it, and answers
- * with an id that follows from the message alone, so telling twice is telling the same.
+/* The shop's notifications: subscribes to the events of orders and notifies the customer, or sends the
+ * message that it is called with. It checks the address, writes the message to the log in place of sending
+ * it, and returns an id that follows from the message alone, so that a second delivery has the same id.
  *
- * Whoever gets a value from the bindings owns it: the message that an export is called with and
- * what an import gives back are freed here, what an export gives back is freed by the caller.
+ * The receiver of a value from the bindings owns it: the arguments of an export and the results of an
+ * import are freed here, the result of an export is freed by the caller.
  * No string ends in a NUL, so lengths go everywhere. */
 
 #include "notifications.h"
@@ -87,7 +87,7 @@ static uint64_t hash(uint64_t so_far, string part) {
     return so_far;
 }
 
-/* Whom messages come from: the configuration's `sender`. */
+/* The sender of messages: the configuration's `sender`. */
 static bool get_sender(string *sender, notify_error *err) {
     string key = borrow("sender");
     notifications_option_string_t value;
@@ -137,8 +137,8 @@ bool exports_shop_notifications_notifier_send(message *message, string *ret, not
     return sent;
 }
 
-/* Tells a customer of an order, and frees the texts. An event has no id to give back. */
-static bool tell(string to, string subject, string body, string *err) {
+/* Notifies a customer of an order, and frees the texts. An event has no id to return. */
+static bool notify(string to, string subject, string body, string *err) {
     message message = {
         .channel = EXPORTS_SHOP_NOTIFICATIONS_NOTIFIER_CHANNEL_EMAIL,
         .to = to,
@@ -159,7 +159,7 @@ static bool tell(string to, string subject, string body, string *err) {
     return sent;
 }
 
-/* Nobody is told that an order was placed: it is paid or rejected within the second. */
+/* No message for a placed order: it is paid or rejected within the second. */
 bool exports_shop_orders_events_order_placed(exports_shop_orders_events_placed_t *order, string *err) {
     (void)err;
     exports_shop_orders_events_placed_free(order);
@@ -169,19 +169,19 @@ bool exports_shop_orders_events_order_placed(exports_shop_orders_events_placed_t
 bool exports_shop_orders_events_order_paid(exports_shop_orders_events_paid_t *order, string *err) {
     /* Currencies of the shop have two decimal places. */
     uint64_t units = order->total.minor / 100, cents = order->total.minor % 100;
-    bool told = tell(order->email, format("Your order %.*s", PRINT(order->order_id)),
-                     format("Dear %.*s, we are packing it. You paid %" PRIu64 ".%02" PRIu64 " %.*s.",
-                            PRINT(order->customer), units, cents, PRINT(order->total.currency)),
-                     err);
+    bool sent = notify(order->email, format("Your order %.*s", PRINT(order->order_id)),
+                       format("Dear %.*s, we are packing it. You paid %" PRIu64 ".%02" PRIu64 " %.*s.",
+                              PRINT(order->customer), units, cents, PRINT(order->total.currency)),
+                       err);
     exports_shop_orders_events_paid_free(order);
-    return told;
+    return sent;
 }
 
 bool exports_shop_orders_events_order_rejected(exports_shop_orders_events_rejected_t *order, string *err) {
-    bool told = tell(order->email, format("Your order %.*s was rejected", PRINT(order->order_id)),
-                     format("Dear %.*s, we cannot fill it: %.*s.", PRINT(order->customer),
-                            PRINT(order->reason)),
-                     err);
+    bool sent = notify(order->email, format("Your order %.*s was rejected", PRINT(order->order_id)),
+                       format("Dear %.*s, we cannot fill it: %.*s.", PRINT(order->customer),
+                              PRINT(order->reason)),
+                       err);
     exports_shop_orders_events_rejected_free(order);
-    return told;
+    return sent;
 }

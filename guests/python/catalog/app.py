@@ -1,4 +1,4 @@
-"""The shop's catalog: what is sold, and for how much.
+"""The shop's catalog: products and prices.
 
 The products are the table below. The configuration's ``withdrawn``, SKUs separated by commas,
 takes products out of it without a new build.

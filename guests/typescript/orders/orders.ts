@@ -1,9 +1,9 @@
-// The shop's orders: prices, reserves, charges and confirms by calling the other services, and
-// knows of none of them where it runs or what it is written in. What becomes of an order it says
-// as an event, and does not know who listens.
+// The shop's orders: prices, reserves, charges and confirms by calling the other services, wherever
+// they run and whatever they are written in. The outcome of an order is an event, and the subscribers
+// are not known here.
 //
 // An exported function returns its ok value or throws its error, `{ tag, val }`. An imported one
-// throws an Error with that as its `payload`. Whatever else is thrown is a defect, and traps.
+// throws an Error with that as its `payload`. Any other exception is a defect, and traps.
 
 import * as catalog from 'shop:catalog/products@1.0.0';
 import * as inventory from 'shop:inventory/stock@1.0.0';
@@ -20,8 +20,9 @@ import type { Line, Money } from 'shop:types/types@1.0.0';
 
 type CalleeError = CatalogError | StockError | PaymentError;
 
-// componentize-qjs 0.4.5 treats a u32 as signed: one above this arrives negative, and leaves as this.
-const MAX_QUANTITY = 0x7fff_ffff;
+// What a line's quantity and a sum of money can hold: a u32 and a u64.
+const MAX_QUANTITY = 0xffff_ffff;
+const MAX_MINOR = 0xffff_ffff_ffff_ffffn;
 
 export const orders = {
   quote(lines: Line[]): Money {
@@ -33,11 +34,11 @@ export const orders = {
     const total = price(wanted);
     const orderId = newOrderId();
     const order: Order = { orderId, customer: customer.name, email: customer.email, lines: wanted };
-    // Nothing is done yet: an order that nobody would hear of is refused.
+    // Nothing is done yet: an order whose events cannot be stored is refused.
     try {
       events.orderPlaced({ ...order, total });
     } catch (error) {
-      unavailable(`the order could not be stored: ${told(error)}`);
+      unavailable(`the order could not be stored: ${storeError(error)}`);
     }
     try {
       return fill(order, total, card);
@@ -48,7 +49,7 @@ export const orders = {
   },
 } satisfies typeof import('shop:orders/orders@1.0.0');
 
-/** What every event of an order tells. */
+/** The fields that every event of an order has. */
 type Order = { orderId: string; customer: string; email: string; lines: Line[] };
 
 /** Reserves and charges. */
@@ -71,7 +72,7 @@ function fill(order: Order, total: Money, card: Card): Confirmation {
 function merge(lines: Line[]): Line[] {
   const quantities = new Map<string, number>();
   for (const { sku, quantity } of lines) {
-    const sum = (quantities.get(sku) ?? 0) + (quantity >>> 0);
+    const sum = (quantities.get(sku) ?? 0) + quantity;
     if (sum > MAX_QUANTITY) {
       unavailable(`${sku}: no more than ${MAX_QUANTITY} can be ordered at once`);
     }
@@ -86,9 +87,9 @@ function merge(lines: Line[]): Line[] {
   return merged;
 }
 
-/** What the catalog wants for the lines now. */
+/** The price of the lines by the catalog. */
 function price(lines: Line[]): Money {
-  let minor = 0;
+  let minor = 0n;
   let currency: string | undefined;
   for (const { sku, quantity } of lines) {
     const each = ask('catalog', () => catalog.get(sku)).price;
@@ -96,10 +97,8 @@ function price(lines: Line[]): Money {
     if (each.currency !== currency) {
       unavailable(`catalog: prices in ${currency} and in ${each.currency} cannot be added up`);
     }
-    minor += each.minor * quantity;
-    // Past 2^53 a number is rounded, and past 2^63 a u64 arrives as a negative one: either way
-    // the customer would be charged something else.
-    if (!Number.isSafeInteger(minor) || each.minor < 0) {
+    minor += each.minor * BigInt(quantity);
+    if (minor > MAX_MINOR) {
       unavailable('catalog: the prices add up to more than can be charged');
     }
   }
@@ -110,22 +109,22 @@ function release(orderId: string, reservationId: string): void {
   try {
     ask('inventory', () => inventory.release(reservationId));
   } catch (error) {
-    // The customer has to hear why the payment failed, not what happened after it.
+    // The customer gets the reason why the payment failed, not what happened after it.
     log('error', 'orders', `order ${orderId}: ${reservationId} is still reserved: ${JSON.stringify(error)}`);
   }
 }
 
-/** Publishes what has happened, and cannot be taken back if it is not stored. */
+/** Publishes an event of what cannot be undone any more. */
 function publish(orderId: string, event: () => void): void {
   try {
     event();
   } catch (error) {
-    log('error', 'orders', `order ${orderId}: nobody hears what became of it: ${told(error)}`);
+    log('error', 'orders', `order ${orderId}: its outcome was not published: ${storeError(error)}`);
   }
 }
 
-/** What an event could not be stored for: its error is a plain string. */
-function told(thrown: unknown): string {
+/** Why an event could not be stored: its error is a plain string. */
+function storeError(thrown: unknown): string {
   const { payload } = thrown as { payload?: string };
   if (payload === undefined) {
     throw thrown;
@@ -151,7 +150,7 @@ function reason(refusal: unknown): string {
 
 /** 64 random bits: Math.random() begins anew with the same number in every fresh instance. */
 function newOrderId(): string {
-  const digits = [...getRandomBytes(8)].map((byte) => byte.toString(16).padStart(2, '0'));
+  const digits = [...getRandomBytes(8n)].map((byte) => byte.toString(16).padStart(2, '0'));
   return `ord-${digits.join('')}`;
 }
 

@@ -62,7 +62,7 @@ impl Desk {
         let limit = self.client.max_payload();
         let letter = self.letters.find(id).await?;
         // A message may be anything. No browser sends a PUT for a page of another origin.
-        if !letter.is_raw() {
+        if !letter.is_message() {
             check_json(request.headers())?;
         }
         let body = read_body(request.body_mut(), limit).await?;

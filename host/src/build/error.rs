@@ -109,6 +109,32 @@ pub enum BuildError {
         /// What the tool printed.
         output: String,
     },
+    /// The source does not export what its world says.
+    #[error("the source in {} does not export what world `{world}` says:\n  {}", folder.display(), problems.join("\n  "))]
+    Exports {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// The world's name.
+        world: String,
+        /// What is missing or wrong, a line each.
+        problems: Vec<String>,
+    },
+    /// Two exported interfaces would be one object in JavaScript.
+    #[error(
+        "{first} and {second} would both be the export `{object}` of {}: \
+         a service in TypeScript or JavaScript can export only one of them",
+        folder.display()
+    )]
+    OneObject {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// One of the interfaces.
+        first: String,
+        /// The other one.
+        second: String,
+        /// The name of both.
+        object: String,
+    },
     /// Bindings could not be generated, or a module could not be made a component.
     #[error("{step} failed in {}", folder.display())]
     Component {

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod componentize;
+mod edge;
 mod error;
 mod fingerprint;
 mod language;

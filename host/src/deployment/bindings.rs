@@ -40,8 +40,8 @@ pub(super) fn bindings(app: &App, plan: &Plan) -> Bindings {
         let Some(spec) = app.services.get(name) else {
             continue;
         };
-        for interface in interfaces {
-            let (sources, delivery) = interface_sources(app, plan, spec, interface);
+        for (interface, functions) in interfaces {
+            let (sources, delivery) = interface_sources(app, plan, spec, interface, functions);
             let bound = Bound {
                 service: name.clone(),
                 interface: interface.clone(),
@@ -64,6 +64,7 @@ fn interface_sources(
     plan: &Plan,
     spec: &ServiceSpec,
     interface: &InterfaceId,
+    functions: &[String],
 ) -> (Vec<Source>, Delivery) {
     let wire = plan.event_wire(interface);
     if let Some(durable) = wire.and_then(|wire| wire.spec.durable.as_ref()) {
@@ -81,8 +82,13 @@ fn interface_sources(
         Some(_) => (subject::queue_group_of(&spec.name), Delivery::Event),
         None => (subject::QUEUE_GROUP.to_owned(), Delivery::Call),
     };
-    let subject = subject::all_functions(&app.name, interface);
-    (vec![Source::Subject { subject, group }], delivery)
+    // One for each function: while hosts with an older version of the interface share the queue group,
+    // a function that they do not have is called only where it is.
+    let sources = functions.iter().map(|name| Source::Subject {
+        subject: subject::of_function(&app.name, &interface.function(name)),
+        group: group.clone(),
+    });
+    (sources.collect(), delivery)
 }
 
 /// Where the messages that a service handles come from: from the one consumer that it has on a
@@ -252,7 +258,7 @@ mod tests {
     #[test]
     fn a_call_has_a_subject_that_all_hosts_share() {
         let bindings = shop("");
-        let source = subject("bay.shop.a.stock.api.v1.*", "bay");
+        let source = subject("bay.shop.a.stock.api.v1.run", "bay");
         let bound = &bindings[&source];
         assert_eq!(bound.service, "stock");
         assert!(matches!(bound.delivery, Delivery::Call));
@@ -261,7 +267,7 @@ mod tests {
     #[test]
     fn an_event_has_a_group_for_each_service() {
         let bindings = shop("[wire.\"a:orders/events\"]\nmode = \"event\"");
-        let bound = &bindings[&subject("bay.shop.a.orders.events.v1.*", "bay.mail")];
+        let bound = &bindings[&subject("bay.shop.a.orders.events.v1.run", "bay.mail")];
         assert!(matches!(bound.delivery, Delivery::Event));
     }
 
@@ -302,8 +308,8 @@ mod tests {
     fn a_difference_is_what_arrives_stays_and_leaves() {
         let wanted = shop("");
         let (stays, leaves) = (
-            subject("bay.shop.a.stock.api.v1.*", "bay"),
-            subject("bay.shop.a.stock.api.v2.*", "bay"),
+            subject("bay.shop.a.stock.api.v1.run", "bay"),
+            subject("bay.shop.a.stock.api.v2.run", "bay"),
         );
         let difference = difference([&stays, &leaves], &wanted);
         assert_eq!(difference.staying, [stays]);
@@ -325,7 +331,7 @@ mod tests {
             service == "orders" && interface.package == "stock"
         };
         let layers = drain_order(&shop(""), imports);
-        let stock = subject("bay.shop.a.stock.api.v1.*", "bay");
+        let stock = subject("bay.shop.a.stock.api.v1.run", "bay");
         assert_eq!(layers.len(), 2);
         assert_eq!(layers[1], [stock]);
     }

@@ -165,8 +165,13 @@ impl Table {
     }
 
     fn add_functions(&mut self, app: &str, deployment: &Deployment) {
-        let (plan, services) = (&deployment.plan, &deployment.services);
-        let served = |id: &InterfaceId| plan.serves.values().flatten().any(|s| s.compatible(id));
+        let plan = &deployment.plan;
+        let served = |id: &InterfaceId| {
+            plan.serves
+                .values()
+                .flatten()
+                .any(|(s, _)| s.compatible(id))
+        };
         let external = plan
             .required
             .iter()
@@ -174,15 +179,9 @@ impl Table {
         self.external = external
             .map(|function| (function.clone(), subject::of_function(app, function)))
             .collect();
-        let exported = plan.serves.iter().flat_map(|(service, interfaces)| {
-            let service = services.get(service);
-            interfaces.iter().flat_map(move |id| {
-                let exported = service.and_then(|service| service.interface(id));
-                let names = exported
-                    .into_iter()
-                    .flat_map(|exported| exported.functions.keys());
-                names.map(|name| id.function(name))
-            })
+        let exported = plan.serves.values().flatten().flat_map(|(id, names)| {
+            let names = names.iter();
+            names.map(|name| id.function(name))
         });
         let events = plan.events.iter().flat_map(|wire| {
             let names = wire.functions.keys();
@@ -324,7 +323,7 @@ impl Way {
 /// has not come by then was lost, as with a connection to NATS.
 fn limit(deployment: &Deployment, interface: &InterfaceId) -> Option<Duration> {
     let mut serves = deployment.plan.serves.iter();
-    let (name, _) = serves.find(|(_, ids)| ids.iter().any(|id| id.compatible(interface)))?;
+    let (name, _) = serves.find(|(_, ids)| ids.iter().any(|(id, _)| id.compatible(interface)))?;
     let service = deployment.services.get(name)?;
     Some(service.spec.limits.timeout + MARGIN)
 }

@@ -250,7 +250,7 @@ fn the_gateways_own_paths_are_there_without_routes() {
 fn every_function_has_an_rpc_path() {
     let mut plan = planned("", SHOP);
     // As a route would require them: there are no services in this test that export them.
-    let ids = plan.serves["all"].clone();
+    let ids: Vec<_> = plan.serves["all"].keys().cloned().collect();
     plan.required.extend(
         ids.iter()
             .filter(|id| id.namespace == "old")
@@ -303,7 +303,7 @@ fn rpc_paths_are_for_the_interfaces_that_the_manifest_names() {
     let with = |rpc: RpcPaths| {
         let mut plan = planned("", SHOP);
         let ids = plan.serves["all"].clone();
-        plan.required.extend(ids.iter().map(|id| id.function("f")));
+        plan.required.extend(ids.keys().map(|id| id.function("f")));
         let deployment = Deployment {
             plan,
             ..Deployment::default()

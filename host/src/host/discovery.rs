@@ -20,7 +20,6 @@ use crate::subject;
 pub(crate) struct Directory {
     app: String,
     host: String,
-    started: String,
     current: Arc<Current>,
 }
 
@@ -30,10 +29,6 @@ impl Directory {
         Self {
             app: app.to_owned(),
             host: host.to_owned(),
-            // Formatting fails for years beyond 9999 only.
-            started: OffsetDateTime::now_utc()
-                .format(&Rfc3339)
-                .unwrap_or_default(),
             current,
         }
     }
@@ -52,7 +47,7 @@ impl Directory {
     }
 
     async fn answer(&self, client: &Client, question: Message) {
-        let Some(to) = question.reply else {
+        let Some(to) = question.reply.filter(|to| !subject::is_reserved(to)) else {
             return;
         };
         let Some((verb, name, id)) = parse(&question.subject) else {
@@ -93,7 +88,11 @@ impl Directory {
                 ("host".to_owned(), self.host.clone()),
             ]),
             description: (verb == Verb::Info).then(|| format!("{name} of {}", self.app)),
-            started: (verb == Verb::Stats).then(|| self.started.clone()),
+            started: (verb == Verb::Stats).then(|| {
+                let started = OffsetDateTime::from(service.started);
+                // Formatting fails for years beyond 9999 only.
+                started.format(&Rfc3339).unwrap_or_default()
+            }),
             endpoints,
             name,
         }

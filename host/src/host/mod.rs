@@ -2,6 +2,7 @@
 
 pub(crate) mod discovery;
 mod drain;
+mod peers;
 mod reconcile;
 mod worker;
 
@@ -9,7 +10,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -24,6 +25,7 @@ use crate::manifest::App;
 use crate::nats::ConnectOptions;
 use crate::plan::PlanError;
 use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
+pub use crate::transport::Drained;
 use discovery::Directory;
 use drain::Drains;
 use reconcile::Served;
@@ -33,8 +35,9 @@ use worker::{Worker, WorkerError};
 /// Time for which a host that stops waits for the calls that are under way, unless told otherwise.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
-/// Time that the gateway gets, after the last call has been given up, to answer its clients.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time after the grace time in which calls are answered with 503, the gateway answers its clients, and
+/// NATS takes the last replies.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time between two looks for instances that have been idle for too long.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -172,6 +175,10 @@ pub struct Host {
     reconciling: tokio::sync::Mutex<()>,
     drains: Drains,
     background: Vec<JoinHandle<()>>,
+    /// Distinguishes the hosts of a fleet.
+    id: String,
+    /// The comparison with other hosts that the last step began.
+    comparison: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Host {
@@ -212,6 +219,8 @@ impl Host {
             reconciling: tokio::sync::Mutex::default(),
             drains: Drains::default(),
             background: Vec::new(),
+            id: host_id(),
+            comparison: Mutex::default(),
         };
         host.open_gateway(listener)?;
         host.open_admin(admin_listener);
@@ -253,7 +262,7 @@ impl Host {
 
     fn start_background(&mut self) {
         if let Some(worker) = self.workers.first() {
-            let directory = Directory::new(&self.app, &host_id(), Arc::clone(&self.current));
+            let directory = Directory::new(&self.app, &self.id, Arc::clone(&self.current));
             let client = worker.client.clone();
             self.background.push(worker.runtime.spawn(async move {
                 if let Err(error) = directory.serve(client).await {
@@ -290,8 +299,12 @@ impl Host {
     }
 
     /// Stops: takes nothing new, answers everything that has arrived, closes. Calls that have not
-    /// ended within `grace` are answered with 503; returns their number.
-    pub async fn stop(mut self, grace: Duration) -> usize {
+    /// ended within `grace` are answered with 503.
+    ///
+    /// # Limits
+    ///
+    /// Ends at most [`CLOSE_TIMEOUT`] after `grace`, also without NATS.
+    pub async fn stop(mut self, grace: Duration) -> Drained {
         let deadline = Instant::now() + grace;
         // Requests at the gateway need the services, so the gateway comes first; but a client that
         // takes its time must not use up that of the calls.
@@ -308,26 +321,36 @@ impl Host {
         for task in std::mem::take(&mut self.background) {
             task.abort();
         }
-        let mut given_up = self.drains.finish(deadline).await;
+        let mut drained = Drained {
+            given_up: self.drains.finish(deadline).await,
+            confirmed: true,
+        };
         for layer in order {
-            given_up += drain::drain(&self.workers, Some(&layer), deadline).await;
+            drained = drained.and(drain::drain(&self.workers, Some(&layer), deadline).await);
         }
-        given_up += drain::drain(&self.workers, None, deadline).await;
-        if !closed && tokio::time::timeout(CLOSE_TIMEOUT, gateway).await.is_err() {
+        drained = drained.and(drain::drain(&self.workers, None, deadline).await);
+        let last = deadline + CLOSE_TIMEOUT;
+        if !closed && tokio::time::timeout_at(last.into(), gateway).await.is_err() {
             tracing::warn!("connections of the gateway were cut");
         }
         if let Some(workers) = Arc::get_mut(&mut self.workers) {
-            for worker in std::mem::take(workers) {
-                worker.stop().await;
-            }
+            let stops = std::mem::take(workers).into_iter().map(|w| w.stop(last));
+            drained.confirmed &= join_all(stops).await.into_iter().all(|taken| taken);
         }
-        given_up
+        drained
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for task in self.background.iter().chain(&self.serving) {
+        let comparison = self.comparison.get_mut();
+        let comparison = comparison.unwrap_or_else(PoisonError::into_inner).take();
+        for task in self
+            .background
+            .iter()
+            .chain(&self.serving)
+            .chain(&comparison)
+        {
             task.abort();
         }
     }

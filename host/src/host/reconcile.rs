@@ -11,7 +11,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use async_nats::jetstream;
 
 use super::drain::Drain;
-use super::{Host, HostError};
+use super::{Host, HostError, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order};
 use crate::events;
 use crate::manifest::App;
@@ -141,7 +141,25 @@ impl Host {
         self.served().retain(|source, _| !leaving.contains(source));
         self.current.swap(next);
         self.drain_retired(&before, leaving);
+        self.compare_with_others();
         Ok(applied)
+    }
+
+    /// Begins to look for hosts whose types do not fit what is deployed now.
+    fn compare_with_others(&self) {
+        let Some(worker) = self.workers.first() else {
+            return;
+        };
+        let (client, deployment) = (worker.client.clone(), self.current.get());
+        let comparing = peers::compare(client, self.app.clone(), self.id.clone(), deployment);
+        let comparison = worker.runtime.spawn(comparing);
+        let mut last = self
+            .comparison
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.replace(comparison) {
+            last.abort();
+        }
     }
 
     fn served(&self) -> MutexGuard<'_, Served> {

@@ -312,6 +312,16 @@ impl<'a> Scanner<'a> {
             ..*self
         })
     }
+
+    /// Steps over a value that means nothing here. It has to be JSON all the same.
+    pub(super) fn ignore(&mut self) -> Result<(), Fault> {
+        let mut skipped = self.skip()?;
+        let text = skipped.text.get(skipped.pos..).unwrap_or_default();
+        match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(mismatch("JSON", skipped.found())),
+        }
+    }
 }
 
 /// How far what begins here belongs together: a string, one mark, or what other marks end.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerError};
@@ -75,6 +76,46 @@ pub struct ConnectOptions {
     pub tls_key: Option<PathBuf>,
     /// The connection's name, as the server's monitoring and this host's log show it.
     pub name: Option<String>,
+    /// The first tokens of reply subjects; `_INBOX` unless given. For accounts whose users may subscribe
+    /// to inboxes of their own only.
+    pub inbox_prefix: Option<String>,
+    /// Whether TLS begins before the server says anything, as a server with `handshake_first` wants
+    /// it.
+    pub tls_first: bool,
+    /// Where refused permissions are noted.
+    pub violations: Violations,
+}
+
+/// The permissions that a server has refused to a connection since it was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Violations(Arc<Mutex<Vec<String>>>);
+
+/// Violations that are kept; a client that goes on publishing what it may not would fill memory.
+const MAX_VIOLATIONS: usize = 256;
+
+impl Violations {
+    fn note(&self, violation: &str) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = noted.iter().any(|known| known == violation);
+        if !known && noted.len() < MAX_VIOLATIONS {
+            noted.push(violation.to_owned());
+        }
+    }
+
+    /// The server's words for a refusal that names this subject, or a subject that starts so.
+    #[must_use]
+    pub fn of(&self, subject: &str) -> Option<String> {
+        let quoted = format!("\"{subject}");
+        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.iter().find(|text| text.contains(&quoted)).cloned()
+    }
+
+    /// Every refusal, in the server's words.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.clone()
+    }
 }
 
 /// Where the seed of an nkey is.
@@ -123,6 +164,8 @@ impl fmt::Debug for ConnectOptions {
             .field("tls_cert", &self.tls_cert)
             .field("tls_key", &self.tls_key)
             .field("name", &self.name)
+            .field("inbox_prefix", &self.inbox_prefix)
+            .field("tls_first", &self.tls_first)
             .finish()
     }
 }
@@ -273,7 +316,12 @@ impl ConnectOptions {
     ) -> Result<async_nats::ConnectOptions, ConnectError> {
         let name = self.name.clone().unwrap_or_else(|| "wasmbay".to_owned());
         let connected = AtomicBool::new(false);
-        let mut options = async_nats::ConnectOptions::new()
+        let violations = self.violations.clone();
+        let options = match &self.credentials {
+            Some(path) => with_credentials(path).await?,
+            None => async_nats::ConnectOptions::new(),
+        };
+        let mut options = options
             .name(&name)
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
@@ -284,6 +332,11 @@ impl ConnectOptions {
             .event_callback(move |event| {
                 let again =
                     matches!(event, Event::Connected) && connected.swap(true, Ordering::Relaxed);
+                if let Event::ServerError(ServerError::Other(error)) = &event
+                    && error.contains("Permissions Violation")
+                {
+                    violations.note(error);
+                }
                 log_event(&name, &event, again);
                 std::future::ready(())
             });
@@ -294,15 +347,11 @@ impl ConnectOptions {
             Some(Login::Token(token)) => options = options.token(token),
             None => {}
         }
-        if let Some(path) = &self.credentials {
-            let text = read("credentials file", path).await?;
-            options =
-                options
-                    .credentials(&text)
-                    .map_err(|source| ConnectError::BadCredentials {
-                        path: path.clone(),
-                        source,
-                    })?;
+        if let Some(prefix) = &self.inbox_prefix {
+            options = options.custom_inbox_prefix(prefix);
+        }
+        if self.tls_first {
+            options = options.tls_first();
         }
         if let Some(nkey) = &self.nkey {
             options = options.nkey(seed(nkey).await?);
@@ -374,6 +423,42 @@ async fn read(what: &'static str, path: &Path) -> Result<String, ConnectError> {
             path: path.to_owned(),
             source,
         })
+}
+
+/// Options that log in with a credentials file, read anew on every connection: a renewed file holds
+/// from the next one on.
+async fn with_credentials(path: &Path) -> Result<async_nats::ConnectOptions, ConnectError> {
+    let text = read("credentials file", path).await?;
+    credentials(&text, b"").map_err(|source| ConnectError::BadCredentials {
+        path: path.to_owned(),
+        source,
+    })?;
+    let path = path.to_owned();
+    Ok(async_nats::ConnectOptions::with_auth_callback(
+        move |nonce| {
+            // The file is small, and a connection is not opened often.
+            let read = std::fs::read_to_string(&path).and_then(|text| credentials(&text, &nonce));
+            std::future::ready(read.map_err(async_nats::AuthError::new))
+        },
+    ))
+}
+
+/// The login of a credentials file for a server that sent this nonce.
+fn credentials(text: &str, nonce: &[u8]) -> io::Result<async_nats::Auth> {
+    let section = |title: &str| {
+        let mut lines = text.lines().map(str::trim);
+        lines.find(|line| line.starts_with("---") && line.contains(title))?;
+        lines.find(|line| !line.is_empty() && !line.starts_with('-'))
+    };
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let jwt = section("BEGIN NATS USER JWT").ok_or_else(|| invalid("it has no user JWT"))?;
+    let seed = section("BEGIN USER NKEY SEED").ok_or_else(|| invalid("it has no seed"))?;
+    let sign = || nkeys::KeyPair::from_seed(seed)?.sign(nonce);
+    let signature = sign().map_err(|error| invalid(&error.to_string()))?;
+    let mut auth = async_nats::Auth::new();
+    auth.jwt = Some(jwt.to_owned());
+    auth.signature = Some(signature);
+    Ok(auth)
 }
 
 async fn seed(nkey: &Nkey) -> Result<String, ConnectError> {

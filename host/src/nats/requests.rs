@@ -8,8 +8,10 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
+use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -32,7 +34,7 @@ pub const MAX_OUTSTANDING: usize = SUBSCRIPTION_CAPACITY;
 #[non_exhaustive]
 pub enum RequestError {
     /// Nobody subscribes to the subject: the request was delivered to no one.
-    #[error("nobody answers on {subject}")]
+    #[error("no responders on {subject}")]
     NoResponders {
         /// The subject asked.
         subject: Subject,
@@ -118,7 +120,7 @@ impl Requests {
 
     /// Sends a request and waits for its reply as long as it takes: the deadline is the caller's.
     ///
-    /// While the connection is down the request waits to be sent.
+    /// While the connection is down the request waits here, so that it can still be taken back.
     ///
     /// # Errors
     /// See [`RequestError`]; an error that a service replies with is a reply.
@@ -170,6 +172,7 @@ impl Requests {
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });
         }
+        connected(&self.client, deadline).await?;
         let token = self.waiting.register(deadline)?;
         let reply = Reply {
             waiting: &self.waiting,
@@ -276,6 +279,31 @@ impl Drop for Reply<'_> {
         if let Some(token) = self.token {
             self.waiting.forget(token);
         }
+    }
+}
+
+/// Waits until there is a connection. What were published without one would wait in the client, and
+/// be sent when its caller has long given up.
+///
+/// # Errors
+///
+/// [`RequestError::Deadline`] when there is none until the deadline, [`RequestError::Closed`] when the
+/// client was closed.
+pub(crate) async fn connected(
+    client: &Client,
+    deadline: Option<Instant>,
+) -> Result<(), RequestError> {
+    const LOOK: Duration = Duration::from_millis(10);
+    loop {
+        match client.connection_state() {
+            State::Connected => return Ok(()),
+            State::Disconnected | State::Pending => {}
+        }
+        let next = Instant::now() + LOOK;
+        if deadline.is_some_and(|deadline| deadline < next) {
+            return Err(RequestError::Deadline);
+        }
+        tokio::time::sleep_until(next).await;
     }
 }
 

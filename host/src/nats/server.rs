@@ -37,7 +37,6 @@ pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(5);
 
 const RESTART_DELAY_FIRST: Duration = Duration::from_millis(50);
 /// How often a file or a lock is looked at while waiting for it.
-/// How often a file or a lock is looked at while waiting for it.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 
 pub(super) const BINARY: &str = "nats-server";
@@ -139,7 +138,7 @@ pub struct ManagedServer {
     url: String,
     log: PathBuf,
     state: Arc<State>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Duration>>,
     supervisor: JoinHandle<()>,
     /// Says that this host uses the data folder.
     host_lock: File,
@@ -224,10 +223,16 @@ impl ManagedServer {
 
     /// Ends the server: SIGTERM, and SIGKILL after [`STOP_DEADLINE`]. When this returns the process
     /// is gone and the data folder free.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
+        self.stop_within(STOP_DEADLINE).await;
+    }
+
+    /// As [`stop`](Self::stop), with another time until SIGKILL. A killed server loses nothing that it
+    /// has acknowledged.
+    pub async fn stop_within(mut self, patience: Duration) {
         if let Some(stop) = self.stop.take() {
-            // Nobody listens only when the supervisor is gone already, and its server with it.
-            let _gone = stop.send(());
+            // The other end is gone only when the supervisor is, and its server with it.
+            let _gone = stop.send(patience);
         }
         if let Err(error) = (&mut self.supervisor).await {
             tracing::error!(%error, "the supervisor of nats-server failed");
@@ -248,14 +253,16 @@ async fn supervise(
     launch: Launch,
     mut child: Child,
     state: Arc<State>,
-    mut stop: oneshot::Receiver<()>,
+    mut stop: oneshot::Receiver<Duration>,
 ) {
     let mut failures = 0;
     loop {
         let started = Instant::now();
         tokio::select! {
             // Either told to, or the owner is gone.
-            _ = &mut stop => return end(launch, child).await,
+            patience = &mut stop => {
+                return end(launch, child, patience.unwrap_or(STOP_DEADLINE)).await;
+            }
             status = child.wait() => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 let pid = state.pid.swap(0, Ordering::Relaxed);
@@ -289,12 +296,12 @@ async fn supervise(
     }
 }
 
-async fn end(launch: Launch, mut child: Child) {
+async fn end(launch: Launch, mut child: Child, patience: Duration) {
     // A process id is ours to signal for as long as the child has not been waited for.
     if let Some(pid) = child.id() {
         signal(pid, Signal::TERM);
     }
-    if timeout(STOP_DEADLINE, child.wait()).await.is_err() {
+    if timeout(patience, child.wait()).await.is_err() {
         tracing::warn!(
             pid = child.id(),
             "nats-server did not end in time and is killed"

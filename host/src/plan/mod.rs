@@ -52,8 +52,9 @@ struct Described<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Plan {
-    /// The interfaces that each service answers, after wires chose. Every service has an entry.
-    pub serves: BTreeMap<String, Vec<InterfaceId>>,
+    /// The interfaces that each service answers, after wires chose, with their functions. Every service
+    /// has an entry.
+    pub serves: BTreeMap<String, BTreeMap<InterfaceId, Vec<String>>>,
     /// Every function that a service imports or a route calls: what must have a responder before
     /// the app is ready.
     pub required: BTreeSet<FunctionId>,
@@ -222,9 +223,15 @@ impl<'a> Wiring<'a> {
         self.services.iter().flat_map(|service| service.imports)
     }
 
-    fn served_by(&self, service: &str) -> Vec<InterfaceId> {
+    fn served_by(&self, service: &str) -> BTreeMap<InterfaceId, Vec<String>> {
         let own = self.exporters.iter().filter(|(name, _)| *name == service);
-        own.map(|(_, export)| export.id.clone()).collect()
+        own.map(|(_, export)| {
+            (
+                export.id.clone(),
+                export.functions.keys().cloned().collect(),
+            )
+        })
+        .collect()
     }
 
     fn check_wire(&self, wire: &Wire) -> Result<(), PlanError> {

@@ -52,7 +52,7 @@ impl Admission {
         // A call that has waited too long elsewhere is shed even if it could run at once: its sender
         // sees a wait that is bounded, and what runs under a flood is fresh.
         let waited = arrived.elapsed();
-        if waited > self.wait.max(LEAST_WAIT) {
+        if waited > self.longest_wait() {
             let why = format!(
                 "waited {waited:?} for its turn, {:?} are allowed",
                 self.wait
@@ -71,6 +71,11 @@ impl Admission {
             Err(_) if last == deadline => Err(CallError::deadline_in_queue()),
             Err(_) => Err(self.overloaded(format_args!("none finished within {:?}", self.wait))),
         }
+    }
+
+    /// Upper bound of the time for which a call may wait before it is admitted.
+    pub(super) fn longest_wait(&self) -> Duration {
+        self.wait.max(LEAST_WAIT)
     }
 
     /// Waits until no call runs or waits. It looks from time to time instead of taking permits, which

@@ -14,8 +14,10 @@ use wasmtime::component::types::{ComponentFunc, Type};
 use crate::interface::InterfaceId;
 use crate::text::camel_case;
 
+mod compatibility;
 mod signature;
 
+pub use compatibility::Unreadable;
 pub use signature::ParseError;
 
 /// The shape of one value.

@@ -13,7 +13,7 @@ use super::keyvalue::{self, Bucket};
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
 use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, Pending};
-use crate::nats::{RequestError, Requests, wire_size};
+use crate::nats::{RequestError, Requests, connected, wire_size};
 use crate::plan::Event;
 use crate::wire;
 
@@ -99,10 +99,11 @@ impl NatsBackend {
     ) -> Result<(), CallError> {
         let mut headers = wire::write_event(&call);
         wire::add_headers(&mut headers, own);
-        self.check_size(&headers, &call, 0)?;
+        self.check_size(&headers, &call)?;
         let client = self.requests.client();
         let sent = async {
-            match reply_to {
+            connected(client, None).await.map_err(|_| ())?;
+            let sent = match reply_to {
                 Some(to) => {
                     client
                         .publish_with_reply_and_headers(subject, to, headers, call.body)
@@ -113,7 +114,8 @@ impl NatsBackend {
                         .publish_with_headers(subject, headers, call.body)
                         .await
                 }
-            }
+            };
+            sent.map_err(|_| ())
         };
         match tokio::time::timeout_at(call.deadline.into(), sent).await {
             Ok(Ok(())) => Ok(()),
@@ -154,7 +156,7 @@ impl NatsBackend {
     ) -> Result<Vec<Message>, CallError> {
         let headers = request_headers(&message);
         let OutgoingMessage { subject, call, .. } = message;
-        self.check_size(&headers, &call, 0)?;
+        self.check_size(&headers, &call)?;
         let client = self.requests.client();
         let closed = || refused(&RequestError::Closed);
         let mut replies: Vec<Message> = Vec::new();
@@ -207,7 +209,7 @@ impl NatsBackend {
             headers
         };
         let first = write_headers();
-        self.check_size(&first, &call, dead_letters::HEADROOM)?;
+        self.check_storable(&first, &call)?;
         let mut first = Some(first);
         let deadline = tokio::time::Instant::from(call.deadline);
         let (mut retry, mut patience) = (FIRST_RETRY, FIRST_PATIENCE);
@@ -255,12 +257,28 @@ impl NatsBackend {
         format!("{:016x}-{next:x}", self.session)
     }
 
-    fn check_size(&self, headers: &HeaderMap, call: &Call, room: usize) -> Result<(), CallError> {
-        let limit = self.requests.client().max_payload().saturating_sub(room);
+    fn check_size(&self, headers: &HeaderMap, call: &Call) -> Result<(), CallError> {
+        let limit = self.nats().max_payload();
         match wire_size(headers, call.body.len()) {
             size if size > limit => Err(refused(&RequestError::TooLarge { size, limit })),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the event still fits when it has become a dead letter.
+    fn check_storable(&self, headers: &HeaderMap, call: &Call) -> Result<(), CallError> {
+        let (size, carried) = (
+            wire_size(headers, call.body.len()),
+            self.nats().max_payload(),
+        );
+        // A server that takes little leaves half of it; such a dead letter has its body in the stream.
+        let limit = carried - dead_letters::HEADROOM.min(carried / 2);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(CallError::request_too_large(format_args!(
+            "the event has {size} bytes, {limit} can be stored: NATS carries {carried}, and a dead letter has to fit"
+        )))
     }
 }
 

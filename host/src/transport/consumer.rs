@@ -24,6 +24,7 @@ use crate::events::dead_letters::{Attempt, DeadLetter, DeadLetters, dead_letter_
 use crate::events::retry::{self, Failure, Next};
 use crate::events::stream;
 use crate::interfaces::{self, Backend};
+use crate::nats::Violations;
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
 use crate::{subject, wire};
 
@@ -67,6 +68,8 @@ pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) failures: Failures,
+    /// What the connection's login was refused.
+    pub(crate) violations: Violations,
 }
 
 /// Serves a consumer until `stop` is sent, and then until what has been pulled is done, at the
@@ -206,7 +209,10 @@ impl Work {
             if let Some(ended) = self.in_flight.start(&mut slot, reply, event).await {
                 settle(&ended);
             }
-            if budget.as_ref().is_some_and(|budget| !budget.is_left()) {
+            if budget
+                .as_ref()
+                .is_some_and(|budget| budget.left().is_none())
+            {
                 return Ok(());
             }
             next = match poll::ready(messages) {

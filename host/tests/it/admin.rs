@@ -1,5 +1,5 @@
-//! The admin address over real sockets: dead letters as an operator works with them, and who is
-//! turned away.
+//! The admin address over real sockets: what an operator does with dead letters, and the requests
+//! that are refused.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -15,24 +15,24 @@ use wasmbay::nats::ConnectOptions;
 use wasmbay::wire;
 
 use crate::events::{
-    Bench, Judge, MAKE, OK, QUICK, STREAM, Verdict, durable, event, request, sink,
+    Bench, Judge, OK, PUBLISH, QUICK, STREAM, Verdict, durable, event, request, sink,
 };
 use crate::support::apps::{Services, start_with};
-use crate::support::components::MAKER;
+use crate::support::components::PUBLISHES;
 use crate::support::http::{Response, send};
 use crate::support::{DEADLINE, until};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// An app whose subscriber refuses the events from 1 to 9, and its admin address.
-struct Desk {
+struct Admin {
     bench: Bench,
     judge: Judge,
     host: Host,
     address: String,
 }
 
-impl Desk {
+impl Admin {
     async fn start(keys: &str) -> Self {
         let bench = Bench::start().await;
         let judge = Judge::new(&bench.client, |_, n, _| match n {
@@ -42,7 +42,7 @@ impl Desk {
         .await;
         let a = sink("a");
         let lines = durable(&format!("{QUICK}\n{keys}"));
-        let services = Services(&[("a", &a, ""), ("maker", MAKER, "")], &lines);
+        let services = Services(&[("a", &a, ""), ("publisher", PUBLISHES, "")], &lines);
         let options = HostOptions {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..HostOptions::new(ConnectOptions::to(bench.nats.url()))
@@ -58,19 +58,22 @@ impl Desk {
     }
 
     /// With so many dead letters, of the events from 1 on.
-    async fn with_letters(keys: &str, count: u32) -> (Self, Vec<String>) {
-        let desk = Self::start(keys).await;
+    async fn with_dead_letters(keys: &str, count: u32) -> (Self, Vec<String>) {
+        let admin = Self::start(keys).await;
         // One after the other, so that their order is known.
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         for n in 1..=count {
-            desk.publish(7, n).await;
-            letters = desk.bench.letters(n as usize).await;
+            admin.publish(7, n).await;
+            dead_letters = admin.bench.until_dead_letters(n as usize).await;
         }
-        (desk, letters.into_iter().map(|letter| letter.id).collect())
+        (
+            admin,
+            dead_letters.into_iter().map(|letter| letter.id).collect(),
+        )
     }
 
     async fn publish(&self, key: u32, n: u32) {
-        let done = request(&self.bench.client, MAKE, event(key, n)).await;
+        let done = request(&self.bench.client, PUBLISH, event(key, n)).await;
         assert_eq!(done.payload, OK);
     }
 
@@ -106,14 +109,17 @@ impl Desk {
     }
 
     async fn end(self) {
-        assert_eq!(self.host.stop(DEADLINE).await, 0);
+        assert!(self.host.stop(DEADLINE).await.is_complete());
         self.bench.nats.stop().await;
     }
 }
 
 fn ids(list: &Value) -> Vec<&str> {
-    let letters = list["letters"].as_array().unwrap();
-    letters.iter().map(|l| l["id"].as_str().unwrap()).collect()
+    let dead_letters = list["deadLetters"].as_array().unwrap();
+    dead_letters
+        .iter()
+        .map(|l| l["id"].as_str().unwrap())
+        .collect()
 }
 
 fn error(response: &Response) -> (u16, u64, String) {
@@ -128,47 +134,52 @@ fn error(response: &Response) -> (u16, u64, String) {
 }
 
 #[tokio::test]
-async fn a_letter_is_listed_shown_mended_replayed_and_purged() {
-    let (desk, all) = Desk::with_letters("", 3).await;
-    let index = desk.expect(200, "GET", "/").await;
+async fn a_dead_letter_is_listed_shown_edited_replayed_and_purged() {
+    let (admin, all) = Admin::with_dead_letters("", 3).await;
+    let index = admin.expect(200, "GET", "/").await;
     assert_eq!(index["app"], "app");
     assert!(
         index["routes"]
             .as_array()
             .unwrap()
-            .contains(&json!("GET /letters"))
+            .contains(&json!("GET /dead-letters"))
     );
-    assert_eq!(desk.expect(200, "GET", "/healthz").await["status"], "ok");
-    assert_eq!(desk.expect(200, "GET", "/readyz").await["ready"], true);
+    assert_eq!(admin.expect(200, "GET", "/healthz").await["status"], "ok");
+    assert_eq!(admin.expect(200, "GET", "/readyz").await["ready"], true);
 
     // Filters and pages.
-    let list = desk.expect(200, "GET", "/letters").await;
+    let list = admin.expect(200, "GET", "/dead-letters").await;
     assert_eq!(ids(&list), all);
     assert_eq!(list.get("next"), None);
-    assert_eq!(list["letters"][0]["attempts"].as_array().unwrap().len(), 3);
-    assert_eq!(list["letters"][0].get("body"), None);
+    assert_eq!(
+        list["deadLetters"][0]["attempts"].as_array().unwrap().len(),
+        3
+    );
+    assert_eq!(list["deadLetters"][0].get("body"), None);
     for (query, count) in [
         ("service=a", 3),
-        ("service=maker", 0),
+        ("service=publisher", 0),
         ("function=sink.happened", 3),
         ("function=test:events/sink.happened@1.0.0&service=a", 3),
         ("function=test:events/sink.happened@2.0.0", 0),
         ("function=other/sink.happened", 0),
     ] {
-        let list = desk.expect(200, "GET", &format!("/letters?{query}")).await;
+        let list = admin
+            .expect(200, "GET", &format!("/dead-letters?{query}"))
+            .await;
         assert_eq!(ids(&list).len(), count, "{query}");
     }
-    let page = desk.expect(200, "GET", "/letters?limit=2").await;
+    let page = admin.expect(200, "GET", "/dead-letters?limit=2").await;
     assert_eq!(ids(&page), &all[..2]);
     let next = page["next"].as_str().unwrap();
-    let page = desk
-        .expect(200, "GET", &format!("/letters?limit=2&after={next}"))
+    let page = admin
+        .expect(200, "GET", &format!("/dead-letters?limit=2&after={next}"))
         .await;
     assert_eq!(ids(&page), &all[2..]);
     assert_eq!(page.get("next"), None);
 
-    let path = format!("/letters/{}", all[0]);
-    let response = desk.send("GET", &path, &[], "").await;
+    let path = format!("/dead-letters/{}", all[0]);
+    let response = admin.send("GET", &path, &[], "").await;
     let shown = response.json();
     assert_eq!(shown["body"], json!({ "key": 7, "n": 1 }));
     assert_eq!(shown["attempts"][0]["error"], r#""refused""#);
@@ -181,119 +192,121 @@ async fn a_letter_is_listed_shown_mended_replayed_and_purged() {
         response.head.contains("cache-control: no-store"),
         "{response:?}"
     );
-    let head = desk.send("HEAD", &path, &[], "").await;
-    assert_eq!(head.told(), (200, ""));
+    let head = admin.send("HEAD", &path, &[], "").await;
+    assert_eq!(head.status_and_body(), (200, ""));
     let length = format!("content-length: {}", response.body.len());
     assert!(head.head.contains(&length), "{head:?}");
 
-    // Mending: of the type, and of the revision that was looked at.
-    let refused = desk.put(&path, &[], r#"{"key":7,"n":"10"}"#).await;
+    // An edit is checked against the type, and against the revision that was read.
+    let refused = admin.put(&path, &[], r#"{"key":7,"n":"10"}"#).await;
     let (status, code, why) = error(&refused);
     assert_eq!((status, code), (400, 400));
     assert!(why.contains("$.n: expected u32"), "{why}");
-    let stale = desk
+    let stale = admin
         .put(&path, &[("If-Match", "\"1000\"")], &event(7, 10))
         .await;
     assert_eq!(error(&stale).0, 412);
-    let odd = desk.put(&path, &[("If-Match", "17")], &event(7, 10)).await;
+    let odd = admin.put(&path, &[("If-Match", "17")], &event(7, 10)).await;
     assert_eq!(error(&odd).0, 400);
-    let still = desk.expect(200, "GET", &path).await;
+    let still = admin.expect(200, "GET", &path).await;
     assert_eq!(
         (&still["edited"], &still["revision"]),
         (&json!(false), &shown["revision"])
     );
-    let mended = desk.put(&path, &[("If-Match", &tag)], &event(7, 10)).await;
-    assert_eq!(mended.status, 200, "{mended:?}");
-    assert_eq!(mended.json()["body"], json!({ "key": 7, "n": 10 }));
-    assert_eq!(mended.json()["edited"], true);
-    let second = desk.put(&path, &[("If-Match", &tag)], &event(7, 11)).await;
+    let edited = admin.put(&path, &[("If-Match", &tag)], &event(7, 10)).await;
+    assert_eq!(edited.status, 200, "{edited:?}");
+    assert_eq!(edited.json()["body"], json!({ "key": 7, "n": 10 }));
+    assert_eq!(edited.json()["edited"], true);
+    let second = admin.put(&path, &[("If-Match", &tag)], &event(7, 11)).await;
     assert_eq!(error(&second).0, 412);
 
-    let replayed = desk.expect(202, "POST", &format!("{path}/replay")).await;
+    let replayed = admin.expect(202, "POST", &format!("{path}/replay")).await;
     assert_eq!(replayed, json!({ "replayed": [all[0]] }));
-    desk.bench.letters(2).await;
-    assert_eq!(desk.judge.counts("a")[&10], 1);
+    admin.bench.until_dead_letters(2).await;
+    assert_eq!(admin.judge.counts("a")[&10], 1);
     for (method, path) in [
         ("GET", path.clone()),
         ("PUT", path.clone()),
         ("DELETE", path.clone()),
         ("POST", format!("{path}/replay")),
-        ("GET", "/letters/nonsense".to_owned()),
-        ("DELETE", "/letters/at-99999".to_owned()),
+        ("GET", "/dead-letters/nonsense".to_owned()),
+        ("DELETE", "/dead-letters/at-99999".to_owned()),
     ] {
-        desk.expect(404, method, &path).await;
+        admin.expect(404, method, &path).await;
     }
 
-    // Many at once: what fails again is one letter still, and is not replayed twice.
-    let before = desk.judge.heard().len();
-    let path = "/letters/replay?service=a&rate=100/s&limit=1";
-    let first = desk.expect(202, "POST", path).await;
+    // Many at once: what fails again is still one dead letter, and is not replayed twice.
+    let before = admin.judge.attempts().len();
+    let path = "/dead-letters/replay?service=a&rate=100/s&limit=1";
+    let first = admin.expect(202, "POST", path).await;
     assert_eq!(first["replayed"], json!([all[1]]));
     let next = first["next"].as_str().unwrap();
     until("it has failed again", || {
-        desk.judge.heard().len() == before + 3
+        admin.judge.attempts().len() == before + 3
     })
     .await;
-    let rest = desk
+    let rest = admin
         .expect(202, "POST", &format!("{path}&after={next}"))
         .await;
     assert_eq!(rest, json!({ "replayed": [all[2]], "failed": [] }));
     until("so has the other", || {
-        desk.judge.heard().len() == before + 6
+        admin.judge.attempts().len() == before + 6
     })
     .await;
-    desk.bench.done("a").await;
-    let list = desk.expect(200, "GET", "/letters").await;
+    admin.bench.done("a").await;
+    let list = admin.expect(200, "GET", "/dead-letters").await;
     assert_eq!(ids(&list), &all[1..]);
-    for letter in list["letters"].as_array().unwrap() {
-        assert_eq!(letter["attempts"].as_array().unwrap().len(), 6);
+    for dead_letter in list["deadLetters"].as_array().unwrap() {
+        assert_eq!(dead_letter["attempts"].as_array().unwrap().len(), 6);
     }
 
-    let none = desk.expect(200, "DELETE", "/letters?service=maker").await;
+    let none = admin
+        .expect(200, "DELETE", "/dead-letters?service=publisher")
+        .await;
     assert_eq!(none, json!({ "purged": 0 }));
-    let one = desk
-        .expect(200, "DELETE", &format!("/letters/{}", all[1]))
+    let one = admin
+        .expect(200, "DELETE", &format!("/dead-letters/{}", all[1]))
         .await;
     assert_eq!(one, json!({ "purged": 1 }));
-    let rest = desk.expect(200, "DELETE", "/letters?all=true").await;
+    let rest = admin.expect(200, "DELETE", "/dead-letters?all=true").await;
     assert_eq!(rest, json!({ "purged": 1 }));
-    assert!(desk.bench.list().await.is_empty());
-    desk.end().await;
+    assert!(admin.bench.list().await.is_empty());
+    admin.end().await;
 }
 
 #[tokio::test]
-async fn what_nobody_may_ask_is_refused_and_changes_nothing() {
-    let (desk, all) = Desk::with_letters("", 1).await;
-    let path = format!("/letters/{}", all[0]);
+async fn requests_that_are_not_allowed_are_refused_and_change_nothing() {
+    let (admin, all) = Admin::with_dead_letters("", 1).await;
+    let path = format!("/dead-letters/{}", all[0]);
     let replay = format!("{path}/replay");
     // Mistyped, or too much.
     for (method, path) in [
-        ("DELETE", "/letters"),
-        ("DELETE", "/letters?servce=a"),
-        ("DELETE", "/letters?all=yes"),
-        ("DELETE", "/letters?all=true&service=a"),
-        ("POST", "/letters/replay"),
-        ("POST", "/letters/replay?all=true&rate=0/s"),
-        ("POST", "/letters/replay?all=true&limit=1001"),
-        ("GET", "/letters?limit=1001"),
-        ("GET", "/letters?limit=0"),
-        ("GET", "/letters?after=x"),
-        ("GET", "/letters?function=*"),
+        ("DELETE", "/dead-letters"),
+        ("DELETE", "/dead-letters?servce=a"),
+        ("DELETE", "/dead-letters?all=yes"),
+        ("DELETE", "/dead-letters?all=true&service=a"),
+        ("POST", "/dead-letters/replay"),
+        ("POST", "/dead-letters/replay?all=true&rate=0/s"),
+        ("POST", "/dead-letters/replay?all=true&limit=1001"),
+        ("GET", "/dead-letters?limit=1001"),
+        ("GET", "/dead-letters?limit=0"),
+        ("GET", "/dead-letters?after=x"),
+        ("GET", "/dead-letters?function=*"),
         ("GET", &format!("{path}?service=a")),
     ] {
-        let refused = desk.send(method, path, &[], "").await;
+        let refused = admin.send(method, path, &[], "").await;
         assert_eq!(error(&refused).0, 400, "{method} {path}");
     }
     for (method, path, allowed) in [
         ("POST", "/", "GET, HEAD"),
-        ("POST", "/letters", "GET, HEAD, DELETE"),
-        ("GET", "/letters/replay", "POST"),
-        ("PUT", "/letters/replay", "POST"),
+        ("POST", "/dead-letters", "GET, HEAD, DELETE"),
+        ("GET", "/dead-letters/replay", "POST"),
+        ("PUT", "/dead-letters/replay", "POST"),
         ("PATCH", &path, "GET, HEAD, PUT, DELETE"),
         ("OPTIONS", &path, "GET, HEAD, PUT, DELETE"),
         ("GET", &replay, "POST"),
     ] {
-        let refused = desk.send(method, path, &[], "").await;
+        let refused = admin.send(method, path, &[], "").await;
         assert_eq!(error(&refused).0, 405, "{method} {path}");
         let allow = format!("\nallow: {allowed}\n");
         assert!(
@@ -301,15 +314,17 @@ async fn what_nobody_may_ask_is_refused_and_changes_nothing() {
             "{refused:?}"
         );
     }
-    desk.expect(404, "GET", "/rpc/test:maker/api/make").await;
+    admin
+        .expect(404, "GET", "/rpc/test:publisher/api/publish")
+        .await;
 
     // What pages of other origins can have a browser send.
     let form = ("Content-Type", "application/x-www-form-urlencoded");
     let text = ("Content-Type", "text/plain");
-    let rebound = format!("evil.example:{}", desk.address.rsplit(':').next().unwrap());
+    let rebound = format!("evil.example:{}", admin.address.rsplit(':').next().unwrap());
     for (status, method, path, headers, body) in [
         (415, "POST", &*replay, vec![form], ""),
-        (415, "POST", "/letters/replay?all=true", vec![text], ""),
+        (415, "POST", "/dead-letters/replay?all=true", vec![text], ""),
         (415, "PUT", &*path, vec![text], r#"{"key":7,"n":10}"#),
         (415, "DELETE", &*path, vec![form], ""),
         (413, "POST", &*replay, vec![JSON], "{}"),
@@ -335,41 +350,43 @@ async fn what_nobody_may_ask_is_refused_and_changes_nothing() {
             vec![("Origin", "https://evil.example")],
             "",
         ),
-        (403, "GET", "/letters", vec![("Host", &*rebound)], ""),
+        (403, "GET", "/dead-letters", vec![("Host", &*rebound)], ""),
         (403, "POST", &*replay, vec![("Host", &*rebound)], ""),
     ] {
-        let refused = desk.send(method, path, &headers, body).await;
+        let refused = admin.send(method, path, &headers, body).await;
         assert_eq!(error(&refused).0, status, "{method} {path} {headers:?}");
         let cors = refused.head.contains("access-control");
         assert!(!cors, "{refused:?}");
     }
-    let letter = desk.bench.letters.get(&all[0]).await.unwrap();
-    assert_eq!((letter.edited, letter.attempts.len()), (false, 3));
-    assert_eq!(desk.judge.heard().len(), 3);
+    let dead_letter = admin.bench.dead_letters.get(&all[0]).await.unwrap();
+    assert_eq!((dead_letter.edited, dead_letter.attempts.len()), (false, 3));
+    assert_eq!(admin.judge.attempts().len(), 3);
 
-    // A page of its own may.
-    let own = format!("http://{}", desk.address);
-    let replayed = desk.send("POST", &replay, &[("Origin", &own)], "").await;
+    // A page of the admin address itself may.
+    let own = format!("http://{}", admin.address);
+    let replayed = admin.send("POST", &replay, &[("Origin", &own)], "").await;
     assert_eq!(replayed.status, 202);
-    until("it has failed again", || desk.judge.heard().len() == 6).await;
-    desk.end().await;
+    until("it has failed again", || admin.judge.attempts().len() == 6).await;
+    admin.end().await;
 }
 
 #[tokio::test]
 async fn every_limit_of_a_connection_is_enforced() {
-    let (desk, all) = Desk::with_letters("", 1).await;
-    let path = format!("/letters/{}", all[0]);
+    let (admin, all) = Admin::with_dead_letters("", 1).await;
+    let path = format!("/dead-letters/{}", all[0]);
     // As much as NATS takes, which is 1 MiB.
     let large = format!("{}{}", " ".repeat(1 << 20), event(7, 10));
-    assert_eq!(error(&desk.put(&path, &[], &large).await).0, 413);
-    // Within that, but not with the letter's account.
+    assert_eq!(error(&admin.put(&path, &[], &large).await).0, 413);
+    // Within that, but not with the dead letter's record.
     let large = format!("{}{}", " ".repeat((1 << 20) - 500), event(7, 10));
-    assert_eq!(error(&desk.put(&path, &[], &large).await).0, 413);
+    assert_eq!(error(&admin.put(&path, &[], &large).await).0, 413);
     let long = "x".repeat(200 << 10);
-    let refused = desk.send("GET", "/letters", &[("X-Long", &long)], "").await;
+    let refused = admin
+        .send("GET", "/dead-letters", &[("X-Long", &long)], "")
+        .await;
     assert_eq!(refused.status, 431);
 
-    let address = desk.address.clone();
+    let address = admin.address.clone();
     spawn_blocking(move || {
         let connect = || {
             let stream = TcpStream::connect(&address).unwrap();
@@ -411,17 +428,17 @@ async fn every_limit_of_a_connection_is_enforced() {
     })
     .await
     .unwrap();
-    desk.end().await;
+    admin.end().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_listed_as_such_and_can_be_purged() {
-    let (desk, all) = Desk::with_letters("", 2).await;
-    let context = jetstream::new(desk.bench.client.clone());
-    let store = async |subject: String, account: Option<&str>| {
+async fn an_unreadable_record_is_listed_as_such_and_can_be_purged() {
+    let (admin, all) = Admin::with_dead_letters("", 2).await;
+    let context = jetstream::new(admin.bench.client.clone());
+    let store = async |subject: String, record: Option<&str>| {
         let mut headers = HeaderMap::new();
-        if let Some(account) = account {
-            headers.insert(wire::DEAD_LETTER, account);
+        if let Some(record) = record {
+            headers.insert(wire::DEAD_LETTER, record);
         }
         let sent = context.publish_with_headers(subject, headers, "x".into());
         sent.await.unwrap().await.unwrap().sequence
@@ -431,74 +448,89 @@ async fn what_cannot_be_read_is_listed_as_such_and_can_be_purged() {
     store(format!("{event}.{broken}"), Some("{}")).await;
     let odd = store("bay-dlq.app.odd".to_owned(), None).await;
     let odd = format!("at-{odd}");
-    // One letter's account under another's name.
-    let one = desk.bench.letters.get(&all[0]).await.unwrap();
-    let account = serde_json::to_string(&one).unwrap();
+    // The record of one dead letter under the id of another.
+    let one = admin.bench.dead_letters.get(&all[0]).await.unwrap();
+    let record = serde_json::to_string(&one).unwrap();
     let forged = "fedcba9876543210";
-    store(format!("{event}.{forged}"), Some(&account)).await;
+    store(format!("{event}.{forged}"), Some(&record)).await;
 
-    let list = desk.expect(200, "GET", "/letters").await;
+    let list = admin.expect(200, "GET", "/dead-letters").await;
     assert_eq!(ids(&list), [&*all[0], &*all[1], broken, &*odd, forged]);
-    let why = |index: usize| list["letters"][index]["unreadable"].as_str().unwrap();
+    let why = |index: usize| list["deadLetters"][index]["unreadable"].as_str().unwrap();
     assert!(why(2).contains("missing field `id`"), "{list}");
     assert_eq!(why(3), "the header Bay-Dead-Letter is missing");
-    assert_eq!(why(4), "its account is that of another letter");
-    assert_eq!(format!("at-{}", list["letters"][3]["revision"]), odd);
+    assert_eq!(why(4), "the record is that of another dead letter");
+    assert_eq!(format!("at-{}", list["deadLetters"][3]["revision"]), odd);
     for id in [broken, &odd, forged] {
-        let shown = desk.expect(500, "GET", &format!("/letters/{id}")).await;
+        let shown = admin
+            .expect(500, "GET", &format!("/dead-letters/{id}"))
+            .await;
         let why = shown["error"]["message"].as_str().unwrap();
         assert!(why.contains("cannot be read"), "{why}");
-        desk.expect(500, "POST", &format!("/letters/{id}/replay"))
+        admin
+            .expect(500, "POST", &format!("/dead-letters/{id}/replay"))
             .await;
     }
     // Those that can be are replayed.
-    let replays = desk.expect(202, "POST", "/letters/replay?all=true").await;
+    let replays = admin
+        .expect(202, "POST", "/dead-letters/replay?all=true")
+        .await;
     assert_eq!(replays["replayed"], json!(all));
     assert_eq!(replays["failed"].as_array().unwrap().len(), 3);
     assert_eq!(replays["failed"][0]["id"], broken);
     assert_eq!(replays["failed"][0]["error"]["code"], 500);
-    until("they have failed again", || desk.judge.heard().len() == 12).await;
-    desk.bench.done("a").await;
+    until("they have failed again", || {
+        admin.judge.attempts().len() == 12
+    })
+    .await;
+    admin.bench.done("a").await;
 
     for id in [broken, &odd] {
-        let purged = desk.expect(200, "DELETE", &format!("/letters/{id}")).await;
+        let purged = admin
+            .expect(200, "DELETE", &format!("/dead-letters/{id}"))
+            .await;
         assert_eq!(purged["purged"], 1, "{id}");
-        desk.expect(404, "DELETE", &format!("/letters/{id}")).await;
+        admin
+            .expect(404, "DELETE", &format!("/dead-letters/{id}"))
+            .await;
     }
-    let purged = desk.expect(200, "DELETE", "/letters?service=a").await;
+    let purged = admin.expect(200, "DELETE", "/dead-letters?service=a").await;
     assert_eq!(purged["purged"], 3);
     store("bay-dlq.app.odd".to_owned(), None).await;
     assert_eq!(
-        desk.expect(200, "DELETE", "/letters?all=true").await["purged"],
+        admin.expect(200, "DELETE", "/dead-letters?all=true").await["purged"],
         1
     );
-    desk.end().await;
+    admin.end().await;
 }
 
 #[tokio::test]
-async fn whoever_changes_a_letter_second_is_told() {
-    let (desk, all) = Desk::with_letters("", 1).await;
-    let letters = &desk.bench.letters;
-    let mend = |n| event(7, n).into();
-    let seen = letters.find(&all[0]).await.unwrap();
-    let edited = letters.edit(&seen, mend(2), async { None }).await.unwrap();
+async fn the_second_edit_of_one_revision_is_refused() {
+    let (admin, all) = Admin::with_dead_letters("", 1).await;
+    let dead_letters = &admin.bench.dead_letters;
+    let body = |n| event(7, n).into();
+    let seen = dead_letters.find(&all[0]).await.unwrap();
+    let edited = dead_letters
+        .edit(&seen, body(2), async { None })
+        .await
+        .unwrap();
     assert!(edited.revision > seen.revision);
-    let late = letters.edit(&seen, mend(3), async { None }).await;
+    let late = dead_letters.edit(&seen, body(3), async { None }).await;
     assert!(
         matches!(late, Err(DeadLetterError::Changed { .. })),
         "{late:?}"
     );
 
-    // Mends that meet replays which fail: neither loses what the other wrote.
+    // Edits at the same time as replays that fail: neither loses what the other wrote.
     let mut last = 2;
     for round in 0..10 {
-        let before = desk.judge.heard().len();
-        letters.replay(&all[0]).await.unwrap();
+        let before = admin.judge.attempts().len();
+        dead_letters.replay(&all[0]).await.unwrap();
         // One after another, until the replay has failed for good.
-        while desk.judge.heard().len() < before + 3 {
-            let now = letters.find(&all[0]).await.unwrap();
+        while admin.judge.attempts().len() < before + 3 {
+            let now = dead_letters.find(&all[0]).await.unwrap();
             last = 1 + (last + 1) % 9;
-            match letters.edit(&now, mend(last), async { None }).await {
+            match dead_letters.edit(&now, body(last), async { None }).await {
                 Ok(_) => {}
                 Err(DeadLetterError::Changed { .. }) => last = now_n(&now.body),
                 Err(error) => panic!("{error}"),
@@ -507,8 +539,8 @@ async fn whoever_changes_a_letter_second_is_told() {
         let deadline = Instant::now() + DEADLINE;
         let attempts = 3 * (round + 2);
         loop {
-            let now = letters.find(&all[0]).await.unwrap();
-            assert_eq!(now_n(&now.body), last, "a mend was lost");
+            let now = dead_letters.find(&all[0]).await.unwrap();
+            assert_eq!(now_n(&now.body), last, "an edit was lost");
             if now.left_out + now.attempts.len() == attempts {
                 break;
             }
@@ -516,26 +548,29 @@ async fn whoever_changes_a_letter_second_is_told() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         // Another body, so that the next replay is none that was there.
-        let now = letters.find(&all[0]).await.unwrap();
+        let now = dead_letters.find(&all[0]).await.unwrap();
         last = 1 + (last + 1) % 9;
-        letters
-            .edit(&now, mend(last), async { None })
+        dead_letters
+            .edit(&now, body(last), async { None })
             .await
             .unwrap();
     }
 
     // One that was handled meanwhile is not brought back.
-    let now = letters.find(&all[0]).await.unwrap();
-    let now = letters.edit(&now, mend(10), async { None }).await.unwrap();
-    letters.replay(&all[0]).await.unwrap();
-    desk.bench.letters(0).await;
-    let late = letters.edit(&now, mend(11), async { None }).await;
+    let now = dead_letters.find(&all[0]).await.unwrap();
+    let now = dead_letters
+        .edit(&now, body(10), async { None })
+        .await
+        .unwrap();
+    dead_letters.replay(&all[0]).await.unwrap();
+    admin.bench.until_dead_letters(0).await;
+    let late = dead_letters.edit(&now, body(11), async { None }).await;
     assert!(
         matches!(late, Err(DeadLetterError::Changed { .. })),
         "{late:?}"
     );
-    assert!(desk.bench.list().await.is_empty());
-    desk.end().await;
+    assert!(admin.bench.list().await.is_empty());
+    admin.end().await;
 }
 
 fn now_n(body: &[u8]) -> u32 {
@@ -544,9 +579,9 @@ fn now_n(body: &[u8]) -> u32 {
 }
 
 #[tokio::test]
-async fn a_letter_whose_key_was_mended_goes_where_its_new_key_belongs() {
-    let (desk, all) = Desk::with_letters("order-by = \"key\"", 1).await;
-    let context = jetstream::new(desk.bench.client.clone());
+async fn a_dead_letter_with_an_edited_key_is_replayed_to_the_partition_of_that_key() {
+    let (admin, all) = Admin::with_dead_letters("order-by = \"key\"", 1).await;
+    let context = jetstream::new(admin.bench.client.clone());
     let last = async || {
         let stream = context.get_stream(STREAM).await.unwrap();
         let sequence = stream.cached_info().state.last_sequence;
@@ -557,32 +592,32 @@ async fn a_letter_whose_key_was_mended_goes_where_its_new_key_belongs() {
             .subject
             .to_string()
     };
-    let old = desk.bench.letters.get(&all[0]).await.unwrap().subject;
-    desk.publish(8, 20).await;
+    let old = admin.bench.dead_letters.get(&all[0]).await.unwrap().subject;
+    admin.publish(8, 20).await;
     let wanted = last().await;
     assert_ne!(wanted, old);
 
-    let path = format!("/letters/{}", all[0]);
-    let mended = desk.put(&path, &[], &event(8, 10)).await.json();
+    let path = format!("/dead-letters/{}", all[0]);
+    let edited = admin.put(&path, &[], &event(8, 10)).await.json();
     assert_eq!(
-        (&mended["subject"], &mended["movedTo"]),
+        (&edited["subject"], &edited["movedTo"]),
         (&json!(old), &json!(wanted))
     );
-    desk.expect(202, "POST", &format!("{path}/replay")).await;
-    desk.bench.letters(0).await;
+    admin.expect(202, "POST", &format!("{path}/replay")).await;
+    admin.bench.until_dead_letters(0).await;
     let replayed = last().await;
     assert_eq!(
         replayed,
         wanted.replacen("bay.app.", "bay-replay.app.a.", 1)
     );
-    assert_eq!(desk.judge.counts("a")[&10], 1);
-    desk.end().await;
+    assert_eq!(admin.judge.counts("a")[&10], 1);
+    admin.end().await;
 }
 
 #[tokio::test]
-async fn a_type_that_no_stream_tells_is_asked_of_the_app() {
-    let (desk, all) = Desk::with_letters("", 1).await;
-    let context = jetstream::new(desk.bench.client.clone());
+async fn a_type_that_is_not_in_the_streams_metadata_comes_from_the_deployment() {
+    let (admin, all) = Admin::with_dead_letters("", 1).await;
+    let context = jetstream::new(admin.bench.client.clone());
     let mut config = context
         .get_stream(STREAM)
         .await
@@ -590,35 +625,35 @@ async fn a_type_that_no_stream_tells_is_asked_of_the_app() {
         .cached_info()
         .config
         .clone();
-    let told = config.metadata.len();
+    let before = config.metadata.len();
     config
         .metadata
         .retain(|name, _| !name.starts_with("wasmbay.function."));
-    assert!(config.metadata.len() < told);
+    assert!(config.metadata.len() < before);
     context.update_stream(config).await.unwrap();
-    let letter = desk.bench.letters.get(&all[0]).await.unwrap();
-    let untyped = desk
+    let dead_letter = admin.bench.dead_letters.get(&all[0]).await.unwrap();
+    let untyped = admin
         .bench
-        .letters
-        .edit(&letter, event(7, 10).into(), async { None })
+        .dead_letters
+        .edit(&dead_letter, event(7, 10).into(), async { None })
         .await;
     assert!(
         matches!(untyped, Err(DeadLetterError::Untyped { .. })),
         "{untyped:?}"
     );
-    let path = format!("/letters/{}", all[0]);
-    assert_eq!(error(&desk.put(&path, &[], r#"{"key":7}"#).await).0, 400);
-    assert_eq!(desk.put(&path, &[], &event(7, 10)).await.status, 200);
-    desk.end().await;
+    let path = format!("/dead-letters/{}", all[0]);
+    assert_eq!(error(&admin.put(&path, &[], r#"{"key":7}"#).await).0, 400);
+    assert_eq!(admin.put(&path, &[], &event(7, 10)).await.status, 200);
+    admin.end().await;
 }
 
 #[tokio::test]
-async fn replaying_many_stops_in_time_and_says_where_to_go_on() {
-    let (desk, all) = Desk::with_letters("", 3).await;
-    let (letters, filter) = (&desk.bench.letters, Filter::default());
+async fn replaying_many_stops_in_time_and_returns_where_to_go_on() {
+    let (admin, all) = Admin::with_dead_letters("", 3).await;
+    let (dead_letters, filter) = (&admin.bench.dead_letters, Filter::default());
     let soon = Some(tokio::time::Instant::now() + Duration::from_millis(200));
     let mut slow = Pace::new(Some(1));
-    let some = letters
+    let some = dead_letters
         .replay_all(&filter, None, 10, &mut slow, soon)
         .await
         .unwrap();
@@ -626,22 +661,25 @@ async fn replaying_many_stops_in_time_and_says_where_to_go_on() {
     let next = some.next.unwrap();
     // Too late for any, it goes on at the same place.
     let over = Some(tokio::time::Instant::now());
-    let none = letters
+    let none = dead_letters
         .replay_all(&filter, Some(next), 10, &mut slow, over)
         .await
         .unwrap();
     assert_eq!((none.replayed.len(), none.next), (0, Some(next)));
-    let page = letters.list(&filter, Some(next), 10).await.unwrap();
+    let page = dead_letters.list(&filter, Some(next), 10).await.unwrap();
     let rest: Vec<_> = page.entries.iter().map(Entry::id).collect();
     assert_eq!(rest, all[1..]);
     let mut pace = Pace::new(None);
-    let rest = letters
+    let rest = dead_letters
         .replay_all(&filter, Some(next), 10, &mut pace, None)
         .await
         .unwrap();
     assert_eq!((rest.replayed, rest.next), (all[1..].to_vec(), None));
-    until("all have failed again", || desk.judge.heard().len() == 18).await;
-    desk.end().await;
+    until("all have failed again", || {
+        admin.judge.attempts().len() == 18
+    })
+    .await;
+    admin.end().await;
 }
 
 /// A `curl` line of the documentation: its method, path, headers and body.
@@ -672,7 +710,7 @@ async fn the_commands_of_the_documentation_work() {
     let lines = text.lines().filter_map(|line| line.strip_prefix("$ "));
     let lines: Vec<_> = lines.filter(|line| line.starts_with("curl ")).collect();
     assert!(lines.len() >= 6, "{lines:?}");
-    let (desk, all) = Desk::with_letters("", 1).await;
+    let (admin, all) = Admin::with_dead_letters("", 1).await;
     for line in lines {
         let line = line
             .replace("6f0c1b9d2e8a4735", &all[0])
@@ -681,10 +719,10 @@ async fn the_commands_of_the_documentation_work() {
             .replace(r#"{"orderId":"o-17"}"#, &event(7, 2));
         let (method, path, is_json, body) = curl(&line);
         let headers = if is_json { vec![JSON] } else { vec![] };
-        let done = desk.send(&method, &path, &headers, &body).await;
+        let done = admin.send(&method, &path, &headers, &body).await;
         assert!(matches!(done.status, 200 | 202), "{line}: {done:?}");
-        desk.bench.done("a").await;
+        admin.bench.done("a").await;
     }
-    assert!(desk.bench.list().await.is_empty());
-    desk.end().await;
+    assert!(admin.bench.list().await.is_empty());
+    admin.end().await;
 }

@@ -41,13 +41,12 @@ fn names(resolve: &Resolve, world: WorldId) -> BTreeSet<String> {
 fn build(guest: &Guest) -> Result<(), BuildError> {
     let mut said = Vec::new();
     let built = guest.build(&tools(), &mut |line| said.push(line.to_owned()));
-    assert!(!said.is_empty(), "no progress was heard of");
+    assert!(!said.is_empty(), "no progress was reported");
     assert_eq!(built?, guest.component());
     Ok(())
 }
 
-/// What the service says to somebody at the end, loaded and called again and again as a host does
-/// it.
+/// The service's last greeting, after it was loaded and called so many times as a host does it.
 fn greeting(component: &Path, who: &str, times: u32) -> String {
     let engine = Engine::new(EngineOptions {
         instances: 20,

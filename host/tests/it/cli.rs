@@ -1,7 +1,9 @@
 //! The command line as a person sees it: what is printed, and how it ends.
 
-mod letters;
+mod dead_letters;
 mod running;
+mod stopping;
+mod unread;
 
 use std::io::Read as _;
 use std::process::Stdio;
@@ -112,7 +114,7 @@ fn without_a_manifest_there_is_a_hint() {
 }
 
 #[test]
-fn a_guests_folder_is_told_from_an_apps() {
+fn a_guests_folder_has_a_hint_of_its_own() {
     let cli = Cli::new();
     cli.run(&["new", "--lang", "c", "hello"]);
     let seen = cli.run(&["up", "hello/hello"]);
@@ -123,7 +125,7 @@ fn a_guests_folder_is_told_from_an_apps() {
 }
 
 #[test]
-fn everything_wrong_in_a_manifest_is_told_at_once() {
+fn everything_wrong_in_a_manifest_is_reported_at_once() {
     let manifest = APP
         .replace("method", "methd")
         .replace("guest.wat", "gest.wat");
@@ -136,7 +138,7 @@ fn everything_wrong_in_a_manifest_is_told_at_once() {
 }
 
 #[test]
-fn a_file_that_is_no_component_is_told_from_one() {
+fn a_file_that_is_no_component_is_refused_by_what_it_is() {
     let cli = Cli::new().with(&[
         ("text.wasm", "int main() {}\n"),
         ("empty.wasm", ""),
@@ -209,7 +211,7 @@ call = "test:guest/api.ecco"
 "#;
 
 #[test]
-fn everything_that_does_not_fit_is_told_at_once() {
+fn everything_that_does_not_fit_is_reported_at_once() {
     let cli = Cli::new().with(&[
         ("wasmbay.toml", MISFITS),
         ("guest.wat", GUEST),

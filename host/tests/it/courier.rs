@@ -1,4 +1,4 @@
-//! Raw messages of components that were written for `wasi:messaging`: a real guest on a real
+//! Messages of components that were written for `wasi:messaging`: a real guest on a real
 //! nats-server.
 
 use std::sync::OnceLock;
@@ -47,18 +47,18 @@ async fn a_message_is_handled_and_replied_to() {
         wire::TRACEPARENT,
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     );
-    headers.insert(wire::CALLER, "somebody");
+    headers.insert(wire::CALLER, "another");
     headers.insert("Nats-Msg-Id", "1");
-    let told = bench
+    let reply = bench
         .client
         .request_with_headers("in.x", headers, "headers".into());
     assert_eq!(
-        told.await.unwrap().payload,
+        reply.await.unwrap().payload,
         r#"Some("in.x") Some("text/plain") [("Sku", "7"), ("Sku", "8")]"#
     );
     let bare = bench.text("in.x", "headers").await;
     assert_eq!(bare, r#"Some("in.x") None []"#);
-    // Nobody waits for a reply.
+    // Without a reply subject.
     bench.client.publish("in.x", "hello".into()).await.unwrap();
     assert_eq!(bench.text("in.x", "hello").await, "hello");
     bench.end().await;
@@ -140,12 +140,15 @@ async fn what_is_not_granted_or_makes_no_sense_is_refused() {
         assert_eq!(bench.text("in.x", command).await, why, "{command:?}");
     }
     let elsewhere = bench.client.request("in.one.two", "x".into()).await;
-    assert!(elsewhere.is_err(), "nobody hears what is not granted");
+    assert!(
+        elsewhere.is_err(),
+        "a subject that is not granted has a subscriber"
+    );
     bench.end().await;
 }
 
 #[tokio::test]
-async fn a_request_gives_as_many_replies_as_are_expected_or_come_in_time() {
+async fn a_request_returns_the_replies_that_are_expected_or_come_in_time() {
     let bench = start().await;
     for service in ["one", "two", "three"] {
         let mut asked = bench.client.subscribe("out.ask").await.unwrap();
@@ -189,8 +192,8 @@ async fn a_request_gives_as_many_replies_as_are_expected_or_come_in_time() {
         let asked = bench.text("in.x", &format!("ask out.silent {count}")).await;
         assert_eq!(asked, "Error::Timeout");
         assert!(silent.next().await.is_some());
-        let asked = bench.text("in.x", &format!("ask out.nobody {count}")).await;
-        assert_eq!(asked, "Error::Connection(\"nobody answers on out.nobody\")");
+        let asked = bench.text("in.x", &format!("ask out.none {count}")).await;
+        assert_eq!(asked, "Error::Connection(\"no responders on out.none\")");
     }
     assert_eq!(replies("ask out.large 1").await, 1);
     let asked = bench.text("in.x", "ask out.large 2").await;
@@ -213,8 +216,7 @@ async fn a_request_gives_as_many_replies_as_are_expected_or_come_in_time() {
     bench.end().await;
 }
 
-/// Whoever sends a message chooses where its reply goes, and could mean to have something written
-/// there that only a host may write.
+/// The sender of a message chooses the reply subject, which could be one that only a host may write.
 #[tokio::test]
 async fn a_reply_never_goes_to_a_subject_of_the_host() {
     let bench = start().await;
@@ -325,7 +327,7 @@ fn component(module: &str, edit: impl Fn(String) -> String) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_component_of_before_setters_could_fail_runs_too() {
+async fn a_component_of_the_earlier_interface_without_errors_of_setters_runs() {
     let bytes = component(EARLIER, |wit| {
         wit.replace(" -> result<_, metadata-error>", "").replace(
             "set-content-type: func(content-type: string) -> result;",

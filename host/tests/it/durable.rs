@@ -1,4 +1,4 @@
-//! Raw messages that are stored until they are handled, on a real nats-server.
+//! Messages that are stored until they are handled, on a real nats-server.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,14 +29,14 @@ const WORK: &str = "[stream.work]\nsubjects = [\"work.>\"]\n\
                     retry = { attempts = 3, backoff = [\"20ms\"], jitter = 0 }\n";
 
 /// Grants that include part of the stream, or all of it.
-fn hears(subjects: &str) -> String {
+fn subscribes(subjects: &str) -> String {
     format!(
         "grants = {{ publish = [\"out.>\", \"work.>\"], subscribe = [{subjects}] }}\n\
          limits = {{ timeout = \"2s\" }}"
     )
 }
 
-/// Publishes as any NATS client can, and hears that it is stored.
+/// Publishes as any NATS client can, and checks that the stream stored the message.
 async fn store(client: &Client, subject: &str, body: &str) {
     let mut headers = HeaderMap::new();
     headers.insert("Sku", "7");
@@ -56,33 +56,36 @@ fn caller(message: &Message) -> String {
     headers.get(wire::CALLER).unwrap().to_string()
 }
 
-async fn letters(bench: &Bench, enough: impl Fn(&[DeadLetter]) -> bool) -> Vec<DeadLetter> {
+async fn until_dead_letters(
+    bench: &Bench,
+    enough: impl Fn(&[DeadLetter]) -> bool,
+) -> Vec<DeadLetter> {
     let all = DeadLetters::new(jetstream::new(bench.client.clone()), "app");
     let deadline = Instant::now() + DEADLINE;
     loop {
         let page = all.list(&Filter::default(), None, 100).await.unwrap();
         let entries = page.entries.into_iter();
-        let letters: Vec<DeadLetter> = entries
-            .map(|entry| entry.letter().cloned().unwrap())
+        let dead_letters: Vec<DeadLetter> = entries
+            .map(|entry| entry.dead_letter().cloned().unwrap())
             .collect();
-        if enough(&letters) {
-            return letters;
+        if enough(&dead_letters) {
+            return dead_letters;
         }
-        assert!(Instant::now() < deadline, "{letters:?}");
+        assert!(Instant::now() < deadline, "{dead_letters:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Answers `obey` on `out.judge`: `decide` gets the service and how often it asked before. Who
-/// asked is written down.
+/// Answers the command `obey` on `out.judge`: `decide` takes the service and the number of its earlier
+/// questions. Returns the services in the order of their questions.
 async fn judge(
     client: &Client,
     decide: impl Fn(&str, usize) -> &'static str + Send + 'static,
 ) -> Arc<Mutex<Vec<String>>> {
     let mut asked = client.subscribe("out.judge").await.unwrap();
     settled(client).await.unwrap();
-    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
-    let (client, all) = (client.clone(), Arc::clone(&heard));
+    let services: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (client, all) = (client.clone(), Arc::clone(&services));
     tokio::spawn(async move {
         while let Some(message) = asked.next().await {
             let service = caller(&message);
@@ -96,7 +99,7 @@ async fn judge(
             client.publish(reply, verdict.into()).await.unwrap();
         }
     });
-    heard
+    services
 }
 
 #[tokio::test]
@@ -104,32 +107,32 @@ async fn a_message_waits_for_a_service_that_is_away() {
     let bench = bench(&Services(&[("guest", GUEST, "")], WORK)).await;
     let mut out = bench.client.subscribe("out.>").await.unwrap();
     let both = [
-        ("courier", courier(), &*hears("\"work.a.>\", \"in.*\"")),
-        ("relay", relay(), &*hears("\"work.b.*\", \"work.c\"")),
+        ("courier", courier(), &*subscribes("\"work.a.>\", \"in.*\"")),
+        ("relay", relay(), &*subscribes("\"work.b.*\", \"work.c\"")),
     ];
     store(&bench.client, "work.a.1", "send out.courier text").await;
     store(&bench.client, "work.b.1", "pout.relay").await;
-    store(&bench.client, "work.none", "nobody hears this").await;
+    store(&bench.client, "work.none", "no subscriber").await;
 
     apply(&bench.host, &Services(&both, WORK)).await.unwrap();
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     for _ in 0..2 {
         let message = next(&mut out).await;
-        said.push((message.subject.to_string(), caller(&message)));
+        sent.push((message.subject.to_string(), caller(&message)));
     }
-    said.sort();
+    sent.sort();
     let pair = |one: &str, two: &str| (one.to_owned(), two.to_owned());
     let wanted = [pair("out.courier", "courier"), pair("out.relay", "relay")];
-    assert_eq!(said, wanted);
-    // Beside what is stored it hears what is not.
+    assert_eq!(sent, wanted);
+    // It also gets messages that no stream stores.
     assert_eq!(bench.text("in.x", "hello").await, "hello");
 
-    // Away once more, and back with less to hear.
+    // Away once more, and back with fewer subjects.
     apply(&bench.host, &Services(&[("guest", GUEST, "")], WORK))
         .await
         .unwrap();
     store(&bench.client, "work.c", "pout.later").await;
-    let relay = [("relay", relay(), &*hears("\"work.c\""))];
+    let relay = [("relay", relay(), &*subscribes("\"work.c\""))];
     apply(&bench.host, &Services(&relay, WORK)).await.unwrap();
     assert_eq!(&*next(&mut out).await.subject, "out.later");
     bench.end().await;
@@ -137,7 +140,7 @@ async fn a_message_waits_for_a_service_that_is_away() {
 
 #[tokio::test]
 async fn what_a_guest_publishes_is_stored_when_it_goes_on() {
-    let lines = hears("\"in.*\"");
+    let lines = subscribes("\"in.*\"");
     let services = [
         ("courier", courier(), &*lines),
         (
@@ -174,9 +177,9 @@ async fn what_a_guest_publishes_is_stored_when_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_full_stream_is_the_error_of_who_publishes() {
+async fn a_full_stream_is_the_publishers_error() {
     let work = format!("{WORK}retention = {{ size = \"1MiB\" }}\n");
-    let lines = hears("\"in.*\"");
+    let lines = subscribes("\"in.*\"");
     let bench = bench(&Services(&[("courier", courier(), &*lines)], &work)).await;
     let send = format!("send work.x {}", "x".repeat(600 << 10));
     assert_eq!(bench.text("in.x", &send).await, "sent");
@@ -184,7 +187,7 @@ async fn a_full_stream_is_the_error_of_who_publishes() {
         bench.text("in.x", &send).await,
         "Error::Connection(\"stream bay_app_messages_work did not store the event: maximum bytes exceeded\")"
     );
-    // As much as NATS carries, but for what a dead letter has to say of it.
+    // As much as NATS carries, without the room for a dead letter's record.
     let max = bench.client.server_info().max_payload;
     let send = format!("send work.x {}", "x".repeat(max - (20 << 10)));
     let sent = bench.text("in.x", &send).await;
@@ -193,10 +196,10 @@ async fn a_full_stream_is_the_error_of_who_publishes() {
 }
 
 #[tokio::test]
-async fn what_fails_comes_again_until_it_is_handled() {
-    let lines = hears("\"work.>\"");
+async fn a_failed_message_is_delivered_again_until_it_is_handled() {
+    let lines = subscribes("\"work.>\"");
     let bench = bench(&Services(&[("courier", courier(), &*lines)], WORK)).await;
-    let heard = judge(&bench.client, |_, before| match before {
+    let questions = judge(&bench.client, |_, before| match before {
         0 => "fail",
         1 => "spin",
         2 => "fine",
@@ -205,10 +208,10 @@ async fn what_fails_comes_again_until_it_is_handled() {
     })
     .await;
     store(&bench.client, "work.x", "obey out.judge").await;
-    until("it is handled", || heard.lock().unwrap().len() == 3).await;
+    until("it is handled", || questions.lock().unwrap().len() == 3).await;
     store(&bench.client, "work.x", "obey out.judge").await;
     until("the other one is handled", || {
-        heard.lock().unwrap().len() == 5
+        questions.lock().unwrap().len() == 5
     })
     .await;
     let context = jetstream::new(bench.client.clone());
@@ -225,42 +228,45 @@ async fn what_fails_comes_again_until_it_is_handled() {
         assert!(Instant::now() < deadline, "{info:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(letters(&bench, |_| true).await, []);
-    assert_eq!(heard.lock().unwrap().len(), 5);
+    assert_eq!(until_dead_letters(&bench, |_| true).await, []);
+    assert_eq!(questions.lock().unwrap().len(), 5);
     bench.end().await;
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_mended_and_replayed_to_its_service_alone() {
-    let lines = hears("\"work.>\"");
+async fn a_dead_letter_is_edited_and_replayed_to_its_service_alone() {
+    let lines = subscribes("\"work.>\"");
     let services = [("one", courier(), &*lines), ("two", courier(), &*lines)];
     let bench = bench(&Services(&services, WORK)).await;
-    let heard = judge(&bench.client, |service, _| match service {
+    let questions = judge(&bench.client, |service, _| match service {
         "one" => "trap",
         _ => "fine",
     })
     .await;
     let count = |service: &str| {
-        let heard = heard.lock().unwrap();
-        heard.iter().filter(|one| *one == service).count()
+        let questions = questions.lock().unwrap();
+        questions.iter().filter(|one| *one == service).count()
     };
     store(&bench.client, "work.x.1", "obey out.judge").await;
-    let found = letters(&bench, |letters| letters.len() == 1).await;
+    let found = until_dead_letters(&bench, |all| all.len() == 1).await;
     assert_eq!((count("one"), count("two")), (3, 1));
     let all = DeadLetters::new(jetstream::new(bench.client.clone()), "app");
-    let letter = all.get(&found[0].id).await.unwrap();
-    assert!(letter.is_raw());
-    assert_eq!((&*letter.service, &*letter.subject), ("one", "work.x.1"));
+    let dead_letter = all.get(&found[0].id).await.unwrap();
+    assert!(dead_letter.is_message());
     assert_eq!(
-        letter.function,
+        (&*dead_letter.service, &*dead_letter.subject),
+        ("one", "work.x.1")
+    );
+    assert_eq!(
+        dead_letter.function,
         "wasi:messaging/incoming-handler.handle@0.2.0-draft"
     );
     assert_eq!(
-        (&letter.body[..], letter.attempts.len()),
+        (&dead_letter.body[..], dead_letter.attempts.len()),
         (&b"obey out.judge"[..], 3)
     );
-    assert_eq!(letter.headers["Sku"], ["7"]);
-    let attempt = &letter.attempts[0];
+    assert_eq!(dead_letter.headers["Sku"], ["7"]);
+    let attempt = &dead_letter.attempts[0];
     assert_eq!(
         (attempt.outcome, attempt.code, attempt.blame),
         (Some(Outcome::Trap), Some(500), Blame::Guest)
@@ -273,35 +279,32 @@ async fn a_dead_letter_is_mended_and_replayed_to_its_service_alone() {
     filter.service = Some("two".to_owned());
     assert_eq!(all.list(&filter, None, 9).await.unwrap().entries.len(), 0);
 
-    // It fails again: one letter still, with more to tell.
-    all.replay(&letter.id).await.unwrap();
-    letters(&bench, |letters| {
-        letters.len() == 1 && letters[0].attempts.len() == 6
-    })
-    .await;
+    // It fails again: still one dead letter, with a longer history.
+    all.replay(&dead_letter.id).await.unwrap();
+    until_dead_letters(&bench, |all| all.len() == 1 && all[0].attempts.len() == 6).await;
     assert_eq!((count("one"), count("two")), (6, 1));
 
     let mut out = bench.client.subscribe("out.fine").await.unwrap();
     bench.client.flush().await.unwrap();
-    let body = "send out.fine mended";
-    let letter = all.find(&letter.id).await.unwrap();
-    all.edit(&letter, body.into(), async { None })
+    let body = "send out.fine edited";
+    let dead_letter = all.find(&dead_letter.id).await.unwrap();
+    all.edit(&dead_letter, body.into(), async { None })
         .await
         .unwrap();
-    all.replay(&letter.id).await.unwrap();
+    all.replay(&dead_letter.id).await.unwrap();
     let message = next(&mut out).await;
     assert_eq!(
         (&*message.payload, &*caller(&message)),
-        (&b"mended"[..], "one")
+        (&b"edited"[..], "one")
     );
-    letters(&bench, |letters| letters.is_empty()).await;
+    until_dead_letters(&bench, |all| all.is_empty()).await;
     let quiet = tokio::time::timeout(Duration::from_millis(50), out.next()).await;
     assert!(quiet.is_err(), "it was replayed to the other one, too");
     bench.end().await;
 }
 
 #[tokio::test]
-async fn streams_that_overlap_those_of_others_change_nothing() {
+async fn a_stream_that_overlaps_a_foreign_one_is_refused_and_changes_nothing() {
     let bench = bench(&Services(&[("guest", GUEST, "")], "")).await;
     let context = jetstream::new(bench.client.clone());
     let foreign = Config {
@@ -310,7 +313,7 @@ async fn streams_that_overlap_those_of_others_change_nothing() {
         ..Config::default()
     };
     context.create_stream(foreign).await.unwrap();
-    let lines = hears("\"work.>\"");
+    let lines = subscribes("\"work.>\"");
     let services = Services(&[("relay", relay(), &*lines)], WORK);
     let refused = apply(&bench.host, &services).await.unwrap_err();
     assert_eq!(
@@ -325,8 +328,8 @@ async fn streams_that_overlap_those_of_others_change_nothing() {
 }
 
 #[tokio::test]
-async fn subjects_that_are_stored_no_longer_are_heard_as_others_are() {
-    let lines = hears("\"work.>\"");
+async fn subjects_that_are_not_stored_any_more_are_core_subscriptions_again() {
+    let lines = subscribes("\"work.>\"");
     let services = [("relay", relay(), &*lines)];
     let bench = bench(&Services(&services, WORK)).await;
     store(&bench.client, "work.x", "pout.x").await;
@@ -344,7 +347,7 @@ async fn a_body_that_is_no_text_is_shown_and_replaced() {
     let nats = Nats::start().await;
     let manifest = format!(
         "name = \"app\"\n[service.relay]\ncomponent = \"relay.wasm\"\n{}\n{WORK}",
-        hears("\"work.>\"")
+        subscribes("\"work.>\"")
     );
     let files = [("wasmbay.toml", &*manifest), ("relay.wasm", relay())];
     let cli = Cli::new().with(&files);
@@ -355,7 +358,7 @@ async fn a_body_that_is_no_text_is_shown_and_replaced() {
         .publish("work.x", b"e\xff\xfe".to_vec().into())
         .await
         .unwrap();
-    // Commands are waited for without giving the client a turn.
+    // The commands below block this thread, so the client has to write now.
     client.flush().await.unwrap();
     let dlq = |arguments: &[&str]| -> Value {
         let place = ["--nats", nats.url(), "--output", "json"];
@@ -368,8 +371,8 @@ async fn a_body_that_is_no_text_is_shown_and_replaced() {
         json(&cli.run(&arguments))
     };
     let deadline = Instant::now() + DEADLINE;
-    let letter = loop {
-        // Before the first letter there is nothing to list.
+    let dead_letter = loop {
+        // Before the first dead letter the list is empty.
         let seen = cli.run(&["dlq", "ls", "--nats", nats.url(), "--output", "json"]);
         if seen.contains("\"id\"") {
             break dlq(&["ls"])[0].clone();
@@ -377,16 +380,16 @@ async fn a_body_that_is_no_text_is_shown_and_replaced() {
         assert!(Instant::now() < deadline, "{seen}");
     };
     assert_eq!(
-        letter["function"],
+        dead_letter["function"],
         "wasmcloud:messaging/handler.handle-message@0.2.0"
     );
-    let id = letter["id"].as_str().unwrap();
+    let id = dead_letter["id"].as_str().unwrap();
     let shown = dlq(&["show", id]);
     assert_eq!(shown["bodyBase64"], "Zf/+");
     assert!(shown.get("bodyText").is_none() && shown.get("body").is_none());
     let plain = cli.run(&["dlq", "show", id, "--nats", nats.url()]);
     assert!(plain.contains("(3 B, as base64)\n  Zf/+"), "{plain}");
-    // No type says what it may be.
+    // A message has no type.
     assert_eq!(dlq(&["edit", id, "pout.x"])["edited"], id);
     assert_eq!(dlq(&["show", id])["bodyText"], "pout.x");
     assert_eq!(dlq(&["replay", id])["replayed"][0], id);

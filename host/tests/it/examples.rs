@@ -93,7 +93,7 @@ impl Example {
         self.cli.write("wasmbay.toml", manifest.replace(from, to));
     }
 
-    /// Stops it; every call has to have been answered. Gives its folder, to run it again.
+    /// Stops it; every call has to have been answered. Returns its folder, to run it again.
     pub(crate) fn stop(self) -> Cli {
         let printed = self.up.stop();
         assert!(
@@ -147,8 +147,8 @@ fn order(lines: &[(&str, u32)], card: &str) -> Value {
     })
 }
 
-/// What notifications writes to the log when an order was paid.
-fn told(confirmation: &Value) -> String {
+/// The log record of notifications about a paid order.
+fn email_sent(confirmation: &Value) -> String {
     let order = confirmation["orderId"].as_str().unwrap();
     format!(": email from orders@shop.example to ada@example.com: Your order {order}")
 }
@@ -162,7 +162,7 @@ fn hello_answers() {
     assert_eq!(shown.len(), 1);
     shown[0].hold(&hello.gateway);
     assert_eq!(
-        hello.get("/hello/Zo%C3%AB").told(),
+        hello.get("/hello/Zo%C3%AB").status_and_body(),
         (200, "\"Hello, Zoë!\"")
     );
     hello.stop();
@@ -178,7 +178,7 @@ fn shop_passes_an_order_through_five_languages() {
     assert_eq!(shown.len(), 5);
     let (calls, reports) = shown.split_at(3);
     hold(calls);
-    // Sales hears of the order when it does.
+    // Sales gets the event some time after the order.
     shop.sold("keyboard", 1, 1);
     hold(reports);
     let shown = curls(&read("README.md"));
@@ -193,18 +193,21 @@ fn shop_passes_an_order_through_five_languages() {
     assert_eq!(confirmation["warehouse"], "lisbon");
     assert_eq!(confirmation["receipt"]["processor"], "go-pay");
     assert_eq!(confirmation["receipt"]["amount"], confirmation["total"]);
-    shop.up.until(&told(&confirmation));
+    shop.up.until(&email_sent(&confirmation));
 
-    assert_eq!(shop.get("/stock/mouse").told(), (200, "3"));
+    assert_eq!(shop.get("/stock/mouse").status_and_body(), (200, "3"));
     assert_eq!(
-        shop.get("/stock/teapot").told(),
+        shop.get("/stock/teapot").status_and_body(),
         (404, r#"{"tag":"unknown-sku","val":"teapot"}"#)
     );
     assert_eq!(shop.get("/products/teapot").status, 404);
     let found = shop.get("/products?tag=input&limit=1").json();
     assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
     let quoted = shop.post("/quote", &json!([{ "sku": "mouse", "quantity": 2 }]));
-    assert_eq!(quoted.told(), (200, r#"{"minor":6980,"currency":"EUR"}"#));
+    assert_eq!(
+        quoted.status_and_body(),
+        (200, r#"{"minor":6980,"currency":"EUR"}"#)
+    );
     shop.stop();
 }
 
@@ -232,7 +235,7 @@ fn shop_has_an_answer_for_every_order_that_cannot_be_filled() {
         };
         let (status, body) = answer.trim().split_once(' ').unwrap();
         assert_eq!(
-            shop.post("/orders", &order).told(),
+            shop.post("/orders", &order).status_and_body(),
             (status.parse().unwrap(), body.trim_matches('`')),
             "{what}"
         );
@@ -356,7 +359,7 @@ impl Native {
         printed.read_line(&mut line).unwrap();
         assert!(line.contains("answering"), "{line:?}");
         let reader = thread::spawn(move || {
-            // Until it ends; what else it prints is nobody's business.
+            // Until it ends; the rest of its output does not matter.
             let _ = printed.read_to_end(&mut Vec::new());
         });
         let reader = Some(reader);
@@ -401,7 +404,7 @@ fn shop_has_its_inventory_from_a_native_program() {
         let placed = shop.post("/orders", &order(&[("mouse", 1)], CARD)).json();
         assert_eq!(placed["warehouse"], "porto");
     }
-    assert_eq!(shop.get("/stock/mouse").told(), (200, "3"));
+    assert_eq!(shop.get("/stock/mouse").status_and_body(), (200, "3"));
     assert_eq!(shop.get("/stock/teapot").status, 404);
     drop(native);
 
@@ -413,7 +416,7 @@ fn shop_has_its_inventory_from_a_native_program() {
 }
 
 #[test]
-fn shop_tells_customers_also_after_notifications_was_down() {
+fn shop_notifies_customers_after_notifications_was_down() {
     let shop = Example::start("shop");
     let text = std::fs::read_to_string(shop.cli.path("wasmbay.toml")).unwrap();
     let (before, service) = text.split_once("[service.notifications]").unwrap();
@@ -431,62 +434,65 @@ fn shop_tells_customers_also_after_notifications_was_down() {
     let placed: Vec<_> = (0..5).map(|_| place("ada@example.com")).collect();
     let rejected = shop.post("/orders", &order(&[("mouse", 4)], CARD));
     assert_eq!(rejected.status, 409);
-    // What is rejected is not sold, and sales hears while notifications does not.
+    // What is rejected is not sold, and sales gets events while notifications is away.
     shop.sold("mouse", 5, 5);
     shop.sold("lamp", 5, 10);
     assert!(!shop.up.stderr().contains("email from"));
 
-    // What cannot be told is put aside, and holds up nobody.
+    // An event that cannot be handled becomes a dead letter, and delays no other.
     place("ada@example");
     shop.cli.write("wasmbay.toml", &text);
     shop.up.until_built("started notifications");
     for confirmation in &placed {
-        shop.up.until(&told(confirmation));
+        shop.up.until(&email_sent(confirmation));
     }
     shop.up.until("was rejected");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(mend(&shop));
-    shop.up.until("to mended@example.com: Your order");
+    runtime.block_on(replay_with_address(&shop));
+    shop.up.until("to fixed@example.com: Your order");
     // Sales had no part in it.
     shop.sold("mouse", 6, 6);
     shop.stop();
 }
 
-/// Waits for the dead letter of the customer without an address, gives it one and replays it.
-async fn mend(shop: &Example) {
+/// Waits for the dead letter of the customer without an address, edits one in and replays it.
+async fn replay_with_address(shop: &Example) {
     let client = ConnectOptions::to(&shop.nats).connect().await.unwrap();
-    let letters = DeadLetters::new(async_nats::jetstream::new(client), "shop");
+    let dead_letters = DeadLetters::new(async_nats::jetstream::new(client), "shop");
     let deadline = Instant::now() + DEADLINE;
-    let letter = loop {
-        let found = letters.list(&Filter::default(), None, 10).await.unwrap();
-        if let [Entry::DeadLetter(letter)] = &found.entries[..] {
-            break letters.get(&letter.id).await.unwrap();
+    let dead_letter = loop {
+        let found = dead_letters
+            .list(&Filter::default(), None, 10)
+            .await
+            .unwrap();
+        if let [Entry::DeadLetter(found)] = &found.entries[..] {
+            break dead_letters.get(&found.id).await.unwrap();
         }
         assert!(Instant::now() < deadline, "{found:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert_eq!(letter.service, "notifications");
-    assert_eq!(letter.function, "shop:orders/events.order-paid@1.0.0");
-    assert_eq!(letter.attempts.len(), 3, "{letter:?}");
-    let last = letter.attempts.last().unwrap();
+    assert_eq!(dead_letter.service, "notifications");
+    assert_eq!(dead_letter.function, "shop:orders/events.order-paid@1.0.0");
+    assert_eq!(dead_letter.attempts.len(), 3, "{dead_letter:?}");
+    let last = dead_letter.attempts.last().unwrap();
     assert!(last.error.contains("name@host.domain"), "{last:?}");
 
-    let body = String::from_utf8(letter.body.to_vec()).unwrap();
+    let body = String::from_utf8(dead_letter.body.to_vec()).unwrap();
     assert!(body.contains("\"ada@example\""), "{body}");
-    let mended = body.replace("ada@example", "mended@example.com");
-    letters
-        .edit(&letter, mended.into(), async { None })
+    let fixed = body.replace("ada@example", "fixed@example.com");
+    dead_letters
+        .edit(&dead_letter, fixed.into(), async { None })
         .await
         .unwrap();
-    letters.replay(&letter.id).await.unwrap();
-    while !letters
+    dead_letters.replay(&dead_letter.id).await.unwrap();
+    while !dead_letters
         .list(&Filter::default(), None, 10)
         .await
         .unwrap()
         .entries
         .is_empty()
     {
-        assert!(Instant::now() < deadline, "the letter stays");
+        assert!(Instant::now() < deadline, "the dead letter stays");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -616,9 +622,12 @@ service = "echo"
     );
     let relay = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest)]));
     let through = |to: &str| relay.get(&format!("/echo/relay?{to}"));
-    assert_eq!(through(&granted).told(), (200, "200 /from-a-guest"));
     assert_eq!(
-        through(&other).told(),
+        through(&granted).status_and_body(),
+        (200, "200 /from-a-guest")
+    );
+    assert_eq!(
+        through(&other).status_and_body(),
         (200, "ErrorCode::HttpRequestDenied")
     );
     relay.up.until("outgoing HTTP refused");

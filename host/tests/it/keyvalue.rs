@@ -12,7 +12,7 @@ use crate::support::cli::Cli;
 
 /// Two services of one component, of which one answers at a time.
 fn manifest(answers: &str, grants: &str) -> String {
-    let guest = root().join("guests/rust/cabinet");
+    let guest = root().join("guests/rust/stores-keys");
     let guest = guest.display();
     format!(
         r#"
@@ -27,14 +27,17 @@ component = "{guest}"
 grants = {grants}
 limits = {{ message = "64KiB" }}
 
-[wire."bay:cabinet/drawers"]
+[wire."bay:stores-keys/bucket"]
 service = "{answers}"
 "#
     )
 }
 
 fn ask(data: &Example, function: &str, arguments: Value) -> Value {
-    let asked = data.post(&format!("/rpc/bay:cabinet/drawers/{function}"), &arguments);
+    let asked = data.post(
+        &format!("/rpc/bay:stores-keys/bucket/{function}"),
+        &arguments,
+    );
     assert_eq!(asked.status, 200, "{asked:?}");
     asked.json()
 }

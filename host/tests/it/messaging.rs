@@ -1,4 +1,4 @@
-//! Raw messages: a component that was written for `wasmcloud:messaging`, on a real nats-server.
+//! Messages: a component that was written for `wasmcloud:messaging`, on a real nats-server.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use crate::support::components::GUEST;
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until};
 
-/// What the first byte of a message has it do, with the rest as subject or text; anything else
-/// is sent back to whoever asked. What came of the former is sent there, too.
+/// The first byte of a message is a command, the rest its subject or text, and the outcome is the
+/// reply; any other message is sent back as it is.
 const RELAY: &str = r#"
 (module
   (import "wasmcloud:messaging/consumer@0.2.0" "publish"
@@ -130,9 +130,12 @@ async fn a_message_is_handled_and_replied_to_by_the_guest() {
     assert_eq!(headers.get(wire::HOPS).unwrap().as_str(), "1");
 
     let elsewhere = bench.client.request("in.one.two", "x".into()).await;
-    assert!(elsewhere.is_err(), "nobody hears what is not granted");
+    assert!(
+        elsewhere.is_err(),
+        "a subject that is not granted has a subscriber"
+    );
 
-    // Counted and discovered as a micro service on the subjects that it hears.
+    // Counted and discovered as a micro service on its granted subjects.
     let ask = bench
         .text(&format!("{}.relay", Verb::Stats.subject()), "")
         .await;
@@ -145,7 +148,7 @@ async fn a_message_is_handled_and_replied_to_by_the_guest() {
 }
 
 #[tokio::test]
-async fn each_service_hears_a_message_once_whatever_its_workers() {
+async fn each_service_gets_a_message_once_with_two_workers() {
     let nats = Nats::start().await;
     let services = Services(&[("one", relay(), GRANTS), ("two", relay(), GRANTS)], "");
     let host = start(nats.url(), &services).await;
@@ -174,7 +177,7 @@ async fn each_service_hears_a_message_once_whatever_its_workers() {
     }
     callers.sort();
     assert_eq!(callers, ["one", "two"]);
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     client.flush().await.unwrap();
     let third = tokio::time::timeout(Duration::from_millis(50), out.next()).await;
     assert!(third.is_err(), "a third message");
@@ -213,7 +216,7 @@ async fn only_granted_subjects_are_published_on() {
             "pout.a\r\nPUB x 0\r\n",
             "\"out.a\\r\\nPUB x 0\\r\\n\" is no subject",
         ),
-        // The reply would be written with the rights of whoever gets the message.
+        // The reply would be written with the permissions of the receiver.
         (
             "qout.a.b",
             "\"bay.app.test.guest.api.v1.count\" cannot be granted",
@@ -224,8 +227,7 @@ async fn only_granted_subjects_are_published_on() {
     bench.end().await;
 }
 
-/// Whoever sends a message chooses where its reply goes, and could mean to have something written
-/// there that only a host may write.
+/// The sender of a message chooses the reply subject, which could be one that only a host may write.
 #[tokio::test]
 async fn a_reply_never_goes_to_a_subject_of_the_host() {
     let bench = relay_with(GRANTS).await;
@@ -250,7 +252,7 @@ async fn a_reply_never_goes_to_a_subject_of_the_host() {
 }
 
 #[tokio::test]
-async fn a_request_gives_the_reply_or_says_why_there_is_none() {
+async fn a_request_returns_the_reply_or_why_there_is_none() {
     let bench = relay_with(GRANTS).await;
     let mut asked = bench.client.subscribe("out.ask").await.unwrap();
     let mut silent = bench.client.subscribe("out.silent").await.unwrap();
@@ -279,8 +281,8 @@ async fn a_request_gives_the_reply_or_says_why_there_is_none() {
     );
     assert!(silent.next().await.is_some());
     assert_eq!(
-        bench.text("in.x", "rout.nobody").await,
-        "nobody answers on out.nobody"
+        bench.text("in.x", "rout.none").await,
+        "no responders on out.none"
     );
     bench.end().await;
 }
@@ -336,15 +338,16 @@ async fn the_error_of_a_handler_and_a_refused_subject_are_logged() {
             log.lines()
                 .any(|line| words.iter().all(|w| line.contains(w)))
         };
-        has(&["WARN", "a raw message failed", "relay", "in.x", "not today"])
+        has(&[
+            "WARN",
+            "an event or message failed",
+            "relay",
+            "in.x",
+            "not today",
+        ]) && has(&["WARN", "a message was refused", "\"else\" is not granted"])
             && has(&[
                 "WARN",
-                "a raw message was refused",
-                "\"else\" is not granted",
-            ])
-            && has(&[
-                "WARN",
-                "a raw message was refused",
+                "a message was refused",
                 "\"$JS.x\" cannot be granted",
             ])
     })

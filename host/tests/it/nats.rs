@@ -28,7 +28,7 @@ fn options(data: &Path) -> ServerOptions {
 }
 
 fn is_alive(pid: u32) -> bool {
-    // A zombie that nobody has waited for is dead too.
+    // A zombie that no parent has waited for is dead too.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !stat
             .rsplit(')')
@@ -227,7 +227,7 @@ async fn wrapped(folder: &Path, arguments: &str) -> ManagedServer {
     ManagedServer::start(options).await.unwrap()
 }
 
-/// No test in itself: what the next one runs as a process of its own, to kill it.
+/// The process that the next test starts and kills; alone it does nothing.
 #[tokio::test]
 async fn a_host_to_kill() {
     let Some(data) = std::env::var_os("WASMBAY_TEST_HOST_TO_KILL") else {
@@ -455,7 +455,7 @@ async fn a_request_gets_its_reply_and_headers_go_both_ways() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_is_told_apart_and_leaves_nothing_waiting() {
+async fn requests_that_cannot_be_sent_have_errors_of_their_own_and_leave_nothing_waiting() {
     let nats = Nats::start().await;
     let client = nats.connect().await;
     let requests = Requests::new(client.clone()).await.unwrap();
@@ -463,14 +463,14 @@ async fn what_cannot_be_asked_is_told_apart_and_leaves_nothing_waiting() {
         requests.request(subject.into(), headers, Bytes::from(vec![b'x'; size]))
     };
 
-    let nobody = timeout(DEADLINE, ask("nobody", HeaderMap::new(), 1))
+    let unanswered = timeout(DEADLINE, ask("none", HeaderMap::new(), 1))
         .await
         .unwrap()
         .unwrap_err();
     assert_eq!(
-        nobody,
+        unanswered,
         RequestError::NoResponders {
-            subject: "nobody".into()
+            subject: "none".into()
         }
     );
     let invalid = ask("no subject", HeaderMap::new(), 1).await.unwrap_err();
@@ -518,7 +518,7 @@ async fn what_cannot_be_asked_is_told_apart_and_leaves_nothing_waiting() {
 }
 
 #[tokio::test]
-async fn dropped_requests_leave_nothing_waiting_and_their_late_replies_reach_nobody() {
+async fn dropped_requests_leave_nothing_waiting_and_their_late_replies_are_ignored() {
     let nats = Nats::start().await;
     let client = nats.connect().await;
     let mut asked = client.subscribe("ask").await.unwrap();
@@ -644,5 +644,32 @@ async fn settled_means_that_another_connection_reaches_the_subscription() {
             "here"
         );
     }
+    nats.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_sent_that_its_caller_has_given_up() {
+    let nats = Nats::start().await;
+    let (responder, client) = (nats.connect().await, nats.connect().await);
+    let mut received = responder.subscribe("late").await.unwrap();
+    let requests = Requests::new(client.clone()).await.unwrap();
+    settled(&responder).await.unwrap();
+    kill_9(nats.server.pid().unwrap());
+    let state = async_nats::connection::State::Connected;
+    until("the connection is lost", || {
+        client.connection_state() != state
+    })
+    .await;
+    let soon = Instant::now() + Duration::from_millis(50);
+    let given_up = requests.request_until("late".into(), HeaderMap::new(), "old".into(), soon);
+    assert_eq!(given_up.await.unwrap_err(), RequestError::Deadline);
+    until("both are connected again", || {
+        client.connection_state() == state && responder.connection_state() == state
+    })
+    .await;
+    settled(&responder).await.unwrap();
+    client.publish("late", "new".into()).await.unwrap();
+    let first = timeout(DEADLINE, received.next()).await;
+    assert_eq!(&*first.unwrap().unwrap().payload, b"new");
     nats.stop().await;
 }

@@ -39,7 +39,7 @@ impl Backend for Other {
                 Self::Fails => Err(CallError::new(
                     Code::Unavailable,
                     Blame::Network,
-                    "nobody answers",
+                    "no responders",
                 )),
                 Self::NeverAnswers => pending().await,
             }
@@ -211,7 +211,7 @@ async fn a_guest_that_spins_is_stopped_at_its_deadline() {
     assert_eq!(
         guest.call("count", "").await.unwrap(),
         "1",
-        "its place is free again"
+        "its permit is free again"
     );
 }
 
@@ -401,7 +401,7 @@ async fn a_failed_import_is_a_value_where_the_type_has_a_place_for_it() {
     let guest = guest_on(&runtime(5), CALLER, Other::Fails, |_| {});
     assert_eq!(
         guest.call("try", r#"{"n":1}"#).await.unwrap(),
-        r#"{"err":"nobody answers"}"#
+        r#"{"err":"no responders"}"#
     );
 }
 
@@ -416,7 +416,7 @@ async fn a_failed_import_traps_where_the_type_has_no_place_for_it() {
     assert!(
         error
             .message
-            .ends_with("test:other/api.ask@1.0.0 failed: nobody answers"),
+            .ends_with("test:other/api.ask@1.0.0 failed: no responders"),
         "{}",
         error.message
     );

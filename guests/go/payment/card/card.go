@@ -1,5 +1,5 @@
-// Package card knows what makes a card valid, how each test card fares, and what a receipt is
-// called. It knows nothing of WIT.
+// Package card checks cards, has the outcomes of the test cards and makes the ids of receipts. It
+// knows nothing of WIT.
 //
 // The expiry date is checked for its form only: without a clock the same card gets the same
 // answer every day. An error never repeats any part of a number.
@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Outcome is what becomes of a charge.
+// Outcome is the outcome of a charge.
 type Outcome int
 
 const (
@@ -20,7 +20,7 @@ const (
 	InsufficientFunds
 	LimitExceeded
 	LostOrStolen
-	// NoAnswer means that nobody knows: the card's bank cannot be reached.
+	// NoAnswer means that the card's bank cannot be reached.
 	NoAnswer
 )
 
@@ -33,7 +33,7 @@ var testCards = map[string]Outcome{
 	"4000000000000119": NoAnswer,
 }
 
-// OutcomeOf says how a card fares. Every valid number that is not in the table is accepted,
+// OutcomeOf returns the outcome for a card. Every valid number that is not in the table is accepted,
 // such as 4242 4242 4242 4242.
 func OutcomeOf(number string) Outcome {
 	return testCards[number]
@@ -46,7 +46,7 @@ var (
 	errExpiry     = errors.New("expires: MM/YY is needed")
 )
 
-// Check gives the card's number without its spaces, when all of the card is well formed.
+// Check returns the card's number without its spaces, when all of the card is well formed.
 func Check(number, holder, expires string) (string, error) {
 	digits := strings.ReplaceAll(number, " ", "")
 	switch {

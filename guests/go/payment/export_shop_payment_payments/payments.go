@@ -1,8 +1,8 @@
 // Package export_shop_payment_payments is the shop's payment service: the package and its
 // functions are named as the bindings of shop:payment/payments expect them.
 //
-// It moves no money: package card lists the test cards and how each of them fares. Its twin
-// in Rust makes the same checks and gives the same receipts.
+// It moves no money: package card has the outcomes of the test cards. Its twin in Rust makes the
+// same checks and returns the same receipts.
 package export_shop_payment_payments
 
 import (
@@ -78,7 +78,7 @@ func unavailable(format string, args ...any) *PaymentError {
 	return new(MakePaymentErrorUnavailable(fmt.Sprintf(format, args...)))
 }
 
-// setting gives the configuration's value for a key, and whether there is one.
+// setting returns the configuration's value for a key, and whether there is one.
 func setting(key string) (value string, set bool, refusal *PaymentError) {
 	result := wasi_config_store.Get(key)
 	if result.IsOk() {

@@ -1,5 +1,5 @@
-//! Does with raw messages what they say, and replies with what came of it: what
-//! `wasi:messaging` does is tested through this.
+//! Executes the commands in messages and replies with the outcome: tests of `wasi:messaging` send
+//! messages to it.
 
 wit_bindgen::generate!({
     path: "../../../wit",
@@ -22,7 +22,7 @@ impl Guest for Courier {
         let text = String::from_utf8_lossy(&body).into_owned();
         let mut words = text.splitn(3, ' ');
         let mut word = || words.next().unwrap_or_default();
-        let said = match (word(), word(), word()) {
+        let outcome = match (word(), word(), word()) {
             ("trap", ..) => panic!("as asked"),
             ("spin", ..) => loop {
                 std::hint::black_box(());
@@ -38,15 +38,15 @@ impl Guest for Courier {
             ("headers", ..) => Ok(headers(&message)),
             _ => Ok(text),
         };
-        let said = said.unwrap_or_else(|error| format!("{error:?}"));
-        request_reply::reply(&message, Message::new(said.as_bytes()))
+        let outcome = outcome.unwrap_or_else(|error| format!("{error:?}"));
+        request_reply::reply(&message, Message::new(outcome.as_bytes()))
     }
 }
 
 fn send(topic: &str, text: &str) -> Result<String, Error> {
     let message = Message::new(b"");
     message.set_data(text.as_bytes());
-    // What is refused here the tests would miss where the message arrives.
+    // A refusal here shows in the message that arrives.
     let _ = message.set_content_type("text/plain");
     let pairs = [("Sku", "7"), ("Gone", "1")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     let _ = message.set_metadata(&pairs);
@@ -56,11 +56,11 @@ fn send(topic: &str, text: &str) -> Result<String, Error> {
     Ok("sent".to_owned())
 }
 
-/// Ends as whoever answers there says.
+/// Ends as the reply of the topic says.
 fn obey(topic: &str) -> Result<(), Error> {
     match &*ask(topic, "")? {
         "fail" => Err(Error::Other("refused".to_owned())),
-        "trap" => panic!("as told"),
+        "trap" => panic!("as asked"),
         "spin" => loop {
             std::hint::black_box(());
         },
@@ -76,7 +76,7 @@ fn leave(topic: &str) -> Result<String, Error> {
     Ok("sent".to_owned())
 }
 
-/// Asks for a second for so many replies, or for what there is without options.
+/// Waits a second for so many replies, or without a number for one reply without options.
 fn ask(topic: &str, replies: &str) -> Result<String, Error> {
     let options = replies.parse().ok().map(|replies| {
         let options = RequestOptions::new();
@@ -109,7 +109,7 @@ fn keep(number: &str) -> String {
     "kept".to_owned()
 }
 
-/// All that the host tells of a message.
+/// Topic, content type and metadata of a message.
 fn headers(message: &Message) -> String {
     let (topic, kind) = (message.topic(), message.content_type());
     let mut metadata = message.metadata().unwrap_or_default();

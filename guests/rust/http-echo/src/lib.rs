@@ -1,5 +1,5 @@
-//! Answers HTTP itself: gives the request back, asks another host (`/relay?HOST:PORT`), answers with
-//! a status (`/status?STATUS`), or fails in the way that the last part of the path names.
+//! Answers HTTP itself: returns the request, asks another host (`/relay?HOST:PORT`), answers with a
+//! status (`/status?STATUS`), or fails as the last part of the path says.
 
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::outgoing_handler;
@@ -41,10 +41,10 @@ impl Guest for Echo {
                 OutgoingBody::finish(body, None).unwrap();
             }
             Some(last) if last.starts_with("relay?") => {
-                let told = relay(&last["relay?".len()..]).unwrap_or_else(|error| error.to_string());
+                let answer = relay(&last["relay?".len()..]).unwrap_or_else(|error| error.to_string());
                 let body = begin(&path, out);
                 let stream = body.write().unwrap();
-                stream.blocking_write_and_flush(told.as_bytes()).unwrap();
+                stream.blocking_write_and_flush(answer.as_bytes()).unwrap();
                 drop(stream);
                 OutgoingBody::finish(body, None).unwrap();
             }

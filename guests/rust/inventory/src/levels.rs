@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shortage_is_told_and_equal_skus_count_together() {
+    fn every_shortage_is_reported_and_equal_skus_count_together() {
         assert_eq!(levels().check([("mouse", 3), ("keyboard", 25)]), Ok(()));
         assert_eq!(
             levels().check([("lamp", 1)]),

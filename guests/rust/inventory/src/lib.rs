@@ -1,8 +1,8 @@
-//! The shop's inventory: answers from the stock levels that its configuration gives it.
+//! The shop's inventory: answers from the stock levels of its configuration.
 //!
 //! Nothing is counted down. An instance lives for some calls only and others run beside it, so
-//! a count kept in one would be known to whoever happens to reach that one. What a reservation
-//! is for follows from its id alone, which makes reserving twice and releasing twice harmless.
+//! a count kept in one would be seen only by the calls that happen to reach it. A reservation
+//! follows from its id alone, which makes reserving twice and releasing twice harmless.
 
 mod levels;
 

@@ -1,4 +1,4 @@
-//! What makes a card valid, and how each test card fares. Knows nothing of WIT.
+//! The checks of a card, and the outcomes of the test cards. Knows nothing of WIT.
 //!
 //! The expiry date is checked for its form only: without a clock the same card gets the same
 //! answer every day. A message never repeats any part of a number.
@@ -19,7 +19,7 @@ pub(crate) enum Outcome {
     NoAnswer,
 }
 
-/// How a test card fares. Every other valid number is accepted, such as 4242 4242 4242 4242.
+/// The outcome for a card. Every other valid number is accepted, such as 4242 4242 4242 4242.
 pub(crate) fn outcome(number: &str) -> Outcome {
     match number {
         "4000000000000002" | "4000000000009995" => Outcome::Declined(Reason::InsufficientFunds),
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_valid_card_gives_its_number() {
+    fn a_valid_card_returns_its_number() {
         let digits = check("4242 4242 4242 4242", "Ada", "12/30");
         assert_eq!(digits.as_deref(), Ok("4242424242424242"));
         assert_eq!(outcome("4242424242424242"), Outcome::Accepted);

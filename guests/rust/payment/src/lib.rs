@@ -1,6 +1,6 @@
 //! The shop's payment service in Rust, the twin of the one in Go: same checks, same receipts.
 //!
-//! It moves no money: [`card`] lists the test cards and how each of them fares.
+//! It moves no money: [`card`] has the outcomes of the test cards.
 
 mod card;
 
@@ -93,7 +93,7 @@ impl From<Reason> for DeclineReason {
 mod tests {
     use super::*;
 
-    /// The twin in Go has the same test, so the two give the same receipts.
+    /// The twin in Go has the same test, so the two return the same receipts.
     #[test]
     fn a_receipt_follows_from_order_and_amount() {
         let amount = Money {

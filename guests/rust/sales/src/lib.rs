@@ -1,8 +1,8 @@
-//! The shop's sales: hears which orders were paid, and answers what was sold.
+//! The shop's sales: subscribes to paid orders, and reports what was sold.
 //!
-//! It keeps one key for each order. An event that comes again writes what is there already, which a
-//! counter for each product could not do: it would have to be counted and the order marked as
-//! counted in one step, and `wasi:keyvalue` has none for two keys. The price is that a report reads
+//! It keeps one key for each order. An event that comes again writes the same value again, which a
+//! counter for each product could not do: counting and marking the order as counted would have to be
+//! one step, and `wasi:keyvalue` has none for two keys. The price is that a report reads
 //! every order.
 
 use std::collections::BTreeMap;

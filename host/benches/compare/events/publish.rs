@@ -70,7 +70,7 @@ fn start(events: &Events<'_>, body: &[u8]) -> anyhow::Result<Vec<Publisher>> {
     }];
     for shape in [Shape::Current, Shape::Cores, Shape::Tasks] {
         let name = format!("native service, {}", shape.as_str());
-        let subject = format!("native.maker.{}", shape.as_str());
+        let subject = format!("native.publisher.{}", shape.as_str());
         let role = ["publish", shape.as_str(), nats, &subject, &to];
         publishers.push(Publisher {
             native: true,
@@ -82,8 +82,8 @@ fn start(events: &Events<'_>, body: &[u8]) -> anyhow::Result<Vec<Publisher>> {
     publishers.push(Publisher {
         name: "wasmbay Rust".to_owned(),
         native: false,
-        server: events.host(APP, "bench-maker", "", &[])?,
-        subject: Some(format!("bay.{APP}.bay.bench.maker.v1.make")),
+        server: events.host(APP, "bench-publishes", "", &[])?,
+        subject: Some(format!("bay.{APP}.bay.bench.publisher.v1.publish")),
     });
     for publisher in &publishers {
         publisher.server.pause()?;

@@ -69,9 +69,9 @@ impl Entry {
         }
     }
 
-    /// The letter, if it is one.
+    /// The dead letter, if it is one.
     #[must_use]
-    pub fn letter(&self) -> Option<&DeadLetter> {
+    pub fn dead_letter(&self) -> Option<&DeadLetter> {
         match self {
             Self::DeadLetter(letter) => Some(letter),
             Self::Unreadable(_) => None,
@@ -125,7 +125,7 @@ impl Serialize for Cursor {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Page {
     /// Those that failed longest ago first.
-    #[serde(rename = "letters")]
+    #[serde(rename = "deadLetters")]
     pub entries: Vec<Entry>,
     /// Where the next page begins, if there are more.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -187,7 +187,7 @@ impl DeadLetters {
             return Err(DeadLetterError::TooLarge { size, limit });
         }
         // The value that orders the event may be another now.
-        let moved_to = match letter.is_raw() {
+        let moved_to = match letter.is_message() {
             true => None,
             false => {
                 let subject = self.subject_with(letter, &body, ask).await?;
@@ -394,7 +394,7 @@ fn read(
         .map_err(|error| unreadable(&format!("the header Bay-Dead-Letter: {error}")))?;
     // It says where it would be replayed, which has to be what its subject may be seen for.
     if letter.place(app) != subject {
-        return Err(unreadable("its account is that of another letter"));
+        return Err(unreadable("the record is that of another dead letter"));
     }
     Ok(DeadLetter { revision, ..letter })
 }

@@ -75,9 +75,9 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Whether it is of a raw message, whose body has no type.
+    /// Whether it is of a message, whose body has no type.
     #[must_use]
-    pub fn is_raw(&self) -> bool {
+    pub fn is_message(&self) -> bool {
         !subject::is_own(&self.subject)
     }
 
@@ -91,7 +91,7 @@ impl DeadLetter {
             ..
         } = self;
         match function.parse() {
-            Ok(function) if self.is_raw() => {
+            Ok(function) if self.is_message() => {
                 let handler = subject::of_function(app, &function);
                 subject::dead_letter(app, service, &handler, id)
             }

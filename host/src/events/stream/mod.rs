@@ -8,7 +8,7 @@
 
 mod kinds;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
@@ -153,7 +153,7 @@ pub(crate) async fn provision(
     }
     let called = plan.required.iter().map(|function| &function.interface);
     let used: BTreeSet<_> = called
-        .chain(plan.serves.values().flatten())
+        .chain(plan.serves.values().flat_map(BTreeMap::keys))
         .chain(plan.events.iter().map(|wire| &wire.interface))
         .map(|interface| subject::stream(app, interface))
         .filter(|stream| !stored.contains(stream))

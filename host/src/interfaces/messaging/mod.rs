@@ -12,7 +12,8 @@ use wasmtime::component::{Linker, ResourceTable};
 
 use super::{Backend, Bounds, Caller, Expected, Message, OutgoingMessage};
 use crate::call::{Call, CallError};
-use crate::manifest::subjects::{is_reserved, is_subject};
+use crate::manifest::subjects::is_subject;
+use crate::subject::is_reserved;
 use crate::text::shown;
 
 /// What the interfaces need of a store.

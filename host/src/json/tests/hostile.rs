@@ -12,6 +12,7 @@ fn limits(depth: u32, bytes: usize, nodes: usize) -> Limits {
         depth,
         bytes,
         nodes,
+        ..Limits::default()
     }
 }
 
@@ -230,4 +231,29 @@ pub(super) fn check_against_serde_json(body: &[u8], shape: &Shape) {
     }
     let again = encode(&val, shape).unwrap();
     assert_eq!(decode(&again, shape).unwrap(), val, "{again}");
+}
+
+#[test]
+fn unknown_keys_are_left_out_where_the_sender_may_know_more() {
+    let signature = "func(order: record { id: string, lines: list<record { sku: string }> })";
+    let signature: Signature = signature.parse().unwrap();
+    let plain = br#"{"order":{"id":"7","lines":[{"sku":"a"}]}}"#;
+    let more = br#"{"order":{"new":[1,{"x":"}"}],"id":"7","lines":[{"sku":"a","n":null}]},"extra":{"id":1}}"#;
+    let limits = |unknown_keys| Limits {
+        unknown_keys,
+        ..Limits::default()
+    };
+    let ignore = limits(UnknownKeys::Ignore);
+    let read = |body: &[u8], limits: &Limits| decode_arguments(body, &signature, limits);
+    assert_eq!(read(more, &ignore).unwrap(), read(plain, &ignore).unwrap());
+    let error = read(more, &limits(UnknownKeys::Refuse)).unwrap_err();
+    assert_eq!(error.path, "$.order");
+    // What is left out is still JSON, and known keys are still checked.
+    for broken in [
+        &br#"{"order":{"new":[1,,],"id":"7","lines":[]}}"#[..],
+        br#"{"order":{"new":1,"id":7,"lines":[]}}"#,
+        br#"{"order":{"new":1,"lines":[]}}"#,
+    ] {
+        read(broken, &ignore).unwrap_err();
+    }
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime::component::{ComponentExportIndex, Val};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
@@ -26,7 +26,7 @@ use super::instance::{Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Reply};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::{Backend, CurrentCall, calls, config};
-use crate::json;
+use crate::json::{self, UnknownKeys};
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
 use crate::poll;
@@ -40,6 +40,8 @@ pub struct Service {
     pub spec: Arc<ServiceSpec>,
     /// Its component.
     pub component: Arc<Component>,
+    /// When it was linked; its counts begin then.
+    pub(crate) started: SystemTime,
     /// The wires on which its imports are events.
     events: Vec<Arc<EventWire>>,
     interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
@@ -216,6 +218,7 @@ impl Service {
                 share: runtime.pool.share(),
             },
             http,
+            started: SystemTime::now(),
             spec,
             component,
             events,
@@ -282,6 +285,11 @@ impl Service {
             .map(|handler| (&handler.id, &handler.stats))
     }
 
+    /// Upper bound of the time for which a call may wait before it is admitted.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.admission.longest_wait()
+    }
+
     /// Waits until every call that has been handed to the service has ended.
     pub(crate) async fn drained(&self) {
         self.admission.drained().await;
@@ -306,15 +314,23 @@ impl Service {
     ) -> Result<Reply, CallError> {
         let term = self.term(&call);
         let work = async {
-            let arguments = json::decode_arguments(&call.body, &function.signature, &self.limits)
+            let limits = json::Limits {
+                unknown_keys: match call.caller {
+                    // Services are deployed one at a time, so a caller may know a later type.
+                    Some(_) => UnknownKeys::Ignore,
+                    None => UnknownKeys::Refuse,
+                },
+                ..self.limits
+            };
+            let arguments = json::decode_arguments(&call.body, &function.signature, &limits)
                 .map_err(|error| {
-                let why = format!("arguments: {error}");
-                if error.is_too_large() {
-                    CallError::request_too_large(why)
-                } else {
-                    CallError::bad_arguments(why)
-                }
-            })?;
+                    let why = format!("arguments: {error}");
+                    if error.is_too_large() {
+                        CallError::request_too_large(why)
+                    } else {
+                        CallError::bad_arguments(why)
+                    }
+                })?;
             let instance = self.instance().await?;
             let mut results = [const { Val::Bool(false) }; 1];
             let results = match function.signature.result {

@@ -2,23 +2,20 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
-use std::time::Instant;
 
 use rustix::process::Signal;
 
 use super::{APP, demo, json, session};
-use crate::support::DEADLINE;
-use crate::support::cli::{Cli, Up, assert_seen};
+use crate::support::cli::{Cli, assert_seen};
 use crate::support::components::{GUEST, SLEEPER};
 use crate::support::http::request;
 
-/// What a running app tells other commands.
-fn announced(cli: &Cli) -> serde_json::Value {
+/// What a running app writes for other commands.
+pub(super) fn announced(cli: &Cli) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(cli.path(".wasmbay/host.json")).unwrap()).unwrap()
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(super) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
@@ -28,7 +25,7 @@ fn get(address: &str, path: &str) -> String {
 }
 
 #[test]
-fn an_app_serves_until_it_is_told_to_stop() {
+fn an_app_serves_until_a_signal_stops_it() {
     let cli = demo();
     let up = cli.up(&[]);
     assert_eq!(
@@ -70,7 +67,7 @@ fn a_script_reads_what_happens_as_json() {
     );
     assert_eq!(
         events[1],
-        serde_json::json!({ "event": "stopped", "drained": true })
+        serde_json::json!({ "event": "stopped", "drained": true, "givenUp": 0, "confirmed": true })
     );
     for line in stderr.lines() {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -103,7 +100,7 @@ fn functions_are_called_by_short_or_full_names() {
 }
 
 #[test]
-fn wrong_calls_are_told_before_they_are_sent() {
+fn wrong_calls_are_refused_before_they_are_sent() {
     let cli = demo();
     let _up = cli.up(&["--no-gateway"]);
     assert_seen!(
@@ -140,7 +137,7 @@ fn wrong_calls_are_told_before_they_are_sent() {
 }
 
 #[test]
-fn a_port_in_use_is_told_with_the_way_out() {
+fn a_port_in_use_is_an_error_with_a_hint() {
     let cli = demo();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
@@ -152,7 +149,7 @@ fn a_port_in_use_is_told_with_the_way_out() {
 }
 
 #[test]
-fn the_admin_address_is_where_it_was_asked_for() {
+fn the_admin_address_comes_from_option_or_manifest() {
     let cli = demo();
     let admin = |args: &[&str]| {
         let up = cli.up(args);
@@ -162,11 +159,13 @@ fn the_admin_address_is_where_it_was_asked_for() {
             let (ip, port) = address.rsplit_once(':').unwrap();
             assert!(up.stdout().contains(&format!("admin  http://{address}")));
             let reached = if ip == "0.0.0.0" { "127.0.0.1" } else { ip };
-            let letters = request(&format!("{reached}:{port}"), "/letters", None).unwrap();
-            assert_eq!(letters.told(), (200, r#"{"letters":[]}"#));
+            let listed = request(&format!("{reached}:{port}"), "/dead-letters", None).unwrap();
+            assert_eq!(listed.status_and_body(), (200, r#"{"deadLetters":[]}"#));
             ip.to_owned()
         });
-        let warned = up.stderr().contains("whoever reaches the admin address");
+        let warned = up
+            .stderr()
+            .contains("any client that reaches the admin address");
         up.stop();
         (said, warned)
     };
@@ -230,58 +229,6 @@ fn two_hosts_of_one_app_share_a_nats() {
     up.stop();
 }
 
-const SLEEPY: &str = r#"
-name = "sleepy"
-
-[service.sleeper]
-component = "sleeper.wat"
-limits = { timeout = "60s", concurrency = 1, wait = "10s" }
-"#;
-
-/// An app with a call under way that takes longer than anybody waits.
-fn sleepy(args: &[&str]) -> (Cli, Up, std::process::Child) {
-    let cli = Cli::new().with(&[("wasmbay.toml", SLEEPY), ("sleeper.wat", SLEEPER)]);
-    let up = cli.up(args);
-    let call = cli
-        .command(&["call", "api.sleep", "[50000]", "--timeout", "60s"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It is there once others have to wait for their turn.
-    let other = ["call", "api.sleep", "[0]", "--timeout", "250ms"];
-    let deadline = Instant::now() + DEADLINE;
-    while cli.run(&other).ends_with("[exit 0]") {
-        assert!(Instant::now() < deadline, "the call does not arrive");
-    }
-    (cli, up, call)
-}
-
-#[test]
-fn what_outlasts_the_grace_time_is_given_up() {
-    let (cli, up, call) = sleepy(&["--grace", "100ms"]);
-    up.signal(Signal::TERM);
-    assert_seen!(cli, "grace", up.end());
-    let answer = call.wait_with_output().unwrap();
-    assert_eq!(answer.status.code(), Some(1));
-    let error = String::from_utf8(answer.stderr).unwrap();
-    assert!(
-        error.contains("error: 503 unavailable (blame: host)"),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_second_signal_stops_at_once() {
-    let (cli, up, mut call) = sleepy(&["--grace", "60s"]);
-    up.signal(Signal::INT);
-    up.until("draining");
-    up.signal(Signal::INT);
-    assert_seen!(cli, "second_signal", up.end());
-    call.kill().unwrap();
-    call.wait().unwrap();
-}
-
 #[test]
 fn what_changes_is_swapped_in_and_what_is_broken_is_not() {
     let cli = demo();
@@ -334,7 +281,7 @@ fn without_watching_changes_wait_for_the_next_start() {
 }
 
 #[test]
-fn a_host_that_was_killed_is_not_taken_for_a_running_one() {
+fn a_killed_host_is_not_taken_for_a_running_one() {
     let cli = demo();
     let up = cli.up(&[]);
     up.signal(Signal::KILL);

@@ -8,12 +8,12 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::support::PATIENCE;
-use crate::support::components::TALLY;
+use crate::support::components::COUNTS_CALLS;
 
-/// Counts who has heard which event, by what the guests themselves publish.
+/// Counts the deliveries of each event, by what the guests themselves publish.
 struct Counts {
-    /// How often each event was heard, for each service.
-    heard: Arc<Mutex<[Vec<u8>; 2]>>,
+    /// The number of deliveries of each event, for each service.
+    received: Arc<Mutex<[Vec<u8>; 2]>>,
     task: JoinHandle<()>,
 }
 
@@ -24,25 +24,25 @@ impl Counts {
             by: usize,
             n: usize,
         }
-        let mut told = client
-            .subscribe("bay.app.test.tally.count.v1.heard")
+        let mut messages = client
+            .subscribe("bay.app.test.counter.api.v1.received")
             .await
             .unwrap();
         settled(client).await.unwrap();
-        let heard = Arc::new(Mutex::new([vec![0; events], vec![0; events]]));
-        let counts = Arc::clone(&heard);
+        let received = Arc::new(Mutex::new([vec![0; events], vec![0; events]]));
+        let counts = Arc::clone(&received);
         let task = tokio::spawn(async move {
-            while let Some(message) = told.next().await {
+            while let Some(message) = messages.next().await {
                 let Arguments { by, n } = serde_json::from_slice(&message.payload).unwrap();
                 counts.lock().unwrap()[by][n] += 1;
             }
         });
-        Self { heard, task }
+        Self { received, task }
     }
 
     fn distinct(&self, by: usize) -> usize {
-        let heard = self.heard.lock().unwrap();
-        heard[by].iter().filter(|count| **count > 0).count()
+        let received = self.received.lock().unwrap();
+        received[by].iter().filter(|count| **count > 0).count()
     }
 }
 
@@ -57,11 +57,11 @@ async fn a_hundred_thousand_events_reach_two_subscribers_on_two_hosts() {
     const EVENTS: u32 = 100_000;
     const WINDOW: usize = 1_000;
     let bench = Bench::start().await;
-    // A connection of its own, so that nothing it is told waits behind acknowledgements.
+    // A connection of its own, so that its messages do not wait behind acknowledgements.
     let counts = Counts::new(&bench.nats.connect().await, EVENTS as usize).await;
-    let sinks = ["0", "1"].map(|by| TALLY.replace("NAME", by));
+    let sinks = ["0", "1"].map(|by| COUNTS_CALLS.replace("NAME", by));
     let [a, b] = &sinks;
-    let lines = durable("in-flight = 1000") + "[wire.\"test:tally/count\"]\nmode = \"event\"\n";
+    let lines = durable("in-flight = 1000") + "[wire.\"test:counter/api\"]\nmode = \"event\"\n";
     let lines = lines.trim_start_matches(EXTERNAL);
     let services = Services(&[("a", a, ""), ("b", b, "")], lines);
     let hosts = [
@@ -97,7 +97,7 @@ async fn a_hundred_thousand_events_reach_two_subscribers_on_two_hosts() {
     assert_eq!(stream.cached_info().state.messages, u64::from(EVENTS));
     assert!(bench.list().await.is_empty());
     for host in hosts {
-        assert_eq!(host.stop(DEADLINE).await, 0);
+        assert!(host.stop(DEADLINE).await.is_complete());
     }
     bench.nats.stop().await;
 }
@@ -128,7 +128,7 @@ impl Caller {
                 let n = reply.subject.rsplit_once('.').unwrap().1.parse().unwrap();
                 let mut all = all.lock().unwrap();
                 let Some(asked) = all.get_mut(&n) else {
-                    panic!("nobody asked {n}");
+                    panic!("a reply to {n}, which was not sent");
                 };
                 asked.replies.push(reply);
                 asked.waiting.take().map(|waiting| waiting.send(()));
@@ -142,7 +142,7 @@ impl Caller {
         }
     }
 
-    /// Asks for the number after `n`; whether it came in time.
+    /// Asks for the number after `n`; returns whether it came in time.
     async fn ask(&self, n: u32) -> bool {
         let (waiting, replied) = oneshot::channel();
         let asked = Asked {
@@ -159,7 +159,7 @@ impl Caller {
         match tokio::time::timeout(Duration::from_secs(2), call).await {
             Ok(true) if is_right(n, &self.calls.lock().unwrap()[&n].replies[0]) => true,
             _ => {
-                // As one does who tries again.
+                // The pause of a client that tries again.
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 false
             }
@@ -183,8 +183,8 @@ impl Drop for Caller {
 
 const ASK: &str = "bay.app.test.other.api.v1.ask";
 
-/// Runs so many lanes of it, each numbering from a million times its own, while `go_on` says so.
-/// Gives the numbers for which it was true; `count` is how many those are.
+/// Runs `work` in so many lanes while `go_on` is set, each lane with numbers from a million times its
+/// own number on. Returns the numbers for which it was true; `count` counts them meanwhile.
 async fn lanes(
     lanes: u32,
     go_on: &AtomicBool,
@@ -206,8 +206,8 @@ async fn lanes(
     join_all((0..lanes).map(lane)).await.concat()
 }
 
-/// The server is killed twice. No event is lost of which a publisher was told that it is done; no
-/// call gets two replies, and all but those of that moment get one.
+/// The server is killed twice. No event whose publication was confirmed is lost; no call gets two
+/// replies, and all but those under way at a kill get one.
 #[tokio::test]
 async fn a_server_killed_under_load_loses_no_stored_event_and_answers_no_call_twice() {
     const LANES: u32 = 8;
@@ -217,23 +217,30 @@ async fn a_server_killed_under_load_loses_no_stored_event_and_answers_no_call_tw
     let a = sink("a");
     let lines = durable(QUICK);
     let services = Services(
-        &[("a", &a, SHORT), ("maker", MAKER, ""), ("other", OTHER, "")],
+        &[
+            ("a", &a, SHORT),
+            ("publisher", PUBLISHES, ""),
+            ("other", OTHER, ""),
+        ],
         &lines,
     );
     let host = start(bench.nats.url(), &services).await;
     let caller = Caller::new(bench.nats.connect().await).await;
     let go_on = AtomicBool::new(true);
-    let [made, answered]: [AtomicUsize; 2] = Default::default();
+    let [published, answered]: [AtomicUsize; 2] = Default::default();
 
-    let make = async |lane, n| {
-        // An answer can get lost as well: then nobody was told anything.
-        let request = bench.client.request(MAKE, event(lane, n).into());
-        let made = tokio::time::timeout(Duration::from_secs(8), request).await;
-        matches!(made, Ok(Ok(made)) if made.payload == OK)
+    let publish = async |lane, n| {
+        // A lost confirmation counts as not published.
+        let request = bench.client.request(PUBLISH, event(lane, n).into());
+        let reply = tokio::time::timeout(Duration::from_secs(8), request).await;
+        matches!(reply, Ok(Ok(reply)) if reply.payload == OK)
     };
     let ask = async |_, n| caller.ask(n).await;
     let flow = async || {
-        for (count, what) in [(&made, "events flow"), (&answered, "calls are answered")] {
+        for (count, what) in [
+            (&published, "events flow"),
+            (&answered, "calls are answered"),
+        ] {
             let before = count.load(Ordering::SeqCst);
             until(what, || count.load(Ordering::SeqCst) > before + 200).await;
         }
@@ -255,18 +262,18 @@ async fn a_server_killed_under_load_loses_no_stored_event_and_answers_no_call_tw
         go_on.store(false, Ordering::SeqCst);
     };
     let (stored, _, ()) = tokio::join!(
-        lanes(LANES, &go_on, &made, make),
+        lanes(LANES, &go_on, &published, publish),
         lanes(LANES, &go_on, &answered, ask),
         kill
     );
 
-    until("all that were done are heard", || {
+    until("all that were confirmed are handled", || {
         let counts = judge.counts("a");
         stored.iter().all(|n| counts.contains_key(n))
     })
     .await;
-    // Whatever is still under way, a second reply too, comes before the host has stopped.
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    // What is still under way, a second reply included, comes before the host has stopped.
+    assert!(host.stop(DEADLINE).await.is_complete());
     settled(&caller.client).await.unwrap();
     let calls = std::mem::take(&mut *caller.calls.lock().unwrap());
     for (n, Asked { replies, .. }) in &calls {

@@ -148,7 +148,7 @@ fn shown(mut command: Command, input: &[u8]) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Whoever does not read it has no use for it.
+    // A program that does not read its input closes it.
     let _ = child.stdin.take().unwrap().write_all(input);
     let output = child.wait_with_output().unwrap();
     let mut seen = line + "\n";
@@ -233,7 +233,7 @@ impl Up {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for the end and gives what was printed and the exit code.
+    /// Waits for the end; returns stdout and the exit code.
     pub(crate) fn end(mut self) -> String {
         let deadline = Instant::now() + DEADLINE;
         let status = loop {
@@ -267,7 +267,7 @@ impl Drop for Up {
     }
 }
 
-/// What a stream has carried so far.
+/// What was printed on a stream so far.
 struct Printed {
     text: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,

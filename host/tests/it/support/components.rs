@@ -114,6 +114,36 @@ pub(crate) const CALLER: &str = r#"
   (export "test:caller/api@1.0.0" (instance $api)))
 "#;
 
+/// Exports `test:logger/api@1.0.0`, whose `log` logs so many records of 1,000 bytes.
+pub(crate) const LOGGER: &str = r#"
+(component
+  (import "wasi:logging/logging@0.1.0-draft" (instance $logging
+    (type $levels (enum "trace" "debug" "info" "warn" "error" "critical"))
+    (export "level" (type $level (eq $levels)))
+    (export "log" (func
+      (param "level" $level) (param "context" string) (param "message" string)))))
+  (core module $heap (memory (export "memory") 1))
+  (core instance $heap (instantiate $heap))
+  (alias core export $heap "memory" (core memory $memory))
+  (core func $log (canon lower (func $logging "log") (memory $memory)))
+  (core module $code
+    (import "heap" "memory" (memory 1))
+    (import "wasi" "log" (func $log (param i32 i32 i32 i32 i32)))
+    (func (export "log") (param $times i32)
+      (memory.fill (i32.const 1024) (i32.const 120) (i32.const 1000))
+      (loop $again
+        (if (i32.eqz (local.get $times)) (then (return)))
+        (call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 1024) (i32.const 1000))
+        (local.set $times (i32.sub (local.get $times) (i32.const 1)))
+        (br $again))))
+  (core instance $core (instantiate $code
+    (with "heap" (instance $heap))
+    (with "wasi" (instance (export "log" (func $log))))))
+  (func $log-times (param "times" u32) (canon lift (core func $core "log")))
+  (instance $api (export "log" (func $log-times)))
+  (export "test:logger/api@1.0.0" (instance $api)))
+"#;
+
 /// Exports `test:sleeper/api@1.0.0`, whose `sleep` waits on a clock of WASI's.
 pub(crate) const SLEEPER: &str = r#"
 (component
@@ -147,7 +177,7 @@ pub(crate) const SLEEPER: &str = r#"
   (export "test:sleeper/api@1.0.0" (instance $api)))
 "#;
 
-/// Exports `test:other/api@1.0.0`: `ask` gives the next number, `try` too but for 0.
+/// Exports `test:other/api@1.0.0`: `ask` returns the next number, `try` too but for 0.
 pub(crate) const OTHER: &str = r#"
 (component
   (core module $code
@@ -173,8 +203,8 @@ pub(crate) const OTHER: &str = r#"
   (export "test:other/api@1.0.0" (instance $api)))
 "#;
 
-/// Exports `test:other/api@1.0.0` and imports it too: `ask` asks again, for ever.
-pub(crate) const ECHO_CHAMBER: &str = r#"
+/// Exports `test:other/api@1.0.0` and imports it too: `ask` calls itself, without end.
+pub(crate) const CALLS_ITSELF: &str = r#"
 (component
   (import "test:other/api@1.0.0" (instance $other (export "ask" (func (param "n" u32) (result u32)))))
   (core func $again (canon lower (func $other "ask")))
@@ -217,29 +247,29 @@ pub(crate) const SINK: &str = r#"
   (export "test:events/sink@1.0.0" (instance $sink)))
 "#;
 
-/// Exports `test:events/sink@1.0.0`, whose `happened(key, n)` calls `heard(NAME, n)` of
-/// `test:tally/count@1.0.0`, NAME being a number.
-pub(crate) const TALLY: &str = r#"
+/// Exports `test:events/sink@1.0.0`, whose `happened(key, n)` calls `received(NAME, n)` of
+/// `test:counter/api@1.0.0`, NAME being a number.
+pub(crate) const COUNTS_CALLS: &str = r#"
 (component
-  (import "test:tally/count@1.0.0" (instance $count
-    (export "heard" (func (param "by" u32) (param "n" u32)))))
-  (core func $heard (canon lower (func $count "heard")))
+  (import "test:counter/api@1.0.0" (instance $counter
+    (export "received" (func (param "by" u32) (param "n" u32)))))
+  (core func $received (canon lower (func $counter "received")))
   (core module $code
-    (import "count" "heard" (func $heard (param i32 i32)))
+    (import "counter" "received" (func $received (param i32 i32)))
     (memory (export "memory") 1)
     (func (export "happened") (param $key i32) (param $n i32) (result i32)
-      (call $heard (i32.const NAME) (local.get $n))
+      (call $received (i32.const NAME) (local.get $n))
       (i32.const 64)))
   (core instance $core (instantiate $code
-    (with "count" (instance (export "heard" (func $heard))))))
+    (with "counter" (instance (export "received" (func $received))))))
   (func $happened (param "key" u32) (param "n" u32) (result (result (error string)))
     (canon lift (core func $core "happened") (memory (core memory $core "memory"))))
   (instance $sink (export "happened" (func $happened)))
   (export "test:events/sink@1.0.0" (instance $sink)))
 "#;
 
-/// Exports `test:events/sink@1.0.0`, whose `happened` refuses the number 13 and takes any other.
-pub(crate) const FUSSY: &str = r#"
+/// Exports `test:events/sink@1.0.0`, whose `happened` returns an error for the number 13.
+pub(crate) const RETURNS_ERROR: &str = r#"
 (component
   (core module $code
     (memory (export "memory") 1)
@@ -256,9 +286,9 @@ pub(crate) const FUSSY: &str = r#"
   (export "test:events/sink@1.0.0" (instance $sink)))
 "#;
 
-/// Exports `test:maker/api@1.0.0`, whose `make` calls `happened` of `test:events/sink@1.0.0` and
-/// returns what that did.
-pub(crate) const MAKER: &str = r#"
+/// Exports `test:publisher/api@1.0.0`, whose `publish` calls `happened` of `test:events/sink@1.0.0` and
+/// returns its result.
+pub(crate) const PUBLISHES: &str = r#"
 (component
   (import "test:events/sink@1.0.0" (instance $sink
     (export "happened" (func (param "key" u32) (param "n" u32) (result (result (error string)))))))
@@ -271,13 +301,13 @@ pub(crate) const MAKER: &str = r#"
   (core func $happened (canon lower (func $sink "happened") (memory (core memory $memory)) (realloc (core func $realloc))))
   (core module $code
     (import "sink" "happened" (func $happened (param i32 i32 i32)))
-    (func (export "make") (param i32 i32) (result i32)
+    (func (export "publish") (param i32 i32) (result i32)
       (call $happened (local.get 0) (local.get 1) (i32.const 64))
       (i32.const 64)))
   (core instance $core (instantiate $code
     (with "sink" (instance (export "happened" (func $happened))))))
-  (func $make (param "key" u32) (param "n" u32) (result (result (error string)))
-    (canon lift (core func $core "make") (memory (core memory $memory)) (realloc (core func $realloc))))
-  (instance $api (export "make" (func $make)))
-  (export "test:maker/api@1.0.0" (instance $api)))
+  (func $publish (param "key" u32) (param "n" u32) (result (result (error string)))
+    (canon lift (core func $core "publish") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (instance $api (export "publish" (func $publish)))
+  (export "test:publisher/api@1.0.0" (instance $api)))
 "#;

@@ -16,7 +16,7 @@ pub(crate) struct Response {
 
 impl Response {
     /// Status and body, to compare both at once.
-    pub(crate) fn told(&self) -> (u16, &str) {
+    pub(crate) fn status_and_body(&self) -> (u16, &str) {
         (self.status, &self.body)
     }
 

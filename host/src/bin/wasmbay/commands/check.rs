@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::ValueHint;
 use serde_json::json;
 use wasmbay::build::BuildError;
 use wasmbay::host::{self, HostError};
@@ -14,10 +15,33 @@ use wasmbay::runtime::Engine;
 use wasmbay::runtime::{Runtime, Service};
 
 use super::shown;
-use crate::args::Check;
+use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Built, Project, Source, build, load, manifest_in};
 use crate::report::{self, Exit, Terminal, count, failure};
+
+/// Find what is wrong with an app, without running it
+///
+/// Checks the manifest, the tools, that everything builds, that every component can be loaded, and
+/// that the services fit together. Prints everything that is wrong.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay check
+  wasmbay check --no-build examples/shop/wasmbay.toml
+  wasmbay check --output json | jq '.problems[].message'
+
+Exit codes: 0 nothing is wrong, 78 something is.")]
+pub(crate) struct Check {
+    /// The app's manifest, or its folder
+    #[arg(default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
+    manifest: PathBuf,
+    /// Check what is built already
+    #[arg(long)]
+    no_build: bool,
+    #[command(flatten)]
+    cache: Cache,
+}
 
 pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
     let manifest = manifest_in(&args.manifest);

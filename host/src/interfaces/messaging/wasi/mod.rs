@@ -18,7 +18,7 @@ use super::{
     publish, request,
 };
 use crate::call::Code;
-use crate::manifest::subjects::is_reserved;
+use crate::subject::is_reserved;
 use crate::text::shown;
 pub(crate) use message::{GuestMessage, push};
 use message::{add_message, add_setters, take};

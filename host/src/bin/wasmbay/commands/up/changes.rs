@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use wasmbay::host::{Applied, Host};
 
-use super::{digests, print_json};
+use super::digests;
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
 use crate::report::{self, Terminal, short, time};
@@ -36,15 +36,11 @@ impl Changes<'_> {
     }
 
     fn refuse(&self, error: &anyhow::Error) {
-        if self.terminal.json() {
-            let reports = report::reports(error).into_iter();
-            let errors = reports.flat_map(|report| [report.messages, report.causes].concat());
-            let errors: Vec<_> = errors.collect();
-            print_json(
-                &self.terminal,
-                &json!({ "event": "refused", "errors": errors }),
-            );
-        }
+        let reports = report::reports(error).into_iter();
+        let errors = reports.flat_map(|report| [report.messages, report.causes].concat());
+        let errors: Vec<_> = errors.collect();
+        self.terminal
+            .event(&json!({ "event": "refused", "errors": errors }));
         report::error(error);
         self.terminal.note("what ran before goes on");
     }
@@ -116,18 +112,15 @@ impl Swap<'_> {
         } = self.applied;
         if terminal.json() {
             if renewed || *self.applied != Applied::default() {
-                print_json(
-                    terminal,
-                    &json!({
-                        "event": "applied",
-                        "started": started,
-                        "replaced": replaced,
-                        "stopped": stopped,
-                        "digests": self.new,
-                        "seconds": self.took.as_secs_f64(),
-                        "buildSeconds": self.building.as_secs_f64(),
-                    }),
-                );
+                terminal.event(&json!({
+                    "event": "applied",
+                    "started": started,
+                    "replaced": replaced,
+                    "stopped": stopped,
+                    "digests": self.new,
+                    "seconds": self.took.as_secs_f64(),
+                    "buildSeconds": self.building.as_secs_f64(),
+                }));
             }
             return;
         }

@@ -7,7 +7,8 @@ use wasmbay::host::Host;
 use wasmbay::manifest::{Route, Target};
 use wasmbay::runtime::Component;
 
-use super::{NATS_DATA, Server};
+use super::NATS_DATA;
+use super::server::Server;
 use crate::project::Workbench;
 use crate::report::{self, STRONG, WEAK, table};
 

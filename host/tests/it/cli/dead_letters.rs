@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::{json, session};
 use crate::support::DEADLINE;
 use crate::support::cli::Cli;
-use crate::support::components::{FUSSY, GUEST};
+use crate::support::components::{GUEST, RETURNS_ERROR};
 
 /// An ordered durable wire, a plain one, and a function that is called.
 const APP: &str = r#"
 name = "demo"
 
-[service.fussy]
-component = "fussy.wat"
+[service.returns-error]
+component = "returns-error.wat"
 
 [service.plain]
 component = "plain.wat"
@@ -33,25 +33,25 @@ mode = "event"
 "#;
 
 fn app() -> Cli {
-    let plain = FUSSY.replace("test:events/", "test:plain/");
+    let plain = RETURNS_ERROR.replace("test:events/", "test:plain/");
     Cli::new().with(&[
         ("wasmbay.toml", APP),
-        ("fussy.wat", FUSSY),
+        ("returns-error.wat", RETURNS_ERROR),
         ("plain.wat", &plain),
         ("guest.wat", GUEST),
     ])
 }
 
-/// The dead letters once there are so many.
-fn letters(cli: &Cli, wanted: usize) -> Vec<Value> {
+/// Waits until there are so many dead letters.
+fn until_dead_letters(cli: &Cli, wanted: usize) -> Vec<Value> {
     let began = Instant::now();
     loop {
         let seen = json(&cli.run(&["dlq", "ls", "--output", "json"]));
-        let letters = seen.as_array().unwrap().clone();
-        if letters.len() == wanted {
-            return letters;
+        let dead_letters = seen.as_array().unwrap().clone();
+        if dead_letters.len() == wanted {
+            return dead_letters;
         }
-        assert!(began.elapsed() < DEADLINE, "{letters:#?}");
+        assert!(began.elapsed() < DEADLINE, "{dead_letters:#?}");
     }
 }
 
@@ -60,7 +60,7 @@ fn assert_seen(cli: &Cli, name: &str, seen: &str) {
     for (from, to) in [
         (r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]\b", "[trace]"),
         (r"\b[0-9a-f]{16}-[0-9a-f]+\b", "[message]"),
-        (r"\b[0-9a-f]{16}\b", "[letter]"),
+        (r"\b[0-9a-f]{16}\b", "[id]"),
     ] {
         settings.add_filter(from, to);
     }
@@ -91,11 +91,14 @@ fn what_is_no_event_or_not_of_its_type_is_not_published() {
 }
 
 #[test]
-fn a_dead_letter_is_understood_mended_and_replayed() {
+fn a_dead_letter_is_shown_edited_and_replayed() {
     let cli = app();
     let up = cli.up(&["--no-gateway"]);
     let mut seen = cli.run(&["emit", "events/sink.happened", r#"{"key":7,"n":13}"#]);
-    let id = letters(&cli, 1)[0]["id"].as_str().unwrap().to_owned();
+    let id = until_dead_letters(&cli, 1)[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let mut then = |commands: &[&[&str]]| {
         seen.push_str("\n\n");
         seen.push_str(&session(&cli, commands));
@@ -111,14 +114,14 @@ fn a_dead_letter_is_understood_mended_and_replayed() {
         &["dlq", "show", &id, "--output", "json"],
         &["dlq", "replay", &id],
     ]);
-    letters(&cli, 0);
+    until_dead_letters(&cli, 0);
     then(&[&["dlq", "ls"], &["dlq", "show", &id], &["dlq", "show", "*"]]);
     assert_seen(&cli, "dead_letter", &seen);
     up.stop();
 }
 
 #[test]
-fn letters_are_chosen_by_service_and_event() {
+fn dead_letters_are_chosen_by_service_and_event() {
     let cli = app();
     let up = cli.up(&["--no-gateway"]);
     for key in ["1", "2", "3"] {
@@ -128,7 +131,7 @@ fn letters_are_chosen_by_service_and_event() {
                 .ends_with("[exit 0]")
         );
     }
-    letters(&cli, 3);
+    until_dead_letters(&cli, 3);
     let listed = |args: &[&str]| {
         let args: Vec<_> = ["dlq", "ls", "--output", "json"]
             .iter()
@@ -137,18 +140,25 @@ fn letters_are_chosen_by_service_and_event() {
             .collect();
         json(&cli.run(&args)).as_array().unwrap().len()
     };
-    assert_eq!(listed(&["--service", "fussy"]), 3);
+    assert_eq!(listed(&["--service", "returns-error"]), 3);
     assert_eq!(listed(&["--service", "plain"]), 0);
     assert_eq!(listed(&["--function", "events/sink.happened"]), 3);
     assert_eq!(listed(&["--function", "plain/sink.happened"]), 0);
     assert_eq!(listed(&["--limit", "2"]), 2);
 
-    // They fail again, and are the same letters with longer histories.
-    let replayed = cli.run(&["dlq", "replay", "--service", "fussy", "--rate", "100/s"]);
+    // They fail again, and are the same dead letters with longer histories.
+    let replayed = cli.run(&[
+        "dlq",
+        "replay",
+        "--service",
+        "returns-error",
+        "--rate",
+        "100/s",
+    ]);
     assert!(replayed.contains("replayed 3 dead letters"), "{replayed}");
     let began = Instant::now();
-    let tried_four_times = |letter: &Value| letter["attempts"].as_array().unwrap().len() == 4;
-    while !letters(&cli, 3).iter().all(tried_four_times) {
+    let tried_four_times = |one: &Value| one["attempts"].as_array().unwrap().len() == 4;
+    while !until_dead_letters(&cli, 3).iter().all(tried_four_times) {
         assert!(began.elapsed() < DEADLINE);
     }
 
@@ -156,6 +166,6 @@ fn letters_are_chosen_by_service_and_event() {
     assert_eq!(json(&cli.run(&other))["purged"], 0);
     let purged = cli.run(&["dlq", "purge", "--function", "sink.happened", "--yes"]);
     assert!(purged.contains("purged 3 dead letters"), "{purged}");
-    assert_eq!(letters(&cli, 0).len(), 0);
+    assert_eq!(until_dead_letters(&cli, 0).len(), 0);
     up.stop();
 }

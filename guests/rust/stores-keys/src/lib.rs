@@ -1,20 +1,20 @@
-//! A service's own data, as others see it: what `wasi:keyvalue` does is tested through this.
+//! Stores keys in the service's own bucket: tests of `wasi:keyvalue` call it.
 
 wit_bindgen::generate!({
     path: "../../../wit",
-    world: "cabinet",
+    world: "stores-keys",
     generate_all,
 });
 
-use exports::bay::cabinet::drawers::Guest;
+use exports::bay::stores_keys::bucket::Guest;
 use wasi::keyvalue::store::{self, Bucket, Error};
 use wasi::keyvalue::{atomics, batch};
 
-struct Cabinet;
+struct StoresKeys;
 
-export!(Cabinet);
+export!(StoresKeys);
 
-impl Guest for Cabinet {
+impl Guest for StoresKeys {
     fn open(identifier: String) -> Result<(), String> {
         store::open(&identifier).map(drop).map_err(why)
     }

@@ -1,0 +1,57 @@
+//! The NATS system of an app: one of its own, or one that exists.
+
+use std::time::Duration;
+
+use wasmbay::manifest::App;
+use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions, redact};
+
+use super::{NATS_DATA, Up};
+
+/// The NATS system: one of the app's own, or one that exists.
+pub(super) enum Server {
+    Managed(ManagedServer),
+    Given(ConnectOptions),
+}
+
+impl Server {
+    pub(super) async fn start(args: &Up, app: &App) -> anyhow::Result<Self> {
+        if let Some(options) = args.nats.options() {
+            return Ok(Self::Given(options));
+        }
+        let data = app.root.join(NATS_DATA);
+        let options = ServerOptions {
+            data,
+            ..ServerOptions::default()
+        };
+        Ok(Self::Managed(ManagedServer::start(options).await?))
+    }
+
+    pub(super) fn options(&self) -> ConnectOptions {
+        match self {
+            Self::Managed(server) => ConnectOptions::to(server.url()),
+            Self::Given(options) => options.clone(),
+        }
+    }
+
+    /// As it may be shown.
+    pub(super) fn url(&self) -> String {
+        match self {
+            Self::Managed(server) => server.url().to_owned(),
+            Self::Given(options) => redact(&options.urls.join(",")),
+        }
+    }
+
+    pub(super) fn has_password(&self) -> bool {
+        match self {
+            Self::Managed(_) => false,
+            Self::Given(options) => options.urls.iter().any(|url| url.contains('@')),
+        }
+    }
+
+    /// Ends a server of the app's own within this time.
+    pub(super) async fn stop(self, patience: Duration) {
+        if let Self::Managed(server) = self {
+            server.stop_within(patience).await;
+        }
+    }
+}
