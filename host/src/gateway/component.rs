@@ -1,4 +1,4 @@
-//! Requests that an HTTP component answers itself, streamed both ways.
+//! Requests to HTTP components, streamed both ways.
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -11,8 +11,8 @@ use super::route::HttpRoute;
 use crate::call::Call;
 
 impl Front {
-    /// Hands the request over as it came. What the guest still does after the head of its response
-    /// goes on beside the connection, until the service's own deadline.
+    /// Hands the request to the component as it came. The guest goes on after the head of its
+    /// response, beside the connection, until the service's own deadline.
     pub(super) async fn hand_over(
         &self,
         route: &HttpRoute,

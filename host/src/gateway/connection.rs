@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2 by its first bytes, requests until it is closed, idle for
+//! One connection: HTTP/1.1 or HTTP/2 by its first bytes, with requests until it is closed, idle for
 //! too long, or stuck.
 
 use std::convert::Infallible;
@@ -19,33 +19,32 @@ use tokio::time::{Instant, sleep_until};
 use super::answer::Answer;
 use crate::telemetry;
 
-/// A connection on which no request is running, and none's headers have arrived completely, is
-/// closed after this time. Slowly sent headers are bounded by it as well.
+/// Time after which a connection without a running request is closed. It also bounds the arrival of
+/// headers.
 pub const IDLE: Duration = Duration::from_secs(30);
 
-/// How much longer than its request's whole time a response may take to be read by the client.
+/// Time beyond its request's timeout within which the client has to read a response.
 const WRITE_GRACE: Duration = Duration::from_secs(5);
 
-/// How long an idle connection of a gateway that closes may still bring one last request: it was
-/// perhaps sent before the client could know.
+/// Time within which an idle connection of a closing gateway may bring one more request: the client
+/// may have sent it before it could know.
 pub const LINGER: Duration = Duration::from_millis(500);
 
-/// How long a connection that was told to end may take to write what it still has.
-const GOODBYE: Duration = WRITE_GRACE;
+/// Time within which a closing connection has to write its last response.
+const CLOSE_TIMEOUT: Duration = WRITE_GRACE;
 
-/// Requests that one HTTP/2 connection may have under way.
+/// Upper bound of the concurrent requests of one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 128;
 
-/// How long the peer of an HTTP/2 connection with requests may be silent before it is asked
-/// whether it is still there.
+/// Silence of the peer of an HTTP/2 connection with requests after which it is pinged.
 const PING: Duration = Duration::from_secs(20);
 
-/// What is behind a connection.
+/// The handler of requests behind a connection.
 pub(crate) trait Answers: Send + Sync + 'static {
     /// Time from a request's first byte to the last of its answer.
     fn timeout(&self) -> Duration;
 
-    /// Answers a request, whatever becomes of it.
+    /// Answers a request, with an error too.
     fn answer(
         &self,
         request: http::Request<Incoming>,
@@ -53,8 +52,8 @@ pub(crate) trait Answers: Send + Sync + 'static {
     ) -> impl Future<Output = Answer> + Send;
 }
 
-/// Tasks that live as long as their worker's gateway: those of HTTP/2 requests, and guests that go
-/// on after the head of their response. Dropping it aborts them.
+/// The tasks of a worker's gateway: those of HTTP/2 requests, and guests that go on after the head of
+/// their response. Dropping it aborts them.
 #[derive(Default)]
 pub(crate) struct Tasks(Mutex<JoinSet<()>>);
 
@@ -78,7 +77,7 @@ impl Tasks {
     }
 }
 
-/// Where hyper spawns the tasks of HTTP/2 requests. Tasks hold what holds this, hence no owner.
+/// Spawns the tasks of HTTP/2 requests for hyper. Weak, since the tasks hold what holds this.
 #[derive(Clone)]
 pub(crate) struct Spawn(pub(crate) Weak<Tasks>);
 
@@ -90,13 +89,13 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
     }
 }
 
-/// How connections are spoken to, within the limits of the manifest.
+/// The builder of connections, with the limits of the manifest.
 pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
     let mut builder = Builder::new(Spawn(tasks));
     builder
         .http1()
         .max_buf_size(header)
-        // Ours costs nothing for each request; see [`Activity`].
+        // The timer of [`serve`] bounds this and costs nothing for each request; see [`Activity`].
         .header_read_timeout(None);
     builder
         .http2()
@@ -107,7 +106,7 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
     builder
 }
 
-/// What a connection is doing. Read when its timer fires, so that a request costs no timer.
+/// The running requests of a connection. Read when its timer fires, so that a request costs no timer.
 pub(crate) struct Activity {
     born: Instant,
     running: AtomicU32,
@@ -139,7 +138,7 @@ impl Activity {
             .store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// When the connection is to be closed, if nothing happens until then.
+    /// The time at which the connection is closed if nothing happens until then.
     fn expiry(&self, timeout: Duration) -> Instant {
         let last = self.born + Duration::from_millis(self.last.load(Ordering::Relaxed));
         match self.running.load(Ordering::Relaxed) {
@@ -174,7 +173,7 @@ pub(crate) async fn serve<A: Answers>(
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut timer = pin!(sleep_until(activity.expiry(timeout)));
-    let mut told_to_end = false;
+    let mut ending = false;
     let mut lingering = false;
     loop {
         tokio::select! {
@@ -189,8 +188,8 @@ pub(crate) async fn serve<A: Answers>(
                 let now = Instant::now();
                 let expiry = activity.expiry(timeout);
                 match (expiry > now, lingering) {
-                    // Whatever is running has its time. What is idle was asked or has lingered.
-                    (_, false) if told_to_end => match activity.running.load(Ordering::Relaxed) {
+                    // Running requests have their time; an idle connection has lingered.
+                    (_, false) if ending => match activity.running.load(Ordering::Relaxed) {
                         0 => return,
                         _ if expiry <= now => return,
                         _ => timer.as_mut().reset(expiry),
@@ -198,13 +197,13 @@ pub(crate) async fn serve<A: Answers>(
                     (true, false) => timer.as_mut().reset(expiry),
                     (false, _) | (_, true) => {
                         connection.as_mut().graceful_shutdown();
-                        (told_to_end, lingering) = (true, false);
-                        timer.as_mut().reset(now + GOODBYE);
+                        (ending, lingering) = (true, false);
+                        timer.as_mut().reset(now + CLOSE_TIMEOUT);
                     }
                 }
             }
-            changed = closing.changed(), if !told_to_end && !lingering => {
-                // A sender that is gone closes as well.
+            changed = closing.changed(), if !ending && !lingering => {
+                // A dropped sender closes as well.
                 let closes = changed.is_err() || *closing.borrow_and_update();
                 if closes {
                     lingering = true;

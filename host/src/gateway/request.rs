@@ -1,4 +1,4 @@
-//! One request: where it goes, what travels along, its body within its limits, its answer.
+//! One request: its destination, its trace and deadline, its body within the limits, its answer.
 
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -71,7 +71,7 @@ impl Answers for Front {
 }
 
 impl Front {
-    /// Sends the request where it goes; also gives the route's name.
+    /// Sends the request to its destination; also returns the route's name.
     async fn dispatch<'t>(
         &self,
         table: Option<&'t Table>,
@@ -122,7 +122,7 @@ impl Front {
         }
     }
 
-    /// Bounds what has no deadline of its own.
+    /// Bounds an answer that has no deadline of its own.
     async fn in_time<T>(
         &self,
         deadline: Instant,
@@ -145,9 +145,10 @@ impl Front {
         request: Request<Incoming>,
         mut call: Call,
     ) -> Result<Answer, Refusal> {
-        let body = match route.arguments.takes_body() {
-            true => self.read_json(request, call.deadline.into()).await?,
-            false => Bytes::new(),
+        let body = if route.arguments.takes_body() {
+            self.read_json(request, call.deadline.into()).await?
+        } else {
+            Bytes::new()
         };
         call.body = route.arguments.arguments(params, query, body)?;
         match self.send(&route.way, call).await? {
@@ -167,7 +168,7 @@ impl Front {
         Ok(reply.map_or_else(|| empty(StatusCode::ACCEPTED), rpc))
     }
 
-    /// Calls, or publishes what is wired as an event: that has no reply. Either ends by the call's
+    /// Calls a function, or publishes an event, which has no reply. Either ends by the call's
     /// deadline.
     async fn send(&self, way: &Way, call: Call) -> Result<Option<Bytes>, CallError> {
         match way {
@@ -196,7 +197,7 @@ impl Front {
     }
 }
 
-/// What HEAD gets: the headers of the answer, its length among them.
+/// The answer to HEAD: the headers, the length among them, without the body.
 pub(crate) fn without_body(answer: Answer, tasks: &Weak<Tasks>) -> Answer {
     let (mut head, mut body) = answer.into_parts();
     match body.size_hint().exact() {
@@ -204,7 +205,7 @@ pub(crate) fn without_body(answer: Answer, tasks: &Weak<Tasks>) -> Answer {
             head.headers.insert(CONTENT_LENGTH, length.into());
         }
         Some(_) => {}
-        // A guest that writes it would take it amiss if nobody read.
+        // A guest that writes the body would get an error if it was not read.
         None => {
             if let Some(tasks) = tasks.upgrade() {
                 tasks.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
@@ -222,7 +223,7 @@ fn not_yet() -> Refusal {
     )
 }
 
-/// Refuses a body that says to be something other than plain JSON.
+/// Refuses a content type other than plain JSON.
 pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let refuse = |what: &str, found: &HeaderValue| {
         let found = String::from_utf8_lossy(found.as_bytes());
@@ -253,9 +254,10 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Refuses a body whose announced length is above the limit before any of it is read.
 pub(crate) fn check_length(body: &Incoming, limit: usize) -> Result<(), Refusal> {
-    match body.size_hint().lower() > limit as u64 {
-        true => Err(too_large(limit)),
-        false => Ok(()),
+    if body.size_hint().lower() > limit as u64 {
+        Err(too_large(limit))
+    } else {
+        Ok(())
     }
 }
 
@@ -264,7 +266,7 @@ fn too_large(limit: usize) -> Refusal {
     Refusal::caller(StatusCode::PAYLOAD_TOO_LARGE, why)
 }
 
-/// Reads all of a body, and never more than the limit. One that comes in one piece is not copied.
+/// Reads a body of at most `limit` bytes. One that comes in one piece is not copied.
 pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
     check_length(&body, limit)?;
     let mut first = Bytes::new();
@@ -276,7 +278,7 @@ pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes,
                 format!("the body cannot be read: {error}"),
             )
         })?;
-        // Trailers mean nothing here.
+        // Trailers are ignored.
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -295,7 +297,7 @@ pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes,
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// The request's trace, or the beginning of a new one; also as the response's header. A new one is not
+/// The request's trace, or a new one, and its `traceparent` for the response. A new one is not
 /// sampled, since the gateway records no spans.
 fn read_trace(headers: &HeaderMap) -> (Trace, HeaderValue) {
     let baggage = joined(headers, &BAGGAGE);
@@ -323,7 +325,7 @@ fn trace_id(parent: &HeaderValue) -> &str {
     parent.get(3..35).unwrap_or_default()
 }
 
-/// A list header's lines as one; nothing if that is too long to travel.
+/// A list header's lines as one; `None` if it is too long to pass on.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let mut lines = headers
         .get_all(name)

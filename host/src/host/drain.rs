@@ -1,5 +1,5 @@
-//! The end of what is served no longer: everything that has arrived is answered, in an order in which
-//! calls under way still find what they need.
+//! Draining: sources that are not served any more stop in an order in which calls under way still
+//! reach the services that they need, and everything that has arrived is answered.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::nats::SETTLE_DEADLINE;
 use crate::runtime::Service;
 use crate::transport::Source;
 
-/// What one step of reconciliation leaves behind.
+/// The sources and services that one step of reconciliation retires.
 pub(super) struct Drain {
     pub(super) workers: Arc<Vec<Worker>>,
-    /// Services that get no new calls, whose calls under way may need what leaves.
+    /// Services without new calls, whose calls under way may need the sources.
     pub(super) callers: Vec<Arc<Service>>,
-    /// Sources in the order in which they can stop.
+    /// The sources, in the order in which they can stop.
     pub(super) layers: Vec<Vec<Source>>,
     pub(super) grace: Duration,
 }
@@ -27,7 +27,7 @@ impl Drain {
     async fn run(self) -> usize {
         let deadline = Instant::now() + self.grace;
         let callers = join_all(self.callers.iter().map(|service| service.drained()));
-        // What they have not ended by then is given up with what they call.
+        // Calls that have not ended by then are given up with the services that they call.
         let _ = tokio::time::timeout_at(deadline.into(), callers).await;
         let mut given_up = 0;
         for layer in &self.layers {
@@ -93,12 +93,12 @@ pub(super) async fn drain(
     let drains = workers
         .iter()
         .map(|worker| worker.drain(sources.clone(), deadline));
-    // Without a server nothing confirms that calls have stopped coming.
+    // Without a server nothing confirms that no more calls come.
     let last = deadline.max(Instant::now()) + SETTLE_DEADLINE + CLOSE_TIMEOUT;
     match tokio::time::timeout_at(last.into(), join_all(drains)).await {
         Ok(given_up) => given_up.into_iter().sum(),
         Err(_) => {
-            tracing::warn!("NATS could not be told that calls are no longer taken");
+            tracing::warn!("NATS did not confirm that subscriptions have ended");
             1
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A host has one worker for each core. They share the services and nothing else: every worker
 //! subscribes to every subject in the same queue group, so NATS spreads the calls over them, and a
-//! call stays on the thread where its message arrived.
+//! call stays on the thread of its message.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::transport::backend::NatsBackend;
 use crate::transport::consumer::{self, Failures};
 use crate::transport::{Slot, Source, subscription};
 
-/// Time for which a worker that stops waits for NATS to take what is still buffered.
+/// Time for NATS to take the buffered messages of a worker that stops.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// A handle of one worker.
@@ -64,13 +64,13 @@ pub enum WorkerError {
 }
 
 enum Order {
-    /// Serve these too; done when the server has seen the subscriptions.
+    /// Serve these sources too; done when the server has seen the subscriptions.
     Serve(
         Vec<(Source, Arc<Slot>)>,
         oneshot::Sender<Result<(), WorkerError>>,
     ),
-    /// Stop serving these (all, without a list); done when every call is answered, with the number
-    /// of those that were given up at the deadline.
+    /// Stop serving these sources (all, without a list); done when every call is answered, with the
+    /// number of calls that were given up at the deadline.
     Drain(Option<Vec<Source>>, Instant, oneshot::Sender<usize>),
 }
 
@@ -138,8 +138,8 @@ impl Worker {
         served.await.map_err(|_| WorkerError::Gone)?
     }
 
-    /// Stops serving these sources, or all, once what has arrived is answered. Gives the number
-    /// of calls that had not ended at the deadline and were answered with 503.
+    /// Stops serving these sources, or all, once everything that has arrived is answered. Returns
+    /// the number of calls that had not ended at the deadline and were answered with 503.
     pub(crate) async fn drain(&self, sources: Option<Vec<Source>>, deadline: Instant) -> usize {
         let (done, drained) = oneshot::channel();
         // A worker that is gone has nothing left to answer.
@@ -149,8 +149,8 @@ impl Worker {
         }
     }
 
-    /// Writes out what is still buffered, closes the connection and ends the thread. Tasks that
-    /// are still running on it are dropped.
+    /// Writes out the buffered messages, closes the connection and ends the thread. Tasks that
+    /// still run on it are dropped.
     pub(crate) async fn stop(self) {
         match tokio::time::timeout(FLUSH, self.client.flush()).await {
             Ok(Ok(())) => {}
