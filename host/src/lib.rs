@@ -8,23 +8,22 @@
 //!  HTTP request ── gateway ────────┤  bay.<app>.<ns>.<pkg>.<iface>.<track>.<function>
 //!  any NATS client ── JSON ────────┘                    │ queue group
 //!                                                       v
-//!  reply <─ encode <─ invoke <─ instance <─ decode <─ admission <─ inbound
+//!  reply <─ encode <─ invoke <─ instance <─ decode <─ admission <─ subscription
 //! ```
 //!
-//! A request message arrives at one of the [`worker`]s, each a thread with a runtime and a NATS
-//! connection of its own. [`inbound::nats`] reads it as a [`call::Call`] ([`wire`]), finds the
-//! service behind the subject ([`subject`]) and calls it. [`service::Service::call`] is the rest:
-//! a place among the running calls, JSON to values ([`json`]) as the function's [`shape`] has them,
-//! an instance of the [`component`], the guest itself, and values to JSON again. What the guest
-//! imports goes out through [`outbound`] and comes back to another service the same way. Exactly
-//! one reply follows, whatever happens in between.
+//! A request message arrives at one of the workers of a [`host`], each a thread with a runtime and
+//! a NATS connection of its own. [`transport`] reads it as a [`call::Call`] ([`wire`]), and finds
+//! the binding of its subject ([`subject`]). [`runtime::Service::call`] is the rest: admission,
+//! JSON to values ([`json`]) by the function's [`shape`], an instance, the guest itself, and values
+//! to JSON again. Imports of the guest go out through a [`Backend`](interfaces::Backend) and come
+//! in at another service the same way. Every message with a reply subject gets exactly one reply.
 //!
-//! # What runs
+//! # Running an app
 //!
-//! [`manifest`] reads `wasmbay.toml` into an [`manifest::App`], [`app`] checks that its components
-//! fit together, and [`host::Host`] makes it so, as often as it changes, without losing a call.
-//! [`engine`] is how wasmtime is set up, [`nats`] how a server is run and reached, [`discovery`]
-//! how services are found, and [`build`] how sources become components.
+//! [`manifest`] reads `wasmbay.toml` into a [`manifest::App`], [`plan`] checks that its components
+//! fit together, and [`host::Host`] serves it, as often as it changes, without losing a call.
+//! [`nats`] runs a server and connects, [`gateway`] is the HTTP front, [`events`] has the streams,
+//! retries and dead letters, and [`build`] makes components from sources.
 //!
 //! # Examples
 //!
@@ -32,7 +31,7 @@
 //! use std::collections::BTreeMap;
 //! use std::path::{Path, PathBuf};
 //!
-//! use wasmbay::runtime::engine::{Engine, EngineOptions};
+//! use wasmbay::runtime::{Engine, EngineOptions};
 //! use wasmbay::host::{self, Host, HostOptions};
 //! use wasmbay::manifest::App;
 //! use wasmbay::nats::ConnectOptions;
