@@ -1,4 +1,4 @@
-//! One call and how it ends, free of NATS and of HTTP.
+//! Calls, replies and errors, free of NATS and of HTTP.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -8,24 +8,24 @@ use bytes::Bytes;
 
 use crate::text::{hex, one_line};
 
-/// What arrives with a call besides its function: the arguments and what travels along.
+/// A call: the arguments, deadline, hops, caller and trace, without the function.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The arguments as JSON; empty for a function without parameters.
     pub body: Bytes,
-    /// When it arrived here, or was made here. What has passed since counts as waiting.
+    /// Time of its arrival at this host. The time since then counts as waiting.
     pub arrived: Instant,
-    /// When the caller stops waiting.
+    /// Time at which the caller stops waiting.
     pub deadline: Instant,
     /// Number of services that the call has passed through before this one.
     pub hops: u8,
-    /// The service that calls, when a service does.
+    /// The calling service, if it is one.
     pub caller: Option<String>,
     /// The trace that the call belongs to.
     pub trace: Trace,
 }
 
-/// W3C trace context, carried as it came.
+/// W3C trace context, passed on as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// `traceparent`: version, trace id, parent id, flags.
@@ -36,7 +36,7 @@ pub struct Trace {
     pub baggage: Option<String>,
 }
 
-/// How a call failed. The number is the HTTP status that the gateway answers with, and the
+/// The kind of failure of a call. The number is the HTTP status at the gateway and the
 /// `Nats-Service-Error-Code` of the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
@@ -53,7 +53,7 @@ pub enum Code {
     Trap = 500,
     /// A service that the guest needs failed.
     Dependency = 502,
-    /// Nobody answers for the function now.
+    /// The function has no responders now.
     Unavailable = 503,
     /// The deadline passed.
     Deadline = 504,
@@ -61,34 +61,34 @@ pub enum Code {
     TooManyHops = 508,
 }
 
-/// Who has to change something for the call to succeed.
+/// The party at fault, which has to change something for the call to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Blame {
-    /// Whoever sent the call.
+    /// The sender of the call.
     Caller,
     /// The called service.
     Guest,
     /// The host that runs it.
     Host,
-    /// What lies between.
+    /// NATS, or a service that does not answer.
     Network,
 }
 
-/// Why a call has no result. A guest's own `err` value is a result, not this.
+/// The error of a call without a result. A guest's own `err` value is a result.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct CallError {
     /// The kind of failure.
     pub code: Code,
-    /// Who has to change something.
+    /// The party at fault.
     pub blame: Blame,
-    /// What happened, for a person.
+    /// The message for a person.
     pub message: String,
 }
 
-/// The longest message of an error, in bytes: enough for every cause in a chain, and little beside
-/// what NATS carries.
+/// Upper bound of the bytes of an error's message: enough for every cause in a chain, and little of
+/// the payload that NATS carries.
 pub const MAX_MESSAGE: usize = 4_096;
 
 /// Every [`Code`], for reading one back from its number.
@@ -119,7 +119,7 @@ impl Code {
 }
 
 impl Blame {
-    /// The word in an error's body.
+    /// The value in an error's body.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -137,7 +137,7 @@ impl fmt::Display for Blame {
     }
 }
 
-/// The constructors decide code and blame, each way for a call to fail in one place.
+/// The constructors decide code and blame: one for each kind of failure.
 impl CallError {
     /// An error of this kind. The message becomes one line of at most [`MAX_MESSAGE`] bytes: parts of
     /// it can come from guests.
@@ -151,12 +151,12 @@ impl CallError {
         }
     }
 
-    /// The arguments are not what the function takes.
+    /// The arguments do not decode.
     pub(crate) fn bad_arguments(why: impl Display) -> Self {
         Self::new(Code::BadArguments, Blame::Caller, why.to_string())
     }
 
-    /// The caller asks for a function or handler that is not there.
+    /// The function or handler does not exist.
     pub(crate) fn not_found(why: impl Display) -> Self {
         Self::new(Code::NotFound, Blame::Caller, why.to_string())
     }
@@ -187,18 +187,18 @@ impl CallError {
         Self::new(Code::Trap, Blame::Host, why)
     }
 
-    /// A defect of the host that it has noticed.
+    /// A defect of the host.
     pub(crate) fn defect(why: impl Display) -> Self {
         Self::new(Code::Trap, Blame::Host, why.to_string())
     }
 
-    /// An import failed and the guest had no value for that; the blame is the import's.
+    /// An import failed and its type has no value for that; the blame is that of the import's error.
     pub(crate) fn import_failed(function: impl Display, cause: &Self) -> Self {
         let why = format!("{function} failed: {}", cause.message);
         Self::new(Code::Dependency, cause.blame, why)
     }
 
-    /// A service answered with something that is no result of the function.
+    /// A reply is no result of the function.
     pub(crate) fn bad_reply(why: impl Display) -> Self {
         Self::new(Code::Dependency, Blame::Guest, why.to_string())
     }
@@ -208,7 +208,7 @@ impl CallError {
         Self::new(Code::Unavailable, Blame::Network, why.to_string())
     }
 
-    /// The host has no way to do what a guest asks for.
+    /// The backend does not support the operation of a guest.
     pub(crate) fn unsupported(why: impl Display) -> Self {
         Self::new(Code::Unavailable, Blame::Host, why.to_string())
     }
@@ -225,9 +225,9 @@ impl CallError {
         Self::new(Code::Deadline, Blame::Network, why)
     }
 
-    /// The caller's deadline passed while the call waited for its turn.
+    /// The caller's deadline passed before admission.
     pub(crate) fn deadline_in_queue() -> Self {
-        let why = "the deadline passed while the call waited for its turn";
+        let why = "the deadline passed before the call was admitted";
         Self::new(Code::Deadline, Blame::Guest, why)
     }
 
@@ -243,12 +243,12 @@ impl CallError {
         Self::new(Code::Deadline, Blame::Guest, why)
     }
 
-    /// Nothing came back in time.
+    /// No reply came in time.
     pub(crate) fn no_reply_in_time(why: impl Display) -> Self {
         Self::new(Code::Deadline, Blame::Network, why.to_string())
     }
 
-    /// The call went through more services than are allowed.
+    /// The call passed through more services than are allowed.
     pub(crate) fn too_many_hops(hops: u8, limit: u8) -> Self {
         let why = format!(
             "the call passed through {hops} services, {limit} are allowed; do two of them call each other?"
@@ -256,18 +256,22 @@ impl CallError {
         Self::new(Code::TooManyHops, Blame::Caller, why)
     }
 
-    /// The same error with the service and function that it happened in before its message.
-    pub(crate) fn within(self, place: impl Display) -> Self {
-        Self::new(self.code, self.blame, format!("{place}: {}", self.message))
+    /// The same error with a location before its message, such as service and function.
+    pub(crate) fn within(self, location: impl Display) -> Self {
+        Self::new(
+            self.code,
+            self.blame,
+            format!("{location}: {}", self.message),
+        )
     }
 }
 
 /// The result of a function as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// All of it.
+    /// The result.
     pub body: Bytes,
-    /// Which side of a `result` it is.
+    /// The side of a `result`.
     pub returned: Returned,
 }
 
@@ -314,8 +318,8 @@ impl Call {
 }
 
 impl Trace {
-    /// The beginning of a trace. Its `sampled` flag is for whoever records spans: a NATS server that
-    /// sees it looks at a message's headers more closely, which costs as much as delivering the message.
+    /// A new trace. Its `sampled` flag has recorders of spans record it: a NATS server that traces
+    /// parses the headers of such a message, which costs as much as delivering it.
     #[must_use]
     pub fn begin(sampled: bool) -> Self {
         // Zero, which would not be valid, has the odds of 2^-64.

@@ -1,7 +1,7 @@
 //! Names of interfaces and functions, as WIT writes them.
 //!
-//! An [`InterfaceId`] is what services share; its [track](InterfaceId::track) is the part of the
-//! version that decides whether two of them can talk. Nothing here knows of NATS or of components.
+//! Services share an [`InterfaceId`]; its [track](InterfaceId::track) is the part of the version by
+//! which two of them are compatible. Nothing here knows of NATS or of components.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,8 +30,8 @@ pub struct FunctionId {
     pub name: String,
 }
 
-/// A function as a person names it, as short as they like: `[[namespace:]package/]interface.function`,
-/// or all of it with a version.
+/// A function as typed by a person: `[[namespace:]package/]interface.function`, or all of it with a
+/// version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionRef {
     /// The namespace, if it was given.
@@ -46,13 +46,13 @@ pub struct FunctionRef {
     pub function: String,
 }
 
-/// Why a text is not the name of an interface or function.
+/// A text is not the name of an interface or function.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IdError {
-    /// The text has not the parts that the name needs.
+    /// The text does not have the parts of a name.
     #[error("`{text}` is not {expected}")]
     Form {
-        /// What was given.
+        /// The text.
         text: String,
         /// The accepted form.
         expected: &'static str,
@@ -60,15 +60,15 @@ pub enum IdError {
     /// One part is not a WIT identifier.
     #[error("`{part}` in `{text}` is not a WIT name (words of letters and digits joined by `-`)")]
     Part {
-        /// What was given.
+        /// The text.
         text: String,
         /// The offending part.
         part: String,
     },
-    /// What follows `@` is not a semantic version.
+    /// The text after `@` is not a semantic version.
     #[error("`{version}` in `{text}` is not a version such as 1.2.3")]
     Version {
-        /// What was given.
+        /// The text.
         text: String,
         /// The offending version.
         version: String,
@@ -98,7 +98,7 @@ impl InterfaceId {
         self.same_name(other) && self.track() == other.track()
     }
 
-    /// Whether a reference such as a manifest's, which may leave the version out, means `self`.
+    /// Whether `self` matches a reference such as a manifest's, which may leave the version out.
     #[must_use]
     pub fn answers_to(&self, reference: &Self) -> bool {
         self.same_name(reference)
@@ -122,9 +122,9 @@ impl InterfaceId {
 }
 
 impl FunctionRef {
-    /// Whether this is one of the functions that can be meant.
+    /// Whether a function matches this reference.
     #[must_use]
-    pub fn means(&self, function: &FunctionId) -> bool {
+    pub fn matches(&self, function: &FunctionId) -> bool {
         let id = &function.interface;
         let is = |given: &Option<String>, name: &str| given.as_ref().is_none_or(|g| g == name);
         function.name == self.function
@@ -199,7 +199,7 @@ impl FromStr for FunctionId {
     type Err = IdError;
 
     /// Reads `ns:package/interface.function@version`, and `ns:package/interface@version.function`
-    /// too, since both are seen.
+    /// too, since both are in use.
     fn from_str(text: &str) -> Result<Self, IdError> {
         let form = || IdError::Form {
             text: text.to_owned(),
@@ -292,7 +292,7 @@ fn check_label(text: &str, part: &str) -> Result<(), IdError> {
     }
 }
 
-/// Whether `part` is a kebab-case label as the component model has them.
+/// Whether `part` is a kebab-case label of the component model.
 #[must_use]
 pub fn is_label(part: &str) -> bool {
     part.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -315,8 +315,8 @@ mod tests {
             "acme:stock/reserve.hold@1.0.0",
             "acme:stock/reserve@1.9.0.hold",
         ] {
-            let meant: FunctionRef = text.parse().unwrap();
-            assert!(meant.means(&function), "{text}");
+            let reference: FunctionRef = text.parse().unwrap();
+            assert!(reference.matches(&function), "{text}");
         }
         for text in [
             "reserve.free",
@@ -325,8 +325,8 @@ mod tests {
             "shop:stock/reserve.hold",
             "acme:stock/reserve.hold@2.0.0",
         ] {
-            let meant: FunctionRef = text.parse().unwrap();
-            assert!(!meant.means(&function), "{text}");
+            let reference: FunctionRef = text.parse().unwrap();
+            assert!(!reference.matches(&function), "{text}");
         }
         for text in [
             "", "hold", "a.b.c", "reserve.", "*.hold", "a/b/c.d", "bay.>",

@@ -35,7 +35,7 @@
 //! subscribing service has a consumer; its outcome decides whether it is acknowledged, comes again
 //! after a while, or becomes a dead letter that an operator edits, replays or purges.
 //!
-//! # What runs
+//! # Running an app
 //!
 //! [`manifest`] reads `wasmbay.toml`, [`plan`] checks that the services of an app fit together, and
 //! [`host::Host::apply`] is a step from what a host serves to what it should: it links and warms what

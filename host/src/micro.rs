@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 /// The root of ADR-32's subjects.
 pub(crate) const ROOT: &str = "$SRV";
 
-/// A question to services.
+/// A request to services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Which services are there.
+    /// The names of services.
     Ping,
-    /// What each offers.
+    /// The endpoints of services.
     Info,
-    /// How each is used.
+    /// The statistics of services.
     Stats,
 }
 
@@ -34,7 +34,7 @@ impl Verb {
     }
 }
 
-/// One service's answer to any of the verbs; what a verb does not tell is absent.
+/// One service's answer to any of the verbs; fields of other verbs are absent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// `io.nats.micro.v1.ping_response` and the like.
@@ -42,7 +42,7 @@ pub struct Answer {
     pub kind: String,
     /// The service's name.
     pub name: String,
-    /// Distinguishes the hosts that run it.
+    /// The id, which differs between the hosts of a service.
     pub id: String,
     /// A semantic version; the digest is its build metadata.
     pub version: String,
@@ -65,9 +65,9 @@ pub struct Answer {
 pub struct Endpoint {
     /// `<interface>-<function>`.
     pub name: String,
-    /// Where it is called.
+    /// The subject of its calls.
     pub subject: String,
-    /// The queue group that shares its calls.
+    /// The queue group of its subscription.
     #[serde(default)]
     pub queue_group: String,
     /// For INFO: interface, function and signature; for an event whether it is `durable` or `core`.
@@ -78,7 +78,7 @@ pub struct Endpoint {
     pub stats: Option<EndpointStats>,
 }
 
-/// What has been counted for one function. Times are in nanoseconds.
+/// The statistics of one function. Times are in nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EndpointStats {
     /// Calls that were answered.

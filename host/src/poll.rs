@@ -1,5 +1,5 @@
-//! Polling a future once before anything is paid for waiting: most calls end with their first poll
-//! and need neither a task nor a timer.
+//! Poll-once helpers: most futures of calls end with their first poll, and then cost neither a task
+//! nor a timer. Futures that have to wait are parked as tasks.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -13,9 +13,9 @@ use tokio::task::coop::unconstrained;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::error::Elapsed;
 
-/// Time for which a loop works on messages before the connection may read and write. A guest that
-/// computes has [`EPOCH_TICK`](crate::runtime::EPOCH_TICK) at a time, so this is also the share of
-/// the thread that its neighbours keep.
+/// The poll budget: time for which a loop works on messages before the connection reads and writes.
+/// A guest that computes has [`EPOCH_TICK`](crate::runtime::EPOCH_TICK) at a time, so this is also
+/// the share of the thread for others.
 pub(crate) const POLL_BUDGET: Duration = Duration::from_micros(500);
 
 /// The outcome of a future's first poll.
@@ -35,18 +35,18 @@ pub(crate) async fn within<F: Future>(
 ) -> Result<F::Output, Elapsed> {
     match once(&mut future).await {
         Poll::Ready(output) => Ok(output),
-        // Boxed, so that futures which need no timer do not carry one about.
+        // Boxed: else futures that need no timer would have room for one.
         Poll::Pending => Box::pin(tokio::time::timeout_at(deadline, future)).await,
     }
 }
 
-/// An item that a stream has ready. Looking does not use up the task's budget.
+/// The ready item of a stream. Polling does not use up the task's budget.
 pub(crate) fn ready<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
     let mut context = Context::from_waker(Waker::noop());
     pin!(unconstrained(stream.next())).poll(&mut context)
 }
 
-/// A reusable allocation for futures of one type: a future that has to wait takes it along.
+/// A reusable allocation for futures of one type; a parked future takes it with it.
 pub(crate) struct TaskSlot<F>(Option<Pin<Box<F>>>);
 
 enum First<F> {
@@ -83,10 +83,10 @@ impl<F: Future<Output = ()>> TaskSlot<F> {
     }
 }
 
-/// The futures that one loop has begun and not ended, each with a key: where its reply goes.
+/// The futures in flight of one loop, each with a key: the subject of its reply.
 ///
-/// A future is polled at once where it is given; one that has to wait goes on as a task beside the
-/// loop. Dropping this aborts those.
+/// A future is polled once at its start; one that has to wait is parked as a task beside the loop.
+/// Dropping this aborts the parked ones.
 pub(crate) struct InFlight<K> {
     parked: JoinSet<()>,
     keys: HashMap<task::Id, K>,
@@ -97,7 +97,7 @@ pub(crate) struct InFlight<K> {
 pub(crate) enum Ended<K> {
     /// It ran to its end.
     Done,
-    /// It panicked: a defect of the host, which must not cost the others theirs.
+    /// It panicked: a defect of the host, which must not end the others.
     Panicked(Option<K>),
 }
 
@@ -130,23 +130,23 @@ impl<K> InFlight<K> {
         }
     }
 
-    /// The next parked future that ends; `None` without any.
+    /// Waits for the end of a parked future; `None` without any.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has taken nothing.
+    /// A dropped future has taken no end.
     pub(crate) async fn next(&mut self) -> Option<Ended<K>> {
         let ended = self.parked.join_next_with_id().await?;
         Some(self.forget(ended))
     }
 
-    /// A parked future that has ended already.
+    /// The end of a parked future that has ended already.
     pub(crate) fn try_next(&mut self) -> Option<Ended<K>> {
         let ended = self.parked.try_join_next_with_id()?;
         Some(self.forget(ended))
     }
 
-    /// Aborts what is still parked, and returns the keys of what had not ended by itself.
+    /// Aborts the parked futures, and returns the keys of those that had not ended by themselves.
     pub(crate) async fn abort(mut self) -> Vec<Option<K>> {
         self.parked.abort_all();
         let mut aborted = Vec::new();
@@ -169,7 +169,7 @@ impl<K> InFlight<K> {
     }
 }
 
-/// A share of a loop's time.
+/// A time budget of a loop.
 pub(crate) struct Budget {
     began: Instant,
     share: Duration,
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_parked_future_that_panics_is_told_by_its_key() {
+    async fn a_parked_future_that_panics_is_reported_with_its_key() {
         let (mut slot, mut in_flight) = (TaskSlot::new(), InFlight::new());
         let future = async {
             task::yield_now().await;
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deadline_ends_what_waits_and_nothing_else() {
+    async fn a_deadline_ends_only_futures_that_wait() {
         let now = tokio::time::Instant::now();
         assert_eq!(within(now, pin!(async { 1 })).await.ok(), Some(1));
         let waiting = pin!(std::future::pending::<()>());

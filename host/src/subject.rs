@@ -1,7 +1,8 @@
-//! Functions as NATS subjects, and back. The only place that formats or parses one.
+//! Functions as NATS subjects, and back; names of streams, buckets and queue groups. The only
+//! module that formats or parses one.
 //!
 //! `bay.<app>.<namespace>.<package>.<interface>.<track>.<function>`, seven tokens. Every token
-//! comes from a checked name, so that a subject can hold no wildcard.
+//! comes from a checked name, so that a subject has no wildcard.
 
 use crate::interface::{FunctionId, FunctionRef, InterfaceId, is_label};
 
@@ -12,31 +13,31 @@ const ROOT: &str = "bay";
 /// for publishing events do not include it.
 const REPLAY: &str = "bay-replay";
 
-/// The first token of the subjects that dead letters are stored under.
+/// The first token of the subjects of stored dead letters.
 const DEAD_LETTER: &str = "bay-dlq";
 
-/// The token before the subject of a raw message that is replayed, where that of an event has a
-/// namespace.
-const RAW: &str = "_";
+/// The token before the subject of a replayed message; that of a replayed event has a namespace
+/// there.
+const MESSAGE: &str = "_";
 
 /// The queue group in which every host subscribes, so that one of them gets each request.
 pub const QUEUE_GROUP: &str = "bay";
 
-/// The queue group in which the hosts of one service subscribe to events, so that each service
-/// hears of each.
+/// The queue group in which the hosts of one service subscribe to events, so that each service gets
+/// each event.
 #[must_use]
 pub fn queue_group_of(service: &str) -> String {
     format!("{ROOT}.{service}")
 }
 
-/// The queue group in which the hosts of one service hear raw messages. Their subjects belong to no
-/// app, so the group does.
+/// The queue group in which the hosts of one service subscribe to messages. Their subjects are of
+/// no app, so the group has its name.
 #[must_use]
 pub fn queue_group_of_messages(app: &str, service: &str) -> String {
     format!("{ROOT}.{app}.{service}")
 }
 
-/// Whether a subject is one of the host's own, of whatever app.
+/// Whether a subject is of hosts, of any app.
 #[must_use]
 pub fn is_own(subject: &str) -> bool {
     let first = subject.split('.').next().unwrap_or_default();
@@ -83,52 +84,51 @@ pub fn stream(app: &str, interface: &InterfaceId) -> String {
     )
 }
 
-/// The stream that keeps an app's dead letters.
+/// The stream of an app's dead letters.
 #[must_use]
 pub fn dead_letter_stream(app: &str) -> String {
     format!("{ROOT}_{app}_dlq")
 }
 
-/// The bucket with the attempts at events that have failed and will be tried again.
+/// The bucket of an app's attempt store.
 #[must_use]
 pub fn attempts_bucket(app: &str) -> String {
     format!("{ROOT}_{app}_attempts")
 }
 
-/// The bucket with a service's own data.
+/// The bucket of a service's own keys.
 #[must_use]
 pub fn data_bucket(app: &str, service: &str) -> String {
     format!("{ROOT}_{app}_data_{service}")
 }
 
-/// The stream of this name in a manifest, which stores raw messages.
+/// The stream of messages with this name in a manifest.
 #[must_use]
 pub fn message_stream(app: &str, name: &str) -> String {
     format!("{ROOT}_{app}_messages_{name}")
 }
 
-/// What a stream stores of raw messages on these subjects: themselves, and those that are replayed
-/// to one service.
+/// The subjects of a stream of messages: these, and those of replays to one service.
 #[must_use]
 pub fn stored_messages(app: &str, subjects: &str) -> Vec<String> {
     consumed_messages(app, "*", subjects)
 }
 
-/// What the consumer of a service hears of raw messages on these subjects.
+/// The filter subjects of the consumer of a service for messages on these subjects.
 #[must_use]
 pub fn consumed_messages(app: &str, service: &str, subjects: &str) -> Vec<String> {
-    let replays = format!("{REPLAY}.{app}.{service}.{RAW}.{subjects}");
+    let replays = format!("{REPLAY}.{app}.{service}.{MESSAGE}.{subjects}");
     vec![subjects.to_owned(), replays]
 }
 
-/// Whether a stored event or message is a replay.
+/// Whether the subject of a stored event or message is that of a replay.
 #[must_use]
 pub fn is_replay(subject: &str) -> bool {
     subject.split('.').next() == Some(REPLAY)
 }
 
-/// What the stream of an interface's events stores: those of its functions, those with a
-/// partition, and those that are replayed to one subscriber.
+/// The subjects of the stream of an interface's events: without a partition, with one, and of
+/// replays to one subscriber.
 #[must_use]
 pub fn stored(app: &str, interface: &InterfaceId) -> Vec<String> {
     let events = of_interface(app, interface);
@@ -136,15 +136,15 @@ pub fn stored(app: &str, interface: &InterfaceId) -> Vec<String> {
     vec![format!("{events}.*"), format!("{events}.*.*"), replays]
 }
 
-/// All replays to a subscriber of an interface's events.
+/// The wildcard subject of all replays to a subscriber of an interface's events.
 #[must_use]
 pub fn replays(app: &str, service: &str, interface: &InterfaceId) -> String {
     let tail = below_app(&of_interface(app, interface), app).to_owned();
     format!("{REPLAY}.{app}.{service}.{tail}.>")
 }
 
-/// What one consumer of a subscriber hears: everything, or one partition of it. What was
-/// published without a partition, by some other client, is in the first.
+/// The filter subjects of one consumer of a subscriber: of all events, or of one partition. Events
+/// that another client published without a partition belong to the first one.
 #[must_use]
 pub fn consumed(
     app: &str,
@@ -160,36 +160,37 @@ pub fn consumed(
         return vec![format!("{events}.>"), replays];
     };
     let of_replays = replays.trim_end_matches(".>");
-    let mut heard = vec![
+    let mut subjects = vec![
         format!("{events}.*.{partition}"),
         format!("{of_replays}.*.{partition}"),
     ];
     if partition == 0 {
-        heard.extend([format!("{events}.*"), format!("{of_replays}.*")]);
+        subjects.extend([format!("{events}.*"), format!("{of_replays}.*")]);
     }
-    heard
+    subjects
 }
 
-/// Where an event that was published on `original` is replayed to one subscriber.
+/// The subject on which an event of the subject `original` is replayed to one subscriber.
 #[must_use]
 pub fn replay(app: &str, service: &str, original: &str) -> String {
-    match is_own(original) {
-        true => format!("{REPLAY}.{app}.{service}.{}", below_app(original, app)),
-        false => format!("{REPLAY}.{app}.{service}.{RAW}.{original}"),
+    if is_own(original) {
+        format!("{REPLAY}.{app}.{service}.{}", below_app(original, app))
+    } else {
+        format!("{REPLAY}.{app}.{service}.{MESSAGE}.{original}")
     }
 }
 
-/// What an event or a raw message was published on that is stored under this subject.
+/// The original subject of an event or message that is stored under this subject.
 #[must_use]
 pub fn original(stored: &str) -> String {
     let mut tokens = stored.splitn(4, '.');
     match [tokens.next(), tokens.next(), tokens.next(), tokens.next()] {
         [Some(REPLAY), Some(app), Some(_service), Some(tail)] => {
             match tail
-                .strip_prefix(RAW)
+                .strip_prefix(MESSAGE)
                 .and_then(|tail| tail.strip_prefix('.'))
             {
-                Some(raw) => raw.to_owned(),
+                Some(subject) => subject.to_owned(),
                 None => format!("{ROOT}.{app}.{tail}"),
             }
         }
@@ -197,12 +198,12 @@ pub fn original(stored: &str) -> String {
     }
 }
 
-/// Where the dead letter of an event that was published on `original` is stored.
+/// The subject of the dead letter of an event of the subject `original`.
 #[must_use]
 pub fn dead_letter(app: &str, service: &str, original: &str, id: &str) -> String {
     let mut tokens = below_app(original, app).split('.');
     let interface: Vec<_> = tokens.by_ref().take(4).collect();
-    // Any client can have chosen this token, so a `*` is possible.
+    // Any client may have chosen this token, so it may be `*`.
     let function = tokens.next().filter(|name| is_label(name)).unwrap_or("_");
     format!(
         "{DEAD_LETTER}.{app}.{service}.{}.{function}.{id}",
@@ -210,7 +211,8 @@ pub fn dead_letter(app: &str, service: &str, original: &str, id: &str) -> String
     )
 }
 
-/// The dead letters of an app, or of one service or function, or the one with this id.
+/// The wildcard subject of the dead letters of an app, a service or a function, or of the one with
+/// an id.
 #[must_use]
 pub fn dead_letters(
     app: &str,
@@ -229,7 +231,7 @@ pub fn dead_letters(
             function.namespace.clone().unwrap_or_else(any),
             function.package.clone().unwrap_or_else(any),
             function.interface.clone(),
-            // Without a version every track is meant.
+            // Without a version every track is selected.
             function.track().unwrap_or_else(any),
             function.function.clone(),
         ]
@@ -238,19 +240,19 @@ pub fn dead_letters(
     format!("{DEAD_LETTER}.{app}.{service}.{event}.{id}")
 }
 
-/// Everything that functions of an app are called and published on.
+/// The wildcard subject of all functions of an app.
 #[must_use]
 pub fn all_of_app(app: &str) -> String {
     format!("{ROOT}.{app}.>")
 }
 
-/// Every dead letter of an app.
+/// The wildcard subject of all dead letters of an app.
 #[must_use]
 pub fn all_dead_letters(app: &str) -> String {
     format!("{DEAD_LETTER}.{app}.>")
 }
 
-/// The function's name in the subject of a stored event, and whether it is replayed.
+/// The function's name in the subject of a stored event, and whether it is a replay.
 #[must_use]
 pub fn of_stored(subject: &str) -> Option<(&str, bool)> {
     let replayed = is_replay(subject);
@@ -258,7 +260,7 @@ pub fn of_stored(subject: &str) -> Option<(&str, bool)> {
     Some((subject.split('.').nth(position)?, replayed))
 }
 
-/// The subject without the first tokens, which are the same in all of an app.
+/// The subject without its first two tokens, which are the same for all of an app.
 fn below_app<'s>(subject: &'s str, app: &str) -> &'s str {
     subject
         .strip_prefix(ROOT)
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_subjects_of_stored_events_are_made_of_the_one_they_were_published_on() {
+    fn the_subjects_of_stored_events_are_made_of_the_original_one() {
         let id: InterfaceId = "shop:orders/events@0.1.0".parse().unwrap();
         let original = of_function("shop", &id.function("placed"));
         assert_eq!(stream("shop", &id), "bay_shop_shop_orders_events_v0_1");
@@ -355,9 +357,9 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_message_is_replayed_beside_the_events() {
-        let heard = consumed_messages("shop", "mail", "orders.>");
-        assert_eq!(heard, ["orders.>", "bay-replay.shop.mail._.orders.>"]);
+    fn a_message_is_replayed_on_a_subject_beside_the_events() {
+        let consumed = consumed_messages("shop", "mail", "orders.>");
+        assert_eq!(consumed, ["orders.>", "bay-replay.shop.mail._.orders.>"]);
         let stored = stored_messages("shop", "orders.>");
         assert_eq!(stored, ["orders.>", "bay-replay.shop.*._.orders.>"]);
         let replayed = replay("shop", "mail", "orders.new.7");

@@ -1,6 +1,6 @@
-//! The names under which a host tells what it does: targets of log records.
+//! The targets of log records.
 
-/// What a guest prints or logs.
+/// Output and log records of guests.
 pub(crate) const GUEST: &str = "guest";
 
 /// Requests at the gateway.

@@ -1,8 +1,8 @@
-//! Text for people: texts of others as one bounded line, names in other spellings, suggestions.
+//! Text for people: foreign texts as one bounded line, names in other spellings, suggestions.
 
 use std::borrow::Cow;
 
-/// Characters of a name or value that a message shows.
+/// Upper bound of the characters of a name or value in a message.
 const SHOWN: usize = 60;
 
 /// Whether a character could end or disguise a line: control characters, line separators, zero
@@ -22,7 +22,7 @@ pub(crate) fn is_deceptive(c: char) -> bool {
         )
 }
 
-/// Somebody else's text as one line of at most `limit` bytes before escaping, with everything
+/// A foreign text as one line of at most `limit` bytes before escaping, with every character
 /// escaped that could end or disguise it. A tab becomes a space.
 #[must_use]
 pub fn one_line(text: &str, limit: usize) -> Cow<'_, str> {
@@ -44,7 +44,7 @@ pub fn one_line(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// A name or value as a message shows it: one line, cut after 60 characters.
+/// A name or value for a message: one line, cut after 60 characters.
 #[must_use]
 pub fn shown(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(SHOWN) {
@@ -75,8 +75,8 @@ pub(crate) fn camel_case(name: &str) -> String {
 
 /// The candidate nearest to `given`, if any is near.
 ///
-/// "Near" is at most one edit for three letters: enough for a typing error or a plural, too little
-/// to suggest something unrelated.
+/// "Near" is at most one edit for three characters: enough for a typing error or a plural, too
+/// little to suggest something unrelated.
 #[must_use]
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates

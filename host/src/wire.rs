@@ -1,7 +1,8 @@
 //! Calls and replies as NATS messages: headers and bodies, both ways.
 //!
-//! The body of a call is its arguments, the body of a reply its result. What travels along is in
-//! headers, and so is the fact that a reply is an error.
+//! The body of a call is its arguments, the body of a reply its result. Deadline, hops, caller and
+//! trace are headers, and so is the error of a reply. This module reads and writes them; it sends
+//! nothing.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +13,17 @@ use serde::{Deserialize, Serialize};
 use crate::call::{Blame, Call, CallError, Code, Trace, is_traceparent};
 use crate::text::{one_line, shown};
 
-/// Milliseconds that the caller still waits.
+/// Milliseconds until the caller stops waiting.
 pub const DEADLINE: &str = "Bay-Deadline-Ms";
-/// Services that the call has passed through.
+/// Number of services that the call has passed through.
 pub const HOPS: &str = "Bay-Hops";
 /// The service that calls.
 pub const CALLER: &str = "Bay-Caller";
-/// What the body is; JSON when absent.
+/// The type of the body; JSON when absent.
 pub const CONTENT_TYPE: &str = "Content-Type";
-/// What JetStream recognizes an event by that is published twice.
+/// The id by which JetStream stores an event once that is published twice.
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// The dead letter that a replayed event is, and the account of one that is stored.
+/// The id of the dead letter of a replayed event, and the record of a stored dead letter.
 pub const DEAD_LETTER: &str = "Bay-Dead-Letter";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
@@ -30,23 +31,23 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 /// W3C baggage.
 pub const BAGGAGE: &str = "baggage";
-/// The message of an error, as ADR-32 has it.
+/// The message of an error, by ADR-32.
 pub const ERROR: &str = "Nats-Service-Error";
-/// The code of an error, as ADR-32 has it.
+/// The code of an error, by ADR-32.
 pub const ERROR_CODE: &str = "Nats-Service-Error-Code";
 
-/// The longest that a call can be under way, whatever its caller says.
+/// Upper bound of the deadline of a call.
 pub const MAX_DEADLINE: Duration = Duration::from_secs(3600);
 
-/// The longest value of a header that is passed on; a longer one is left out.
+/// Upper bound of the bytes of a header that is passed on; a longer one is left out.
 pub const MAX_HEADER: usize = 8 << 10;
 
-/// The longest message of an error in a header; the body has all of it.
+/// Upper bound of the bytes of an error's message in a header; the body has all of it.
 const MAX_ERROR: usize = 512;
 
 const JSON: &str = "application/json";
 
-/// The headers that are written with every call, as names that need not be checked and copied.
+/// The headers of every call, as names that need not be checked and copied.
 mod name {
     use async_nats::HeaderName;
 
@@ -65,14 +66,14 @@ pub struct ErrorBody {
     pub error: ErrorDetail,
 }
 
-/// What an [`ErrorBody`] says.
+/// The content of an [`ErrorBody`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ErrorDetail {
     /// [`Code::status`].
     pub code: u16,
-    /// What happened, for a person.
+    /// The message for a person.
     pub message: String,
-    /// Who has to change something.
+    /// The party at fault.
     pub blame: Blame,
 }
 
@@ -106,8 +107,8 @@ pub fn error_body(error: &CallError) -> Bytes {
 ///
 /// # Errors
 ///
-/// [`Code::BadArguments`] when a header has a value that it cannot have. A body that is no JSON is
-/// found later, by its type.
+/// [`Code::BadArguments`] for an invalid header. An invalid body is an error later, when it is
+/// decoded by its type.
 pub fn read_call(
     headers: Option<&HeaderMap>,
     body: Bytes,
@@ -121,8 +122,8 @@ pub fn read_call(
     })
 }
 
-/// Reads a stored event as a call that arrives `now`. Whoever published it waits no longer, so a
-/// deadline of theirs means nothing.
+/// Reads a stored event as a call that arrives `now`. Its publisher does not wait any more, so a
+/// deadline header is ignored.
 ///
 /// # Errors
 ///
@@ -135,7 +136,7 @@ pub fn read_event(
     read(headers, body, now, |_| Ok(MAX_DEADLINE))
 }
 
-/// Looks at each header once: looking one up by its name costs more than there are of them.
+/// Reads each header once: lookups by name would cost more than the few headers.
 fn read(
     headers: Option<&HeaderMap>,
     body: Bytes,
@@ -223,9 +224,9 @@ fn first_values(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
 }
 
 impl Call {
-    /// Keeps a header that is only passed on, if it is one and not too long.
-    fn take_along(&mut self, name: &str, value: &str) {
-        let place = match name {
+    /// Keeps a header of caller or trace, if it is not too long.
+    fn keep(&mut self, name: &str, value: &str) {
+        let field = match name {
             CALLER => &mut self.caller,
             // One that is malformed is no trace to go on with.
             TRACEPARENT if !is_traceparent(value) => return,
@@ -235,13 +236,12 @@ impl Call {
             _ => return,
         };
         if value.len() <= MAX_HEADER {
-            *place = Some(value.to_owned());
+            *field = Some(value.to_owned());
         }
     }
 }
 
-/// Whether a header belongs to the host, to NATS or to tracing, so that a guest can neither set nor
-/// see it.
+/// Whether a header is of the host, of NATS or of tracing: guests can neither set nor see it.
 #[must_use]
 pub fn is_own_header(name: &str) -> bool {
     let starts = |prefix: &str| {
@@ -252,7 +252,7 @@ pub fn is_own_header(name: &str) -> bool {
     starts("Bay-") || starts("Nats-") || traced.iter().any(|own| name.eq_ignore_ascii_case(own))
 }
 
-/// The headers of a raw message that its sender chose.
+/// The headers of a message that its sender chose.
 #[must_use]
 pub fn read_headers(headers: Option<&HeaderMap>) -> Vec<(String, String)> {
     let all = headers.into_iter().flat_map(HeaderMap::iter);
@@ -265,7 +265,7 @@ pub fn read_headers(headers: Option<&HeaderMap>) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Adds the headers that a guest chose, whose names and values it has been checked to be allowed.
+/// Adds the headers that a guest chose, whose names and values were checked.
 pub fn add_headers(headers: &mut HeaderMap, chosen: &[(String, String)]) {
     for (name, value) in chosen.iter().filter(|(name, _)| !is_own_header(name)) {
         headers.append(name.as_str(), &*one_line(value, usize::MAX));
@@ -286,20 +286,20 @@ pub fn write_call(call: &Call, now: Instant) -> HeaderMap {
     let left = call.deadline.saturating_duration_since(now).as_millis();
     let left = u64::try_from(left).unwrap_or(u64::MAX);
     headers.insert(name::DEADLINE.clone(), HeaderValue::from(left));
-    // None means none, and a header fewer is felt.
+    // Absent means 0, and each header costs.
     if call.hops > 0 {
         write_hops(&mut headers, call);
     }
-    write_along(&mut headers, call);
+    write_context(&mut headers, call);
     headers
 }
 
-/// The headers of an event: those of a call without a deadline, since nobody waits.
+/// The headers of an event: those of a call without a deadline, since no caller waits.
 #[must_use]
 pub fn write_event(call: &Call) -> HeaderMap {
     let mut headers = HeaderMap::new();
     write_hops(&mut headers, call);
-    write_along(&mut headers, call);
+    write_context(&mut headers, call);
     headers
 }
 
@@ -307,7 +307,7 @@ fn write_hops(headers: &mut HeaderMap, call: &Call) {
     headers.insert(name::HOPS.clone(), HeaderValue::from(u16::from(call.hops)));
 }
 
-fn write_along(headers: &mut HeaderMap, call: &Call) {
+fn write_context(headers: &mut HeaderMap, call: &Call) {
     let Trace {
         parent,
         state,
@@ -335,14 +335,14 @@ pub fn write_error(error: &CallError) -> (HeaderMap, Bytes) {
     (headers, error_body(error))
 }
 
-/// Reads a reply: its result, or the error that it is.
+/// Reads a reply: its result or its error.
 ///
-/// Any service of ADR-32 can have sent it: a code that is none of ours counts as a trap, and a
-/// body that is not ours leaves the header's message.
+/// Any service of ADR-32 can have sent it: an unknown code counts as a trap, and with a body of
+/// another form the message is the header's.
 ///
 /// # Errors
 ///
-/// The error that the reply carries.
+/// The error of the reply.
 pub fn read_reply(headers: Option<&HeaderMap>, body: Bytes) -> Result<Bytes, CallError> {
     let Some(headers) = headers else {
         return Ok(body);
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_host_are_no_business_of_guests() {
+    fn guests_neither_see_nor_set_headers_of_the_host() {
         let mut headers = write_call(&call(), Instant::now());
         headers.insert(MESSAGE_ID, "7");
         headers.insert("BAY-hops", "0");
@@ -511,7 +511,7 @@ mod tests {
             &[
                 ("Sku".into(), "7\r\nBay-Hops: 0".into()),
                 ("Sku".into(), "8".into()),
-                ("bay-caller".into(), "somebody".into()),
+                ("bay-caller".into(), "another".into()),
                 ("Content-Type".into(), "text/plain".into()),
             ],
         );

@@ -129,8 +129,7 @@ impl Life<'_> {
         middle(&taken?)
     }
 
-    /// The same while calls flow. A call that fails, or is answered by nobody, is an error of the
-    /// report.
+    /// The same while calls flow. A call that fails, or has no responders, is an error of the report.
     fn swap_under_load(
         &self,
         duration: Duration,
@@ -278,7 +277,7 @@ struct Swaps {
 }
 
 impl Swaps {
-    /// Replaces it once, and gives how long the host took until the other served.
+    /// Replaces it once, and returns the time until the other one served.
     fn next(&mut self) -> anyhow::Result<Duration> {
         let next = self.manifests.iter().cycle().nth(self.turn);
         let next = next.context("no manifest")?.display().to_string();
@@ -288,8 +287,8 @@ impl Swaps {
     }
 }
 
-/// Replaces a file as editors and builds do, and gives how long it is until the host says that it
-/// serves what came of it.
+/// Replaces a file as editors and builds do, and returns the time until the host reports that it
+/// serves the result.
 fn replaced(up: &mut Server, path: &Path, contents: &[u8]) -> anyhow::Result<Duration> {
     let beside = path.with_extension("new");
     fs::write(&beside, contents)?;

@@ -7,8 +7,8 @@
 //! cargo bench --bench compare -- --only events --payload 100
 //! ```
 //!
-//! All contestants run at the same time on the same server and are measured in turns, round after
-//! round; what is shown are medians over the rounds, and ratios within each round.
+//! All contestants run at the same time on the same server and are measured one after the other,
+//! round after round; the tables have medians over the rounds, and ratios within each round.
 
 #![expect(
     clippy::print_stdout,
@@ -40,7 +40,7 @@ mod table;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Compares wasmbay with what one would write instead.
+/// Compares wasmbay with the native alternative.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
@@ -204,7 +204,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Tells the harness that this contestant can be called.
+/// Reports to the harness that this contestant can be called.
 fn ready(address: Option<SocketAddr>) {
     match address {
         Some(address) => say(format_args!("ready {address}")),
@@ -212,10 +212,10 @@ fn ready(address: Option<SocketAddr>) {
     }
 }
 
-/// Prints a line at once, although nobody looks at a terminal.
+/// Prints a line at once, although stdout is no terminal.
 fn say(line: fmt::Arguments<'_>) {
     use std::io::Write as _;
     let mut output = std::io::stdout().lock();
-    // Whoever does not listen any more has no use for it.
+    // It fails when the reader is gone.
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
 }

@@ -1,4 +1,4 @@
-//! What one would write instead: a service on async-nats, in the shapes that an able engineer would
+//! The native alternative: a service on async-nats, in the shapes that an able engineer would
 //! consider, and a hyper server in front of it.
 
 use std::convert::Infallible;

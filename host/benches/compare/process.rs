@@ -1,5 +1,5 @@
-//! The contestants' processes: this program itself in another role, or another program. Whoever is
-//! not being measured is stopped, so that nobody's idle work is anybody else's noise.
+//! The contestants' processes: this program itself in another role, or another program. Those that
+//! are not being measured are stopped, so that their idle work does not disturb the measurement.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
@@ -60,7 +60,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Sends a line, and gives what follows the word on the line that comes back.
+    /// Sends a line, and returns the text after the word on the line that comes back.
     pub(crate) fn ask(&mut self, line: &str, word: &str) -> anyhow::Result<String> {
         let input = self.input.as_mut().context("no input")?;
         writeln!(input, "{line}")?;

@@ -1,4 +1,4 @@
-//! The run: a server, the contestants, rounds in which each has its turn, and what comes of it.
+//! The run: a server, the contestants, rounds in which each is measured once, and the results.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -96,7 +96,7 @@ fn measure(options: &Options, contest: &Contest) -> anyhow::Result<Reports> {
                     concurrency,
                 };
                 for turn in 0..contestants.len() {
-                    // Nobody is always the one who comes after the same other.
+                    // The order changes, so that no contestant always follows the same other one.
                     let at = (turn + round) % contestants.len();
                     let Some(contestant) = contestants.get(at) else {
                         continue;

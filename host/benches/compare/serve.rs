@@ -14,7 +14,7 @@ use wasmbay::nats::ConnectOptions;
 use wasmbay::runtime::Component;
 use wasmbay::runtime::{Engine, EngineOptions};
 
-/// What the process is told on its command line.
+/// The arguments of the process.
 #[derive(clap::Args)]
 pub(crate) struct Serve {
     #[arg(long)]

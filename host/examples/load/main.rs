@@ -1,4 +1,4 @@
-//! Drives a NATS subject or an HTTP URL and tells what a call costs:
+//! Drives a NATS subject or an HTTP URL and measures what a call costs:
 //!
 //! ```text
 //! cargo run --release --example load -- nats://127.0.0.1:4222/bay.hello.bay.hello.greeter.v1.greet \
@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use drive::{Body, Process, Run, Target};
 
-/// Drives a NATS subject or an HTTP URL and tells what a call costs.
+/// Drives a NATS subject or an HTTP URL and measures what a call costs.
 #[derive(Parser)]
 struct Args {
     /// `nats://host:port/subject` or `http://host:port/path`.
@@ -46,7 +46,7 @@ struct Args {
     /// Seconds before that.
     #[arg(long, short, default_value_t = 1.0)]
     warm_up: f64,
-    /// A process whose CPU time is told, as `name=pid`; can be repeated.
+    /// A process whose CPU time is reported, as `name=pid`; can be repeated.
     #[arg(long)]
     process: Vec<NamedProcess>,
     /// Print JSON.

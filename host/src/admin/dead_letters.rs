@@ -1,4 +1,4 @@
-//! Dead letters over HTTP, with what `wasmbay dlq` does under the same names.
+//! Dead letters over HTTP: the operations of `wasmbay dlq` under the same names.
 
 use std::error::Error;
 use std::time::Duration;
@@ -19,10 +19,11 @@ use crate::interface::FunctionId;
 use crate::shape::Signature;
 use crate::wire::ErrorDetail;
 
-/// Replays of one request end this long before the request would: what is left is told as `next`.
+/// Time between the end of the replays of one request and its timeout: the rest is answered as
+/// `next`.
 const SPARE: Duration = Duration::from_secs(10);
 
-/// What became of letters that were to be replayed.
+/// The answer to a request to replay many.
 #[derive(Serialize)]
 struct Replayed {
     replayed: Vec<String>,
@@ -44,7 +45,7 @@ impl Desk {
             .only(&["service", "function", "limit", "after"])?;
         let (filter, limit) = (asked.filter()?, asked.limit()?);
         let from = asked.value("after", str::parse::<Cursor>)?;
-        let page = self.letters.list(&filter, from, limit).await?;
+        let page = self.dead_letters.list(&filter, from, limit).await?;
         Ok(json(StatusCode::OK, to_json(&page)))
     }
 
@@ -60,9 +61,9 @@ impl Desk {
         query.only(&[])?;
         let expected = if_match(request.headers())?;
         let limit = self.client.max_payload();
-        let letter = self.letters.find(id).await?;
+        let dead_letter = self.dead_letters.find(id).await?;
         // A message may be anything. No browser sends a PUT for a page of another origin.
-        if !letter.is_message() {
+        if !dead_letter.is_message() {
             check_json(request.headers())?;
         }
         let body = read_body(request.body_mut(), limit).await?;
@@ -71,13 +72,15 @@ impl Desk {
             let why = format!("dead letter \"{id}\" is at revision {now} by now; look at it again");
             return Err(Refusal::caller(StatusCode::PRECONDITION_FAILED, why));
         }
-        let ask = async { self.deployed_type(&letter) };
-        Ok(shown(&self.letters.edit(&letter, body, ask).await?))
+        let fallback = async { self.deployed_type(&dead_letter) };
+        Ok(shown(
+            &self.dead_letters.edit(&dead_letter, body, fallback).await?,
+        ))
     }
 
-    /// The type of the dead letter's event by the components that are deployed.
-    fn deployed_type(&self, letter: &DeadLetter) -> Option<Signature> {
-        let function: FunctionId = letter.function.parse().ok()?;
+    /// The type of the dead letter's event in the current deployment.
+    fn deployed_type(&self, dead_letter: &DeadLetter) -> Option<Signature> {
+        let function: FunctionId = dead_letter.function.parse().ok()?;
         let deployment = self.admin.current.get();
         let wire = deployment.plan.event_wire(&function.interface)?;
         Some(wire.functions.get(&function.name)?.signature.clone())
@@ -89,7 +92,7 @@ impl Desk {
         } = asked;
         query.only(&[])?;
         without_content(request).await?;
-        self.letters.replay(id).await?;
+        self.dead_letters.replay(id).await?;
         let replayed = value!({ "replayed": [id] });
         Ok(json(StatusCode::ACCEPTED, to_json(&replayed)))
     }
@@ -102,13 +105,13 @@ impl Desk {
             ..
         } = asked;
         let asked = query.only(&["all", "service", "function", "rate", "limit", "after"])?;
-        let (filter, limit) = (asked.meant()?, asked.limit()?);
+        let (filter, limit) = (asked.required_filter()?, asked.limit()?);
         let from = asked.value("after", str::parse::<Cursor>)?;
         let mut pace = Pace::new(asked.value("rate", Pace::rate)?);
         without_content(request).await?;
         let until = started + TIMEOUT.saturating_sub(SPARE);
-        let letters = &self.letters;
-        let replays = letters.replay_all(&filter, from, limit, &mut pace, Some(until));
+        let dead_letters = &self.dead_letters;
+        let replays = dead_letters.replay_all(&filter, from, limit, &mut pace, Some(until));
         let replays = replays.await?;
         let failed = replays.failed.into_iter().map(|(id, error)| Failed {
             id,
@@ -128,7 +131,7 @@ impl Desk {
         } = asked;
         query.only(&[])?;
         without_content(request).await?;
-        match self.letters.purge(&Filter::only(id)).await? {
+        match self.dead_letters.purge(&Filter::only(id)).await? {
             0 => Err(DeadLetterError::NotFound { id: id.to_owned() }.into()),
             purged => Ok(json(StatusCode::OK, to_json(&value!({ "purged": purged })))),
         }
@@ -138,22 +141,22 @@ impl Desk {
         let AdminRequest { request, query, .. } = asked;
         let filter = query.only(&["all", "service", "function"])?.meant()?;
         without_content(request).await?;
-        let purged = self.letters.purge(&filter).await?;
+        let purged = self.dead_letters.purge(&filter).await?;
         Ok(json(StatusCode::OK, to_json(&value!({ "purged": purged }))))
     }
 }
 
-/// One letter, and its revision as what a later `If-Match` can name.
-fn shown(letter: &DeadLetter) -> Answer {
-    let mut answer = json(StatusCode::OK, to_json(&letter.with_body()));
+/// One dead letter, with its revision as the ETag for a later `If-Match`.
+fn shown(dead_letter: &DeadLetter) -> Answer {
+    let mut answer = json(StatusCode::OK, to_json(&dead_letter.with_body()));
     // Digits in quotes are always a header's value.
-    if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", letter.revision)) {
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", dead_letter.revision)) {
         answer.headers_mut().insert(ETAG, tag);
     }
     answer
 }
 
-/// The revision that the request wants to change; any if it names none.
+/// The revision of `If-Match`; any without one.
 fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     let Some(tag) = headers.get(IF_MATCH) else {
         return Ok(None);
@@ -167,7 +170,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
         Some(revision) => Ok(Some(revision)),
         None => Err(Refusal::caller(
             StatusCode::BAD_REQUEST,
-            "If-Match: accepted: one ETag as the letter came with, such as \"17\"",
+            "If-Match: accepted: the ETag of a dead letter, such as \"17\"",
         )),
     }
 }

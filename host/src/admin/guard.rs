@@ -1,9 +1,9 @@
-//! Requests that a browser sends for somebody else are refused.
+//! Refuses requests that a browser sends for pages of other origins.
 //!
-//! A page of any origin can have its browser send requests to a loopback address. What changes
-//! something then carries an `Origin` that is not this address's. And a page whose own name was
-//! made to point here, so that for the browser it is no other origin, has that name in `Host`;
-//! hence no name but `localhost` is taken, and no address but those that lead here.
+//! A page of any origin can have its browser send requests to a loopback address. A request that
+//! changes something then has an `Origin` that is not this address. A page whose own host name was
+//! made to point here (DNS rebinding) is no other origin for the browser, but has that name in
+//! `Host`; hence no name but `localhost` is accepted, and no address but those that lead here.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,12 @@ use http::{Request, StatusCode};
 
 use super::Refusal;
 
-/// Refuses a request that was sent to another name, or by a page that was not loaded from here.
+/// Refuses a request to another host name, and one of a page that was not loaded from here.
 pub(super) fn check<B>(request: &Request<B>, bound: IpAddr) -> Result<(), Refusal> {
     let refuse = |why: &str| Err(Refusal::caller(StatusCode::FORBIDDEN, why));
     let headers = request.headers();
     let hosts = headers.get_all(HOST).into_iter();
-    // One that is no text is no address either.
+    // A value that is no text is no address either.
     let hosts = hosts.map(|host| host.to_str().unwrap_or_default());
     let uri = request.uri().authority().map(Authority::as_str);
     let named: Vec<&str> = uri.into_iter().chain(hosts).collect();
@@ -35,13 +35,13 @@ pub(super) fn check<B>(request: &Request<B>, bound: IpAddr) -> Result<(), Refusa
     let is_own =
         |origin: &http::HeaderValue| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes());
     if !headers.get_all(ORIGIN).iter().all(is_own) {
-        return refuse("a page of another origin may not ask here");
+        return refuse("requests of pages of other origins are refused");
     }
     Ok(())
 }
 
-/// Whether this authority can only mean the address that is listened on, whoever resolves it. The
-/// port may be another one: that of a tunnel.
+/// Whether this authority can only be the address that is listened on, whatever resolver is asked.
+/// The port may be another one: that of a tunnel.
 fn leads_here(authority: &str, bound: IpAddr) -> bool {
     let Ok(authority) = authority.parse::<Authority>() else {
         return false;
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_leads_here_whoever_resolves_it_is_a_host() {
+    fn only_localhost_and_addresses_that_lead_here_are_accepted() {
         let host = |bound, host| status(bound, "/", &[("host", host)]);
         for name in [
             "localhost",
@@ -112,10 +112,10 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_to_come_from_here() {
+    fn a_page_has_to_be_loaded_from_here() {
         let origin = |origin| {
             let headers = [("host", "127.0.0.1:8081"), ("origin", origin)];
-            status("127.0.0.1", "/letters", &headers)
+            status("127.0.0.1", "/dead-letters", &headers)
         };
         assert_eq!(origin("http://127.0.0.1:8081"), None);
         for other in [

@@ -1,9 +1,8 @@
-//! The admin address: what those who look after an app need, as JSON over HTTP. Dead letters, and
-//! whether the app is ready.
+//! The admin address: dead letters and readiness for operators, as JSON over HTTP.
 //!
-//! Nobody is asked who they are here, so it is meant for a loopback address. A browser there runs
-//! pages of anybody, and those must not reach it: `guard` refuses what a page of another origin
-//! sends, and whatever came by a name that somebody else may have pointed here.
+//! There is no authentication, so it is meant for a loopback address. A browser on that machine runs
+//! pages of any origin, and those must not reach it: `guard` refuses requests of pages of other
+//! origins, and requests to a host name that could have been made to point here.
 
 mod dead_letters;
 mod guard;
@@ -48,21 +47,21 @@ const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// An app's admin address.
 pub(crate) struct Admin {
     app: String,
-    /// The host's gateway, which knows whether the app is ready.
+    /// The host's gateway, for readiness.
     gateway: Arc<Gateway>,
-    /// What is deployed, for the types of events that no stream tells.
+    /// The current deployment, for the types of events that no stream has.
     current: Arc<Current>,
     closing: watch::Sender<bool>,
     places: Arc<Places>,
 }
 
-/// The admin address as its worker serves it.
-struct Desk {
+/// The admin address on its worker.
+struct AdminServer {
     admin: Arc<Admin>,
-    /// Where it listens.
+    /// The address that is listened on.
     bound: SocketAddr,
     client: Client,
-    letters: DeadLetters,
+    dead_letters: DeadLetters,
     tasks: Weak<Tasks>,
 }
 
@@ -97,25 +96,25 @@ impl Admin {
                 return;
             }
         };
-        let (closing, places) = (self.closing.subscribe(), Arc::clone(&self.places));
+        let (closing, permits) = (self.closing.subscribe(), Arc::clone(&self.permits));
         let header = usize::try_from(keys::HEADER.default).unwrap_or(usize::MAX);
         let begin = |tasks: Weak<Tasks>| {
-            // With one request at a time on each connection, bounding those bounds the bodies.
+            // One request at a time on each connection: the bound of connections bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
-            let desk = Desk {
-                letters: DeadLetters::new(jetstream::new(client.clone()), &self.app),
+            let server = AdminServer {
+                dead_letters: DeadLetters::new(jetstream::new(client.clone()), &self.app),
                 admin: self,
                 bound,
                 client,
                 tasks,
             };
-            (desk, builder)
+            (server, builder)
         };
-        accept::serve("the admin address", listener, closing, places, begin).await;
+        accept::serve("the admin address", listener, closing, permits, begin).await;
     }
 }
 
-impl Answers for Desk {
+impl Answers for AdminServer {
     fn timeout(&self) -> Duration {
         TIMEOUT
     }

@@ -1,4 +1,4 @@
-//! What a query string asks for.
+//! Query strings: filters, limits, and no unknown names.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -25,8 +25,8 @@ impl<'q> Query<'q> {
         Self(form_urlencoded::parse(text).collect())
     }
 
-    /// The query, if it has nothing but these names, each of them once: one that is mistyped must
-    /// not mean everything.
+    /// The query, if it has no other names than these, each of them once: a mistyped filter must
+    /// not select everything.
     pub(super) fn only(&self, names: &[&str]) -> Result<Asked<'_>, Refusal> {
         for (index, (name, _)) in self.0.iter().enumerate() {
             if !names.contains(&&**name) {
@@ -47,7 +47,7 @@ impl<'q> Query<'q> {
     }
 }
 
-/// A query of which every name is known.
+/// A query without unknown names.
 pub(super) struct Asked<'q>(&'q [(Cow<'q, str>, Cow<'q, str>)]);
 
 impl Asked<'_> {
@@ -66,7 +66,7 @@ impl Asked<'_> {
         value.map_err(|error| bad(format!("`{name}`: {error}")))
     }
 
-    /// Which letters are meant; all of them if nothing is said.
+    /// The filter; it selects all without parameters.
     pub(super) fn filter(&self) -> Result<Filter, Refusal> {
         Ok(Filter {
             service: self.text("service").map(str::to_owned),
@@ -75,20 +75,20 @@ impl Asked<'_> {
         })
     }
 
-    /// Which letters are meant, where all of them has to be said.
-    pub(super) fn meant(&self) -> Result<Filter, Refusal> {
+    /// The filter, where selecting all takes `all=true`.
+    pub(super) fn required_filter(&self) -> Result<Filter, Refusal> {
         let filter = self.filter()?;
         match (self.text("all"), filter == Filter::default()) {
             (Some("true"), true) | (None, false) => Ok(filter),
             (Some("true"), false) => Err(bad("`all` and a filter exclude each other")),
             (Some(_), _) => Err(bad("`all`: accepted: true")),
             (None, true) => Err(bad(
-                "say which letters: `service=NAME`, `function=INTERFACE.FUNCTION`, or `all=true`",
+                "say which dead letters: `service=NAME`, `function=INTERFACE.FUNCTION`, or `all=true`",
             )),
         }
     }
 
-    /// How many letters are asked for.
+    /// The number of dead letters of a page.
     pub(super) fn limit(&self) -> Result<usize, Refusal> {
         let read = |text: &str| match usize::from_str(text) {
             Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
@@ -108,23 +108,23 @@ mod tests {
 
     const NAMES: &[&str] = &["all", "service", "function", "limit"];
 
-    fn meant(text: &str) -> Result<Filter, String> {
+    fn required(text: &str) -> Result<Filter, String> {
         let query = Query::new(Some(text));
         let asked = query.only(NAMES);
         asked
-            .and_then(|asked| asked.meant())
+            .and_then(|asked| asked.required_filter())
             .map_err(|refusal| refusal.message)
     }
 
     #[test]
-    fn all_letters_are_meant_only_if_that_is_said() {
-        assert_eq!(meant("all=true").unwrap(), Filter::default());
-        let filter = meant("service=mail&function=orders%2Fevents.placed").unwrap();
+    fn all_dead_letters_are_selected_only_with_all() {
+        assert_eq!(required("all=true").unwrap(), Filter::default());
+        let filter = required("service=mail&function=orders%2Fevents.placed").unwrap();
         assert_eq!(filter.service.as_deref(), Some("mail"));
         assert_eq!(filter.function.unwrap().package.as_deref(), Some("orders"));
         for (text, why) in [
-            ("", "say which letters"),
-            ("limit=1", "say which letters"),
+            ("", "say which dead letters"),
+            ("limit=1", "say which dead letters"),
             ("all=false", "`all`: accepted"),
             ("all", "`all`: accepted"),
             ("all=true&service=mail", "exclude each other"),
@@ -132,7 +132,7 @@ mod tests {
             ("service=mail&service=stats", "twice"),
             ("function=*", "`function`: `*` is not a function"),
         ] {
-            let refused = meant(text).unwrap_err();
+            let refused = required(text).unwrap_err();
             assert!(refused.contains(why), "{text}: {refused}");
         }
     }

@@ -1,5 +1,5 @@
-//! From a plan to what stands behind each source of messages, what changes between two of those, and
-//! in which order sources can stop.
+//! The bindings of a plan, the difference of two sets of bindings, and the order in which sources can
+//! stop. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::plan::Plan;
 use crate::subject;
 use crate::transport::{Delivery, Source, Subscriber};
 
-/// A service by name, one of its interfaces, and how messages are delivered to it.
+/// A binding by name: the service, one of its interfaces, and the delivery of its messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     pub(crate) service: String,
@@ -19,21 +19,21 @@ pub(crate) struct Bound {
     pub(crate) delivery: Delivery,
 }
 
-/// What stands behind each source.
+/// The binding of each source.
 pub(crate) type Bindings = BTreeMap<Source, Bound>;
 
-/// What serving other bindings takes.
+/// The difference between the sources that are served and other bindings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
-    /// Sources that are to be served from now on.
+    /// Sources that are not served yet.
     pub(crate) arriving: Vec<Source>,
-    /// Sources that are served already; what stands behind them may be another service now.
+    /// Sources that are served already, perhaps with another binding.
     pub(crate) staying: Vec<Source>,
-    /// Sources that are to be served no longer.
+    /// Sources that are served and have no binding any more.
     pub(crate) leaving: Vec<Source>,
 }
 
-/// What stands behind each source of an app's messages.
+/// The bindings of an app's plan.
 pub(super) fn bindings(app: &App, plan: &Plan) -> Bindings {
     let mut bindings = Bindings::new();
     for (name, interfaces) in &plan.serves {
@@ -58,7 +58,7 @@ pub(super) fn bindings(app: &App, plan: &Plan) -> Bindings {
     bindings
 }
 
-/// Where the messages for an interface of a service come from, and how they are delivered.
+/// The sources of the messages for an interface of a service, and their delivery.
 fn interface_sources(
     app: &App,
     plan: &Plan,
@@ -91,8 +91,8 @@ fn interface_sources(
     (sources.collect(), delivery)
 }
 
-/// Where the messages that a service handles come from: from the one consumer that it has on a
-/// stream, and from subjects that none stores.
+/// The sources of the messages that a service handles: its one consumer on each stream, and
+/// subjects that no stream stores.
 fn message_sources(
     app: &App,
     spec: &ServiceSpec,
@@ -135,7 +135,7 @@ fn subscriber(spec: &ServiceSpec, policy: &DeliveryPolicy) -> Arc<Subscriber> {
     Arc::new(Subscriber::new(policy.clone(), spec.limits.concurrency))
 }
 
-/// What has to change for these bindings to be served instead of the sources that are.
+/// The difference between the sources that are served and these bindings.
 pub(crate) fn difference<'s>(
     served: impl IntoIterator<Item = &'s Source>,
     wanted: &Bindings,
@@ -174,9 +174,10 @@ pub(crate) fn drain_order(
         };
         let (kept, free): (Vec<_>, Vec<_>) = left.iter().partition(|bound| needed(bound));
         // Services that call each other in a circle stop together.
-        let (kept, free) = match free.is_empty() {
-            true => (Vec::new(), kept),
-            false => (kept, free),
+        let (kept, free) = if free.is_empty() {
+            (Vec::new(), kept)
+        } else {
+            (kept, free)
         };
         layers.push(free.into_iter().map(|(source, _)| source.clone()).collect());
         left = kept;

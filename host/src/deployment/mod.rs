@@ -1,7 +1,8 @@
-//! What a host serves: an immutable [`Deployment`], made from a plan and swapped at once, so that
-//! gateway, admin address and discovery never disagree.
+//! The deployment of a host: an immutable [`Deployment`], made from a plan and swapped at once, so
+//! that gateway, admin address and discovery never disagree.
 //!
-//! What has to be decided to get from one to the next is pure and in `bindings`.
+//! The decisions between two deployments are pure functions in `bindings`. This room performs none of
+//! them, and knows no connection.
 
 mod bindings;
 
@@ -17,21 +18,21 @@ pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order};
 
 use bindings::bindings;
 
-/// What is served at one time.
+/// The services, bindings and plan that are served at one time.
 #[derive(Default)]
 pub struct Deployment {
     /// Counts the deployments of this host; 0 serves nothing.
     pub(crate) revision: u64,
     /// The services by name.
     pub(crate) services: BTreeMap<String, Arc<Service>>,
-    /// What stands behind each source of messages.
+    /// The binding of each source of messages.
     pub(crate) bindings: Bindings,
-    /// The routes, the events, and who answers which interface.
+    /// The routes, the events, and the interfaces of each service.
     pub(crate) plan: Plan,
 }
 
 impl Deployment {
-    /// The deployment of an app whose services meet by this plan.
+    /// The deployment of an app with this plan.
     #[must_use]
     pub fn new(app: &App, plan: Plan, services: BTreeMap<String, Arc<Service>>) -> Self {
         Self {
@@ -49,17 +50,17 @@ impl Deployment {
     }
 }
 
-/// The deployment of now.
+/// The current deployment.
 #[derive(Default)]
 pub struct Current(RwLock<Arc<Deployment>>);
 
 impl Current {
-    /// The deployment of now. What began with it may end with it.
+    /// The current deployment. Work that began with it may end with it.
     pub(crate) fn get(&self) -> Arc<Deployment> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Serves another deployment from now on, as the next revision.
+    /// Replaces the current deployment, as the next revision.
     pub fn swap(&self, deployment: Deployment) {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(Deployment {

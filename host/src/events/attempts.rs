@@ -1,4 +1,4 @@
-//! The failed attempts at stored events that will be tried again, in a bucket of the app.
+//! The attempt store: failed attempts at stored events that are tried again, in a bucket of the app.
 
 use async_nats::jetstream::{Context, kv};
 use tokio::sync::OnceCell;
@@ -6,7 +6,7 @@ use tokio::sync::OnceCell;
 use super::dead_letters::Attempt;
 use crate::subject;
 
-/// Remembers the attempts at an event until it is handled or becomes a dead letter.
+/// Keeps the attempts at an event until it is handled or becomes a dead letter.
 pub(crate) struct AttemptStore {
     context: Context,
     app: String,
@@ -14,7 +14,7 @@ pub(crate) struct AttemptStore {
 }
 
 impl AttemptStore {
-    /// The attempts of the app with this name. Asks nothing yet.
+    /// The attempt store of the app with this name. Opens its bucket when it is first used.
     pub(crate) fn new(context: Context, app: &str) -> Self {
         Self {
             context,
@@ -54,7 +54,7 @@ impl AttemptStore {
     pub(crate) async fn remove(&self, key: &str) {
         let removed = async { Ok::<_, async_nats::Error>(self.bucket().await?.purge(key).await?) };
         if let Err(error) = removed.await {
-            // They go by themselves when they are old.
+            // They expire with their age.
             tracing::debug!(%error, key, "attempts at an event");
         }
     }

@@ -1,9 +1,9 @@
-//! Durable events and messages: the streams and consumers that hold them, what becomes of one whose
-//! handling failed, and the dead letters.
+//! Durable events and messages: their streams and consumers, the policy for failed attempts, and dead
+//! letters.
 //!
-//! Which interfaces are events is the manifest's business ([`EventWire`](crate::plan::EventWire));
-//! the guest does not know. How they get out is in [`plan`](crate::plan), how they come in is in
-//! `transport`.
+//! The manifest says which interfaces are events ([`EventWire`](crate::plan::EventWire)).
+//! Publishing is planned in [`plan`](crate::plan), consuming is in `transport`; this room knows
+//! neither subscriptions nor guests.
 
 pub(crate) mod attempts;
 pub mod dead_letters;

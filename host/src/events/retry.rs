@@ -1,14 +1,14 @@
-//! What becomes of a stored event whose handling failed: one more attempt after a while, or a dead
-//! letter. Pure.
+//! The retry policy: a failed attempt at a stored event leads to another one after a wait, or to a
+//! dead letter. Pure.
 
 use std::time::Duration;
 
 use crate::call::{Blame, CallError, Code};
 use crate::manifest::{Outcome, Retry};
 
-/// How an attempt ended when it did not succeed.
+/// The failure of an attempt.
 pub(crate) struct Failure {
-    /// `None` when no attempt can succeed.
+    /// The outcome that `retry.on` lists; `None` when no attempt can succeed.
     pub(crate) outcome: Option<Outcome>,
     pub(crate) code: Option<Code>,
     pub(crate) blame: Blame,
@@ -49,21 +49,22 @@ impl From<CallError> for Failure {
     }
 }
 
-/// What becomes of an event after a failed attempt.
+/// The next step after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It is handed out again after this time.
+    /// The event is delivered again after this time.
     Retry(Duration),
-    /// It becomes a dead letter.
+    /// The event becomes a dead letter.
     DeadLetter,
 }
 
-/// Decides after an attempt, the last of `attempts`, that ended so; `random` is from -1 to 1.
+/// The next step after the last of `attempts` failed with `outcome`; `random` is from -1 to 1.
 pub(crate) fn next(retry: &Retry, outcome: Option<Outcome>, attempts: u32, random: f64) -> Next {
     let retried = outcome.is_some_and(|outcome| retry.on.contains(&outcome));
-    match retried && attempts < retry.attempts {
-        true => Next::Retry(delay(retry, attempts, random)),
-        false => Next::DeadLetter,
+    if retried && attempts < retry.attempts {
+        Next::Retry(delay(retry, attempts, random))
+    } else {
+        Next::DeadLetter
     }
 }
 
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_follow_the_ladder_and_its_last_step_repeats() {
+    fn waits_follow_the_backoff_and_its_last_step_repeats() {
         let retry = Retry::default();
         let waits = [1, 2, 3, 4, 900].map(|tried| delay(&retry, tried, 0.0).as_millis());
         assert_eq!(waits, [100, 1_000, 10_000, 10_000, 10_000]);

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use super::connection::{self, Answers, Spawn, Tasks};
 use super::places::Places;
 
-/// The pause after a connection could not be accepted, which mostly means that the process has no
-/// file descriptor left: trying again at once would only burn the processor.
+/// The pause after a connection could not be accepted, mostly for want of a file descriptor: trying
+/// again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts and serves connections until `closing` says so and all of them have ended, those that get
@@ -36,7 +36,7 @@ pub(crate) async fn serve<A: Answers>(
     let tasks = Arc::new(Tasks::default());
     let (answers, builder) = begin(Arc::downgrade(&tasks));
     let (answers, builder) = (Arc::new(answers), Arc::new(builder));
-    accept(answers, builder, listener, closing, places).await;
+    accept(answers, builder, listener, closing, permits).await;
     tasks.drain().await;
 }
 
@@ -62,7 +62,7 @@ async fn accept<A: Answers>(
     loop {
         let accepted = tokio::select! {
             biased;
-            // One whose sender is gone closes as well.
+            // A dropped sender closes as well.
             _ = closing.wait_for(|closing| *closing) => break,
             accepted = listener.accept() => accepted,
         };

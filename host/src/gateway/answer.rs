@@ -1,4 +1,4 @@
-//! From a reply to a response: results, the function's own errors, and what went wrong.
+//! From a reply to a response: results, the function's own errors, and refusals.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use crate::wire::{ErrorBody, ErrorDetail};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Seconds after which a client may try again what was shed or found nobody.
+/// Seconds after which a client may try again a request that was shed or had no responders.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// A response's body: whole, or written by a guest as it goes.
@@ -87,7 +87,7 @@ impl Body for Payload {
     }
 }
 
-/// Why a request has no result: an HTTP status and the body that goes with it.
+/// A request without a result: an HTTP status and the body that goes with it.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -107,7 +107,7 @@ impl Refusal {
         }
     }
 
-    /// Something is wrong with the request.
+    /// An error of the request.
     pub(crate) fn caller(status: StatusCode, message: impl Into<String>) -> Self {
         Self::new(status, Blame::Caller, message)
     }
@@ -144,7 +144,7 @@ impl From<CallError> for Refusal {
     }
 }
 
-/// A status that the manifest or a [`Code`] has. Both have only such as HTTP knows.
+/// A status of the manifest or of a [`Code`](crate::call::Code), which are all valid.
 pub(crate) fn status(number: u16) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
@@ -169,7 +169,7 @@ pub(crate) fn empty(status: StatusCode) -> Answer {
     answer
 }
 
-/// A JSON response, but for statuses that go without a body.
+/// A JSON response, without a body for statuses that have none.
 fn with_value(status: StatusCode, value: Bytes) -> Answer {
     match status {
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED => {
@@ -181,16 +181,17 @@ fn with_value(status: StatusCode, value: Bytes) -> Answer {
 
 /// The answer at an RPC path: the result as it is on the wire.
 pub(crate) fn rpc(reply: Bytes) -> Answer {
-    match reply.is_empty() {
-        true => empty(StatusCode::NO_CONTENT),
-        false => json(StatusCode::OK, reply),
+    if reply.is_empty() {
+        empty(StatusCode::NO_CONTENT)
+    } else {
+        json(StatusCode::OK, reply)
     }
 }
 
-/// What a function's result looks like, as far as the status depends on it.
+/// The kind of a function's result, as far as the status depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// There is none.
+    /// No result.
     Nothing,
     /// A value that is no `result`.
     Value,
@@ -243,7 +244,7 @@ impl Outcome {
             Self::Result { ok, err, cases } => (ok, err, cases),
         };
         let sides = serde_json::from_slice(&reply).map_err(|error| {
-            // Our own hosts never send this; anything can answer on a subject.
+            // Hosts never send this; any NATS client can.
             let why = format!("{}: the reply is no result: {error}", planned.function);
             CallError::bad_reply(why)
         })?;
@@ -251,17 +252,19 @@ impl Outcome {
             Sides::Ok(value) if ok => with_value(success, part(&reply, value)),
             Sides::Ok(_) => empty(success),
             Sides::Err(value) => {
-                let case = match cases {
-                    true => serde_json::from_str::<Case<'_>>(value.get()).ok(),
-                    false => None,
+                let case = if cases {
+                    serde_json::from_str::<Case<'_>>(value.get()).ok()
+                } else {
+                    None
                 };
                 let name = case.as_ref().map(|case| match case {
                     Case::Bare(name) | Case::Tagged { tag: name } => &**name,
                 });
                 let status = status(planned.error_status(name));
-                match err {
-                    true => with_value(status, part(&reply, value)),
-                    false => empty(status),
+                if err {
+                    with_value(status, part(&reply, value))
+                } else {
+                    empty(status)
                 }
             }
         })

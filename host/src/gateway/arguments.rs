@@ -1,8 +1,8 @@
 //! From a request to a function's arguments, as the JSON object that travels to the callee.
 //!
-//! A body is not decoded here: that it is exactly one JSON value is all that is checked before it
-//! becomes part of the object, and whoever answers decodes it by its type. So nothing in a body
-//! can reach beyond its own place.
+//! A body is not decoded here: it is checked to be exactly one JSON value before it becomes part of
+//! the object, and the callee decodes it by its type. So a body cannot set the parameters of path
+//! or query.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::plan::{Bindings, Body, spells};
 use crate::shape::{Field, Shape, Signature};
 use crate::text::camel_case;
 
-/// Where the arguments of one function come from, with names and shapes looked up.
+/// The sources of the arguments of one function, with names and shapes looked up.
 pub(crate) struct ArgumentPlan {
     /// The name in the route's pattern, and the parameter.
     path: Vec<(String, Field)>,
@@ -237,7 +237,7 @@ fn whole(object: &mut Object, field: &Field, body: &[u8]) -> Result<(), Refusal>
         return Ok(());
     }
     serde_json::from_slice::<IgnoredAny>(body).map_err(|error| {
-        // The type knows the place and what belongs there; the plain syntax only a column.
+        // Decoding by the type reports path and expected value; plain syntax only a column.
         let limits = Limits {
             bytes: body.len(),
             ..Limits::default()
@@ -252,10 +252,10 @@ fn whole(object: &mut Object, field: &Field, body: &[u8]) -> Result<(), Refusal>
     Ok(())
 }
 
-/// The members of the body beside what is there already.
+/// Adds the members of the body to the object.
 ///
-/// Its keys are checked here, so that a body cannot set what the path or the query string set,
-/// whatever the callee does with a key that comes twice.
+/// Its keys are checked here, so that a body cannot set parameters of the path or the query string,
+/// however the callee treats a doubled key.
 fn merged(object: &mut Object, fields: &[Field], body: &[u8]) -> Result<(), Refusal> {
     let body = body.trim_ascii();
     if body.is_empty() {

@@ -1,4 +1,4 @@
-//! Requests that an HTTP component answers itself, streamed both ways.
+//! Requests to HTTP components, streamed both ways.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +21,8 @@ use super::unread;
 use crate::call::{Call, CallError};
 
 impl Front {
-    /// Hands the request over as it came. What the guest still does after the head of its response
-    /// goes on beside the connection, until the service's own deadline.
+    /// Hands the request to the component as it came. The guest goes on after the head of its
+    /// response, beside the connection, until the service's own deadline.
     pub(super) async fn hand_over(
         &self,
         route: &HttpRoute,

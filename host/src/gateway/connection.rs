@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2 by its first bytes, requests until it is closed, idle for
+//! One connection: HTTP/1.1 or HTTP/2 by its first bytes, with requests until it is closed, idle for
 //! too long, or stuck.
 
 use std::convert::Infallible;
@@ -39,14 +39,14 @@ const RESERVE_IDLE: Duration = Duration::from_secs(2);
 /// How much longer than its request's whole time a response may take to be read by the client.
 const WRITE_GRACE: Duration = Duration::from_secs(5);
 
-/// How long an idle connection of a gateway that closes may still bring one last request: it was
-/// perhaps sent before the client could know.
+/// Time within which an idle connection of a closing gateway may bring one more request: the client
+/// may have sent it before it could know.
 pub const LINGER: Duration = Duration::from_millis(500);
 
-/// How long a connection that was told to end may take to write what it still has.
-const GOODBYE: Duration = WRITE_GRACE;
+/// Time within which a closing connection has to write its last response.
+const CLOSE_TIMEOUT: Duration = WRITE_GRACE;
 
-/// Requests that one HTTP/2 connection may have under way.
+/// Upper bound of the concurrent requests of one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 128;
 
 /// Headers that a request may have.
@@ -75,8 +75,8 @@ pub(crate) trait Answers: Send + Sync + 'static {
     ) -> impl Future<Output = Answer> + Send;
 }
 
-/// Tasks that live as long as their worker's gateway: those of HTTP/2 requests, and guests that go
-/// on after the head of their response. Dropping it aborts them.
+/// The tasks of a worker's gateway: those of HTTP/2 requests, and guests that go on after the head of
+/// their response. Dropping it aborts them.
 #[derive(Default)]
 pub(crate) struct Tasks(Mutex<JoinSet<()>>);
 
@@ -100,7 +100,7 @@ impl Tasks {
     }
 }
 
-/// Where hyper spawns the tasks of HTTP/2 requests. Tasks hold what holds this, hence no owner.
+/// Spawns the tasks of HTTP/2 requests for hyper. Weak, since the tasks hold what holds this.
 #[derive(Clone)]
 pub(crate) struct Spawn(pub(crate) Weak<Tasks>);
 
@@ -112,7 +112,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
     }
 }
 
-/// How connections are spoken to, within the limits of the manifest.
+/// The builder of connections, with the limits of the manifest.
 pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
     let mut builder = Builder::new(Spawn(tasks));
     builder
@@ -130,7 +130,7 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
     builder
 }
 
-/// What a connection is doing. Read when its timer fires, so that a request costs no timer.
+/// The running requests of a connection. Read when its timer fires, so that a request costs no timer.
 pub(crate) struct Activity {
     born: Instant,
     reserve: bool,
@@ -263,7 +263,7 @@ pub(crate) async fn serve<A: Answers>(
     let socket = TokioIo::new(Socket::new(stream, move || lingering.ends()));
     let mut connection = pin!(builder.serve_connection(socket, service));
     let mut timer = pin!(sleep_until(activity.expiry(timeout)));
-    let mut told_to_end = false;
+    let mut ending = false;
     let mut lingering = false;
     let mut evicted = false;
     loop {
@@ -290,8 +290,8 @@ pub(crate) async fn serve<A: Answers>(
                 let now = Instant::now();
                 let expiry = activity.expiry(timeout);
                 match (expiry > now, lingering) {
-                    // Whatever is running has its time. What is idle was asked or has lingered.
-                    (_, false) if told_to_end => match activity.running.load(Ordering::Relaxed) {
+                    // Running requests have their time; an idle connection has lingered.
+                    (_, false) if ending => match activity.running.load(Ordering::Relaxed) {
                         0 => return,
                         _ if expiry <= now => return,
                         _ => timer.as_mut().reset(expiry),
@@ -299,13 +299,13 @@ pub(crate) async fn serve<A: Answers>(
                     (true, false) => timer.as_mut().reset(expiry),
                     (false, _) | (_, true) => {
                         connection.as_mut().graceful_shutdown();
-                        (told_to_end, lingering) = (true, false);
-                        timer.as_mut().reset(now + GOODBYE);
+                        (ending, lingering) = (true, false);
+                        timer.as_mut().reset(now + CLOSE_TIMEOUT);
                     }
                 }
             }
-            changed = closing.changed(), if !told_to_end && !lingering => {
-                // A sender that is gone closes as well.
+            changed = closing.changed(), if !ending && !lingering => {
+                // A dropped sender closes as well.
                 let closes = changed.is_err() || *closing.borrow_and_update();
                 if closes {
                     lingering = true;

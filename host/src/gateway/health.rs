@@ -16,23 +16,23 @@ use super::route::{HEALTHZ, READYZ};
 use super::{Gateway, Table};
 use crate::micro::Verb;
 
-/// How long services outside of this app are given to introduce themselves.
+/// Time for services outside of this app to answer INFO.
 const LOOKUP: Duration = Duration::from_millis(300);
 
-/// How long their answers are good for.
+/// Time for which their answers are used.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// What is known of services outside of this app.
+/// The answers to INFO of services outside of this app.
 #[derive(Default)]
-pub(crate) struct Introductions {
+pub(crate) struct Responders {
     asked: Option<Instant>,
-    /// Subjects that somebody says to answer.
+    /// Subjects that a service answers by its INFO.
     answering: HashSet<String>,
-    /// Subjects that somebody has ever said to answer.
+    /// Subjects that a service has ever answered.
     ever: HashSet<String>,
 }
 
-/// The part of ADR-32's INFO that is needed, whoever sends it.
+/// The part of ADR-32's INFO that is needed, of any kind of service.
 #[derive(Deserialize)]
 struct Info {
     endpoints: Option<Vec<Endpoint>>,
@@ -48,12 +48,12 @@ struct Endpoint {
 struct Readiness {
     ready: bool,
     nats: bool,
-    /// Why not, when it is neither NATS nor a missing responder.
+    /// The reason for not being ready that is neither NATS nor a missing responder.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     /// Required functions that had a responder and have none now.
     missing: Vec<String>,
-    /// Required functions outside of this app of which nobody says whether they have one.
+    /// Required functions outside of this app that no INFO has ever named.
     unknown: Vec<String>,
 }
 
@@ -68,8 +68,8 @@ pub(crate) fn healthz() -> Answer {
 
 /// Ready means that NATS is up and every required function has a responder.
 ///
-/// What the app's own services answer has one as soon as there are routes. For the rest the only
-/// question that has no effect is ADR-32's INFO, which plain NATS programs need not answer: one
+/// Functions of the app's own services have one as soon as there are routes. For the others the only
+/// request without an effect is ADR-32's INFO, which plain NATS programs need not answer: a responder
 /// that never did is unknown, and does not block; one that did and stopped is missing.
 pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Client) -> Answer {
     let mut readiness = Readiness {
@@ -83,7 +83,7 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
         _ if gateway.is_closing() => readiness.reason = Some("shutting down"),
         None => readiness.reason = Some("nothing is served yet"),
         Some(table) if readiness.nats => {
-            let mut known = gateway.introductions.lock().await;
+            let mut known = gateway.responders.lock().await;
             if !table.external.is_empty() {
                 known.refresh(table, client).await;
             }
@@ -91,23 +91,26 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
                 if known.answering.contains(subject) {
                     continue;
                 }
-                match known.ever.contains(subject) {
-                    true => readiness.missing.push(function.to_string()),
-                    false => readiness.unknown.push(function.to_string()),
-                }
+                let list = if known.ever.contains(subject) {
+                    &mut readiness.missing
+                } else {
+                    &mut readiness.unknown
+                };
+                list.push(function.to_string());
             }
             readiness.ready = readiness.missing.is_empty();
         }
         Some(_) => {}
     }
-    let status = match readiness.ready {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     };
     json(status, to_json(&readiness))
 }
 
-impl Introductions {
+impl Responders {
     async fn refresh(&mut self, table: &Table, client: &Client) {
         if self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
             return;
@@ -120,13 +123,13 @@ impl Introductions {
         self.ever.extend(self.answering.iter().cloned());
     }
 
-    /// Collects introductions until all that is looked for is found, or nobody says more.
+    /// Collects answers until every required function has a responder, or none come any more.
     async fn ask(
         &mut self,
         table: &Table,
         client: &Client,
     ) -> Result<(), Box<dyn std::error::Error>> {
-        let patience = Instant::now() + LOOKUP;
+        let deadline = Instant::now() + LOOKUP;
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await?;
         client
@@ -139,10 +142,10 @@ impl Introductions {
                 .all(|(_, subject)| answering.contains(subject))
         };
         while !found(&self.answering) {
-            let Ok(Some(answer)) = timeout_at(patience, answers.next()).await else {
+            let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else {
                 break;
             };
-            // Whoever answers in another way is no service of ADR-32.
+            // An answer of another form is of no service of ADR-32.
             if let Ok(info) = serde_json::from_slice::<Info>(&answer.payload) {
                 let endpoints = info.endpoints.unwrap_or_default().into_iter();
                 let wanted = endpoints

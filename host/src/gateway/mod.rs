@@ -1,11 +1,12 @@
 //! The gateway: HTTP requests become calls, and results become responses.
 //!
 //! Every worker accepts connections from one listening socket and serves them on its own thread.
-//! A request goes through these modules from top to bottom: `connection` speaks HTTP,
-//! `request` reads it, `route` finds what answers, `arguments` makes a call of it or
-//! `component` hands it over, and `answer` makes the response. No value is decoded on the way.
+//! A request goes through these modules from top to bottom: `connection` speaks HTTP, `request` reads
+//! it, `route` finds its target, `arguments` makes a call of it or `component` hands it to an HTTP
+//! component, and `answer` makes the response. It decodes no values, and knows NATS only through a
+//! [`Backend`].
 //!
-//! The admin address stands behind the same `accept` and `connection`.
+//! The admin address uses `accept` and `connection` too.
 
 pub(crate) mod accept;
 pub(crate) mod answer;
@@ -43,14 +44,14 @@ pub struct Gateway {
     app: String,
     spec: GatewaySpec,
     current: Arc<Current>,
-    /// The table of the deployment that the last request met, and its revision.
+    /// The table of the last deployment that was asked for, and its revision.
     table: RwLock<Option<(u64, Arc<Table>)>>,
     closing: watch::Sender<bool>,
     places: Arc<Places>,
     introductions: tokio::sync::Mutex<Introductions>,
 }
 
-/// The gateway as one worker serves it.
+/// The gateway on one worker.
 struct Front {
     gateway: Arc<Gateway>,
     backend: Arc<dyn Backend>,
@@ -59,7 +60,7 @@ struct Front {
 }
 
 impl Gateway {
-    /// A gateway that serves the routes of the current deployment. Without one it is alive and not
+    /// A gateway for the routes of the current deployment. Before the first one it is alive and not
     /// ready.
     #[must_use]
     pub fn new(app: &str, spec: GatewaySpec, current: Arc<Current>) -> Self {
@@ -73,7 +74,7 @@ impl Gateway {
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),
-            introductions: tokio::sync::Mutex::default(),
+            responders: tokio::sync::Mutex::default(),
         }
     }
 
@@ -119,7 +120,7 @@ impl Gateway {
         client: Client,
     ) -> impl Future<Output = ()> + Send + 'static {
         let closing = self.closing.subscribe();
-        let (header, places) = (self.spec.header, Arc::clone(&self.places));
+        let (header, permits) = (self.spec.header, Arc::clone(&self.permits));
         let begin = move |tasks: Weak<Tasks>| {
             let builder = connection::builder(header, Weak::clone(&tasks));
             let front = Front {
@@ -130,6 +131,6 @@ impl Gateway {
             };
             (front, builder)
         };
-        accept::serve("the gateway", listener, closing, places, begin)
+        accept::serve("the gateway", listener, closing, permits, begin)
     }
 }

@@ -1,4 +1,4 @@
-//! One request: where it goes, what travels along, its body within its limits, its answer.
+//! One request: its destination, its trace and deadline, its body within the limits, its answer.
 
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -74,7 +74,7 @@ impl Answers for Front {
 }
 
 impl Front {
-    /// Sends the request where it goes; also gives the route's name.
+    /// Sends the request to its destination; also returns the route's name.
     async fn dispatch<'t>(
         &self,
         table: Option<&'t Table>,
@@ -132,7 +132,7 @@ impl Front {
         }
     }
 
-    /// Bounds what has no deadline of its own.
+    /// Bounds an answer that has no deadline of its own.
     async fn in_time<T>(
         &self,
         deadline: Instant,
@@ -155,9 +155,10 @@ impl Front {
         request: &mut Received,
         mut call: Call,
     ) -> Result<Answer, Refusal> {
-        let body = match route.arguments.takes_body() {
-            true => self.read_json(request, call.deadline.into()).await?,
-            false => Bytes::new(),
+        let body = if route.arguments.takes_body() {
+            self.read_json(request, call.deadline.into()).await?
+        } else {
+            Bytes::new()
         };
         call.body = route.arguments.arguments(params, query, body)?;
         match self.send(&route.way, call).await? {
@@ -212,7 +213,7 @@ impl Front {
     }
 }
 
-/// What HEAD gets: the headers of the answer, its length among them.
+/// The answer to HEAD: the headers, the length among them, without the body.
 pub(crate) fn without_body(answer: Answer, tasks: &Weak<Tasks>) -> Answer {
     let (mut head, mut body) = answer.into_parts();
     match body.size_hint().exact() {
@@ -220,7 +221,7 @@ pub(crate) fn without_body(answer: Answer, tasks: &Weak<Tasks>) -> Answer {
             head.headers.insert(CONTENT_LENGTH, length.into());
         }
         Some(_) => {}
-        // A guest that writes it would take it amiss if nobody read.
+        // A guest that writes the body would get an error if it was not read.
         None => {
             if let Some(tasks) = tasks.upgrade() {
                 tasks.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
@@ -238,7 +239,7 @@ fn not_yet() -> Refusal {
     )
 }
 
-/// Refuses a body that says to be something other than plain JSON.
+/// Refuses a content type other than plain JSON.
 pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let refuse = |what: &str, found: &HeaderValue| {
         let found = String::from_utf8_lossy(found.as_bytes());
@@ -313,7 +314,7 @@ pub(crate) async fn read_body(body: &mut Option<Incoming>, limit: usize) -> Resu
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// The request's trace, or the beginning of a new one; also as the response's header. A new one is not
+/// The request's trace, or a new one, and its `traceparent` for the response. A new one is not
 /// sampled, since the gateway records no spans.
 fn read_trace(headers: &HeaderMap) -> (Trace, HeaderValue) {
     let baggage = joined(headers, &BAGGAGE);
@@ -341,7 +342,7 @@ fn trace_id(parent: &HeaderValue) -> &str {
     parent.get(3..35).unwrap_or_default()
 }
 
-/// A list header's lines as one; nothing if that is too long to travel.
+/// A list header's lines as one; `None` if it is too long to pass on.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let mut lines = headers
         .get_all(name)

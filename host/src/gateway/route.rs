@@ -1,7 +1,6 @@
-//! Which target answers a request: the gateway's own paths, then the app's routes.
+//! The destination of a request: the gateway's own paths, then the app's routes.
 //!
-//! A [`Table`] is made of a plan once and never changed; a new plan is a new table. Nothing here
-//! reads a body or sends anything.
+//! A [`Table`] is made of a deployment once and never changed. It reads no bodies and sends nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +20,7 @@ use crate::plan::{PlannedRoute, Publication};
 use crate::runtime::Service;
 use crate::subject;
 
-/// How the access log names the gateway's own paths, and what no route answers.
+/// Names of the gateway's own paths, and of requests without a route, in the access log.
 pub(crate) const HEALTHZ: &str = "/healthz";
 pub(crate) const READYZ: &str = "/readyz";
 pub(crate) const RPC: &str = "/rpc/{interface}/{function}";
@@ -37,7 +36,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 pub(crate) struct Table {
     /// A router for each method of [`keys::METHODS`].
     routers: Vec<(Method, Router<Target>)>,
-    /// What answers every other method.
+    /// The router of every other method.
     others: Router<Target>,
     /// Functions by `namespace:package/interface/function`, one for each version that is served.
     functions: HashMap<String, Vec<Rpc>>,
@@ -47,7 +46,7 @@ pub(crate) struct Table {
     pub(crate) external: Vec<(FunctionId, String)>,
 }
 
-/// What a route leads to.
+/// The target of a route.
 #[derive(Clone)]
 pub(crate) enum Target {
     /// A function.
@@ -56,7 +55,7 @@ pub(crate) enum Target {
     Http(Arc<HttpRoute>),
 }
 
-/// A route to a function, with all that does not depend on the request.
+/// A route to a function, with everything that does not depend on the request.
 pub(crate) struct CallRoute {
     pub(crate) planned: PlannedRoute,
     pub(crate) way: Way,
@@ -92,7 +91,7 @@ pub(crate) struct Rpc {
     pub(crate) way: Way,
 }
 
-/// Where a request goes.
+/// The destination of a request.
 pub(crate) enum Destination<'t, 'p> {
     Healthz,
     Readyz,
@@ -200,16 +199,16 @@ impl Table {
                 ..interface.clone()
             };
             let same = self.functions.entry(format!("{bare}/{name}")).or_default();
-            // An importer may name an older version of what is exported; it is reached as one.
+            // An importer may name an older version of an exported interface; they are one function.
             if !same.iter().any(|rpc| rpc.interface.compatible(&interface)) {
                 same.push(Rpc { interface, way });
             }
         }
     }
 
-    /// Finds what answers; the gateway's own paths come first.
+    /// The destination of a request; the gateway's own paths come first.
     ///
-    /// `path` is as [`normalized`] gives it.
+    /// `path` is [`normalized`].
     pub(crate) fn find<'t, 'p>(&'t self, method: &Method, path: &'p str) -> Destination<'t, 'p> {
         match own(method, path) {
             Some(Ok(Own::Healthz)) => return Destination::Healthz,
@@ -248,7 +247,7 @@ impl Table {
         not_allowed(&allowed.join(", "))
     }
 
-    /// The function of an RPC path, which may name a version and must where several are served.
+    /// The function of an RPC path. The version may be left out where only one is served.
     fn function(&self, name: &str) -> Result<&Rpc, Refusal> {
         let missing = |message: String| Refusal::caller(StatusCode::NOT_FOUND, message);
         let name = percent_decode_str(name).decode_utf8_lossy();
@@ -342,12 +341,11 @@ pub(crate) fn own<'p>(method: &Method, path: &'p str) -> Option<Result<Own<'p>, 
         READYZ => (Own::Readyz, "GET, HEAD"),
         _ => (Own::Rpc(path.strip_prefix(RPC_PREFIX)?), "POST"),
     };
-    Some(
-        match allowed.split(", ").any(|name| name == method.as_str()) {
-            true => Ok(own),
-            false => Err(not_allowed(allowed)),
-        },
-    )
+    Some(if allowed.split(", ").any(|name| name == method.as_str()) {
+        Ok(own)
+    } else {
+        Err(not_allowed(allowed))
+    })
 }
 
 pub(crate) fn not_allowed(allowed: &str) -> Refusal {

@@ -221,7 +221,7 @@ fn a_request_finds_its_route() {
 }
 
 #[test]
-fn what_has_no_route_is_told_why() {
+fn a_request_without_a_route_is_refused_with_the_reason() {
     let table = shop();
     for (method, path, expected) in [
         ("GET", "/nothing", "404 no route has this path"),
@@ -460,7 +460,7 @@ fn a_body_is_an_object_of_the_parameters_that_are_left() {
     ] {
         bad(body);
     }
-    // Nothing but the body: it is passed on, and decoded by whoever answers.
+    // Nothing but the body: it is passed on, and decoded by the callee.
     let alone = one("POST", "/p", "", "func(a: u32, b: u32)");
     assert_eq!(arguments(&alone, "POST", "/p", "[1, 2]").unwrap(), "[1, 2]");
 }

@@ -1,5 +1,5 @@
-//! Services as NATS micro services (ADR-32): they answer PING, INFO and STATS, so that
-//! `nats micro ls` and every other tool of that kind sees them.
+//! Services as NATS micro services (ADR-32): answers to PING, INFO and STATS for `nats micro` and
+//! other tools of that kind.
 //!
 //! One subscription answers for all services of a host, whatever their number.
 
@@ -16,7 +16,7 @@ use crate::micro::{Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
 use crate::runtime::{Service, Stats};
 use crate::subject;
 
-/// Announces the services of a host.
+/// Answers for the services of a host.
 pub(crate) struct Directory {
     app: String,
     host: String,
@@ -134,7 +134,7 @@ impl Directory {
                 });
             }
         }
-        // Messages are no calls, so these have no signature for callers to go by.
+        // Messages are no calls, so these endpoints have no signature.
         let handlers = service.messages().map(|handler| &handler.functions);
         for (name, function) in handlers.into_iter().flatten() {
             let group = subject::queue_group_of_messages(&self.app, &service.spec.name);

@@ -1,5 +1,5 @@
-//! The end of what is served no longer: everything that has arrived is answered, in an order in which
-//! calls under way still find what they need.
+//! Draining: sources that are not served any more stop in an order in which calls under way still
+//! reach the services that they need, and everything that has arrived is answered.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use super::worker::Worker;
 use crate::runtime::Service;
 use crate::transport::{Drained, Source};
 
-/// What one step of reconciliation leaves behind.
+/// The sources and services that one step of reconciliation retires.
 pub(super) struct Drain {
     pub(super) workers: Arc<Vec<Worker>>,
-    /// Services that get no new calls, whose calls under way may need what leaves.
+    /// Services without new calls, whose calls under way may need the sources.
     pub(super) callers: Vec<Arc<Service>>,
-    /// Sources in the order in which they can stop.
+    /// The sources, in the order in which they can stop.
     pub(super) layers: Vec<Vec<Source>>,
     pub(super) grace: Duration,
 }
@@ -26,7 +26,7 @@ impl Drain {
     async fn run(self) -> usize {
         let deadline = Instant::now() + self.grace;
         let callers = join_all(self.callers.iter().map(|service| service.drained()));
-        // What they have not ended by then is given up with what they call.
+        // Calls that have not ended by then are given up with the services that they call.
         let _ = tokio::time::timeout_at(deadline.into(), callers).await;
         let mut given_up = 0;
         for layer in &self.layers {

@@ -32,14 +32,14 @@ use reconcile::Served;
 pub use reconcile::{Applied, check, load};
 use worker::{Worker, WorkerError};
 
-/// Time for which a host that stops waits for the calls that are under way, unless told otherwise.
+/// Default time for which a host that stops waits for the calls that are under way.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 /// Time after the grace time in which calls are answered with 503, the gateway answers its clients, and
 /// NATS takes the last replies.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time between two looks for instances that have been idle for too long.
+/// Interval of dropping instances that have been idle for too long.
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// The options of a host.
@@ -47,21 +47,21 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub struct HostOptions {
     /// Where NATS is.
     pub nats: ConnectOptions,
-    /// Threads that serve calls; one for each core unless told otherwise.
+    /// Threads that serve calls; one for each core by default.
     pub workers: NonZeroUsize,
-    /// Where the gateway listens; `None` runs without one.
+    /// The address of the gateway; `None` runs without one.
     pub gateway: Option<SocketAddr>,
-    /// Where dead letters are served over HTTP, to any client that can reach it; `None` serves them
-    /// nowhere.
+    /// The admin address, where any client that can reach it works with dead letters; `None` runs
+    /// without one.
     pub admin: Option<SocketAddr>,
-    /// The engine's part.
+    /// The options of the engine.
     pub engine: EngineOptions,
-    /// Upper bound of the time for which calls of a service that was replaced or removed go on.
+    /// Upper bound of the time for which calls of a replaced or removed service go on.
     pub grace: Duration,
 }
 
 impl HostOptions {
-    /// The defaults, with NATS at this place, no gateway and no admin address.
+    /// The defaults, with these options of NATS, no gateway and no admin address.
     #[must_use]
     pub fn new(nats: ConnectOptions) -> Self {
         Self {
@@ -105,7 +105,7 @@ pub enum HostError {
     /// An address cannot be listened on.
     #[error("{what} cannot listen on {address}")]
     Listen {
-        /// What was to listen there.
+        /// The part of the host.
         what: Listening,
         /// The address.
         address: SocketAddr,
@@ -139,12 +139,12 @@ pub enum HostError {
         /// Why.
         source: CallError,
     },
-    /// The app of a running host keeps its name: it is part of every subject.
+    /// A running host was to run an app of another name, which is part of every subject.
     #[error("the app is called \"{running}\" and cannot be renamed to \"{wanted}\" while it runs")]
     Renamed {
-        /// The name it has.
+        /// The name of the running app.
         running: String,
-        /// The name it was to get.
+        /// The other name.
         wanted: String,
     },
 }
@@ -169,7 +169,7 @@ pub struct Host {
     admin_address: Option<SocketAddr>,
     serving: Vec<JoinHandle<()>>,
     current: Arc<Current>,
-    /// The sources that the workers were told to serve.
+    /// The sources that the workers were ordered to serve.
     served: Mutex<Served>,
     /// One step of reconciliation at a time.
     reconciling: tokio::sync::Mutex<()>,
@@ -245,7 +245,7 @@ impl Host {
         Ok(())
     }
 
-    /// Operators do not need more than one thread.
+    /// One thread is enough for operators.
     fn open_admin(&mut self, listener: Option<TcpListener>) {
         let (Some(listener), Some(worker)) = (listener, self.workers.first()) else {
             return;
@@ -306,8 +306,8 @@ impl Host {
     /// Ends at most [`CLOSE_TIMEOUT`] after `grace`, also without NATS.
     pub async fn stop(mut self, grace: Duration) -> Drained {
         let deadline = Instant::now() + grace;
-        // Requests at the gateway need the services, so the gateway comes first; but a client that
-        // takes its time must not use up that of the calls.
+        // Requests at the gateway need the services, so the gateway stops first; but a slow client
+        // must not use up the time of the calls.
         self.gateway.close();
         self.admin.close();
         let mut gateway = join_all(std::mem::take(&mut self.serving));
@@ -375,7 +375,7 @@ fn failed(what: Listening, address: SocketAddr) -> impl FnOnce(std::io::Error) -
     }
 }
 
-/// An id for this host, unique enough to tell the hosts of a fleet apart.
+/// A random id of this host, by which the hosts of a fleet differ.
 fn host_id() -> String {
     format!("{:016x}", rand::random::<u64>())
 }

@@ -1,8 +1,9 @@
 //! A step of reconciliation: from what a host serves to what it should serve.
 //!
-//! [`Host::apply`] prepares everything before it touches what serves, and what cannot run changes
-//! nothing. What it decides is pure and in `deployment`; here is the shell that does it. A step can
-//! be cancelled and repeated: what the workers were told is written down before they are told.
+//! [`Host::apply`] prepares everything before it changes what is served, and an app that cannot run
+//! changes nothing. Its decisions are pure functions of `deployment`; here is the shell that
+//! carries them out. A step can be cancelled and repeated: the sources are recorded before the
+//! workers get the order to serve them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use crate::plan::{self, Plan};
 use crate::runtime::{Component, Engine, Service};
 use crate::transport::{Binding, Slot, Source};
 
-/// The slots behind the sources that workers were told to serve.
+/// The slots behind the sources that workers were ordered to serve.
 pub(super) type Served = BTreeMap<Source, ServedSource>;
 
 #[derive(Clone)]
@@ -29,14 +30,14 @@ pub(super) struct ServedSource {
     confirmed: bool,
 }
 
-/// What [`Host::apply`] did.
+/// The changes that [`Host::apply`] made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Services that were not there before.
+    /// New services.
     pub started: Vec<String>,
-    /// Services whose component or specification is another now.
+    /// Services with another component or specification.
     pub replaced: Vec<String>,
-    /// Services that are gone.
+    /// Removed services.
     pub stopped: Vec<String>,
 }
 
@@ -44,7 +45,7 @@ pub struct Applied {
 ///
 /// # Errors
 ///
-/// The first that is no component that can be run.
+/// The first file that is no component that can be run.
 ///
 /// # Cost
 ///
@@ -67,7 +68,7 @@ pub fn load(
         .collect()
 }
 
-/// Plans how the components of an app meet.
+/// Plans the wiring of the components of an app.
 ///
 /// # Errors
 ///
@@ -81,18 +82,18 @@ pub fn check(app: &App, components: &BTreeMap<String, Arc<Component>>) -> Result
 }
 
 impl Host {
-    /// Makes the host run this app: starts what is new, replaces what has changed, stops what is
-    /// gone, and leaves alone what is the same. No call is lost: those of a service that was replaced
-    /// or stopped end within the host's grace, beside what comes after.
+    /// Makes the host run this app: starts new services, replaces changed ones, stops removed ones,
+    /// and leaves the others alone. No call is lost: those of a replaced or stopped service end
+    /// within the host's grace time, in the background.
     ///
     /// # Errors
     ///
-    /// Something does not link, fit or start; then everything runs on as before.
+    /// A component does not link, fit or start; then everything runs on as before.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has changed all or nothing of what is deployed; the next step takes up what
-    /// it began.
+    /// A dropped future has changed all of the deployment or nothing; the next step finishes what
+    /// this one began.
     pub async fn apply(
         &self,
         app: &App,
@@ -125,14 +126,14 @@ impl Host {
                 Some((source, Arc::new(slot)))
             })
             .collect();
-        // What an earlier step began and did not finish arrives with the others.
+        // Sources that an earlier step has not finished arriving are served again.
         let unconfirmed = staying.iter().filter_map(|source| {
             let served = served.get(source).filter(|served| !served.confirmed)?;
             Some((source.clone(), Arc::clone(&served.slot)))
         });
-        let telling: Vec<_> = arriving.iter().cloned().chain(unconfirmed).collect();
+        let unserved: Vec<_> = arriving.iter().cloned().chain(unconfirmed).collect();
         // The only step that can fail comes first, and is taken back if it does.
-        self.serve(&arriving, &telling).await?;
+        self.serve(&arriving, &unserved).await?;
         for source in &staying {
             if let (Some(served), Some(binding)) = (served.get(source), bind(source)) {
                 served.slot.replace(binding);
@@ -175,13 +176,14 @@ impl Host {
         Ok(())
     }
 
-    /// Has every worker serve these sources. If one cannot, those that arrive are served by none.
+    /// Has every worker serve the unserved sources. If one cannot, the arriving ones are served by
+    /// none.
     async fn serve(
         &self,
         arriving: &[(Source, Arc<Slot>)],
-        telling: &[(Source, Arc<Slot>)],
+        unserved: &[(Source, Arc<Slot>)],
     ) -> Result<(), HostError> {
-        if telling.is_empty() {
+        if unserved.is_empty() {
             return Ok(());
         }
         self.served().extend(arriving.iter().map(|(source, slot)| {
@@ -190,7 +192,7 @@ impl Host {
             (source.clone(), ServedSource { slot, confirmed })
         }));
         for worker in self.workers.iter() {
-            if let Err(error) = worker.serve(telling.to_vec()).await {
+            if let Err(error) = worker.serve(unserved.to_vec()).await {
                 let sources: Vec<Source> = arriving.iter().map(|(s, _)| s.clone()).collect();
                 let now = std::time::Instant::now();
                 super::drain::drain(&self.workers, Some(&sources), now).await;
@@ -198,7 +200,7 @@ impl Host {
                 return Err(error.into());
             }
         }
-        for (source, _) in telling {
+        for (source, _) in unserved {
             if let Some(served) = self.served().get_mut(source) {
                 served.confirmed = true;
             }
@@ -206,7 +208,7 @@ impl Host {
         Ok(())
     }
 
-    /// Begins the end of what is served no longer, beside what is.
+    /// Begins the drain of sources that are not served any more, in the background.
     fn drain_retired(&self, before: &Deployment, leaving: Vec<Source>) {
         if leaving.is_empty() {
             return;
@@ -220,7 +222,7 @@ impl Host {
         let mut layers = drain_order(&bindings, |service, interface| {
             before.imports(service, interface)
         });
-        // What a step served that did not get as far as a deployment.
+        // Sources of a step that did not get as far as a deployment.
         let unknown = leaving.into_iter().filter(|s| !bindings.contains_key(s));
         layers.push(unknown.collect());
         // Calls under way in a service that was replaced still need what it imports.
@@ -241,8 +243,8 @@ impl Host {
         });
     }
 
-    /// The services that should run: those that run already where nothing about them changed, and
-    /// new ones, linked and with a first instance, where something did.
+    /// The services of the app: running ones where nothing about them changed, else new ones,
+    /// linked and with a first instance.
     async fn prepare(
         &self,
         app: &App,
@@ -298,7 +300,7 @@ impl Host {
     }
 }
 
-/// A binding with its service.
+/// A binding of a running service.
 fn bind(services: &BTreeMap<String, Arc<Service>>, bound: &Bound) -> Option<Binding> {
     let service = services.get(&bound.service)?;
     let exported = service.interface(&bound.interface).or_else(|| {
@@ -313,8 +315,8 @@ fn bind(services: &BTreeMap<String, Arc<Service>>, bound: &Bound) -> Option<Bind
     })
 }
 
-/// Warns of what a component and its grants disagree about: neither is wrong, but a message that was
-/// expected would never come.
+/// Warns of a component and grants that do not fit together: neither is wrong, but messages that the
+/// operator expects would never come.
 fn warn_of_grants(service: &Service) {
     let name = &service.spec.name;
     match (service.messages(), service.spec.grants.subscribe.is_empty()) {

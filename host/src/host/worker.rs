@@ -2,7 +2,7 @@
 //!
 //! A host has one worker for each core. They share the services and nothing else: every worker
 //! subscribes to every subject in the same queue group, so NATS spreads the calls over them, and a
-//! call stays on the thread where its message arrived.
+//! call stays on the thread of its message.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ pub enum WorkerError {
 }
 
 enum Order {
-    /// Serve these too; done when the server has seen the subscriptions.
+    /// Serve these sources too; done when the server has seen the subscriptions.
     Serve(
         Vec<(Source, Arc<Slot>)>,
         oneshot::Sender<Result<(), WorkerError>>,

@@ -1,4 +1,4 @@
-//! What host interfaces need from outside of the process, in types of their own.
+//! The [`Backend`]: what host interfaces need from outside of the process, in types of their own.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use futures_util::future::BoxFuture;
 use crate::call::{Call, CallError};
 use crate::plan::Event;
 
-/// The outcome of something that is asked of a [`Backend`].
+/// The outcome of an operation of a [`Backend`].
 pub type Pending<'a, T> = BoxFuture<'a, Result<T, CallError>>;
 
-/// Carries what guests import to other services, stores and subscribers. Whatever is asked of it
-/// ends by the deadline of the call that it is given.
+/// Carries the calls, events and messages of guests to other services, stores and subscribers. Every
+/// operation ends by the deadline of its call.
 pub trait Backend: Send + Sync {
     /// Calls the function of this subject.
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes>;
 
-    /// Publishes an event; done when it is stored, if it has a stream.
+    /// Publishes an event; returns when it is stored, if it has a stream.
     fn publish(&self, event: Event) -> Pending<'_, ()>;
 
     /// Opens the bucket of this name and creates it if there is none. Unsupported unless an
@@ -26,8 +26,8 @@ pub trait Backend: Send + Sync {
         unsupported(format!("there is no store for bucket {bucket}"))
     }
 
-    /// Publishes a message; done when it is stored, if it has a stream. Whether the subject is
-    /// granted is for the caller to check. Unsupported unless an implementation says otherwise.
+    /// Publishes a message; returns when it is stored, if it has a stream. The caller checks the
+    /// grant of the subject. Unsupported unless an implementation says otherwise.
     fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {
         unsupported(format!("no message can be sent to {}", message.subject))
     }
@@ -48,12 +48,12 @@ where
     Box::pin(std::future::ready(Err(error)))
 }
 
-/// A message that has come in.
+/// An incoming message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// The subject that it was published on.
     pub subject: String,
-    /// Bytes that mean something to sender and receiver only.
+    /// The body: bytes without a type.
     pub body: Vec<u8>,
     /// The subject of replies.
     pub reply_to: Option<String>,
@@ -61,7 +61,7 @@ pub struct Message {
     pub headers: Vec<(String, String)>,
 }
 
-/// A message on its way out.
+/// An outgoing message.
 #[derive(Clone, Debug)]
 pub struct OutgoingMessage {
     /// The subject that it is published on.
@@ -70,18 +70,18 @@ pub struct OutgoingMessage {
     pub reply_to: Option<String>,
     /// The headers that the guest chose.
     pub headers: Vec<(String, String)>,
-    /// The stream that has to store it; without one it reaches the subscribers of that moment.
+    /// The stream that stores it; without one it reaches the subscribers of that moment.
     pub stream: Option<Arc<str>>,
-    /// The body and what travels along.
+    /// The body, the deadline, hops, caller and trace.
     pub call: Call,
 }
 
 /// The replies that a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// Number of replies after which there is nothing to wait for.
+    /// Number of replies after which the request ends.
     pub replies: usize,
-    /// Bytes that all replies together may have.
+    /// Upper bound of the bytes of all replies.
     pub bytes: usize,
 }
 
@@ -114,11 +114,11 @@ pub trait KeyValue: Send + Sync {
 pub struct KeyPage {
     /// The keys.
     pub keys: Vec<String>,
-    /// Where the next page begins, if there are more.
+    /// The position of the next page, if there are more.
     pub cursor: Option<u64>,
 }
 
-/// Why a bucket could not do what it was asked for.
+/// The error of an operation on a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct KeyValueError(pub String);

@@ -1,4 +1,4 @@
-//! The bounds of one instance: its memories, its tables, and what the host keeps for it.
+//! The bounds of one instance: its memories, its tables, and its share of the host's memory.
 
 use wasmtime::ResourceLimiter;
 
@@ -12,7 +12,7 @@ pub(crate) struct Bounds {
     memory: u64,
     tables: u64,
     limits: Limits,
-    /// The limit that was last refused, for the message of the trap that mostly follows.
+    /// The limit of the last refusal, for the message of the trap that mostly follows.
     pub(crate) refused: Option<String>,
 }
 
@@ -26,12 +26,12 @@ impl Bounds {
         }
     }
 
-    /// Counts what the host keeps for the guest as the guest's memory: `after` bytes instead of
+    /// Counts memory of the host for the guest as the guest's memory: `after` bytes instead of
     /// `before`.
     ///
     /// # Errors
     ///
-    /// The instance may not have as much.
+    /// The instance would exceed its memory limit.
     pub(crate) fn recount(&mut self, before: usize, after: usize) -> wasmtime::Result<()> {
         let limit = self.limits.memory;
         if Self::grow(&mut self.memory, before, after, limit) {

@@ -1,4 +1,4 @@
-//! The instance that calls a host interface, as far as interfaces need to know it.
+//! The caller of a host interface: the service, and the call that its instance runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::call::{Call, CallError, Trace};
 use crate::interface::FunctionId;
 use crate::manifest::ServiceSpec;
 
-/// Upper bound of the time that is left to a guest after its import has run out of time.
+/// Upper bound of the time for a guest after its import has run out of time.
 const REPLY_MARGIN: Duration = Duration::from_millis(20);
 
 /// The service of an instance, and the call that it is running.
@@ -27,10 +27,11 @@ pub(crate) struct CurrentCall {
     pub(crate) hops: u8,
     pub(crate) trace: Trace,
     pub(crate) backend: Arc<dyn Backend>,
-    /// The import whose failure the guest had no value for, and which therefore trapped it.
+    /// The failed import that trapped the guest, for want of a value for the failure.
     pub(crate) failed_import: Option<Box<(FunctionId, CallError)>>,
-    /// Told when the call ends well, and dropped when it ends in any other way: before the guest's
-    /// side of a response's body is, whose end would else look like that of a complete one.
+    /// Notified when the call ends well, and dropped when it ends in any other way: before the
+    /// guest's side of a response's body is dropped, whose end would else look like that of a
+    /// complete one.
     pub(crate) ended: Option<oneshot::Sender<()>>,
     /// The subject of replies to the message that is being handled.
     pub(crate) reply_to: Option<String>,
@@ -42,16 +43,15 @@ pub(crate) trait CallerView: Send + 'static {
 }
 
 impl Caller {
-    /// The deadline of what the guest asks for now: a little before its call's own, so that a guest
-    /// whose import runs out of time can still say so. `None` outside of a call.
+    /// The deadline of an import that is called now: a little before the call's own, so that a
+    /// guest whose import runs out of time can still return an error. `None` outside of a call.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let deadline = self.call.as_ref()?.deadline;
         let left = deadline.saturating_duration_since(Instant::now());
         Some(deadline - (left / 10).min(REPLY_MARGIN))
     }
 
-    /// A call that the guest makes now with this body, and what carries it. `None` outside of a
-    /// call.
+    /// A call of the guest with this body, and the backend for it. `None` outside of a call.
     pub(crate) fn outgoing(&self, body: Bytes) -> Option<(Arc<dyn Backend>, Call)> {
         let current = self.call.as_ref()?;
         let call = Call {

@@ -18,16 +18,16 @@ struct Import {
     id: FunctionId,
     subject: String,
     signature: Signature,
-    /// How it publishes, when it is no call but an event.
+    /// The publication, if it is an event and no call.
     publication: Option<Publication>,
     on_failure: OnFailure,
     limits: json::Limits,
 }
 
-/// How a guest learns that a call it made has failed.
+/// The form in which a guest gets the failure of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnFailure {
-    /// Its WIT has no place for it: the guest traps.
+    /// The WIT has no value for it: the guest traps.
     Trap,
     /// The error type is a `string`.
     Message,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_becomes_a_value_where_the_type_has_a_place_for_it() {
+    fn a_failure_becomes_a_value_where_the_type_has_one() {
         assert_eq!(on_failure(Shape::String), OnFailure::Message);
         assert_eq!(on_failure(case(None)), OnFailure::BareUnavailable);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `wasi:config/store`: the configuration that the manifest gives a service.
+//! `wasi:config/store`: the configuration of a service in the manifest.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::manifest::ServiceSpec;
 /// The configuration of one service, shared by its instances.
 pub(crate) type ConfigCtx = Arc<WasiConfigVariables>;
 
-/// The configuration that the manifest has for a service.
+/// The configuration of a service in the manifest.
 pub(crate) fn context(spec: &ServiceSpec) -> ConfigCtx {
     let pairs = spec.config.iter();
     Arc::new(

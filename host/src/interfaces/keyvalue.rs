@@ -1,6 +1,6 @@
-//! `wasi:keyvalue`: data of a service's own, in a bucket that no other service is given.
+//! `wasi:keyvalue`: the service's own bucket, which no other service can open.
 //!
-//! A failure is told to the guest as a value, so that nothing traps it.
+//! A failure is a value for the guest and never a trap.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -31,17 +31,17 @@ mod bindings {
     });
 }
 
-/// Keys of one batch.
+/// Upper bound of the keys of one batch.
 const MAX_BATCH: usize = 1_000;
 
-/// Bytes of all values that a batch returns.
+/// Upper bound of the bytes of all values that a batch returns.
 const MAX_BATCH_BYTES: usize = 16 << 20;
 
 /// A bucket that a guest has opened.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
 pub struct Bucket(Arc<dyn KeyValue>);
 
-/// Where the data of a service is.
+/// The bucket of a service.
 pub(crate) struct KeyValueCtx {
     pub(crate) bucket: Arc<str>,
 }
@@ -276,5 +276,5 @@ async fn in_time<T, E: Into<Error>>(
 
 /// While it is instantiated a component belongs to no call.
 fn outside_of_a_call() -> Error {
-    Error::Other("data was asked for before any call began".to_owned())
+    Error::Other("a bucket was used before any call began".to_owned())
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::call::{Call, CallError};
 use crate::plan::Event;
 
-/// Answers calls from a table, and remembers what is published and sent.
+/// Answers calls from a table, and records published events and sent messages.
 #[derive(Default)]
 pub struct MemoryBackend {
     answers: Mutex<HashMap<String, Bytes>>,
@@ -106,7 +106,9 @@ impl KeyValue for MemoryBucket {
             });
             let sum = before
                 .and_then(|before| before.checked_add(delta))
-                .ok_or_else(|| KeyValueError("the value is no number to add to".to_owned()))?;
+                .ok_or_else(|| {
+                    KeyValueError("the value is no number, or the sum too large".to_owned())
+                })?;
             entries.insert(key.to_owned(), sum.to_string().into());
             Ok(sum)
         })

@@ -1,8 +1,8 @@
-//! What a guest may import: a file for each interface, with its context, what it needs of a store
-//! (a view, as wasmtime's own crates have it) and `add_to_linker`.
+//! The host interfaces that a guest may import: a file for each, with its context, its view of a
+//! store (as wasmtime's own crates have it) and `add_to_linker`.
 //!
-//! Whether something is granted is checked here. What has to leave the process goes through a
-//! [`Backend`]; [`memory`] is one for tests.
+//! Grants are checked here. What leaves the process goes through a [`Backend`], in types of this
+//! room; NATS is not known. [`memory`] is a backend for tests.
 
 mod backend;
 mod bounds;

@@ -1,5 +1,5 @@
-//! WASI 0.2 with nothing granted: no files, no sockets, no environment. What a guest prints becomes
-//! log records.
+//! WASI 0.2 with nothing granted: no files, no sockets, no environment. The output of a guest
+//! becomes log records.
 
 use std::io;
 use std::pin::Pin;
@@ -14,10 +14,10 @@ use crate::manifest::ServiceSpec;
 use crate::telemetry;
 use crate::text::one_line;
 
-/// Bytes of a guest's line that become a log record; the rest of a longer line is dropped.
+/// Upper bound of the bytes of a guest's line in a log record; the rest of a longer line is dropped.
 pub(super) const MAX_LINE: usize = 8 << 10;
 
-/// A context that grants nothing and logs what the guest prints, with the service's name.
+/// A context that grants nothing and logs the guest's output with the service's name.
 pub(crate) fn context(spec: &Arc<ServiceSpec>) -> WasiCtx {
     let output = |stream| Output {
         spec: Arc::clone(spec),

@@ -11,15 +11,15 @@ use super::{Limits, UnknownKeys};
 use crate::shape::{Case, Field, Shape};
 use crate::text::shown;
 
-/// Stands in a record's slot until its key was read. No shape makes a map, so it can be told from
+/// The content of a record's slot until its key was read. No shape makes a map, so it differs from
 /// every value, and an empty one takes no memory.
 const UNSET: Val = Val::Map(Vec::new());
 
-/// The most items for which room is made before they are read, so that a type's length alone
-/// takes no memory.
+/// Upper bound of the items for which memory is reserved before they are read, so that a type's
+/// length alone takes none.
 const MAX_RESERVED: usize = 1024;
 
-/// One body being read.
+/// The decoder of one body.
 pub(super) struct Decoder<'a> {
     scan: Scanner<'a>,
     nodes: usize,
@@ -293,7 +293,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Makes every option that has no key none.
+    /// Sets every option without a key to none.
     fn fill<T>(
         &mut self,
         fields: &[Field],
@@ -431,8 +431,8 @@ impl<'a> Decoder<'a> {
         Err(mismatch("null (there is no payload)", self.scan.found()))
     }
 
-    /// Reads what was skipped. Values in values that all have `val` before `tag` are skipped once
-    /// a level, so the work is bounded by the depth times the bytes.
+    /// Reads a skipped value. Nested values that all have `val` before `tag` are skipped once a
+    /// level, so the work is bounded by the depth times the bytes.
     fn again(&mut self, skipped: Scanner<'a>, shape: &Shape) -> Result<Val, Fault> {
         let after = std::mem::replace(&mut self.scan, skipped);
         let val = self.value(shape)?;
@@ -500,7 +500,7 @@ fn position<'s>(names: &'s [Box<str>], name: &str) -> Option<(usize, &'s str)> {
         .find(|(_, known)| *known == name)
 }
 
-/// The field of a key, tried first where the order of declaration has it.
+/// The field of a key; the next one in the order of declaration is tried first.
 fn find<'f>(fields: &'f [Field], key: &str, next: usize) -> Option<(usize, &'f Field)> {
     if let Some(field) = fields.get(next)
         && *field.key == *key
@@ -512,7 +512,7 @@ fn find<'f>(fields: &'f [Field], key: &str, next: usize) -> Option<(usize, &'f F
     })
 }
 
-/// The place of a flag that was not named before.
+/// The slot of a flag that was not named before.
 fn flag<'s, 'v>(
     names: &'s [Box<str>],
     set: &'v mut [Option<bool>],

@@ -9,14 +9,14 @@ use super::Limits;
 use super::error::{Fault, expected, listed, mismatch, quoted, too_deep, too_large, too_many};
 use crate::shape::{Field, Shape};
 
-/// The largest integer that every reader of JSON takes for itself and not for a neighbour: readers
-/// that hold numbers as `f64` are exact up to here.
+/// The largest integer that every reader of JSON reads exactly: readers with numbers as `f64` are
+/// exact up to here.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Room for a small reply without growing.
+/// Capacity for a small reply without growing.
 const INITIAL_CAPACITY: usize = 128;
 
-/// One body being written.
+/// The encoder of one body.
 pub(super) struct Encoder<'l> {
     out: Vec<u8>,
     depth: u32,
@@ -270,8 +270,8 @@ impl<'l> Encoder<'l> {
         self.out.push(bracket);
     }
 
-    /// What `serde_json` writes: numbers in their shortest form, strings with what has to be
-    /// escaped and nothing else.
+    /// Writes by `serde_json`: numbers in their shortest form, strings with no more escapes than
+    /// needed.
     fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
         serde_json::to_writer(&mut self.out, value)
             .map_err(|error| mismatch("what JSON can hold", error.to_string()))
@@ -300,7 +300,7 @@ fn unlike(found: impl Into<String>, shape: &Shape) -> Fault {
     mismatch(expected(shape), found)
 }
 
-/// What sort of value this is, for an error.
+/// The kind of a value, for an error.
 pub(super) fn kind(val: &Val) -> String {
     match val {
         Val::Bool(_) => "a bool".into(),

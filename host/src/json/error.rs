@@ -1,25 +1,25 @@
-//! What a mismatch between JSON and a type reports, and the words for it.
+//! The errors of mismatches between JSON and a type, and their words.
 
 use std::fmt::Write as _;
 
 use crate::shape::{Field, Shape};
 use crate::text::shown;
 
-/// How many names an error lists before it only counts them.
+/// Upper bound of the names that an error lists; further ones are counted.
 const LISTED_NAMES: usize = 16;
 
-/// Where JSON and a type disagree.
+/// A mismatch between JSON and a type.
 ///
 /// `expected` and `found` are one line each, bounded, and free of control characters, so they can
 /// be logged and sent back as they are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: expected {expected}, found {found}")]
 pub struct JsonError {
-    /// The place, such as `$.lines[2].sku`; `$` is the whole body.
+    /// The path, such as `$.lines[2].sku`; `$` is the whole body.
     pub path: String,
-    /// What the type, or a limit, has there.
+    /// The expectation of the type, or a limit.
     pub expected: String,
-    /// What stands there.
+    /// The value that was found.
     pub found: String,
     too_large: bool,
 }
@@ -97,12 +97,12 @@ pub(super) fn too_many(limit: usize) -> Fault {
     )
 }
 
-/// Somebody else's text in quotes.
+/// A foreign text in quotes.
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))
 }
 
-/// What JSON has for a type.
+/// The JSON of a type, for an error.
 #[cold]
 pub(super) fn expected(shape: &Shape) -> String {
     let float = |name: &str, max: &str| {

@@ -1,8 +1,8 @@
 //! JSON to and from component values, driven by the type.
 //!
-//! This stage takes bytes and a [`Shape`] and gives wasmtime's [`Val`], or the other way round. It
-//! knows nothing of NATS, HTTP or components, and holds no tree in between: one pass over the text
-//! makes the value, one pass over the value makes the text.
+//! This stage takes bytes and a [`Shape`] and returns wasmtime's [`Val`], or the other way round.
+//! It knows nothing of NATS, HTTP or components, and builds no tree in between: one pass over the
+//! text makes the value, one pass over the value makes the text.
 //!
 //! | WIT | written | also read |
 //! |---|---|---|
@@ -26,10 +26,9 @@
 //! spellings), text after the value, a number that would lose its value, half of a surrogate pair.
 //! Names of cases and flags are kebab-case in every position.
 //!
-//! The reader is written here and not on top of `serde_json`, whose numbers pass through an `f64`
-//! that is rounded twice for an `f32` and may be one bit off for an `f64`, and whose errors name a
-//! line where ours name a path and what stands there. Strings and numbers are written by
-//! `serde_json`.
+//! The reader is not built on `serde_json`, whose numbers pass through an `f64` that is rounded
+//! twice for an `f32` and may be one bit off for an `f64`, and whose errors have a line instead of
+//! a path and the value found there. Strings and numbers are written by `serde_json`.
 //!
 //! # Examples
 //!
@@ -68,17 +67,16 @@ use encode::Encoder;
 pub use error::JsonError;
 pub(crate) use scan::BYTE_ORDER_MARK;
 
-/// How deep arrays and objects may nest unless the host says otherwise.
+/// Default upper bound of the nesting of arrays and objects.
 ///
 /// Far above what interfaces declare, and far below what a thread's stack can recurse: one level
 /// takes less than a kilobyte of it.
 pub const DEFAULT_DEPTH: u32 = 64;
 
-/// How many bytes of JSON one body may have unless the host says otherwise: what a NATS server
-/// accepts as one message by default.
+/// Default upper bound of the bytes of a body: a NATS server's default for one message.
 pub const DEFAULT_BYTES: usize = 1 << 20;
 
-/// How many values one body may hold unless the host says otherwise.
+/// Default upper bound of the values in a body.
 ///
 /// A [`Val`] is 40 bytes and a record's field, with its name, about 100. So the values of one call
 /// stay near 10 MB whatever the body says.
@@ -97,11 +95,11 @@ pub enum UnknownKeys {
 /// The bounds on one body, in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How deep arrays and objects may nest; [`DEFAULT_DEPTH`].
+    /// Nesting of arrays and objects; [`DEFAULT_DEPTH`].
     pub depth: u32,
-    /// How many bytes of JSON there may be; [`DEFAULT_BYTES`].
+    /// Bytes of JSON; [`DEFAULT_BYTES`].
     pub bytes: usize,
-    /// How many values there may be; [`DEFAULT_NODES`].
+    /// Values; [`DEFAULT_NODES`].
     ///
     /// Each value counts once, with the ones inside it and with the missing fields of a record. A
     /// `list<u8>` counts as one value: its bytes are bounded by `bytes`, since three of them take
@@ -164,7 +162,7 @@ pub fn encode_arguments(
     write().map_err(JsonError::at_root)
 }
 
-/// Reads what a function returned; for a function without result that is nothing, or `null`.
+/// Reads a function's result; for a function without one, an empty body or `null`.
 ///
 /// # Errors
 ///
@@ -189,7 +187,7 @@ pub fn decode_result(
     read().map_err(JsonError::at_root)
 }
 
-/// Writes what a function returned; nothing for a function without result.
+/// Writes a function's result; an empty body for a function without one.
 ///
 /// # Errors
 ///
@@ -207,7 +205,7 @@ pub fn encode_result(
     }
 }
 
-/// Writes what a function returned as the reply to its call.
+/// Writes a function's result as the reply to its call.
 ///
 /// # Errors
 ///
@@ -259,7 +257,7 @@ pub fn encode_value(value: &Val, shape: &Shape, limits: &Limits) -> Result<Vec<u
     write().map_err(JsonError::at_root)
 }
 
-/// Makes one value of plain text, as it stands in a URL's path or query.
+/// Reads one value from plain text, as in a URL's path or query.
 ///
 /// A `string`, a `char`, the name of an `enum`'s case or of a `variant`'s case without payload, and
 /// base64 for a `list<u8>` are taken as they are, without quotes. Numbers and booleans are read as
@@ -268,7 +266,7 @@ pub fn encode_value(value: &Val, shape: &Shape, limits: &Limits) -> Result<Vec<u
 ///
 /// # Errors
 ///
-/// The text does not stand for a value of the type, or exceeds a default limit.
+/// The text is no value of the type, or exceeds a default limit.
 pub fn value_from_text(text: &str, shape: &Shape) -> Result<Val, JsonError> {
     decode::from_text(text, shape, &Limits::default()).map_err(JsonError::at_root)
 }

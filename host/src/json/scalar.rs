@@ -1,4 +1,4 @@
-//! What the text of one token stands for.
+//! The values of single tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -84,7 +84,7 @@ fn unpadded(data: &str, alphabet: &GeneralPurpose) -> Option<Vec<Val>> {
     Some(values)
 }
 
-/// Whether `on_hand` is given for `on-hand`.
+/// Whether the key is the snake-case form of the name: `on_hand` for `on-hand`.
 pub(super) fn is_snake_case(key: &str, name: &str) -> bool {
     let snake = |b: u8| if b == b'-' { b'_' } else { b };
     key.len() == name.len() && name.bytes().map(snake).eq(key.bytes())

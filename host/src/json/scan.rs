@@ -220,7 +220,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What stands behind a backslash.
+    /// The character after a backslash.
     fn escape(&mut self) -> Result<char, Fault> {
         let start = self.pos - 1;
         let byte = self.text.as_bytes().get(self.pos).copied();
@@ -270,7 +270,7 @@ impl<'a> Scanner<'a> {
         u16::from_str_radix(digits, 16).ok()
     }
 
-    /// What stands here, for an error.
+    /// The token at this position, for an error.
     #[cold]
     pub(super) fn found(&mut self) -> String {
         match self.peek() {
@@ -324,7 +324,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How far what begins here belongs together: a string, one mark, or what other marks end.
+/// The length of the token that begins here: a string, a mark, or the text up to the next mark.
 fn token_len(first: u8, rest: &str) -> usize {
     const MARKS: &str = ",:]}\"{[";
     let mut behind = rest.char_indices().skip(1);

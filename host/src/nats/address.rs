@@ -7,8 +7,8 @@ use percent_encoding::percent_decode_str;
 
 use super::connect::ConnectError;
 
-/// A URL, or a list of them, without what stands before each `@`, for logs and errors. Works on
-/// anything, also on what does not parse.
+/// A URL, or a list of them, without the login before each `@`, for logs and errors. Works on any
+/// text, also on one that does not parse.
 pub fn redact(url: &str) -> String {
     let parts = url.split(',').map(str::trim).collect::<Vec<_>>();
     let shown = parts.iter().enumerate().map(|(index, part)| {
@@ -33,14 +33,14 @@ pub fn redact(url: &str) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// What a URL carries before its `@`. It has no `Debug`, so that it cannot be logged.
+/// The login of a URL. Without `Debug`, so that it cannot be logged.
 #[derive(PartialEq)]
 pub(super) enum Login {
     User { user: String, password: String },
     Token(String),
 }
 
-/// Addresses that parse, with the one login that they carry.
+/// Parsed addresses, with their one login.
 pub(super) struct Servers {
     pub(super) addrs: Vec<ServerAddr>,
     pub(super) login: Option<Login>,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_urls_say_what_would_do() {
+    fn errors_of_bad_urls_have_the_accepted_form() {
         let text = |urls: &[&str]| {
             let urls = urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
             Servers::parse(&urls)

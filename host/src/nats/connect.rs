@@ -1,5 +1,5 @@
-//! Options and credentials in, a connection out that mends itself and says in the log what happens
-//! to it.
+//! Connections to NATS from options and credentials. A connection reconnects by itself and logs its
+//! state.
 
 use std::fmt;
 use std::io;
@@ -15,35 +15,35 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::{Login, Servers, redact};
 
-/// How long one server has to accept a connection, answer and log the client in.
+/// Time for one server to accept a connection, answer and log the client in.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often an idle connection is pinged. Two pings may stay unanswered, so a peer that vanished
+/// Interval of pings on an idle connection. Two pings may stay unanswered, so a peer that vanished
 /// without closing the connection is noticed after about three times this.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Messages that may wait on one subscription before further ones are dropped with a "slow
+/// Upper bound of the messages that wait on one subscription. Further ones are dropped with a "slow
 /// consumer" warning.
 ///
 /// The client reads its socket in bursts of up to 8 MiB (128 reads of 64 KiB) before another task
-/// of the same thread runs, which is some 55,000 of the smallest messages; so less than this could
-/// drop replies that nobody was slow to read. Room is taken as messages come, an idle subscription
+/// of the same thread runs, which is some 55,000 of the smallest messages; so a lower bound could
+/// drop replies without any slow consumer. Memory is taken as messages come, an idle subscription
 /// costs next to nothing.
 pub const SUBSCRIPTION_CAPACITY: usize = 65_536;
 
-/// Commands (publish, subscribe) that may wait for the connection before the next one has to wait
-/// in its caller.
+/// Upper bound of the commands (publish, subscribe) that wait for the connection. Further ones wait
+/// in their callers.
 ///
-/// While the connection is down this is also how much is kept for the moment it is back.
+/// While the connection is down, as many are kept until it is back.
 pub const CLIENT_CAPACITY: usize = 2_048;
 
-/// How long [`settled`] waits for the server.
+/// Time for which [`settled`] waits for the server.
 pub const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
 const RECONNECT_DELAY_FIRST: Duration = Duration::from_millis(25);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// How to reach a NATS system and who to be there.
+/// The addresses and the login of a NATS system.
 ///
 /// # Limits
 /// [`CONNECT_TIMEOUT`], [`PING_INTERVAL`], [`SUBSCRIPTION_CAPACITY`] and [`CLIENT_CAPACITY`] apply
@@ -118,12 +118,12 @@ impl Violations {
     }
 }
 
-/// Where the seed of an nkey is.
+/// The seed of an nkey.
 #[derive(Clone)]
 pub enum Nkey {
     /// In a file, alone or between `BEGIN`/`END` lines.
     File(PathBuf),
-    /// Here.
+    /// In the options.
     Seed(String),
 }
 
@@ -170,7 +170,7 @@ impl fmt::Debug for ConnectOptions {
     }
 }
 
-/// Why no connection came about. URLs in it are without user and password.
+/// A connection could not be opened. URLs in it are without user and password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -187,7 +187,7 @@ pub enum ConnectError {
         /// What is wrong with it.
         source: io::Error,
     },
-    /// Two URLs carry different users.
+    /// Two URLs have different logins.
     #[error(
         "the URL {url} logs in as someone else than another one; give all servers of one NATS system the same user"
     )]
@@ -198,9 +198,9 @@ pub enum ConnectError {
     /// A file named in the options cannot be read.
     #[error("cannot read the {what} {}", path.display())]
     ReadFile {
-        /// What the file was to be.
+        /// The kind of file.
         what: &'static str,
-        /// Where it should be.
+        /// The path.
         path: PathBuf,
         /// Why it cannot be read.
         source: io::Error,
@@ -210,7 +210,7 @@ pub enum ConnectError {
     BadCredentials {
         /// The file.
         path: PathBuf,
-        /// What is missing in it.
+        /// The reason.
         source: io::Error,
     },
     /// The nkey is no seed of a user.
@@ -231,7 +231,7 @@ pub enum ConnectError {
     Unauthorized {
         /// The servers tried.
         url: String,
-        /// What the client says.
+        /// The error of the client.
         source: ConnectCause,
     },
     /// TLS failed.
@@ -241,7 +241,7 @@ pub enum ConnectError {
     Tls {
         /// The servers tried.
         url: String,
-        /// What the client says.
+        /// The error of the client.
         source: ConnectCause,
     },
     /// No server answered.
@@ -251,18 +251,17 @@ pub enum ConnectError {
     Unreachable {
         /// The servers tried.
         url: String,
-        /// What the client says.
+        /// The error of the client.
         source: ConnectCause,
     },
 }
 
-/// What the NATS client says about a failed connection. Its own error repeats its source in its
-/// text, so only the text is kept.
+/// The error of the NATS client. It repeats its source in its text, so only the text is kept.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConnectCause(String);
 
-/// Why the server could not be heard.
+/// The server did not confirm the subscriptions.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettleError {
@@ -289,11 +288,11 @@ impl ConnectOptions {
         self
     }
 
-    /// Opens a connection. Every server is tried once; a connection that is lost later is tried for
-    /// ever again, at first at once, then with delays that double up to two seconds.
+    /// Opens a connection. Every server is tried once; a connection that is lost later is opened
+    /// again without end, at first at once, then after delays that double up to two seconds.
     ///
     /// # Errors
-    /// Names the server and what to mend; never carries a password.
+    /// See [`ConnectError`]; it names the server and the fix, and never has a password.
     ///
     /// # Cancel safety
     /// Safe: a dropped attempt leaves nothing behind.
@@ -375,12 +374,12 @@ impl ConnectOptions {
     }
 }
 
-/// Waits until the server has processed everything this connection sent before, subscriptions above
-/// all: what is published anywhere on that server from then on reaches them.
+/// Waits until the server has processed everything that this connection sent before. From then on
+/// every message published on that server reaches the connection's subscriptions.
 ///
-/// A message to an inbox of our own is what proves it, since a server works through one
-/// connection's commands in order; `flush` only says that the bytes left. In a cluster, the other
-/// servers learn of a subscription a moment later.
+/// The proof is a message to an inbox of the connection itself, since a server processes the
+/// commands of one connection in order; after `flush` the bytes have only left. In a cluster, the
+/// other servers learn of a subscription a moment later.
 ///
 /// # Errors
 /// When the message is not back within [`SETTLE_DEADLINE`]; a connection that is lost and restored
@@ -521,7 +520,7 @@ fn reconnect_delay(attempt: usize) -> Duration {
         .mul_f64(rand::random_range(0.75..1.25))
 }
 
-/// `again` tells a connection that is back from the first one, which its owner reports.
+/// `again` is a connection after the first one, which its owner reports.
 fn log_event(connection: &str, event: &Event, again: bool) {
     match event {
         Event::Connected if again => tracing::info!(connection, "connected to NATS again"),
@@ -540,9 +539,9 @@ fn log_event(connection: &str, event: &Event, again: bool) {
         Event::ServerError(ServerError::AuthorizationViolation) => {
             tracing::error!(connection, "NATS refuses the login");
         }
-        // A subscription or a subject that this login may not use is told this way too.
+        // Also a subscription or a subject that this login may not use.
         Event::ServerError(error) => tracing::error!(connection, %error, "NATS reports an error"),
-        // One for each failed attempt to reconnect: the loss itself was said above.
+        // One for each failed attempt to reconnect: the loss itself was logged above.
         Event::ClientError(error) => tracing::debug!(connection, %error, "NATS client"),
         Event::Draining | Event::Closed => tracing::debug!(connection, %event, "NATS client"),
     }
@@ -562,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_told_from_a_path() {
+    fn a_seed_is_distinguished_from_a_path() {
         assert!(matches!(Nkey::from("keys/SU.nk"), Nkey::File(_)));
         assert!(matches!(
             Nkey::from(format!("SU{}", "A".repeat(56)).as_str()),

@@ -1,16 +1,16 @@
-//! The data folder of a `nats-server`: who holds it, and what the server leaves in it.
+//! The data folder of a `nats-server`: its locks and files.
 //!
 //! | name | is |
 //! |---|---|
 //! | `host.lock` | locked by the host that runs the server; its process id is the content |
 //! | `server.lock` | locked by the host and by its server, so for as long as either lives |
 //! | `nats.pid` | the server's process id, written by itself; removed before each start |
-//! | `ports/` | where the server writes the port that it listens on |
-//! | `nats-server.log` | what the server says; `nats-server.log.1` is what it said before that |
+//! | `ports/` | the file of the server with its port |
+//! | `nats-server.log` | the server's log; `nats-server.log.1` is the one before |
 //! | `jetstream/` | the server's store |
 //!
 //! The server shares `server.lock` by having the open file as its standard input: a lock belongs to
-//! an open file, whichever processes hold it. No process id is trusted that a lock does not prove.
+//! an open file, whichever processes hold it. A process id is trusted only if a lock proves it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -22,13 +22,13 @@ use tokio::time::{Instant, sleep};
 
 use super::server::{POLL, STOP_DEADLINE, ServerError};
 
-/// How long a lock may be held by someone who is just letting go of it: a child between fork and
-/// exec holds a copy of every lock of its parent.
-const LOCK_PATIENCE: Duration = Duration::from_millis(300);
-/// A log longer than this is put aside at the next start. The server logs a dozen lines a start and
-/// little else.
+/// Time for a lock to become free: a child between fork and exec holds a copy of every lock of its
+/// parent.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
+/// Upper bound of the bytes of a log; a longer one is renamed at the next start. The server logs a
+/// dozen lines a start and little else.
 const LOG_LIMIT: u64 = 4 * 1024 * 1024;
-/// Of a failed server's log, an error shows so many lines out of so many bytes.
+/// Lines of a failed server's log in an error, out of so many bytes.
 const LOG_TAIL_LINES: usize = 8;
 const LOG_TAIL_BYTES: u64 = 4096;
 
@@ -39,7 +39,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if it is not there.
+    /// Opens the folder; creates it if there is none.
     pub(super) fn open(path: &Path) -> Result<Self, ServerError> {
         let made = fs::create_dir_all(path.join("ports")).and_then(|()| path.canonicalize());
         made.map(|path| Self { path })
@@ -62,7 +62,7 @@ impl Folder {
         self.path.join("nats-server.log")
     }
 
-    /// Removes what earlier servers said about themselves.
+    /// Removes the files of earlier servers.
     pub(super) fn clear(&self) -> Result<(), ServerError> {
         let remove = |path: &Path| match fs::remove_file(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(unusable(path, source)),
@@ -76,7 +76,7 @@ impl Folder {
             .try_for_each(|entry| remove(&entry.path()))
     }
 
-    /// The port that the server with this process id says it listens on, as
+    /// The port in the file of the server with this process id, which is
     /// `{"nats":["nats://127.0.0.1:37577"]}`; none while the file is not there or not whole.
     pub(super) fn port_of(&self, pid: u32) -> Option<u16> {
         #[derive(serde::Deserialize)]
@@ -92,11 +92,11 @@ impl Folder {
         ports.nats.first()?.rsplit_once(':')?.1.parse().ok()
     }
 
-    /// Says that this host uses the folder.
+    /// Takes the lock of the host.
     pub(super) async fn lock_as_host(&self) -> Result<File, ServerError> {
         let path = self.path.join("host.lock");
         let mut lock = self.open_lock("host.lock")?;
-        let taken = take_lock(&lock, LOCK_PATIENCE).await;
+        let taken = take_lock(&lock, LOCK_TIMEOUT).await;
         if !taken.map_err(|source| unusable(&path, source))? {
             return Err(ServerError::InUse {
                 data: self.path.clone(),
@@ -111,13 +111,13 @@ impl Folder {
         Ok(lock)
     }
 
-    /// Takes the lock that the server will share. Whoever still holds it is a server without a
-    /// host, since its host would hold the other lock: so the process id in its file is alive and
-    /// its own, and it is safe to end it.
+    /// Takes the lock that the server will share. Its holder can only be a server without a host,
+    /// since a host would hold the other lock: so the process id in the file is alive and that of
+    /// the server, and it is safe to end it.
     pub(super) async fn lock_for_server(&self) -> Result<File, ServerError> {
         let failed = |source| unusable(&self.path.join("server.lock"), source);
         let lock = self.open_lock("server.lock")?;
-        if take_lock(&lock, LOCK_PATIENCE).await.map_err(failed)? {
+        if take_lock(&lock, LOCK_TIMEOUT).await.map_err(failed)? {
             return Ok(lock);
         }
         for ending in [Signal::TERM, Signal::KILL] {
@@ -135,7 +135,7 @@ impl Folder {
         })
     }
 
-    /// The log to append to, and where in it the new server's part begins.
+    /// The log to append to, and the offset of the new server's part.
     pub(super) fn open_log(&self) -> Result<(File, u64), ServerError> {
         let path = self.log();
         let open = || {
@@ -198,18 +198,18 @@ pub(super) fn unusable(path: &Path, source: io::Error) -> ServerError {
     }
 }
 
-/// Signals a process that cannot have been replaced by another one of the same number: a child not
-/// yet waited for, or one that a lock proves to be there.
+/// Signals a process whose id cannot belong to another one by now: a child that was not waited for
+/// yet, or one that a lock proves to be alive.
 pub(super) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It fails only for a process that is gone, which is what was wanted.
+        // It fails only for a process that is gone already.
         let _gone = kill_process(pid, signal);
     }
 }
 
-/// Whether the lock was free, or became so within the patience.
-async fn take_lock(lock: &File, patience: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + patience;
+/// Takes a lock that is free or becomes so within the timeout; whether it did.
+async fn take_lock(lock: &File, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(true),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_log_is_put_aside() {
+    fn a_long_log_is_renamed() {
         let (_root, folder) = folder();
         File::create(folder.log())
             .unwrap()

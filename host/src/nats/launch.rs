@@ -1,4 +1,4 @@
-//! One start of a `nats-server`: the program, its arguments, and the moment at which it is ready.
+//! Starting a `nats-server`: the program, its arguments, and readiness.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,10 +17,10 @@ use tokio::time::{sleep, timeout};
 use super::folder::{Folder, unusable};
 use super::server::{BINARY, POLL, READY_DEADLINE, ServerError};
 
-/// The greeting is some 400 bytes of JSON.
+/// Upper bound of the bytes of the INFO line, which has some 400.
 const INFO_LIMIT: u64 = 64 * 1024;
 
-/// What every start of one server has in common.
+/// The program, folder and locks of every start of one server.
 pub(super) struct Launch {
     pub(super) binary: PathBuf,
     pub(super) folder: Folder,
@@ -30,7 +30,7 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// Starts the server once; gives it and its port when it is ready.
+    /// Starts the server; returns it with its port when it is ready.
     pub(super) async fn run(&self) -> Result<(Child, u16), ServerError> {
         self.folder.clear()?;
         let (log, log_start) = self.folder.open_log()?;
@@ -79,12 +79,12 @@ impl Launch {
         Ok(command)
     }
 
-    /// The port that the server says it listens on, once it greets there. Its own file is asked
-    /// even if the port is known, since on that port somebody else may be listening.
+    /// The port of the server, once it sends its INFO line there. The port is read from the
+    /// server's file even if it is known, since another program may be listening on the known port.
     async fn ready(&self, pid: u32) -> u16 {
         loop {
             if let Some(port) = self.folder.port_of(pid)
-                && greets(port).await
+                && sends_info(port).await
             {
                 return port;
             }
@@ -93,7 +93,7 @@ impl Launch {
     }
 }
 
-/// Starts processes from one thread that lives as long as they shall.
+/// Starts processes from one thread that lives as long as they do.
 ///
 /// Linux ends a child with the *thread* that started it, not with the process, and a runtime's
 /// threads come and go.
@@ -112,7 +112,7 @@ impl Spawner {
             .spawn(move || {
                 let _entered = runtime.enter();
                 for (mut command, reply) in queue {
-                    // With nobody left to take it, the child is dropped and thereby killed.
+                    // Without a receiver the child is dropped and thereby killed.
                     let _unwanted = reply.send(command.spawn());
                 }
             })?;
@@ -150,7 +150,7 @@ fn die_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_command: &mut Command) {}
 
-async fn greets(port: u16) -> bool {
+async fn sends_info(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else {
         return false;
     };
@@ -174,10 +174,10 @@ pub(super) fn find_binary(explicit: Option<PathBuf>, data: &Path) -> Result<Path
     })
 }
 
-/// Where to look for the program.
+/// The places of the program.
 struct Lookup {
     explicit: Option<PathBuf>,
-    /// Folders at and above which a `.tools` is looked for.
+    /// Folders; a `.tools` in them or above has the program.
     starts: Vec<PathBuf>,
     tools: Option<OsString>,
     path: Option<OsString>,

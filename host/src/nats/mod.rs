@@ -1,9 +1,9 @@
-//! The way to NATS: a server of one's own, a connection, and requests over it.
+//! NATS: a managed server, connections, and requests over them.
 //!
-//! [`ManagedServer`] runs a real `nats-server` for an app that was given none, [`ConnectOptions`]
-//! opens connections to that one or to any other, [`Requests`] asks questions over a connection and
-//! matches the replies, and [`settled`] waits until the server knows every subscription made so
-//! far. Nothing here knows of services, subjects or calls.
+//! [`ManagedServer`] runs a real `nats-server` for an app without one, [`ConnectOptions`] opens
+//! connections to it or to any other, [`Requests`] sends requests over a connection and matches the
+//! replies, and [`settled`] waits until the server has processed every earlier subscription.
+//! Nothing here knows of services, subjects or calls.
 
 mod address;
 mod connect;

@@ -1,8 +1,8 @@
-//! Requests over one connection: a subject and a body out, the reply back, and nothing left behind.
+//! Requests over one connection, each with its reply, and without leaks.
 //!
 //! The client's own `request` keeps an entry for every request that is never answered
-//! (<https://github.com/nats-io/nats.rs/issues/1617>); once that is mended upstream this module can
-//! go.
+//! (<https://github.com/nats-io/nats.rs/issues/1617>); delete this module when that is fixed
+//! upstream.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -23,20 +23,20 @@ use super::connect::SUBSCRIPTION_CAPACITY;
 use super::waiting::{Outcome, Waiting};
 use crate::poll;
 
-/// Requests of one connection that may wait for their reply at a time.
+/// Upper bound of the requests of one connection that wait for their replies.
 ///
-/// As many as fit into the inbox's subscription, so that replies which come all at once cannot
-/// overflow it.
+/// The capacity of the inbox's subscription, so that replies which come all at once cannot overflow
+/// it.
 pub const MAX_OUTSTANDING: usize = SUBSCRIPTION_CAPACITY;
 
-/// Why a request has no reply.
+/// A request without a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// Nobody subscribes to the subject: the request was delivered to no one.
+    /// The subject has no subscriber: the request was not delivered.
     #[error("no responders on {subject}")]
     NoResponders {
-        /// The subject asked.
+        /// The subject.
         subject: Subject,
     },
     /// The request is larger than the server takes; it was not sent.
@@ -61,7 +61,7 @@ pub enum RequestError {
         /// The subject given.
         subject: Subject,
     },
-    /// No reply came until the deadline that was given.
+    /// No reply came until the deadline.
     #[error("no reply came in time")]
     Deadline,
     /// The connection was closed for good, or the inbox's subscription with it.
@@ -72,8 +72,8 @@ pub enum RequestError {
 /// Sends requests over one connection and hands each its reply.
 ///
 /// All replies come over one subscription, restored by the client after a reconnect; a request
-/// whose reply fell into the gap waits until its caller gives up. Two tasks serve all requests, one
-/// that reads replies and one that minds deadlines; they end when this is dropped.
+/// whose reply was lost meanwhile waits until its deadline. Two tasks serve all requests, one for
+/// replies and one for deadlines; they end when this is dropped.
 ///
 /// # Examples
 /// ```no_run
@@ -108,7 +108,7 @@ impl Requests {
         let waiting = Arc::new(Waiting::default());
         let tasks = [
             tokio::spawn(read_replies(inbox, prefix.len(), Arc::clone(&waiting))),
-            tokio::spawn(mind_deadlines(Arc::clone(&waiting))),
+            tokio::spawn(watch_deadlines(Arc::clone(&waiting))),
         ];
         Ok(Self {
             client,
@@ -118,7 +118,7 @@ impl Requests {
         })
     }
 
-    /// Sends a request and waits for its reply as long as it takes: the deadline is the caller's.
+    /// Sends a request and waits for its reply without a deadline: the caller has one.
     ///
     /// While the connection is down the request waits here, so that it can still be taken back.
     ///
@@ -140,7 +140,7 @@ impl Requests {
         self.send(subject, headers, payload, None)
     }
 
-    /// Sends a request and waits for its reply until the deadline, at the most.
+    /// Sends a request and waits for its reply until the deadline.
     ///
     /// # Errors
     /// As [`Self::request`], and [`RequestError::Deadline`].
@@ -149,7 +149,7 @@ impl Requests {
     /// As [`Self::request`].
     ///
     /// # Cost
-    /// As [`Self::request`]: no timer is armed for a request whose deadline is not the next of all.
+    /// As [`Self::request`]: a timer is armed only for the earliest deadline.
     pub fn request_until(
         &self,
         subject: Subject,
@@ -179,15 +179,16 @@ impl Requests {
             token: Some(token),
         };
         let (client, to) = (&self.client, self.reply_subject(token));
-        // Not in a block of its own, which would hold all of this twice.
-        let sending = match headers.is_empty() {
-            true => Either::Left(client.publish_with_reply(subject.clone(), to, payload)),
-            false => Either::Right(client.publish_with_reply_and_headers(
+        // Not in a block of its own, whose future would hold all of this twice.
+        let sending = if headers.is_empty() {
+            Either::Left(client.publish_with_reply(subject.clone(), to, payload))
+        } else {
+            Either::Right(client.publish_with_reply_and_headers(
                 subject.clone(),
                 to,
                 headers,
                 payload,
-            )),
+            ))
         };
         // The connection takes it at once unless it is down or far behind.
         let sending = pin!(sending);
@@ -219,12 +220,12 @@ impl Requests {
         Ok(message)
     }
 
-    /// Requests that wait for their reply right now.
+    /// Number of requests that wait for their replies.
     pub fn outstanding(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The connection that the requests go over.
+    /// The connection.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -248,10 +249,10 @@ impl Drop for Requests {
     }
 }
 
-/// The reply of one request, and its place among those that wait.
+/// The pending reply of one request.
 struct Reply<'a> {
     waiting: &'a Waiting,
-    /// None when it is there, and the place with it taken back.
+    /// `None` when the reply was taken.
     token: Option<u64>,
 }
 
@@ -316,8 +317,8 @@ async fn read_replies(mut inbox: Subscriber, prefix_len: usize, waiting: Arc<Wai
     waiting.close();
 }
 
-/// One timer for all requests, at the earliest deadline that any of them had when it was armed.
-async fn mind_deadlines(waiting: Arc<Waiting>) {
+/// One timer for all requests, at the earliest deadline.
+async fn watch_deadlines(waiting: Arc<Waiting>) {
     loop {
         match waiting.earliest() {
             None => waiting.earlier().await,
@@ -329,9 +330,9 @@ async fn mind_deadlines(waiting: Arc<Waiting>) {
     }
 }
 
-/// Bytes that a message takes of the server's `max_payload`: its body, and its headers as they go
-/// over the wire, which is `NATS/1.0`, a line `name: value` for each value, and an empty line, all
-/// ended by two bytes; nothing without headers.
+/// Bytes of a message that count against the server's `max_payload`: its body, and its headers as
+/// they are on the wire: `NATS/1.0`, a line `name: value` for each value, and an empty line, each
+/// ended by two bytes; none without headers.
 pub fn wire_size(headers: &HeaderMap, payload_len: usize) -> usize {
     if headers.is_empty() {
         return payload_len;
@@ -353,7 +354,7 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// 62^11 is the first power above 2^64.
 const TOKEN_LEN: usize = 11;
 
-/// Lowest digit first: nobody reads these, and so nothing has to be turned around.
+/// Lowest digit first: the order does not matter to machines, and nothing has to be reversed.
 fn write_token(out: &mut [u8; TOKEN_LEN], mut token: u64) -> &str {
     let mut len = 0;
     for place in out.iter_mut() {

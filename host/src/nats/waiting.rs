@@ -1,7 +1,7 @@
-//! The requests of one connection that wait for their reply, each in a place that is used again.
+//! The pending requests of one connection, each in a reusable slot.
 //!
-//! A token names a request: the number of its place, and how many requests there were before it. So
-//! a reply is found without a search, and a late one for a request that is gone finds nobody.
+//! A token identifies a request: the index of its slot, and the number of requests before it. So the
+//! request of a reply is found without a search, and a late reply matches no request.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -12,44 +12,44 @@ use tokio::time::Instant;
 
 use super::requests::{MAX_OUTSTANDING, RequestError};
 
-/// Bits of a token that are the number of a place.
-const PLACE_BITS: u32 = 16;
+/// Bits of a token for the index of a slot.
+const SLOT_BITS: u32 = 16;
 
-const _: () = assert!(MAX_OUTSTANDING <= 1 << PLACE_BITS);
+const _: () = assert!(MAX_OUTSTANDING <= 1 << SLOT_BITS);
 
-/// Places that are kept when nobody waits; a burst's are given back.
-const KEPT_PLACES: usize = 1_024;
+/// Slots that are kept without pending requests; those of a burst are freed.
+const KEPT_SLOTS: usize = 1_024;
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Boxed, since a place is taken far longer by what waits than by what has come.
+    /// Boxed, since a slot waits far longer than it holds a reply.
     Answered(Box<Message>),
     Overdue,
     Closed,
 }
 
-/// Who waits.
+/// The pending requests.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    places: Mutex<Places>,
-    /// Told when a deadline comes before all others.
+    slots: Mutex<Slots>,
+    /// Notified of a deadline before all others.
     earlier: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct Slots {
     closed: bool,
-    /// Requests that there were; two of them are never called the same.
+    /// Number of requests so far; no two have the same token.
     count: u64,
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     free: Vec<usize>,
-    /// No deadline of a request that waits is before this one.
+    /// Lower bound of the deadlines of pending requests.
     earliest: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Slot {
     token: u64,
     deadline: Option<Instant>,
     state: State,
@@ -63,100 +63,100 @@ enum State {
 }
 
 impl Waiting {
-    /// A place for a request, by its token.
+    /// Takes a slot for a request; returns its token.
     pub(super) fn register(&self, deadline: Option<Instant>) -> Result<u64, RequestError> {
-        let mut places = self.lock();
-        if places.closed {
+        let mut slots = self.lock();
+        if slots.closed {
             return Err(RequestError::Closed);
         }
-        let token = places.take(deadline).ok_or(RequestError::TooMany {
+        let token = slots.take(deadline).ok_or(RequestError::TooMany {
             limit: MAX_OUTSTANDING,
         })?;
         if let Some(deadline) = deadline
-            && places.earliest.is_none_or(|earliest| deadline < earliest)
+            && slots.earliest.is_none_or(|earliest| deadline < earliest)
         {
-            places.earliest = Some(deadline);
-            drop(places);
+            slots.earliest = Some(deadline);
+            drop(slots);
             self.earlier.notify_one();
         }
         Ok(token)
     }
 
-    /// How the request has ended, if it has; then its place is free again.
+    /// The outcome of a request, if it has ended; then its slot is free again.
     pub(super) fn poll(&self, token: u64, waker: &Waker) -> Option<Outcome> {
-        let mut places = self.lock();
-        let Some(place) = places.find(token) else {
+        let mut slots = self.lock();
+        let Some(slot) = slots.find(token) else {
             return Some(Outcome::Closed);
         };
-        if let State::Waiting(known) = &mut place.state {
+        if let State::Waiting(known) = &mut slot.state {
             match known {
                 Some(known) => known.clone_from(waker),
                 None => *known = Some(waker.clone()),
             }
             return None;
         }
-        match places.release(token) {
+        match slots.release(token) {
             State::Ended(outcome) => Some(outcome),
             State::Free | State::Waiting(_) => Some(Outcome::Closed),
         }
     }
 
-    /// Frees the place of a request that nobody waits for any more.
+    /// Frees the slot of a dropped request.
     pub(super) fn forget(&self, token: u64) {
         let state = self.lock().release(token);
-        // A message is freed after the lock is.
+        // A message is freed outside of the lock.
         drop(state);
     }
 
-    /// Hands a request its reply, if it still waits.
+    /// Ends a pending request with its reply.
     pub(super) fn answer(&self, token: u64, message: Message) {
         let waker = self.lock().end(token, Outcome::Answered(Box::new(message)));
         wake(waker);
     }
 
-    /// Ends the requests whose deadline has come.
+    /// Ends the requests whose deadline has passed.
     pub(super) fn expire(&self, now: Instant) {
-        let mut places = self.lock();
+        let mut slots = self.lock();
         let mut overdue = Vec::new();
         let mut earliest = None;
-        for place in &places.places {
-            let (State::Waiting(_), Some(deadline)) = (&place.state, place.deadline) else {
+        for slot in &slots.slots {
+            let (State::Waiting(_), Some(deadline)) = (&slot.state, slot.deadline) else {
                 continue;
             };
             if deadline <= now {
-                overdue.push(place.token);
+                overdue.push(slot.token);
             } else if earliest.is_none_or(|earliest| deadline < earliest) {
                 earliest = Some(deadline);
             }
         }
-        places.earliest = earliest;
+        slots.earliest = earliest;
         let wakers: Vec<_> = overdue
             .into_iter()
-            .map(|token| places.end(token, Outcome::Overdue))
+            .map(|token| slots.end(token, Outcome::Overdue))
             .collect();
-        drop(places);
+        drop(slots);
         wakers.into_iter().for_each(wake);
     }
 
-    /// Ends all requests, and those to come.
+    /// Ends all requests, and refuses further ones.
     pub(super) fn close(&self) {
-        let mut places = self.lock();
-        places.closed = true;
-        let tokens: Vec<_> = places.places.iter().map(|place| place.token).collect();
+        let mut slots = self.lock();
+        slots.closed = true;
+        let tokens: Vec<_> = slots.slots.iter().map(|slot| slot.token).collect();
         let wakers: Vec<_> = tokens
             .into_iter()
-            .map(|token| places.end(token, Outcome::Closed))
+            .map(|token| slots.end(token, Outcome::Closed))
             .collect();
-        drop(places);
+        drop(slots);
         wakers.into_iter().for_each(wake);
     }
 
-    /// Requests that wait.
+    /// Number of pending requests.
     pub(super) fn len(&self) -> usize {
         self.lock().taken()
     }
 
-    /// The next time that a request may be overdue.
+    /// Lower bound of the deadlines of pending requests.
     pub(super) fn earliest(&self) -> Option<Instant> {
         self.lock().earliest
     }
@@ -165,40 +165,39 @@ impl Waiting {
     ///
     /// # Cancel safety
     ///
-    /// What was told while nobody waited is told to the next who does.
+    /// A notification without a waiting task reaches the next one.
     pub(super) async fn earlier(&self) {
         self.earlier.notified().await;
     }
 
-    /// Nothing that can panic runs while the lock is held, so what a poisoned one guards is as good
-    /// as ever.
-    fn lock(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    /// No code under the lock can panic, so the data of a poisoned one is valid.
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Places {
+impl Slots {
     fn taken(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.slots.len() - self.free.len()
     }
 
     fn take(&mut self, deadline: Option<Instant>) -> Option<u64> {
         let at = match self.free.pop() {
             Some(at) => at,
-            None if self.places.len() >= MAX_OUTSTANDING => return None,
+            None if self.slots.len() >= MAX_OUTSTANDING => return None,
             None => {
-                self.places.push(Place {
+                self.slots.push(Slot {
                     token: 0,
                     deadline: None,
                     state: State::Free,
                 });
-                self.places.len() - 1
+                self.slots.len() - 1
             }
         };
-        let token = self.count << PLACE_BITS | at as u64;
+        let token = self.count << SLOT_BITS | at as u64;
         // 2^48 requests at a million a second are nine years; then tokens begin anew.
         self.count = self.count.wrapping_add(1);
-        *self.places.get_mut(at)? = Place {
+        *self.slots.get_mut(at)? = Slot {
             token,
             deadline,
             state: State::Waiting(None),
@@ -206,19 +205,19 @@ impl Places {
         Some(token)
     }
 
-    /// The place of a request that has not been given up.
-    fn find(&mut self, token: u64) -> Option<&mut Place> {
-        let place = self.places.get_mut(at(token))?;
-        (place.token == token && !matches!(place.state, State::Free)).then_some(place)
+    /// The slot of a pending request.
+    fn find(&mut self, token: u64) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(at(token))?;
+        (slot.token == token && !matches!(slot.state, State::Free)).then_some(slot)
     }
 
-    /// Ends a request that waits; gives who is to be told.
+    /// Ends a pending request; returns the waker of its task.
     fn end(&mut self, token: u64, outcome: Outcome) -> Option<Waker> {
-        let place = self.find(token)?;
-        match &mut place.state {
+        let slot = self.find(token)?;
+        match &mut slot.state {
             State::Waiting(waker) => {
                 let waker = waker.take();
-                place.state = State::Ended(outcome);
+                slot.state = State::Ended(outcome);
                 waker
             }
             State::Free | State::Ended(_) => None,
@@ -226,13 +225,13 @@ impl Places {
     }
 
     fn release(&mut self, token: u64) -> State {
-        let Some(place) = self.find(token) else {
+        let Some(slot) = self.find(token) else {
             return State::Free;
         };
-        let state = std::mem::replace(&mut place.state, State::Free);
+        let state = std::mem::replace(&mut slot.state, State::Free);
         self.free.push(at(token));
-        if self.taken() == 0 && self.places.len() > KEPT_PLACES {
-            self.places = Vec::new();
+        if self.taken() == 0 && self.slots.len() > KEPT_SLOTS {
+            self.slots = Vec::new();
             self.free = Vec::new();
         }
         state
@@ -240,7 +239,7 @@ impl Places {
 }
 
 fn at(token: u64) -> usize {
-    usize::try_from(token & ((1 << PLACE_BITS) - 1)).unwrap_or(usize::MAX)
+    usize::try_from(token & ((1 << SLOT_BITS) - 1)).unwrap_or(usize::MAX)
 }
 
 fn wake(waker: Option<Waker>) {
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_used_again_and_a_late_reply_finds_nobody() {
+    fn a_slot_is_reused_and_a_late_reply_matches_no_request() {
         let waiting = Waiting::default();
         let first = waiting.register(None).unwrap();
         assert!(poll(&waiting, first).is_none());
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_may_wait_and_their_places_are_given_back() {
+    fn so_many_may_wait_and_their_slots_are_freed() {
         let waiting = Waiting::default();
         let all: Vec<_> = (0..MAX_OUTSTANDING)
             .map(|_| waiting.register(None).unwrap())
@@ -321,7 +320,7 @@ mod tests {
         let limit = MAX_OUTSTANDING;
         assert_eq!(one_more, Err(RequestError::TooMany { limit }));
         all.iter().for_each(|token| waiting.forget(*token));
-        assert_eq!((waiting.len(), waiting.lock().places.len()), (0, 0));
+        assert_eq!((waiting.len(), waiting.lock().slots.len()), (0, 0));
         waiting.register(None).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Where a function's arguments come from in an HTTP request.
+//! The bindings of a route: the sources of a function's arguments in an HTTP request.
 
 use crate::manifest::Route;
 use crate::shape::{Field, Shape, Signature};
@@ -6,20 +6,20 @@ use crate::text::camel_case;
 
 use super::RouteProblem;
 
-/// Where each parameter of a route's function comes from. Numbers are indices of parameters, and
-/// every parameter is in exactly one place.
+/// The source of each parameter of a route's function. Numbers are indices of parameters, and every
+/// parameter has exactly one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bindings {
-    /// From the path: the name in the route's pattern, and the parameter.
+    /// The path: the name in the route's pattern, and the parameter.
     pub path: Vec<(String, usize)>,
-    /// From the query string: the parameter's JSON key, of which [`spells`] knows the other
+    /// The query string: the parameter's JSON key, of which [`spells`] knows the other
     /// accepted forms, and the parameter.
     pub query: Vec<(String, usize)>,
-    /// From the body: the others.
+    /// The body: the other parameters.
     pub body: Body,
 }
 
-/// What a request's body holds.
+/// The parameters in a request's body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Body {
     /// No parameter.
@@ -39,8 +39,8 @@ pub fn spells(given: &str, name: &str) -> bool {
 }
 
 impl Bindings {
-    /// Binds the parameters of `signature`: those that the path names, those that `query` lists,
-    /// and the others from the body or, if the method has none, from the query string too.
+    /// Binds the parameters of `signature`: those in the path, those that `query` lists, and the
+    /// others to the body or, if the method has none, to the query string too.
     pub(super) fn new(
         route: &Route,
         signature: &Signature,
@@ -104,15 +104,15 @@ impl Bindings {
     }
 }
 
-/// Takes a parameter out of those that are not bound yet.
+/// Removes a parameter from those that are not bound yet; whether it was there.
 fn take(free: &mut Vec<usize>, index: usize) -> bool {
     let before = free.len();
     free.retain(|other| *other != index);
     free.len() < before
 }
 
-/// Checks that a parameter can be read from text: one value, which may be optional, or in the
-/// query string a list, as keys can be repeated there.
+/// Checks that a parameter can be read from text: one value, which may be optional, or in the query
+/// string a list, as keys can be repeated there.
 fn from_text(place: &'static str, param: &Field, lists: bool) -> Result<(), RouteProblem> {
     let readable = match &param.shape {
         Shape::Option(some) => is_text(some),

@@ -1,21 +1,21 @@
-//! What the wiring check finds wrong, each with its mend.
+//! The errors of a plan, each with its fix.
 
 use crate::interface::{FunctionId, InterfaceId};
 use crate::shape::{Field, Signature};
 use crate::text::did_you_mean;
 
-/// Why the services of an app do not fit together.
+/// The services of an app do not fit together.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {
-    /// An import that nothing answers.
+    /// An import without an exporter.
     #[error(
         "service \"{service}\": imports {import}, which no service exports; add a service that exports it, or \
-         `[wire.\"{import}\"] external = true`{}", meant(.nearest)
+         `[wire.\"{import}\"] external = true`{}", suggestion(.nearest)
     )]
     NoExporter {
         /// The importing service.
         service: String,
-        /// What it imports.
+        /// The imported interface.
         import: InterfaceId,
         /// The exported interface with the nearest name.
         nearest: Option<String>,
@@ -28,11 +28,11 @@ pub enum PlanError {
     OtherVersion {
         /// The importing service.
         service: String,
-        /// What it imports.
+        /// The imported interface.
         import: InterfaceId,
         /// A service that exports the interface.
         exporter: String,
-        /// What that exports.
+        /// The exported version.
         found: InterfaceId,
     },
     /// An interface with several exporters and no wire that chooses.
@@ -42,10 +42,10 @@ pub enum PlanError {
     Ambiguous {
         /// The interface.
         interface: InterfaceId,
-        /// Those that export it.
+        /// The exporting services.
         services: Vec<String>,
     },
-    /// A component that exports an interface in two versions which share their subjects.
+    /// A component that exports two versions of an interface with the same subjects.
     #[error(
         "service \"{service}\": exports both {one} and {two}, which callers cannot tell apart; export one of them"
     )]
@@ -58,7 +58,7 @@ pub enum PlanError {
         two: InterfaceId,
     },
     /// A wire to a service that does not export the interface.
-    #[error("wire \"{interface}\": service \"{service}\" does not export it{} (it exports: {})", meant(.nearest), list(.exports))]
+    #[error("wire \"{interface}\": service \"{service}\" does not export it{} (it exports: {})", suggestion(.nearest), list(.exports))]
     NotExported {
         /// The wire's interface.
         interface: InterfaceId,
@@ -70,7 +70,7 @@ pub enum PlanError {
         exports: Vec<String>,
     },
     /// A wire that nothing uses.
-    #[error("wire \"{interface}\": no service imports it and no route calls it; remove the wire{}", meant(.nearest))]
+    #[error("wire \"{interface}\": no service imports it and no route calls it; remove the wire{}", suggestion(.nearest))]
     Unused {
         /// The wire's interface.
         interface: InterfaceId,
@@ -78,11 +78,11 @@ pub enum PlanError {
         nearest: Option<String>,
     },
     /// An imported function that the exporter has not.
-    #[error("service \"{service}\": imports {function}, which \"{exporter}\" does not export{}", meant(.nearest))]
+    #[error("service \"{service}\": imports {function}, which \"{exporter}\" does not export{}", suggestion(.nearest))]
     NoFunction {
         /// The importing service.
         service: String,
-        /// What it imports.
+        /// The imported function.
         function: FunctionId,
         /// The service that exports the interface.
         exporter: String,
@@ -97,7 +97,7 @@ pub enum PlanError {
     Mismatch {
         /// The importing service.
         service: String,
-        /// What it imports.
+        /// The imported function.
         function: FunctionId,
         /// The importer's type.
         wanted: Box<Signature>,
@@ -106,12 +106,12 @@ pub enum PlanError {
         /// The exporter's type.
         found: Box<Signature>,
     },
-    /// An interface wired as events that cannot be.
+    /// A wrong wire of events.
     #[error("wire \"{interface}\": {problem}")]
     Event {
         /// The interface.
         interface: InterfaceId,
-        /// What is wrong with it.
+        /// The problem.
         problem: EventProblem,
     },
     /// An interface that is to have RPC paths and that nothing in the app exports, imports or calls.
@@ -127,12 +127,12 @@ pub enum PlanError {
     Route {
         /// Method and path.
         route: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: RouteProblem,
     },
 }
 
-fn meant(nearest: &Option<String>) -> String {
+fn suggestion(nearest: &Option<String>) -> String {
     nearest
         .as_ref()
         .map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
@@ -160,19 +160,19 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// What is wrong with a wire for events.
+/// The problem of a wire of events.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventProblem {
     /// Nothing uses the wire.
-    #[error("no service exports or imports it and no route calls it; remove the wire{}", meant(.nearest))]
+    #[error("no service exports or imports it and no route calls it; remove the wire{}", suggestion(.nearest))]
     Unused {
         /// The known interface with the nearest name.
         nearest: Option<String>,
     },
-    /// A function that gives its caller something.
+    /// A function with a result value.
     #[error(
-        "service \"{service}\": `{function}` is `{signature}`, which cannot be an event: nobody waits for what \
-         it gives; accepted: nothing, or a `result` without a value for ok"
+        "service \"{service}\": `{function}` is `{signature}`, which cannot be an event: an event has no \
+         result value; accepted: nothing, or a `result` without a value for ok"
     )]
     Result {
         /// A service that exports or imports the interface.
@@ -182,7 +182,7 @@ pub enum EventProblem {
         /// Its type.
         signature: Box<Signature>,
     },
-    /// A function that two services have with different types.
+    /// A function of two services with different types.
     #[error(
         "\"{one}\" and \"{other}\" export `{function}` as `{first}` and `{second}`; build both against one version of the WIT"
     )]
@@ -193,26 +193,26 @@ pub enum EventProblem {
         other: String,
         /// The function's name.
         function: String,
-        /// The type that the one has.
+        /// Its type in the first service.
         first: Box<Signature>,
-        /// The type that the other has.
+        /// Its type in the other service.
         second: Box<Signature>,
     },
-    /// The value that orders events is not there.
-    #[error("`order-by`: `{function}` has no {what} `{name}`{meant} (there are: {})", list(.known))]
+    /// The key is not there.
+    #[error("`order-by`: `{function}` has no {what} `{name}`{suggestion} (there are: {})", list(.known))]
     NoKey {
         /// The function's name.
         function: String,
         /// `parameter` or `field`.
         what: &'static str,
-        /// The part of the path that is missing.
+        /// The missing part of the path.
         name: String,
-        /// The nearest name, as the end of a sentence.
-        meant: String,
-        /// What is there.
+        /// The suggestion of a name, as the end of a sentence.
+        suggestion: String,
+        /// The parameters or fields that are there.
         known: Vec<String>,
     },
-    /// The value that orders events cannot be compared.
+    /// The key cannot be compared.
     #[error(
         "`order-by`: `{path}` of `{function}` cannot be a key; accepted: text, an integer, a boolean or an enum, \
          below records only"
@@ -220,10 +220,10 @@ pub enum EventProblem {
     Key {
         /// The function's name.
         function: String,
-        /// The path up to where it fails.
+        /// The path up to the failing part.
         path: String,
     },
-    /// A subscriber of the manifest that hears nothing.
+    /// A subscriber of the manifest that does not export the interface.
     #[error("`subscriber.{service}`: the service does not export the interface (those that do: {})", list(.subscribers))]
     NoSubscriber {
         /// The service.
@@ -233,18 +233,18 @@ pub enum EventProblem {
     },
 }
 
-/// What is wrong with a route.
+/// The problem of a route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteProblem {
     /// The interface is not exported.
-    #[error("calls a function of {interface}, which no service exports{}", meant(.nearest))]
+    #[error("calls a function of {interface}, which no service exports{}", suggestion(.nearest))]
     NoInterface {
         /// The interface that the route names.
         interface: InterfaceId,
         /// The one with the nearest name.
         nearest: Option<String>,
     },
-    /// The interface is answered from outside, and nothing in the app knows its types.
+    /// The interface is external, and no service of the app has its types.
     #[error(
         "calls a function of {interface}, whose types are unknown: it is external, and no service imports it"
     )]
@@ -261,26 +261,26 @@ pub enum RouteProblem {
         two: InterfaceId,
     },
     /// The interface has no such function.
-    #[error("{interface} has no function `{name}`{meant} (it has: {})", list(.functions))]
+    #[error("{interface} has no function `{name}`{suggestion} (it has: {})", list(.functions))]
     NoFunction {
         /// The interface.
         interface: InterfaceId,
         /// The name that the route has.
         name: String,
-        /// Which one was probably meant.
-        meant: String,
+        /// The suggestion of a name, as the end of a sentence.
+        suggestion: String,
         /// All of them.
         functions: Vec<String>,
     },
     /// A name in path or query is no parameter of the function.
-    #[error("`{name}` in its {place} is no parameter of the function{meant} (parameters: {})", list(.params))]
+    #[error("`{name}` in its {place} is no parameter of the function{suggestion} (parameters: {})", list(.params))]
     NoParam {
         /// `path` or `query`.
         place: &'static str,
         /// The name.
         name: String,
-        /// Which one was probably meant.
-        meant: String,
+        /// The suggestion of a name, as the end of a sentence.
+        suggestion: String,
         /// All of them.
         params: Vec<String>,
     },
@@ -293,7 +293,7 @@ pub enum RouteProblem {
     /// A parameter cannot be read from text.
     #[error(
         "parameter `{name}` is a `{shape}`, which cannot come from the {place}; accepted there: {}{}",
-        accepted(.place), mend(.place)
+        accepted(.place), fix(.place)
     )]
     NotText {
         /// `path` or `query`.
@@ -313,12 +313,12 @@ pub enum RouteProblem {
         case: String,
     },
     /// A key of `errors` that is no case.
-    #[error("`errors` has `{case}`, which is no case of the function's error{meant} (cases: {})", list(.cases))]
+    #[error("`errors` has `{case}`, which is no case of the function's error{suggestion} (cases: {})", list(.cases))]
     NoCase {
         /// The key.
         case: String,
-        /// Which one was probably meant.
-        meant: String,
+        /// The suggestion of a name, as the end of a sentence.
+        suggestion: String,
         /// All of them.
         cases: Vec<String>,
     },
@@ -339,7 +339,7 @@ fn accepted(place: &str) -> &'static str {
     }
 }
 
-fn mend(place: &str) -> &'static str {
+fn fix(place: &str) -> &'static str {
     if place == "query" {
         "; use a method with a body, such as POST"
     } else {
@@ -350,11 +350,11 @@ fn mend(place: &str) -> &'static str {
 impl RouteProblem {
     pub(super) fn no_param(place: &'static str, name: &str, params: &[Field]) -> Self {
         let params: Vec<_> = params.iter().map(|param| param.name.to_string()).collect();
-        let meant = did_you_mean(name, params.iter().map(String::as_str));
+        let suggestion = did_you_mean(name, params.iter().map(String::as_str));
         Self::NoParam {
             place,
             name: name.to_owned(),
-            meant,
+            suggestion,
             params,
         }
     }

@@ -1,4 +1,4 @@
-//! Interfaces wired as events: what may be an event, who hears it, and what orders it.
+//! Interfaces wired as events: which functions may be events, their subscribers, and their keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::text::did_you_mean;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EventWire {
-    /// The interface, in the version of one of those that use it; its track is what counts.
+    /// The interface, in the version of one of its users; only the track counts.
     pub interface: InterfaceId,
-    /// What the manifest says of it.
+    /// The specification in the manifest.
     pub spec: EventSpec,
     /// Its functions by name.
     pub functions: BTreeMap<String, EventFunction>,
-    /// Those that hear its events, each with the version that it exports.
+    /// The subscribers, each with the version that it exports.
     pub subscribers: BTreeMap<String, InterfaceId>,
 }
 
@@ -29,19 +29,19 @@ pub struct EventWire {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EventFunction {
-    /// What it carries.
+    /// Its type.
     pub signature: Signature,
-    /// Where the value is that orders events, when something does.
+    /// The path to the key, if a key orders the events.
     pub key: Option<KeyPath>,
 }
 
-/// The way from a function's arguments to the value that orders its events: the parameter's index,
-/// then indices of record fields.
+/// The path to the key in a function's arguments: the parameter's index, then indices of record
+/// fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPath(Vec<usize>);
 
 impl KeyPath {
-    /// Finds the value in arguments of the type that the path was resolved against.
+    /// The key in arguments of the type that the path was resolved against.
     #[must_use]
     pub fn find<'v>(&self, arguments: &'v [Val]) -> Option<&'v Val> {
         let (first, fields) = self.0.split_first()?;
@@ -80,7 +80,7 @@ impl KeyPath {
                     function: name.to_owned(),
                     what: if depth == 0 { "parameter" } else { "field" },
                     name: step.clone(),
-                    meant: did_you_mean(step, known.iter().map(String::as_str)),
+                    suggestion: did_you_mean(step, known.iter().map(String::as_str)),
                     known,
                 }
             })?;
@@ -107,7 +107,7 @@ impl KeyPath {
     }
 }
 
-/// Whether a function's result leaves its caller nothing to wait for but the outcome.
+/// Whether a function can be an event: its result has no value but the outcome.
 fn can_be_event(signature: &Signature) -> bool {
     matches!(
         signature.result,
@@ -116,7 +116,7 @@ fn can_be_event(signature: &Signature) -> bool {
 }
 
 impl Wiring<'_> {
-    /// Checks what the manifest says of a wire for events.
+    /// Checks the wire of events in the manifest.
     pub(super) fn check_event_wire(
         &self,
         interface: &InterfaceId,
@@ -155,7 +155,7 @@ impl Wiring<'_> {
         }
     }
 
-    /// The wires for events with everything that their subscribers and publishers have in common.
+    /// The wires of events, from the signatures of their subscribers and publishers.
     pub(super) fn plan_events(&self, errors: &mut Vec<PlanError>) -> Vec<Arc<EventWire>> {
         let exports = self
             .exporters
@@ -196,7 +196,7 @@ impl Wiring<'_> {
 }
 
 impl EventWire {
-    /// Whether publishing on the two is the same, whatever their subscribers get.
+    /// Whether events are published alike on both wires, whatever their subscribers.
     pub(crate) fn publishes_alike(&self, other: &Self) -> bool {
         self.interface.track() == other.interface.track()
             && self.functions == other.functions
@@ -214,7 +214,7 @@ impl EventWire {
         let order_by = self.spec.durable.as_ref().and_then(|d| d.order_by.as_ref());
         for (name, signature) in &description.functions {
             if let Some(known) = self.functions.get(name) {
-                // What an importer has differently is reported with the imports.
+                // A difference of an importer is reported with the imports.
                 if subscribes && known.signature != *signature {
                     problems.push(EventProblem::Disagree {
                         one: self.subscribers.keys().next().cloned().unwrap_or_default(),

@@ -1,8 +1,8 @@
-//! The wiring check: whether the services of an app fit together, by their components' types.
+//! The plan of an app: the wiring of its services, checked by their components' types.
 //!
-//! It takes a checked manifest and a description of each component and gives a [`Plan`]: which
-//! service answers which interface, and how each route's request becomes arguments. It compiles
-//! and connects to nothing, so `check` and `up` come to the same verdict.
+//! It takes a checked manifest and a description of each component and returns a [`Plan`]: the
+//! interfaces that each service serves, the events and their subscribers, and the bindings of each
+//! route. Pure: it neither compiles nor connects, so `check` and `up` come to the same verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub use events::{EventFunction, EventWire, KeyPath};
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
 
-/// A component, as far as wiring goes: what a host has to know of it to plan without compiling it.
+/// The signatures of a component, by which a host plans without compiling it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// The interfaces it exports.
@@ -35,7 +35,7 @@ pub struct Description {
     pub imports: Vec<InterfaceDescription>,
     /// Whether it exports `wasi:http/incoming-handler`.
     pub http: bool,
-    /// The interface by which it handles messages, if it does.
+    /// The exported interface of message handlers, if there is one.
     pub messages: Option<InterfaceId>,
 }
 
@@ -48,7 +48,7 @@ struct Described<'a> {
     http: bool,
 }
 
-/// How the parts of an app meet.
+/// The wiring of an app.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Plan {
@@ -60,19 +60,19 @@ pub struct Plan {
     pub required: BTreeSet<FunctionId>,
     /// The routes that call functions, in the manifest's order.
     pub routes: Vec<PlannedRoute>,
-    /// The prefixes that HTTP components answer.
+    /// The prefixes of HTTP components.
     pub http: Vec<PlannedHttp>,
     /// The interfaces that are wired as events, one entry for each track of an interface.
     pub events: Vec<Arc<EventWire>>,
-    /// The interface by which each service handles messages, of those that do.
+    /// The interface of message handlers of each service that exports one.
     pub messages: BTreeMap<String, InterfaceId>,
 }
 
-/// The status of a route that published an event: it was taken, what comes of it is not known.
+/// The status of a route that publishes an event: it was accepted, its outcome is not known.
 const ACCEPTED: u16 = 202;
 
 impl Plan {
-    /// The wire on which calls of this interface are events, if they are.
+    /// The wire of this interface, if its functions are events.
     #[must_use]
     pub fn event_wire(&self, interface: &InterfaceId) -> Option<&Arc<EventWire>> {
         self.events
@@ -81,7 +81,7 @@ impl Plan {
     }
 }
 
-/// Checks that the services of `app` fit together, and plans how they meet.
+/// Plans the wiring of the services of `app`.
 ///
 /// A service of the manifest that is not among `components` counts as one that exports and imports
 /// nothing.
@@ -168,18 +168,18 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
     }
 }
 
-/// Who exports what, after wires chose.
+/// The exporters of an app, by the wires of its manifest.
 struct Wiring<'a> {
     app: &'a App,
     services: &'a [Described<'a>],
-    /// Service and interface of every export that no wire gives to somebody else.
+    /// Service and interface of every export, without those that a wire leaves out.
     exporters: Vec<(&'a str, &'a InterfaceDescription)>,
 }
 
 impl<'a> Wiring<'a> {
     fn of(app: &'a App, services: &'a [Described<'a>]) -> Self {
         // A wire to a service that does not export the interface is reported by itself. Until it is
-        // mended it chooses nothing, else every importer would be reported as well.
+        // fixed it chooses nothing, else every importer would be reported as well.
         let exports = |name: &str, wired: &InterfaceId| {
             let mut own = services
                 .iter()
@@ -308,7 +308,7 @@ impl<'a> Wiring<'a> {
         })
     }
 
-    /// Reports interfaces that several would answer, each once.
+    /// Reports interfaces with several exporters, each once.
     fn check_exporters(&self) -> Vec<PlanError> {
         let mut errors = Vec::new();
         for (i, (service, export)) in self.exporters.iter().enumerate() {
@@ -386,8 +386,8 @@ impl<'a> Wiring<'a> {
         check_functions(service, import, exporter, export)
     }
 
-    /// Finds the function that a route names, in its exporter or, where something outside the app
-    /// answers, in an importer, which has the same types.
+    /// The function that a route names: of its exporter or, for an external interface, of an
+    /// importer, which has the same types.
     fn resolve(&self, wanted: &FunctionId) -> Result<(FunctionId, &'a Signature), RouteProblem> {
         let external = |id: &InterfaceId| is_external(self.app, id);
         let exports = self.exporters.iter().map(|(_, export)| *export);
@@ -435,19 +435,19 @@ impl<'a> Wiring<'a> {
                 .iter()
                 .flat_map(|known| known.functions.keys().cloned())
                 .collect();
-            let meant = did_you_mean(&wanted.name, functions.iter().map(String::as_str));
+            let suggestion = did_you_mean(&wanted.name, functions.iter().map(String::as_str));
             let functions = functions.into_iter().collect();
             RouteProblem::NoFunction {
                 interface: first.id.clone(),
                 name: wanted.name.clone(),
-                meant,
+                suggestion,
                 functions,
             }
         })
     }
 }
 
-/// Reports what an importer needs and an exporter has not, or has with another type.
+/// Reports imported functions that the exporter has not, or has with another type.
 fn check_functions(
     service: &str,
     import: &InterfaceDescription,
@@ -494,7 +494,7 @@ fn is_external(app: &App, id: &InterfaceId) -> bool {
     wire(app, id).is_some_and(|wire| wire.provider == Provider::External)
 }
 
-/// How the interface is wired when it is wired as events.
+/// The specification of the interface's wire, if its functions are events.
 fn events<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a EventSpec> {
     match &wire(app, id)?.provider {
         Provider::Events(spec) => Some(spec),

@@ -1,4 +1,4 @@
-//! How events leave a service: the subject, stream and partition of each.
+//! Publications: the subject, stream and partition of each event.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::shape::{Shape, Signature};
 use crate::subject;
 
 /// Number of partitions of an ordered wire. The events of one partition are handled one after the
-/// other, so this is also the number of events that a subscriber handles at the same time.
+/// other, so this is also the upper bound of the events that a subscriber handles at a time.
 ///
 /// Fixed: a host with another number would break the order.
 pub const PARTITIONS: u32 = 16;
 
-/// How the events of one function are published.
+/// The publication of the events of one function.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publication {
     subject: String,
@@ -25,14 +25,14 @@ pub struct Publication {
     key: Option<KeyPath>,
 }
 
-/// An event on its way out.
+/// An outgoing event.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Where it is published.
+    /// The subject.
     pub subject: String,
-    /// The stream that has to store it; without one it reaches the subscribers of that moment.
+    /// The stream that stores it; without one it reaches the subscribers of that moment.
     pub stream: Option<Arc<str>>,
-    /// The arguments and what travels along. Its deadline is the publisher's, and ends with it.
+    /// The arguments, caller, hops and trace. The deadline is that of publishing.
     pub call: Call,
 }
 
@@ -72,7 +72,7 @@ impl Publication {
         self.key.is_some()
     }
 
-    /// Where its events are published, without a partition.
+    /// The subject of its events, without a partition.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
@@ -100,7 +100,7 @@ impl Publication {
         }
     }
 
-    /// Where an event with these arguments is published, its partition included.
+    /// The subject of an event with these arguments, its partition included.
     pub(crate) fn subject_of(&self, arguments: &[Val]) -> String {
         match self.key.as_ref().and_then(|key| key.find(arguments)) {
             Some(key) => subject::of_partition(&self.subject, partition(key)),
@@ -108,7 +108,7 @@ impl Publication {
         }
     }
 
-    /// An event of a call that came from outside, after its body was checked against the type.
+    /// The event of a call from outside, whose body is checked against the type.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Publication {
         Ok(self.event(&arguments, call))
     }
 
-    /// The function's result once the event is published.
+    /// The function's result after publishing.
     pub(crate) fn done(&self) -> Option<Val> {
         let result = self.signature.result.as_ref()?;
         debug_assert!(matches!(result, Shape::Result { ok: None, .. }));
@@ -134,8 +134,7 @@ impl Publication {
     }
 }
 
-/// The partition of the events with this key: FNV-1a of its text, so that any client can compute it
-/// too.
+/// The partition of a key: FNV-1a of its text, which any client can compute.
 fn partition(key: &Val) -> u32 {
     let text = match key {
         Val::String(text) | Val::Enum(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! The gateway's part of the plan: one entry for each route.
+//! The routes of a plan: one entry for each route of the manifest.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::text::did_you_mean;
 
 use super::{Bindings, RouteProblem, Wiring};
 
-/// The status of an error case that its route does not map: the request was understood and the
-/// service, working as it should, says no. 500 would tell monitors and retrying clients that the
-/// service is broken, 400 that the request is malformed.
+/// The status of an error case that its route does not map: the request was understood, and the
+/// service, working as it should, declines. To monitors and retrying clients, 500 would mean that
+/// the service is broken, 400 that the request is malformed.
 pub const UNMAPPED_ERROR: u16 = 422;
 
 /// A route that calls a function.
@@ -20,11 +20,11 @@ pub const UNMAPPED_ERROR: u16 = 422;
 pub struct PlannedRoute {
     /// The route of the manifest.
     pub route: Route,
-    /// The function, with the version of whoever answers.
+    /// The function, in the version of its exporter.
     pub function: FunctionId,
     /// Its type.
     pub signature: Signature,
-    /// Where its arguments come from.
+    /// The bindings of its parameters.
     pub bindings: Bindings,
     /// The status of a result: the route's, or 200, or 204 when there is no value.
     pub status: u16,
@@ -32,7 +32,7 @@ pub struct PlannedRoute {
     pub errors: BTreeMap<String, u16>,
 }
 
-/// A prefix that an HTTP component answers.
+/// A prefix of an HTTP component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlannedHttp {
@@ -95,10 +95,10 @@ fn check_errors(signature: &Signature, errors: &BTreeMap<String, u16>) -> Result
         None => Ok(()),
         Some(case) if cases.is_empty() => Err(RouteProblem::NoCases { case: case.clone() }),
         Some(case) => {
-            let meant = did_you_mean(case, cases.iter().map(String::as_str));
+            let suggestion = did_you_mean(case, cases.iter().map(String::as_str));
             Err(RouteProblem::NoCase {
                 case: case.clone(),
-                meant,
+                suggestion,
                 cases,
             })
         }

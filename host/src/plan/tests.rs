@@ -565,12 +565,12 @@ fn an_event_wire_has_any_number_of_subscribers_and_publishers() {
 }
 
 #[test]
-fn what_gives_something_back_is_no_event() {
+fn a_function_with_a_result_value_is_no_event() {
     let services: &[Service<'_>] = &[("mail", &["shop:orders/events: placed() -> u32"], &[])];
     assert_eq!(
         problem(services, EVENT),
-        "wire \"shop:orders/events\": service \"mail\": `placed` is `func() -> u32`, which cannot be an event: nobody \
-         waits for what it gives; accepted: nothing, or a `result` without a value for ok"
+        "wire \"shop:orders/events\": service \"mail\": `placed` is `func() -> u32`, which cannot be an event: an event \
+         has no result value; accepted: nothing, or a `result` without a value for ok"
     );
 }
 

@@ -1,7 +1,7 @@
 //! Admission: the number of calls that a service runs at a time, and the wait of others.
 //!
-//! Both the number that waits and the time they wait are bounded, so a flood costs its senders an
-//! answer of 429 and the host no memory.
+//! The number of waiting calls and their wait are bounded, so a flood costs its senders an answer
+//! of 429 and the host no memory.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::call::CallError;
 
-/// The wait that every call is granted: a loop takes this long to get to a message that has just
+/// Lower bound of the wait of every call: a loop takes this long to get to a message that has just
 /// arrived, and that is no queue.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
 
@@ -43,18 +43,18 @@ impl Admission {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has been admitted to nothing.
+    /// A dropped future holds no permit.
     pub(super) async fn enter(
         &self,
         arrived: Instant,
         deadline: Instant,
     ) -> Result<SemaphorePermit<'_>, CallError> {
-        // A call that has waited too long elsewhere is shed even if it could run at once: its sender
-        // sees a wait that is bounded, and what runs under a flood is fresh.
+        // A call that has waited too long elsewhere is shed even if it could run at once: the wait is
+        // bounded for its sender, and under a flood the calls that run are fresh.
         let waited = arrived.elapsed();
         if waited > self.longest_wait() {
             let why = format!(
-                "waited {waited:?} for its turn, {:?} are allowed",
+                "waited {waited:?} before admission, {:?} are allowed",
                 self.wait
             );
             return Err(CallError::overloaded(why));

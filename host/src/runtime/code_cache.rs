@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Bytes in the cache of one engine; the oldest files go first. A small Rust guest's has 200 kB, an
-/// interpreter's 40 MB. Counted in bytes, since a host of a thousand small services must find all
-/// of theirs: one that does not, and drops another's for it, would compile all anew at each start.
+/// Upper bound of the bytes in the cache of one engine; the oldest files are removed first. The
+/// file of a small Rust guest has 200 kB, that of an interpreter 40 MB. Counted in bytes, since the
+/// files of a thousand small services must all fit: a service without one, whose file then replaces
+/// that of another, would have all compiled anew at each start.
 const MAX_CACHED: u64 = 8 << 30;
 
 /// The code cache of one engine.
@@ -79,7 +80,7 @@ fn store(
     create_private(dir)?;
     let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
     io::Write::write_all(&mut temporary, &code)?;
-    // The name must not outlive the bytes in a crash: what it names is run without a check.
+    // The name must not outlive the bytes in a crash: the file is run without a check.
     temporary.as_file().sync_all()?;
     temporary.persist(file).map_err(|error| error.error)?;
     remove_oldest(dir, MAX_CACHED)?;
@@ -112,7 +113,7 @@ fn remove_oldest(dir: &Path, limit: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a directory that nobody else can write to: what lies in it is run as machine code.
+/// Creates a directory that only this user can write to: its files are run as machine code.
 fn create_private(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);

@@ -1,6 +1,7 @@
-//! A loaded component: compiled, with what it exports and imports read from its own types.
+//! Loading a component: compiled code, and the exports and imports by its own types.
 //!
-//! What cannot be wired is refused here, naming the type's path. Nothing is instantiated.
+//! A component that cannot be wired is refused, naming the type's path. Nothing is instantiated,
+//! and no other component is known.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,42 +16,42 @@ use crate::plan::Description;
 use crate::shape::{InterfaceDescription, ShapeError, Signature};
 use crate::text::hex;
 
-/// The largest file that is read as a component.
+/// Upper bound of the bytes of a component.
 pub const MAX_BYTES: u64 = 256 << 20;
 
-/// The interface by which HTTP requests are handed to a component.
+/// The interface of components that handle HTTP requests.
 const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2";
 
-/// The interfaces by which raw messages are handed to a component.
+/// The interfaces of components that handle messages.
 const BROKER_HANDLER: &str = "wasmcloud:messaging/handler@0.2.";
 const MESSAGE_HANDLER: &str = "wasi:messaging/incoming-handler@0.2.0-draft";
 
-/// The cases of the second one's error.
+/// The cases of the error of [`MESSAGE_HANDLER`].
 const ERROR_CASES: [&str; 4] = ["timeout", "connection", "permission-denied", "other"];
 
-/// What the first consists of.
+/// The type of the function of [`BROKER_HANDLER`].
 const HANDLE_MESSAGE: &str = "func(msg: record { subject: string, body: list<u8>, reply-to: option<string> }) -> result<_, string>";
 
-/// A compiled component and what it offers and needs.
+/// A compiled component with its exports and imports.
 pub struct Component {
     /// SHA-256 of the file's bytes in hexadecimal.
     pub digest: String,
     /// The file's size in bytes.
     pub size: usize,
-    /// The interfaces that it answers for.
+    /// The exported interfaces.
     pub exports: Vec<InterfaceDescription>,
-    /// The interfaces that other services have to answer for.
+    /// The imported interfaces of other services.
     pub imports: Vec<InterfaceDescription>,
-    /// The imports that the host itself provides, such as `wasi:config/store@0.2.0-rc.1`.
+    /// The imported interfaces of the host, such as `wasi:config/store@0.2.0-rc.1`.
     pub host_imports: Vec<String>,
-    /// The name under which it exports `wasi:http/incoming-handler`, when it does.
+    /// The name of the exported `wasi:http/incoming-handler`, if there is one.
     pub http: Option<String>,
-    /// How it handles raw messages, when it does.
+    /// The handler of messages, if there is one.
     pub messages: Option<MessageHandler>,
     pub(crate) compiled: Compiled,
 }
 
-/// The interface by which a component handles raw messages.
+/// The interface by which a component handles messages.
 #[derive(Clone, Debug)]
 pub struct MessageHandler {
     /// The interface with its one function.
@@ -58,7 +59,7 @@ pub struct MessageHandler {
     pub(crate) kind: HandlerKind,
 }
 
-/// Whose interface it is.
+/// The family of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandlerKind {
     /// `wasmcloud:messaging/handler`.
@@ -67,7 +68,7 @@ pub(crate) enum HandlerKind {
     Wasi,
 }
 
-/// Why a file is not a component that can be run.
+/// A file is no component that can be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ComponentError {
     /// The file cannot be read.
@@ -110,22 +111,22 @@ pub enum ComponentError {
         /// The type and its path.
         source: ShapeError,
     },
-    /// An interface holds something other than plain functions.
+    /// An interface has something other than plain functions.
     #[error("{direction} {interface}: {what}")]
     Unwirable {
         /// `export` or `import`.
         direction: &'static str,
         /// The interface.
         interface: String,
-        /// What it holds, and the mend.
+        /// What it holds, and the fix.
         what: String,
     },
-    /// An interface has a name that is not of the component model's form.
+    /// An interface's name is not of the component model's form.
     #[error("{direction} with a name that cannot be wired")]
     Name {
         /// `export` or `import`.
         direction: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         source: IdError,
     },
 }
@@ -203,8 +204,8 @@ impl Component {
                         .exports
                         .push(describe(engine, "export", name, &instance)?);
                 }
-                // Toolchains add functions such as `init` beside the interfaces. They cannot be
-                // named by a subject, so nobody can call them.
+                // Toolchains add functions such as `init` beside the interfaces. They have no
+                // subject, so no client can call them.
                 _ => {}
             }
         }
@@ -213,7 +214,7 @@ impl Component {
                 _ if is_host_provided(name) => component.host_imports.push(name.to_owned()),
                 ComponentItem::ComponentInstance(instance) => {
                     let interface = describe(engine, "import", name, &instance)?;
-                    // An interface of types alone needs nobody to answer.
+                    // An interface of types alone needs no service.
                     if !interface.functions.is_empty() {
                         component.imports.push(interface);
                     }
@@ -235,7 +236,7 @@ impl Component {
         Ok(component)
     }
 
-    /// What a plan needs of the component.
+    /// The description of the component for a plan.
     #[must_use]
     pub fn description(&self) -> Description {
         Description {
@@ -256,7 +257,7 @@ impl Component {
         self.compiled.resources_required()
     }
 
-    /// Where the function is found in every instance of this component.
+    /// The index of the function in every instance of this component.
     pub(crate) fn export_index(
         &self,
         interface: &InterfaceId,
@@ -269,12 +270,12 @@ impl Component {
     }
 }
 
-/// Interfaces that the host answers itself, or that are meant for other hosts.
+/// Whether an interface is of the host, or for other kinds of hosts.
 fn is_host_provided(name: &str) -> bool {
     name.starts_with("wasi:") || name.starts_with("wasmcloud:messaging/")
 }
 
-/// The message handler that a component exports, which has to be what it is called.
+/// The exported message handler, checked against the type of its interface.
 fn describe_handler(
     engine: &wasmtime::Engine,
     name: &str,
@@ -304,8 +305,8 @@ fn describe_handler(
     }
 }
 
-/// The interface whose message is a resource, if it has the one function that it has to have. The
-/// function has no signature: nothing can call it but the host, which knows it.
+/// The interface whose message is a resource, if it has its one function. The function has no
+/// signature: only the host calls it.
 fn message_handler(
     engine: &wasmtime::Engine,
     name: &str,
@@ -387,7 +388,7 @@ fn describe(
     Ok(InterfaceDescription { id, functions })
 }
 
-/// Tells a component from what is often taken for one, before wasmtime does in its own words.
+/// Refuses files that are often taken for components, with a better error than wasmtime's.
 fn check_preamble(bytes: &[u8]) -> Result<(), ComponentError> {
     let text =
         bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'(') || bytes.starts_with(b";;");
@@ -397,9 +398,10 @@ fn check_preamble(bytes: &[u8]) -> Result<(), ComponentError> {
         _ if text => Ok(()),
         _ => {
             let start = bytes.get(..8).unwrap_or(bytes);
-            let start = match start.is_empty() {
-                true => "nothing".to_owned(),
-                false => format!("`{}`", start.escape_ascii()),
+            let start = if start.is_empty() {
+                "nothing".to_owned()
+            } else {
+                format!("`{}`", start.escape_ascii())
             };
             Err(ComponentError::NotWasm { start })
         }

@@ -1,7 +1,7 @@
-//! How wasmtime is set up: one engine for all services of a host.
+//! The configuration of wasmtime: one engine for all services of a host.
 //!
-//! Fresh instances come from a pool, compiled code from a cache on disk, and a ticker bounds how
-//! long a guest computes before others get their turn.
+//! Fresh instances come from a pool, compiled code from a cache on disk, and a ticker bounds the
+//! time for which a guest computes before it yields.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,40 +15,40 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 
 use super::code_cache::CodeCache;
 
-/// How long a guest computes before it gives way to others. Short enough that a busy guest adds
-/// little to its neighbours' calls, long enough that waking the ticker costs nothing to speak of.
+/// Time for which a guest computes before it yields. Short enough that a busy guest adds little to
+/// the calls of others on its thread, long enough that waking the ticker costs next to nothing.
 pub const EPOCH_TICK: Duration = Duration::from_millis(5);
 
-/// Instances that exist at one time in a host, unless [`EngineOptions::instances`] says otherwise.
+/// Default of [`EngineOptions::instances`].
 pub const DEFAULT_INSTANCES: u32 = 1_000;
 
-/// The largest memory that a service's limit can allow. The pool reserves address space, not
-/// memory, of this size for each instance.
+/// Upper bound of a service's memory limit. The pool reserves address space, not memory, of this
+/// size for each instance.
 pub const MAX_MEMORY: u64 = 4 << 30;
 
-/// The most table elements that a service's limit can allow in one table.
+/// Upper bound of the elements of one table.
 pub const MAX_TABLE_ELEMENTS: u32 = 1_000_000;
 
-/// A component takes two to five of these (its own, the adapter's, shims).
+/// Core instances of a component: two to five (its own, the adapter's, shims).
 const CORE_INSTANCES_EACH: u32 = 5;
 
-/// Most components have one memory; an instance with more takes from its neighbours' share.
+/// Memories of a component: most have one; an instance with more takes from the share of others.
 const MEMORIES_EACH: u32 = 2;
 
-/// The stack of a guest's own frames. wasmtime's default, half of what a host stack has.
+/// Bytes of the stack of a guest's own frames: wasmtime's default, half of a host stack.
 const WASM_STACK: usize = 512 << 10;
 
-/// What stays resident of a slot's memory between two instances: the kernel's `PAGEMAP_SCAN`
-/// finds the touched pages, so that most instances cost a copy of those and no page fault.
-/// Without it the same setting would clear all of it each time, which is five times slower.
+/// Bytes of a slot's memory that stay resident between two instances: the kernel's `PAGEMAP_SCAN`
+/// finds the touched pages, so that most instances cost a copy of those and no page fault. Without
+/// it the same setting would clear all of it each time, which is five times slower.
 const KEEP_RESIDENT: usize = 1 << 20;
 
-/// What the host's operator can choose.
+/// The options of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Instances that exist at one time, all services together.
     pub instances: u32,
-    /// Where compiled code is kept; `None` compiles anew at each start.
+    /// The directory of compiled code; `None` compiles anew at each start.
     pub cache: Option<PathBuf>,
 }
 
@@ -73,7 +73,7 @@ fn default_cache() -> Option<PathBuf> {
         .map(|dir| dir.join("wasmbay"))
 }
 
-/// Why the engine could not be set up or could not compile.
+/// The engine could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// wasmtime refused its configuration; on Linux most often for want of address space.
@@ -81,10 +81,10 @@ pub enum EngineError {
     Setup {
         /// The number of instances asked for.
         instances: u32,
-        /// wasmtime's own words.
+        /// The error of wasmtime.
         source: wasmtime::Error,
     },
-    /// The thread that bounds the guests' turns could not be started.
+    /// The thread that has guests yield could not be started.
     #[error("cannot start the epoch ticker")]
     Ticker(#[source] io::Error),
 }
@@ -121,7 +121,7 @@ impl Engine {
             .total_stacks(instances)
             .table_elements(MAX_TABLE_ELEMENTS as usize)
             .max_memory_size(usize::try_from(MAX_MEMORY).unwrap_or(usize::MAX))
-            // What a service may use is bounded by its own limits, which name themselves.
+            // Services are bounded by their own limits, whose errors name them.
             .max_component_instance_size(16 << 20)
             .max_core_instance_size(16 << 20)
             .max_memories_per_module(16)
@@ -191,7 +191,7 @@ impl Engine {
     }
 }
 
-/// With fewer files than a host needs it can still run; what it then cannot open is told there.
+/// A host can run with fewer open files than it needs; a file that cannot be opened then is an error.
 #[cfg(unix)]
 fn allow_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -1,7 +1,7 @@
 //! One instance: a store, and the one call that it runs at a time.
 //!
-//! An instance is used by value. [`Instance::invoke`] gives it back only after a call that ended
-//! well; one that trapped, timed out or was dropped is gone, and its memory with it.
+//! An instance is used by value. [`Instance::invoke`] returns it only after a call that ended well;
+//! one that trapped, timed out or was dropped is gone, and its memory with it.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::interfaces::messaging::wasmcloud::BrokerMessage;
 use crate::interfaces::{CurrentCall, Message};
 use crate::manifest::ServiceSpec;
 
-/// What all instances of one service share.
+/// The linked component and the context that all instances of one service share.
 pub(super) struct Blueprint {
     pub(super) pre: InstancePre<State>,
     pub(super) spec: Arc<ServiceSpec>,
@@ -37,7 +37,7 @@ pub(super) struct Blueprint {
     pub(super) share: Share,
 }
 
-/// What an HTTP component answers: a response whose body it goes on to write, or an error.
+/// The answer of an HTTP component: a response whose body it goes on to write, or an error.
 pub(super) type Head = Result<http::Response<WasiBody>, ErrorCode>;
 
 /// A live instance.
@@ -48,7 +48,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// A fresh instance. When all that can exist do, the idle ones of all services make room.
+    /// A fresh instance. At the limit of instances, the idle ones of all services are dropped first.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, CallError> {
         match Self::instantiate(blueprint).await {
             Err((_, error)) if error.is::<PoolConcurrencyLimitError>() => {
@@ -98,7 +98,7 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// The guest trapped, by itself or because an import failed that it has no value for.
+    /// The guest trapped, by itself or because of a failed import without a value for the failure.
     ///
     /// # Cancel safety
     ///
@@ -120,7 +120,7 @@ impl Instance {
         self.finish(called)
     }
 
-    /// Hands an HTTP request to the component, which gives the response's head through `head` and
+    /// Hands an HTTP request to the component, which sends the response's head through `head` and
     /// may go on after that: it writes the body.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Instance {
         self.finish(handled)
     }
 
-    /// Hands a message to the component's handler, and returns what that returned.
+    /// Hands a message to the component's handler, and returns the handler's result.
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ impl Instance {
         match called {
             Ok(()) => {
                 if let Some(ended) = call.and_then(|call| call.ended) {
-                    // The response may have been dropped since.
+                    // The response may be dropped already.
                     let _ = ended.send(());
                 }
                 Ok(self)
@@ -257,7 +257,7 @@ impl Instance {
     }
 }
 
-/// The trap and the function it happened in, on one line.
+/// The trap and its function, on one line.
 fn describe_trap(error: &wasmtime::Error) -> String {
     let cause = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),

@@ -1,8 +1,8 @@
 //! Components as services that can be called: wasmtime, and nothing of NATS.
 //!
-//! An [`Engine`] compiles a [`Component`]; a [`Runtime`] adds what all services of a host share; a
-//! [`Service`] runs calls, HTTP requests and messages, all of them along one path: admission,
-//! instance, guest, statistics.
+//! An [`Engine`] compiles a [`Component`]; a [`Runtime`] adds the linker and the pool that all
+//! services of a host share; a [`Service`] runs calls, HTTP requests and messages, all of them
+//! along one path: admission, instance, guest, statistics.
 
 mod admission;
 mod code_cache;
@@ -29,7 +29,7 @@ pub use service::{Exported, Function, Service, ServiceError, Stats, StatsReading
 use pool::Pool;
 use state::State;
 
-/// What all services of a host share: the engine, the host interfaces, the pool of idle instances.
+/// The engine, the host interfaces and the pool of idle instances, shared by all services of a host.
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
@@ -44,7 +44,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// A defect: two host interfaces define one name.
+    /// Two host interfaces define one name, which is a defect.
     pub fn new(engine: Engine) -> Result<Self, EngineError> {
         let linker = state::linker(engine.wasmtime());
         let linker = linker.map_err(|source| EngineError::Setup {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::instance::Instance;
 use crate::per_core::PerCore;
 
-/// Time for which an instance waits for its next call before its memory is given back.
+/// Time after which an idle instance is dropped.
 pub const IDLE: Duration = Duration::from_secs(30);
 
-/// Keeps instances between calls. A thread takes back those that it has used, the last one first,
-/// since its core still has their memory at hand.
+/// Keeps instances between calls. A thread takes those that it has used itself, the last one first,
+/// since its core still has their memory in its caches.
 #[derive(Default)]
 pub(super) struct Pool {
     /// For each core, the idle instances by the number of their service.
@@ -23,14 +23,14 @@ struct Idle {
     instance: Instance,
 }
 
-/// The numbers of services: small, and used again.
+/// The numbers of services: small, and reused.
 #[derive(Default)]
 struct Numbers {
     free: Vec<usize>,
     next: usize,
 }
 
-/// One service's share of the pool. Its idle instances go with it.
+/// One service's share of the pool. Dropping it drops its idle instances.
 pub(super) struct Share {
     pool: Arc<Pool>,
     number: usize,
@@ -73,7 +73,7 @@ impl Pool {
 }
 
 impl Share {
-    /// An idle instance of the service: one that this thread used last, else any.
+    /// An idle instance of the service: the one that this thread used last, else any.
     pub(super) fn take(&self) -> Option<Instance> {
         let taken = |services: &Mutex<Vec<Vec<Idle>>>| {
             let idle = lock(services).get_mut(self.number)?.pop()?;

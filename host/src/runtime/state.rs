@@ -1,4 +1,4 @@
-//! What the host keeps for one instance: the contexts of the host interfaces, put together.
+//! The data of one store: the contexts of the host interfaces, put together.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const MAX_RESOURCES: usize = 4_096;
 
 /// The data of a store.
 pub(super) struct State {
-    /// The first field: the `ended` of its call has to be dropped before `table`.
+    /// The first field, so that the `ended` of its call is dropped before `table`.
     pub(super) caller: Caller,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -57,7 +57,7 @@ impl State {
 ///
 /// # Errors
 ///
-/// A defect: two definitions of one name.
+/// Two definitions of one name, which is a defect.
 pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

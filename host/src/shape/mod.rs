@@ -1,9 +1,9 @@
 //! The shape of values: a component's types, resolved once when it is loaded.
 //!
-//! A [`Shape`] is structural, as the component model's own type equality is. It holds what the
-//! JSON mapping needs (keys, cases) so that no call looks a type up again, it is what an importer
-//! and an exporter are compared by, and it cannot hold what no message can carry: a resource,
-//! stream or future is refused here, by its path.
+//! A [`Shape`] is structural, as the component model's own type equality is. It has the keys and
+//! cases of the JSON mapping, so that no call looks a type up again, and importers and exporters
+//! are compared by their shapes. Types that no message can carry (a resource, stream or future) are
+//! refused here, by their path.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -37,7 +37,7 @@ pub enum Shape {
     F64,
     Char,
     String,
-    /// `list<u8>`, which JSON carries as base64.
+    /// `list<u8>`, which is base64 in JSON.
     Bytes,
     List(Box<Shape>),
     /// `list<T, N>`.
@@ -71,20 +71,20 @@ pub struct Field {
 pub struct Case {
     /// The name in WIT, which is also the tag in JSON.
     pub name: Box<str>,
-    /// The payload, when the case has one.
+    /// The payload, if the case has one.
     pub payload: Option<Shape>,
 }
 
-/// What a function takes and gives.
+/// The parameters and the result of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// The parameters in order; their keys follow the rule of record fields.
     pub params: Box<[Field]>,
-    /// The result, when there is one.
+    /// The result, if there is one.
     pub result: Option<Shape>,
 }
 
-/// An interface as a component exports or imports it.
+/// An exported or imported interface of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceDescription {
     /// Its name and version.
@@ -93,15 +93,15 @@ pub struct InterfaceDescription {
     pub functions: BTreeMap<String, Signature>,
 }
 
-/// Why a type cannot be carried by a message.
+/// A type cannot be carried by a message.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "{path}: {kind} cannot leave its component; pass a value instead (a record, an id, a list<u8>)"
 )]
 pub struct ShapeError {
-    /// Where the type stands, such as `parameter "card": field "issuer"`.
+    /// The path of the type, such as `parameter "card": field "issuer"`.
     pub path: String,
-    /// What stands there.
+    /// The kind of type.
     pub kind: &'static str,
 }
 
@@ -110,7 +110,7 @@ impl Signature {
     ///
     /// # Errors
     ///
-    /// The function takes or gives something that no message can carry, or is an `async func`.
+    /// A parameter or the result has a type that no message can carry.
     pub fn of(func: &ComponentFunc) -> Result<Self, ShapeError> {
         let mut params = Vec::new();
         for (name, ty) in func.params() {
@@ -141,7 +141,7 @@ impl Shape {
     ///
     /// # Errors
     ///
-    /// The type holds something that no message can carry.
+    /// The type, or a part of it, cannot be carried by a message.
     pub fn of(ty: &Type) -> Result<Self, ShapeError> {
         Self::resolve(
             ty,
@@ -253,7 +253,7 @@ fn fields(named: Vec<(Box<str>, Shape)>) -> Box<[Field]> {
         .collect()
 }
 
-/// The way from a function's signature down to one type, built only as deep as the recursion is.
+/// The path from a function's signature down to one type, built only as deep as the recursion is.
 struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: Step<'a>,
@@ -286,7 +286,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Writes the shape as WIT would with every name resolved, on one line.
+/// Writes the shape in the notation of WIT with every name resolved, on one line.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |f: &mut fmt::Formatter<'_>, kind: &str, names: &[Box<str>]| {
@@ -353,7 +353,7 @@ impl fmt::Display for Shape {
 }
 
 impl Signature {
-    /// The parameters as WIT has them: `(order: record { id: string })`.
+    /// The parameters in the notation of WIT: `(order: record { id: string })`.
     #[must_use]
     pub fn parameters(&self) -> String {
         let params = Self {

@@ -1,26 +1,26 @@
-//! Signatures from text, as discovery tells them.
+//! Signatures from text, as in the metadata of discovery.
 
 use std::str::FromStr;
 
 use super::{Case, Shape, Signature, fields};
 
-/// Why a text is no [`Signature`].
+/// A text is no [`Signature`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the signature cannot be read at \"{rest}\": expected {expected}")]
 pub struct ParseError {
-    /// What was left to read, up to 40 characters.
+    /// The rest of the text, up to 40 characters.
     pub rest: String,
-    /// What should have stood there.
+    /// The expected token.
     pub expected: &'static str,
 }
 
-/// Types nested deeper than this are not read; WIT allows a hundred.
+/// Upper bound of the nesting of types, as in WIT.
 const MAX_DEPTH: u32 = 100;
 
 impl FromStr for Signature {
     type Err = ParseError;
 
-    /// Reads what `Display` writes, which is how discovery tells signatures.
+    /// Reads the text that `Display` writes.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut reader = Reader {
             rest: text,
@@ -28,13 +28,15 @@ impl FromStr for Signature {
         };
         reader.expect("func(", "`func(`")?;
         let params = fields(reader.list(")", Reader::field)?);
-        let result = match reader.skip("->") {
-            true => Some(reader.shape()?),
-            false => None,
+        let result = if reader.skip("->") {
+            Some(reader.shape()?)
+        } else {
+            None
         };
-        match reader.rest.trim().is_empty() {
-            true => Ok(Self { params, result }),
-            false => Err(reader.wrong("the end")),
+        if reader.rest.trim().is_empty() {
+            Ok(Self { params, result })
+        } else {
+            Err(reader.wrong("the end"))
         }
     }
 }
@@ -111,13 +113,12 @@ impl<'a> Reader<'a> {
 
     fn case(&mut self) -> Result<Case, ParseError> {
         let name = self.word()?.into();
-        let payload = match self.skip("(") {
-            true => {
-                let payload = self.shape()?;
-                self.expect(")", "`)`")?;
-                Some(payload)
-            }
-            false => None,
+        let payload = if self.skip("(") {
+            let payload = self.shape()?;
+            self.expect(")", "`)`")?;
+            Some(payload)
+        } else {
+            None
         };
         Ok(Case { name, payload })
     }
@@ -158,9 +159,10 @@ impl<'a> Reader<'a> {
             "list" => {
                 self.expect("<", "`<`")?;
                 let item = self.shape()?;
-                let length = match self.skip(",") {
-                    true => Some(self.word()?.parse().map_err(|_| self.wrong("a length"))?),
-                    false => None,
+                let length = if self.skip(",") {
+                    Some(self.word()?.parse().map_err(|_| self.wrong("a length"))?)
+                } else {
+                    None
                 };
                 self.expect(">", "`>`")?;
                 match (item, length) {
@@ -204,13 +206,15 @@ impl<'a> Reader<'a> {
                 err: None,
             });
         }
-        let ok = match self.skip("_") {
-            true => None,
-            false => Some(Box::new(self.shape()?)),
+        let ok = if self.skip("_") {
+            None
+        } else {
+            Some(Box::new(self.shape()?))
         };
-        let err = match self.skip(",") {
-            true => Some(Box::new(self.shape()?)),
-            false => None,
+        let err = if self.skip(",") {
+            Some(Box::new(self.shape()?))
+        } else {
+            None
         };
         self.expect(">", "`>`")?;
         Ok(Shape::Result { ok, err })

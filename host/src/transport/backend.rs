@@ -1,4 +1,4 @@
-//! What guests import, carried over NATS.
+//! The [`Backend`] over NATS: calls, events, messages and buckets of guests.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,29 +17,28 @@ use crate::nats::{RequestError, Requests, connected, wire_size};
 use crate::plan::Event;
 use crate::wire;
 
-/// Waits between tries while there are no responders: doubled from the first to the last.
+/// Waits between attempts without responders: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_millis(250);
 
-/// Time for which a call without responders is sent again: a service that is swapped or restarted is
-/// back by then, and a caller of one that is not there learns it soon.
+/// Time for which a call without responders is sent again: a service that is swapped or restarted
+/// is back by then, and the caller of one that does not exist gets its error soon.
 const NO_RESPONDERS: Duration = Duration::from_secs(1);
 
-/// How long a stream may take to acknowledge an event before it is published again; doubled from
-/// then on.
-const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+/// Time for a stream to acknowledge an event before it is published again; doubled from then on.
+const FIRST_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The NATS connection of one worker.
+/// The backend of one NATS connection.
 pub(crate) struct NatsBackend {
     requests: Requests,
     session: u64,
     published: AtomicU64,
-    /// The buckets that were opened, so that opening one again asks nothing.
+    /// The buckets that are open already, so that opening one again takes no request.
     buckets: Mutex<HashMap<String, Bucket>>,
 }
 
 impl NatsBackend {
-    /// Calls over this connection.
+    /// A backend on this connection.
     #[must_use]
     pub(crate) fn new(requests: Requests) -> Self {
         Self {
@@ -50,7 +49,7 @@ impl NatsBackend {
         }
     }
 
-    /// Sends a call and waits for its reply, at the longest until `last`.
+    /// Sends a call and waits for its reply until `last`.
     ///
     /// A request without responders was not delivered, so it is sent again for [`NO_RESPONDERS`].
     /// Nothing else is.
@@ -89,7 +88,7 @@ impl NatsBackend {
 }
 
 impl NatsBackend {
-    /// Publishes a message to the subscribers of this moment.
+    /// Publishes a message on core NATS.
     async fn publish_once(
         &self,
         subject: Subject,
@@ -120,7 +119,7 @@ impl NatsBackend {
         match tokio::time::timeout_at(call.deadline.into(), sent).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(refused(&RequestError::Closed)),
-            // The connection is down and as much waits for it as may.
+            // The connection is down and its queue is full.
             Err(_) => {
                 let why = "NATS did not take the message in time";
                 Err(CallError::no_reply_in_time(why))
@@ -128,8 +127,8 @@ impl NatsBackend {
         }
     }
 
-    /// Sends a message once and waits for a reply, at the longest until the deadline. That there are
-    /// no responders is an answer, too: what was sent is not known to be safe to send again.
+    /// Sends a message once and waits for a reply until the deadline. It is not sent again without
+    /// responders: only the guest knows whether it expects one.
     async fn request_once(
         &self,
         message: OutgoingMessage,
@@ -147,8 +146,7 @@ impl NatsBackend {
         }
     }
 
-    /// Sends a message and gathers replies: as many as are expected, or what has come until the
-    /// deadline.
+    /// Sends a message and gathers replies: as many as are expected, or those until the deadline.
     async fn gather(
         &self,
         message: OutgoingMessage,
@@ -185,15 +183,15 @@ impl NatsBackend {
         match tokio::time::timeout_at(call.deadline.into(), gathering).await {
             Ok(Err(error)) => Err(error),
             Ok(Ok(())) => Ok(replies),
-            Err(_) if replies.is_empty() => Err(silent(&subject)),
+            Err(_) if replies.is_empty() => Err(no_answer(&subject)),
             Err(_) => Ok(replies),
         }
     }
 
     /// Publishes an event and waits until the stream confirms it; returns its sequence.
     ///
-    /// What is not acknowledged within a while is published again: its id has the stream store it
-    /// once, whichever of the two was lost, event or acknowledgement.
+    /// Without an acknowledgement it is published again: its id has the stream store it once,
+    /// whichever of the two was lost, event or acknowledgement.
     pub(super) async fn store(
         &self,
         subject: &str,
@@ -212,11 +210,11 @@ impl NatsBackend {
         self.check_storable(&first, &call)?;
         let mut first = Some(first);
         let deadline = tokio::time::Instant::from(call.deadline);
-        let (mut retry, mut patience) = (FIRST_RETRY, FIRST_PATIENCE);
+        let (mut retry, mut ack_timeout) = (FIRST_RETRY, FIRST_ACK_TIMEOUT);
         loop {
-            // Only what is sent again needs its headers again.
+            // Headers are written again only for an event that is sent again.
             let headers = first.take().unwrap_or_else(write_headers);
-            let until = deadline.min(tokio::time::Instant::now() + patience);
+            let until = deadline.min(tokio::time::Instant::now() + ack_timeout);
             let (to, body) = (subject.into(), call.body.clone());
             let request = self.requests.request_until(to, headers, body, until);
             match request.await {
@@ -225,7 +223,7 @@ impl NatsBackend {
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(LAST_RETRY);
                 }
-                Err(RequestError::Deadline) if until < deadline => patience *= 2,
+                Err(RequestError::Deadline) if until < deadline => ack_timeout *= 2,
                 Err(RequestError::Deadline) => {
                     let why =
                         format!("stream {stream} did not confirm in time that it stored the event");
@@ -251,7 +249,7 @@ impl NatsBackend {
         Ok(Arc::new(bucket))
     }
 
-    /// An id that no other event has: random for the connection, counted within it.
+    /// A unique id of an event: random for the connection, counted within it.
     fn message_id(&self) -> String {
         let next = self.published.fetch_add(1, Ordering::Relaxed);
         format!("{:016x}-{next:x}", self.session)
@@ -282,7 +280,7 @@ impl NatsBackend {
     }
 }
 
-/// What a stream answers to a message that it is to store.
+/// A stream's answer to a message that it is to store.
 #[derive(serde::Deserialize)]
 struct Answer {
     stream: Option<String>,
@@ -306,7 +304,7 @@ fn stored(answer: &[u8], stream: &str) -> Result<u64, CallError> {
         Ok(Answer {
             error: Some(error), ..
         }) => error.description,
-        _ => "something else answered".to_owned(),
+        _ => "another responder answered".to_owned(),
     };
     let why = format!("stream {stream} did not store the event: {why}");
     Err(CallError::unavailable(why))
@@ -392,13 +390,13 @@ fn received(reply: async_nats::Message, limit: usize) -> Result<Message, CallErr
     })
 }
 
-fn silent(subject: &str) -> CallError {
+fn no_answer(subject: &str) -> CallError {
     CallError::no_reply_in_time(format_args!("{subject} did not answer in time"))
 }
 
 fn unanswered(error: &RequestError, subject: &str) -> CallError {
     match error {
-        RequestError::Deadline => silent(subject),
+        RequestError::Deadline => no_answer(subject),
         error => refused(error),
     }
 }

@@ -1,4 +1,4 @@
-//! What stands behind a source of messages.
+//! The bindings of sources of messages to services.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use tokio::sync::{Semaphore, watch};
 use crate::manifest::DeliveryPolicy;
 use crate::runtime::{Exported, Service};
 
-/// Where messages come from.
+/// A source of messages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Source {
-    /// A subject, shared by all that are in the queue group.
+    /// A subject, shared by the members of a queue group.
     Subject {
         /// The subject, with a wildcard for the function.
         subject: String,
         /// The queue group.
         group: String,
     },
-    /// A durable consumer, shared by all that pull from it.
+    /// A durable consumer, shared by the workers and hosts that pull from it.
     Consumer {
         /// The stream.
         stream: String,
@@ -26,32 +26,31 @@ pub(crate) enum Source {
     },
 }
 
-/// How the messages of a source are handed to their service.
+/// The delivery of the messages of a source to their service.
 #[derive(Clone, Debug)]
 pub(crate) enum Delivery {
     /// A call: its result is the reply.
     Call,
-    /// An event, which mostly has no reply subject.
+    /// An event; it mostly has no reply subject.
     Event,
     /// A stored event: its outcome is acknowledged.
     DurableEvent(Arc<Subscriber>),
-    /// A message: whether it gets a reply is for the guest that handles it.
+    /// A message: the guest that handles it may reply, the host does not.
     Message,
     /// A stored message: its outcome is acknowledged.
     DurableMessage(Arc<Subscriber>),
 }
 
-/// What handling stored events takes besides what every delivery takes.
+/// A subscriber of stored events or messages.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) policy: DeliveryPolicy,
-    /// As many permits as events may be worked on here at a time; the others wait without being
-    /// refused.
+    /// A permit for each event that this host works on; further events wait without being refused.
     pub(crate) permits: Semaphore,
 }
 
 impl Subscriber {
-    /// A subscriber that works on as many events as its service may run calls.
+    /// A subscriber that works on at most as many events at a time as its service runs calls.
     pub(crate) fn new(policy: DeliveryPolicy, concurrency: u32) -> Self {
         let permits = policy.in_flight.min(concurrency);
         Self {
@@ -62,13 +61,13 @@ impl Subscriber {
 }
 
 impl Delivery {
-    /// Whether the service is handed the messages as they are. Then they are no calls, and the host
-    /// itself never replies to one. All bindings of a slot agree on it.
+    /// Whether the service gets the messages as they are. They are no calls then, and the host
+    /// itself never replies. All bindings of a slot agree on it.
     pub(crate) fn is_message(&self) -> bool {
         matches!(self, Self::Message | Self::DurableMessage(_))
     }
 
-    /// The subscriber, if what is delivered is stored.
+    /// The subscriber, if the source is a consumer.
     pub(crate) fn subscriber(&self) -> Option<&Arc<Subscriber>> {
         match self {
             Self::DurableEvent(subscriber) | Self::DurableMessage(subscriber) => Some(subscriber),
@@ -77,7 +76,7 @@ impl Delivery {
     }
 }
 
-/// A service, the interface that it exports, and how messages are delivered to it.
+/// A service, one of its exported interfaces, and the delivery of its messages.
 #[derive(Clone)]
 pub(crate) struct Binding {
     pub(crate) service: Arc<Service>,
@@ -85,7 +84,7 @@ pub(crate) struct Binding {
     pub(crate) delivery: Delivery,
 }
 
-/// The place of a binding behind a source: replaced while messages flow, never empty.
+/// Holds the binding of a source: replaced while messages flow, never empty.
 pub(crate) struct Slot(watch::Sender<Arc<Binding>>);
 
 impl Slot {
@@ -99,7 +98,7 @@ impl Slot {
         self.0.send_replace(Arc::new(binding));
     }
 
-    /// The binding of now.
+    /// The present binding.
     pub(crate) fn binding(&self) -> Arc<Binding> {
         Arc::clone(&self.0.borrow())
     }

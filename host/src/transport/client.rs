@@ -10,8 +10,8 @@ use crate::interfaces::Backend as _;
 use crate::nats::{RequestError, Requests, settled};
 use crate::plan::Event;
 
-/// Time that the reply to a call whose deadline has passed may take to arrive: the host that runs the
-/// service has the same deadline, and more to say when it passes.
+/// Time after a call's deadline within which its reply is accepted: the host that runs the service
+/// has the same deadline, and its error says more.
 const REPLY_MARGIN: Duration = Duration::from_millis(500);
 
 /// Calls functions and publishes events over a NATS connection.
@@ -34,18 +34,17 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The error of the call, or that no reply came until its deadline and half a second after it.
+    /// The error of the call, or no reply until half a second after its deadline.
     pub async fn call(&self, subject: &str, call: Call) -> Result<Bytes, CallError> {
         let last = call.deadline + REPLY_MARGIN;
         self.backend.call_until(subject, call, last).await
     }
 
-    /// Publishes an event; done when the server has it. Returns its sequence in the stream that
-    /// stored it, if it has one.
+    /// Publishes an event; returns when the server has it: its sequence, if a stream stores it.
     ///
     /// # Errors
     ///
-    /// It is too large, is not stored, or the server does not answer.
+    /// The event is too large or is not stored, or the server does not answer.
     pub async fn publish(&self, event: Event) -> Result<Option<u64>, CallError> {
         let Some(stream) = event.stream.clone() else {
             self.backend.publish(event).await?;

@@ -1,9 +1,9 @@
-//! Consumers of stored events and messages: each becomes a call, and what comes of it decides whether
-//! it is done, comes again, or is a dead letter.
+//! Consumers of stored events and messages: each event becomes a call, and by its outcome it is
+//! acknowledged, delivered again, or becomes a dead letter.
 //!
-//! All hosts and workers pull from one consumer. The server hands an event to one of them at a time,
-//! and to another one when it has heard nothing for the consumer's `ack_wait`; so work that takes
-//! longer is reported to it.
+//! All hosts and workers pull from one consumer. The server delivers an event to one of them at a
+//! time, and to another one after the consumer's `ack_wait` without an acknowledgement; so work
+//! that takes longer reports progress.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -28,26 +28,26 @@ use crate::nats::Violations;
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
 use crate::{subject, wire};
 
-/// Time for which a pull for events stays with the server. Then it is made again, so that one that
-/// got lost costs no more than this.
+/// Time for which a pull request stays with the server. Then it is made again, so that a lost one
+/// costs no more than this.
 const PULL: Duration = Duration::from_secs(30);
 
-/// Time between signs of the server that a pull is still there. After twice this without one it is
-/// made again.
+/// Interval of the server's heartbeats for a pull request. After twice this without one it is made
+/// again.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// The wait before a pull that failed is made again.
+/// The wait before a failed pull request is made again.
 const REPULL: Duration = Duration::from_millis(250);
 
-/// The waits before a consumer that cannot be reached is tried again, doubled from the first to
+/// The waits before a consumer that cannot be reached is opened again, doubled from the first to
 /// the last.
 const FIRST_REOPEN: Duration = Duration::from_millis(250);
 const LAST_REOPEN: Duration = Duration::from_secs(5);
 
-/// The wait of an event that should have become a dead letter and could not.
+/// The wait of an event whose dead letter could not be stored.
 const RETRY_STORE: Duration = Duration::from_secs(10);
 
-/// Where failures are written down.
+/// The stores of failures: attempts and dead letters.
 pub(crate) struct Failures {
     dead_letters: DeadLetters,
     attempts: AttemptStore,
@@ -63,7 +63,7 @@ impl Failures {
     }
 }
 
-/// What all consumers of a worker share.
+/// The connection and the stores that all consumers of a worker share.
 pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) backend: Arc<dyn Backend>,
@@ -72,9 +72,9 @@ pub(crate) struct Link {
     pub(crate) violations: Violations,
 }
 
-/// Serves a consumer until `stop` is sent, and then until what has been pulled is done, at the
-/// longest until the time that was sent. Returns the number of events that were given up; the
-/// server has been told to hand them out again.
+/// Serves a consumer until `stop` has a deadline, and then until every pulled event is done or the
+/// deadline passes. Returns the number of events that were given up, which the server delivers
+/// again.
 pub(crate) async fn serve(
     link: Arc<Link>,
     stream: String,
@@ -113,7 +113,7 @@ pub(crate) async fn serve(
             continue;
         };
         if let Some(deadline) = work.pull(&mut messages, &mut stop).await {
-            // What has arrived is done here; what is still on its way comes again.
+            // Events that have arrived are done here; those on their way are delivered again.
             if let Poll::Ready(next) = poll::ready(&mut messages)
                 && let Err(error) = work.work_on(next, &mut messages, None).await
             {
@@ -132,7 +132,7 @@ async fn open(
     consumer: &str,
 ) -> Result<pull::Stream, async_nats::Error> {
     let consumer: PullConsumer = context.get_consumer_from_stream(consumer, stream).await?;
-    // What a pull asks for is no bound: the consumer hands out no more than may be unacknowledged.
+    // The batch is no bound: the consumer delivers no more than may be unacknowledged.
     let most = usize::try_from(consumer.cached_info().config.max_ack_pending).unwrap_or(1);
     let messages = consumer
         .stream()
@@ -143,7 +143,7 @@ async fn open(
     Ok(messages.await?)
 }
 
-/// What one worker does for one consumer.
+/// The work of one worker for one consumer.
 struct Work {
     link: Arc<Link>,
     slot: Arc<Slot>,
@@ -152,8 +152,8 @@ struct Work {
 }
 
 impl Work {
-    /// Works on what comes until told to stop (then returns the deadline) or the pull has to be made
-    /// anew.
+    /// Works on events until it is stopped (then it returns the deadline) or the pull request has
+    /// to be made again.
     async fn pull(
         &mut self,
         messages: &mut pull::Stream,
@@ -173,20 +173,19 @@ impl Work {
             };
             let budget = Budget::new(POLL_BUDGET);
             if let Err(error) = self.work_on(next, messages, Some(budget)).await {
-                // Mostly a heartbeat that is missing because the server was away.
+                // Mostly a missing heartbeat, because the server was away.
                 tracing::debug!(error, "pulling events anew");
                 tokio::time::sleep(REPULL).await;
                 return None;
             }
             self.reap();
-            // The connection's own task reads and writes now: one write has the acknowledgements
-            // of all.
+            // The connection's own task reads and writes now: all acknowledgements go out in one
+            // write.
             task::yield_now().await;
         }
     }
 
-    /// Works on an event and on those that have arrived behind it, within the budget if there is
-    /// one.
+    /// Works on an event and on those that have arrived after it, within the budget if there is one.
     ///
     /// # Errors
     ///
@@ -241,7 +240,7 @@ impl Work {
         let given_up = self.in_flight.abort().await;
         let number = given_up.len();
         for reply in given_up.into_iter().flatten() {
-            // Without it the event would come again too, only later.
+            // Without it the event would be delivered again too, only later.
             let nak = AckKind::Nak(None).into();
             let _ = self.link.client.publish(reply, nak).await;
         }
@@ -251,7 +250,7 @@ impl Work {
 
 fn settle(ended: &Ended<Subject>) {
     if let Ended::Panicked(_) = ended {
-        // Not acknowledged, so it comes again.
+        // Not acknowledged, so it is delivered again.
         tracing::error!("the host failed at an event");
     }
 }
@@ -263,22 +262,22 @@ async fn handle(message: Message, slot: Arc<Slot>, link: Arc<Link>) {
     match with_progress(&message, &binding, attempt).await {
         Ok(()) => {
             if let Some(id) = replayed(&message)
-                && let Err(error) = link.failures.dead_letters.settle(id).await
+                && let Err(error) = link.failures.dead_letters.remove_handled(id).await
             {
                 tracing::warn!(id, %error, "a dead letter was handled and is still there");
             }
             acknowledge(&message, AckKind::Ack).await;
         }
         Err(failure) => {
-            // What the manifest says now, which may be other than when the attempt began.
+            // The policy of now, which may be another than when the attempt began.
             let now = slot.binding();
-            // Boxed, so that events which succeed do not carry its state about.
+            // Boxed: else events that succeed would have room for its state.
             Box::pin(fail(&message, &now, &link.failures, failure)).await;
         }
     }
 }
 
-/// Waits for an attempt, and tells the server from time to time that it goes on.
+/// Waits for an attempt, and reports progress to the server every half ack wait.
 async fn with_progress(
     message: &Message,
     binding: &Binding,
@@ -296,7 +295,7 @@ async fn with_progress(
 
 async fn acknowledge(message: &Message, kind: AckKind) {
     if let Err(error) = message.ack_with(kind).await {
-        // The event comes again.
+        // The event is delivered again.
         tracing::debug!(%error, "an acknowledgement could not be sent");
     }
 }
@@ -323,7 +322,7 @@ async fn attempt(
             reply_to: None,
             headers: wire::read_headers(headers),
         };
-        // Boxed, so that events do not carry its state about.
+        // Boxed: else every event would have room for its state.
         let returned = Box::pin(service.deliver(message, call, backend)).await?;
         return returned.map_err(Failure::returned);
     }
@@ -337,14 +336,14 @@ async fn attempt(
     }
 }
 
-/// The dead letter that a replayed event is. Any client can send a header; not any may publish where
-/// dead letters are replayed.
+/// The id of the dead letter of a replayed event. Any client can send the header; publishing on the
+/// replay subjects takes a permission.
 fn replayed(message: &Message) -> Option<&str> {
     let id = message.headers.as_ref()?.get(wire::DEAD_LETTER)?;
     subject::is_replay(&message.subject).then_some(id.as_str())
 }
 
-/// Has an event that failed come again after a while, or makes it a dead letter.
+/// Has a failed event delivered again after a wait, or makes it a dead letter.
 async fn fail(message: &Message, binding: &Binding, failures: &Failures, failure: Failure) {
     let (Some(subscriber), Ok(info)) = (binding.delivery.subscriber(), message.info()) else {
         return;
@@ -364,7 +363,7 @@ async fn fail(message: &Message, binding: &Binding, failures: &Failures, failure
     let mut attempts = match failures.attempts.read(&key).await {
         Ok(attempts) => attempts,
         Err(error) => {
-            // Without what was before it would be tried for ever, or given up too early.
+            // Without the earlier ones it would be tried for ever, or given up too early.
             tracing::warn!(service, id, %error, "attempts at an event cannot be read");
             return acknowledge(message, AckKind::Nak(Some(RETRY_STORE))).await;
         }
@@ -375,14 +374,14 @@ async fn fail(message: &Message, binding: &Binding, failures: &Failures, failure
     let random = rand::random_range(-1.0..=1.0);
     if let Next::Retry(delay) = retry::next(&subscriber.policy.retry, outcome, tried, random) {
         if let Err(error) = failures.attempts.write(&key, &attempts).await {
-            tracing::warn!(service, id, %error, "an attempt at an event cannot be written down");
+            tracing::warn!(service, id, %error, "an attempt at an event cannot be stored");
         }
         tracing::debug!(
             service,
             id,
             tried,
             ?delay,
-            "an event failed and comes again: {error}"
+            "an event failed and is delivered again: {error}"
         );
         return acknowledge(message, AckKind::Nak(Some(delay))).await;
     }
@@ -411,12 +410,11 @@ fn dead_letter(
 ) -> Option<DeadLetter> {
     let info = message.info().ok()?;
     let exported = &binding.exported;
-    let function = match binding.delivery.is_message() {
-        true => exported.functions.values().next()?.id.clone(),
-        false => {
-            let (name, _) = subject::of_stored(&message.subject)?;
-            exported.id.function(name)
-        }
+    let function = if binding.delivery.is_message() {
+        exported.functions.values().next()?.id.clone()
+    } else {
+        let (name, _) = subject::of_stored(&message.subject)?;
+        exported.id.function(name)
     };
     let headers = message.headers.as_ref().map(|headers| {
         let texts = |values: &[async_nats::HeaderValue]| {

@@ -1,4 +1,4 @@
-//! Buckets in JetStream: the data of services.
+//! Buckets in JetStream: the stored keys of services.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use futures_util::future::BoxFuture;
 
 use crate::interfaces::{KeyPage, KeyValue, KeyValueError};
 
-/// Bytes of a service's data, keys included. When there are more, setting a key fails.
+/// Upper bound of the bytes of a service's bucket, keys included. Beyond it, setting a key fails.
 const MAX_BYTES: i64 = 256 << 20;
 
-/// Bytes of a key as the bucket has it: it is part of a subject, which NATS sends in one line of
-/// at most 4 KiB.
+/// Upper bound of the bytes of an encoded key: it is part of a subject, which NATS sends in one
+/// line of at most 4 KiB.
 const MAX_KEY: usize = 1 << 10;
 
 /// Keys of one page.
@@ -31,7 +31,7 @@ pub(super) async fn open(
     context: &jetstream::Context,
     name: &str,
 ) -> Result<Bucket, async_nats::Error> {
-    // One that is there stays as it is: its operator may have given it replicas or more room.
+    // An existing one stays as it is: its operator may have given it replicas or more room.
     if let Ok(store) = context.get_key_value(name).await {
         return Ok(Bucket(store));
     }
@@ -124,8 +124,8 @@ async fn add(store: &Store, key: &str, delta: u64) -> Result<u64, async_nats::Er
     }
 }
 
-/// The keys whose values were set longest ago, from a place in the bucket's stream on. One that is
-/// set while the pages are read comes again and is not missed.
+/// A page of keys in the order of their last change, from a sequence of the bucket's stream on. A
+/// key that is set while the pages are read comes again and is not missed.
 async fn page(store: &Store, cursor: Option<u64>) -> Result<KeyPage, async_nats::Error> {
     let config = pull::Config {
         deliver_policy: match cursor {
@@ -165,7 +165,7 @@ async fn page(store: &Store, cursor: Option<u64>) -> Result<KeyPage, async_nats:
             break;
         }
     }
-    // It would end by itself after a while.
+    // It would expire by itself.
     let _ = store
         .stream
         .delete_consumer(&consumer.cached_info().name)
@@ -176,8 +176,8 @@ async fn page(store: &Store, cursor: Option<u64>) -> Result<KeyPage, async_nats:
     })
 }
 
-/// A key as the bucket takes it: letters, digits, `_`, `-` and `/` as they are, every other byte as
-/// `=` and two digits, and nothing at all as `=`.
+/// Encodes a key for the bucket: letters, digits, `_`, `-` and `/` as they are, every other byte as
+/// `=` and two digits, and the empty key as `=`.
 fn encode_key(key: &str) -> Result<String, KeyValueError> {
     let mut encoded = String::with_capacity(key.len());
     for byte in key.bytes() {
@@ -199,7 +199,7 @@ fn encode_key(key: &str) -> Result<String, KeyValueError> {
     Ok(encoded)
 }
 
-/// The key that [`encode_key`] was given; `None` for a key of another writer.
+/// Decodes a key of [`encode_key`]; `None` for a key of another writer.
 fn decode_key(encoded: &str) -> Option<String> {
     if encoded == "=" {
         return Some(String::new());

@@ -1,9 +1,10 @@
-//! Messages in and out: core subscriptions, JetStream consumers, replies, and the backend that
-//! carries what guests import.
+//! Messages in and out: core subscriptions, JetStream consumers, replies, and the backend for the
+//! imports of guests.
 //!
-//! A [`Source`] is where messages come from, a [`Slot`] what stands behind it: a [`Binding`] of a
-//! service and the way in which its messages are delivered. Replacing the binding swaps a service
-//! without touching the subscription.
+//! A [`Source`] is a subject or a consumer, and its [`Slot`] has the present [`Binding`]: a service
+//! and the delivery of its messages. Replacing the binding swaps a service without touching the
+//! subscription. This room does not know which services an app has, nor how the gateway reads
+//! requests.
 
 pub(crate) mod backend;
 mod backlog;

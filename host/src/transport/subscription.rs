@@ -1,10 +1,10 @@
 //! Core subscriptions: messages become calls, and calls become replies, exactly one for each message
-//! that asks for it.
+//! with a reply subject.
 //!
-//! A subscription lives on one worker, whose runtime has one thread. A call is polled at once where
-//! its message arrived, so that a short one never changes threads or waits in a queue; what has not
-//! finished by then (it waits for an import, or the guest has used up its time) goes on as a task
-//! beside the loop.
+//! A subscription lives on one worker, whose runtime has one thread. A call is polled at once on
+//! the thread of its message, so that a short one never changes threads or waits in a queue; a call
+//! that has not finished by then (it waits for an import, or the guest has used up its poll budget)
+//! becomes a task beside the loop.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -30,7 +30,7 @@ use crate::wire;
 /// Time after the deadline of a drain within which the server has to confirm it.
 const CONFIRM: Duration = Duration::from_millis(500);
 
-/// Bytes of a guest's error in a log record.
+/// Upper bound of the bytes of a guest's error in a log record.
 const MAX_LOGGED: usize = 500;
 
 /// Serves a subscription until `stop` is sent, and then until every message that the server had
@@ -60,13 +60,13 @@ pub(crate) async fn serve(
         if subscription.backlog.is_empty() {
             tokio::select! {
                 biased;
-                // An owner that is gone leaves no time.
+                // A dropped sender leaves no time.
                 deadline = &mut stop => break deadline.unwrap_or_else(|_| Instant::now()),
                 Ok(()) = subscription.changes.changed() => subscription.follow(),
                 Some(ended) = subscription.in_flight.next() => subscription.settle(ended).await,
                 first = subscription.messages.next() => match first {
                     Some(message) => subscription.queue(message, Instant::now()),
-                    // The connection was closed: nothing more can come.
+                    // The connection is closed: no more messages can come.
                     None => break Instant::now(),
                 },
             }
@@ -85,7 +85,7 @@ pub(crate) async fn serve(
     subscription.drain(deadline).await
 }
 
-/// The worker's connection: for replies, and for what guests import.
+/// The worker's connection, for replies and for the imports of guests.
 struct Link {
     client: Client,
     backend: Arc<dyn Backend>,
@@ -94,7 +94,7 @@ struct Link {
 struct Subscription {
     link: Arc<Link>,
     messages: Subscriber,
-    /// A copy of what is in the slot, whose own all workers would count their calls in.
+    /// A copy of the binding in the slot: all workers would count references to the one there.
     binding: Arc<Binding>,
     changes: watch::Receiver<Arc<Binding>>,
     backlog: Backlog<Message>,
@@ -167,7 +167,7 @@ impl Subscription {
         }
     }
 
-    /// Where the host replies to a message, if it does.
+    /// The subject of the host's reply to a message, if there is one.
     fn reply_of(&self, message: &Message) -> Option<Subject> {
         let reply = message.reply.clone();
         reply.filter(|_| !self.binding.delivery.is_message())
@@ -191,7 +191,7 @@ impl Subscription {
         self.backlog.push(message, size, arrived);
     }
 
-    /// Replies for a call that could not.
+    /// Replies for a call that panicked.
     async fn settle(&mut self, ended: Ended<Subject>) {
         if let Ended::Panicked(to) = ended {
             let service = &self.binding.service.spec.name;
@@ -229,7 +229,7 @@ impl Subscription {
                 self.settle(ended).await;
             }
         };
-        // Also when all has ended there can be some whose turn did not come.
+        // Even then messages can be left in the backlog.
         let _ = tokio::time::timeout_at(deadline.into(), finish).await;
         Drained {
             given_up: self.give_up().await,
@@ -237,7 +237,7 @@ impl Subscription {
         }
     }
 
-    /// Ends what still runs, and answers its callers and those whose turn did not come.
+    /// Ends the calls that still run, and answers their callers and those of the backlog.
     async fn give_up(mut self) -> usize {
         let left: Vec<_> = self.backlog.drain().collect();
         let mut given_up: Vec<_> = left.iter().map(|message| self.reply_of(message)).collect();
@@ -260,7 +260,7 @@ fn copy(changes: &mut watch::Receiver<Arc<Binding>>) -> Arc<Binding> {
 /// The life of one message.
 async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Arc<Binding>) {
     if binding.delivery.is_message() {
-        // Boxed, so that calls do not carry its state about.
+        // Boxed: else every call would have room for its state.
         return Box::pin(deliver(link, message, arrived, binding)).await;
     }
     let Message {
@@ -286,7 +286,7 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
     }
 }
 
-/// The life of one message that is no call. A reply is for the guest alone to send.
+/// The life of one message that is no call. Only the guest may reply.
 async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, binding: Arc<Binding>) {
     let call = wire::read_message(message.headers.as_ref(), arrived);
     let subject = message.subject.clone();
@@ -303,7 +303,7 @@ async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, binding: A
     log_outcome(&binding, &subject, returned);
 }
 
-/// Logs the failure of what has no reply subject: no caller learns of it.
+/// Logs the failure of a message without a reply subject: no caller gets the error.
 fn log_outcome(
     binding: &Binding,
     subject: &str,
@@ -316,7 +316,7 @@ fn log_outcome(
             let error = one_line(&error, MAX_LOGGED);
             tracing::warn!(service, subject, %error, "an event or message failed");
         }
-        // The service itself logs what its code did.
+        // The service itself logs traps.
         Err(error) => {
             let (code, blame) = (error.code.status(), error.blame.as_str());
             tracing::debug!(code, blame, "an event or message failed: {error}");
@@ -336,7 +336,7 @@ async fn reply(client: &Client, to: Subject, body: Bytes) {
     }
 }
 
-/// Sends the one reply of a call that failed, if it asked for one.
+/// Sends the one reply of a call that failed, if it has a reply subject.
 async fn reply_error(client: &Client, to: Option<Subject>, error: &CallError) {
     if let Some(to) = to {
         let (headers, body) = wire::write_error(error);

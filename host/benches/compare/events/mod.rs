@@ -1,5 +1,5 @@
 //! Durable events: how fast a backlog of them is consumed and acknowledged, and how fast they are
-//! published, beside what one would write instead.
+//! published, beside the native alternative.
 //!
 //! All of a table share one JetStream stream in a file, and the same events.
 

@@ -1,4 +1,4 @@
-//! What one would write instead: a pull consumer, a service that publishes, and a bare publisher.
+//! The native alternative: a pull consumer, a service that publishes, and a bare publisher.
 
 use std::io::BufRead as _;
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ async fn publish(
     message: Message,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<Subject>> + use<>> {
     let Message { payload, reply, .. } = message;
-    let reply = reply.context("nobody waits for an answer")?;
+    let reply = reply.context("the message has no reply subject")?;
     let item = String::from_utf8(echo(&payload)?)?;
     let body = format!(r#"{{"item":{item}}}"#);
     let stored = context.publish(to.to_owned(), body.into()).await?;

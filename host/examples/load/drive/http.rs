@@ -74,7 +74,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request and gives the answer's status and body.
+    /// Sends a request and returns the answer's status and body.
     async fn call(&mut self, request: &[u8]) -> anyhow::Result<(u16, &[u8])> {
         self.broken = true;
         self.input.clear();

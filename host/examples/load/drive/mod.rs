@@ -191,7 +191,7 @@ impl Tally {
         })
     }
 
-    /// Notes an answer, and tells whether another call should follow.
+    /// Counts an answer; whether another call should follow.
     fn answered(&mut self, sent: Instant, now: Instant, outcome: Result<(), String>) -> bool {
         if now < self.begin {
             // An error before it counts would hide that nothing works.

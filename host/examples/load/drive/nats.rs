@@ -65,7 +65,7 @@ pub(super) fn drive(
 }
 
 /// Counts calls without an answer as errors and makes others in their place, or none after the
-/// end. Tells how many ended.
+/// end. Returns the number of those that ended.
 fn lose(slots: &mut [Slot], now: Instant, tally: &mut Tally, output: &mut Vec<u8>) -> usize {
     let mut ended = 0;
     for slot in slots {
@@ -178,7 +178,7 @@ impl Connection {
         self.input.get(self.used..self.filled).unwrap_or_default()
     }
 
-    /// Reads what has come, waiting for it a while; tells whether anything has.
+    /// Reads what has come, waiting for it a while; whether anything has.
     fn read(&mut self) -> anyhow::Result<bool> {
         self.input.copy_within(self.used..self.filled, 0);
         self.filled -= self.used;
@@ -243,13 +243,13 @@ impl Connection {
     }
 }
 
-/// An answer with headers is an error if it has a status (nobody listens) or a service's error.
+/// An answer with headers is an error if it has a status (no responders) or a service's error.
 fn outcome<'a>(headers: &[u8], body: &'a [u8]) -> Result<&'a [u8], String> {
     let text = String::from_utf8_lossy(headers);
     let mut lines = text.lines();
     let status = lines.next().unwrap_or_default();
     match status.strip_prefix("NATS/1.0 ") {
-        Some("503") => Err("nobody listens to the subject (503)".to_owned()),
+        Some("503") => Err("no responders (503)".to_owned()),
         Some(status) => Err(format!("status {status}")),
         None if lines.any(|line| line.to_ascii_lowercase().starts_with("nats-service-error")) => {
             Err(String::from_utf8_lossy(body).into_owned())

@@ -1,23 +1,23 @@
-//! Why something could not be done with a letter.
+//! Errors of work on dead letters.
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 
 use super::Sequence;
 use crate::text::one_line;
 
-/// Why something could not be done with a letter.
+/// An error of work on dead letters.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// There is none with this id.
+    /// There is no dead letter with this id.
     #[error("there is no dead letter \"{id}\"")]
     NotFound {
         /// The id.
         id: String,
     },
-    /// What is given as an id cannot be one.
+    /// A text that cannot be an id.
     #[error("`{0}` is no id of a dead letter; accepted: 16 hexadecimal digits")]
     NoId(String),
-    /// Its event was too large to be kept with it, and the stream has dropped it since.
+    /// The body was too large for the dead letter, and the stream has dropped the event since.
     #[error(
         "the body of dead letter \"{id}\" is gone: it was too large to be kept, and the event has expired"
     )]
@@ -25,15 +25,15 @@ pub enum DeadLetterError {
         /// The id.
         id: String,
     },
-    /// A body is too large to be kept in a letter.
+    /// A body is too large for a dead letter.
     #[error("{size} bytes are too many for a dead letter; at most {limit}")]
     TooLarge {
-        /// Bytes of the body and everything else.
+        /// Bytes of the body and the headers.
         size: usize,
-        /// As many as NATS takes.
+        /// Upper bound of NATS.
         limit: usize,
     },
-    /// It is another than the one that was looked at.
+    /// The dead letter is at another revision than the one that was read.
     #[error("dead letter \"{id}\" has changed meanwhile; look at it again")]
     Changed {
         /// The id.
@@ -42,42 +42,42 @@ pub enum DeadLetterError {
     /// A body is not of the event's type.
     #[error("the arguments do not fit: {why}")]
     Misfit {
-        /// Where in the body, and what is expected there.
+        /// The path in the body, and the expected value.
         why: String,
         /// The event's function.
         function: String,
         /// Its parameters as WIT has them.
         takes: String,
     },
-    /// Neither the event's stream nor anybody else knows its type.
-    #[error("nobody tells what `{function}` carries")]
+    /// The event's type is in no stream and no deployment.
+    #[error("the type of `{function}` is unknown")]
     Untyped {
         /// The event's function.
         function: String,
     },
-    /// What is stored is no letter.
+    /// A stored message is no dead letter.
     #[error("dead letter {} cannot be read: {}", .0.id, .0.unreadable)]
     Unreadable(Box<Unreadable>),
     /// JetStream cannot be reached or refuses.
     #[error("cannot {what}")]
     Store {
-        /// What was to be done.
+        /// The operation.
         what: &'static str,
-        /// What NATS said.
+        /// The error of NATS.
         source: async_nats::Error,
     },
 }
 
-/// Something among the letters that is none. It cannot be replayed, only purged.
+/// A message in the stream of dead letters that is none. It cannot be replayed, only purged.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Unreadable {
-    /// What it can be named by: its subject's id, or `at-` and its revision if that has none.
+    /// Its subject's id, or `at-` and its revision if the subject has none.
     pub id: String,
-    /// Why it cannot be read.
+    /// The reason.
     pub unreadable: String,
-    /// What it is stored under.
+    /// The subject that it is stored under.
     pub subject: String,
-    /// Where it is stored.
+    /// Its sequence in the stream.
     pub revision: u64,
 }
 
@@ -85,9 +85,10 @@ impl Unreadable {
     pub(super) fn new(subject: &str, revision: u64, why: &str) -> Self {
         let last = subject.rsplit('.').next().unwrap_or_default();
         Self {
-            id: match super::is_id(last) {
-                true => last.to_owned(),
-                false => Sequence(revision).to_string(),
+            id: if super::is_id(last) {
+                last.to_owned()
+            } else {
+                Sequence(revision).to_string()
             },
             // Any client may have written this.
             unreadable: one_line(why, 200).into_owned(),
@@ -106,7 +107,7 @@ pub(super) fn failed<E: Into<async_nats::Error>>(
     }
 }
 
-/// What comes of a letter that was to replace a certain one.
+/// The error of storing a dead letter instead of an expected revision.
 pub(super) fn refused(id: &str) -> impl FnOnce(PublishError) -> DeadLetterError {
     move |error| match error.kind() {
         PublishErrorKind::WrongLastSequence => DeadLetterError::Changed { id: id.to_owned() },

@@ -1,4 +1,4 @@
-//! Many letters at once: which are meant, and a page of them at a time.
+//! Many dead letters at once: filters, pages and paced replays.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,13 +13,13 @@ use super::error::failed;
 use super::{DeadLetter, DeadLetterError, DeadLetters, Unreadable, read};
 use crate::interface::FunctionRef;
 
-/// DeadLetters that are asked for at a time.
+/// Dead letters of one request to the server.
 const BATCH: usize = 256;
 
-/// DeadLetters that can be replayed in a second, at most.
+/// Upper bound of the dead letters replayed in a second.
 pub const MAX_RATE: u32 = 100_000;
 
-/// Which letters are meant; all of them unless it says otherwise.
+/// A selection of dead letters; the default selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Those of this subscriber.
@@ -41,30 +41,30 @@ impl Filter {
     }
 }
 
-/// One of a list.
+/// One entry of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A letter without its body.
+    /// A dead letter without its body.
     DeadLetter(Box<DeadLetter>),
-    /// Something that is none.
+    /// A message that is none.
     Unreadable(Box<Unreadable>),
 }
 
 impl Entry {
-    /// What it is named by.
+    /// Its id.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
-            Self::DeadLetter(letter) => &letter.id,
+            Self::DeadLetter(dead_letter) => &dead_letter.id,
             Self::Unreadable(unreadable) => &unreadable.id,
         }
     }
 
-    /// Where it is stored.
+    /// Its sequence in the stream.
     #[must_use]
     pub fn revision(&self) -> u64 {
         match self {
-            Self::DeadLetter(letter) => letter.revision,
+            Self::DeadLetter(dead_letter) => dead_letter.revision,
             Self::Unreadable(unreadable) => unreadable.revision,
         }
     }
@@ -73,14 +73,14 @@ impl Entry {
     #[must_use]
     pub fn dead_letter(&self) -> Option<&DeadLetter> {
         match self {
-            Self::DeadLetter(letter) => Some(letter),
+            Self::DeadLetter(dead_letter) => Some(dead_letter),
             Self::Unreadable(_) => None,
         }
     }
 }
 
-/// Where a list goes on. It ends with what was there when it began, so that what fails again
-/// meanwhile does not come twice.
+/// The position of the next page. The list ends with the dead letters that were there when it began,
+/// so that one which fails again meanwhile does not come twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     after: u64,
@@ -103,10 +103,11 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, NoCursor> {
         let (after, end) = text.split_once('-').ok_or(NoCursor)?;
-        let number = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
+        let number = |text: &str| {
+            let digits = text.bytes().all(|b| b.is_ascii_digit());
             // The largest would have nothing after it.
-            true => text.parse().ok().filter(|n| *n < u64::MAX).ok_or(NoCursor),
-            false => Err(NoCursor),
+            let number = text.parse().ok().filter(|n| digits && *n < u64::MAX);
+            number.ok_or(NoCursor)
         };
         Ok(Self {
             after: number(after)?,
@@ -121,28 +122,28 @@ impl Serialize for Cursor {
     }
 }
 
-/// Some of the letters that are meant.
+/// Some of the selected dead letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Page {
-    /// Those that failed longest ago first.
+    /// The dead letters, the oldest failure first.
     #[serde(rename = "deadLetters")]
     pub entries: Vec<Entry>,
-    /// Where the next page begins, if there are more.
+    /// The position of the next page, if there are more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<Cursor>,
 }
 
-/// How fast letters are replayed.
+/// The rate of replays.
 #[derive(Debug)]
 pub struct Pace(Option<Interval>);
 
 /// A text is no [`Pace`].
 #[derive(Debug, thiserror::Error)]
-#[error("accepted: a number of letters a second such as 10/s, at most {MAX_RATE}/s")]
+#[error("accepted: a number of dead letters a second such as 10/s, at most {MAX_RATE}/s")]
 pub struct NoPace;
 
 impl Pace {
-    /// So many letters a second at most; without a number, as fast as they can be stored.
+    /// Upper bound of the dead letters a second; without one, as fast as they can be stored.
     #[must_use]
     pub fn new(rate: Option<u32>) -> Self {
         Self(rate.map(|rate| {
@@ -165,28 +166,28 @@ impl Pace {
             .ok_or(NoPace)
     }
 
-    /// Waits until the next letter may be replayed.
-    pub async fn turn(&mut self) {
+    /// Waits until the next dead letter may be replayed.
+    pub async fn wait(&mut self) {
         if let Some(interval) = &mut self.0 {
             interval.tick().await;
         }
     }
 }
 
-/// What became of letters that were to be replayed.
+/// The outcome of replaying many dead letters.
 #[derive(Debug, Default)]
 pub struct Replays {
-    /// Those that are on their way to their subscribers.
+    /// The ids of those that are on their way to their subscribers.
     pub replayed: Vec<String>,
-    /// Those that could not be replayed, by their ids.
+    /// The ids and errors of those that could not be replayed.
     pub failed: Vec<(String, DeadLetterError)>,
-    /// Where to go on, if there are more.
+    /// The position to go on at, if there are more.
     pub next: Option<Cursor>,
 }
 
 impl DeadLetters {
-    /// A page of the letters that `filter` means, `limit` at most, without their bodies. An app
-    /// that never had one has none.
+    /// A page of the dead letters that `filter` selects, `limit` at most, without their bodies.
+    /// Empty for an app without a stream of dead letters.
     ///
     /// # Errors
     ///
@@ -194,7 +195,7 @@ impl DeadLetters {
     ///
     /// # Cost
     ///
-    /// Reads the letters' accounts from the server, some KiB each.
+    /// Reads the headers of each dead letter from the server, some KiB each.
     pub async fn list(
         &self,
         filter: &Filter,
@@ -222,7 +223,7 @@ impl DeadLetters {
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(failed(WHAT))?;
-        // One more tells whether there are more.
+        // With one more it is known whether there are more.
         let wanted = limit.saturating_add(1);
         let mut page = Page::default();
         'pages: while page.entries.len() < wanted {
@@ -239,7 +240,7 @@ impl DeadLetters {
                 let (subject, headers) = (&message.subject, message.headers.as_ref());
                 let read = read(&self.app, subject, headers, revision);
                 page.entries.push(match read {
-                    Ok(letter) => Entry::DeadLetter(Box::new(letter)),
+                    Ok(dead_letter) => Entry::DeadLetter(Box::new(dead_letter)),
                     Err(unreadable) => Entry::Unreadable(Box::new(unreadable)),
                 });
             }
@@ -252,13 +253,13 @@ impl DeadLetters {
             let after = page.entries.last().map_or(after, Entry::revision);
             page.next = Some(Cursor { after, end });
         }
-        // It would end by itself after a while.
+        // It would expire by itself.
         let _ = stream.delete_consumer(&consumer.cached_info().name).await;
         Ok(page)
     }
 
-    /// Replays the letters that `filter` means, `limit` at most, and none after `until`. A letter
-    /// that is gone when its turn comes was handled or purged meanwhile, which is no failure.
+    /// Replays the dead letters that `filter` selects, `limit` at most, and none after `until`. One
+    /// that is gone by then was handled or purged meanwhile, which is no failure.
     ///
     /// # Errors
     ///
@@ -266,7 +267,7 @@ impl DeadLetters {
     ///
     /// # Cancel safety
     ///
-    /// Those whose turn has come are replayed.
+    /// A dropped future has replayed the first ones.
     pub async fn replay_all(
         &self,
         filter: &Filter,
@@ -286,10 +287,10 @@ impl DeadLetters {
         for entry in page.entries {
             let in_time = match until {
                 Some(until) => {
-                    Instant::now() < until && timeout_at(until, pace.turn()).await.is_ok()
+                    Instant::now() < until && timeout_at(until, pace.wait()).await.is_ok()
                 }
                 None => {
-                    pace.turn().await;
+                    pace.wait().await;
                     true
                 }
             };
@@ -300,7 +301,7 @@ impl DeadLetters {
             after = entry.revision();
             let id = entry.id().to_owned();
             let replayed = match entry {
-                Entry::DeadLetter(letter) => self.replay(&letter.id).await,
+                Entry::DeadLetter(dead_letter) => self.replay(&dead_letter.id).await,
                 Entry::Unreadable(unreadable) => Err(DeadLetterError::Unreadable(unreadable)),
             };
             match replayed {
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_a_number_of_letters_a_second() {
+    fn a_rate_is_a_number_a_second() {
         assert_eq!(Pace::rate("10/s").unwrap(), 10);
         assert_eq!(Pace::rate("10").unwrap(), 10);
         assert_eq!(Pace::rate("100000/s").unwrap(), MAX_RATE);

@@ -1,11 +1,11 @@
-//! Dead letters: events that a subscriber could not handle, kept until somebody looks at them.
+//! Dead letters: events that a subscriber could not handle, kept for an operator.
 //!
-//! A letter is one message of the app's dead-letter stream. Its body is the event's, as it came;
-//! everything else is the header [`wire::DEAD_LETTER`]. Its subject ends with its id, which is made of
-//! the event and the subscriber, so that a letter written twice is one letter. Whoever changes one
-//! says which revision of it is meant, so that no change is lost.
+//! A dead letter is one message of the app's dead-letter stream. Its body is the event's, as it
+//! came; everything else is its record, the header [`wire::DEAD_LETTER`]. Its subject ends with its
+//! id, which is made of the event and the subscriber, so that a dead letter written twice is one
+//! dead letter. A change names the revision that it is made to, so that no change is lost.
 //!
-//! What is said of events holds for raw messages that are stored, too.
+//! All of this holds for stored messages as for stored events.
 
 mod error;
 mod list;
@@ -31,10 +31,10 @@ use crate::shape::Signature;
 use crate::text::shown;
 use crate::{subject, wire};
 use error::{failed, refused};
-use record::{continued, replay_id, shorten};
+use record::{replay_id, shorten, with_history_of};
 
-/// How often storing a letter is tried anew when something else changes it meanwhile.
-const ROUNDS: usize = 8;
+/// Attempts at storing a dead letter that is changed by others meanwhile.
+const STORE_ATTEMPTS: usize = 8;
 
 /// The dead letters of an app.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct DeadLetters {
     app: String,
 }
 
-/// What a letter is named by whose subject has no id: `at-17` is the seventeenth that was stored.
+/// The name of a dead letter whose subject has no id: `at-17` is the one with sequence 17.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sequence(u64);
 
@@ -66,7 +66,7 @@ fn is_id(text: &str) -> bool {
 }
 
 impl DeadLetters {
-    /// The dead letters of the app with this name. Asks nothing yet.
+    /// The dead letters of the app with this name. Opens their stream when it is first used.
     #[must_use]
     pub fn new(context: Context, app: &str) -> Self {
         Self {
@@ -75,11 +75,11 @@ impl DeadLetters {
         }
     }
 
-    /// One letter as it is stored; its body may be [left](DeadLetter::body_left) in the stream.
+    /// One dead letter as it is stored; its body may be [left](DeadLetter::body_left) in the stream.
     ///
     /// # Errors
     ///
-    /// There is none, it cannot be read, or JetStream cannot be reached.
+    /// There is no such dead letter, it cannot be read, or JetStream cannot be reached.
     pub async fn find(&self, id: &str) -> Result<DeadLetter, DeadLetterError> {
         const WHAT: &str = "read a dead letter";
         let not_found = || DeadLetterError::NotFound { id: id.to_owned() };
@@ -108,91 +108,94 @@ impl DeadLetters {
         };
         let (subject, headers) = (&message.subject, Some(&message.headers));
         match read(&self.app, subject, headers, message.sequence) {
-            Ok(letter) => Ok(DeadLetter {
+            Ok(dead_letter) => Ok(DeadLetter {
                 body: message.payload,
-                ..letter
+                ..dead_letter
             }),
             Err(unreadable) => Err(DeadLetterError::Unreadable(Box::new(unreadable))),
         }
     }
 
-    /// One letter with its body.
+    /// One dead letter with its body.
     ///
     /// # Errors
     ///
     /// As [`find`](Self::find), and if its body is gone.
     pub async fn get(&self, id: &str) -> Result<DeadLetter, DeadLetterError> {
-        let letter = self.find(id).await?;
-        if !letter.body_left {
-            return Ok(letter);
+        let dead_letter = self.find(id).await?;
+        if !dead_letter.body_left {
+            return Ok(dead_letter);
         }
         const WHAT: &str = "read an event";
-        let stream = self.context.get_stream_no_info(&letter.stream).await;
+        let stream = self.context.get_stream_no_info(&dead_letter.stream).await;
         let stream = stream.map_err(failed(WHAT))?;
-        match stream.get_raw_message(letter.sequence).await {
+        match stream.get_raw_message(dead_letter.sequence).await {
             Ok(event) => Ok(DeadLetter {
                 body: event.payload,
-                ..letter
+                ..dead_letter
             }),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
-                Err(DeadLetterError::NoBody { id: letter.id })
+                Err(DeadLetterError::NoBody { id: dead_letter.id })
             }
             Err(error) => Err(failed(WHAT)(error)),
         }
     }
 
-    /// Delivers a letter's event again, to its subscriber only. The letter stays until the event
-    /// is handled; when it fails again the letter has a longer history.
+    /// Delivers a dead letter's event again, to its subscriber only. The dead letter stays until
+    /// the event is handled; when it fails again the dead letter has a longer history.
     ///
-    /// Replaying a letter that has not failed again since does nothing within the wire's `dedup`.
+    /// Replaying a dead letter that has not failed again since does nothing within the wire's
+    /// `dedup`.
     ///
     /// # Errors
     ///
-    /// There is none, its body is gone, or the event could not be stored.
+    /// There is no such dead letter, its body is gone, or the event could not be stored.
     pub async fn replay(&self, id: &str) -> Result<(), DeadLetterError> {
         const WHAT: &str = "replay a dead letter";
-        let letter = self.get(id).await?;
+        let dead_letter = self.get(id).await?;
         let mut headers = HeaderMap::new();
         let own = |name: &str| !name.starts_with("Nats-");
-        for (name, values) in letter.headers.iter().filter(|(name, _)| own(name)) {
+        for (name, values) in dead_letter.headers.iter().filter(|(name, _)| own(name)) {
             for value in values {
                 headers.append(name.as_str(), value.as_str());
             }
         }
-        headers.insert(wire::DEAD_LETTER, letter.id.as_str());
-        headers.insert(wire::MESSAGE_ID, replay_id(&letter).as_str());
-        let original = letter.moved_to.as_ref().unwrap_or(&letter.subject);
-        let subject = subject::replay(&self.app, &letter.service, original);
+        headers.insert(wire::DEAD_LETTER, dead_letter.id.as_str());
+        headers.insert(wire::MESSAGE_ID, replay_id(&dead_letter).as_str());
+        let original = dead_letter
+            .moved_to
+            .as_ref()
+            .unwrap_or(&dead_letter.subject);
+        let subject = subject::replay(&self.app, &dead_letter.service, original);
         let context = &self.context;
-        let sent = context.publish_with_headers(subject, headers, letter.body);
+        let sent = context.publish_with_headers(subject, headers, dead_letter.body);
         let stored = sent.await.map_err(failed(WHAT))?;
         stored.await.map_err(failed(WHAT)).map(drop)
     }
 
-    /// Gives a letter another body: of the event's type, or any for a raw message. `ask` is for the
-    /// type of an event whose stream does not tell it.
+    /// Replaces the body of a dead letter: by one of the event's type, or by any for a message.
+    /// `fallback` finds the type of an event whose stream does not have it.
     ///
     /// # Errors
     ///
-    /// The letter is another than `letter` by now, nobody tells the type, the body is not of it or
+    /// The dead letter has changed since it was read, the type is unknown, the body is not of it or
     /// too large, or JetStream cannot be reached.
     pub async fn edit(
         &self,
-        letter: &DeadLetter,
+        dead_letter: &DeadLetter,
         body: Bytes,
-        ask: impl Future<Output = Option<Signature>>,
+        fallback: impl Future<Output = Option<Signature>>,
     ) -> Result<DeadLetter, DeadLetterError> {
         let (size, limit) = (body.len(), self.max_payload());
         if size > limit {
             return Err(DeadLetterError::TooLarge { size, limit });
         }
-        // The value that orders the event may be another now.
-        let moved_to = match letter.is_message() {
-            true => None,
-            false => {
-                let subject = self.subject_with(letter, &body, ask).await?;
-                (subject != letter.subject).then_some(subject)
-            }
+        // The key of the event may be another now.
+        let moved_to = if dead_letter.is_message() {
+            None
+        } else {
+            let subject = self.subject_with(dead_letter, &body, fallback).await?;
+            (subject != dead_letter.subject).then_some(subject)
         };
         let mut edited = DeadLetter {
             size,
@@ -200,28 +203,29 @@ impl DeadLetters {
             edited: true,
             moved_to,
             body_left: false,
-            ..letter.clone()
+            ..dead_letter.clone()
         };
         let (headers, size) = self.write(&edited)?;
         if size > limit {
             return Err(DeadLetterError::TooLarge { size, limit });
         }
-        edited.revision = self.put(&edited, headers, letter.revision).await?;
+        edited.revision = self.replace(&edited, headers, dead_letter.revision).await?;
         Ok(edited)
     }
 
-    /// What the letter's event would have been published on with this body, which is checked.
+    /// Checks a body against the type of the dead letter's event; returns the subject of an event
+    /// with this body.
     async fn subject_with(
         &self,
-        letter: &DeadLetter,
+        dead_letter: &DeadLetter,
         body: &Bytes,
-        ask: impl Future<Output = Option<Signature>>,
+        fallback: impl Future<Output = Option<Signature>>,
     ) -> Result<String, DeadLetterError> {
-        const WHAT: &str = "find out what an event carries";
-        let carried =
-            stream::publication_of(&self.context, &letter.stream, &letter.function, ask).await;
-        let function = letter.function.clone();
-        let Some(publication) = carried.map_err(failed(WHAT))? else {
+        const WHAT: &str = "find the type of an event";
+        let (context, stream) = (&self.context, &dead_letter.stream);
+        let known = stream::publication_of(context, stream, &dead_letter.function, fallback).await;
+        let function = dead_letter.function.clone();
+        let Some(publication) = known.map_err(failed(WHAT))? else {
             return Err(DeadLetterError::Untyped { function });
         };
         let limits = Limits {
@@ -239,16 +243,15 @@ impl DeadLetters {
         }
     }
 
-    /// Drops the letters that `filter` means, also those that cannot be read, and gives their
-    /// number.
+    /// Drops the dead letters that `filter` selects, also unreadable ones, and returns their number.
     ///
     /// # Errors
     ///
     /// JetStream cannot be reached.
     pub async fn purge(&self, filter: &Filter) -> Result<u64, DeadLetterError> {
         const WHAT: &str = "purge dead letters";
-        let place = filter.id.as_deref().and_then(Sequence::parse);
-        if let Some(Sequence(revision)) = place {
+        let sequence = filter.id.as_deref().and_then(Sequence::parse);
+        if let Some(Sequence(revision)) = sequence {
             let Some(stream) = self.stream().await? else {
                 return Ok(0);
             };
@@ -269,35 +272,37 @@ impl DeadLetters {
         Ok(purged.map_err(failed(WHAT))?.purged)
     }
 
-    /// Stores a letter; done when it is. One of the same id is replaced, and the attempts that it
-    /// told of come first in the new one.
+    /// Stores a dead letter; returns when the stream has it. One of the same id is replaced, and its
+    /// attempts come first in the new one.
     pub(crate) async fn store(
         &self,
-        letter: DeadLetter,
+        dead_letter: DeadLetter,
         replayed: bool,
     ) -> Result<(), DeadLetterError> {
-        // The same failure of the same delivery, told twice, is stored once.
+        // The same failure of the same delivery, reported twice, is stored once.
         let DeadLetter {
             id,
             sequence,
             attempts,
             ..
-        } = &letter;
+        } = &dead_letter;
         let message_id = format!("dead-{id}-{sequence}-{}", attempts.len());
-        // Mostly there is none, and nothing has to be asked.
-        let (mut now, mut expected) = (letter.clone(), 0);
-        for round in 0..ROUNDS {
-            if replayed || round > 0 {
-                (now, expected) = match self.find(&letter.id).await {
+        // Mostly there is none yet, and no lookup is needed.
+        let (mut now, mut expected) = (dead_letter.clone(), 0);
+        for attempt in 0..STORE_ATTEMPTS {
+            if replayed || attempt > 0 {
+                (now, expected) = match self.find(&dead_letter.id).await {
                     Ok(before) if replayed => {
                         let revision = before.revision;
-                        (continued(before, letter.clone()), revision)
+                        (with_history_of(before, dead_letter.clone()), revision)
                     }
-                    // The event came once more after it had become a letter, which somebody may
-                    // have mended since.
+                    // The event was delivered once more after it had become a dead letter, which
+                    // may have been edited since.
                     Ok(_) => return Ok(()),
-                    Err(DeadLetterError::NotFound { .. }) => (letter.clone(), 0),
-                    Err(DeadLetterError::Unreadable(other)) => (letter.clone(), other.revision),
+                    Err(DeadLetterError::NotFound { .. }) => (dead_letter.clone(), 0),
+                    Err(DeadLetterError::Unreadable(other)) => {
+                        (dead_letter.clone(), other.revision)
+                    }
                     Err(error) => return Err(error),
                 };
             }
@@ -309,16 +314,16 @@ impl DeadLetters {
                 (headers, _) = self.write(&now)?;
             }
             headers.insert(wire::MESSAGE_ID, message_id.as_str());
-            match self.put(&now, headers, expected).await {
+            match self.replace(&now, headers, expected).await {
                 Err(DeadLetterError::Changed { .. }) => {}
                 ended => return ended.map(drop),
             }
         }
-        Err(DeadLetterError::Changed { id: letter.id })
+        Err(DeadLetterError::Changed { id: dead_letter.id })
     }
 
-    /// Drops the letter of a replayed event that was handled.
-    pub(crate) async fn settle(&self, id: &str) -> Result<(), DeadLetterError> {
+    /// Drops the dead letter of a replayed event that was handled.
+    pub(crate) async fn remove_handled(&self, id: &str) -> Result<(), DeadLetterError> {
         self.purge(&Filter::only(id)).await.map(drop)
     }
 
@@ -330,41 +335,42 @@ impl DeadLetters {
     }
 
     fn subjects(&self, filter: &Filter) -> Result<String, DeadLetterError> {
-        // Whoever asks may have typed these, and a wildcard would mean more than it says.
+        // Any client may have sent these, and a wildcard would select more than it says.
         if let Some(id) = filter.id.as_ref().filter(|id| !is_id(id)) {
             return Err(DeadLetterError::NoId(shown(id).into_owned()));
         }
         let service = filter.service.as_deref().map(|name| {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-            // `-` alone is nobody's name.
-            match name.chars().all(plain) && !name.is_empty() {
-                true => name,
-                false => "-",
+            // `-` alone is the name of no service.
+            if name.chars().all(plain) && !name.is_empty() {
+                name
+            } else {
+                "-"
             }
         });
         let (function, id) = (filter.function.as_ref(), filter.id.as_deref());
         Ok(subject::dead_letters(&self.app, service, function, id))
     }
 
-    /// The headers of a letter, and its size in all.
-    fn write(&self, letter: &DeadLetter) -> Result<(HeaderMap, usize), DeadLetterError> {
+    /// The headers of a dead letter, and its size with them.
+    fn write(&self, dead_letter: &DeadLetter) -> Result<(HeaderMap, usize), DeadLetterError> {
         // JSON escapes line breaks, so it is one line.
-        let account = serde_json::to_string(letter).map_err(failed("write a dead letter"))?;
+        let record = serde_json::to_string(dead_letter).map_err(failed("write a dead letter"))?;
         let mut headers = HeaderMap::new();
-        headers.insert(wire::DEAD_LETTER, account.as_str());
-        let size = wire_size(&headers, letter.body.len());
+        headers.insert(wire::DEAD_LETTER, record.as_str());
+        let size = wire_size(&headers, dead_letter.body.len());
         Ok((headers, size))
     }
 
     fn max_payload(&self) -> usize {
-        // What is added later: an id and an expected sequence.
+        // Room for the headers that are added later: an id and an expected sequence.
         self.context.client().max_payload().saturating_sub(256)
     }
 
-    /// Stores a letter in the place of the revision that is there; 0 is none.
-    async fn put(
+    /// Stores a dead letter instead of its present revision; 0 stands for none. Returns the new one.
+    async fn replace(
         &self,
-        letter: &DeadLetter,
+        dead_letter: &DeadLetter,
         mut headers: HeaderMap,
         expected: u64,
     ) -> Result<u64, DeadLetterError> {
@@ -372,15 +378,15 @@ impl DeadLetters {
             async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
             expected.to_string().as_str(),
         );
-        let subject = letter.place(&self.app);
-        let (context, body) = (&self.context, letter.body.clone());
+        let subject = dead_letter.stored_subject(&self.app);
+        let (context, body) = (&self.context, dead_letter.body.clone());
         let sent = context.publish_with_headers(subject, headers, body).await;
-        let stored = sent.map_err(refused(&letter.id))?;
-        Ok(stored.await.map_err(refused(&letter.id))?.sequence)
+        let stored = sent.map_err(refused(&dead_letter.id))?;
+        Ok(stored.await.map_err(refused(&dead_letter.id))?.sequence)
     }
 }
 
-/// The letter that a stored message is.
+/// Reads a stored message as a dead letter.
 fn read(
     app: &str,
     subject: &str,
@@ -388,15 +394,19 @@ fn read(
     revision: u64,
 ) -> Result<DeadLetter, Unreadable> {
     let unreadable = |why: &str| Unreadable::new(subject, revision, why);
-    let account = headers.and_then(|headers| headers.get(wire::DEAD_LETTER));
-    let account = account.ok_or_else(|| unreadable("the header Bay-Dead-Letter is missing"))?;
-    let letter: DeadLetter = serde_json::from_str(account.as_str())
+    let record = headers.and_then(|headers| headers.get(wire::DEAD_LETTER));
+    let record = record.ok_or_else(|| unreadable("the header Bay-Dead-Letter is missing"))?;
+    let dead_letter: DeadLetter = serde_json::from_str(record.as_str())
         .map_err(|error| unreadable(&format!("the header Bay-Dead-Letter: {error}")))?;
-    // It says where it would be replayed, which has to be what its subject may be seen for.
-    if letter.place(app) != subject {
+    // The record says where the event is replayed, so it has to belong to the subject that
+    // permissions were checked for.
+    if dead_letter.stored_subject(app) != subject {
         return Err(unreadable("the record is that of another dead letter"));
     }
-    Ok(DeadLetter { revision, ..letter })
+    Ok(DeadLetter {
+        revision,
+        ..dead_letter
+    })
 }
 
 #[cfg(test)]
@@ -404,12 +414,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_letter_has_a_name_and_a_reason() {
+    fn an_unreadable_message_has_a_name_and_a_reason() {
         let subject = "bay-dlq.shop.mail.shop.orders.events.v1.placed.0123456789abcdef";
-        let read = |subject: &str, account: Option<&str>| {
+        let read = |subject: &str, record: Option<&str>| {
             let mut headers = HeaderMap::new();
-            if let Some(account) = account {
-                headers.insert(wire::DEAD_LETTER, account);
+            if let Some(record) = record {
+                headers.insert(wire::DEAD_LETTER, record);
             }
             let unreadable = read("shop", subject, Some(&headers), 17).unwrap_err();
             assert_eq!((&*unreadable.subject, unreadable.revision), (subject, 17));
@@ -427,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_a_number() {
+    fn a_sequence_is_a_number() {
         for text in ["at-", "at-x", "at-+1", "17", "at-99999999999999999999"] {
             assert_eq!(Sequence::parse(text), None, "{text}");
         }

@@ -1,4 +1,4 @@
-//! What a letter says: the event, the subscriber, and the history of both.
+//! The record of a dead letter: the event, the subscriber, and the attempts.
 
 use std::collections::BTreeMap;
 
@@ -13,31 +13,31 @@ use crate::manifest::Outcome;
 use crate::subject;
 use crate::text::hex;
 
-/// Bytes of a letter besides its event's body. Publishing an event that is to be stored leaves
-/// room for them, so that it still fits when it has become a letter.
+/// Upper bound of the bytes of a dead letter besides its event's body. Publishing an event to a
+/// stream leaves room for them, so that it still fits as a dead letter.
 pub const HEADROOM: usize = 32 << 10;
 
-/// Bytes of an attempt's error that are kept.
+/// Upper bound of the bytes of an attempt's error; the rest is cut.
 const MAX_ERROR: usize = 4 << 10;
 
-/// Bytes of all attempts of a letter. The oldest are left out when it is more.
+/// Upper bound of the bytes of all attempts of a dead letter; the oldest are left out beyond it.
 const MAX_ATTEMPTS: usize = 20 << 10;
 
-/// Bytes of an event's own headers that are kept.
+/// Upper bound of the bytes of an event's own headers; further ones are left out.
 const MAX_HEADERS: usize = 8 << 10;
 
 /// An event that a subscriber could not handle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
-    /// The letter's name: the same for the same event and subscriber.
+    /// The id: the same for the same event and subscriber.
     pub id: String,
     /// The subscriber.
     pub service: String,
     /// SHA-256 of the component that failed last.
     pub digest: String,
-    /// The event's function as `namespace:package/interface.function@version`; for a raw message
-    /// the function that handles it.
+    /// The event's function as `namespace:package/interface.function@version`; for a message
+    /// its handler.
     pub function: String,
     /// The subject that the event was published on.
     pub subject: String,
@@ -45,28 +45,27 @@ pub struct DeadLetter {
     pub headers: BTreeMap<String, Vec<String>>,
     /// The stream that stored the event.
     pub stream: String,
-    /// The event's place in the stream.
+    /// The event's sequence in the stream.
     pub sequence: u64,
-    /// When the event was stored, as RFC 3339 by the NATS server's clock.
+    /// Time at which the event was stored, as RFC 3339 by the NATS server's clock.
     pub published: String,
-    /// The attempts at it, the oldest first.
+    /// The attempts, the oldest first.
     pub attempts: Vec<Attempt>,
-    /// Attempts that were left out, older than all of those.
+    /// Number of older attempts that were left out.
     #[serde(default)]
     pub left_out: usize,
-    /// Whether the body is another than the event's.
+    /// Whether the body was edited.
     #[serde(default)]
     pub edited: bool,
-    /// What the event would have been published on with the body that it has now, where that is
-    /// another partition.
+    /// The subject of an event with the edited body, if its key belongs to another partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_to: Option<String>,
     /// Bytes of the body.
     pub size: usize,
-    /// Whether the body did not fit and has to be taken from the stream.
+    /// Whether the body did not fit and is still in the stream of the event.
     #[serde(default)]
     pub body_left: bool,
-    /// Where the letter is stored: another place each time that something about it changes.
+    /// The sequence of the dead letter in its stream: another one after each change.
     #[serde(skip)]
     pub revision: u64,
     /// The body; empty in a list.
@@ -75,14 +74,14 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Whether it is of a message, whose body has no type.
+    /// Whether it is of a message, which has no type, and not of an event.
     #[must_use]
     pub fn is_message(&self) -> bool {
         !subject::is_own(&self.subject)
     }
 
-    /// What it is stored under: by the function that it was for.
-    pub(super) fn place(&self, app: &str) -> String {
+    /// The subject that it is stored under, made of the function that it was for.
+    pub(super) fn stored_subject(&self, app: &str) -> String {
         let Self {
             service,
             subject,
@@ -103,15 +102,15 @@ impl DeadLetter {
 /// One attempt of a subscriber at an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// When it ended, as RFC 3339 by the host's clock.
+    /// Time of its end, as RFC 3339 by the host's clock.
     pub time: String,
-    /// How it failed; absent when no attempt could succeed.
+    /// The kind of failure; absent when no attempt could succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// The status of the error, absent for an `err` value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
-    /// Who has to change something.
+    /// The party at fault.
     pub blame: Blame,
     /// The error's message, or the `err` value as JSON.
     pub error: String,
@@ -143,7 +142,7 @@ pub(crate) fn rfc3339(time: OffsetDateTime) -> String {
     time.format(&Rfc3339).unwrap_or_default()
 }
 
-/// The id of the letter that this event is for this service.
+/// The id of the dead letter of an event at a service.
 pub(crate) fn dead_letter_id(
     stream: &str,
     sequence: u64,
@@ -155,29 +154,29 @@ pub(crate) fn dead_letter_id(
     hex(Sha256::digest(name).get(..8).unwrap_or_default())
 }
 
-/// What makes JetStream store a replay of this state of a letter once.
-pub(super) fn replay_id(letter: &DeadLetter) -> String {
+/// The message id by which JetStream stores a replay of this state of a dead letter once.
+pub(super) fn replay_id(dead_letter: &DeadLetter) -> String {
     let DeadLetter {
         id,
         attempts,
         left_out,
         edited,
         ..
-    } = letter;
+    } = dead_letter;
     let attempts = left_out + attempts.len();
-    // An edited letter can be replayed although it has not failed since.
-    let edited = match edited {
-        true => {
-            let body = Sha256::digest(&letter.body);
-            hex(body.get(..4).unwrap_or_default())
-        }
-        false => String::new(),
+    // An edited dead letter can be replayed although it has not failed since.
+    let edited = if *edited {
+        let body = Sha256::digest(&dead_letter.body);
+        hex(body.get(..4).unwrap_or_default())
+    } else {
+        String::new()
     };
     format!("replay-{id}-{attempts}{edited}")
 }
 
-/// The letter of an event that was replayed and has failed again.
-pub(super) fn continued(before: DeadLetter, now: DeadLetter) -> DeadLetter {
+/// The dead letter of an event that was replayed and has failed again: the earlier one with the later
+/// attempts.
+pub(super) fn with_history_of(before: DeadLetter, now: DeadLetter) -> DeadLetter {
     let mut attempts = before.attempts;
     attempts.extend(now.attempts);
     DeadLetter {
@@ -187,22 +186,22 @@ pub(super) fn continued(before: DeadLetter, now: DeadLetter) -> DeadLetter {
     }
 }
 
-/// Leaves out what is too much, the oldest attempts first.
-pub(super) fn shorten(letter: &mut DeadLetter) {
+/// Leaves out the oldest attempts, and headers, beyond the bounds.
+pub(super) fn shorten(dead_letter: &mut DeadLetter) {
     let bytes = |attempt: &Attempt| serde_json::to_string(attempt).map_or(0, |text| text.len() + 1);
-    let mut size: usize = letter.attempts.iter().map(bytes).sum();
+    let mut size: usize = dead_letter.attempts.iter().map(bytes).sum();
     let mut drop = 0;
-    for attempt in &letter.attempts {
+    for attempt in &dead_letter.attempts {
         if size <= MAX_ATTEMPTS {
             break;
         }
         size -= bytes(attempt);
         drop += 1;
     }
-    letter.attempts.drain(..drop);
-    letter.left_out += drop;
+    dead_letter.attempts.drain(..drop);
+    dead_letter.left_out += drop;
     let mut size = 0;
-    letter.headers.retain(|name, values| {
+    dead_letter.headers.retain(|name, values| {
         size += name.len() + values.iter().map(String::len).sum::<usize>();
         size <= MAX_HEADERS
     });
@@ -212,7 +211,7 @@ pub(super) fn shorten(letter: &mut DeadLetter) {
 mod tests {
     use super::*;
 
-    fn letter(attempts: usize, error: &str) -> DeadLetter {
+    fn dead_letter(attempts: usize, error: &str) -> DeadLetter {
         let attempt = Attempt::now(Some(Outcome::Trap), Some(500), Blame::Guest, error);
         DeadLetter {
             id: "0123456789abcdef".into(),
@@ -236,16 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_is_one_line_and_is_read_as_it_was_written() {
-        let letter = letter(2, "trap:\n at 0x1\r\n\"quoted\"");
-        let text = serde_json::to_string(&letter).unwrap();
+    fn a_record_is_one_line_and_is_read_as_it_was_written() {
+        let dead_letter = dead_letter(2, "trap:\n at 0x1\r\n\"quoted\"");
+        let text = serde_json::to_string(&dead_letter).unwrap();
         assert!(!text.contains(['\n', '\r']));
-        assert_eq!(serde_json::from_str::<DeadLetter>(&text).unwrap(), letter);
+        assert_eq!(
+            serde_json::from_str::<DeadLetter>(&text).unwrap(),
+            dead_letter
+        );
     }
 
     #[test]
-    fn a_letter_leaves_out_its_oldest_attempts_and_fits_into_its_room() {
-        let mut long = letter(100, &"\"".repeat(MAX_ERROR + 7));
+    fn a_dead_letter_leaves_out_its_oldest_attempts_and_fits_into_its_room() {
+        let mut long = dead_letter(100, &"\"".repeat(MAX_ERROR + 7));
         long.headers = (0..100)
             .map(|n| (format!("h{n}"), vec!["x".repeat(200)]))
             .collect();
@@ -254,7 +256,7 @@ mod tests {
         assert!(!long.attempts.is_empty());
         let text = serde_json::to_string(&long).unwrap();
         assert!(text.len() < HEADROOM, "{}", text.len());
-        let few = letter(3, "small");
+        let few = dead_letter(3, "small");
         let mut same = few.clone();
         shorten(&mut same);
         assert_eq!(same, few);
@@ -263,12 +265,12 @@ mod tests {
     #[test]
     fn a_body_is_shown_as_what_it_is() {
         let shown = |body: &'static [u8]| {
-            let letter = DeadLetter {
+            let dead_letter = DeadLetter {
                 body: Bytes::from_static(body),
                 revision: 17,
-                ..letter(1, "x")
+                ..dead_letter(1, "x")
             };
-            let text = serde_json::to_string(&letter.with_body()).unwrap();
+            let text = serde_json::to_string(&dead_letter.with_body()).unwrap();
             assert!(text.contains(r#""revision":17"#), "{text}");
             text.rsplit_once(",\"body").unwrap().1.to_owned()
         };
@@ -278,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_tell_events_and_subscribers_apart() {
+    fn ids_differ_by_event_and_subscriber() {
         let at = OffsetDateTime::UNIX_EPOCH;
         let id = dead_letter_id("s", 1, at, "mail");
         assert_eq!(id.len(), 16);

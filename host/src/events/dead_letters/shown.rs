@@ -1,4 +1,4 @@
-//! DeadLetters as JSON, for scripts and over HTTP.
+//! Dead letters as JSON, for scripts and over HTTP.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,13 +7,13 @@ use serde_json::value::RawValue;
 
 use super::{DeadLetter, Entry};
 
-/// A letter as a script reads it.
+/// The JSON of a dead letter.
 #[derive(Serialize)]
 struct Shown<'l> {
     #[serde(flatten)]
-    letter: &'l DeadLetter,
+    dead_letter: &'l DeadLetter,
     revision: u64,
-    /// As it is, numbers and order of keys included.
+    /// A body that is JSON, as it came: numbers and order of keys included.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<&'l RawValue>,
     /// A body that is no JSON.
@@ -25,7 +25,7 @@ struct Shown<'l> {
 }
 
 impl DeadLetter {
-    /// The letter with its body: as `body` if that is JSON, as `bodyText` if it is some other
+    /// The dead letter with its body: as `body` if that is JSON, as `bodyText` if it is some other
     /// text, else as `bodyBase64`.
     #[must_use]
     pub fn with_body(&self) -> impl Serialize + '_ {
@@ -33,7 +33,7 @@ impl DeadLetter {
         let text = std::str::from_utf8(&self.body);
         let bytes = || STANDARD.encode(&self.body);
         Shown {
-            letter: self,
+            dead_letter: self,
             revision: self.revision,
             text: text.ok().filter(|_| body.is_none()),
             bytes: text.is_err().then(bytes),
@@ -45,9 +45,9 @@ impl DeadLetter {
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::DeadLetter(letter) => Shown {
-                letter,
-                revision: letter.revision,
+            Self::DeadLetter(dead_letter) => Shown {
+                dead_letter,
+                revision: dead_letter.revision,
                 body: None,
                 text: None,
                 bytes: None,

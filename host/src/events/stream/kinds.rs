@@ -1,5 +1,5 @@
-//! What streams tell of the events that they store: so one can publish to them, and mend what they
-//! store, while nothing of the app runs.
+//! The metadata of event streams: the kinds of events with their types, so that a command can publish
+//! events and edit dead letters while no service of the app runs.
 
 use std::collections::HashMap;
 
@@ -15,23 +15,25 @@ use crate::plan::{EventWire, KeyPath, Publication};
 use crate::shape::Signature;
 use crate::subject;
 
-/// What a stream's metadata says of its wire.
+/// Keys of a stream's metadata.
 pub(super) const APP: &str = "wasmbay.app";
 const INTERFACE: &str = "wasmbay.interface";
 const ORDER_BY: &str = "wasmbay.order-by";
-/// Followed by a function's name; its value is the signature.
+/// Followed by a function's name; the value is its signature.
 const FUNCTION: &str = "wasmbay.function.";
 
-/// Bytes of signatures that a stream's metadata holds. The server allows it 128 KiB in all.
+/// Upper bound of the bytes of all signatures in a stream's metadata. The server allows 128 KiB in
+/// all.
 const MAX_SIGNATURES: usize = 64 << 10;
 
-pub(super) fn describe(app: &str, wire: &EventWire, durable: &Durable) -> HashMap<String, String> {
-    let mut metadata = HashMap::from([
+/// The metadata of the stream of a wire.
+pub(super) fn metadata(app: &str, wire: &EventWire, durable: &Durable) -> HashMap<String, String> {
+    let mut entries = HashMap::from([
         (APP.to_owned(), app.to_owned()),
         (INTERFACE.to_owned(), wire.interface.to_string()),
     ]);
     if let Some(path) = &durable.order_by {
-        metadata.insert(ORDER_BY.to_owned(), path.join("."));
+        entries.insert(ORDER_BY.to_owned(), path.join("."));
     }
     let functions = wire.functions.iter().map(|(name, function)| {
         let signature = function.signature.to_string();
@@ -40,9 +42,9 @@ pub(super) fn describe(app: &str, wire: &EventWire, durable: &Durable) -> HashMa
     let functions: Vec<_> = functions.collect();
     let size: usize = functions.iter().map(|(name, s)| name.len() + s.len()).sum();
     if size <= MAX_SIGNATURES {
-        metadata.extend(functions);
+        entries.extend(functions);
     }
-    metadata
+    entries
 }
 
 /// A kind of event that a stream stores.
@@ -53,12 +55,12 @@ pub struct Stored {
     pub app: String,
     /// The event's function.
     pub function: FunctionId,
-    /// How it is published.
+    /// Subject, stream and key of its events.
     pub publication: Publication,
 }
 
-/// All kinds of events that are stored, of all apps, as their streams tell. A stream whose
-/// signatures are too long tells none.
+/// All kinds of stored events of all apps, by the metadata of their streams. A stream whose
+/// signatures are too long has none.
 ///
 /// # Errors
 ///
@@ -73,7 +75,7 @@ pub async fn stored(context: &Context) -> Result<Vec<Stored>, StoreError> {
     Ok(all)
 }
 
-/// What a stream says that it stores; nothing if it is none of wasmbay's, or retired.
+/// The kinds of events that a stream stores; `None` if it is none of wasmbay's, or retired.
 fn read(config: &Config) -> Option<Vec<Stored>> {
     let app = config.metadata.get(APP)?;
     let interface: InterfaceId = config.metadata.get(INTERFACE)?.parse().ok()?;
@@ -94,7 +96,7 @@ fn read(config: &Config) -> Option<Vec<Stored>> {
     Some(config.metadata.iter().filter_map(function).collect())
 }
 
-/// How a function's events get into the stream with this configuration.
+/// The publication of a function's events to the stream with this configuration.
 fn publication(
     config: &Config,
     app: &str,
@@ -102,7 +104,7 @@ fn publication(
     signature: Signature,
 ) -> Option<Publication> {
     let key = match config.metadata.get(ORDER_BY) {
-        // Without its key it would be published to the wrong partition.
+        // Without its key an event would be published to the wrong partition.
         Some(path) => {
             let path: Vec<_> = path.split('.').map(str::to_owned).collect();
             Some(KeyPath::resolve(&function.name, &signature, &path).ok()?)
@@ -113,13 +115,13 @@ fn publication(
     Some(Publication::stored(subject, &config.name, signature, key))
 }
 
-/// How an event that `stream` stored is published now: as the stream's metadata says, also if its wire
-/// is no longer durable, or with the type that `ask` finds. `None` if neither knows.
+/// The publication of an event that `stream` stored: by the stream's metadata, also if its wire is no
+/// longer durable, or with the type that `fallback` finds. `None` if neither has the type.
 pub(crate) async fn publication_of(
     context: &Context,
     stream: &str,
     function: &str,
-    ask: impl Future<Output = Option<Signature>>,
+    fallback: impl Future<Output = Option<Signature>>,
 ) -> Result<Option<Publication>, async_nats::Error> {
     let Ok(function) = function.parse::<FunctionId>() else {
         return Ok(None);
@@ -131,10 +133,10 @@ pub(crate) async fn publication_of(
     let Some(app) = config.metadata.get(APP) else {
         return Ok(None);
     };
-    let told = config.metadata.get(&format!("{FUNCTION}{}", function.name));
-    let signature = match told.and_then(|text| text.parse().ok()) {
+    let text = config.metadata.get(&format!("{FUNCTION}{}", function.name));
+    let signature = match text.and_then(|text| text.parse().ok()) {
         Some(signature) => Some(signature),
-        None => ask.await,
+        None => fallback.await,
     };
     Ok(signature.and_then(|signature| publication(config, app, &function, signature)))
 }
@@ -159,7 +161,7 @@ pub(crate) async fn find(
 mod tests {
     use super::*;
 
-    fn told(order_by: Option<&str>, signature: &str) -> Option<Vec<Stored>> {
+    fn kinds(order_by: Option<&str>, signature: &str) -> Option<Vec<Stored>> {
         let interface: InterfaceId = "shop:orders/events@1.2.0".parse().unwrap();
         let mut metadata = HashMap::from([
             (APP.to_owned(), "shop".to_owned()),
@@ -178,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_tells_how_its_events_are_published() {
+    fn the_metadata_of_a_stream_has_the_publication_of_its_events() {
         let signature = "func(order: record { id: string, total: u32 })";
-        let all = told(Some("order.id"), signature).unwrap();
+        let all = kinds(Some("order.id"), signature).unwrap();
         let [one] = &*all else { panic!("{all:?}") };
         assert_eq!(one.function.to_string(), "shop:orders/events.placed@1.2.0");
         assert_eq!(
@@ -192,14 +194,14 @@ mod tests {
             Some("bay_shop_shop_orders_events_v1")
         );
         assert!(one.publication.is_ordered());
-        assert!(!told(None, signature).unwrap()[0].publication.is_ordered());
+        assert!(!kinds(None, signature).unwrap()[0].publication.is_ordered());
     }
 
     #[test]
-    fn what_a_stream_does_not_tell_clearly_is_not_guessed() {
+    fn metadata_that_cannot_be_read_is_left_out() {
         let signature = "func(order: record { id: string })";
-        assert_eq!(told(Some("order.number"), signature), Some(Vec::new()));
-        assert_eq!(told(None, "func(order: "), Some(Vec::new()));
+        assert_eq!(kinds(Some("order.number"), signature), Some(Vec::new()));
+        assert_eq!(kinds(None, "func(order: "), Some(Vec::new()));
         assert_eq!(read(&Config::default()), None);
     }
 }

@@ -1,4 +1,5 @@
-//! What JetStream keeps for events, made from the plan and brought up to date when that changes.
+//! Streams, consumers and buckets of durable events, created from the plan and updated when it
+//! changes.
 //!
 //! A stream for each durable wire, a consumer for each subscriber (one for each partition, where
 //! the wire is ordered), and for the whole app a stream of dead letters and a bucket with the
@@ -23,29 +24,28 @@ use crate::manifest::{App, Durable, Provider, StreamSpec, Wire, keys};
 use crate::plan::{EventWire, PARTITIONS, Plan};
 use crate::subject;
 
-use kinds::{APP, describe};
+use kinds::{APP, metadata};
 pub use kinds::{Stored, stored};
 pub(crate) use kinds::{find, publication_of};
 
-/// The longest that an event of a host that vanished waits until another one gets it. Work that
-/// takes longer says that it goes on.
+/// Upper bound of the ack wait: how long until an event of a crashed host is delivered again. Work
+/// that takes longer reports progress.
 pub const MAX_ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// What an event may take beyond its service's timeout until it is acknowledged.
+/// Time for an event's acknowledgement beyond its service's timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Bytes of all dead letters of an app. Beyond it events that fail for good stay where they are
-/// and are tried on.
+/// Upper bound of the bytes of all dead letters of an app. Beyond it, events that fail for good
+/// stay in their stream and are tried again.
 pub const DEAD_LETTERS_SIZE: i64 = 256 << 20;
 
-/// Bytes of all attempts of an app that are remembered.
+/// Upper bound of the bytes of an app's attempt store.
 const ATTEMPTS_SIZE: i64 = 64 << 20;
 
-/// How long attempts at an event are remembered after the last one: longer than any wait between
-/// two.
+/// Time for which attempts at an event are kept after the last one: longer than any wait between two.
 const ATTEMPTS_AGE: Duration = Duration::from_secs(3 * 86_400);
 
-/// Why what JetStream keeps could not be made.
+/// A stream, bucket or consumer could not be created or updated.
 #[derive(Debug, thiserror::Error)]
 #[error("events cannot be stored: {what} \"{name}\"")]
 pub struct StoreError {
@@ -53,7 +53,7 @@ pub struct StoreError {
     pub what: &'static str,
     /// Its name.
     pub name: String,
-    /// What NATS said.
+    /// The error of NATS.
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
@@ -94,14 +94,14 @@ pub(crate) fn consumers(durable: &Durable, service: &str) -> Vec<ConsumerName> {
         .collect()
 }
 
-/// How long an event may be unacknowledged before another host gets it.
+/// The ack wait of a service: how long an event may be unacknowledged before it is delivered again.
 pub(crate) fn ack_wait(timeout: Duration) -> Duration {
     (timeout + MARGIN).min(MAX_ACK_WAIT)
 }
 
-/// Makes what the app's durable wires need, and sees to it that streams of interfaces which are not
-/// wired so any more take nothing. Other hosts may run other parts of the app, so only what this
-/// plan uses is touched.
+/// Creates or updates what the app's durable wires and streams need, and retires streams of
+/// interfaces that are not durable any more. Other hosts may run other parts of the app, so only
+/// what this plan uses is touched.
 ///
 /// # Errors
 ///
@@ -121,7 +121,7 @@ pub(crate) async fn provision(
         let Some(durable) = &wire.spec.durable else {
             continue;
         };
-        let stream = stream(context, app, wire, durable).await?;
+        let stream = create_event_stream(context, app, wire, durable).await?;
         for service in wire.subscribers.keys() {
             let delivery = durable.delivery(service);
             let wanted: Vec<_> = consumers(durable, service)
@@ -138,18 +138,18 @@ pub(crate) async fn provision(
                     ..ConsumerConfig::default()
                 })
                 .collect();
-            subscribe(context, &stream, service, wanted).await?;
+            update_consumers(context, &stream, service, wanted).await?;
         }
         stored.insert(subject::stream(app, &wire.interface));
     }
     for spec in &manifest.streams {
-        messages(context, manifest, spec).await?;
+        create_message_stream(context, manifest, spec).await?;
         stored.insert(spec.stream.clone());
     }
     if !stored.is_empty() {
         let replicas = replicas(manifest);
-        dead_letters(context, app, replicas).await?;
-        attempts(context, app, replicas).await?;
+        create_dead_letter_stream(context, app, replicas).await?;
+        create_attempt_store(context, app, replicas).await?;
     }
     let called = plan.required.iter().map(|function| &function.interface);
     let used: BTreeSet<_> = called
@@ -162,19 +162,19 @@ pub(crate) async fn provision(
     if !used.is_empty() || !core.is_empty() {
         let of_messages = subject::message_stream(app, "");
         let unused = |config: &Config| {
-            let heard = |subject: &String| {
+            let subscribed = |subject: &String| {
                 let subject = subject.parse::<SubjectPattern>();
                 subject.is_ok_and(|subject| core.iter().any(|core| core.overlaps(&subject)))
             };
-            let raw = config.name.starts_with(&of_messages) && !stored.contains(&config.name);
-            used.contains(&config.name) || raw && config.subjects.iter().any(heard)
+            let unlisted = config.name.starts_with(&of_messages) && !stored.contains(&config.name);
+            used.contains(&config.name) || unlisted && config.subjects.iter().any(subscribed)
         };
         retire(context, unused).await;
     }
     Ok(())
 }
 
-/// What services hear that no stream stores.
+/// The subjects that services subscribe to and no stream stores.
 fn core_subscriptions(manifest: &App) -> Vec<&SubjectPattern> {
     let services = manifest.services.values();
     services
@@ -185,12 +185,16 @@ fn core_subscriptions(manifest: &App) -> Vec<&SubjectPattern> {
         .collect()
 }
 
-/// Makes the stream of a manifest's `[stream.NAME]`, and the consumers of those that hear it.
-async fn messages(context: &Context, manifest: &App, spec: &StreamSpec) -> Result<(), StoreError> {
+/// Creates or updates the stream of a manifest's `[stream.NAME]` and its subscribers' consumers.
+async fn create_message_stream(
+    context: &Context,
+    manifest: &App,
+    spec: &StreamSpec,
+) -> Result<(), StoreError> {
     let (app, durable) = (manifest.name.as_str(), &spec.durable);
     let subjects = spec.subjects.iter().map(SubjectPattern::as_str);
     let config = Config {
-        description: Some(format!("raw messages of {} in {app}", spec.name)),
+        description: Some(format!("messages of {} in {app}", spec.name)),
         subjects: subjects
             .flat_map(|subject| subject::stored_messages(app, subject))
             .collect(),
@@ -198,10 +202,10 @@ async fn messages(context: &Context, manifest: &App, spec: &StreamSpec) -> Resul
         ..storage(spec.stream.clone(), durable)
     };
     create_or_update(context, config).await?;
-    for (service, heard) in &manifest.services {
-        let granted = heard.grants.subscribe.iter();
+    for (service, subscriber) in &manifest.services {
+        let granted = subscriber.grants.subscribe.iter();
         let filter_subjects: Vec<_> = granted
-            .filter(|pattern| heard.grants.stream_behind(pattern) == Some(&spec.stream))
+            .filter(|pattern| subscriber.grants.stream_behind(pattern) == Some(&spec.stream))
             .flat_map(|pattern| subject::consumed_messages(app, service, pattern.as_str()))
             .collect();
         if filter_subjects.is_empty() {
@@ -210,23 +214,23 @@ async fn messages(context: &Context, manifest: &App, spec: &StreamSpec) -> Resul
         let consumer = ConsumerConfig {
             durable_name: Some(service.clone()),
             filter_subjects,
-            ack_wait: ack_wait(heard.limits.timeout),
+            ack_wait: ack_wait(subscriber.limits.timeout),
             max_ack_pending: i64::from(durable.delivery(service).in_flight),
             ack_policy: AckPolicy::Explicit,
             ..ConsumerConfig::default()
         };
-        subscribe(context, &spec.stream, service, vec![consumer]).await?;
+        update_consumers(context, &spec.stream, service, vec![consumer]).await?;
     }
     Ok(())
 }
 
-/// A stream as the manifest says how it stores.
+/// The configuration of a stream by the retention of the manifest.
 fn storage(name: String, durable: &Durable) -> Config {
     Config {
         name,
         max_age: durable.age,
         max_bytes: i64::try_from(durable.size).unwrap_or(i64::MAX),
-        // What is stored may not have been handled yet, so it never makes room.
+        // A stored message may not have been handled yet, so none is dropped to make room.
         discard: DiscardPolicy::New,
         num_replicas: durable.replicas.into(),
         duplicate_window: durable.dedup,
@@ -235,7 +239,7 @@ fn storage(name: String, durable: &Durable) -> Config {
     }
 }
 
-/// As many copies of what the whole app shares as of the wire that has the most.
+/// Replicas of what the whole app shares: as many as of its wire or stream with the most.
 fn replicas(manifest: &App) -> usize {
     let of_wire = |wire: &Wire| match &wire.provider {
         Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
@@ -247,7 +251,7 @@ fn replicas(manifest: &App) -> usize {
     most.unwrap_or(keys::REPLICAS.default).into()
 }
 
-async fn stream(
+async fn create_event_stream(
     context: &Context,
     app: &str,
     wire: &EventWire,
@@ -258,19 +262,23 @@ async fn stream(
     let config = Config {
         description: Some(format!("events of {interface} in {app}")),
         subjects: subject::stored(app, interface),
-        metadata: describe(app, wire, durable),
+        metadata: metadata(app, wire, durable),
         ..storage(name.clone(), durable)
     };
     create_or_update(context, config).await?;
     Ok(name)
 }
 
-async fn dead_letters(context: &Context, app: &str, replicas: usize) -> Result<(), StoreError> {
+async fn create_dead_letter_stream(
+    context: &Context,
+    app: &str,
+    replicas: usize,
+) -> Result<(), StoreError> {
     let config = Config {
         name: subject::dead_letter_stream(app),
         description: Some(format!("dead letters of {app}")),
         subjects: vec![subject::all_dead_letters(app)],
-        // A letter has a subject of its own, and its next version takes its place.
+        // A dead letter has a subject of its own, and its next revision replaces it.
         max_messages_per_subject: 1,
         max_bytes: DEAD_LETTERS_SIZE,
         discard: DiscardPolicy::New,
@@ -283,9 +291,9 @@ async fn dead_letters(context: &Context, app: &str, replicas: usize) -> Result<(
 async fn create_or_update(context: &Context, config: Config) -> Result<(), StoreError> {
     let name = config.name.clone();
     let made = match context.create_or_update_stream(config.clone()).await {
-        // Another host may have made it between the two steps.
+        // Another host may have created it between the two steps.
         Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(_)) => {
-            tracing::debug!(name, %error, "making a stream, again");
+            tracing::debug!(name, %error, "creating a stream, again");
             context.create_or_update_stream(config).await
         }
         made => made,
@@ -293,7 +301,11 @@ async fn create_or_update(context: &Context, config: Config) -> Result<(), Store
     made.map(drop).map_err(StoreError::of("stream", &name))
 }
 
-async fn attempts(context: &Context, app: &str, replicas: usize) -> Result<(), StoreError> {
+async fn create_attempt_store(
+    context: &Context,
+    app: &str,
+    replicas: usize,
+) -> Result<(), StoreError> {
     let bucket = subject::attempts_bucket(app);
     let config = kv::Config {
         bucket: bucket.clone(),
@@ -311,11 +323,12 @@ async fn attempts(context: &Context, app: &str, replicas: usize) -> Result<(), S
         .map_err(StoreError::of("bucket", &bucket))
 }
 
-/// Makes a subscriber's consumers or brings them up to date.
+/// Creates or updates a subscriber's consumers.
 ///
-/// When they are others than before, because the wire became ordered or stopped being so, the new
-/// ones begin where the old ones have not finished, and the old ones go.
-async fn subscribe(
+/// Where the wire became ordered, or is not any more, there are other consumers than before: the
+/// new ones begin at the first event that the old ones have not finished, and the old ones are
+/// deleted.
+async fn update_consumers(
     context: &Context,
     stream: &str,
     service: &str,
@@ -363,7 +376,7 @@ async fn subscribe(
     Ok(())
 }
 
-/// The place of the first event that a consumer has not finished, or the one after the last.
+/// The sequence of the first event that a consumer has not finished, or the one after the last.
 async fn unfinished(
     stream: &Stream,
     consumer: &Info,
@@ -396,9 +409,8 @@ async fn consumers_of(
     Ok(all.into_iter().filter(|info| own(&info.name)).collect())
 }
 
-/// Has streams that are left from a time when their wires or subjects were durable store nothing
-/// but replays. Left as they were they would answer each call, event or message with an
-/// acknowledgement.
+/// Retires streams whose wires or subjects are not durable any more: they store nothing but replays.
+/// Otherwise they would answer each call, event or message with an acknowledgement.
 ///
 /// Only a warning when it fails: an app without durable wires must not depend on JetStream.
 async fn retire(context: &Context, unused: impl Fn(&Config) -> bool) {
@@ -438,7 +450,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vanished_host_is_noticed_within_a_bound() {
+    fn the_ack_wait_is_bounded() {
         assert_eq!(ack_wait(Duration::from_secs(5)), Duration::from_secs(10));
         assert_eq!(ack_wait(Duration::from_secs(600)), MAX_ACK_WAIT);
     }

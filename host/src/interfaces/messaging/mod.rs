@@ -1,6 +1,6 @@
-//! Messages that components send: on the subjects that the manifest grants, and on the reply subject
-//! of the message that is being handled. Each family of interfaces has a file of its own; what a
-//! component may do is the same in all of them, and is here.
+//! Messages of components: on the subjects that the manifest grants, and on the reply subject of
+//! the message that is being handled. Each family of interfaces has a file of its own; grants are
+//! the same for all of them, and are here.
 
 pub(crate) mod wasi;
 pub(crate) mod wasmcloud;
@@ -28,7 +28,7 @@ pub(crate) trait MessagingView: Send + 'static {
     fn messaging(&mut self) -> MessagingCtxView<'_>;
 }
 
-/// A message as a guest gives it.
+/// A message of a guest, before it is checked.
 struct Draft {
     subject: String,
     reply_to: Option<String>,
@@ -36,13 +36,13 @@ struct Draft {
     body: Vec<u8>,
 }
 
-/// Why a message was not sent, or a request has no reply.
+/// A message was not sent, or a request has no reply.
 enum Failure {
-    /// It makes no sense.
+    /// The message is malformed.
     Invalid(String),
-    /// It is not granted.
+    /// The subject is not granted.
     Denied(String),
-    /// It was tried.
+    /// Sending it failed.
     Failed(CallError),
 }
 
@@ -55,7 +55,7 @@ impl Failure {
     }
 }
 
-/// What becomes of something that a guest sends. The outer error is a trap.
+/// The outcome of sending. The outer error is a trap.
 type Outcome<T> = wasmtime::Result<Result<T, Failure>>;
 
 /// Every family of interfaces.
@@ -64,7 +64,7 @@ pub(crate) fn add_to_linker<T: MessagingView>(linker: &mut Linker<T>) -> wasmtim
     wasi::add_to_linker(linker)
 }
 
-/// Publishes a message; done when it is on its way.
+/// Publishes a message; returns when it is on its way.
 async fn publish(caller: &Caller, draft: Draft) -> Outcome<()> {
     let Draft {
         subject,
@@ -73,7 +73,7 @@ async fn publish(caller: &Caller, draft: Draft) -> Outcome<()> {
         body,
     } = draft;
     let (backend, call) = outgoing(caller, body)?;
-    // A subscriber will write there, with permissions of its own.
+    // A subscriber writes there, with its own permissions.
     let checked = check(caller, &subject).and_then(|()| {
         let check = |to| check_reply_to(caller, to).and_then(|()| check_answers(caller, &subject));
         reply_to.as_deref().map_or(Ok(()), check)
@@ -91,8 +91,8 @@ async fn publish(caller: &Caller, draft: Draft) -> Outcome<()> {
     Ok(backend.send(message).await.map_err(Failure::Failed))
 }
 
-/// Publishes a message and waits for replies, at the longest for `timeout` and until the guest
-/// itself has to have ended.
+/// Publishes a message and waits for replies: for `timeout`, and not beyond the deadline of the
+/// guest's call.
 async fn request(
     caller: &Caller,
     draft: Draft,
@@ -127,7 +127,7 @@ async fn request(
     Ok(asked.map_err(Failure::Failed))
 }
 
-/// What travels along with a message: as with a call, so that a circle of messages ends.
+/// The context of a message: hops as with a call, so that a circle of messages ends.
 fn outgoing(caller: &Caller, body: Vec<u8>) -> wasmtime::Result<(Arc<dyn Backend>, Call)> {
     match caller.outgoing(body.into()) {
         Some(outgoing) => Ok(outgoing),
@@ -136,7 +136,7 @@ fn outgoing(caller: &Caller, body: Vec<u8>) -> wasmtime::Result<(Arc<dyn Backend
     }
 }
 
-/// Whether the component may publish on this subject now; if not, why.
+/// Checks that the component may publish on this subject now.
 fn check(caller: &Caller, subject: &str) -> Result<(), Failure> {
     check_form(subject)?;
     if caller.service.grants.allows_publish(subject) || is_reply_to(caller, subject) {
@@ -145,7 +145,7 @@ fn check(caller: &Caller, subject: &str) -> Result<(), Failure> {
     Err(refuse(caller, "publish", subject))
 }
 
-/// Whether the component may have replies sent to this subject; if not, why.
+/// Checks that the component may have replies sent to this subject.
 fn check_reply_to(caller: &Caller, subject: &str) -> Result<(), Failure> {
     check_form(subject)?;
     let grants = &caller.service.grants;
@@ -156,7 +156,7 @@ fn check_reply_to(caller: &Caller, subject: &str) -> Result<(), Failure> {
     Err(refuse(caller, "subscribe", subject))
 }
 
-/// Whether the reply to a message can come from a subscriber.
+/// Checks that the reply to a message can come from a subscriber.
 fn check_answers(caller: &Caller, subject: &str) -> Result<(), Failure> {
     match caller.service.grants.stream_of(subject) {
         Some(stream) => Err(Failure::Invalid(format!(
@@ -168,17 +168,15 @@ fn check_answers(caller: &Caller, subject: &str) -> Result<(), Failure> {
 }
 
 fn check_form(subject: &str) -> Result<(), Failure> {
-    match is_subject(subject) {
-        true => Ok(()),
-        false => Err(Failure::Invalid(format!(
-            "\"{}\" is no subject",
-            shown(subject)
-        ))),
+    if is_subject(subject) {
+        return Ok(());
     }
+    let subject = shown(subject);
+    Err(Failure::Invalid(format!("\"{subject}\" is no subject")))
 }
 
 /// Whether it is the reply subject of the message that is being handled. Its sender chose it, and
-/// must not reach through the component what its own permissions do not allow.
+/// must not gain permissions through the component.
 fn is_reply_to(caller: &Caller, subject: &str) -> bool {
     let reply_to = caller.call.as_ref().and_then(|c| c.reply_to.as_deref());
     reply_to == Some(subject) && !is_reserved(subject)
@@ -187,11 +185,12 @@ fn is_reply_to(caller: &Caller, subject: &str) -> bool {
 fn refuse(caller: &Caller, grant: &str, subject: &str) -> Failure {
     let service = &*caller.service.name;
     let shown = shown(subject);
-    let why = match is_reserved(subject) || subject.starts_with("_INBOX") {
-        true => format!("\"{shown}\" cannot be granted"),
-        false => format!(
+    let why = if is_reserved(subject) || subject.starts_with("_INBOX") {
+        format!("\"{shown}\" cannot be granted")
+    } else {
+        format!(
             "\"{shown}\" is not granted; `grants = {{ {grant} = [\"{shown}\"] }}` would allow it"
-        ),
+        )
     };
     tracing::warn!(service, "a message was refused: {why}");
     Failure::Denied(why)

@@ -6,10 +6,10 @@ use wasmtime::component::{ComponentType, Lift, Linker, Lower};
 
 use super::{Draft, Failure, Message, MessagingView, publish, request};
 
-/// The interface by which components send.
+/// The interface of components that send.
 const CONSUMER: &str = "wasmcloud:messaging/consumer@0.2.0";
 
-/// A message as the interface has it.
+/// The message of the interface.
 #[derive(ComponentType, Lift, Lower)]
 #[component(record)]
 pub(crate) struct BrokerMessage {

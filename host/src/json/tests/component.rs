@@ -1,4 +1,4 @@
-//! The values are those that wasmtime takes and gives: a component returns what it was called with.
+//! Values are those of wasmtime: a component returns the value that it was called with.
 
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, Store};
@@ -6,7 +6,7 @@ use wasmtime::{Config, Engine, Store};
 use super::*;
 
 /// More than sixteen values wide, so that both its parameter and its result stand in memory, in
-/// the same way: the core function only gives the pointer back.
+/// the same way: the core function only returns the pointer.
 const ECHO: &str = r#"(component
     (core module $m
         (memory (export "memory") 1)
@@ -37,7 +37,7 @@ const ECHO: &str = r#"(component
             (realloc (core func $i "realloc")))))"#;
 
 #[test]
-fn a_component_takes_what_is_read_and_gives_what_is_written() {
+fn a_component_takes_the_values_that_are_read_and_returns_those_that_are_written() {
     let mut config = Config::new();
     config.wasm_component_model_fixed_length_lists(true);
     let engine = Engine::new(&config).unwrap();

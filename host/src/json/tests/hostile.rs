@@ -1,8 +1,8 @@
-//! Bodies made to hurt: deep, huge, many, cut off.
+//! Hostile bodies: deep, huge, many values, cut off.
 
 use super::*;
 
-/// A type that nests as deep as it is told: `list<list<…u8>>`.
+/// A type of this depth: `list<list<…u8>>`.
 fn nested(levels: usize) -> Shape {
     (0..levels).fold(Shape::Bool, |shape, _| list(shape))
 }

@@ -1,4 +1,4 @@
-//! HTTP components: a request goes in, and its response comes out while the guest still writes it.
+//! HTTP components: a request in, and its response out while the guest still writes the body.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::call::{Call, CallError};
 use crate::interfaces::Backend;
 use crate::runtime::instance::Head;
 
-/// A response whose body the guest goes on to write.
+/// A response whose body the guest still writes.
 type Response = http::Response<WasiBody>;
 
-/// The rest of an HTTP component's work when its response has begun.
+/// The rest of an HTTP component's work after the head of its response.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), CallError>> + Send>>;
 
 impl Service {
@@ -84,7 +84,7 @@ impl Service {
                         answer(head, ended, response)?;
                         guest.await?
                     }
-                    // It let go of the means to answer; whether it also traps is still to be seen.
+                    // It dropped its response outparam; it may still trap.
                     Err(_) => {
                         guest.await?;
                         return Err(no_response());
@@ -118,7 +118,7 @@ fn answer(
         CallError::trap(why)
     })?;
     let ended = Some(ended);
-    // The request may have been given up since.
+    // The request may be given up already.
     let _ = response.send(head.map(|body| GuestBody { body, ended }.boxed_unsync()));
     Ok(())
 }
@@ -127,7 +127,7 @@ fn no_response() -> CallError {
     CallError::trap("it ended without a response")
 }
 
-/// A response's body as a guest writes it. One that the guest did not live to finish breaks off
+/// A response's body as a guest writes it. If the guest fails before its end, the body breaks off
 /// with an error instead of ending as if it were complete.
 struct GuestBody {
     body: WasiBody,

@@ -1,4 +1,4 @@
-//! Messages: bytes on a subject, for components that handle them as they are.
+//! Messages: bytes on a subject, handed to components as they are.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! A service: a component under a name, with its limits and grants, ready to be called.
 //!
-//! Whatever is handed to it (a call, an HTTP request, a message) takes one path, [`Service::run`]:
-//! hops and deadline, admission, an instance, the guest, statistics and the error. It knows neither
-//! NATS nor the gateway; what a guest imports is reached through a [`Backend`].
+//! A call, an HTTP request and a message take one path, [`Service::run`]: hops and deadline,
+//! admission, an instance, the guest, statistics and the error. It knows neither NATS nor the
+//! gateway; the imports of guests go through a [`Backend`].
 
 mod http;
 mod message;
@@ -36,7 +36,7 @@ use crate::text::shown;
 
 /// A service that can be called.
 pub struct Service {
-    /// Its part of the specification.
+    /// Its specification.
     pub spec: Arc<ServiceSpec>,
     /// Its component.
     pub component: Arc<Component>,
@@ -85,22 +85,22 @@ pub struct Function {
     index: ComponentExportIndex,
 }
 
-/// The function that takes HTTP requests.
+/// The handler of HTTP requests.
 struct HttpHandler {
     indices: ProxyIndices,
     id: FunctionId,
     stats: Stats,
 }
 
-/// Why a service cannot be made of a component.
+/// A component cannot be made a service.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The component imports something that neither the host nor a service can provide.
+    /// The component imports an interface of neither the host nor a service.
     #[error("service \"{service}\": an import cannot be satisfied")]
     Link {
         /// The service.
         service: String,
-        /// Which import, in wasmtime's words.
+        /// The error of wasmtime, with the import.
         source: wasmtime::Error,
     },
 }
@@ -109,13 +109,13 @@ pub enum ServiceError {
 #[derive(Clone, Copy)]
 struct Term {
     started: Instant,
-    /// The service's own limit or the caller's, whichever comes first.
+    /// The service's own limit or the caller's deadline, whichever comes first.
     deadline: Instant,
     arrived: Instant,
     hops: u8,
 }
 
-/// What a run is counted and named by.
+/// The function by which a run is counted and named.
 struct Account<'s> {
     function: &'s FunctionId,
     stats: &'s Stats,
@@ -135,7 +135,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// The component imports what cannot be provided.
+    /// The component imports an interface that cannot be provided.
     pub fn new(
         runtime: &Runtime,
         app: &str,
@@ -145,11 +145,11 @@ impl Service {
         Self::with_events(runtime, app, component, spec, Vec::new())
     }
 
-    /// As [`Service::new`], with the wires on which imports of the component are events.
+    /// As [`Service::new`], with the wires of imports that are events.
     ///
     /// # Errors
     ///
-    /// The component imports what cannot be provided.
+    /// The component imports an interface that cannot be provided.
     pub fn with_events(
         runtime: &Runtime,
         app: &str,
@@ -228,8 +228,8 @@ impl Service {
         })
     }
 
-    /// Creates the first instance before the first call needs it, and so finds out whether the
-    /// component starts at all.
+    /// Creates the first instance before the first call needs it, which also shows whether the
+    /// component starts.
     ///
     /// # Errors
     ///
@@ -245,7 +245,7 @@ impl Service {
         Ok(())
     }
 
-    /// Whether its imports would be linked the same with these wires.
+    /// Whether its imports are linked alike with these wires.
     pub(crate) fn publishes_alike(&self, events: &[Arc<EventWire>]) -> bool {
         let mut pairs = self.events.iter().zip(events);
         self.events.len() == events.len() && pairs.all(|(own, other)| own.publishes_alike(other))
@@ -356,7 +356,7 @@ impl Service {
         self.run(function.into(), term, work).await
     }
 
-    /// The bounds of what begins now.
+    /// The bounds of a run that begins now.
     fn term(&self, call: &Call) -> Term {
         let started = Instant::now();
         Term {
@@ -367,8 +367,8 @@ impl Service {
         }
     }
 
-    /// The one path of everything that a service does: checks hops and deadline, admits, works, and
-    /// bounds, counts, names and logs the outcome.
+    /// The one path of every run: checks hops and deadline, admits, works, and bounds, counts,
+    /// names and logs the outcome.
     async fn run<T>(
         &self,
         account: Account<'_>,
@@ -392,9 +392,10 @@ impl Service {
         let ended = poll::within(deadline.into(), admitted).await;
         let result = ended.unwrap_or_else(|_| {
             let timeout = self.spec.limits.timeout;
-            Err(match deadline == started + timeout {
-                true => CallError::deadline_of_service(timeout),
-                false => CallError::deadline_of_caller(deadline.saturating_duration_since(started)),
+            Err(if deadline == started + timeout {
+                CallError::deadline_of_service(timeout)
+            } else {
+                CallError::deadline_of_caller(deadline.saturating_duration_since(started))
             })
         });
         let result = result.map_err(|error| {
@@ -414,12 +415,12 @@ impl Service {
     async fn instance(&self) -> Result<Instance, CallError> {
         match self.blueprint.share.take() {
             Some(instance) => Ok(instance),
-            // Boxed, so that the many calls that need none do not carry its state about.
+            // Boxed: else the many calls that need none would have room for its state.
             None => Box::pin(Instance::new(&self.blueprint)).await,
         }
     }
 
-    /// Keeps an instance for another call, unless it has had as many as it may.
+    /// Keeps an instance for another call, within the limit of `reuse`.
     fn put_back(&self, instance: Instance, used: Instant) {
         if instance.calls < self.spec.reuse {
             self.blueprint.share.put(instance, used);
@@ -427,7 +428,7 @@ impl Service {
     }
 }
 
-/// The call as its instance sees it.
+/// The call that an instance runs.
 fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
     CurrentCall {
         deadline: term.deadline,
@@ -440,8 +441,8 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
     }
 }
 
-/// What a service's own code did is news to its operator; what its callers or its load did is not,
-/// and could be a flood.
+/// Failures of a service's own code are warnings for its operator; those of callers and load are
+/// not, and could be a flood.
 fn log(error: &CallError) {
     let (code, blame) = (error.code.status(), error.blame.as_str());
     match error.code {

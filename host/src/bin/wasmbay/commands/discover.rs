@@ -123,7 +123,7 @@ pub(super) fn choose(wanted: &Wanted, all: Vec<Answering>) -> anyhow::Result<Ans
     let names: Vec<String> = all.iter().map(|one| one.function.to_string()).collect();
     let mut found: Vec<Answering> = all
         .into_iter()
-        .filter(|one| wanted.meant.means(&one.function))
+        .filter(|one| wanted.meant.matches(&one.function))
         .collect();
     match (found.pop(), found.is_empty()) {
         (Some(one), true) => Ok(one),

@@ -1,4 +1,4 @@
-//! The resource `message`: what a guest has the host keep counts as memory of its instance.
+//! The resource `message`. Its contents are in the host, and count as memory of the instance.
 
 use std::str::FromStr as _;
 
@@ -12,22 +12,22 @@ use crate::interfaces::messaging::{MessagingCtxView, MessagingView};
 use crate::text::shown;
 use crate::wire;
 
-/// Bytes that a message takes besides what the guest put into it, roughly.
+/// Bytes of a message besides its contents, roughly.
 const OVERHEAD: usize = 128;
 
-/// A message that a guest has made or was given.
+/// A message of a guest: created by it, or received.
 pub(crate) struct GuestMessage {
     pub(super) topic: Option<String>,
     pub(super) reply_to: Option<String>,
     pub(super) body: Vec<u8>,
-    /// The content type among them.
+    /// The headers, the content type among them.
     pub(super) headers: Vec<(String, String)>,
-    /// What a setter refused that could not say so.
+    /// The refusal of a setter without a result.
     pub(super) refused: Option<String>,
 }
 
 impl GuestMessage {
-    /// Bytes that it takes here.
+    /// Bytes of memory that it takes.
     fn size(&self) -> usize {
         let headers = self.headers.iter();
         let headers: usize = headers.map(|(n, v)| OVERHEAD + n.len() + v.len()).sum();
@@ -58,14 +58,17 @@ impl GuestMessage {
     }
 
     fn remove(&mut self, name: &str) {
-        let same = |other: &str| match is_content_type(name) {
-            true => is_content_type(other),
-            false => other == name,
+        let same = |other: &str| {
+            if is_content_type(name) {
+                is_content_type(other)
+            } else {
+                other == name
+            }
         };
         self.headers.retain(|(other, _)| !same(other));
     }
 
-    /// All or nothing.
+    /// Replaces the metadata: all or nothing.
     fn set(&mut self, metadata: &[(&str, &str)]) -> Result<(), String> {
         metadata
             .iter()
@@ -110,7 +113,7 @@ fn check_header(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
-/// Has the guest own a message.
+/// Adds a message to the table of the guest.
 pub(crate) fn push(
     view: &mut MessagingCtxView<'_>,
     message: impl Into<GuestMessage>,
@@ -120,7 +123,7 @@ pub(crate) fn push(
     Ok(view.table.push(message)?)
 }
 
-/// Takes a message that the guest no longer owns.
+/// Removes a message from the table of the guest.
 pub(super) fn take(
     view: &mut MessagingCtxView<'_>,
     message: Resource<GuestMessage>,
@@ -210,7 +213,7 @@ pub(super) fn add_message<T: MessagingView>(
     )
 }
 
-/// What became results in the draft's later text.
+/// The setters, which got results in the later text of the draft.
 pub(super) fn add_setters<T: MessagingView>(
     types: &mut LinkerInstance<'_, T>,
 ) -> wasmtime::Result<()> {
@@ -255,10 +258,11 @@ fn pair(value: &Val) -> Option<(&str, &str)> {
     }
 }
 
-/// Changes a message, or says why not. Gives nothing for arguments of other types.
+/// Changes a message, or returns why not; `None` for arguments of other types.
 type Set = fn(&mut GuestMessage, &[Val]) -> Option<Result<(), String>>;
 
-/// Defines a method whose result, if the component has it at all, is `fail` of what `set` refuses.
+/// Defines a method. If it has a result in the component, its error is `fail` of the refusal of
+/// `set`.
 fn setter<T: MessagingView>(
     types: &mut LinkerInstance<'_, T>,
     name: &'static str,

@@ -1,8 +1,8 @@
-//! `wasi:messaging@0.2.0-draft`: messages are resources, so the host keeps what they hold.
+//! `wasi:messaging@0.2.0-draft`: messages are resources, so the host keeps their contents.
 //!
-//! The draft changed without another version: setters of a message got results. A component says
-//! by its own types which of the two it was written for. Where it has no place for a refusal,
-//! sending the message fails.
+//! The draft changed without another version: setters of a message got results. The types of a
+//! component show which of the two it was written for. Where a setter has no result, a refusal
+//! fails the sending of the message.
 
 mod message;
 
@@ -27,10 +27,10 @@ const TYPES: &str = "wasi:messaging/types@0.2.0-draft";
 const PRODUCER: &str = "wasi:messaging/producer@0.2.0-draft";
 const REQUEST_REPLY: &str = "wasi:messaging/request-reply@0.2.0-draft";
 
-/// The names under which a guest may ask for the one broker that there is.
+/// The names of the one broker.
 const CLIENTS: [&str; 3] = ["", "default", "nats"];
 
-/// Replies that one request may wait for.
+/// Upper bound of the replies that one request waits for.
 const MAX_REPLIES: u32 = 1_000;
 
 /// The interface's `error`.
@@ -48,7 +48,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What a handler's error says, in a log or a dead letter.
+    /// The text of a handler's error, for a log or a dead letter.
     pub(crate) fn into_message(self) -> String {
         match self {
             Self::Timeout => "timeout".to_owned(),
@@ -73,12 +73,12 @@ impl From<Failure> for Error {
     }
 }
 
-/// A connection, as far as the guest knows.
+/// The connection of a guest.
 struct Client {
     connected: bool,
 }
 
-/// What a guest wants of a request.
+/// The options of a request.
 #[derive(Default)]
 struct RequestOptions {
     timeout: Option<Duration>,
@@ -246,8 +246,7 @@ async fn ask(
     }
 }
 
-/// A handle to a message that came in is the right to reply to it, also when it is no longer the
-/// one that is being handled.
+/// The handle of an incoming message is the permission to reply to it, also after it was handled.
 async fn reply(
     mut view: MessagingCtxView<'_>,
     to: Resource<GuestMessage>,
@@ -265,8 +264,7 @@ async fn reply(
     let Some(subject) = view.table.get(&to)?.reply_to.clone() else {
         return Ok(Ok(()));
     };
-    // Its sender chose this, and must not reach through the component what its own permissions do not
-    // allow.
+    // The sender chose this subject, and must not gain permissions through the component.
     if is_reserved(&subject) {
         let why = format!("no reply can be sent to \"{}\"", shown(&subject));
         tracing::warn!(
@@ -290,7 +288,7 @@ async fn reply(
     Ok(sent.map_err(|error| Failure::Failed(error).into()))
 }
 
-/// Whether something can be sent with this client, as far as it and the message tell.
+/// Checks that the client is connected and that no setter of the message was refused.
 fn ready(
     view: &MessagingCtxView<'_>,
     client: &Resource<Client>,
