@@ -67,6 +67,7 @@ pub mod nats;
 mod per_core;
 pub mod plan;
 mod poll;
+mod programs;
 pub mod runtime;
 pub mod shape;
 pub mod subject;

@@ -89,6 +89,16 @@ pub enum BuildError {
         /// The command that installs it.
         install: String,
     },
+    /// Another user may have put the tool there, or can change it.
+    #[error("{tool} is not run from {}", path.display())]
+    Unsafe {
+        /// The tool.
+        tool: Tool,
+        /// Where it was found.
+        path: PathBuf,
+        /// What is wrong there.
+        source: crate::programs::Unsafe,
+    },
     /// A tool could not be started.
     #[error("cannot run {}", program.display())]
     Start {

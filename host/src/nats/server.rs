@@ -45,9 +45,9 @@ pub(super) const BINARY: &str = "nats-server";
 /// What a server of one's own is started with.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
-    /// The program. Otherwise the nearest `.tools/bin/nats-server` above the working directory,
-    /// then above the data folder, then that of `WASMBAY_TOOLS` (a folder like `.tools`), then of
-    /// `PATH`.
+    /// The program. Otherwise `.tools/bin/nats-server` of the working directory's project, then of
+    /// the data folder's, then that of `WASMBAY_TOOLS` (a folder like `.tools`), then of `PATH`. A
+    /// project is what the folder with the manifest holds, or the git repository around it.
     pub binary: Option<PathBuf>,
     /// Where everything of the server is kept; made if it is not there. One server at a time can
     /// run on it.
@@ -68,6 +68,14 @@ pub enum ServerError {
     NoBinary {
         /// The path given.
         path: PathBuf,
+    },
+    /// Another user may have put the program there, or can change it.
+    #[error("{BINARY} is not run from {}", path.display())]
+    Unsafe {
+        /// Where it was found.
+        path: PathBuf,
+        /// What is wrong there.
+        source: crate::programs::Unsafe,
     },
     /// The data folder or a file in it cannot be used.
     #[error("cannot use {} for the data of {BINARY}", path.display())]
