@@ -86,6 +86,7 @@ pub mod nats;
 mod per_core;
 pub mod plan;
 mod poll;
+mod programs;
 #[cfg(test)]
 mod rooms;
 pub mod runtime;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
-const ROOMS: [&str; 23] = [
+const ROOMS: [&str; 24] = [
     "host",
     "admin",
     "gateway",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 23] = [
     "manifest",
     "build",
     "nats",
+    "programs",
     "wire",
     "micro",
     "subject",

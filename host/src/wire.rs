@@ -157,7 +157,7 @@ fn read(
                     .map_err(|_| bad_header(HOPS, value, "a number up to 255"))?;
             }
             DEADLINE => call.deadline = now + left(value)?,
-            name => call.take_along(name, value),
+            name => call.keep(name, value),
         }
     }
     Ok(call)
@@ -171,7 +171,7 @@ pub fn read_message(headers: Option<&HeaderMap>, now: Instant) -> Call {
     for (name, value) in headers.into_iter().flat_map(first_values) {
         match canonical(name) {
             HOPS => call.hops = value.parse().unwrap_or(0),
-            name => call.take_along(name, value),
+            name => call.keep(name, value),
         }
     }
     call

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json as value;
 
 use super::routes::AdminRequest;
-use super::{Answer, Desk, Refusal, TIMEOUT, json, to_json};
+use super::{Answer, AdminServer, Refusal, TIMEOUT, json, to_json};
 use crate::call::Blame;
 use crate::events::dead_letters::{Cursor, DeadLetter, DeadLetterError, Filter, Pace};
 use crate::gateway::connection::Received;
@@ -38,7 +38,7 @@ struct Failed {
     error: ErrorDetail,
 }
 
-impl Desk {
+impl AdminServer {
     pub(super) async fn list(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         let asked = asked
             .query
@@ -51,7 +51,7 @@ impl Desk {
 
     pub(super) async fn show(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
-        Ok(shown(&self.letters.get(asked.id).await?))
+        Ok(shown(&self.dead_letters.get(asked.id).await?))
     }
 
     pub(super) async fn edit(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
@@ -67,8 +67,8 @@ impl Desk {
             check_json(request.headers())?;
         }
         let body = read_body(request.body_mut(), limit).await?;
-        if expected.is_some_and(|expected| expected != letter.revision) {
-            let (id, now) = (&letter.id, letter.revision);
+        if expected.is_some_and(|expected| expected != dead_letter.revision) {
+            let (id, now) = (&dead_letter.id, dead_letter.revision);
             let why = format!("dead letter \"{id}\" is at revision {now} by now; look at it again");
             return Err(Refusal::caller(StatusCode::PRECONDITION_FAILED, why));
         }
@@ -139,7 +139,7 @@ impl Desk {
 
     pub(super) async fn purge_many(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         let AdminRequest { request, query, .. } = asked;
-        let filter = query.only(&["all", "service", "function"])?.meant()?;
+        let filter = query.only(&["all", "service", "function"])?.required_filter()?;
         without_content(request).await?;
         let purged = self.dead_letters.purge(&filter).await?;
         Ok(json(StatusCode::OK, to_json(&value!({ "purged": purged }))))

@@ -96,7 +96,7 @@ impl Admin {
                 return;
             }
         };
-        let (closing, permits) = (self.closing.subscribe(), Arc::clone(&self.permits));
+        let (closing, places) = (self.closing.subscribe(), Arc::clone(&self.places));
         let header = usize::try_from(keys::HEADER.default).unwrap_or(usize::MAX);
         let begin = |tasks: Weak<Tasks>| {
             // One request at a time on each connection: the bound of connections bounds the bodies.
@@ -110,7 +110,7 @@ impl Admin {
             };
             (server, builder)
         };
-        accept::serve("the admin address", listener, closing, permits, begin).await;
+        accept::serve("the admin address", listener, closing, places, begin).await;
     }
 }
 
@@ -156,7 +156,7 @@ impl Answers for AdminServer {
     }
 }
 
-impl Desk {
+impl AdminServer {
     async fn dispatch(&self, request: &mut Received, started: Instant) -> Result<Answer, Refusal> {
         guard::check(request, self.bound.ip())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());

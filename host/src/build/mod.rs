@@ -12,6 +12,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod check;
 mod componentize;
 mod edge;
 mod error;
@@ -110,7 +111,8 @@ impl Guest {
     /// # Errors
     ///
     /// If a tool is missing, with the command that installs it; if a compiler refuses the source,
-    /// with what it printed; if the WIT does not parse.
+    /// with what it printed; if the WIT does not parse, or has what no service in the language can
+    /// have.
     pub fn build(
         &self,
         tools: &Tools,
@@ -118,6 +120,7 @@ impl Guest {
     ) -> Result<PathBuf, BuildError> {
         let component = self.component();
         let world = World::of(&self.folder, &self.wit)?;
+        check::check(&world, self.language)?;
         let before = Fingerprint::read(&component);
         let inputs = Inputs {
             folder: &self.folder,
@@ -143,7 +146,8 @@ impl Guest {
                 tools,
             },
             progress,
-        )?;
+        )
+        .map_err(|error| check::explain(error, &world, self.language))?;
         replace(&component, &built.component)?;
         Fingerprint::take(&inputs, sources, built.elsewhere)?.write(&component)?;
         Ok(component)

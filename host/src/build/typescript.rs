@@ -394,6 +394,7 @@ mod tests {
             /// Deletes */ it.
             delete: func(new: list<u8>, many: list<tuple<shape, f32>>) -> result<_, colour>;
             nested: func(r: result<u8, string>) -> sides;
+            while: func(fetch-URL: u8);
             resource file {
                 constructor(path: string);
                 read: func(len: u64) -> result<list<u8>>;
@@ -439,6 +440,8 @@ declare module 'demo:shapes/all@1.0.0' {
   function _delete(_new: Uint8Array, many: Array<[Shape, number]>): void;
   export { _delete as delete };
   export function nested(r: { tag: 'ok'; val: number } | { tag: 'err'; val: string }): Sides;
+  function _while(fetchURL: number): void;
+  export { _while as while };
 }
 "
         );

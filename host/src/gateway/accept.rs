@@ -36,7 +36,7 @@ pub(crate) async fn serve<A: Answers>(
     let tasks = Arc::new(Tasks::default());
     let (answers, builder) = begin(Arc::downgrade(&tasks));
     let (answers, builder) = (Arc::new(answers), Arc::new(builder));
-    accept(answers, builder, listener, closing, permits).await;
+    accept(answers, builder, listener, closing, places).await;
     tasks.drain().await;
 }
 

@@ -277,8 +277,8 @@ pub(crate) async fn serve<A: Answers>(
                     let _ = poll::once(&mut connection).await;
                     return;
                 }
-                (told_to_end, lingering) = (true, false);
-                timer.as_mut().reset(Instant::now() + GOODBYE);
+                (ending, lingering) = (true, false);
+                timer.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
             }
             ended = connection.as_mut() => {
                 if let Err(error) = ended {

@@ -35,7 +35,7 @@ use crate::deployment::Current;
 use crate::interfaces::Backend;
 use crate::manifest::GatewaySpec;
 use connection::Tasks;
-use health::Introductions;
+use health::Responders;
 use places::Places;
 use route::Table;
 
@@ -48,7 +48,7 @@ pub struct Gateway {
     table: RwLock<Option<(u64, Arc<Table>)>>,
     closing: watch::Sender<bool>,
     places: Arc<Places>,
-    introductions: tokio::sync::Mutex<Introductions>,
+    responders: tokio::sync::Mutex<Responders>,
 }
 
 /// The gateway on one worker.
@@ -120,7 +120,7 @@ impl Gateway {
         client: Client,
     ) -> impl Future<Output = ()> + Send + 'static {
         let closing = self.closing.subscribe();
-        let (header, permits) = (self.spec.header, Arc::clone(&self.permits));
+        let (header, places) = (self.spec.header, Arc::clone(&self.places));
         let begin = move |tasks: Weak<Tasks>| {
             let builder = connection::builder(header, Weak::clone(&tasks));
             let front = Front {
@@ -131,6 +131,6 @@ impl Gateway {
             };
             (front, builder)
         };
-        accept::serve("the gateway", listener, closing, permits, begin)
+        accept::serve("the gateway", listener, closing, places, begin)
     }
 }

@@ -44,9 +44,9 @@ pub(super) const BINARY: &str = "nats-server";
 /// The options of a managed server.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
-    /// The program. By default the nearest `.tools/bin/nats-server` above the working directory,
-    /// then above the data folder, then that of `WASMBAY_TOOLS` (a folder like `.tools`), then of
-    /// `PATH`.
+    /// The program. Otherwise `.tools/bin/nats-server` of the working directory's project, then of
+    /// the data folder's, then that of `WASMBAY_TOOLS` (a folder like `.tools`), then of `PATH`. A
+    /// project is what the folder with the manifest holds, or the git repository around it.
     pub binary: Option<PathBuf>,
     /// The folder of the server's data; created if there is none. One server at a time runs on it.
     pub data: PathBuf,
@@ -66,6 +66,14 @@ pub enum ServerError {
     NoBinary {
         /// The path given.
         path: PathBuf,
+    },
+    /// Another user may have put the program there, or can change it.
+    #[error("{BINARY} is not run from {}", path.display())]
+    Unsafe {
+        /// Where it was found.
+        path: PathBuf,
+        /// What is wrong there.
+        source: crate::programs::Unsafe,
     },
     /// The data folder or a file in it cannot be used.
     #[error("cannot use {} for the data of {BINARY}", path.display())]

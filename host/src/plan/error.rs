@@ -115,7 +115,7 @@ pub enum PlanError {
         problem: EventProblem,
     },
     /// An interface that is to have RPC paths and that nothing in the app exports, imports or calls.
-    #[error("`[gateway] rpc`: no service exports or imports {interface}{}", meant(.nearest))]
+    #[error("`[gateway] rpc`: no service exports or imports {interface}{}", suggestion(.nearest))]
     NoRpc {
         /// The interface.
         interface: InterfaceId,

@@ -162,6 +162,36 @@ fn a_new_service_in_c_builds_as_it_is() {
 }
 
 #[test]
+fn a_guest_in_go_builds_below_a_workspace_that_knows_nothing_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    scaffold(Language::Go, "hello-you", root.path()).unwrap();
+    fs::write(root.path().join("go.work"), "go 1.24\n").unwrap();
+    let guest = Guest::open(&root.path().join("hello-you/hello-you")).unwrap();
+    build(&guest).unwrap();
+}
+
+/// A service whose function has a word of its language as the name of its parameter.
+#[test]
+fn a_name_that_its_language_cannot_have_is_explained() {
+    for (language, word) in [(Language::C, "restrict"), (Language::Python, "self")] {
+        let root = tempfile::tempdir().unwrap();
+        scaffold(language, "hello-you", root.path()).unwrap();
+        let wit = root.path().join("hello-you/wit/world.wit");
+        let text = fs::read_to_string(&wit).unwrap();
+        assert!(text.contains("(who: string)"), "{text}");
+        fs::write(
+            &wit,
+            text.replace("string)", &format!("string, {word}: u32)")),
+        )
+        .unwrap();
+        let guest = Guest::open(&root.path().join("hello-you/hello-you")).unwrap();
+        let error = build(&guest).unwrap_err().to_string();
+        let named = format!("parameter `{word}` of `greet` of demo:hello-you/greetings@0.1.0");
+        assert!(error.ends_with(&named), "{error}");
+    }
+}
+
+#[test]
 fn c_plus_plus_is_compiled_beside_the_bindings_in_c() {
     let root = tempfile::tempdir().unwrap();
     scaffold(Language::C, "mixed", root.path()).unwrap();

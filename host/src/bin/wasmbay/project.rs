@@ -120,6 +120,7 @@ impl Project {
             .filter(|(_, guest)| folders.insert(guest.folder.clone()))
             .map(|(name, guest)| Job {
                 name: name.clone(),
+                root: self.app.root.clone(),
                 guest: guest.clone(),
             })
             .collect()
@@ -134,6 +135,8 @@ fn of_service(name: &str, error: impl Into<anyhow::Error>) -> anyhow::Error {
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) name: String,
+    /// Where its manifest is, whose project's tools are used.
+    pub(crate) root: PathBuf,
     pub(crate) guest: Guest,
 }
 
@@ -184,12 +187,12 @@ pub(crate) fn build(jobs: Vec<Job>, progress: &Progress) -> (Vec<Built>, Vec<any
 }
 
 fn build_one(job: Job, progress: &Progress) -> anyhow::Result<Built> {
-    let Job { name, guest } = job;
+    let Job { name, root, guest } = job;
     let started = Instant::now();
     let mut task = progress.task(format!("{name} ({})", guest.language));
     task.begin("building");
     let mut fresh = false;
-    let tools = Tools::near(&guest.folder);
+    let tools = Tools::of_app(&root, &guest.folder);
     let result = guest.build(&tools, &mut |line| {
         fresh = true;
         task.step("building", line);

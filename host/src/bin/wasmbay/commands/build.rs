@@ -68,6 +68,7 @@ fn jobs_of(path: &Path) -> anyhow::Result<Vec<Job>> {
             .map(|name| name.to_string_lossy().into_owned());
         return Ok(vec![Job {
             name: name.unwrap_or_else(|| guest.world.clone()),
+            root: guest.folder.clone(),
             guest,
         }]);
     }

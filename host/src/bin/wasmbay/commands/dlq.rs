@@ -257,7 +257,7 @@ async fn replay(args: DlqReplay, terminal: &Terminal) -> anyhow::Result<Exit> {
     let mut pace = Pace::new(args.rate);
     let (mut replayed, mut errors) = (Vec::new(), Vec::new());
     for id in ids {
-        pace.turn().await;
+        pace.wait().await;
         match store.dead_letters.replay(id).await {
             Ok(()) => replayed.push(id.clone()),
             Err(error) => errors.push(explained(error)),

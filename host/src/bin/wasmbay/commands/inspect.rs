@@ -102,6 +102,7 @@ fn source(name: &str, component: &Path, terminal: &Terminal) -> anyhow::Result<P
     if let Source::Guest(guest) = &source {
         let job = Job {
             name: name.to_owned(),
+            root: guest.folder.clone(),
             guest: guest.clone(),
         };
         let (_, errors) = build(vec![job], &Progress::new(*terminal));
