@@ -4,6 +4,7 @@ mod dead_letters;
 mod running;
 mod stopping;
 mod unread;
+mod watching;
 
 use std::io::Read as _;
 use std::process::Stdio;

@@ -256,6 +256,7 @@ async fn serve(
                     host: &host,
                     terminal: *terminal,
                     watch,
+                    unreadable: false,
                 }
                 .follow()
                 .await;
