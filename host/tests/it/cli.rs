@@ -332,6 +332,24 @@ fn what_has_not_changed_is_not_built_again() {
 }
 
 #[test]
+fn two_builds_of_one_guest_at_once_build_it_once() {
+    let cli = Cli::new();
+    cli.run(&["new", "--lang", "c", "hello"]);
+    let start = || {
+        let mut command = cli.command(&["build", "hello", "--output", "json"]);
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        piped.spawn().unwrap()
+    };
+    let both = [start(), start(), start()].map(|child| child.wait_with_output().unwrap());
+    let built = both.map(|output| {
+        assert!(output.status.success(), "{output:?}");
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        printed[0]["built"].as_bool().unwrap()
+    });
+    assert_eq!(built.iter().filter(|built| **built).count(), 1);
+}
+
+#[test]
 fn what_is_no_guest_is_not_built() {
     let cli = demo().with(&[("folder/readme.txt", "no guest")]);
     assert_seen!(
