@@ -37,6 +37,9 @@ use world::World;
 /// What a build leaves in a guest's folder: the component, its fingerprint, intermediate files.
 pub const OUTPUT: &str = ".wasmbay";
 
+/// Locked in that folder by the build that writes to it.
+const LOCK: &str = "build.lock";
+
 /// A service's source: a folder, its language, and the world that it implements.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -132,6 +135,16 @@ impl Guest {
             return Ok(component);
         }
         let output = self.folder.join(OUTPUT);
+        fs::create_dir_all(&output).map_err(BuildError::writing(&output))?;
+        // Two builds at once would write to the same intermediate files. The later one waits, and
+        // finds its work done. Closing the file lets go.
+        let lock = output.join(LOCK);
+        let held = fs::File::create(&lock).map_err(BuildError::writing(&lock))?;
+        held.lock().map_err(BuildError::writing(&lock))?;
+        let before = Fingerprint::read(&component);
+        if component.is_file() && before.allows_reuse(&inputs)? {
+            return Ok(component);
+        }
         let scratch = output.join(self.language.to_string());
         fs::create_dir_all(&scratch).map_err(BuildError::writing(&scratch))?;
         // Taken before compiling, so that a change during it leads to another build, not to none.

@@ -248,10 +248,6 @@ fn what_changes_is_swapped_in_and_what_is_broken_is_not() {
     );
     up.until("there is nothing at");
     cli.write("second.wat", SLEEPER);
-    cli.write(
-        "wasmbay.toml",
-        format!("{APP}\n[service.second]\ncomponent = \"second.wat\"\n "),
-    );
     up.until("started second");
     assert!(cli.run(&["call", "api.repeat", "[3]"]).contains("\"xxx\""));
 

@@ -237,7 +237,7 @@ async fn serve(
         host = starting => host?,
         () = signals.next() => return Ok((Ended::BeforeServing, Instant::now() + args.grace)),
     };
-    let _announced = announce(&bench.project.app, &host, server);
+    let announced = announce(&bench.project.app, &host, server);
     let summary = Summary {
         bench: &bench,
         host: &host,
@@ -246,6 +246,13 @@ async fn serve(
     };
     terminal.event(&summary.json());
     terminal.say(summary.text(watch.is_some()));
+    if let Some(first) = announced.as_ref().and_then(|announced| announced.first) {
+        terminal.note(format_args!(
+            "process {first} runs this folder's app, too: `wasmbay call`, `emit` and `dlq` reach that \
+             one while it runs, and this one by `--nats {}`",
+            server.url()
+        ));
+    }
 
     let watching = async {
         match watch {
@@ -256,6 +263,7 @@ async fn serve(
                     host: &host,
                     terminal: *terminal,
                     watch,
+                    unreadable: false,
                 }
                 .follow()
                 .await;

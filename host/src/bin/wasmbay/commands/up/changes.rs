@@ -20,6 +20,8 @@ pub(super) struct Changes<'a> {
     pub(super) host: &'a Host,
     pub(super) terminal: Terminal,
     pub(super) watch: Watch,
+    /// The manifest, or what it names, could not be read at the last change.
+    pub(super) unreadable: bool,
 }
 
 impl Changes<'_> {
@@ -45,23 +47,40 @@ impl Changes<'_> {
         self.terminal.note("what ran before goes on");
     }
 
+    /// Reads the manifest again if it changed, or what it names; tells whether that was taken over.
+    fn reload(&mut self, changed: &BTreeSet<PathBuf>) -> anyhow::Result<bool> {
+        let renews = self.watch.renews(changed);
+        if !renews && !self.unreadable {
+            return Ok(false);
+        }
+        let loaded = Project::load(&self.bench.project.given);
+        self.unreadable = loaded.is_err();
+        let project = match loaded {
+            Ok(project) => project,
+            Err(error) if renews => return Err(error),
+            // It was reported, and what runs is followed meanwhile.
+            Err(_) => return Ok(false),
+        };
+        if project.app.gateway != self.bench.project.app.gateway {
+            self.terminal
+                .note("[gateway] takes effect at the next start");
+        }
+        self.bench.replace(project);
+        Ok(true)
+    }
+
     async fn take_over(
         &mut self,
         changed: &BTreeSet<PathBuf>,
         running: &mut BTreeMap<String, String>,
     ) -> anyhow::Result<()> {
         let started = Instant::now();
-        let renewed = changed.contains(&self.bench.project.manifest);
-        if renewed {
-            let project = Project::load(&self.bench.project.manifest)?;
-            if project.app.gateway != self.bench.project.app.gateway {
-                self.terminal
-                    .note("[gateway] takes effect at the next start");
-            }
-            self.bench.replace(project);
-        }
+        // Before anything is read, so that what changes from now on is another change, and also when
+        // reading fails.
+        self.watch.follow(&self.bench.project);
+        let renewed = self.reload(changed)?;
         let touched = self.bench.touch(changed);
-        // Before building, so that what changes from now on is another change.
+        // The same before building.
         self.watch.follow(&self.bench.project);
         if !renewed && !touched {
             return Ok(());
@@ -88,7 +107,7 @@ impl Changes<'_> {
             took: started.elapsed(),
             building,
         };
-        swap.tell(&self.terminal, renewed);
+        swap.tell(&self.terminal, self.watch.is_manifest(changed));
         *running = now;
         Ok(())
     }
