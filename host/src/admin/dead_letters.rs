@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json as value;
 
 use super::routes::AdminRequest;
-use super::{Answer, AdminServer, Refusal, TIMEOUT, json, to_json};
+use super::{AdminServer, Answer, Refusal, TIMEOUT, json, to_json};
 use crate::call::Blame;
 use crate::events::dead_letters::{Cursor, DeadLetter, DeadLetterError, Filter, Pace};
 use crate::gateway::connection::Received;
@@ -139,7 +139,9 @@ impl AdminServer {
 
     pub(super) async fn purge_many(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         let AdminRequest { request, query, .. } = asked;
-        let filter = query.only(&["all", "service", "function"])?.required_filter()?;
+        let filter = query
+            .only(&["all", "service", "function"])?
+            .required_filter()?;
         without_content(request).await?;
         let purged = self.dead_letters.purge(&filter).await?;
         Ok(json(StatusCode::OK, to_json(&value!({ "purged": purged }))))

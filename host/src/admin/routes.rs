@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::query::Query;
-use super::{Answer, AdminServer, Refusal};
+use super::{AdminServer, Answer, Refusal};
 use crate::gateway::connection::Received;
 use crate::gateway::route::not_allowed;
 
@@ -17,7 +17,8 @@ pub(super) struct Route {
     pub(super) handler: Handler,
 }
 
-type Handler = for<'a> fn(&'a AdminServer, AdminRequest<'a>) -> BoxFuture<'a, Result<Answer, Refusal>>;
+type Handler =
+    for<'a> fn(&'a AdminServer, AdminRequest<'a>) -> BoxFuture<'a, Result<Answer, Refusal>>;
 
 /// What a handler gets of a request.
 pub(super) struct AdminRequest<'a> {
