@@ -27,6 +27,8 @@ pub(super) struct Launch {
     pub(super) folder: Folder,
     pub(super) port: Option<u16>,
     pub(super) server_lock: File,
+    /// Whether there is a configuration with a login in the folder.
+    pub(super) login: bool,
     pub(super) spawner: Spawner,
 }
 
@@ -75,6 +77,8 @@ impl Launch {
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))
             .process_group(0)
+            .args(self.login.then_some("--config"))
+            .args(self.login.then(|| self.folder.config()))
             .kill_on_drop(true);
         die_with_parent(&mut command);
         Ok(command)

@@ -3,6 +3,7 @@
 //! On Linux a killed host takes its server with it. Elsewhere, and in the moments in which that
 //! cannot work, the next start on the same data folder ends the orphaned server.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::folder::{Folder, signal};
 use super::launch::{Launch, Spawner, find_binary};
+use crate::text::hex;
 
 /// How a `nats-server` is installed, for errors.
 pub const INSTALL: &str =
@@ -52,6 +54,35 @@ pub struct ServerOptions {
     pub data: PathBuf,
     /// The port on 127.0.0.1; by default a free one, which stays the same over restarts.
     pub port: Option<u16>,
+    /// Whether any client of this machine can connect without a login, as tests and benchmarks of other
+    /// clients need it.
+    pub open: bool,
+}
+
+/// Who may connect. It has no `Debug`, so that it cannot be logged.
+struct Login {
+    password: String,
+}
+
+impl Login {
+    const USER: &str = "wasmbay";
+
+    /// Another one for each start; over restarts it stays the same, or clients could not reconnect.
+    fn random() -> Self {
+        Self {
+            password: hex(&rand::random::<[u8; 16]>()),
+        }
+    }
+
+    /// As the server's configuration has it. On the command line any user could read it.
+    fn config(&self) -> String {
+        let (user, password) = (Self::USER, &self.password);
+        format!("authorization {{ user: \"{user}\", password: \"{password}\" }}\n")
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("nats://{}:{}@127.0.0.1:{port}", Self::USER, self.password)
+    }
 }
 
 /// The server could not be started.
@@ -140,9 +171,13 @@ fn process(pid: Option<u32>) -> String {
 /// It is in a process group of its own, so that Ctrl-C in a terminal reaches the host alone, which
 /// can drain first. End it with [`stop`](Self::stop); one that is dropped instead is killed. It
 /// needs the runtime it was started on.
-#[derive(Debug)]
+///
+/// Clients need a login, which is in the file that [`url_file`](Self::url_file) names.
 pub struct ManagedServer {
     url: String,
+    address: String,
+    url_file: PathBuf,
+    folder: Folder,
     log: PathBuf,
     state: Arc<State>,
     stop: Option<oneshot::Sender<Duration>>,
@@ -178,28 +213,38 @@ impl ManagedServer {
             binary: binary.clone(),
             source,
         })?;
+        let login = (!options.open).then(Login::random);
+        if let Some(login) = &login {
+            folder.write_secret(&folder.config(), &login.config())?;
+        }
         let mut launch = Launch {
             binary,
-            folder,
+            folder: folder.clone(),
             port: options.port,
             server_lock,
+            login: login.is_some(),
             spawner,
         };
 
         let (child, port) = launch.run().await?;
         launch.port = Some(port);
-        let url = format!("nats://127.0.0.1:{port}");
+        let address = format!("nats://127.0.0.1:{port}");
+        let url = login.map_or_else(|| address.clone(), |login| login.url(port));
+        folder.write_secret(&folder.url(), &url)?;
         let state = Arc::new(State::default());
         state
             .pid
             .store(child.id().unwrap_or_default(), Ordering::Relaxed);
         let log = launch.folder.log();
-        tracing::debug!(url, pid = child.id(), log = %log.display(), "nats-server is ready");
+        tracing::debug!(address, pid = child.id(), log = %log.display(), "nats-server is ready");
 
         let (stop, stopped) = oneshot::channel();
         let supervisor = tokio::spawn(supervise(launch, child, Arc::clone(&state), stopped));
         Ok(Self {
             url,
+            address,
+            url_file: folder.url(),
+            folder,
             log,
             state,
             stop: Some(stop),
@@ -208,9 +253,19 @@ impl ManagedServer {
         })
     }
 
-    /// The URL for clients, the same over restarts.
+    /// The URL for clients, the same over restarts. It has the login in it, so it is not to be shown.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same without the login.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The file with [`url`](Self::url), of mode 0600; it goes when the server is stopped.
+    pub fn url_file(&self) -> &Path {
+        &self.url_file
     }
 
     /// The server's process, none while it is being restarted.
@@ -244,9 +299,20 @@ impl ManagedServer {
         if let Err(error) = (&mut self.supervisor).await {
             tracing::error!(%error, "the supervisor of nats-server failed");
         }
-        // Not left to closing the file: a child that is just being forked would keep it locked a
-        // little longer.
+        self.folder.forget_login();
+        // Not left to closing the file: a child just being forked somewhere else would keep it
+        // locked a little longer.
         let _closing_does_it = self.host_lock.unlock();
+    }
+}
+
+impl fmt::Debug for ManagedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagedServer")
+            .field("address", &self.address)
+            .field("log", &self.log)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ pub(crate) struct Running {
     pub(crate) app: String,
     /// Where NATS is; absent if the URL holds a password, which belongs in no file.
     pub(crate) nats: Option<String>,
+    /// A file with that and a login, which only the user of the host can read.
+    #[serde(rename = "natsUrlFile", default)]
+    pub(crate) nats_url_file: Option<PathBuf>,
     /// Where the gateway listens.
     pub(crate) gateway: Option<String>,
     /// Where dead letters are served over HTTP.
@@ -75,6 +79,17 @@ impl Running {
             .find(Self::is_alive)
     }
 
+    /// Where NATS is, with a login if it needs one; none if that is written nowhere.
+    pub(crate) fn nats_url(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = &self.nats_url_file else {
+            return Ok(self.nats.clone());
+        };
+        let url = fs::read_to_string(file);
+        let url =
+            url.with_context(|| format!("cannot read the NATS login in {}", file.display()))?;
+        Ok(Some(url.trim().to_owned()))
+    }
+
     fn is_alive(&self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         // A process of another user is there, but cannot be signalled.
@@ -120,6 +135,7 @@ mod tests {
             pid,
             app: "shop".into(),
             nats: Some("nats://127.0.0.1:4222".into()),
+            nats_url_file: None,
             gateway: None,
             admin: None,
         }

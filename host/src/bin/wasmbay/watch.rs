@@ -170,13 +170,15 @@ struct Wanted {
 
 impl Wanted {
     fn of(project: &Project) -> Self {
-        let mut wanted = Self::default();
-        wanted.whole = folders(project);
-        wanted.whole.retain(|folder| folder.is_dir());
-        wanted.folders.extend(wanted.whole.iter().cloned());
+        let mut whole = folders(project);
+        whole.retain(|folder| folder.is_dir());
         let manifest = Way::to(&project.given);
-        wanted.folders.extend(manifest.folders);
-        wanted.manifest = manifest.passed;
+        let mut wanted = Self {
+            folders: manifest.folders.union(&whole).cloned().collect(),
+            whole,
+            manifest: manifest.passed,
+            named: BTreeSet::new(),
+        };
         wanted.manifest.insert(project.manifest.clone());
         let guests = project.sources.values().filter_map(Source::guest);
         let wits = guests.map(|guest| guest.wit.clone());

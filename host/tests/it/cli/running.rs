@@ -215,18 +215,53 @@ fn two_hosts_of_one_app_share_a_nats() {
     let cli = demo();
     let up = cli.up(&[]);
     let ready = announced(&cli);
-    let second = cli.up(&["--nats", ready["nats"].as_str().unwrap()]);
+    let url = std::fs::read_to_string(ready["natsUrlFile"].as_str().unwrap()).unwrap();
+    let second = cli.up(&["--nats", &url]);
+    second.until("runs this folder's app, too");
+    assert_eq!(announced(&cli), ready);
     assert!(
         cli.run(&["call", "api.echo", r#"["x"]"#])
             .ends_with("[stdout]\n\"x\"\n[exit 0]")
     );
     assert!(second.stop().ends_with("every call was answered\n[exit 0]"));
-    let nats = ready["nats"].as_str().unwrap();
+    assert!(cli.run(&["call", "api.count"]).ends_with("[exit 0]"));
     assert!(
-        cli.run(&["call", "api.count", "--nats", nats])
+        cli.run(&["call", "api.count", "--nats", &url])
             .ends_with("[exit 0]")
     );
     up.stop();
+}
+
+#[test]
+fn its_own_nats_is_for_those_who_can_read_the_login() {
+    let cli = demo();
+    let up = cli.up(&["--log", "debug"]);
+    up.until("Ctrl-C stops");
+    let ready = announced(&cli);
+    let url = std::fs::read_to_string(ready["natsUrlFile"].as_str().unwrap()).unwrap();
+    let (_, login) = url.split_once("//").unwrap();
+    let (login, address) = login.split_once('@').unwrap();
+    let password = login.strip_prefix("wasmbay:").unwrap();
+    assert_eq!(ready["nats"], format!("nats://{address}"));
+    let anonymous = [
+        "call",
+        "api.count",
+        "--nats",
+        ready["nats"].as_str().unwrap(),
+    ];
+    let refused = cli.run(&anonymous);
+    assert!(
+        refused.contains("[exit 1]") && !refused.contains("[stdout]"),
+        "{refused}"
+    );
+    assert!(
+        cli.run(&["call", "api.count"])
+            .ends_with("[stdout]\n1\n[exit 0]")
+    );
+    let stderr = up.stderr();
+    for printed in [ready.to_string(), stderr, up.stop(), refused] {
+        assert!(!printed.contains(password), "{printed}");
+    }
 }
 
 #[test]

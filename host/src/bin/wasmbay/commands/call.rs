@@ -87,7 +87,7 @@ pub(super) fn place(args: &Place) -> anyhow::Result<(ConnectOptions, Option<Stri
             "`wasmbay up` runs it; `--nats nats://HOST:4222` reaches one that runs elsewhere",
         ));
     };
-    let Some(url) = running.nats else {
+    let Some(url) = running.nats_url()? else {
         return Err(failure(
             format!(
                 "{} runs with a NATS password, which is kept in no file",

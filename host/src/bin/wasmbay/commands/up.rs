@@ -204,12 +204,15 @@ impl Ended {
     }
 
     fn json(self) -> serde_json::Value {
-        let mut event = json!({ "event": "stopped", "drained": self.is_drained() });
-        if let Self::Stopped(drained) = self {
-            event["givenUp"] = drained.given_up.into();
-            event["confirmed"] = drained.confirmed.into();
-        }
-        event
+        let Self::Stopped(drained) = self else {
+            return json!({ "event": "stopped", "drained": false });
+        };
+        json!({
+            "event": "stopped",
+            "drained": drained.is_complete(),
+            "givenUp": drained.given_up,
+            "confirmed": drained.confirmed,
+        })
     }
 }
 
@@ -367,6 +370,7 @@ fn announce(app: &App, host: &Host, server: &Server) -> Option<Announced> {
         pid: std::process::id(),
         app: app.name.clone(),
         nats: (!server.has_password()).then(|| server.url()),
+        nats_url_file: server.url_file().map(PathBuf::from),
         gateway: host.gateway().map(|address| format!("http://{address}")),
         admin: host.admin().map(|address| format!("http://{address}")),
     };

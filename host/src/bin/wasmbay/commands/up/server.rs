@@ -1,5 +1,6 @@
 //! The NATS system of an app: one of its own, or one that exists.
 
+use std::path::Path;
 use std::time::Duration;
 
 use wasmbay::manifest::App;
@@ -36,8 +37,16 @@ impl Server {
     /// As it may be shown.
     pub(super) fn url(&self) -> String {
         match self {
-            Self::Managed(server) => server.url().to_owned(),
+            Self::Managed(server) => server.address().to_owned(),
             Self::Given(options) => redact(&options.urls.join(",")),
+        }
+    }
+
+    /// The file with a URL that has the login, for a server of the app's own.
+    pub(super) fn url_file(&self) -> Option<&Path> {
+        match self {
+            Self::Managed(server) => Some(server.url_file()),
+            Self::Given(_) => None,
         }
     }
 
