@@ -684,12 +684,11 @@ async fn replaying_many_stops_in_time_and_returns_where_to_go_on() {
 fn curl(line: &str) -> (String, String, bool, String) {
     let option = |name: &str| {
         let (_, rest) = line.split_once(&format!(" {name} "))?;
-        Some(rest.split(if rest.starts_with('\'') { '\'' } else { ' ' })).map(
-            |mut parts| match rest.starts_with('\'') {
-                true => parts.nth(1).unwrap().to_owned(),
-                false => parts.next().unwrap().to_owned(),
-            },
-        )
+        let value = match rest.strip_prefix('\'') {
+            Some(quoted) => quoted.split('\'').next(),
+            None => rest.split(' ').next(),
+        };
+        value.map(str::to_owned)
     };
     let (_, path) = line.split_once("http://127.0.0.1:8081").unwrap();
     let path = path.split([' ', '\'']).next().unwrap();

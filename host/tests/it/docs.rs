@@ -1,4 +1,4 @@
-//! What the documentation says is what the code does.
+//! The documentation agrees with the code.
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,8 @@ fn document(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Compares what the code writes with the end of a document, or replaces that.
-fn hold(name: &str, reference: &str) {
+/// Compares the reference that the code writes with the end of a document, or updates the document.
+fn check(name: &str, reference: &str) {
     let path = document(name);
     let text = std::fs::read_to_string(&path).unwrap();
     let (prose, written) = text.split_once(MARK).unwrap();
@@ -37,7 +37,7 @@ fn hold(name: &str, reference: &str) {
 
 #[test]
 fn the_manifest_reference_is_the_table_of_keys() {
-    hold("manifest.md", &keys::reference());
+    check("manifest.md", &keys::reference());
 }
 
 /// The verbs that a help text lists.
@@ -77,7 +77,7 @@ fn the_command_line_reference_is_the_help() {
             ));
         }
     }
-    hold("cli.md", &reference);
+    check("cli.md", &reference);
 }
 
 #[test]

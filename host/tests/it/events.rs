@@ -707,9 +707,10 @@ async fn a_host_that_stops_hands_its_unfinished_events_over() {
     let stuck = Arc::new(AtomicBool::new(true));
     let silent = Arc::clone(&stuck);
     let judge = Judge::new(&bench.client, move |_, _, _| {
-        match silent.load(Ordering::SeqCst) {
-            true => Verdict::Silence,
-            false => Verdict::Ok,
+        if silent.load(Ordering::SeqCst) {
+            Verdict::Silence
+        } else {
+            Verdict::Ok
         }
     })
     .await;

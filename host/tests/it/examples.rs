@@ -160,7 +160,7 @@ fn hello_answers() {
     let hello = Example::start("hello");
     let shown = curls(&read("examples/hello/README.md"));
     assert_eq!(shown.len(), 1);
-    shown[0].hold(&hello.gateway);
+    shown[0].check(&hello.gateway);
     assert_eq!(
         hello.get("/hello/Zo%C3%AB").status_and_body(),
         (200, "\"Hello, Zoë!\"")
@@ -173,17 +173,17 @@ fn shop_passes_an_order_through_five_languages() {
     let shop = Example::start("shop");
     assert_eq!(shop.get("/readyz").status, 200);
 
-    let hold = |curls: &[Curl]| curls.iter().for_each(|curl| curl.hold(&shop.gateway));
+    let check = |curls: &[Curl]| curls.iter().for_each(|curl| curl.check(&shop.gateway));
     let shown = curls(&read("examples/shop/README.md"));
     assert_eq!(shown.len(), 5);
     let (calls, reports) = shown.split_at(3);
-    hold(calls);
+    check(calls);
     // Sales gets the event some time after the order.
     shop.sold("keyboard", 1, 1);
-    hold(reports);
+    check(reports);
     let shown = curls(&read("README.md"));
     assert_eq!(shown.len(), 3);
-    hold(&shown);
+    check(&shown);
 
     // TypeScript answers, with what Python, Rust, Go and C said.
     let placed = shop.post("/orders", &order(&[("keyboard", 1), ("mouse", 2)], CARD));

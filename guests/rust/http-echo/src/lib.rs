@@ -41,7 +41,8 @@ impl Guest for Echo {
                 OutgoingBody::finish(body, None).unwrap();
             }
             Some(last) if last.starts_with("relay?") => {
-                let answer = relay(&last["relay?".len()..]).unwrap_or_else(|error| error.to_string());
+                let answer =
+                    relay(&last["relay?".len()..]).unwrap_or_else(|error| error.to_string());
                 let body = begin(&path, out);
                 let stream = body.write().unwrap();
                 stream.blocking_write_and_flush(answer.as_bytes()).unwrap();

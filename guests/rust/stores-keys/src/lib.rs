@@ -65,9 +65,10 @@ impl Guest for StoresKeys {
         let values = batch::get_many(&bucket()?, &keys).map_err(why)?;
         let text = |(key, value): (String, Vec<u8>)| {
             let value = String::from_utf8(value).map_err(|error| error.to_string())?;
-            match key == value {
-                true => Ok(value),
-                false => Err(format!("{key} has the value of {value}")),
+            if key == value {
+                Ok(value)
+            } else {
+                Err(format!("{key} has the value of {value}"))
             }
         };
         values.into_iter().flatten().map(text).collect()

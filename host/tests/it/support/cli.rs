@@ -83,9 +83,10 @@ impl Cli {
 
     /// Starts `wasmbay up` on free ports and waits until it is ready.
     pub(crate) fn up(&self, args: &[&str]) -> Up {
-        let listen = match args.contains(&"--no-gateway") {
-            true => &[][..],
-            false => &["--listen", "127.0.0.1:0"],
+        let listen: &[&str] = if args.contains(&"--no-gateway") {
+            &[]
+        } else {
+            &["--listen", "127.0.0.1:0"]
         };
         let args: Vec<_> = ["up"].iter().chain(listen).chain(args).copied().collect();
         let up = Up::start(self.command(&args));
@@ -137,10 +138,12 @@ fn shown(mut command: Command, input: &[u8]) -> String {
     let mut line = "$ wasmbay".to_owned();
     for arg in command.get_args() {
         let arg = arg.to_str().unwrap();
-        match arg.contains([' ', '"', '{', '[']) {
-            true => write!(line, " '{arg}'").unwrap(),
-            false => write!(line, " {arg}").unwrap(),
-        }
+        let quote = if arg.contains([' ', '"', '{', '[']) {
+            "'"
+        } else {
+            ""
+        };
+        write!(line, " {quote}{arg}{quote}").unwrap();
     }
     let mut child = command
         .stdin(Stdio::piped())

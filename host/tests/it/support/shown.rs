@@ -1,17 +1,17 @@
-//! The commands that a document shows, and what it says that they print.
+//! The commands that a document shows, and the output that it shows for them.
 
 use super::http::request;
 
 /// A `curl` command of a document's console block.
 #[derive(Debug)]
 pub(crate) struct Curl {
-    /// As it is written.
+    /// The line of the document.
     pub(crate) line: String,
     pub(crate) path: String,
     pub(crate) json: Option<String>,
-    /// Whether the headers are printed, too.
+    /// Whether the headers are part of the output.
     pub(crate) headers: bool,
-    /// What the document says it prints; `…` stands for anything.
+    /// The output in the document; `…` stands for any text.
     pub(crate) printed: String,
 }
 
@@ -49,16 +49,17 @@ fn curl(command: &str) -> Curl {
 }
 
 impl Curl {
-    /// Does what the command does, at another address, and compares what is printed.
-    pub(crate) fn hold(&self, address: &str) {
+    /// Runs the command at another address, and compares the output.
+    pub(crate) fn check(&self, address: &str) {
         let response = request(address, &self.path, self.json.as_deref()).unwrap();
-        let printed = match self.headers {
-            true => format!(
+        let printed = if self.headers {
+            format!(
                 "{}\n\n{}",
                 response.head.replacen("HTTP/1.0", "HTTP/1.1", 1),
                 response.body
-            ),
-            false => response.body,
+            )
+        } else {
+            response.body
         };
         let mut rest = printed.as_str();
         for (index, part) in self.printed.split('…').enumerate() {
@@ -68,7 +69,7 @@ impl Curl {
             };
             let start = found.unwrap_or_else(|| {
                 panic!(
-                    "{}\nis said to print\n{}\nand prints\n{printed}",
+                    "{}\nprints by the document\n{}\nand in fact\n{printed}",
                     self.line, self.printed
                 )
             });
