@@ -90,6 +90,7 @@ fn compiled_code_comes_from_the_cache_the_second_time() {
             .unwrap()
             .flat_map(|engine| std::fs::read_dir(engine.unwrap().path()).unwrap())
             .map(|file| file.unwrap().path())
+            .filter(|file| file.extension().is_some_and(|e| e == "cwasm"))
             .collect();
         files.sort();
         files
@@ -123,12 +124,11 @@ fn a_cache_that_others_can_write_to_is_not_used() {
         .unwrap()
         .unwrap()
         .path();
-    let file = std::fs::read_dir(&folder)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let files = std::fs::read_dir(&folder).unwrap();
+    let file = files
+        .map(|file| file.unwrap().path())
+        .find(|file| file.extension().is_some_and(|e| e == "cwasm"))
+        .unwrap();
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::write(&file, "planted").unwrap();
     Component::new(&engine(Some(cache.path())), GUEST.as_bytes()).unwrap();
