@@ -2,6 +2,8 @@
 //!
 //! A failure is told to the guest as a value, so that nothing traps it.
 
+mod draft2;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,7 +70,8 @@ impl HasData for HasKeyValue {
 pub(crate) fn add_to_linker<T: KeyValueView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     store::add_to_linker::<T, HasKeyValue>(linker, T::keyvalue)?;
     atomics::add_to_linker::<T, HasKeyValue>(linker, T::keyvalue)?;
-    batch::add_to_linker::<T, HasKeyValue>(linker, T::keyvalue)
+    batch::add_to_linker::<T, HasKeyValue>(linker, T::keyvalue)?;
+    draft2::add_to_linker(linker)
 }
 
 impl From<KeyValueError> for Error {

@@ -15,9 +15,13 @@ pub(crate) mod logging;
 pub mod memory;
 pub(crate) mod messaging;
 pub(crate) mod wasi;
+pub(crate) mod output;
+pub(crate) mod provided;
 
 pub use backend::{
     Backend, Expected, KeyPage, KeyValue, KeyValueError, Message, OutgoingMessage, Pending,
 };
 pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};
+pub(crate) use output::Output;
+pub use provided::Missing;

@@ -9,8 +9,11 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::types::{ComponentInstance, ComponentItem, Type};
 use wasmtime::component::{Component as Compiled, ComponentExportIndex};
 
+use super::asynchrony;
 use super::engine::Engine;
 use crate::interface::{IdError, InterfaceId};
+use crate::interfaces::Missing;
+use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::plan::Description;
 use crate::shape::{InterfaceDescription, ShapeError, Signature};
 use crate::text::hex;
@@ -43,6 +46,8 @@ pub struct Component {
     pub imports: Vec<InterfaceDescription>,
     /// The imports that the host itself provides, such as `wasi:config/store@0.2.0-rc.1`.
     pub host_imports: Vec<String>,
+    /// Those among them that this host does not provide.
+    pub missing: Vec<Missing>,
     /// The name under which it exports `wasi:http/incoming-handler`, when it does.
     pub http: Option<String>,
     /// How it handles raw messages, when it does.
@@ -94,6 +99,14 @@ pub enum ComponentError {
     NotWasm {
         /// The first bytes, escaped.
         start: String,
+    },
+    /// The component was built for WASI 0.3, or is asynchronous by itself.
+    #[error(
+        "the component needs WASI 0.3 or the component model's async, which this host does not run: {found}; build it for WASI 0.2 and declare plain functions"
+    )]
+    Async {
+        /// What it needs of them.
+        found: String,
     },
     /// The bytes do not validate or compile.
     #[error("the component is broken or uses what this host does not support")]
@@ -160,9 +173,13 @@ impl Component {
     pub fn new(engine: &Engine, bytes: &[u8]) -> Result<Self, ComponentError> {
         check_preamble(bytes)?;
         let digest = hex(&Sha256::digest(bytes));
-        let compiled = engine
-            .compile(&digest, bytes)
-            .map_err(ComponentError::Invalid)?;
+        let compiled =
+            engine
+                .compile(&digest, bytes)
+                .map_err(|error| match asynchrony::found(bytes) {
+                    Some(found) => ComponentError::Async { found },
+                    None => ComponentError::Invalid(error),
+                })?;
 
         let mut component = Self {
             digest,
@@ -170,6 +187,7 @@ impl Component {
             exports: Vec::new(),
             imports: Vec::new(),
             host_imports: Vec::new(),
+            missing: Vec::new(),
             http: None,
             messages: None,
             compiled,
@@ -210,7 +228,12 @@ impl Component {
         }
         for (name, item) in ty.imports(engine) {
             match item.ty {
-                _ if is_host_provided(name) => component.host_imports.push(name.to_owned()),
+                ComponentItem::ComponentInstance(instance) if is_for_hosts(name) => {
+                    component.host_imports.push(name.to_owned());
+                    if !is_of_types_alone(engine, &instance) {
+                        component.missing.extend(missing(name));
+                    }
+                }
                 ComponentItem::ComponentInstance(instance) => {
                     let interface = describe(engine, "import", name, &instance)?;
                     // An interface of types alone needs nobody to answer.
@@ -283,6 +306,12 @@ fn describe_handler(
     let (interface, kind, wanted) = if name == MESSAGE_HANDLER {
         let wanted = "handle: func(message: message) -> result<_, error>".to_owned();
         (
+/// Whether nothing has to be provided for an import.
+fn is_of_types_alone(engine: &wasmtime::Engine, instance: &ComponentInstance) -> bool {
+    let mut items = instance.exports(engine);
+    items.all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
+}
+
             message_handler(engine, name, instance)?,
             HandlerKind::Wasi,
             wanted,

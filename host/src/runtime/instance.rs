@@ -18,7 +18,8 @@ use super::pool::Share;
 use super::state::State;
 use crate::call::CallError;
 use crate::interface::FunctionId;
-use crate::interfaces::config::ConfigCtx;
+use crate::interfaces::held::{MAX_HANDLES, MAX_HELD};
+use crate::interfaces::http::Connections;
 use crate::interfaces::messaging::MessagingView as _;
 use crate::interfaces::messaging::wasi as wasi_messaging;
 use crate::interfaces::messaging::wasmcloud::BrokerMessage;
@@ -31,7 +32,6 @@ pub(super) struct Blueprint {
     pub(super) spec: Arc<ServiceSpec>,
     /// The bucket with the service's data.
     pub(super) bucket: Arc<str>,
-    pub(super) config: ConfigCtx,
     pub(super) runtime: Runtime,
     /// Its idle instances.
     pub(super) share: Share,

@@ -5,6 +5,7 @@
 //! instance, guest, statistics.
 
 mod admission;
+mod asynchrony;
 mod code_cache;
 mod component;
 mod engine;

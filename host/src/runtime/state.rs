@@ -6,8 +6,9 @@ use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::interfaces::config::{self, ConfigCtx, ConfigView};
-use crate::interfaces::http::GuestHttp;
+use super::instance::Blueprint;
+use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
+use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
 use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
 use crate::interfaces::{Bounds, Caller, CallerView, logging, wasi};
@@ -24,8 +25,7 @@ pub(super) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
     http: WasiHttpCtx,
-    guest_http: GuestHttp,
-    config: ConfigCtx,
+    pub(super) guest_http: GuestHttp,
     keyvalue: KeyValueCtx,
     pub(super) bounds: Bounds,
 }
@@ -94,12 +94,6 @@ impl CallerView for State {
     }
 }
 
-impl ConfigView for State {
-    fn config(&mut self) -> &ConfigCtx {
-        &self.config
-    }
-}
-
 impl KeyValueView for State {
     fn keyvalue(&mut self) -> KeyValueCtxView<'_> {
         KeyValueCtxView {
@@ -119,3 +113,6 @@ impl MessagingView for State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use super::component::Component;
 use super::instance::{Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Reply};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::interfaces::{Backend, CurrentCall, calls, config};
+use crate::interfaces::{Backend, CurrentCall, Missing, calls};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
@@ -88,6 +88,14 @@ struct HttpHandler {
     indices: ProxyIndices,
     id: FunctionId,
     stats: Stats,
+    /// The component imports interfaces of hosts that this host does not provide.
+    #[error("service \"{service}\": imports what this host does not provide\n{}", lines(.missing))]
+    Missing {
+        /// The service.
+        service: String,
+        /// All of them.
+        missing: Vec<Missing>,
+    },
 }
 
 /// Why a service cannot be made of a component.
@@ -98,6 +106,11 @@ pub enum ServiceError {
     Link {
         /// The service.
         service: String,
+fn lines(missing: &[Missing]) -> String {
+    let lines: Vec<_> = missing.iter().map(|m| format!("  {m}")).collect();
+    lines.join("\n")
+}
+
         /// Which import, in wasmtime's words.
         source: wasmtime::Error,
     },
@@ -150,6 +163,12 @@ impl Service {
     /// The component imports what cannot be provided.
     pub fn with_events(
         runtime: &Runtime,
+        if !component.missing.is_empty() {
+            return Err(ServiceError::Missing {
+                service: spec.name.clone(),
+                missing: component.missing.clone(),
+            });
+        }
         app: &str,
         component: Arc<Component>,
         spec: Arc<ServiceSpec>,
