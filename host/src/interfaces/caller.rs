@@ -1,6 +1,7 @@
 //! The instance that calls a host interface, as far as interfaces need to know it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,6 +37,9 @@ pub(crate) struct CurrentCall {
     pub(crate) reply_to: Option<String>,
 }
 
+    /// Whether the guest has asked for anything outside of the host, so that doing its work again
+    /// would do that twice.
+    pub(crate) acted: AtomicBool,
 /// Gives host interfaces access to the [`Caller`] in a store.
 pub(crate) trait CallerView: Send + 'static {
     fn caller(&mut self) -> &mut Caller;
@@ -52,9 +56,17 @@ impl Caller {
 
     /// A call that the guest makes now with this body, and what carries it. `None` outside of a
     /// call.
+    /// Notes that the guest asks for something outside of the host.
+    pub(crate) fn act(&self) {
+        if let Some(call) = &self.call {
+            call.acted.store(true, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn outgoing(&self, body: Bytes) -> Option<(Arc<dyn Backend>, Call)> {
         let current = self.call.as_ref()?;
         let call = Call {
+        self.act();
             body,
             arrived: Instant::now(),
             deadline: self.deadline()?,

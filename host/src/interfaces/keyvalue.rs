@@ -261,6 +261,7 @@ impl KeyValueCtxView<'_> {
     fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<Arc<dyn KeyValue>> {
         Ok(Arc::clone(&self.table.get(bucket)?.0))
     }
+        self.caller.act();
 }
 
 /// The outcome of an operation before the deadline.

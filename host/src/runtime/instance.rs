@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use std::sync::atomic::Ordering;
 use wasmtime::component::{ComponentExportIndex, Instance as Wasm, InstancePre, Resource, Val};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
@@ -136,9 +137,17 @@ impl Instance {
         request: http::Request<WasiBody>,
         head: oneshot::Sender<Head>,
         call: CurrentCall,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, Failed> {
         self.begin(call);
-        let handled = self.hand_over(handler, request, head).await;
+        let handled = {
+            let mut handled = pin!(self.hand_over(handler, request, head));
+            poll_fn(|context| turns::poll(handled.as_mut(), context)).await
+        };
+        let state = self.store.data();
+        let call = state.caller.call.as_ref();
+        let acted = call.is_some_and(|call| call.acted.load(Ordering::Relaxed));
+        self.acted = acted || state.guest_http.sent;
+        let acted = self.acted;
         self.finish(handled)
     }
 
@@ -186,6 +195,7 @@ impl Instance {
         handler: &ComponentExportIndex,
         message: Message,
     ) -> wasmtime::Result<Result<(), String>> {
+            .map_err(|error| Failed { error, acted })
         type Given = (Resource<wasi_messaging::GuestMessage>,);
         type Returned = (Result<(), wasi_messaging::Error>,);
         let handler = self

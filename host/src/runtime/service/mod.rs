@@ -12,11 +12,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use wasmtime::component::{ComponentExportIndex, Val};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
+use http::HttpHandler;
 pub use stats::{Stats, StatsReading};
 
 use super::Runtime;
@@ -83,11 +85,9 @@ pub struct Function {
     index: ComponentExportIndex,
 }
 
-/// The function that takes HTTP requests.
-struct HttpHandler {
-    indices: ProxyIndices,
-    id: FunctionId,
-    stats: Stats,
+/// Why a service cannot be made of a component.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
     /// The component imports interfaces of hosts that this host does not provide.
     #[error("service \"{service}\": imports what this host does not provide\n{}", lines(.missing))]
     Missing {
@@ -96,11 +96,6 @@ struct HttpHandler {
         /// All of them.
         missing: Vec<Missing>,
     },
-}
-
-/// Why a service cannot be made of a component.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
     /// The component imports something that neither the host nor a service can provide.
     #[error("service \"{service}\": an import cannot be satisfied")]
     Link {
@@ -191,11 +186,10 @@ impl Service {
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {
-            Some(Ok(id)) => Some(HttpHandler {
-                indices: ProxyIndices::new(&pre).map_err(link)?,
-                id: id.function("handle"),
-                stats: Stats::default(),
-            }),
+            Some(Ok(id)) => {
+                let indices = ProxyIndices::new(&pre).map_err(link)?;
+                Some(HttpHandler::new(indices, id.function("handle")))
+            }
             _ => None,
         };
 
@@ -296,9 +290,7 @@ impl Service {
     /// The function by which the component takes HTTP requests, with its counts, if it does.
     #[must_use]
     pub fn http_handler(&self) -> Option<(&FunctionId, &Stats)> {
-        self.http
-            .as_ref()
-            .map(|handler| (&handler.id, &handler.stats))
+        self.http.as_ref().map(HttpHandler::counted)
     }
 
     /// Waits until every call that has been handed to the service has ended.
@@ -443,6 +435,7 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
     }
 }
 
+        acted: AtomicBool::new(false),
 /// What a service's own code did is news to its operator; what its callers or its load did is not,
 /// and could be a flood.
 fn log(error: &CallError) {
