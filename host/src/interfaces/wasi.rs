@@ -17,6 +17,10 @@ use crate::text::one_line;
 /// Bytes of a guest's line that become a log record; the rest of a longer line is dropped.
 pub(super) const MAX_LINE: usize = 8 << 10;
 
+/// Bytes of randomness that one call returns, as many as `crypto.getRandomValues` of browsers. A call
+/// does not yield, and 64 MiB, wasmtime's own bound, took more than a second.
+pub(crate) const MAX_RANDOM: u64 = 64 << 10;
+
 /// A context that grants nothing and logs what the guest prints, with the service's name.
 pub(crate) fn context(spec: &Arc<ServiceSpec>) -> WasiCtx {
     let output = |stream| Output {
@@ -28,6 +32,7 @@ pub(crate) fn context(spec: &Arc<ServiceSpec>) -> WasiCtx {
         .stderr(output("stderr"))
         .allow_tcp(false)
         .allow_udp(false)
+        .max_random_size(MAX_RANDOM)
         .build()
 }
 

@@ -15,7 +15,7 @@ use crate::interface::{IdError, InterfaceId};
 use crate::interfaces::Missing;
 use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::plan::Description;
-use crate::shape::{InterfaceDescription, ShapeError, Signature};
+use crate::shape::{InterfaceDescription, Shape, ShapeError, Signature};
 use crate::text::hex;
 
 /// The largest file that is read as a component.
@@ -279,6 +279,20 @@ impl Component {
         self.compiled.resources_required()
     }
 
+    /// Whether the host ever takes a `list<u8>` out of an instance: as a result, or as an argument of
+    /// what it imports.
+    pub(crate) fn lifts_bytes(&self) -> bool {
+        let functions = |interfaces: &'_ [InterfaceDescription], taken: fn(&Signature) -> bool| {
+            let mut functions = interfaces.iter().flat_map(|i| i.functions.values());
+            functions.any(taken)
+        };
+        functions(&self.exports, |f| {
+            f.result.as_ref().is_some_and(Shape::holds_bytes)
+        }) || functions(&self.imports, |f| {
+            f.params.iter().any(|param| param.shape.holds_bytes())
+        })
+    }
+
     /// Where the function is found in every instance of this component.
     pub(crate) fn export_index(
         &self,
@@ -290,6 +304,12 @@ impl Component {
             .get_export_index(None, &*interface.to_string())?;
         self.compiled.get_export_index(Some(&instance), function)
     }
+}
+
+/// Whether nothing has to be provided for an import.
+fn is_of_types_alone(engine: &wasmtime::Engine, instance: &ComponentInstance) -> bool {
+    let mut items = instance.exports(engine);
+    items.all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
 }
 
 /// Interfaces that the host answers itself, or that are meant for other hosts.
@@ -306,12 +326,6 @@ fn describe_handler(
     let (interface, kind, wanted) = if name == MESSAGE_HANDLER {
         let wanted = "handle: func(message: message) -> result<_, error>".to_owned();
         (
-/// Whether nothing has to be provided for an import.
-fn is_of_types_alone(engine: &wasmtime::Engine, instance: &ComponentInstance) -> bool {
-    let mut items = instance.exports(engine);
-    items.all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
-}
-
             message_handler(engine, name, instance)?,
             HandlerKind::Wasi,
             wanted,

@@ -24,7 +24,8 @@ use crate::interfaces::http::Connections;
 use crate::interfaces::messaging::MessagingView as _;
 use crate::interfaces::messaging::wasi as wasi_messaging;
 use crate::interfaces::messaging::wasmcloud::BrokerMessage;
-use crate::interfaces::{CurrentCall, Message};
+use crate::interfaces::{CurrentCall, Message, Output};
+use crate::json;
 use crate::manifest::ServiceSpec;
 
 /// What all instances of one service share.
@@ -260,7 +261,22 @@ impl Instance {
         if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
             tracing::debug!(service = %state.caller.service.name, %backtrace, "trap");
         }
-        CallError::trap(match &state.bounds.refused {
+        let mut limit = state.bounds.refused.clone();
+        if is_out_of_fuel(error) {
+            let fuel = self.store.hostcall_fuel();
+            if backtrace.is_none() {
+                let message = state.caller.service.limits.message;
+                return CallError::result_too_large(format!(
+                    "result: it takes more than {fuel} bytes in memory, as the message limit of {message} bytes allows"
+                ));
+            }
+            limit = Some(format!(
+                "its limit of {fuel} bytes for one call to the host"
+            ));
+        } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            limit = Some(format!("its limit of {MAX_HANDLES} host resources"));
+        }
+        CallError::trap(match limit {
             Some(limit) => format!("the service trapped after it reached {limit}: {why}"),
             None => format!("the service trapped: {why}"),
         })
@@ -281,3 +297,30 @@ fn describe_trap(error: &wasmtime::Error) -> String {
         None => cause,
     }
 }
+
+    /// Whether another call can have it: what its calls left behind leaves that one half of what the
+    /// host may hold.
+    pub(super) fn is_reusable(&mut self) -> bool {
+        self.store.data_mut().held() <= MAX_HELD / 2
+    }
+}
+
+/// Bytes that the host copies out of an instance in one go, be it a result or the arguments of one
+/// call to the host: wasmtime counts them before it copies. Within them are the texts of a message of
+/// that size, which take twice its bytes where a guest has UTF-16, and the values that JSON can hold;
+/// where `lists` of bytes can be among them, each byte as a value.
+pub(super) fn fuel(message: usize, lists: bool) -> usize {
+    const VAL: usize = size_of::<Val>();
+    let texts = message.saturating_mul(2);
+    let bytes = match lists {
+        // Four bytes of base64 are three.
+        true => (message / 4 * 3).saturating_mul(VAL),
+        false => 0,
+    };
+    texts + json::DEFAULT_NODES * VAL + bytes
+}
+
+/// wasmtime's error for it has no public type.
+fn is_out_of_fuel(error: &wasmtime::Error) -> bool {
+    let cause = error.root_cause().to_string();
+    cause.ends_with("fuel allocated for hostcalls has been exhausted")

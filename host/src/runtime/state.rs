@@ -48,7 +48,26 @@ impl State {
             keyvalue: KeyValueCtx {
                 bucket: Arc::clone(bucket),
             },
-            bounds: Bounds::new(service.limits.clone()),
+            bounds: Bounds::new(spec.limits.clone()),
+            ticks: 0,
+        }
+    }
+}
+
+impl State {
+    /// Bytes that the host holds for the instance.
+    pub(super) fn held(&mut self) -> usize {
+        held_bytes(&mut self.table)
+    }
+
+    /// Counts what the host holds for the instance against its bound.
+    ///
+    /// # Errors
+    ///
+    /// It is too much.
+    pub(super) fn check_held(&mut self) -> wasmtime::Result<()> {
+        if self.held() <= MAX_HELD {
+            return Ok(());
         }
     }
 }
@@ -58,10 +77,14 @@ impl State {
 /// # Errors
 ///
 /// A defect: two definitions of one name.
+        self.bounds.refused = Some(format!(
+            "its limit of {MAX_HELD} bytes that the host holds for it (header fields, bodies and other resources)"
+        ));
+        wasmtime::bail!("the host holds too much for the guest")
 pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    http::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
     logging::add_to_linker(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;

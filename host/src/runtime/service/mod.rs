@@ -24,7 +24,7 @@ pub use stats::{Stats, StatsReading};
 use super::Runtime;
 use super::admission::Admission;
 use super::component::Component;
-use super::instance::{Blueprint, Instance};
+use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Reply};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::{Backend, CurrentCall, Missing, calls};
@@ -415,8 +415,8 @@ impl Service {
     }
 
     /// Keeps an instance for another call, unless it has had as many as it may.
-    fn put_back(&self, instance: Instance, used: Instant) {
-        if instance.calls < self.spec.reuse {
+    fn put_back(&self, mut instance: Instance, used: Instant) {
+        if instance.calls < self.spec.reuse && instance.is_reusable() {
             self.blueprint.share.put(instance, used);
         }
     }
