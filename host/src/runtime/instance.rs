@@ -21,6 +21,7 @@ use crate::call::CallError;
 use crate::interface::FunctionId;
 use crate::interfaces::held::{MAX_HANDLES, MAX_HELD};
 use crate::interfaces::http::Connections;
+use super::turns;
 use crate::interfaces::messaging::MessagingView as _;
 use crate::interfaces::messaging::wasi as wasi_messaging;
 use crate::interfaces::messaging::wasmcloud::BrokerMessage;
@@ -77,16 +78,22 @@ impl Instance {
         let state = State::new(&blueprint.spec, &blueprint.config, &blueprint.bucket);
         let mut store = Store::new(blueprint.runtime.engine.wasmtime(), state);
         store.limiter(|state| &mut state.bounds);
-        // wasmtime's own yield puts the task back at once, and a runtime with one thread then looks
-        // at its timers and sockets only every 61st time. tokio's lets it look first.
-        store.epoch_deadline_callback(|_| {
-            Ok(UpdateDeadline::YieldCustom(
-                1,
-                Box::pin(tokio::task::yield_now()),
-            ))
+        store.set_hostcall_fuel(blueprint.fuel);
+        store.set_max_component_handles(MAX_HANDLES);
+        let turns = blueprint.runtime.turns.clone();
+        store.epoch_deadline_callback(move |mut store| {
+            let state = store.data_mut();
+            state.check_held()?;
+            state.ticks = state.ticks.saturating_add(1);
+            let turn = turns.next(state.ticks);
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
         });
         store.set_epoch_deadline(1);
-        match blueprint.pre.instantiate_async(&mut store).await {
+        let created = {
+            let mut created = pin!(blueprint.pre.instantiate_async(&mut store));
+            poll_fn(|context| turns::poll(created.as_mut(), context)).await
+        };
+        match created {
             Ok(wasm) => Ok(Self {
                 store,
                 wasm,
@@ -116,9 +123,10 @@ impl Instance {
         let Some(function) = self.wasm.get_func(&mut self.store, function) else {
             return Err(CallError::defect("the function is not exported"));
         };
-        let called = function
-            .call_async(&mut self.store, arguments, results)
-            .await;
+        let called = {
+            let mut called = pin!(function.call_async(&mut self.store, arguments, results));
+            poll_fn(|context| turns::poll(called.as_mut(), context)).await
+        };
         self.finish(called)
     }
 
@@ -170,9 +178,14 @@ impl Instance {
     ) -> Result<(Self, Result<(), String>), CallError> {
         self.begin(call);
         let mut returned = Ok(());
-        let handled = match kind {
-            HandlerKind::Wasmcloud => self.hand_broker_message(handler, message).await,
-            HandlerKind::Wasi => self.hand_message(handler, message).await,
+        let handled = {
+            let mut handled = pin!(async {
+                match kind {
+                    HandlerKind::Wasmcloud => self.hand_broker_message(handler, message).await,
+                    HandlerKind::Wasi => self.hand_message(handler, message).await,
+                }
+            });
+            poll_fn(|context| turns::poll(handled.as_mut(), context)).await
         };
         let instance = self.finish(handled.map(|value| returned = value))?;
         Ok((instance, returned))
@@ -253,6 +266,7 @@ impl Instance {
         failed_import: Option<Box<(FunctionId, CallError)>>,
         error: &wasmtime::Error,
     ) -> CallError {
+        state.ticks = 0;
         let state = self.store.data();
         if let Some((function, cause)) = failed_import.map(|failed| *failed) {
             return CallError::import_failed(function, &cause);

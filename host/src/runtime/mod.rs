@@ -13,6 +13,7 @@ mod instance;
 mod pool;
 mod service;
 mod state;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Instant;

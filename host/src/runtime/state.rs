@@ -23,6 +23,8 @@ pub(super) struct State {
     /// The first field: the `ended` of its call has to be dropped before `table`.
     pub(super) caller: Caller,
     wasi: WasiCtx,
+    /// Ticks that its call has computed for.
+    pub(super) ticks: u32,
     table: ResourceTable,
     http: WasiHttpCtx,
     pub(super) guest_http: GuestHttp,
