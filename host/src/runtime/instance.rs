@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::Runtime;
 use super::component::HandlerKind;
-use super::pool::Share;
+use super::pool::{Lease, Share};
 use super::state::State;
 use crate::call::CallError;
 use crate::interface::FunctionId;
@@ -53,11 +53,33 @@ pub(super) struct Instance {
 impl Instance {
     /// A fresh instance. When all that can exist do, the idle ones of all services make room.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, CallError> {
-        match Self::instantiate(blueprint).await {
+        let instances = blueprint.runtime.engine.instances();
+        let lease = blueprint.share.lease();
+        if !lease.is_granted(instances) {
+            blueprint.share.evict_soon();
+            if !lease.is_granted(instances) {
+                let own = lease.others_of_service();
+                return Err(CallError::overloaded(format_args!(
+                    "the service has {own} of the host's {instances} instances, and the few that are left are for other services"
+                )));
+            }
+        }
+        match Self::instantiate(blueprint, lease).await {
             Err((_, error)) if error.is::<PoolConcurrencyLimitError>() => {
                 blueprint.share.evict();
-                Self::instantiate(blueprint).await
+                Self::instantiate(blueprint, blueprint.share.lease()).await
             }
+    /// Whether its last call asked for anything outside of the host.
+    pub(super) acted: bool,
+    /// Last, so that it is given back when everything else is.
+    _lease: Lease,
+}
+
+/// An HTTP request whose guest failed.
+pub(super) struct Failed {
+    pub(super) error: CallError,
+    /// Whether it had asked for anything outside of the host before.
+    pub(super) acted: bool,
             result => result,
         }
         .map_err(|(refused, error)| {
@@ -74,8 +96,11 @@ impl Instance {
         })
     }
 
-    async fn instantiate(blueprint: &Blueprint) -> Result<Self, (Option<String>, wasmtime::Error)> {
-        let state = State::new(&blueprint.spec, &blueprint.config, &blueprint.bucket);
+    async fn instantiate(
+        blueprint: &Blueprint,
+        lease: Lease,
+    ) -> Result<Self, (Option<String>, wasmtime::Error)> {
+        let state = State::new(blueprint);
         let mut store = Store::new(blueprint.runtime.engine.wasmtime(), state);
         store.limiter(|state| &mut state.bounds);
         store.set_hostcall_fuel(blueprint.fuel);
@@ -108,6 +133,8 @@ impl Instance {
     /// # Errors
     ///
     /// The guest trapped, by itself or because an import failed that it has no value for.
+                acted: false,
+                _lease: lease,
     ///
     /// # Cancel safety
     ///
