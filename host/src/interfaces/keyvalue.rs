@@ -93,10 +93,12 @@ impl store::Host for KeyValueCtxView<'_> {
     ) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
         let service = &self.caller.service;
         if !service.grants.keyvalue {
-            tracing::warn!(
-                service = service.name,
-                "data refused; `grants = {{ keyvalue = true }}` would allow it"
-            );
+            if self.caller.output.admits(0) {
+                tracing::warn!(
+                    service = service.name,
+                    "data refused; `grants = {{ keyvalue = true }}` would allow it"
+                );
+            }
             return Ok(Err(Error::AccessDenied));
         }
         if !matches!(identifier.as_str(), "" | "default") {
@@ -259,9 +261,9 @@ fn check_batch(keys: usize) -> Result<(), Error> {
 
 impl KeyValueCtxView<'_> {
     fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<Arc<dyn KeyValue>> {
+        self.caller.act();
         Ok(Arc::clone(&self.table.get(bucket)?.0))
     }
-        self.caller.act();
 }
 
 /// The outcome of an operation before the deadline.

@@ -15,9 +15,9 @@ pub(crate) mod keyvalue;
 pub(crate) mod logging;
 pub mod memory;
 pub(crate) mod messaging;
-pub(crate) mod wasi;
 pub(crate) mod output;
 pub(crate) mod provided;
+pub(crate) mod wasi;
 
 pub use backend::{
     Backend, Expected, KeyPage, KeyValue, KeyValueError, Message, OutgoingMessage, Pending,

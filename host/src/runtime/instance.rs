@@ -3,11 +3,15 @@
 //! An instance is used by value. [`Instance::invoke`] gives it back only after a call that ended
 //! well; one that trapped, timed out or was dropped is gone, and its memory with it.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
-use std::sync::atomic::Ordering;
-use wasmtime::component::{ComponentExportIndex, Instance as Wasm, InstancePre, Resource, Val};
+use wasmtime::component::{
+    ComponentExportIndex, Instance as Wasm, InstancePre, Resource, ResourceTableError, Val,
+};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -17,11 +21,11 @@ use super::Runtime;
 use super::component::HandlerKind;
 use super::pool::{Lease, Share};
 use super::state::State;
+use super::turns;
 use crate::call::CallError;
 use crate::interface::FunctionId;
 use crate::interfaces::held::{MAX_HANDLES, MAX_HELD};
 use crate::interfaces::http::Connections;
-use super::turns;
 use crate::interfaces::messaging::MessagingView as _;
 use crate::interfaces::messaging::wasi as wasi_messaging;
 use crate::interfaces::messaging::wasmcloud::BrokerMessage;
@@ -33,6 +37,12 @@ use crate::manifest::ServiceSpec;
 pub(super) struct Blueprint {
     pub(super) pre: InstancePre<State>,
     pub(super) spec: Arc<ServiceSpec>,
+    /// What it writes to the log.
+    pub(super) output: Arc<Output>,
+    /// The connections of its outgoing HTTP.
+    pub(super) connections: Arc<Connections>,
+    /// Bytes that the host copies out of an instance in one go; see [`fuel`].
+    pub(super) fuel: usize,
     /// The bucket with the service's data.
     pub(super) bucket: Arc<str>,
     pub(super) runtime: Runtime,
@@ -48,10 +58,22 @@ pub(super) struct Instance {
     pub(super) store: Store<State>,
     pub(super) wasm: Wasm,
     pub(super) calls: u32,
+    /// Whether its last call asked for anything outside of the host.
+    pub(super) acted: bool,
+    /// Last, so that it is given back when everything else is.
+    _lease: Lease,
+}
+
+/// An HTTP request whose guest failed.
+pub(super) struct Failed {
+    pub(super) error: CallError,
+    /// Whether it had asked for anything outside of the host before.
+    pub(super) acted: bool,
 }
 
 impl Instance {
-    /// A fresh instance. When all that can exist do, the idle ones of all services make room.
+    /// A fresh instance. When all that can exist do, the idle ones of all services make room. The
+    /// last ones are for services that have less than their part of all.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, CallError> {
         let instances = blueprint.runtime.engine.instances();
         let lease = blueprint.share.lease();
@@ -69,22 +91,10 @@ impl Instance {
                 blueprint.share.evict();
                 Self::instantiate(blueprint, blueprint.share.lease()).await
             }
-    /// Whether its last call asked for anything outside of the host.
-    pub(super) acted: bool,
-    /// Last, so that it is given back when everything else is.
-    _lease: Lease,
-}
-
-/// An HTTP request whose guest failed.
-pub(super) struct Failed {
-    pub(super) error: CallError,
-    /// Whether it had asked for anything outside of the host before.
-    pub(super) acted: bool,
             result => result,
         }
         .map_err(|(refused, error)| {
             if error.is::<PoolConcurrencyLimitError>() {
-                let instances = blueprint.runtime.engine.instances();
                 let why = format!("all {instances} instances of this host are in use");
                 return CallError::overloaded(why);
             }
@@ -123,6 +133,8 @@ pub(super) struct Failed {
                 store,
                 wasm,
                 calls: 0,
+                acted: false,
+                _lease: lease,
             }),
             Err(error) => Err((store.data_mut().bounds.refused.take(), error)),
         }
@@ -133,8 +145,6 @@ pub(super) struct Failed {
     /// # Errors
     ///
     /// The guest trapped, by itself or because an import failed that it has no value for.
-                acted: false,
-                _lease: lease,
     ///
     /// # Cancel safety
     ///
@@ -185,6 +195,7 @@ pub(super) struct Failed {
         self.acted = acted || state.guest_http.sent;
         let acted = self.acted;
         self.finish(handled)
+            .map_err(|error| Failed { error, acted })
     }
 
     /// Hands a message to the component's handler, and returns what that returned.
@@ -236,7 +247,6 @@ pub(super) struct Failed {
         handler: &ComponentExportIndex,
         message: Message,
     ) -> wasmtime::Result<Result<(), String>> {
-            .map_err(|error| Failed { error, acted })
         type Given = (Resource<wasi_messaging::GuestMessage>,);
         type Returned = (Result<(), wasi_messaging::Error>,);
         let handler = self
@@ -253,8 +263,10 @@ pub(super) struct Failed {
     fn begin(&mut self, call: CurrentCall) {
         self.calls += 1;
         let state = self.store.data_mut();
+        state.guest_http.begin(&call.trace);
         state.caller.call = Some(call);
         state.bounds.refused = None;
+        state.ticks = 0;
         self.store.set_epoch_deadline(1);
     }
 
@@ -293,13 +305,13 @@ pub(super) struct Failed {
         failed_import: Option<Box<(FunctionId, CallError)>>,
         error: &wasmtime::Error,
     ) -> CallError {
-        state.ticks = 0;
         let state = self.store.data();
         if let Some((function, cause)) = failed_import.map(|failed| *failed) {
             return CallError::import_failed(function, &cause);
         }
         let why = describe_trap(error);
-        if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        if let Some(backtrace) = backtrace {
             tracing::debug!(service = %state.caller.service.name, %backtrace, "trap");
         }
         let mut limit = state.bounds.refused.clone();
@@ -322,22 +334,6 @@ pub(super) struct Failed {
             None => format!("the service trapped: {why}"),
         })
     }
-}
-
-/// The trap and the function it happened in, on one line.
-fn describe_trap(error: &wasmtime::Error) -> String {
-    let cause = match error.downcast_ref::<Trap>() {
-        Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
-    };
-    let function = error
-        .downcast_ref::<WasmBacktrace>()
-        .and_then(|trace| trace.frames().iter().find_map(|frame| frame.func_name()));
-    match function {
-        Some(name) => format!("{cause} (in {name})"),
-        None => cause,
-    }
-}
 
     /// Whether another call can have it: what its calls left behind leaves that one half of what the
     /// host may hold.
@@ -365,3 +361,19 @@ pub(super) fn fuel(message: usize, lists: bool) -> usize {
 fn is_out_of_fuel(error: &wasmtime::Error) -> bool {
     let cause = error.root_cause().to_string();
     cause.ends_with("fuel allocated for hostcalls has been exhausted")
+}
+
+/// The trap and the function it happened in, on one line.
+fn describe_trap(error: &wasmtime::Error) -> String {
+    let cause = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    let function = error
+        .downcast_ref::<WasmBacktrace>()
+        .and_then(|trace| trace.frames().iter().find_map(|frame| frame.func_name()));
+    match function {
+        Some(name) => format!("{cause} (in {name})"),
+        None => cause,
+    }
+}

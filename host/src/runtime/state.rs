@@ -11,44 +11,50 @@ use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
 use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
 use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
-use crate::interfaces::{Bounds, Caller, CallerView, logging, wasi};
-use crate::manifest::ServiceSpec;
-
-/// Handles of host resources (streams, clocks' pollables, HTTP bodies) that one instance can hold.
-/// A runtime holds a handful; a guest that leaks them gets a trap.
-const MAX_RESOURCES: usize = 4_096;
+use crate::interfaces::{Bounds, Caller, CallerView, config, logging, wasi};
 
 /// The data of a store.
 pub(super) struct State {
     /// The first field: the `ended` of its call has to be dropped before `table`.
     pub(super) caller: Caller,
     wasi: WasiCtx,
-    /// Ticks that its call has computed for.
-    pub(super) ticks: u32,
     table: ResourceTable,
     http: WasiHttpCtx,
     pub(super) guest_http: GuestHttp,
     keyvalue: KeyValueCtx,
     pub(super) bounds: Bounds,
+    /// Ticks that its call has computed for.
+    pub(super) ticks: u32,
 }
 
 impl State {
     /// The state of a new instance.
-    pub(super) fn new(service: &Arc<ServiceSpec>, config: &ConfigCtx, bucket: &Arc<str>) -> Self {
+    pub(super) fn new(blueprint: &Blueprint) -> Self {
+        let Blueprint {
+            spec,
+            output,
+            connections,
+            ..
+        } = blueprint;
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_RESOURCES);
+        table.set_max_capacity(MAX_HANDLES);
+        let guest_http = GuestHttp::new(
+            Arc::clone(spec),
+            Arc::clone(output),
+            Arc::clone(connections),
+        );
         Self {
             caller: Caller {
-                service: Arc::clone(service),
+                service: Arc::clone(spec),
+                output: Arc::clone(output),
                 call: None,
             },
-            wasi: wasi::context(service),
+            wasi: wasi::context(output),
             table,
             http: WasiHttpCtx::new(),
-            guest_http: GuestHttp::new(Arc::clone(service)),
-            config: Arc::clone(config),
+            guest_http,
             keyvalue: KeyValueCtx {
-                bucket: Arc::clone(bucket),
+                bucket: Arc::clone(&blueprint.bucket),
             },
             bounds: Bounds::new(spec.limits.clone()),
             ticks: 0,
@@ -71,6 +77,10 @@ impl State {
         if self.held() <= MAX_HELD {
             return Ok(());
         }
+        self.bounds.refused = Some(format!(
+            "its limit of {MAX_HELD} bytes that the host holds for it (header fields, bodies and other resources)"
+        ));
+        wasmtime::bail!("the host holds too much for the guest")
     }
 }
 
@@ -79,10 +89,6 @@ impl State {
 /// # Errors
 ///
 /// A defect: two definitions of one name.
-        self.bounds.refused = Some(format!(
-            "its limit of {MAX_HELD} bytes that the host holds for it (header fields, bodies and other resources)"
-        ));
-        wasmtime::bail!("the host holds too much for the guest")
 pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

@@ -101,14 +101,14 @@ pub enum ServiceError {
     Link {
         /// The service.
         service: String,
-fn lines(missing: &[Missing]) -> String {
-    let lines: Vec<_> = missing.iter().map(|m| format!("  {m}")).collect();
-    lines.join("\n")
-}
-
         /// Which import, in wasmtime's words.
         source: wasmtime::Error,
     },
+}
+
+fn lines(missing: &[Missing]) -> String {
+    let lines: Vec<_> = missing.iter().map(|m| format!("  {m}")).collect();
+    lines.join("\n")
 }
 
 /// The bounds of one run.
@@ -158,17 +158,17 @@ impl Service {
     /// The component imports what cannot be provided.
     pub fn with_events(
         runtime: &Runtime,
+        app: &str,
+        component: Arc<Component>,
+        spec: Arc<ServiceSpec>,
+        events: Vec<Arc<EventWire>>,
+    ) -> Result<Self, ServiceError> {
         if !component.missing.is_empty() {
             return Err(ServiceError::Missing {
                 service: spec.name.clone(),
                 missing: component.missing.clone(),
             });
         }
-        app: &str,
-        component: Arc<Component>,
-        spec: Arc<ServiceSpec>,
-        events: Vec<Arc<EventWire>>,
-    ) -> Result<Self, ServiceError> {
         let link = |source| ServiceError::Link {
             service: spec.name.clone(),
             source,
@@ -218,13 +218,16 @@ impl Service {
             .map(|interface| (interface.id.clone(), export(interface)))
             .collect();
         let messages = component.messages.as_ref().map(|m| export(&m.interface));
+        let (output, connections) = runtime.tended(&spec);
         Ok(Self {
             admission: Admission::new(spec.limits.concurrency, spec.limits.wait, spec.limits.queue),
             blueprint: Blueprint {
                 pre,
                 spec: Arc::clone(&spec),
+                output,
+                connections,
+                fuel: instance::fuel(spec.limits.message, component.lifts_bytes()),
                 bucket: subject::data_bucket(app, &spec.name).into(),
-                config: config::context(&spec),
                 runtime: runtime.clone(),
                 share: runtime.pool.share(),
             },
@@ -432,10 +435,10 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
         failed_import: None,
         ended: None,
         reply_to: None,
+        acted: AtomicBool::new(false),
     }
 }
 
-        acted: AtomicBool::new(false),
 /// What a service's own code did is news to its operator; what its callers or its load did is not,
 /// and could be a flood.
 fn log(error: &CallError) {
