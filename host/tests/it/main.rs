@@ -18,6 +18,7 @@ mod events;
 mod examples;
 mod gateway;
 mod host;
+mod isolation;
 mod javascript;
 mod keyvalue;
 mod messaging;

@@ -192,6 +192,8 @@ fn refuse(caller: &Caller, grant: &str, subject: &str) -> Failure {
             "\"{shown}\" is not granted; `grants = {{ {grant} = [\"{shown}\"] }}` would allow it"
         )
     };
-    tracing::warn!(service, "a message was refused: {why}");
+    if caller.output.admits(why.len()) {
+        tracing::warn!(service, "a message was refused: {why}");
+    }
     Failure::Denied(why)
 }

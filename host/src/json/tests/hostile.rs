@@ -107,7 +107,7 @@ fn values_are_bounded_in_both_directions() {
         error.to_string(),
         "$[4]: expected at most 5 values (the node limit), found another"
     );
-    assert!(!error.is_too_large());
+    assert!(error.is_too_large());
     let val = Val::List(vec![Val::Bool(true); 5]);
     assert_eq!(encode_value(&val, &bools, &limits).unwrap_err(), error);
     // Missing fields are values too: a few bytes cannot become many of them.

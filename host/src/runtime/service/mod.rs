@@ -12,20 +12,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime::component::{ComponentExportIndex, Val};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
+use http::HttpHandler;
 pub use stats::{Stats, StatsReading};
 
 use super::Runtime;
 use super::admission::Admission;
 use super::component::Component;
-use super::instance::{Blueprint, Instance};
+use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Reply};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::interfaces::{Backend, CurrentCall, calls, config};
+use crate::interfaces::{Backend, CurrentCall, Missing, calls};
 use crate::json::{self, UnknownKeys};
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
@@ -85,17 +87,18 @@ pub struct Function {
     index: ComponentExportIndex,
 }
 
-/// The handler of HTTP requests.
-struct HttpHandler {
-    indices: ProxyIndices,
-    id: FunctionId,
-    stats: Stats,
-}
-
-/// A component cannot be made a service.
+/// Why a service cannot be made of a component.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The component imports an interface of neither the host nor a service.
+    /// The component imports interfaces of hosts that this host does not provide.
+    #[error("service \"{service}\": imports what this host does not provide\n{}", lines(.missing))]
+    Missing {
+        /// The service.
+        service: String,
+        /// All of them.
+        missing: Vec<Missing>,
+    },
+    /// The component imports something that neither the host nor a service can provide.
     #[error("service \"{service}\": an import cannot be satisfied")]
     Link {
         /// The service.
@@ -103,6 +106,11 @@ pub enum ServiceError {
         /// The error of wasmtime, with the import.
         source: wasmtime::Error,
     },
+}
+
+fn lines(missing: &[Missing]) -> String {
+    let lines: Vec<_> = missing.iter().map(|m| format!("  {m}")).collect();
+    lines.join("\n")
 }
 
 /// The bounds of one run.
@@ -157,6 +165,12 @@ impl Service {
         spec: Arc<ServiceSpec>,
         events: Vec<Arc<EventWire>>,
     ) -> Result<Self, ServiceError> {
+        if !component.missing.is_empty() {
+            return Err(ServiceError::Missing {
+                service: spec.name.clone(),
+                missing: component.missing.clone(),
+            });
+        }
         let link = |source| ServiceError::Link {
             service: spec.name.clone(),
             source,
@@ -174,11 +188,10 @@ impl Service {
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {
-            Some(Ok(id)) => Some(HttpHandler {
-                indices: ProxyIndices::new(&pre).map_err(link)?,
-                id: id.function("handle"),
-                stats: Stats::default(),
-            }),
+            Some(Ok(id)) => {
+                let indices = ProxyIndices::new(&pre).map_err(link)?;
+                Some(HttpHandler::new(indices, id.function("handle")))
+            }
             _ => None,
         };
 
@@ -207,13 +220,16 @@ impl Service {
             .map(|interface| (interface.id.clone(), export(interface)))
             .collect();
         let messages = component.messages.as_ref().map(|m| export(&m.interface));
+        let (output, connections) = runtime.tended(&spec);
         Ok(Self {
             admission: Admission::new(spec.limits.concurrency, spec.limits.wait, spec.limits.queue),
             blueprint: Blueprint {
                 pre,
                 spec: Arc::clone(&spec),
+                output,
+                connections,
+                fuel: instance::fuel(spec.limits.message, component.lifts_bytes()),
                 bucket: subject::data_bucket(app, &spec.name).into(),
-                config: config::context(&spec),
                 runtime: runtime.clone(),
                 share: runtime.pool.share(),
             },
@@ -280,9 +296,7 @@ impl Service {
     /// The function by which the component takes HTTP requests, with its counts, if it does.
     #[must_use]
     pub fn http_handler(&self) -> Option<(&FunctionId, &Stats)> {
-        self.http
-            .as_ref()
-            .map(|handler| (&handler.id, &handler.stats))
+        self.http.as_ref().map(HttpHandler::counted)
     }
 
     /// Upper bound of the time for which a call may wait before it is admitted.
@@ -420,9 +434,9 @@ impl Service {
         }
     }
 
-    /// Keeps an instance for another call, within the limit of `reuse`.
-    fn put_back(&self, instance: Instance, used: Instant) {
-        if instance.calls < self.spec.reuse {
+    /// Keeps an instance for another call, unless it has had as many as it may.
+    fn put_back(&self, mut instance: Instance, used: Instant) {
+        if instance.calls < self.spec.reuse && instance.is_reusable() {
             self.blueprint.share.put(instance, used);
         }
     }
@@ -438,6 +452,7 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
         failed_import: None,
         ended: None,
         reply_to: None,
+        acted: AtomicBool::new(false),
     }
 }
 

@@ -8,11 +8,9 @@ use clap::ValueHint;
 use serde_json::json;
 use wasmbay::build::BuildError;
 use wasmbay::host::{self, HostError};
-use wasmbay::manifest::ManifestError;
+use wasmbay::manifest::{App, ManifestError};
 use wasmbay::plan::PlanError;
-use wasmbay::runtime::Component;
-use wasmbay::runtime::Engine;
-use wasmbay::runtime::{Runtime, Service};
+use wasmbay::runtime::{Component, DEFAULT_INSTANCES, Engine, Runtime, Service};
 
 use super::shown;
 use crate::args::Cache;
@@ -60,6 +58,12 @@ pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
         check(project, &args, terminal, &mut found)?;
     }
     let problems = found.0;
+    let crowded = project
+        .as_ref()
+        .and_then(|project| crowded(&project.app, DEFAULT_INSTANCES));
+    if let Some(crowded) = crowded {
+        terminal.note(crowded);
+    }
     if terminal.json() {
         let all: Vec<_> = problems.iter().flat_map(describe).collect();
         terminal.result_json(&json!({ "manifest": manifest, "problems": all }))?;
@@ -139,6 +143,21 @@ fn check(
         }
     }
     Ok(())
+}
+
+/// A warning if the services together can work on more calls than a host has instances: those beyond
+/// are answered with 429.
+pub(super) fn crowded(app: &App, instances: u32) -> Option<String> {
+    let calls = app
+        .services
+        .values()
+        .map(|s| u64::from(s.limits.concurrency));
+    let calls: u64 = calls.sum();
+    (calls > u64::from(instances)).then(|| {
+        format!(
+            "warning: the services can work on {calls} calls at a time (the sum of `limits.concurrency`) and a host has {instances} instances; `--instances {calls}` has one for each"
+        )
+    })
 }
 
 /// The files that are there already.
@@ -229,4 +248,19 @@ fn describe(problem: &Problem) -> Vec<serde_json::Value> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_calls_than_instances_are_warned_of() {
+        let text = "name = \"app\"\n[service.a]\ncomponent = \"a.wasm\"\nlimits = { concurrency = 60 }\n[service.b]\ncomponent = \"b.wasm\"\nlimits = { concurrency = 40 }";
+        let app = App::parse(std::path::Path::new("wasmbay.toml"), text).unwrap();
+        assert_eq!(crowded(&app, 100), None);
+        let warning = crowded(&app, 99).unwrap();
+        assert!(warning.contains("100 calls at a time"), "{warning}");
+        assert!(warning.contains("`--instances 100`"), "{warning}");
+    }
 }

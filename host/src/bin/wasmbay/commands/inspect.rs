@@ -266,6 +266,10 @@ impl About<'_> {
             ),
             ("Needs from other services", functions(&component.imports)),
             ("Needs from the host", by_package(&component.host_imports)),
+            (
+                "Needs what this host does not provide",
+                component.missing.iter().map(ToString::to_string).collect(),
+            ),
         ];
         for (title, lines) in sections {
             if !lines.is_empty() {
@@ -296,6 +300,10 @@ impl About<'_> {
             "exports": described(&component.exports),
             "imports": described(&component.imports),
             "hostImports": component.host_imports,
+            "missing": component.missing.iter().map(|missing| json!({
+                "interface": missing.interface,
+                "instead": missing.instead,
+            })).collect::<Vec<_>>(),
             "http": component.http,
             "messages": component.messages.as_ref().map(|m| m.interface.id.to_string()),
             "wit": self.wit,

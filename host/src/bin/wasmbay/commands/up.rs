@@ -103,6 +103,9 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         gateway: listen(&args, &project.app)?,
         admin: admin(&args, &project.app)?,
     };
+    if let Some(crowded) = super::check::crowded(&project.app, args.instances) {
+        terminal.note(crowded);
+    }
     let engine = Engine::new(args.cache.engine(args.instances))?;
     // Before the first build, so that no change falls between it and watching.
     let watch = watch(&args, &project);
