@@ -28,8 +28,15 @@ use super::world::World;
 use crate::text::{camel_case, nearest};
 
 pub(super) mod exact;
+mod widen;
+
+use widen::widen;
 
 const VALUES: &str = include_str!("values.js");
+const GLOBALS: &str = include_str!("globals.js");
+
+/// Declarations of what `globals.js` adds.
+pub(super) const GLOBALS_TYPES: &str = include_str!("globals.d.ts");
 
 /// Stands before the names of the tool's own modules, until the bundle is made: their names without
 /// it are those of the modules made here.
@@ -37,6 +44,9 @@ const RAW: &str = "wasmbay-raw:";
 
 /// Stands before the list of what the source does not export, in what the tool prints.
 const MARK: &str = "wasmbay-exports: ";
+
+/// The world that the tool is given, as text.
+pub(super) const WIT: &str = "world.wit";
 
 /// The modules of a world.
 pub(super) struct Edge {
@@ -52,8 +62,14 @@ impl Edge {
     /// If two exported interfaces would be one object of the source.
     pub(super) fn of(world: &World, folder: &Path, entry: &Path) -> Result<Self, BuildError> {
         let mut types = Types::new(&world.resolve);
+        let widened = widen(world, folder)?;
+        let globals = GLOBALS.replace("VERSION", &widened.version);
         let mut edge = Self {
-            files: vec![("values.js".to_owned(), VALUES.to_owned())],
+            files: vec![
+                ("values.js".to_owned(), VALUES.to_owned()),
+                ("globals.js".to_owned(), globals),
+                (WIT.to_owned(), widened.wit),
+            ],
             aliases: Vec::new(),
         };
         let of_world = &world.resolve.worlds[world.id];
@@ -393,7 +409,8 @@ fn entry_module(
         .collect();
     let entry = serde_json::Value::from(entry.to_string_lossy());
     Ok(format!(
-        "import * as service from {entry};\n\
+        "import './globals.js';\n\
+         import * as service from {entry};\n\
          import * as t from './types.js';\n\
          import {{ complete, exported, exportedFunction }} from './values.js';\n\
          {text}\

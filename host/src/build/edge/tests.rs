@@ -58,10 +58,10 @@ fn only_what_changes_is_converted() {
         let (_, text) = edge.files.iter().find(|(file, _)| file == name).unwrap();
         text
     };
-    let plain = text("import-1.js");
+    let plain = text("import-3.js");
     assert!(plain.contains("imported(raw.f, [null, t.t"), "{plain}");
     assert!(plain.contains(", null], null, null);"), "{plain}");
-    let ints = text("import-2.js");
+    let ints = text("import-4.js");
     assert!(ints.contains(", null], t.u64, t.t"), "{ints}");
     let types = text("types.js");
     assert!(

@@ -135,9 +135,15 @@ export const variant = (cases) => {
 const carries = (thrown) =>
   typeof thrown === 'object' && thrown !== null && Object.hasOwn(thrown, 'payload');
 
+// Whether the component is made, so that what a function does is not part of every instance.
+let made = false;
+
+export const running = () => made;
+
 /** A function that the service imports. */
 export function imported(raw, params, ok, err) {
   return (...given) => {
+    if (!made) throw new Error('an imported function cannot be called when the service is built: call it inside functions');
     const values = params.map((type, at) => lower(type, given[at]));
     let result;
     try {
@@ -241,4 +247,5 @@ export function exportedFunction(service, wit) {
 /** Fails the build where something that the world exports is not there. */
 export function complete() {
   if (problems.length > 0) throw new Error(`wasmbay-exports: ${JSON.stringify(problems)}`);
+  made = true;
 }

@@ -21,6 +21,10 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
     // First, so that an editor has them however the build ends.
     let declarations = typescript::declarations(&job.world.resolve, job.world.id);
     write(&job.scratch.join("bindings.d.ts"), declarations.as_bytes())?;
+    write(
+        &job.scratch.join("globals.d.ts"),
+        edge::GLOBALS_TYPES.as_bytes(),
+    )?;
     let edge = Edge::of(job.world, job.folder, &entry)?;
     let modules = job.scratch.join("edge");
     edge.write(&modules)?;
@@ -54,7 +58,7 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
     command
         .current_dir(job.folder)
         .arg("--wit")
-        .arg(job.wit)
+        .arg(modules.join(edge::WIT))
         .args(["--world", &job.world.name])
         .arg("--js")
         .arg(&bundle)
