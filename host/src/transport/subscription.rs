@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task;
 
 use super::{Binding, Slot};
-use crate::call::{CallError, Reply};
+use crate::call::{CallError, Code, Reply};
 use crate::interfaces::{self, Backend};
 use crate::nats::settled;
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
@@ -285,6 +285,16 @@ fn log_outcome(
         Ok(Some(error)) => {
             let error = one_line(&error, MAX_LOGGED);
             tracing::warn!(service, subject, %error, "an event or message failed");
+        }
+        // Nobody is told that what they publish cannot be handled.
+        Err(error)
+            if matches!(
+                error.code,
+                Code::BadArguments | Code::NotFound | Code::TooLarge | Code::TooManyHops
+            ) =>
+        {
+            let error = one_line(&error.message, MAX_LOGGED);
+            tracing::warn!(service, subject, %error, "an event or message cannot be handled");
         }
         // The service itself logs what its code did.
         Err(error) => {
