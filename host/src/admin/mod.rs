@@ -103,7 +103,12 @@ impl Admin {
     /// # Cancel safety
     ///
     /// Dropping the future drops its connections and all that runs for them.
-    pub(crate) async fn serve(self: Arc<Self>, listener: std::net::TcpListener, client: Client) {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        client: Client,
+        context: jetstream::Context,
+    ) {
         let bound = match listener.local_addr() {
             Ok(bound) => bound,
             Err(error) => {
@@ -117,7 +122,7 @@ impl Admin {
             // With one request at a time on each connection, bounding those bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
             let desk = Desk {
-                letters: DeadLetters::new(jetstream::new(client.clone()), &self.app),
+                letters: DeadLetters::new(context, &self.app),
                 admin: self,
                 bound,
                 client,

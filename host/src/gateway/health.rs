@@ -1,5 +1,6 @@
 //! `/healthz` and `/readyz`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -47,9 +48,10 @@ struct Endpoint {
 struct Readiness {
     ready: bool,
     nats: bool,
-    /// Why not, when it is neither NATS nor a missing responder.
+    /// Why not, when it is neither NATS nor a missing responder: what JetStream keeps is not there, for
+    /// example.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<Cow<'static, str>>,
     /// Required functions that had a responder and have none now.
     missing: Vec<String>,
     /// Required functions outside of this app of which nobody says whether they have one.
@@ -60,7 +62,8 @@ pub(crate) fn healthz() -> Answer {
     json(StatusCode::OK, Bytes::from_static(br#"{"status":"ok"}"#))
 }
 
-/// Ready means that NATS is up and every required function has a responder.
+/// Ready means that NATS is up, every required function has a responder, and what JetStream keeps for
+/// events is there and takes them.
 ///
 /// What the app's own services answer has one as soon as there are routes. For the rest the only
 /// question that has no effect is ADR-32's INFO, which plain NATS programs need not answer: one
@@ -74,8 +77,8 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
         unknown: Vec::new(),
     };
     match table {
-        _ if gateway.is_closing() => readiness.reason = Some("shutting down"),
-        None => readiness.reason = Some("nothing is served yet"),
+        _ if gateway.is_closing() => readiness.reason = Some("shutting down".into()),
+        None => readiness.reason = Some("nothing is served yet".into()),
         Some(table) if readiness.nats => {
             let mut known = gateway.introductions.lock().await;
             if !table.external.is_empty() {
@@ -90,7 +93,8 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
                     false => readiness.unknown.push(function.to_string()),
                 }
             }
-            readiness.ready = readiness.missing.is_empty();
+            readiness.reason = gateway.current.store().reason().map(Cow::Owned);
+            readiness.ready = readiness.missing.is_empty() && readiness.reason.is_none();
         }
         Some(_) => {}
     }

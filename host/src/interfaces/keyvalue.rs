@@ -89,20 +89,21 @@ impl store::Host for KeyValueCtxView<'_> {
         identifier: String,
     ) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
         let service = &self.caller.service;
-        if !service.grants.keyvalue {
+        let Some(granted) = service.grants.keyvalue else {
             tracing::warn!(
                 service = service.name,
                 "data refused; `grants = {{ keyvalue = true }}` would allow it"
             );
             return Ok(Err(Error::AccessDenied));
-        }
+        };
         if !matches!(identifier.as_str(), "" | "default") {
             return Ok(Err(Error::NoSuchStore));
         }
         let Some(call) = &self.caller.call else {
             return Ok(Err(outside_of_a_call()));
         };
-        match in_time(self.caller.deadline(), call.backend.open(&self.ctx.bucket)).await {
+        let opened = call.backend.open(&self.ctx.bucket, granted);
+        match in_time(self.caller.deadline(), opened).await {
             Ok(bucket) => Ok(Ok(self.table.push(Bucket(bucket))?)),
             Err(error) => Ok(Err(error)),
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, Event, ServerError};
+use async_nats::{Client, ConnectErrorKind, Event, ServerError, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -73,6 +73,9 @@ pub struct ConnectOptions {
     pub tls_cert: Option<PathBuf>,
     /// The key (PEM) to `tls_cert`.
     pub tls_key: Option<PathBuf>,
+    /// The JetStream domain to use; otherwise that of the server connected to. Hosts on a hub and on its
+    /// leaf nodes have to use the same one, or each stores every event.
+    pub js_domain: Option<String>,
     /// The connection's name, as the server's monitoring and this host's log show it.
     pub name: Option<String>,
 }
@@ -122,6 +125,7 @@ impl fmt::Debug for ConnectOptions {
             .field("tls_ca", &self.tls_ca)
             .field("tls_cert", &self.tls_cert)
             .field("tls_key", &self.tls_key)
+            .field("js_domain", &self.js_domain)
             .field("name", &self.name)
             .finish()
     }
@@ -244,6 +248,23 @@ impl ConnectOptions {
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
+    }
+
+    /// JetStream over a connection with these options.
+    #[must_use]
+    pub fn jetstream(&self, client: Client) -> jetstream::Context {
+        match &self.js_domain {
+            Some(domain) => jetstream::with_domain(client, domain),
+            None => jetstream::new(client),
+        }
+    }
+
+    /// What the subjects of JetStream's API begin with.
+    pub(crate) fn jetstream_prefix(&self) -> String {
+        match &self.js_domain {
+            Some(domain) => format!("$JS.{domain}.API"),
+            None => "$JS.API".to_owned(),
+        }
     }
 
     /// Opens a connection. Every server is tried once; a connection that is lost later is tried for

@@ -182,6 +182,7 @@ pub(super) fn continued(before: DeadLetter, now: DeadLetter) -> DeadLetter {
     attempts.extend(now.attempts);
     DeadLetter {
         attempts,
+        left_out: before.left_out + now.left_out,
         digest: now.digest,
         ..before
     }

@@ -11,7 +11,7 @@ use hyper::body::{Body, Frame};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use wasmtime_wasi_http::WasiBody;
 
-use super::{Account, Service, current};
+use super::{Account, Admitted, Service, current};
 use crate::call::{Call, CallError};
 use crate::interfaces::Backend;
 use crate::runtime::instance::Head;
@@ -103,7 +103,7 @@ impl Service {
             function: &handler.id,
             stats: &handler.stats,
         };
-        self.run(account, term, work).await
+        self.run(account, term, Admitted(None), work).await
     }
 }
 
