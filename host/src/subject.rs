@@ -268,7 +268,7 @@ fn below_app<'s>(subject: &'s str, app: &str) -> &'s str {
         .unwrap_or(subject)
 }
 
-fn of_interface(app: &str, interface: &InterfaceId) -> String {
+pub(crate) fn of_interface(app: &str, interface: &InterfaceId) -> String {
     let InterfaceId {
         namespace,
         package,

@@ -88,7 +88,12 @@ impl Admin {
     /// # Cancel safety
     ///
     /// Dropping the future drops its connections and all that runs for them.
-    pub(crate) async fn serve(self: Arc<Self>, listener: std::net::TcpListener, client: Client) {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        client: Client,
+        context: jetstream::Context,
+    ) {
         let bound = match listener.local_addr() {
             Ok(bound) => bound,
             Err(error) => {
@@ -102,7 +107,7 @@ impl Admin {
             // One request at a time on each connection: the bound of connections bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
             let server = AdminServer {
-                dead_letters: DeadLetters::new(jetstream::new(client.clone()), &self.app),
+                dead_letters: DeadLetters::new(context, &self.app),
                 admin: self,
                 bound,
                 client,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::events::stream;
+use crate::events::stream::{self, Orphan};
 use crate::interface::InterfaceId;
 use crate::manifest::{App, DeliveryPolicy, ServiceSpec};
 use crate::plan::Plan;
@@ -129,6 +129,33 @@ fn message_sources(
         (source, bound)
     };
     sources.map(bound).collect()
+}
+
+/// What stands behind the consumer of an earlier version of an interface, beside what the plan says.
+pub(crate) fn orphaned(app: &App, plan: &Plan, orphan: &Orphan) -> Option<(Source, Bound)> {
+    let Orphan {
+        stream,
+        consumer,
+        service,
+        interface,
+        misfit,
+    } = orphan;
+    let spec = app.services.get(service)?;
+    let durable = plan.event_wire(interface)?.spec.durable.as_ref()?;
+    let subscriber = subscriber(spec, durable.delivery(service));
+    let source = Source::Consumer {
+        stream: stream.clone(),
+        name: consumer.clone(),
+    };
+    let bound = Bound {
+        service: service.clone(),
+        interface: interface.clone(),
+        delivery: match misfit {
+            None => Delivery::DurableEvent(subscriber),
+            Some(why) => Delivery::Orphaned(subscriber, why.as_str().into()),
+        },
+    };
+    Some((source, bound))
 }
 
 fn subscriber(spec: &ServiceSpec, policy: &DeliveryPolicy) -> Arc<Subscriber> {

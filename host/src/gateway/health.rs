@@ -1,5 +1,6 @@
 //! `/healthz` and `/readyz`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -48,9 +49,10 @@ struct Endpoint {
 struct Readiness {
     ready: bool,
     nats: bool,
-    /// The reason for not being ready that is neither NATS nor a missing responder.
+    /// Why not, when it is neither NATS nor a missing responder: what JetStream keeps is not there, for
+    /// example.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<Cow<'static, str>>,
     /// Required functions that had a responder and have none now.
     missing: Vec<String>,
     /// Required functions outside of this app that no INFO has ever named.
@@ -66,7 +68,8 @@ pub(crate) fn healthz() -> Answer {
     json(StatusCode::OK, Bytes::from_static(br#"{"status":"ok"}"#))
 }
 
-/// Ready means that NATS is up and every required function has a responder.
+/// Ready means that NATS is up, every required function has a responder, and what JetStream keeps for
+/// events is there and takes them.
 ///
 /// Functions of the app's own services have one as soon as there are routes. For the others the only
 /// request without an effect is ADR-32's INFO, which plain NATS programs need not answer: a responder
@@ -80,8 +83,8 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
         unknown: Vec::new(),
     };
     match table {
-        _ if gateway.is_closing() => readiness.reason = Some("shutting down"),
-        None => readiness.reason = Some("nothing is served yet"),
+        _ if gateway.is_closing() => readiness.reason = Some("shutting down".into()),
+        None => readiness.reason = Some("nothing is served yet".into()),
         Some(table) if readiness.nats => {
             let mut known = gateway.responders.lock().await;
             if !table.external.is_empty() {
@@ -98,7 +101,8 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
                 };
                 list.push(function.to_string());
             }
-            readiness.ready = readiness.missing.is_empty();
+            readiness.reason = gateway.current.store().reason().map(Cow::Owned);
+            readiness.ready = readiness.missing.is_empty() && readiness.reason.is_none();
         }
         Some(_) => {}
     }

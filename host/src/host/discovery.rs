@@ -12,7 +12,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::deployment::{Current, Deployment};
-use crate::micro::{Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
+use crate::events::stream;
+use crate::micro::{self, Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
 use crate::runtime::{Service, Stats};
 use crate::subject;
 
@@ -82,11 +83,7 @@ impl Directory {
             kind: format!("io.nats.micro.v1.{}_response", verb.as_str().to_lowercase()),
             id: self.id(&name),
             version: format!("0.0.0+{}", digest.get(..12).unwrap_or(digest)),
-            metadata: BTreeMap::from([
-                ("app".to_owned(), self.app.clone()),
-                ("digest".to_owned(), digest.clone()),
-                ("host".to_owned(), self.host.clone()),
-            ]),
+            metadata: self.metadata(deployment, digest),
             description: (verb == Verb::Info).then(|| format!("{name} of {}", self.app)),
             started: (verb == Verb::Stats).then(|| {
                 let started = OffsetDateTime::from(service.started);
@@ -96,6 +93,21 @@ impl Directory {
             endpoints,
             name,
         }
+    }
+
+    fn metadata(&self, deployment: &Deployment, digest: &str) -> BTreeMap<String, String> {
+        let mut metadata = BTreeMap::from([
+            (micro::APP.to_owned(), self.app.clone()),
+            ("digest".to_owned(), digest.to_owned()),
+            (micro::HOST.to_owned(), self.host.clone()),
+        ]);
+        let app = deployment.app.as_ref();
+        let streams = app.map(|app| stream::names(app, &deployment.plan));
+        if let Some(streams) = streams.filter(|streams| !streams.is_empty()) {
+            let streams: Vec<_> = streams.into_iter().collect();
+            metadata.insert(micro::STREAMS.to_owned(), streams.join(" "));
+        }
+        metadata
     }
 
     fn endpoints(&self, deployment: &Deployment, service: &Service, verb: Verb) -> Vec<Endpoint> {

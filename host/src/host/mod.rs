@@ -2,8 +2,10 @@
 
 pub(crate) mod discovery;
 mod drain;
+mod neighbours;
 mod peers;
 mod reconcile;
+mod upkeep;
 mod worker;
 
 use std::fmt;
@@ -28,8 +30,10 @@ use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime
 pub use crate::transport::Drained;
 use discovery::Directory;
 use drain::Drains;
+use neighbours::Neighbours;
 use reconcile::Served;
 pub use reconcile::{Applied, check, load};
+use upkeep::Upkeep;
 use worker::{Worker, WorkerError};
 
 /// Default time for which a host that stops waits for the calls that are under way.
@@ -131,6 +135,21 @@ pub enum HostError {
     /// The services do not fit together.
     #[error("{}", join(.0))]
     Plan(Vec<PlanError>),
+    /// Another app has the name.
+    #[error(
+        "another app is called \"{app}\" on this NATS system: service \"{service}\" of host {host} answers {subject} too, \
+         and the two have no service in common; give one of them another `name`"
+    )]
+    Taken {
+        /// The name.
+        app: String,
+        /// The id of the host that runs the other one.
+        host: String,
+        /// What both would answer.
+        subject: String,
+        /// The other one's service that does.
+        service: String,
+    },
     /// A component does not start.
     #[error("service \"{service}\" does not start")]
     Warm {
@@ -160,6 +179,10 @@ fn join(errors: &[PlanError]) -> String {
 /// A running host.
 pub struct Host {
     runtime: Runtime,
+    /// Distinguishes the hosts of a fleet.
+    id: String,
+    /// Hosts that ran the app when this one started.
+    neighbours: Neighbours,
     app: String,
     grace: Duration,
     workers: Arc<Vec<Worker>>,
@@ -172,11 +195,9 @@ pub struct Host {
     /// The sources that the workers were ordered to serve.
     served: Mutex<Served>,
     /// One step of reconciliation at a time.
-    reconciling: tokio::sync::Mutex<()>,
+    reconciling: Arc<tokio::sync::Mutex<()>>,
     drains: Drains,
     background: Vec<JoinHandle<()>>,
-    /// Distinguishes the hosts of a fleet.
-    id: String,
     /// The comparison with other hosts that the last step began.
     comparison: Mutex<Option<JoinHandle<()>>>,
 }
@@ -190,18 +211,25 @@ impl Host {
     pub async fn start(app: &App, engine: Engine, options: HostOptions) -> Result<Self, HostError> {
         let listener = listen(Listening::Gateway, options.gateway)?;
         let admin_listener = listen(Listening::Admin, options.admin)?;
+        let current = Arc::new(Current::default());
         let mut workers = Vec::new();
         for index in 0..options.workers.get() {
             let name = format!("wasmbay {} {index}", app.name);
             let nats = options.nats.clone().named(name);
-            workers.push(Worker::start(index, nats, &app.name).await?);
+            let (count, store) = (options.workers.get(), Arc::clone(current.store()));
+            workers.push(Worker::start(index, count, nats, &app.name, store).await?);
         }
-        let current = Arc::new(Current::default());
+        let neighbours = match workers.first() {
+            Some(worker) => Neighbours::ask(&worker.client, &app.name).await,
+            None => Neighbours::default(),
+        };
         let (spec, deployment) = (app.gateway.clone(), Arc::clone(&current));
         let gateway = Arc::new(Gateway::new(&app.name, spec, deployment));
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let mut host = Self {
             runtime: Runtime::new(engine)?,
+            id: host_id(),
+            neighbours,
             app: app.name.clone(),
             grace: options.grace,
             admin: Arc::new(Admin::new(
@@ -216,10 +244,9 @@ impl Host {
             serving: Vec::new(),
             current,
             served: Mutex::default(),
-            reconciling: tokio::sync::Mutex::default(),
+            reconciling: Arc::default(),
             drains: Drains::default(),
             background: Vec::new(),
-            id: host_id(),
             comparison: Mutex::default(),
         };
         host.open_gateway(listener)?;
@@ -256,7 +283,8 @@ impl Host {
                 "any client that reaches the admin address can read, change and drop dead letters"
             );
         }
-        let serving = Arc::clone(&self.admin).serve(listener, worker.client.clone());
+        let serving =
+            Arc::clone(&self.admin).serve(listener, worker.client.clone(), worker.context.clone());
         self.serving.push(worker.runtime.spawn(serving));
     }
 
@@ -264,6 +292,14 @@ impl Host {
         if let Some(worker) = self.workers.first() {
             let directory = Directory::new(&self.app, &self.id, Arc::clone(&self.current));
             let client = worker.client.clone();
+            let upkeep = Upkeep {
+                client: client.clone(),
+                context: worker.context.clone(),
+                host: self.id.clone(),
+                current: Arc::clone(&self.current),
+                reconciling: Arc::clone(&self.reconciling),
+            };
+            self.background.push(worker.runtime.spawn(upkeep.run()));
             self.background.push(worker.runtime.spawn(async move {
                 if let Err(error) = directory.serve(client).await {
                     tracing::error!(%error, "services cannot be discovered");

@@ -15,6 +15,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::events::health::StoreHealth;
 use crate::interfaces::Backend;
 use crate::nats::{ConnectOptions, Requests, settled};
 use crate::transport::backend::NatsBackend;
@@ -31,6 +32,8 @@ pub(crate) struct Worker {
     pub(crate) backend: Arc<dyn Backend>,
     /// The worker's connection.
     pub(crate) client: Client,
+    /// JetStream over it.
+    pub(crate) context: jetstream::Context,
 }
 
 /// Why a worker could not start or carry out an order.
@@ -87,8 +90,10 @@ impl Worker {
     /// The thread cannot be started or NATS cannot be reached.
     pub(crate) async fn start(
         index: usize,
+        workers: usize,
         nats: ConnectOptions,
         app: &str,
+        store: Arc<StoreHealth>,
     ) -> Result<Self, WorkerError> {
         let app = app.to_owned();
         let runtime = runtime::Builder::new_current_thread()
@@ -102,16 +107,19 @@ impl Worker {
             .name(format!("wasmbay-{index}"))
             .spawn(move || {
                 runtime.block_on(async {
-                    match connect(&nats).await {
-                        Ok((client, backend)) => {
-                            let context = jetstream::new(client.clone());
+                    match connect(&nats, &store).await {
+                        Ok((client, context, backend)) => {
                             let link = Arc::new(consumer::Link {
                                 client: client.clone(),
                                 backend: Arc::clone(&backend),
-                                failures: Failures::new(context, &app),
                                 violations: nats.violations.clone(),
+                                failures: Failures::new(context.clone(), &app),
+                                api: nats.jetstream_prefix(),
+                                context: context.clone(),
+                                workers,
+                                store,
                             });
-                            if ready.send(Ok((client, backend))).is_ok() {
+                            if ready.send(Ok((client, context, backend))).is_ok() {
                                 run(link, inbox).await;
                             }
                         }
@@ -121,13 +129,14 @@ impl Worker {
                 });
             })
             .map_err(WorkerError::Thread)?;
-        let (client, backend) = connected.await.map_err(|_| WorkerError::Gone)??;
+        let (client, context, backend) = connected.await.map_err(|_| WorkerError::Gone)??;
         Ok(Self {
             orders,
             thread,
             runtime: handle,
             backend,
             client,
+            context,
         })
     }
 
@@ -174,10 +183,15 @@ impl Worker {
     }
 }
 
-async fn connect(nats: &ConnectOptions) -> Result<(Client, Arc<dyn Backend>), WorkerError> {
+async fn connect(
+    nats: &ConnectOptions,
+    store: &Arc<StoreHealth>,
+) -> Result<(Client, jetstream::Context, Arc<dyn Backend>), WorkerError> {
     let client = nats.connect().await?;
     let requests = Requests::new(client.clone()).await?;
-    Ok((client, Arc::new(NatsBackend::new(requests))))
+    let context = nats.jetstream(client.clone());
+    let backend = NatsBackend::watched(requests, context.clone(), Arc::clone(store));
+    Ok((client, context, Arc::new(backend)))
 }
 
 /// A source that this worker serves.

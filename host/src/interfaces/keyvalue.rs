@@ -92,7 +92,7 @@ impl store::Host for KeyValueCtxView<'_> {
         identifier: String,
     ) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
         let service = &self.caller.service;
-        if !service.grants.keyvalue {
+        let Some(granted) = service.grants.keyvalue else {
             if self.caller.output.admits(0) {
                 tracing::warn!(
                     service = service.name,
@@ -100,14 +100,15 @@ impl store::Host for KeyValueCtxView<'_> {
                 );
             }
             return Ok(Err(Error::AccessDenied));
-        }
+        };
         if !matches!(identifier.as_str(), "" | "default") {
             return Ok(Err(Error::NoSuchStore));
         }
         let Some(call) = &self.caller.call else {
             return Ok(Err(outside_of_a_call()));
         };
-        match in_time(self.caller.deadline(), call.backend.open(&self.ctx.bucket)).await {
+        let opened = call.backend.open(&self.ctx.bucket, granted);
+        match in_time(self.caller.deadline(), opened).await {
             Ok(bucket) => Ok(Ok(self.table.push(Bucket(bucket))?)),
             Err(error) => Ok(Err(error)),
         }

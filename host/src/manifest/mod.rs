@@ -34,6 +34,9 @@ pub const FILE_NAME: &str = "wasmbay.toml";
 /// Bytes that a manifest may have. A service takes some 200, so this is room for thousands.
 pub const MAX_FILE: u64 = 1 << 20;
 
+/// Stands for a number of replicas that is not given, while a manifest is read.
+const AS_WIRES: u8 = 0;
+
 /// Characters that the name of an app or service may have, as in a DNS label.
 const MAX_NAME: usize = 63;
 
@@ -97,13 +100,22 @@ pub struct Limits {
     pub hops: u8,
 }
 
+/// The data that a component may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyValueGrant {
+    /// Servers that keep a copy.
+    pub replicas: u8,
+    /// Bytes of all of it.
+    pub size: u64,
+}
+
 /// What a component may reach; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// Hosts that outgoing HTTP may reach.
     pub http: Vec<HostPattern>,
-    /// Whether it may keep data.
-    pub keyvalue: bool,
+    /// What it may keep, if it may keep data.
+    pub keyvalue: Option<KeyValueGrant>,
     /// Subjects on which raw messages may be published.
     pub publish: Vec<SubjectPattern>,
     /// Subjects on which raw messages are heard; no two of them overlap.
@@ -342,6 +354,20 @@ fn lines(problems: &[Problem]) -> String {
 type Find<'a> = &'a dyn Fn(&Path) -> Option<PathBuf>;
 
 impl App {
+    /// Servers that keep a copy of what the whole app shares: as many as of the wire or stream that has
+    /// the most.
+    #[must_use]
+    pub fn replicas(&self) -> u8 {
+        let of_wire = |wire: &Wire| match &wire.provider {
+            Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
+            Provider::Service(_) | Provider::External => None,
+        };
+        let of_streams = self.streams.iter().map(|spec| spec.durable.replicas);
+        let of_wires = self.wires.iter().filter_map(of_wire);
+        let most = of_wires.chain(of_streams).max();
+        most.unwrap_or(keys::REPLICAS.default)
+    }
+
     /// Reads and checks a manifest, or the `wasmbay.toml` of a folder.
     ///
     /// # Errors
@@ -459,7 +485,7 @@ fn read_app<'f>(
     let gateway = top
         .section("gateway", &keys::GATEWAY)
         .map_or_else(GatewaySpec::default, |s| read_gateway(&s));
-    Some(App {
+    let mut app = App {
         name: name?.value.to_owned(),
         root,
         services,
@@ -467,7 +493,15 @@ fn read_app<'f>(
         streams,
         routes,
         gateway,
-    })
+    };
+    let replicas = app.replicas();
+    let data = app.services.values_mut();
+    for data in data.filter_map(|spec| spec.grants.keyvalue.as_mut()) {
+        if data.replicas == AS_WIRES {
+            data.replicas = replicas;
+        }
+    }
+    Some(app)
 }
 
 fn read_service(
@@ -542,11 +576,31 @@ fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {
     let publish = read_granted(section, "publish");
     Grants {
         http: read_granted(section, "http"),
-        keyvalue: section.choice("keyvalue").is_some_and(|yes| yes.value),
+        keyvalue: read_keyvalue(section),
         stored: streams::granted(section, streams, &publish, &subscribe),
         publish,
         subscribe,
     }
+}
+
+fn read_keyvalue(section: &Section<'_>) -> Option<KeyValueGrant> {
+    let all = KeyValueGrant {
+        replicas: AS_WIRES,
+        size: keys::DATA_SIZE.default,
+    };
+    if !section.is_table("keyvalue") {
+        let granted = section.choice("keyvalue").is_some_and(|yes| yes.value);
+        return granted.then_some(all);
+    }
+    let table = section.section("keyvalue", &keys::KEYVALUE)?;
+    let replicas = keys::Bounds {
+        default: all.replicas,
+        ..keys::REPLICAS
+    };
+    Some(KeyValueGrant {
+        replicas: table.count("replicas", replicas),
+        size: table.size("size", keys::DATA_SIZE),
+    })
 }
 
 fn read_granted<T: FromStr<Err: fmt::Display>>(section: &Section<'_>, key: &str) -> Vec<T> {

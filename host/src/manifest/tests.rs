@@ -381,7 +381,7 @@ fn event_wires_are_read_with_their_defaults() {
     assert_eq!(durable.age, Duration::from_secs(604_800));
     assert_eq!(
         (durable.size, durable.replicas, durable.order_by),
-        (1 << 30, 1, None)
+        (128 << 20, 1, None)
     );
     assert_eq!(durable.dedup, Duration::from_secs(120));
     assert!(durable.subscribers.is_empty());
@@ -716,4 +716,29 @@ proptest! {
         let route = |path: &str| format!("[[route]]\nmethod = 'GET'\npath = '{path}'\ncall = 'a:b/c.d'\n");
         let _ = parse(&format!("name = 'a'\n[service.a]\ncomponent = 'a'\n{}{}", route(&one), route(&two)));
     }
+}
+
+#[test]
+fn data_is_kept_as_often_as_events_are_unless_it_says_otherwise() {
+    let granted = |grant: &str, rest: &str| {
+        let app = accepted(&format!("grants = {{ keyvalue = {grant} }}\n{rest}"));
+        app.services["a"].grants.keyvalue
+    };
+    let of = |replicas, size| Some(KeyValueGrant { replicas, size });
+    let usual = keys::DATA_SIZE.default;
+    assert_eq!(granted("false", ""), None);
+    assert_eq!(granted("true", ""), of(1, usual));
+    let wire = "[stream.work]\nsubjects = ['work.>']\nreplicas = 3\n";
+    assert_eq!(granted("true", wire), of(3, usual));
+    assert_eq!(granted("{}", wire), of(3, usual));
+    assert_eq!(
+        granted("{ replicas = 1, size = '2MiB' }", wire),
+        of(1, 2 << 20)
+    );
+    assert_eq!(
+        problem("grants = { keyvalue = { replicas = 6 } }"),
+        "4:37: service \"a\": grants: keyvalue: `replicas` is 6; accepted: 1 to 5"
+    );
+    let odd = problem("grants = { keyvalue = 3 }");
+    assert!(odd.contains("true, false, `{ replicas = 3"), "{odd}");
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, Event, ServerError};
+use async_nats::{Client, ConnectErrorKind, Event, ServerError, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -74,6 +74,9 @@ pub struct ConnectOptions {
     pub tls_cert: Option<PathBuf>,
     /// The key (PEM) to `tls_cert`.
     pub tls_key: Option<PathBuf>,
+    /// The JetStream domain to use; otherwise that of the server connected to. Hosts on a hub and on its
+    /// leaf nodes have to use the same one, or each stores every event.
+    pub js_domain: Option<String>,
     /// The connection's name, as the server's monitoring and this host's log show it.
     pub name: Option<String>,
     /// The first tokens of reply subjects; `_INBOX` unless given. For accounts whose users may subscribe
@@ -163,6 +166,7 @@ impl fmt::Debug for ConnectOptions {
             .field("tls_ca", &self.tls_ca)
             .field("tls_cert", &self.tls_cert)
             .field("tls_key", &self.tls_key)
+            .field("js_domain", &self.js_domain)
             .field("name", &self.name)
             .field("inbox_prefix", &self.inbox_prefix)
             .field("tls_first", &self.tls_first)
@@ -288,8 +292,25 @@ impl ConnectOptions {
         self
     }
 
-    /// Opens a connection. Every server is tried once; a connection that is lost later is opened
-    /// again without end, at first at once, then after delays that double up to two seconds.
+    /// JetStream over a connection with these options.
+    #[must_use]
+    pub fn jetstream(&self, client: Client) -> jetstream::Context {
+        match &self.js_domain {
+            Some(domain) => jetstream::with_domain(client, domain),
+            None => jetstream::new(client),
+        }
+    }
+
+    /// What the subjects of JetStream's API begin with.
+    pub(crate) fn jetstream_prefix(&self) -> String {
+        match &self.js_domain {
+            Some(domain) => format!("$JS.{domain}.API"),
+            None => "$JS.API".to_owned(),
+        }
+    }
+
+    /// Opens a connection. Every server is tried once; a connection that is lost later is tried for
+    /// ever again, at first at once, then with delays that double up to two seconds.
     ///
     /// # Errors
     /// See [`ConnectError`]; it names the server and the fix, and never has a password.

@@ -11,6 +11,7 @@ mod folder;
 mod launch;
 mod requests;
 mod server;
+mod services;
 mod waiting;
 
 pub use address::redact;
@@ -24,3 +25,4 @@ pub use server::{
     INSTALL, ManagedServer, READY_DEADLINE, RESTART_DELAY_MAX, STOP_DEADLINE, ServerError,
     ServerOptions,
 };
+pub(crate) use services::ask_services;

@@ -26,6 +26,7 @@ pub use engine::{
     MAX_TABLE_ELEMENTS,
 };
 pub use pool::IDLE;
+pub(crate) use service::Admitted;
 pub use service::{Exported, Function, Service, ServiceError, Stats, StatsReading};
 
 use pool::Pool;

@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::{HeaderMap, StatusCode, Subject, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use super::keyvalue::{self, Bucket};
+use super::keyvalue::Bucket;
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
+use crate::events::health::StoreHealth;
 use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, Pending};
+use crate::manifest::KeyValueGrant;
 use crate::nats::{RequestError, Requests, connected, wire_size};
 use crate::plan::Event;
 use crate::wire;
@@ -31,18 +34,35 @@ const FIRST_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The backend of one NATS connection.
 pub(crate) struct NatsBackend {
     requests: Requests,
+    context: jetstream::Context,
     session: u64,
     published: AtomicU64,
-    /// The buckets that are open already, so that opening one again takes no request.
-    buckets: Mutex<HashMap<String, Bucket>>,
+    /// Learns what streams do not take.
+    store: Arc<StoreHealth>,
+    /// The buckets that were opened and what was granted of them, so that opening one again asks
+    /// nothing.
+    buckets: Mutex<HashMap<String, (KeyValueGrant, Bucket)>>,
 }
 
 impl NatsBackend {
     /// A backend on this connection.
     #[must_use]
     pub(crate) fn new(requests: Requests) -> Self {
+        let context = jetstream::new(requests.client().clone());
+        Self::watched(requests, context, Arc::default())
+    }
+
+    /// Calls over this connection that say when what an app stores is missing or full.
+    #[must_use]
+    pub(crate) fn watched(
+        requests: Requests,
+        context: jetstream::Context,
+        store: Arc<StoreHealth>,
+    ) -> Self {
         Self {
             requests,
+            context,
+            store,
             session: rand::random(),
             published: AtomicU64::new(0),
             buckets: Mutex::default(),
@@ -67,7 +87,7 @@ impl NatsBackend {
             let body = call.body.clone();
             let request = self
                 .requests
-                .request_until(subject.clone(), headers, body, last.into());
+                .call_until(subject.clone(), headers, body, last.into());
             match request.await {
                 Ok(reply) => return wire::read_reply(reply.headers.as_ref(), reply.payload),
                 Err(RequestError::NoResponders { .. })
@@ -218,8 +238,9 @@ impl NatsBackend {
             let (to, body) = (subject.into(), call.body.clone());
             let request = self.requests.request_until(to, headers, body, until);
             match request.await {
-                Ok(reply) => return stored(&reply.payload, stream),
+                Ok(reply) => return stored(&reply.payload, stream, &self.store),
                 Err(RequestError::NoResponders { .. }) if call.time_left() > retry => {
+                    self.store.report_missing(lost(subject, stream));
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(LAST_RETRY);
                 }
@@ -234,18 +255,23 @@ impl NatsBackend {
         }
     }
 
-    async fn bucket(&self, name: &str) -> Result<Arc<dyn KeyValue>, CallError> {
+    async fn bucket(
+        &self,
+        name: &str,
+        granted: KeyValueGrant,
+    ) -> Result<Arc<dyn KeyValue>, CallError> {
         let buckets = || self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets().get(name) {
+        if let Some((known, bucket)) = buckets().get(name)
+            && *known == granted
+        {
             return Ok(Arc::new(bucket.clone()));
         }
-        let context = jetstream::new(self.requests.client().clone());
-        let opened = keyvalue::open(&context, name).await;
+        let opened = Bucket::open(self.context.clone(), name, granted).await;
         let bucket = opened.map_err(|error| {
             let why = format!("bucket {name} cannot be opened: {error}");
             CallError::unavailable(why)
         })?;
-        buckets().insert(name.to_owned(), bucket.clone());
+        buckets().insert(name.to_owned(), (granted, bucket.clone()));
         Ok(Arc::new(bucket))
     }
 
@@ -292,19 +318,44 @@ struct Answer {
 #[derive(serde::Deserialize)]
 struct AnswerError {
     description: String,
+    err_code: Option<ErrorCode>,
 }
 
-fn stored(answer: &[u8], stream: &str) -> Result<u64, CallError> {
+impl AnswerError {
+    /// Whether JetStream has no room at all, which is no matter of the stream's own bound.
+    fn is_full(&self) -> bool {
+        let no_room = [
+            ErrorCode::INSUFFICIENT_RESOURCES,
+            ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ];
+        self.err_code.is_some_and(|code| no_room.contains(&code))
+            || self.description.contains("no space left")
+    }
+}
+
+fn lost(subject: &str, stream: &str) -> String {
+    format!("nothing stores {subject}, which stream {stream} is to")
+}
+
+fn stored(answer: &[u8], stream: &str, store: &StoreHealth) -> Result<u64, CallError> {
     let why = match serde_json::from_slice(answer) {
         Ok(Answer {
             stream: Some(by),
             error: None,
             seq,
-        }) if by == stream => return Ok(seq),
+        }) if by == stream => {
+            store.report_stored();
+            return Ok(seq);
+        }
         Ok(Answer {
             error: Some(error), ..
-        }) => error.description,
-        _ => "another responder answered".to_owned(),
+        }) => {
+            if error.is_full() {
+                store.report_full(format_args!("stream {stream}: {}", error.description));
+            }
+            error.description
+        }
+        _ => "something else answered".to_owned(),
     };
     let why = format!("stream {stream} did not store the event: {why}");
     Err(CallError::unavailable(why))
@@ -326,8 +377,12 @@ impl Backend for NatsBackend {
         }
     }
 
-    fn open<'a>(&'a self, bucket: &'a str) -> Pending<'a, Arc<dyn KeyValue>> {
-        Box::pin(self.bucket(bucket))
+    fn open<'a>(
+        &'a self,
+        bucket: &'a str,
+        granted: KeyValueGrant,
+    ) -> Pending<'a, Arc<dyn KeyValue>> {
+        Box::pin(self.bucket(bucket, granted))
     }
 
     fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {

@@ -12,6 +12,7 @@ mod binding;
 mod client;
 pub(crate) mod consumer;
 mod keyvalue;
+mod pull;
 pub(crate) mod subscription;
 
 pub use client::Client;

@@ -19,7 +19,7 @@ use tokio::task;
 
 use super::backlog::Backlog;
 use super::{Binding, Delivery, Drained, Slot};
-use crate::call::{CallError, Reply};
+use crate::call::{CallError, Code, Reply};
 use crate::interfaces::{self, Backend};
 use crate::nats::settled;
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
@@ -315,6 +315,16 @@ fn log_outcome(
         Ok(Some(error)) => {
             let error = one_line(&error, MAX_LOGGED);
             tracing::warn!(service, subject, %error, "an event or message failed");
+        }
+        // No caller learns that what it published cannot be handled.
+        Err(error)
+            if matches!(
+                error.code,
+                Code::BadArguments | Code::NotFound | Code::TooLarge | Code::TooManyHops
+            ) =>
+        {
+            let error = one_line(&error.message, MAX_LOGGED);
+            tracing::warn!(service, subject, %error, "an event or message cannot be handled");
         }
         // The service itself logs traps.
         Err(error) => {

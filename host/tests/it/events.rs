@@ -17,11 +17,15 @@ use wasmbay::nats::settled;
 use wasmbay::wire;
 
 use crate::support::apps::{Services, apply, start};
-use crate::support::components::{OTHER, PUBLISHES, SINK};
+use crate::support::cli::Cli;
+use crate::support::components::{OTHER, PUBLISHES, RETURNS_ERROR, SINK};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until};
 
+mod busy;
+mod domain;
 mod load;
+mod store;
 
 const HAPPENED: &str = "bay.app.test.events.sink.v1.happened";
 pub(crate) const PUBLISH: &str = "bay.app.test.publisher.api.v1.publish";
@@ -803,4 +807,24 @@ async fn a_host_killed_before_it_acknowledged_loses_nothing() {
     assert!(bench.list().await.is_empty());
     assert!(next.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_no_type_fits_is_a_warning_with_service_and_subject() {
+    let nats = Nats::start().await;
+    let manifest = "name = \"app\"\n[service.fussy]\ncomponent = \"fussy.wasm\"\n\
+                    [wire.\"test:events/sink\"]\nmode = \"event\"\n";
+    let cli = Cli::new().with(&[("wasmbay.toml", manifest), ("fussy.wasm", RETURNS_ERROR)]);
+    let up = cli.up(&["--no-gateway", "--nats", nats.url()]);
+    let client = nats.connect().await;
+    client.publish(HAPPENED, "{}".into()).await.unwrap();
+    client.flush().await.unwrap();
+    let told = |line: &str| {
+        ["WARN", "cannot be handled", "fussy", HAPPENED]
+            .iter()
+            .all(|word| line.contains(word))
+    };
+    until("it is told", || up.stderr().lines().any(told)).await;
+    up.stop();
+    nats.stop().await;
 }

@@ -40,7 +40,7 @@ pub(crate) struct Example {
     /// `host:port` of its gateway.
     gateway: String,
     /// The URL of its NATS server.
-    nats: String,
+    pub(crate) nats: String,
 }
 
 impl Example {

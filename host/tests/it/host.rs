@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
-use wasmbay::host::{CLOSE_TIMEOUT, HostError};
+use wasmbay::host::{CLOSE_TIMEOUT, Host, HostError, HostOptions};
 use wasmbay::micro::{Answer, Verb};
+use wasmbay::nats::ConnectOptions;
+use wasmbay::runtime::{Engine, EngineOptions};
 use wasmbay::wire;
 
 use crate::support::apps::{Bench, Services, apply, bench, start};
 use crate::support::components::{CALLER, CALLS_ITSELF, GUEST, OTHER};
+use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until};
 
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";
@@ -495,4 +498,34 @@ async fn a_flood_is_shed_with_one_reply_for_each_message() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn a_second_app_of_one_name_that_answers_the_same_calls_is_refused() {
+    let nats = Nats::start().await;
+    let first = start(nats.url(), &Services(&[("one", GUEST, "")], "")).await;
+    let other = Services(&[("two", GUEST, "")], "");
+    let options = HostOptions::new(ConnectOptions::to(nats.url()));
+    let engine = Engine::new(EngineOptions {
+        instances: 4,
+        cache: None,
+    });
+    let second = Host::start(&other.app(), engine.unwrap(), options)
+        .await
+        .unwrap();
+    let refused = apply(&second, &other).await.unwrap_err().to_string();
+    assert!(
+        refused.starts_with(
+            "another app is called \"app\" on this NATS system: service \"one\" of host "
+        ),
+        "{refused}"
+    );
+    assert_eq!(second.stop(DEADLINE).await.given_up, 0);
+    // Several hosts of one app are no two apps.
+    let replica = start(nats.url(), &Services(&[("one", GUEST, "")], "")).await;
+    let part = start(nats.url(), &Services(&[("other", OTHER, "")], "")).await;
+    for host in [first, replica, part] {
+        assert_eq!(host.stop(DEADLINE).await.given_up, 0);
+    }
+    nats.stop().await;
 }

@@ -109,9 +109,21 @@ pub(crate) struct Nats {
     /// A client certificate
     #[arg(long = "nats-cert", value_name = "FILE", requires_all = ["nats", "key"], value_hint = ValueHint::FilePath)]
     pub(crate) cert: Option<PathBuf>,
+    /// The JetStream domain, where hub and leaf nodes have their own
+    #[arg(long = "js-domain", value_name = "DOMAIN", requires = "nats", value_parser = domain)]
+    pub(crate) js_domain: Option<String>,
     /// The key to the client certificate
     #[arg(long = "nats-key", value_name = "FILE", requires_all = ["nats", "cert"], value_hint = ValueHint::FilePath)]
     pub(crate) key: Option<PathBuf>,
+}
+
+/// A JetStream domain: one token of a subject.
+fn domain(text: &str) -> Result<String, &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if text.is_empty() || !text.chars().all(plain) {
+        return Err("a domain has letters, digits, `-` and `_`");
+    }
+    Ok(text.to_owned())
 }
 
 /// Which app is meant.

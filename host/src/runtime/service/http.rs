@@ -13,7 +13,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
-use super::{Account, Service, Stats, current};
+use super::{Account, Admitted, Service, Stats, current};
 use crate::call::{Call, CallError};
 use crate::interface::FunctionId;
 use crate::interfaces::{Backend, CurrentCall};
@@ -117,7 +117,7 @@ impl Service {
             function: &handler.id,
             stats: &handler.stats,
         };
-        self.run(account, term, work).await
+        self.run(account, term, Admitted(None), work).await
     }
 
     /// Has an instance handle a request.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::SemaphorePermit;
 use wasmtime::component::{ComponentExportIndex, Val};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
@@ -123,7 +124,10 @@ struct Term {
     hops: u8,
 }
 
-/// The function by which a run is counted and named.
+/// A turn among a service's calls that was taken before the run; without one the run takes its own.
+pub(crate) struct Admitted<'s>(Option<SemaphorePermit<'s>>);
+
+/// What a run is counted and named by.
 struct Account<'s> {
     function: &'s FunctionId,
     stats: &'s Stats,
@@ -309,6 +313,21 @@ impl Service {
         self.admission.drained().await;
     }
 
+    /// The number of calls that could run at once.
+    pub(crate) fn free(&self) -> usize {
+        self.admission.free()
+    }
+
+    /// Waits for a turn among the calls, as long as it takes: for what is stored and can wait. The time
+    /// that its handling may take begins afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has taken no turn.
+    pub(crate) async fn admit(&self) -> Admitted<'_> {
+        Admitted(self.admission.enter_patiently().await)
+    }
+
     /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.
     ///
     /// A guest's own `err` value is a result. The call is counted in the function's [`Stats`].
@@ -320,8 +339,19 @@ impl Service {
     /// # Cancel safety
     ///
     /// Dropping the future stops the guest and drops its instance.
-    pub async fn call(
+    pub fn call(
         &self,
+        function: &Function,
+        call: Call,
+        backend: &Arc<dyn Backend>,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send {
+        self.call_admitted(Admitted(None), function, call, backend)
+    }
+
+    /// As [`Service::call`], by a turn that was taken before.
+    pub(crate) async fn call_admitted(
+        &self,
+        admitted: Admitted<'_>,
         function: &Function,
         call: Call,
         backend: &Arc<dyn Backend>,
@@ -367,7 +397,7 @@ impl Service {
                 },
             )
         };
-        self.run(function.into(), term, work).await
+        self.run(function.into(), term, admitted, work).await
     }
 
     /// The bounds of a run that begins now.
@@ -387,12 +417,13 @@ impl Service {
         &self,
         account: Account<'_>,
         term: Term,
+        admitted: Admitted<'_>,
         work: impl Future<Output = Result<T, CallError>>,
     ) -> Result<T, CallError> {
         let Term {
             started, deadline, ..
         } = term;
-        let admitted = pin!(async {
+        let running = pin!(async {
             let limit = self.spec.limits.hops;
             if term.hops > limit {
                 return Err(CallError::too_many_hops(term.hops, limit));
@@ -400,10 +431,13 @@ impl Service {
             if deadline <= started {
                 return Err(CallError::deadline_before_start());
             }
-            let _permit = self.admission.enter(term.arrived, deadline).await?;
+            let _permit = match admitted {
+                Admitted(Some(permit)) => permit,
+                Admitted(None) => self.admission.enter(term.arrived, deadline).await?,
+            };
             work.await
         });
-        let ended = poll::within(deadline.into(), admitted).await;
+        let ended = poll::within(deadline.into(), running).await;
         let result = ended.unwrap_or_else(|_| {
             let timeout = self.spec.limits.timeout;
             Err(if deadline == started + timeout {

@@ -6,7 +6,7 @@ mod show;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::Context;
 use futures_util::TryStreamExt as _;
 use serde_json::json;
 use wasmbay::events::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, Filter, Pace};
@@ -150,8 +150,9 @@ struct Store {
 impl Store {
     async fn reach(args: &Place) -> anyhow::Result<Self> {
         let (nats, app) = place(args)?;
-        let client = nats.named("wasmbay dlq").connect().await?;
-        let context = jetstream::new(client.clone());
+        let nats = nats.named("wasmbay dlq");
+        let client = nats.connect().await?;
+        let context = nats.jetstream(client.clone());
         let app = match app {
             Some(app) => app,
             None => only(&context).await?,

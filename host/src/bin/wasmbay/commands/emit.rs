@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::jetstream;
 use serde_json::json;
 use wasmbay::call::Call as Message;
 use wasmbay::events::stream::{self, Stored};
@@ -49,10 +48,11 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
     let wanted: Wanted = args.function.parse()?;
     let body = arguments(args.arguments.as_deref())?;
     let (nats, app) = place(&args.place)?;
-    let client = nats.named("wasmbay emit").connect().await?;
+    let nats = nats.named("wasmbay emit");
+    let client = nats.connect().await?;
 
     // An app without stored events does not depend on JetStream.
-    let context = jetstream::new(client.clone());
+    let context = nats.jetstream(client.clone());
     let stored = stream::stored(&context).await.unwrap_or_else(|error| {
         tracing::debug!(%error, "streams cannot be listed");
         Vec::new()
