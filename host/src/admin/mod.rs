@@ -39,7 +39,7 @@ use query::Query;
 const CONNECTIONS: usize = 32;
 
 /// Time from a request's first byte to the last of its answer.
-const TIMEOUT: Duration = keys::REQUEST.default;
+const TIMEOUT: Duration = keys::gateway::TIMEOUT.values.default;
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -112,7 +112,7 @@ impl Admin {
             }
         };
         let (closing, places) = (self.closing.subscribe(), Arc::clone(&self.places));
-        let header = usize::try_from(keys::HEADER.default).unwrap_or(usize::MAX);
+        let header = keys::gateway::HEADER.values.default;
         let begin = |tasks: Weak<Tasks>| {
             // With one request at a time on each connection, bounding those bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();

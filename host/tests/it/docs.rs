@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use wasmbay::build::{Language, scaffold};
 use wasmbay::call::{CODES, Code};
 use wasmbay::interface::FunctionId;
-use wasmbay::manifest::{App, keys};
+use wasmbay::manifest::{self, App};
 use wasmbay::{subject, wire};
 
 use crate::support::cli::Cli;
@@ -37,7 +37,7 @@ fn hold(name: &str, reference: &str) {
 
 #[test]
 fn the_manifest_reference_is_the_table_of_keys() {
-    hold("manifest.md", &keys::reference());
+    hold("manifest.md", &manifest::reference());
 }
 
 /// The verbs that a help text lists.

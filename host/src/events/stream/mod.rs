@@ -114,7 +114,9 @@ pub(crate) async fn provision(
     let app = manifest.name.as_str();
     let timeout = |service: &str| {
         let spec = manifest.services.get(service);
-        spec.map_or(keys::TIMEOUT.default, |spec| spec.limits.timeout)
+        spec.map_or(keys::limits::TIMEOUT.values.default, |spec| {
+            spec.limits.timeout
+        })
     };
     let mut stored = BTreeSet::new();
     for wire in &plan.events {
@@ -224,8 +226,8 @@ async fn messages(context: &Context, manifest: &App, spec: &StreamSpec) -> Resul
 fn storage(name: String, durable: &Durable) -> Config {
     Config {
         name,
-        max_age: durable.age,
-        max_bytes: i64::try_from(durable.size).unwrap_or(i64::MAX),
+        max_age: durable.retention.age,
+        max_bytes: i64::try_from(durable.retention.size).unwrap_or(i64::MAX),
         // What is stored may not have been handled yet, so it never makes room.
         discard: DiscardPolicy::New,
         num_replicas: durable.replicas.into(),
@@ -244,7 +246,7 @@ fn replicas(manifest: &App) -> usize {
     let of_streams = manifest.streams.iter().map(|spec| spec.durable.replicas);
     let of_wires = manifest.wires.iter().filter_map(of_wire);
     let most = of_wires.chain(of_streams).max();
-    most.unwrap_or(keys::REPLICAS.default).into()
+    most.unwrap_or(keys::wire::REPLICAS.values.default).into()
 }
 
 async fn stream(

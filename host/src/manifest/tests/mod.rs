@@ -5,6 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod events;
+mod routes;
+
 /// Reads a manifest at a path that exists nowhere.
 fn parse(text: &str) -> Result<App, ManifestError> {
     App::parse(Path::new("shop/wasmbay.toml"), text)
@@ -18,30 +21,20 @@ fn refusal(text: &str) -> String {
     }
 }
 
-/// The one problem of a manifest that has `text` after the least that every manifest needs, which
-/// takes its first three lines.
+/// The app of a manifest that has `text` after the least that every manifest needs.
 fn accepted(text: &str) -> App {
     let text = format!("name = 'shop'\n[service.a]\ncomponent = 'a.wasm'\n{text}");
     App::parse(Path::new("shop/wasmbay.toml"), &text).unwrap()
 }
 
+/// The one problem of a manifest that has `text` after the least that every manifest needs, which
+/// takes its first three lines.
 fn problem(text: &str) -> String {
     let all = refusal(&format!(
         "name = 'shop'\n[service.a]\ncomponent = 'a.wasm'\n{text}"
     ));
     assert_eq!(all.lines().count(), 1, "{all}");
     all.strip_prefix("shop/wasmbay.toml:").unwrap().to_owned()
-}
-
-/// The one problem of a route with these lines, without its place and name.
-fn route_problem(lines: &str) -> String {
-    let problem = problem(&format!("[[route]]\n{lines}"));
-    problem
-        .split_once("\": ")
-        .or(problem.split_once("route: "))
-        .unwrap()
-        .1
-        .to_owned()
 }
 
 const WHOLE: &str = r#"
@@ -312,299 +305,6 @@ fn wires_are_checked() {
         problem("[wire.'a:b/c']\nservice = 'a'\n[wire.'a:b/c@1.0.0']\nservice = 'a'"),
         "6:7: wire \"a:b/c@1.0.0\": `a:b/c` is wired already; keep one of the two"
     );
-}
-
-#[test]
-fn event_wires_are_read_with_their_defaults() {
-    let wire = |text: &str| {
-        let mut app = accepted(&format!(
-            "[service.b]\ncomponent = 'b'\n[wire.'a:b/c']\n{text}"
-        ));
-        match app.wires.remove(0).provider {
-            Provider::Events(spec) => *spec,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(wire("mode = 'event'").durable, None);
-    assert_eq!(wire("mode = 'event'\ndurable = false").durable, None);
-    let durable = wire("mode = 'event'\ndurable = true").durable.unwrap();
-    assert_eq!(
-        durable.delivery,
-        DeliveryPolicy {
-            retry: Retry {
-                attempts: 5,
-                backoff: keys::BACKOFF_STEPS.to_vec(),
-                jitter: 20,
-                on: Outcome::ALL.to_vec(),
-            },
-            in_flight: 256,
-        }
-    );
-    assert_eq!(durable.age, Duration::from_secs(604_800));
-    assert_eq!(
-        (durable.size, durable.replicas, durable.order_by),
-        (1 << 30, 1, None)
-    );
-    assert_eq!(durable.dedup, Duration::from_secs(120));
-    assert!(durable.subscribers.is_empty());
-}
-
-#[test]
-fn a_stream_stores_what_services_are_granted() {
-    let text = "name = 'a'\n[service.b]\ncomponent = 'b'\ngrants = { publish = ['x.>'], subscribe = ['x.a', 'y'] }\n\
-                [service.c]\ncomponent = 'c'\ngrants = { publish = ['z'] }\n\
-                [stream.s]\nsubjects = ['x.*', 'z.>']\nin-flight = 7\n\
-                [stream.s.subscriber.b]\nretry = { attempts = 1 }\n";
-    let app = parse(text).unwrap();
-    let [stream] = &*app.streams else {
-        panic!("{:?}", app.streams);
-    };
-    assert_eq!(stream.stream, "bay_a_messages_s");
-    assert_eq!(stream.durable.delivery.in_flight, 7);
-    assert_eq!(stream.durable.delivery("b").retry.attempts, 1);
-    let grants = &app.services["b"].grants;
-    assert_eq!(grants.stream_of("x.a"), Some("bay_a_messages_s"));
-    assert_eq!(grants.stream_of("x.a.b"), None);
-    let behind = |i: usize| grants.stream_behind(&grants.subscribe[i]);
-    assert_eq!((behind(0), behind(1)), (Some("bay_a_messages_s"), None));
-    assert!(app.services["c"].grants.stored.is_empty());
-}
-
-#[test]
-fn a_stream_that_cannot_be_is_refused() {
-    let stored = |service: &str, streams: &str| {
-        let text = format!("name = 'a'\n[service.a]\ncomponent = 'a'\n{service}\n{streams}");
-        parse(&text).unwrap_err().to_string()
-    };
-    let refused = |streams: &str| stored("", streams);
-    for (streams, why) in [
-        ("[stream.s]", "`subjects` is missing"),
-        (
-            "[stream.s]\nsubjects = ['bay.>']",
-            "`bay.>` cannot be granted",
-        ),
-        (
-            "[stream.s_t]\nsubjects = ['x']",
-            "this is no name of a stream",
-        ),
-        (
-            "[stream.s]\nsubjects = ['x.>', 'x.a']",
-            "`x.a` and `x.>` of stream `s` overlap",
-        ),
-        (
-            "[stream.s]\nsubjects = ['x.*']\n[stream.t]\nsubjects = ['y', '*.x', 'x.>']",
-            "`x.>` and `x.*` of stream `s` overlap",
-        ),
-        (
-            "[stream.s]\nsubjects = ['x']\norder-by = 'a'",
-            "unknown key `order-by`",
-        ),
-        (
-            "[stream.s]\nsubjects = ['x']\n[stream.s.subscriber.b]\nin-flight = 1",
-            "there is no service `b`",
-        ),
-    ] {
-        let refused = refused(streams);
-        assert!(refused.contains(why), "{refused}");
-    }
-    let part = stored(
-        "grants = { subscribe = ['x.>'] }",
-        "[stream.s]\nsubjects = ['x.a']",
-    );
-    assert_eq!(
-        part.split_once("`subscribe`").unwrap().1,
-        ": stream `s` stores `x.a`, which is a part of `x.>`; grant what is stored and what is not apart"
-    );
-}
-
-#[test]
-fn a_subscriber_changes_single_keys_of_its_wire() {
-    let text = "[wire.'a:b/c']\nmode = 'event'\ndurable = true\nin-flight = 9\norder-by = 'order.customer-id'\n\
-                retention = { age = '12h', size = '64KiB' }\nreplicas = 3\ndedup = '1m'\n\
-                retry = { attempts = 7, backoff = ['1s', '1h'], jitter = 0.05, on = ['err', 'trap'] }\n\
-                [wire.'a:b/c'.subscriber.a]\nretry = { attempts = 1, jitter = 1 }\n";
-    let Provider::Events(spec) = accepted(text).wires.remove(0).provider else {
-        panic!("no event wire");
-    };
-    let durable = spec.durable.unwrap();
-    let wire = &durable.delivery;
-    assert_eq!((wire.in_flight, wire.retry.jitter), (9, 5));
-    assert_eq!(
-        durable.order_by.as_deref(),
-        Some(&["order".to_owned(), "customer-id".to_owned()][..])
-    );
-    let own = durable.delivery("a");
-    assert_eq!(
-        (own.retry.attempts, own.retry.jitter, own.in_flight),
-        (1, 100, 9)
-    );
-    assert_eq!(
-        (&own.retry.backoff, &own.retry.on),
-        (&wire.retry.backoff, &wire.retry.on)
-    );
-    assert_eq!(durable.delivery("other"), wire);
-}
-
-#[test]
-fn event_wires_are_checked() {
-    let found = |text: &str| problem(&format!("[wire.'a:b/c']\n{text}"));
-    let refused = |text: &str| found(&format!("mode = 'event'\ndurable = true\n{text}"));
-    assert_eq!(
-        found("service = 'a'\nretry = { attempts = 5 }"),
-        "6:1: wire \"a:b/c\": `retry` is for events; accepted: with `mode = \"event\"`"
-    );
-    assert_eq!(
-        found("mode = 'event'\nservice = 'a'"),
-        "6:1: wire \"a:b/c\": `service` is for calls: every service that exports the interface hears of its events"
-    );
-    assert_eq!(
-        found("mode = 'event'\norder-by = 'id'"),
-        "6:1: wire \"a:b/c\": `order-by` needs `durable = true`"
-    );
-    assert_eq!(
-        found("mode = 'events'"),
-        "5:8: wire \"a:b/c\": `mode` is 'events'; accepted: call, event"
-    );
-    assert_eq!(
-        refused("retry = { on = ['err', 'panic'] }"),
-        "7:16: wire \"a:b/c\": retry: `on` is ['err', 'panic']; accepted: err, trap, timeout, overload"
-    );
-    assert!(refused("retry = { backoff = [] }").contains("`backoff` is []; accepted: 1 to 20 of"));
-    assert!(refused("retry = { backoff = ['2d'] }").contains("each 1ms to 1d"));
-    assert!(refused("retry = { jitter = 1.5 }").contains("accepted: 0 to 1"));
-    assert!(refused("retry = { attempts = 0 }").contains("accepted: 1 to 1000"));
-    assert!(refused("order-by = 'order..id'").contains("`order-by` is 'order..id'; accepted:"));
-    assert_eq!(
-        refused("dedup = '2m'\nretention = { age = '1m' }"),
-        "7:1: wire \"a:b/c\": `dedup` is longer than `retention.age`, which is 1m"
-    );
-    assert_eq!(
-        refused("[wire.'a:b/c'.subscriber.aa]\nin-flight = 1"),
-        "7:26: wire \"a:b/c\": there is no service `aa`; did you mean `a`? (services: a)"
-    );
-    assert!(refused("[wire.'a:b/c'.subscriber.a]\ndedup = '1s'").contains("unknown key `dedup`"));
-}
-
-#[test]
-fn routes_are_checked() {
-    let call = "call = 'a:b/c.d'";
-    let with_path = |path: &str| route_problem(&format!("method = 'GET'\npath = '{path}'\n{call}"));
-    let form = "`path`: accepted: `/` and visible ASCII without `?`, `#` and `//`, other characters percent-encoded";
-    for path in ["", "a", "/a?b", "/a#b", "/a//b", "/a b", "/é"] {
-        assert_eq!(with_path(path), form, "{path}");
-    }
-    assert_eq!(with_path("/rpc/x"), "`path`: `/rpc` is the gateway's own");
-    assert_eq!(
-        with_path("/healthz"),
-        "`path`: `/healthz` is the gateway's own"
-    );
-    assert_eq!(with_path("/{a}/{a}"), "`path`: `{a}` stands there twice");
-    assert_eq!(
-        with_path("/{a}-{b}"),
-        "`path`: a segment has at most one parameter"
-    );
-    assert_eq!(
-        with_path("/{*a}/b"),
-        "`path`: `{*…}` is accepted at the end only"
-    );
-    for path in ["/{a", "/a}", "/{}", "/{*}"] {
-        assert_eq!(
-            with_path(path),
-            "`path`: accepted for a parameter: `{name}`, with `{{` and `}}` for braces themselves",
-            "{path}"
-        );
-    }
-    assert_eq!(
-        with_path("/a/*"),
-        "`path`: a prefix goes with `service`; accepted with `call`: `{*rest}` for the rest of the path"
-    );
-    for path in ["/a", "/{a}/*", "/a*", "/*/*"] {
-        assert_eq!(
-            route_problem(&format!("path = '{path}'\nservice = 'a'")),
-            "`path`: accepted with `service`: a prefix without parameters, such as `/files/*`"
-        );
-    }
-    assert_eq!(
-        route_problem(&format!("method = 'GET'\n{call}")),
-        "`path` is missing; accepted: `/products/{sku}`, `/files/{*rest}`; with `service` a prefix `/files/*`"
-    );
-    assert_eq!(
-        route_problem(&format!("path = '/a'\n{call}")),
-        "`method` is missing; accepted: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-    );
-    assert_eq!(
-        route_problem(&format!("method = 'get'\npath = '/a'\n{call}")),
-        "`method` is 'get'; accepted: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-    );
-    let either =
-        "accepted: either `call = \"namespace:package/interface.function\"` or `service = \"…\"`";
-    assert_eq!(route_problem("method = 'GET'\npath = '/a'"), either);
-    assert_eq!(
-        route_problem(&format!("path = '/a'\nservice = 'a'\n{call}")),
-        either
-    );
-    assert_eq!(
-        route_problem("path = '/a/*'\nservice = 'a'\nmethod = 'GET'"),
-        "`method` goes with `call`; a `service` gets every request as it is"
-    );
-    assert_eq!(
-        route_problem("path = '/a/*'\nservice = 'aa'"),
-        "there is no service `aa`; did you mean `a`? (services: a)"
-    );
-    let get = format!("method = 'GET'\npath = '/a'\n{call}");
-    assert_eq!(
-        route_problem(&format!("{get}\nstatus = 99")),
-        "`status` is 99; accepted: 200 to 599"
-    );
-    assert_eq!(
-        route_problem(&format!("{get}\nstatus = 600")),
-        "`status` is 600; accepted: 200 to 599"
-    );
-    assert_eq!(
-        route_problem(&format!("{get}\nerrors = {{ x = 100 }}")),
-        "`errors.x` is 100; accepted: `{ unknown-sku = 404, \"*\" = 422 }`, 200 to 599"
-    );
-    assert_eq!(
-        route_problem(&format!("{get}\nerrors = {{ a_b = 404 }}")),
-        "`errors`: `a_b` is no case of an error; accepted: its name in kebab-case, or `*`"
-    );
-    assert_eq!(
-        route_problem(&format!("{get}\nquery = ['a', 'a']")),
-        "`query` has `a` twice"
-    );
-    assert_eq!(
-        route_problem("method = 'GET'\npath = '/a'\ncall = 'a:b/c'"),
-        "`call`: `a:b/c` is not a function such as `acme:stock/reserve.hold`"
-    );
-}
-
-#[test]
-fn routes_that_answer_the_same_requests_are_refused() {
-    let route = |method: &str, path: &str| {
-        format!("[[route]]\nmethod = '{method}'\npath = '{path}'\ncall = 'a:b/c.d'\n")
-    };
-    let prefix = |path: &str| format!("[[route]]\npath = '{path}'\nservice = 'a'\n");
-    assert_eq!(
-        problem(&(route("GET", "/a/{x}") + &route("GET", "/a/{y}"))),
-        "10:8: route \"GET /a/{y}\": `path` answers the same requests as `/a/{x}` of line 6; keep one of the two"
-    );
-    assert_eq!(
-        problem(&(route("GET", "/a") + &route("GET", "/a"))),
-        "10:8: route \"GET /a\": `path` answers the same requests as `/a` of line 6; keep one of the two"
-    );
-    assert_eq!(
-        problem(&(prefix("/a/*") + &route("GET", "/a/{x}"))),
-        "9:8: route \"GET /a/{x}\": `path` answers the same requests as `/a/{*rest}` of line 5; keep one of the two"
-    );
-    let app = format!(
-        "name = 'a'\n[service.a]\ncomponent = 'a'\n{}{}{}{}{}",
-        route("GET", "/a/{x}"),
-        route("PUT", "/a/{y}"),
-        route("GET", "/a/b"),
-        prefix("/c/*"),
-        prefix("/*")
-    );
-    assert_eq!(parse(&app).unwrap().routes.len(), 5);
 }
 
 #[test]
