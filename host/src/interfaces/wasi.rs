@@ -138,7 +138,6 @@ mod tests {
     fn what_a_guest_prints_becomes_a_record_for_each_line() {
         let spec = ServiceSpec {
             name: "guest".into(),
-            component: "guest.wasm".into(),
             config: BTreeMap::new(),
             limits: Limits::default(),
             reuse: 1,

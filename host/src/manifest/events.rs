@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use super::file::Section;
 use super::keys::{retention, retry, subscriber, wire};
 use super::kinds::{Setting as _, settings};
@@ -27,24 +29,30 @@ pub struct EventSpec {
 }
 
 /// How the events of a wire are stored and delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Durable {
     /// What every subscriber gets that has nothing of its own in `subscribers`.
+    #[serde(flatten)]
     pub delivery: DeliveryPolicy,
     /// Subscribers for which something is different.
+    #[serde(rename = "subscriber")]
     pub subscribers: BTreeMap<String, DeliveryPolicy>,
     /// The parameter and the fields below it whose value orders events; kebab-case names.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dotted")]
     pub order_by: Option<Vec<String>>,
     /// How long and how many events are kept.
     pub retention: Retention,
     /// Servers that keep a copy.
     pub replicas: u8,
     /// Time within which the same `Nats-Msg-Id` is the same event.
+    #[serde(serialize_with = "as_text")]
     pub dedup: Duration,
 }
 
 /// How events reach one subscriber.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct DeliveryPolicy {
     /// What happens to an event that fails.
     pub retry: Retry,
@@ -134,6 +142,33 @@ impl Durable {
     pub fn delivery(&self, service: &str) -> &DeliveryPolicy {
         self.subscribers.get(service).unwrap_or(&self.delivery)
     }
+}
+
+impl Serialize for EventSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            mode: &'static str,
+            durable: bool,
+            #[serde(flatten)]
+            storage: Option<&'a Durable>,
+        }
+        let written = Written {
+            mode: "event",
+            durable: self.durable.is_some(),
+            storage: self.durable.as_ref(),
+        };
+        written.serialize(serializer)
+    }
+}
+
+fn dotted<S: Serializer>(path: &Option<Vec<String>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let path = path.as_ref().map(|path| path.join("."));
+    path.serialize(serializer)
+}
+
+fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&duration_text(*duration))
 }
 
 /// Reads a wire with `mode = "event"`.

@@ -11,11 +11,38 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::Problem;
+use super::keys;
 use super::kinds::{Key, Kind, Other, Setting, Table};
 use crate::text::{did_you_mean, shown};
 
+/// Reads a text of this path with `read`, which gets the top of the document.
+///
+/// # Errors
+///
+/// Everything that `read` reported, or that the text is no TOML.
+pub(super) fn read<T>(
+    path: &Path,
+    text: &str,
+    read: impl FnOnce(&Section<'_>) -> Option<T>,
+) -> Result<T, Vec<Problem>> {
+    let file = ManifestFile {
+        path,
+        text,
+        problems: RefCell::default(),
+    };
+    let document = file.document();
+    let clean = || file.problems.borrow().is_empty();
+    // A file that is no TOML would report its missing parts as well, and mislead.
+    let value = if clean() {
+        read(&Section::top(&file, &document))
+    } else {
+        None
+    };
+    value.filter(|_| clean()).ok_or_else(|| file.problems())
+}
+
 /// A manifest's text, and what was found wrong in it so far.
-pub(super) struct ManifestFile<'f> {
+struct ManifestFile<'f> {
     path: &'f Path,
     text: &'f str,
     /// Byte offset and message. Reading a value gives a stand-in when it reports one, and a file
@@ -42,16 +69,8 @@ pub(super) struct Section<'f> {
 }
 
 impl<'f> ManifestFile<'f> {
-    pub(super) fn new(path: &'f Path, text: &'f str) -> Self {
-        Self {
-            path,
-            text,
-            problems: RefCell::default(),
-        }
-    }
-
-    /// Parses the text as TOML. The document is for the caller to keep, as sections borrow it.
-    pub(super) fn document(&self) -> DeTable<'f> {
+    /// Parses the text as TOML.
+    fn document(&self) -> DeTable<'f> {
         let (document, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
@@ -60,33 +79,26 @@ impl<'f> ManifestFile<'f> {
         document.into_inner()
     }
 
-    pub(super) fn clean(&self) -> bool {
-        self.problems.borrow().is_empty()
-    }
-
-    pub(super) fn report(&self, at: usize, message: String) {
+    fn report(&self, at: usize, message: String) {
         self.problems.borrow_mut().push((at, message));
     }
 
     /// Everything reported, in the order of the file.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        let mut problems = self.problems.into_inner();
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.problems.take();
         problems.sort_by_key(|(at, _)| *at);
         let mut seen = HashSet::new();
         problems.retain(|problem| seen.insert(problem.clone()));
-        let place = |at| position(self.text, at);
-        problems
-            .into_iter()
-            .map(|(at, message)| {
-                let (line, column) = place(at);
-                Problem {
-                    file: self.path.to_owned(),
-                    line,
-                    column,
-                    message,
-                }
-            })
-            .collect()
+        let problem = |(at, message)| {
+            let (line, column) = position(self.text, at);
+            Problem {
+                file: self.path.to_owned(),
+                line,
+                column,
+                message,
+            }
+        };
+        problems.into_iter().map(problem).collect()
     }
 
     /// A value as it was typed, for messages: its first line, cut when long.
@@ -94,21 +106,12 @@ impl<'f> ManifestFile<'f> {
         let source = self.text.get(value.span()).unwrap_or_default();
         shown(source.lines().next().unwrap_or_default()).into_owned()
     }
-
-    pub(super) fn line(&self, at: usize) -> usize {
-        position(self.text, at).0
-    }
 }
 
 impl<'f> Section<'f> {
-    /// The top of the document.
-    pub(super) fn top(
-        file: &'f ManifestFile<'f>,
-        table: &'f DeTable<'f>,
-        keys: &'static Table,
-    ) -> Self {
+    fn top(file: &'f ManifestFile<'f>, table: &'f DeTable<'f>) -> Self {
         let (prefix, at, table) = (String::new(), 0, Some(table));
-        Self::new(file, prefix, at, table, keys)
+        Self::new(file, prefix, at, table, &keys::app::TABLE)
     }
 
     fn new(
@@ -188,6 +191,17 @@ impl<'f> Section<'f> {
 
     pub(super) fn has(&self, key: &str) -> bool {
         self.place(key).is_some()
+    }
+
+    /// The line of a place, from 1.
+    pub(super) fn line(&self, at: usize) -> usize {
+        position(self.file.text, at).0
+    }
+
+    /// Whether the table under `key` has nothing in it, or is not given.
+    pub(super) fn is_empty(&self, key: &Key<Other>) -> bool {
+        let value = self.table.and_then(|table| table.get(key.name));
+        value.is_none_or(|value| value.get_ref().as_table().is_some_and(DeTable::is_empty))
     }
 
     /// Reads `key` with `read`, which returns nothing for what the key does not accept.

@@ -1,9 +1,11 @@
-//! What a key accepts: how its values are read, and how messages and the reference describe them.
+//! What a key accepts: how its values are read and written, and how messages and the reference
+//! describe them.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::Value;
 use toml::de::DeValue;
 
 use super::Outcome;
@@ -53,6 +55,9 @@ pub(super) trait Setting: Kind {
 
     /// Returns nothing for what the key does not accept.
     fn read(&self, value: &DeValue<'_>) -> Option<Self::Value>;
+
+    /// The value as it is read; nothing for one that is as if it were not given.
+    fn write(&self, value: &Self::Value) -> Option<Value>;
 }
 
 /// What has a smallest and a largest value: a number, a size or a duration.
@@ -62,6 +67,7 @@ pub(crate) trait Quantity: Clone + PartialOrd + Sync {
     const NOTATIONS: &'static str;
 
     fn read(value: &DeValue<'_>) -> Option<Self>;
+    fn write(&self) -> Value;
     fn text(&self) -> String;
 }
 
@@ -100,8 +106,8 @@ impl<K: Kind> Row for Key<K> {
     }
 }
 
-/// Declares a struct whose fields are the keys of one table of [`keys`](super::keys): how it is read,
-/// and its defaults.
+/// Declares a struct whose fields are the keys of one table of [`keys`](super::keys): how it is read
+/// and written, and its defaults.
 macro_rules! settings {
     ($(#[$meta:meta])* pub struct $name:ident in $table:ident {
         $($(#[$doc:meta])* pub $field:ident: $type:ty = $key:ident,)*
@@ -123,6 +129,14 @@ macro_rules! settings {
             fn default() -> Self {
                 use $crate::manifest::{keys::$table::*, kinds::Setting as _};
                 Self { $($field: $key.values.default(),)* }
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use $crate::manifest::{keys::$table::*, kinds::Setting as _};
+                let entries = [$(($key.name, $key.values.write(&self.$field)),)*];
+                serializer.collect_map(entries.into_iter().filter_map(|(key, value)| Some((key, value?))))
             }
         }
     };
@@ -156,6 +170,10 @@ impl<T: Quantity> Setting for Bounds<T> {
     fn read(&self, value: &DeValue<'_>) -> Option<T> {
         T::read(value).filter(|value| self.range.contains(value))
     }
+
+    fn write(&self, value: &T) -> Option<Value> {
+        Some(value.write())
+    }
 }
 
 macro_rules! counts {
@@ -166,6 +184,10 @@ macro_rules! counts {
 
             fn read(value: &DeValue<'_>) -> Option<Self> {
                 integer(value.as_integer()?)?.try_into().ok()
+            }
+
+            fn write(&self) -> Value {
+                Value::Integer((*self).into())
             }
 
             fn text(&self) -> String {
@@ -192,6 +214,10 @@ macro_rules! sizes {
                 size?.try_into().ok()
             }
 
+            fn write(&self) -> Value {
+                Value::String(self.text())
+            }
+
             fn text(&self) -> String {
                 size_text((*self).try_into().unwrap_or(u64::MAX))
             }
@@ -209,6 +235,10 @@ impl Quantity for Duration {
         parse_duration(value.as_str()?)
     }
 
+    fn write(&self) -> Value {
+        Value::String(self.text())
+    }
+
     fn text(&self) -> String {
         duration_text(*self)
     }
@@ -223,7 +253,7 @@ impl Kind for Hundredths {
     fn form(&self) -> Form {
         Form {
             kind: "number",
-            default: (f64::from(self.default) / 100.0).to_string(),
+            default: part(self.default).to_string(),
             accepted: "0 to 1, at most two decimal places".to_owned(),
         }
     }
@@ -243,6 +273,14 @@ impl Setting for Hundredths {
             _ => None,
         }
     }
+
+    fn write(&self, value: &u8) -> Option<Value> {
+        Some(Value::Float(part(*value)))
+    }
+}
+
+fn part(hundredths: u8) -> f64 {
+    f64::from(hundredths) / 100.0
 }
 
 /// `0`, `1`, `0.2` or `0.25` as hundredths. Read from the digits, since no binary fraction is a
@@ -297,6 +335,10 @@ impl Setting for Steps {
         let step = |step: &DeValue<'_>| Duration::read(step).filter(|d| self.each.contains(d));
         steps.iter().map(|item| step(item.get_ref())).collect()
     }
+
+    fn write(&self, value: &Vec<Duration>) -> Option<Value> {
+        Some(Value::Array(value.iter().map(Quantity::write).collect()))
+    }
 }
 
 /// Outcomes of an attempt; all unless some are given.
@@ -331,6 +373,11 @@ impl Setting for Outcomes {
             .map(|item| outcome(item.get_ref().as_str()?))
             .collect()
     }
+
+    fn write(&self, value: &Vec<Outcome>) -> Option<Value> {
+        let outcomes = value.iter().map(|outcome| outcome.as_str().into());
+        Some(Value::Array(outcomes.collect()))
+    }
 }
 
 /// No, unless yes is given.
@@ -355,6 +402,10 @@ impl Setting for Flag {
 
     fn read(&self, value: &DeValue<'_>) -> Option<bool> {
         value.as_bool()
+    }
+
+    fn write(&self, value: &bool) -> Option<Value> {
+        Some(Value::Boolean(*value))
     }
 }
 
@@ -388,6 +439,10 @@ impl Setting for Address {
         let foreign = |c: char| c.is_whitespace() || matches!(c, '/' | '@');
         let accepted = parse_port(port).is_some() && !host.is_empty() && !host.contains(foreign);
         accepted.then(|| Some(address.to_owned()))
+    }
+
+    fn write(&self, value: &Option<String>) -> Option<Value> {
+        value.clone().map(Value::String)
     }
 }
 

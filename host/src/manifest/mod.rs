@@ -1,16 +1,16 @@
-//! The manifest, `wasmbay.toml`: from what was typed to a checked [`App`].
+//! The manifest, `wasmbay.toml`: from what was typed to a checked [`App`], and to where its components
+//! are.
 //!
 //! Everything that the text alone can show is checked here, all problems at once, each with its
-//! line. What needs the components' types is the business of [`crate::plan`]. Only [`App::load`]
-//! touches the file system.
+//! line. What needs the components' types is the business of [`crate::plan`]. Only [`Manifest::load`]
+//! touches the file system, and only [`Manifest`] has paths: an [`App`] means the same on every host.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::interface::is_label;
-
+mod app;
 mod events;
 mod file;
 mod gateway;
@@ -23,6 +23,7 @@ pub mod subjects;
 pub mod values;
 mod wires;
 
+pub use app::App;
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::GatewaySpec;
 pub use keys::reference;
@@ -31,10 +32,9 @@ pub use services::{Grants, Limits, ServiceSpec};
 pub use streams::{StoredSubjects, StreamSpec};
 pub use wires::{Provider, Wire};
 
-use file::{ManifestFile, Section};
-use keys::app;
+use file::Section;
 
-/// The file that [`App::load`] looks for in a folder.
+/// The file that [`Manifest::load`] looks for in a folder.
 pub const FILE_NAME: &str = "wasmbay.toml";
 
 /// Bytes that a manifest may have. A service takes some 200, so this is room for thousands.
@@ -43,24 +43,16 @@ pub const MAX_FILE: u64 = 1 << 20;
 /// Characters that the name of an app or service may have, as in a DNS label.
 const MAX_NAME: usize = 63;
 
-/// A named set of services, wires and routes, as a manifest describes it.
+/// A manifest that was read: what it specifies, and where the components come from.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct App {
-    /// The app's name: one token of a NATS subject.
-    pub name: String,
+pub struct Manifest {
+    /// The app.
+    pub app: App,
     /// The folder of the manifest.
     pub root: PathBuf,
-    /// The services by name; never empty.
-    pub services: BTreeMap<String, ServiceSpec>,
-    /// Who answers which interface, where that was stated.
-    pub wires: Vec<Wire>,
-    /// Subjects whose raw messages are stored.
-    pub streams: Vec<StreamSpec>,
-    /// What the gateway serves.
-    pub routes: Vec<Route>,
-    /// Where and how the gateway listens.
-    pub gateway: GatewaySpec,
+    /// A guest's folder or a `.wasm` file for each service.
+    pub components: BTreeMap<String, PathBuf>,
 }
 
 /// Why a manifest was refused.
@@ -115,7 +107,7 @@ fn lines(problems: &[Problem]) -> String {
 /// Finds the component that a manifest names, or tells that there is none.
 type Find<'a> = &'a dyn Fn(&Path) -> Option<PathBuf>;
 
-impl App {
+impl Manifest {
     /// Reads and checks a manifest, or the `wasmbay.toml` of a folder.
     ///
     /// # Errors
@@ -133,10 +125,10 @@ impl App {
             source,
         })?;
         let find = |component: &Path| component.canonicalize().ok();
-        let mut app = Self::check(&path, &text, &find)?;
+        let mut manifest = Self::check(&path, &text, &find)?;
         // Only to make the root independent of later changes of directory; failing leaves it as good.
-        app.root = app.root.canonicalize().unwrap_or(app.root);
-        Ok(app)
+        manifest.root = manifest.root.canonicalize().unwrap_or(manifest.root);
+        Ok(manifest)
     }
 
     /// Checks a manifest's text. Paths are resolved against the folder of `path`, and whether
@@ -154,18 +146,16 @@ impl App {
             Some(folder) if folder != Path::new("") => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let file = ManifestFile::new(path, text);
-        let document = file.document();
-        // A file that is no TOML would report its missing parts as well, and mislead.
-        let app = if file.clean() {
-            read_app(&file, &document, root, find)
-        } else {
-            None
+        let read = |top: &Section<'_>| {
+            let components = services::read_components(top, &root, find);
+            Some((App::read(top)?, components))
         };
-        match app {
-            Some(app) if file.clean() => Ok(app),
-            _ => Err(ManifestError::Refused(file.into_problems())),
-        }
+        let (app, components) = file::read(path, text, read).map_err(ManifestError::Refused)?;
+        Ok(Self {
+            app,
+            root,
+            components,
+        })
     }
 }
 
@@ -183,63 +173,6 @@ fn read_text(path: &Path) -> io::Result<String> {
             format!("it has more than {size}"),
         ))
     }
-}
-
-fn read_app<'f>(
-    file: &'f ManifestFile<'f>,
-    document: &'f toml::de::DeTable<'f>,
-    root: PathBuf,
-    find: Find<'_>,
-) -> Option<App> {
-    let top = Section::top(file, document, &app::TABLE);
-    let is_name = |text: &str| {
-        (1..=MAX_NAME).contains(&text.len())
-            && text
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    };
-    top.require(&app::NAME);
-    let name = top.text_that(&app::NAME, is_name);
-
-    let sections = top.named(&app::SERVICE, &keys::service::TABLE);
-    // Names of services count as declared even if the service itself is refused, so that one
-    // mistake is one message.
-    let declared: Vec<&str> = sections.iter().map(|(name, _)| name.value).collect();
-    if document
-        .get(app::SERVICE.name)
-        .is_none_or(|all| all.get_ref().as_table().is_some_and(|t| t.is_empty()))
-    {
-        let at = top.place(app::SERVICE.name).unwrap_or_default();
-        top.report(
-            at,
-            "there is no service; add one: `[service.NAME]` with `component = \"…\"`",
-        );
-    }
-    let app_name = name.as_ref().map_or("", |name| name.value);
-    let streams = streams::read(&top, app_name, &declared);
-    let services = sections
-        .iter()
-        .filter_map(|(name, section)| {
-            if !is_label(name.value) || name.value.len() > MAX_NAME {
-                section.report(name.at, format!(
-                    "this is no name of a service; accepted: words of letters and digits joined by `-`, starting with \
-                     a letter, at most {MAX_NAME} characters"
-                ));
-            }
-            Some((name.value.to_owned(), services::read(name.value, section, &root, &streams, find)?))
-        })
-        .collect();
-    let wires = wires::read(&top, &declared);
-    let routes = routes::read(file, &top, &declared);
-    Some(App {
-        name: name?.value.to_owned(),
-        root,
-        services,
-        wires,
-        streams,
-        routes,
-        gateway: gateway::read(&top),
-    })
 }
 
 #[cfg(test)]

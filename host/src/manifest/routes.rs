@@ -2,35 +2,41 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
-use super::file::{At, ManifestFile, Section, integer};
+use super::file::{At, Section, integer};
 use super::keys::{METHODS, STATUSES, app, route};
 use super::services::check_service;
 use crate::interface::{FunctionId, is_label};
 use crate::text::shown;
 
 /// One entry of the gateway's table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// The method; none means every method, which is so exactly for [`Target::Http`].
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// The path as it was typed; see [`Route::patterns`].
     pub path: String,
     /// What answers.
+    #[serde(flatten)]
     pub target: Target,
 }
 
 /// What answers a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Target {
     /// A function, called with what the request holds.
     Function {
         /// The function; its version may be absent.
+        #[serde(rename = "call")]
         function: FunctionId,
         /// Parameters that come from the query string although the method has a body.
         query: Vec<String>,
         /// The status of a result, when it is not the usual one.
+        #[serde(skip_serializing_if = "Option::is_none")]
         status: Option<u16>,
         /// The status of each error case; `*` stands for those not named.
         errors: BTreeMap<String, u16>,
@@ -82,18 +88,14 @@ impl Route {
     }
 }
 
-pub(super) fn read<'f>(
-    file: &'f ManifestFile<'f>,
-    top: &Section<'f>,
-    declared: &[&str],
-) -> Vec<Route> {
+pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Route> {
     let mut router = Routers::default();
     let mut routes = Vec::new();
     for section in top.each(&app::ROUTE, prefix, &route::TABLE) {
         let Some((route, at)) = read_route(&section, declared) else {
             continue;
         };
-        match router.insert(&route, file.line(at)) {
+        match router.insert(&route, section.line(at)) {
             Ok(()) => routes.push(route),
             Err(why) => section.report(at, why),
         }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use toml::de::DeValue;
 
 use super::Find;
 use super::file::{At, Section};
-use super::keys::{grants, limits, service};
+use super::keys::{app, grants, limits, service};
 use super::kinds::settings;
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
@@ -16,12 +17,11 @@ use super::values::HostPattern;
 use crate::text::{did_you_mean, shown};
 
 /// A component under a name, with its configuration, limits and grants.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServiceSpec {
     /// The service's name: a kebab-case label of at most 63 characters.
+    #[serde(skip)]
     pub name: String,
-    /// A guest's folder or a `.wasm` file.
-    pub component: PathBuf,
     /// What `wasi:config` gives the component.
     pub config: BTreeMap<String, String>,
     /// What the service may use.
@@ -58,7 +58,7 @@ settings! {
 }
 
 /// What a component may reach; nothing by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Grants {
     /// Hosts that outgoing HTTP may reach.
     pub http: Vec<HostPattern>,
@@ -69,6 +69,7 @@ pub struct Grants {
     /// Subjects on which raw messages are heard; no two of them overlap.
     pub subscribe: Vec<SubjectPattern>,
     /// Those among them that streams of the app store.
+    #[serde(skip)]
     pub stored: Vec<StoredSubjects>,
 }
 
@@ -110,42 +111,52 @@ impl Grants {
     }
 }
 
-/// Reads one service.
-pub(super) fn read(
-    name: &str,
-    section: &Section<'_>,
-    root: &Path,
-    streams: &[StreamSpec],
-    find: Find<'_>,
-) -> Option<ServiceSpec> {
-    section.require(&service::COMPONENT);
-    let typed = section.text_that(&service::COMPONENT, |path| !path.is_empty());
-    let component = typed.and_then(|typed| {
-        let path = root.join(typed.value);
-        let found = find(&path);
-        if found.is_none() {
-            section.report(typed.at, format!(
-                "`component`: there is nothing at {}; accepted: a guest's folder or a `.wasm` file",
-                path.display()
-            ));
-        }
-        found
-    });
-    let config = section.entries(&service::CONFIG, plain_text);
-    let config = config
-        .into_iter()
-        .map(|(key, value)| (key.value.to_owned(), value))
-        .collect();
+/// Reads one service, without its component.
+pub(super) fn read(name: &str, section: &Section<'_>, streams: &[StreamSpec]) -> ServiceSpec {
+    let config = section.entries(&service::CONFIG, plain_text).into_iter();
     let limits = section.section(&service::LIMITS, &limits::TABLE);
     let grants = section.section(&service::GRANTS, &grants::TABLE);
-    Some(ServiceSpec {
+    ServiceSpec {
         name: name.to_owned(),
-        component: component?,
-        config,
+        config: config
+            .map(|(key, value)| (key.value.to_owned(), value))
+            .collect(),
         limits: Limits::read(&limits, &Limits::default()),
         reuse: section.read_or_default(&service::REUSE),
         grants: read_grants(&grants, streams),
-    })
+    }
+}
+
+/// Reads where the services' components are.
+pub(super) fn read_components(
+    top: &Section<'_>,
+    root: &Path,
+    find: Find<'_>,
+) -> BTreeMap<String, PathBuf> {
+    let mut components = BTreeMap::new();
+    for (name, section) in top.named(&app::SERVICE, &service::TABLE) {
+        section.require(&service::COMPONENT);
+        let Some(typed) = section.text_that(&service::COMPONENT, |path| !path.is_empty()) else {
+            continue;
+        };
+        let path = root.join(typed.value);
+        match find(&path) {
+            Some(found) => drop(components.insert(name.value.to_owned(), found)),
+            None => section.report(typed.at, format!(
+                "`component`: there is nothing at {}; accepted: a guest's folder or a `.wasm` file",
+                path.display()
+            )),
+        }
+    }
+    components
+}
+
+/// Reports components in a document that has no folder in which they could be.
+pub(super) fn refuse_components(top: &Section<'_>) {
+    for (_, section) in top.named(&app::SERVICE, &service::TABLE) {
+        let why = "`component` is a path, which means nothing outside of a manifest's folder";
+        section.report_key(service::COMPONENT.name, why);
+    }
 }
 
 fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {

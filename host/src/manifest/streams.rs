@@ -1,5 +1,7 @@
 //! `[stream.NAME]`: subjects whose raw messages are stored until they are handled.
 
+use serde::Serialize;
+
 use super::MAX_NAME;
 use super::events::{Durable, read_durable};
 use super::file::Section;
@@ -9,15 +11,18 @@ use crate::interface::is_label;
 use crate::subject;
 
 /// Subjects whose raw messages are stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamSpec {
     /// The name in the manifest.
+    #[serde(skip)]
     pub name: String,
     /// The name of the stream in JetStream.
+    #[serde(skip)]
     pub stream: String,
     /// What it stores; no two of an app's streams overlap.
     pub subjects: Vec<SubjectPattern>,
     /// How messages are stored and delivered.
+    #[serde(flatten)]
     pub durable: Durable,
 }
 

@@ -1,5 +1,7 @@
 //! `[wire."…"]`: the choice of who answers an interface.
 
+use serde::{Serialize, Serializer};
+
 use super::events::{self, EventSpec};
 use super::file::Section;
 use super::keys::{app, wire};
@@ -24,6 +26,16 @@ pub enum Provider {
     External,
     /// Nobody: what is imported are events, which every service that exports the interface hears.
     Events(Box<EventSpec>),
+}
+
+impl Serialize for Provider {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Service(name) => serializer.collect_map([(wire::SERVICE.name, name)]),
+            Self::External => serializer.collect_map([(wire::EXTERNAL.name, true)]),
+            Self::Events(spec) => spec.serialize(serializer),
+        }
+    }
 }
 
 /// Reads all wires of the app.

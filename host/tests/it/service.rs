@@ -70,7 +70,6 @@ fn runtime(instances: u32) -> Runtime {
 fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     let mut spec = ServiceSpec {
         name: "guest".into(),
-        component: "guest.wasm".into(),
         config: BTreeMap::new(),
         limits: Limits::default(),
         reuse: 1_000,

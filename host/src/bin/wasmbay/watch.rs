@@ -159,7 +159,7 @@ mod tests {
         let app = dir.path().join("greeter");
         let watched = || {
             let project = Project::load(&app).unwrap();
-            let root = project.app.root.clone();
+            let root = project.root.clone();
             let folders = folders(&project).into_iter();
             let inside = |folder: PathBuf| folder.strip_prefix(&root).unwrap().to_owned();
             folders.map(inside).collect::<Vec<_>>()

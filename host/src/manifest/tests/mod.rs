@@ -6,11 +6,17 @@ use proptest::prelude::*;
 use super::*;
 
 mod events;
+mod kinds;
 mod routes;
+mod written;
 
 /// Reads a manifest at a path that exists nowhere.
+fn read(text: &str) -> Result<Manifest, ManifestError> {
+    Manifest::parse(Path::new("shop/wasmbay.toml"), text)
+}
+
 fn parse(text: &str) -> Result<App, ManifestError> {
-    App::parse(Path::new("shop/wasmbay.toml"), text)
+    read(text).map(|manifest| manifest.app)
 }
 
 /// The problems of a manifest, one a line.
@@ -24,7 +30,7 @@ fn refusal(text: &str) -> String {
 /// The app of a manifest that has `text` after the least that every manifest needs.
 fn accepted(text: &str) -> App {
     let text = format!("name = 'shop'\n[service.a]\ncomponent = 'a.wasm'\n{text}");
-    App::parse(Path::new("shop/wasmbay.toml"), &text).unwrap()
+    parse(&text).unwrap()
 }
 
 /// The one problem of a manifest that has `text` after the least that every manifest needs, which
@@ -81,17 +87,21 @@ const WHOLE: &str = r#"
 
 #[test]
 fn a_whole_manifest_is_read() {
-    let app = parse(WHOLE).unwrap();
+    let Manifest {
+        app,
+        root,
+        components,
+    } = read(WHOLE).unwrap();
     assert_eq!(
-        (app.name.as_str(), app.root.as_path()),
+        (app.name.as_str(), root.as_path()),
         ("shop", Path::new("shop"))
     );
-    let inventory = &app.services["inventory"];
-    assert_eq!(inventory.component, Path::new("shop/../guests/inventory"));
     assert_eq!(
-        app.services["files"].component,
-        Path::new("/srv/files.wasm")
+        components["inventory"],
+        Path::new("shop/../guests/inventory")
     );
+    assert_eq!(components["files"], Path::new("/srv/files.wasm"));
+    let inventory = &app.services["inventory"];
     let config: Vec<_> = inventory
         .config
         .iter()
@@ -312,7 +322,7 @@ fn a_manifest_is_loaded_from_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let text = "name = 'a'\n[service.a]\ncomponent = 'a.wasm'";
     std::fs::write(folder.path().join(FILE_NAME), text).unwrap();
-    let refused = App::load(folder.path()).unwrap_err().to_string();
+    let refused = Manifest::load(folder.path()).unwrap_err().to_string();
     let root = folder.path().display();
     assert_eq!(
         refused,
@@ -322,22 +332,25 @@ fn a_manifest_is_loaded_from_its_folder() {
         )
     );
     std::fs::write(folder.path().join("a.wasm"), "").unwrap();
-    let app = App::load(folder.path()).unwrap();
-    assert!(app.services["a"].component.is_absolute());
-    assert_eq!(App::load(&folder.path().join(FILE_NAME)).unwrap(), app);
+    let read = Manifest::load(folder.path()).unwrap();
+    assert!(read.components["a"].is_absolute() && read.root.is_absolute());
+    assert_eq!(
+        Manifest::load(&folder.path().join(FILE_NAME)).unwrap(),
+        read
+    );
 }
 
 #[test]
 fn what_cannot_be_read_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    let error = App::load(&folder.path().join("no.toml")).unwrap_err();
+    let error = Manifest::load(&folder.path().join("no.toml")).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("cannot read {}/no.toml", folder.path().display())
     );
     let path = folder.path().join("large.toml");
     std::fs::write(&path, vec![b'\n'; usize::try_from(MAX_FILE).unwrap() + 1]).unwrap();
-    let error = App::load(&path).unwrap_err();
+    let error = Manifest::load(&path).unwrap_err();
     assert_eq!(
         std::error::Error::source(&error).unwrap().to_string(),
         "it has more than 1MiB"
@@ -370,7 +383,9 @@ proptest! {
             true => format!("{key}\n"),
             false => format!("{key} = {value}\n"),
         };
-        let _ = parse(&lines.iter().map(line).collect::<String>());
+        if let Ok(app) = parse(&lines.iter().map(line).collect::<String>()) {
+            prop_assert_eq!(written::again(&app), app);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod summary;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,7 +52,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
 
     let mut signals = Signals::new()?;
     let server = tokio::select! {
-        server = Server::start(&args, &bench.project.app) => server?,
+        server = Server::start(&args, &bench.project.root) => server?,
         () = signals.next() => return Ok(Exit::Failed),
     };
     let result = serve(
@@ -163,7 +164,7 @@ async fn serve(
         host = starting => host?,
         () = signals.next() => return Ok(Ended::BeforeServing),
     };
-    let _announced = announce(&bench.project.app, &host, server);
+    let _announced = announce(&bench.project, &host, server);
     let summary = Summary {
         bench: &bench,
         host: &host,
@@ -277,11 +278,11 @@ enum Server {
 }
 
 impl Server {
-    async fn start(args: &Up, app: &App) -> anyhow::Result<Self> {
+    async fn start(args: &Up, root: &Path) -> anyhow::Result<Self> {
         if let Some(options) = args.nats.options() {
             return Ok(Self::Given(options));
         }
-        let data = app.root.join(NATS_DATA);
+        let data = root.join(NATS_DATA);
         let options = ServerOptions {
             data,
             ..ServerOptions::default()
@@ -319,15 +320,15 @@ impl Server {
 }
 
 /// Tells other commands where the app is. They are a convenience, so failing is no reason to stop.
-fn announce(app: &App, host: &Host, server: &Server) -> Option<Announced> {
+fn announce(project: &Project, host: &Host, server: &Server) -> Option<Announced> {
     let running = Running {
         pid: std::process::id(),
-        app: app.name.clone(),
+        app: project.app.name.clone(),
         nats: (!server.has_password()).then(|| server.url()),
         gateway: host.gateway().map(|address| format!("http://{address}")),
         admin: host.admin().map(|address| format!("http://{address}")),
     };
-    match running.announce(&app.root) {
+    match running.announce(&project.root) {
         Ok(announced) => Some(announced),
         Err(error) => {
             tracing::warn!(%error, "`wasmbay call` will not find this host by itself");
