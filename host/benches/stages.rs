@@ -167,7 +167,6 @@ impl Guest {
     fn new(runtime: &Runtime, reuse: u32) -> Self {
         let spec = ServiceSpec {
             name: "echo".into(),
-            component: "echo.wasm".into(),
             config: BTreeMap::new(),
             limits: manifest::Limits::default(),
             reuse,

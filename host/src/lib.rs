@@ -48,19 +48,18 @@
 //! # Examples
 //!
 //! ```no_run
-//! use std::collections::BTreeMap;
-//! use std::path::{Path, PathBuf};
+//! use std::path::Path;
 //!
 //! use wasmbay::host::{self, Host, HostOptions};
-//! use wasmbay::manifest::App;
+//! use wasmbay::manifest::Manifest;
 //! use wasmbay::nats::ConnectOptions;
 //! use wasmbay::runtime::{Engine, EngineOptions};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let app = App::load(Path::new("wasmbay.toml"))?;
+//! let Manifest { app, components, .. } = Manifest::load(Path::new("wasmbay.toml"))?;
 //! let engine = Engine::new(EngineOptions::default())?;
-//! let files = BTreeMap::from([("hello".to_owned(), PathBuf::from("hello.wasm"))]);
-//! let components = host::load(&engine, &files)?;
+//! // Where a service has a folder and no file, `build` makes the file first.
+//! let components = host::load(&engine, &components)?;
 //!
 //! let options = HostOptions::new(ConnectOptions::to("nats://127.0.0.1:4222"));
 //! let host = Host::start(&app, engine, options).await?;

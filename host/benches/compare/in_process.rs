@@ -224,7 +224,6 @@ impl InProcess {
     fn new(runtime: &Runtime, component: &Arc<Component>, reuse: u32) -> anyhow::Result<Self> {
         let spec = ServiceSpec {
             name: "bench".to_owned(),
-            component: "bench.wasm".into(),
             config: BTreeMap::new(),
             limits: Limits::default(),
             reuse,

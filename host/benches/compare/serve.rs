@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wasmbay::host::{self, DEFAULT_GRACE, Host, HostOptions};
-use wasmbay::manifest::App;
+use wasmbay::manifest::{App, Manifest};
 use wasmbay::nats::ConnectOptions;
 use wasmbay::runtime::Component;
 use wasmbay::runtime::{Engine, EngineOptions};
@@ -64,12 +64,7 @@ pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
 type Components = BTreeMap<String, Arc<Component>>;
 
 fn load(engine: &Engine, manifest: &Path) -> anyhow::Result<(App, Components)> {
-    let app = App::load(manifest)?;
-    let files = app
-        .services
-        .iter()
-        .map(|(name, spec)| (name.clone(), spec.component.clone()))
-        .collect();
-    let components = host::load(engine, &files)?;
-    Ok((app, components))
+    let read = Manifest::load(manifest)?;
+    let components = host::load(engine, &read.components)?;
+    Ok((read.app, components))
 }

@@ -39,7 +39,7 @@ use routes::AdminRequest;
 const CONNECTIONS: usize = 32;
 
 /// Time from a request's first byte to the last of its answer.
-const TIMEOUT: Duration = keys::REQUEST.default;
+const TIMEOUT: Duration = keys::gateway::TIMEOUT.values.default;
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -102,7 +102,7 @@ impl Admin {
             }
         };
         let (closing, places) = (self.closing.subscribe(), Arc::clone(&self.places));
-        let header = usize::try_from(keys::HEADER.default).unwrap_or(usize::MAX);
+        let header = keys::gateway::HEADER.values.default;
         let begin = |tasks: Weak<Tasks>| {
             // One request at a time on each connection: the bound of connections bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();

@@ -224,7 +224,7 @@ mod tests {
         }
         let first = Guest::open(&app.join("first-one")).unwrap();
         assert_eq!(first.world, "first-one");
-        crate::manifest::App::load(&app.join("wasmbay.toml")).unwrap();
+        crate::manifest::Manifest::load(&app.join("wasmbay.toml")).unwrap();
     }
 
     #[test]

@@ -217,6 +217,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::manifest::Manifest;
     use crate::plan::{Description, plan};
     use crate::shape::{InterfaceDescription, Signature};
 
@@ -240,7 +241,9 @@ mod tests {
     }
 
     fn bound(manifest: &str, components: &[(&str, Description)]) -> Bindings {
-        let app = App::parse(Path::new("wasmbay.toml"), manifest).unwrap();
+        let app = Manifest::parse(Path::new("wasmbay.toml"), manifest)
+            .unwrap()
+            .app;
         let components = components
             .iter()
             .map(|(name, component)| ((*name).to_owned(), component.clone()))

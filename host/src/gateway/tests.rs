@@ -11,7 +11,7 @@ use super::answer::{Answer, Refusal};
 use super::route::{Destination, Table, Way, normalized};
 use crate::deployment::Deployment;
 use crate::json::{Limits, decode_arguments};
-use crate::manifest::{App, RpcPaths};
+use crate::manifest::{Manifest, RpcPaths};
 use crate::plan::{Description, Plan, plan};
 use crate::shape::InterfaceDescription;
 
@@ -20,7 +20,8 @@ fn planned(routes: &str, functions: &[(&str, &str, &str)]) -> Plan {
     let text = format!(
         "name = \"app\"\n[service.all]\ncomponent = \"all.wasm\"\n[service.files]\ncomponent = \"files.wasm\"\n{routes}"
     );
-    let app = App::parse(Path::new("wasmbay.toml"), &text).unwrap_or_else(|e| panic!("{e}"));
+    let read = Manifest::parse(Path::new("wasmbay.toml"), &text);
+    let app = read.unwrap_or_else(|e| panic!("{e}")).app;
     let mut exports: Vec<InterfaceDescription> = Vec::new();
     for (interface, name, signature) in functions {
         let id = interface.parse().unwrap();

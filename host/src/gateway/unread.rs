@@ -30,7 +30,7 @@ const SMALL_WAIT: Duration = Duration::from_millis(100);
 
 /// Bytes that are discarded for a client that reads no answer before it has sent its body: the
 /// largest body that a manifest can allow.
-const DISCARD: u64 = crate::manifest::keys::BODY.max;
+const DISCARD: u64 = (*crate::manifest::keys::gateway::BODY.values.range.end()) as u64;
 
 /// Time for which they are.
 const DISCARD_TIME: Duration = Duration::from_secs(5);

@@ -125,7 +125,9 @@ mod tests {
     /// Whether an app whose service `stock` answers `a:stock/api@1` meets these and must not start.
     fn conflict(answers: Vec<Answer>) -> Option<String> {
         let text = "name = \"shop\"\n[service.stock]\ncomponent = \"stock.wasm\"";
-        let app = App::parse(Path::new("wasmbay.toml"), text).unwrap();
+        let app = crate::manifest::Manifest::parse(Path::new("wasmbay.toml"), text)
+            .unwrap()
+            .app;
         let serves = BTreeMap::from([(
             "stock".to_owned(),
             BTreeMap::from([("a:stock/api@1.0.0".parse().unwrap(), vec!["get".to_owned()])]),

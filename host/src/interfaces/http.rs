@@ -218,12 +218,13 @@ impl WasiHttpHooks for GuestHttp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::App;
 
     #[test]
     fn the_trace_of_a_call_goes_on_unless_the_guest_has_its_own() {
         let text = "name = \"app\"\n[service.a]\ncomponent = \"a.wasm\"\ngrants = { http = [\"a.example\"] }";
-        let app = App::parse(std::path::Path::new("wasmbay.toml"), text).unwrap();
+        let app = crate::manifest::Manifest::parse(std::path::Path::new("wasmbay.toml"), text)
+            .unwrap()
+            .app;
         let spec = Arc::new(app.services["a"].clone());
         let output = Arc::new(Output::new(Arc::clone(&spec)));
         let mut http = GuestHttp::new(spec, output, Arc::new(Connections::new()));

@@ -129,7 +129,6 @@ mod tests {
     fn output() -> Output {
         Output::new(Arc::new(ServiceSpec {
             name: "guest".into(),
-            component: "guest.wasm".into(),
             config: BTreeMap::new(),
             limits: Limits::default(),
             reuse: 1,

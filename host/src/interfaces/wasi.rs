@@ -144,7 +144,6 @@ mod tests {
     fn logged(work: impl FnOnce(Lines)) -> String {
         let spec = ServiceSpec {
             name: "guest".into(),
-            component: "guest.wasm".into(),
             config: BTreeMap::new(),
             limits: Limits::default(),
             reuse: 1,

@@ -4,23 +4,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use super::file::Section;
-use super::keys::{self, Bounds};
-use super::values::{duration_text, parse_duration};
-use super::{Provider, check_service};
+use super::keys::{retention, retry, subscriber, wire};
+use super::kinds::{Setting as _, settings};
+use super::services::check_service;
+use super::values::duration_text;
+use super::wires::Provider;
 use crate::interface::is_label;
 
 /// The keys that only an event wire has.
-pub(super) const KEYS: [&str; 8] = [
-    "durable",
-    "retry",
-    "in-flight",
-    "order-by",
-    "retention",
-    "replicas",
-    "dedup",
-    "subscriber",
-];
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    wire::TABLE
+        .names()
+        .skip_while(|name| *name != wire::DURABLE.name)
+}
 
 /// An interface wired as events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,26 +29,30 @@ pub struct EventSpec {
 }
 
 /// How the events of a wire are stored and delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Durable {
     /// What every subscriber gets that has nothing of its own in `subscribers`.
+    #[serde(flatten)]
     pub delivery: DeliveryPolicy,
     /// Subscribers for which something is different.
+    #[serde(rename = "subscriber")]
     pub subscribers: BTreeMap<String, DeliveryPolicy>,
     /// The parameter and the fields below it whose value orders events; kebab-case names.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dotted")]
     pub order_by: Option<Vec<String>>,
-    /// Time that an event is kept.
-    pub age: Duration,
-    /// Bytes of all events together.
-    pub size: u64,
+    /// How long and how many events are kept.
+    pub retention: Retention,
     /// Servers that keep a copy.
     pub replicas: u8,
     /// Time within which the same `Nats-Msg-Id` is the same event.
+    #[serde(serialize_with = "as_text")]
     pub dedup: Duration,
 }
 
 /// How events reach one subscriber.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct DeliveryPolicy {
     /// What happens to an event that fails.
     pub retry: Retry,
@@ -57,17 +60,30 @@ pub struct DeliveryPolicy {
     pub in_flight: u32,
 }
 
-/// What happens to an event that fails.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// How often it is tried in all.
-    pub attempts: u32,
-    /// The waits between attempts; never empty, the last one repeats.
-    pub backoff: Vec<Duration>,
-    /// Hundredths of a wait by which it is made longer or shorter at random.
-    pub jitter: u8,
-    /// What is tried again.
-    pub on: Vec<Outcome>,
+settings! {
+    /// How long and how many events are kept.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Retention in retention {
+        /// Time that an event is kept.
+        pub age: Duration = AGE,
+        /// Bytes of all events together.
+        pub size: u64 = SIZE,
+    }
+}
+
+settings! {
+    /// What happens to an event that fails.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Retry in retry {
+        /// How often it is tried in all.
+        pub attempts: u32 = ATTEMPTS,
+        /// The waits between attempts; never empty, the last one repeats.
+        pub backoff: Vec<Duration> = BACKOFF,
+        /// Hundredths of a wait by which it is made longer or shorter at random.
+        pub jitter: u8 = JITTER,
+        /// What is tried again.
+        pub on: Vec<Outcome> = ON,
+    }
 }
 
 /// How an attempt failed, as far as trying again is concerned.
@@ -85,7 +101,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them, in the order of [`keys::OUTCOMES`].
+    /// All of them, in the order in which messages list them.
     pub const ALL: [Self; 4] = [Self::Err, Self::Trap, Self::Timeout, Self::Overload];
 
     /// The word for it in a manifest.
@@ -100,22 +116,22 @@ impl Outcome {
     }
 }
 
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts: keys::ATTEMPTS.default,
-            backoff: keys::BACKOFF_STEPS.to_vec(),
-            jitter: keys::JITTER.default,
-            on: Outcome::ALL.to_vec(),
-        }
-    }
-}
-
 impl Default for DeliveryPolicy {
     fn default() -> Self {
         Self {
             retry: Retry::default(),
-            in_flight: keys::IN_FLIGHT.default,
+            in_flight: wire::IN_FLIGHT.values.default(),
+        }
+    }
+}
+
+impl DeliveryPolicy {
+    /// Reads `retry` and `in-flight`; what is not given is as in `usual`.
+    fn read(section: &Section<'_>, usual: &Self) -> Self {
+        let retry = section.section(&wire::RETRY, &retry::TABLE);
+        Self {
+            retry: Retry::read(&retry, &usual.retry),
+            in_flight: section.read(&wire::IN_FLIGHT, &usual.in_flight),
         }
     }
 }
@@ -128,56 +144,68 @@ impl Durable {
     }
 }
 
+impl Serialize for EventSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            mode: &'static str,
+            durable: bool,
+            #[serde(flatten)]
+            storage: Option<&'a Durable>,
+        }
+        let written = Written {
+            mode: "event",
+            durable: self.durable.is_some(),
+            storage: self.durable.as_ref(),
+        };
+        written.serialize(serializer)
+    }
+}
+
+fn dotted<S: Serializer>(path: &Option<Vec<String>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let path = path.as_ref().map(|path| path.join("."));
+    path.serialize(serializer)
+}
+
+fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&duration_text(*duration))
+}
+
 /// Reads a wire with `mode = "event"`.
 pub(super) fn read(section: &Section<'_>, declared: &[&str]) -> Provider {
-    for key in ["service", "external"] {
-        if let Some(at) = section.place(key) {
-            section.report(
-                at,
-                format!(
-                    "`{key}` is for calls: every service that exports the interface hears of its events"
-                ),
-            );
-        }
+    for key in [wire::SERVICE.name, wire::EXTERNAL.name] {
+        let why = "is for calls: every service that exports the interface hears of its events";
+        section.report_key(key, format!("`{key}` {why}"));
     }
-    let durable = section
-        .choice("durable")
-        .is_some_and(|durable| durable.value);
-    if durable {
+    if section.read_or_default(&wire::DURABLE) {
         let durable = Some(read_durable(section, declared));
         return Provider::Events(Box::new(EventSpec { durable }));
     }
-    for key in KEYS.into_iter().filter(|key| *key != "durable") {
-        if let Some(at) = section.place(key) {
-            section.report(at, format!("`{key}` needs `durable = true`"));
-        }
+    for key in keys().skip(1) {
+        section.report_key(key, format!("`{key}` needs `durable = true`"));
     }
     Provider::Events(Box::default())
 }
 
+/// Reads what a durable wire and a stream share.
 pub(super) fn read_durable(section: &Section<'_>, declared: &[&str]) -> Durable {
-    let delivery = read_delivery(section, &DeliveryPolicy::default());
+    let delivery = DeliveryPolicy::read(section, &DeliveryPolicy::default());
     let mut subscribers = BTreeMap::new();
-    for (name, own) in section.named("subscriber", &keys::SUBSCRIBER) {
+    for (name, own) in section.named(&wire::SUBSCRIBER, &subscriber::TABLE) {
         check_service(section, name, declared);
-        subscribers.insert(name.value.to_owned(), read_delivery(&own, &delivery));
+        let own = DeliveryPolicy::read(&own, &delivery);
+        subscribers.insert(name.value.to_owned(), own);
     }
-    let order_by = section.text_that("order-by", |path| path.split('.').all(is_label));
-    let retention = section.section("retention", &keys::RETENTION);
-    let (age, size) = match &retention {
-        Some(retention) => (
-            retention.duration("age", keys::AGE),
-            retention.size("size", keys::SIZE),
-        ),
-        None => (keys::AGE.default, keys::SIZE.default),
-    };
-    let dedup = section.duration("dedup", keys::DEDUP);
+    let order_by = section.text_that(&wire::ORDER_BY, |path| path.split('.').all(is_label));
+    let retention = section.section(&wire::RETENTION, &retention::TABLE);
+    let retention = Retention::read(&retention, &Retention::default());
+    let dedup = section.read_or_default(&wire::DEDUP);
     // JetStream refuses to remember an id for longer than the event. A shorter age alone is no
     // mistake of the user's.
-    if let Some(at) = section.place("dedup").filter(|_| dedup > age) {
-        let age = duration_text(age);
-        section.report(
-            at,
+    if dedup > retention.age {
+        let age = duration_text(retention.age);
+        section.report_key(
+            wire::DEDUP.name,
             format!("`dedup` is longer than `retention.age`, which is {age}"),
         );
     }
@@ -185,48 +213,8 @@ pub(super) fn read_durable(section: &Section<'_>, declared: &[&str]) -> Durable 
         delivery,
         subscribers,
         order_by: order_by.map(|path| path.value.split('.').map(str::to_owned).collect()),
-        age,
-        size,
-        replicas: section.count("replicas", keys::REPLICAS),
-        dedup: dedup.min(age),
-    }
-}
-
-/// Reads `retry` and `in-flight`; what is not given is as in `usual`.
-fn read_delivery(section: &Section<'_>, usual: &DeliveryPolicy) -> DeliveryPolicy {
-    let in_flight = Bounds {
-        default: usual.in_flight,
-        ..keys::IN_FLIGHT
-    };
-    DeliveryPolicy {
-        retry: section
-            .section("retry", &keys::RETRY)
-            .map_or_else(|| usual.retry.clone(), |s| read_retry(&s, &usual.retry)),
-        in_flight: section.count("in-flight", in_flight),
-    }
-}
-
-fn read_retry(section: &Section<'_>, usual: &Retry) -> Retry {
-    let attempts = Bounds {
-        default: usual.attempts,
-        ..keys::ATTEMPTS
-    };
-    let jitter = Bounds {
-        default: usual.jitter,
-        ..keys::JITTER
-    };
-    let step = |text: &str| parse_duration(text).filter(|step| keys::BACKOFF.contain(step));
-    let outcome = |text: &str| {
-        Outcome::ALL
-            .into_iter()
-            .find(|known| known.as_str() == text)
-    };
-    let backoff = section.list("backoff", 1..=keys::MAX_STEPS, step);
-    let on = section.list("on", 0..=Outcome::ALL.len(), outcome);
-    Retry {
-        attempts: section.count("attempts", attempts),
-        backoff: backoff.unwrap_or_else(|| usual.backoff.clone()),
-        jitter: section.hundredths("jitter", jitter),
-        on: on.unwrap_or_else(|| usual.on.clone()),
+        replicas: section.read_or_default(&wire::REPLICAS),
+        dedup: dedup.min(retention.age),
+        retention,
     }
 }

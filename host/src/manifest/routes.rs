@@ -2,13 +2,51 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
-use super::file::{At, ManifestFile, Section, status};
-use super::keys::{METHODS, ROUTE, STATUS};
-use super::{Route, Target, check_service};
+use super::file::{At, Section, integer};
+use super::keys::{METHODS, STATUSES, app, route};
+use super::services::check_service;
 use crate::interface::{FunctionId, is_label};
 use crate::text::shown;
+
+/// One entry of the gateway's table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// The method; none means every method, which is so exactly for [`Target::Http`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The path as it was typed; see [`Route::patterns`].
+    pub path: String,
+    /// What answers.
+    #[serde(flatten)]
+    pub target: Target,
+}
+
+/// What answers a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Target {
+    /// A function, called with what the request holds.
+    Function {
+        /// The function; its version may be absent.
+        #[serde(rename = "call")]
+        function: FunctionId,
+        /// Parameters that come from the query string although the method has a body.
+        query: Vec<String>,
+        /// The status of a result, when it is not the usual one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        /// The status of each error case; `*` stands for those not named.
+        errors: BTreeMap<String, u16>,
+    },
+    /// A component that exports `wasi:http/incoming-handler`, below a prefix.
+    Http {
+        /// The service.
+        service: String,
+    },
+}
 
 /// First segments of the gateway's own paths.
 const RESERVED: [&str; 3] = ["rpc", "healthz", "readyz"];
@@ -50,18 +88,14 @@ impl Route {
     }
 }
 
-pub(super) fn read<'f>(
-    file: &'f ManifestFile<'f>,
-    top: &Section<'f>,
-    declared: &[&str],
-) -> Vec<Route> {
+pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Route> {
     let mut router = Routers::default();
     let mut routes = Vec::new();
-    for section in top.each("route", prefix, &ROUTE) {
+    for section in top.each(&app::ROUTE, prefix, &route::TABLE) {
         let Some((route, at)) = read_route(&section, declared) else {
             continue;
         };
-        match router.insert(&route, file.line(at)) {
+        match router.insert(&route, section.line(at)) {
             Ok(()) => routes.push(route),
             Err(why) => section.report(at, why),
         }
@@ -72,7 +106,7 @@ pub(super) fn read<'f>(
 /// How messages name a route: by what was typed, right or wrong.
 fn prefix(table: &DeTable<'_>) -> String {
     let typed = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str());
-    match (typed("method"), typed("path")) {
+    match (typed(route::METHOD.name), typed(route::PATH.name)) {
         (Some(method), Some(path)) => format!("route \"{} {}\": ", shown(method), shown(path)),
         (None, Some(path)) => format!("route \"{}\": ", shown(path)),
         _ => "route: ".to_owned(),
@@ -81,25 +115,25 @@ fn prefix(table: &DeTable<'_>) -> String {
 
 /// Reads one route; also gives the place of its path.
 fn read_route(section: &Section<'_>, declared: &[&str]) -> Option<(Route, usize)> {
-    let method = section.text_that("method", |method| METHODS.contains(&method));
-    let path = section.required("path", section.text("path"));
-    let call = section.text("call");
-    let service = section.text("service");
-    let target = match (section.place("call"), section.place("service")) {
-        (Some(_), None) => {
-            section.required("method", method);
+    let method = section.one_of(&route::METHOD);
+    section.require(&route::PATH);
+    let path = section.text(&route::PATH);
+    let call = section.text(&route::CALL);
+    let service = section.text(&route::SERVICE);
+    let target = match (
+        section.has(route::CALL.name),
+        section.has(route::SERVICE.name),
+    ) {
+        (true, false) => {
+            section.require(&route::METHOD);
             read_call(section, call)
         }
-        (None, Some(_)) => {
-            for key in ["method", "query", "status", "errors"] {
-                if let Some(at) = section.place(key) {
-                    section.report(
-                        at,
-                        format!(
-                            "`{key}` goes with `call`; a `service` gets every request as it is"
-                        ),
-                    );
-                }
+        (false, true) => {
+            let (method, query) = (route::METHOD.name, route::QUERY.name);
+            for key in [method, query, route::STATUS.name, route::ERRORS.name] {
+                let why =
+                    format!("`{key}` goes with `call`; a `service` gets every request as it is");
+                section.report_key(key, why);
             }
             service.map(|service| {
                 check_service(section, service, declared);
@@ -134,7 +168,7 @@ fn read_route(section: &Section<'_>, declared: &[&str]) -> Option<(Route, usize)
 }
 
 fn read_call(section: &Section<'_>, call: Option<At<&str>>) -> Option<Target> {
-    let query = section.texts("query");
+    let query = section.texts(&route::QUERY);
     let mut seen = HashSet::new();
     for name in &query {
         if !seen.insert(name.value) {
@@ -145,7 +179,7 @@ fn read_call(section: &Section<'_>, call: Option<At<&str>>) -> Option<Target> {
         }
     }
     let mut errors = BTreeMap::new();
-    for (case, status) in section.entries("errors", |value: &DeValue<'_>| status(value, &STATUS)) {
+    for (case, status) in section.entries(&route::ERRORS, status) {
         if case.value != "*" && !is_label(case.value) {
             let message = format!(
                 "`errors`: `{}` is no case of an error; accepted: its name in kebab-case, or `*`",
@@ -155,7 +189,7 @@ fn read_call(section: &Section<'_>, call: Option<At<&str>>) -> Option<Target> {
         }
         errors.insert(case.value.to_owned(), status);
     }
-    let status = section.status("status", &STATUS);
+    let status = section.value(&route::STATUS, status);
     let call = call?;
     let function: FunctionId = match call.value.parse() {
         Ok(function) => function,
@@ -171,9 +205,14 @@ fn read_call(section: &Section<'_>, call: Option<At<&str>>) -> Option<Target> {
     Some(Target::Function {
         function,
         query,
-        status,
+        status: status.map(|status| status.value),
         errors,
     })
+}
+
+fn status(value: &DeValue<'_>) -> Option<u16> {
+    let status = u16::try_from(integer(value.as_integer()?)?).ok()?;
+    STATUSES.contains(&status).then_some(status)
 }
 
 fn check_path(path: &str, target: &Target) -> Result<(), String> {

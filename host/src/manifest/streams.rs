@@ -1,22 +1,28 @@
 //! `[stream.NAME]`: subjects whose raw messages are stored until they are handled.
 
+use serde::Serialize;
+
+use super::MAX_NAME;
 use super::events::{Durable, read_durable};
 use super::file::Section;
+use super::keys::{app, grants, stream};
 use super::subjects::SubjectPattern;
-use super::{MAX_NAME, keys, read_granted};
 use crate::interface::is_label;
 use crate::subject;
 
 /// Subjects whose raw messages are stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamSpec {
     /// The name in the manifest.
+    #[serde(skip)]
     pub name: String,
     /// The name of the stream in JetStream.
+    #[serde(skip)]
     pub stream: String,
     /// What it stores; no two of an app's streams overlap.
     pub subjects: Vec<SubjectPattern>,
     /// How messages are stored and delivered.
+    #[serde(flatten)]
     pub durable: Durable,
 }
 
@@ -30,17 +36,17 @@ pub struct StoredSubjects {
 }
 
 /// Reads all streams of the app of this name.
-pub(super) fn read(top: &Section<'_>, app: &str, declared: &[&str]) -> Vec<StreamSpec> {
+pub(super) fn read(top: &Section<'_>, app_name: &str, declared: &[&str]) -> Vec<StreamSpec> {
     let mut streams: Vec<StreamSpec> = Vec::new();
-    for (name, section) in top.named("stream", &keys::STREAM) {
+    for (name, section) in top.named(&app::STREAM, &stream::TABLE) {
         if !is_label(name.value) || name.value.len() > MAX_NAME {
             section.report(
                 name.at,
                 "this is no name of a stream; accepted: words of letters and digits joined by `-`, starting with a letter",
             );
         }
-        let subjects: Vec<SubjectPattern> = read_granted(&section, "subjects");
-        if section.texts("subjects").is_empty() {
+        let subjects: Vec<SubjectPattern> = section.parsed(&stream::SUBJECTS);
+        if section.texts(&stream::SUBJECTS).is_empty() {
             section
                 .report_here("`subjects` is missing; accepted: NATS subjects such as `orders.>`");
         }
@@ -51,15 +57,15 @@ pub(super) fn read(top: &Section<'_>, app: &str, declared: &[&str]) -> Vec<Strea
                 other.subjects.iter().map(move |subject| (name, subject))
             });
             if let Some((other, two)) = others.chain(before).find(|(_, two)| one.overlaps(two)) {
-                section.report(
-                    section.place("subjects").unwrap_or_default(),
+                section.report_key(
+                    stream::SUBJECTS.name,
                     format!("`{one}` and `{two}` of stream `{other}` overlap, a message of both would be stored twice"),
                 );
             }
         }
         streams.push(StreamSpec {
             name: name.value.to_owned(),
-            stream: subject::message_stream(app, name.value),
+            stream: subject::message_stream(app_name, name.value),
             subjects,
             durable: read_durable(&section, declared),
         });
@@ -87,8 +93,8 @@ pub(super) fn granted(
             .filter(|one| subjects.overlaps(one))
             .collect();
         for one in heard.iter().filter(|one| !subjects.covers(one)) {
-            section.report(
-                section.place("subscribe").unwrap_or_default(),
+            section.report_key(
+                grants::SUBSCRIBE.name,
                 format!(
                     "`subscribe`: stream `{}` stores `{subjects}`, which is a part of `{one}`; \
                      grant what is stored and what is not apart",

@@ -120,6 +120,8 @@ impl fmt::Display for SubjectPattern {
     }
 }
 
+crate::text::serde_as_text!(SubjectPattern);
+
 #[cfg(test)]
 mod tests {
     use super::*;

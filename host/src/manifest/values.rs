@@ -169,6 +169,8 @@ impl fmt::Display for HostPattern {
     }
 }
 
+crate::text::serde_as_text!(HostPattern);
+
 /// A port number in plain digits; `parse` alone would take `+80`.
 pub(crate) fn parse_port(text: &str) -> Option<u16> {
     text.chars()

@@ -4,6 +4,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::manifest::Manifest;
 use crate::shape::{Case, Field, Shape};
 
 /// Interfaces by text: `id: f(p: shape, …) -> shape; …`, with the few shapes that these tests need.
@@ -88,7 +89,9 @@ fn try_plan(services: &[Service<'_>], lines: &str) -> Result<Plan, String> {
         .iter()
         .map(|(name, ..)| format!("[service.{name}]\ncomponent = '{name}.wasm'\n"));
     let manifest = format!("name = 'shop'\n{}{lines}", tables.collect::<String>());
-    let app = App::parse(Path::new("wasmbay.toml"), &manifest).unwrap();
+    let app = Manifest::parse(Path::new("wasmbay.toml"), &manifest)
+        .unwrap()
+        .app;
     let read = |texts: &[&str]| texts.iter().map(|text| interface(text)).collect::<Vec<_>>();
     let components = services
         .iter()

@@ -55,7 +55,6 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
     .unwrap();
     let spec = ServiceSpec {
         name: "hello-you".into(),
-        component: component.into(),
         config: BTreeMap::new(),
         limits: Limits::default(),
         reuse: times,

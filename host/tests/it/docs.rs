@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use wasmbay::build::{Language, scaffold};
 use wasmbay::call::{CODES, Code};
 use wasmbay::interface::FunctionId;
-use wasmbay::manifest::{App, keys};
+use wasmbay::manifest::{self, Manifest};
 use wasmbay::{subject, wire};
 
 use crate::support::cli::Cli;
@@ -37,7 +37,7 @@ fn check(name: &str, reference: &str) {
 
 #[test]
 fn the_manifest_reference_is_the_table_of_keys() {
-    check("manifest.md", &keys::reference());
+    check("manifest.md", &manifest::reference());
 }
 
 /// The verbs that a help text lists.
@@ -87,7 +87,7 @@ fn the_manifests_shown_are_accepted() {
         let mut shown = 0;
         for block in text.split("```toml\n").skip(1) {
             let manifest = block.split("```").next().unwrap();
-            App::parse(&path, manifest).unwrap_or_else(|error| panic!("{error}"));
+            Manifest::parse(&path, manifest).unwrap_or_else(|error| panic!("{error}"));
             shown += 1;
         }
         assert!(shown > 0);
@@ -101,7 +101,7 @@ fn the_manifests_of_the_examples_are_accepted() {
     for example in std::fs::read_dir(folder).unwrap() {
         let example = example.unwrap().path();
         if example.join("wasmbay.toml").exists() {
-            App::load(&example).unwrap_or_else(|error| panic!("{error}"));
+            Manifest::load(&example).unwrap_or_else(|error| panic!("{error}"));
             loaded += 1;
         }
     }
@@ -241,7 +241,8 @@ fn the_readme_shows_what_the_demo_prints() {
 fn the_readmes_manifest_is_accepted() {
     let manifests = blocks(&readme(), "toml");
     assert_eq!(manifests.len(), 1);
-    App::parse(Path::new("README.md"), &manifests[0]).unwrap_or_else(|error| panic!("{error}"));
+    Manifest::parse(Path::new("README.md"), &manifests[0])
+        .unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use wasmbay::gateway::{Gateway, IDLE, LINGER, MAX_HEADERS, RESERVE};
 use wasmbay::host::{Host, HostOptions};
 use wasmbay::interface::InterfaceId;
 use wasmbay::interfaces::Backend;
-use wasmbay::manifest::{App, GatewaySpec, RpcPaths};
+use wasmbay::manifest::{GatewaySpec, Manifest, RpcPaths};
 use wasmbay::nats::{ConnectOptions, settled};
 use wasmbay::plan::Event;
 use wasmbay::plan::{Description, plan};
@@ -182,7 +182,9 @@ impl Front {
     }
 
     fn set_routes(&self, manifest: &str, services: &BTreeMap<String, Arc<Service>>) {
-        let app = App::parse(Path::new("wasmbay.toml"), manifest).unwrap();
+        let app = Manifest::parse(Path::new("wasmbay.toml"), manifest)
+            .unwrap()
+            .app;
         let functions = FUNCTIONS.map(|(name, ty)| (name.to_owned(), ty.parse().unwrap()));
         let id: InterfaceId = "test:fake/api@1.0.0".parse().unwrap();
         let api = InterfaceDescription {
@@ -857,7 +859,7 @@ async fn a_call_waits_no_longer_than_its_service_takes() {
     })
     .unwrap();
     let component = Arc::new(Component::new(&engine, GUEST.as_bytes()).unwrap());
-    let app = App::parse(Path::new("wasmbay.toml"), &manifest).unwrap();
+    let app = Manifest::parse(Path::new("wasmbay.toml"), &manifest).unwrap().app;
     let spec = Arc::new(app.services["fake"].clone());
     let runtime = Runtime::new(engine).unwrap();
     let service = Arc::new(Service::new(&runtime, "app", component, spec).unwrap());
@@ -1218,7 +1220,9 @@ async fn with_http() -> Front {
     })
     .unwrap();
     let component = Arc::new(Component::load(&engine, &component).unwrap());
-    let app = App::parse(Path::new("wasmbay.toml"), HTTP).unwrap();
+    let app = Manifest::parse(Path::new("wasmbay.toml"), HTTP)
+        .unwrap()
+        .app;
     let spec = Arc::new(app.services["echo"].clone());
     let service = Service::new(&Runtime::new(engine).unwrap(), "app", component, spec).unwrap();
     front.set_routes(HTTP, &[("echo".to_owned(), Arc::new(service))].into());

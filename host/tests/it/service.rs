@@ -70,7 +70,6 @@ pub(crate) fn runtime(instances: u32) -> Runtime {
 pub(crate) fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     let mut spec = ServiceSpec {
         name: "guest".into(),
-        component: "guest.wasm".into(),
         config: BTreeMap::new(),
         limits: Limits::default(),
         reuse: 1_000,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use wasmbay::build::{BuildError, Guest, Language, Tools};
 use wasmbay::host::HostError;
-use wasmbay::manifest::{App, FILE_NAME};
+use wasmbay::manifest::{App, FILE_NAME, Manifest};
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
 
@@ -21,6 +21,8 @@ pub(crate) struct Project {
     pub(crate) given: PathBuf,
     /// The manifest's file.
     pub(crate) manifest: PathBuf,
+    /// The manifest's folder.
+    pub(crate) root: PathBuf,
     pub(crate) app: App,
     /// By service.
     pub(crate) sources: BTreeMap<String, Source>,
@@ -113,11 +115,11 @@ impl Project {
 
     /// As [`Project::load`], but without the services whose folder holds no guest.
     pub(crate) fn load_partly(path: &Path) -> anyhow::Result<(Self, Vec<anyhow::Error>)> {
-        let app = App::load(path)?;
+        let read = Manifest::load(path)?;
         let mut sources = BTreeMap::new();
         let mut errors = Vec::new();
-        for (name, service) in &app.services {
-            match Source::of(&service.component) {
+        for (name, component) in &read.components {
+            match Source::of(component) {
                 Ok(source) => drop(sources.insert(name.clone(), source)),
                 Err(error) => errors.push(of_service(name, error)),
             }
@@ -127,7 +129,8 @@ impl Project {
             given: std::path::absolute(&manifest).unwrap_or_else(|_| manifest.clone()),
             // As the services' folders are, so that a watched folder has one name.
             manifest: manifest.canonicalize().unwrap_or(manifest),
-            app,
+            root: read.root,
+            app: read.app,
             sources,
         };
         Ok((project, errors))
@@ -143,7 +146,7 @@ impl Project {
             .filter(|(_, guest)| folders.insert(guest.folder.clone()))
             .map(|(name, guest)| Job {
                 name: name.clone(),
-                root: self.app.root.clone(),
+                root: self.root.clone(),
                 guest: guest.clone(),
             })
             .collect()

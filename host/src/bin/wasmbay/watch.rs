@@ -186,7 +186,7 @@ impl Wanted {
             let way = Way::to(&named);
             wanted.folders.extend(way.folders);
             // A folder of the app that is moved away takes along what is in it.
-            let root = &project.app.root;
+            let root = &project.root;
             for end in &way.passed {
                 let above = end.ancestors().skip(1);
                 let inside = above.take_while(|folder| folder.starts_with(root));
@@ -373,7 +373,7 @@ mod tests {
         let app = dir.path().join("greeter");
         let watched = || {
             let project = Project::load(&app).unwrap();
-            let root = project.app.root.clone();
+            let root = project.root.clone();
             let folders = folders(&project).into_iter();
             let inside = |folder: PathBuf| folder.strip_prefix(&root).unwrap().to_owned();
             folders.map(inside).collect::<Vec<_>>()

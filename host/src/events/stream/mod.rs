@@ -239,7 +239,9 @@ impl Provisioning<'_> {
         for service in wire.subscribers.keys() {
             let delivery = durable.delivery(service);
             let spec = self.app.services.get(service);
-            let timeout = spec.map_or(keys::TIMEOUT.default, |spec| spec.limits.timeout);
+            let timeout = spec.map_or(keys::limits::TIMEOUT.values.default, |spec| {
+                spec.limits.timeout
+            });
             let wanted: Vec<_> = consumers(durable, service)
                 .into_iter()
                 .map(|ConsumerName { name, partition }| ConsumerConfig {
@@ -454,8 +456,8 @@ fn core_subscriptions(manifest: &App) -> Vec<&SubjectPattern> {
 fn storage(name: String, durable: &Durable) -> Config {
     Config {
         name,
-        max_age: durable.age,
-        max_bytes: i64::try_from(durable.size).unwrap_or(i64::MAX),
+        max_age: durable.retention.age,
+        max_bytes: i64::try_from(durable.retention.size).unwrap_or(i64::MAX),
         // A stored message may not have been handled yet, so none is dropped to make room.
         discard: DiscardPolicy::New,
         num_replicas: durable.replicas.into(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_nats::{Client, Message};
 use wasmbay::host::{Host, HostError, HostOptions};
-use wasmbay::manifest::App;
+use wasmbay::manifest::{App, Manifest};
 use wasmbay::nats::ConnectOptions;
 use wasmbay::runtime::Component;
 use wasmbay::runtime::{Engine, EngineOptions};
@@ -29,7 +29,8 @@ impl Services<'_> {
             text += &format!("[service.{name}]\ncomponent = \"{name}.wasm\"\n{lines}\n");
         }
         text += self.1;
-        App::parse(Path::new("wasmbay.toml"), &text).unwrap_or_else(|error| panic!("{error:?}"))
+        let read = Manifest::parse(Path::new("wasmbay.toml"), &text);
+        read.unwrap_or_else(|error| panic!("{error:?}")).app
     }
 
     pub(crate) fn components(&self, engine: &Engine) -> BTreeMap<String, Arc<Component>> {

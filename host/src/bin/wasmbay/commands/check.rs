@@ -257,7 +257,9 @@ mod tests {
     #[test]
     fn more_calls_than_instances_are_warned_of() {
         let text = "name = \"app\"\n[service.a]\ncomponent = \"a.wasm\"\nlimits = { concurrency = 60 }\n[service.b]\ncomponent = \"b.wasm\"\nlimits = { concurrency = 40 }";
-        let app = App::parse(std::path::Path::new("wasmbay.toml"), text).unwrap();
+        let app = wasmbay::manifest::Manifest::parse(std::path::Path::new("wasmbay.toml"), text)
+            .unwrap()
+            .app;
         assert_eq!(crowded(&app, 100), None);
         let warning = crowded(&app, 99).unwrap();
         assert!(warning.contains("100 calls at a time"), "{warning}");

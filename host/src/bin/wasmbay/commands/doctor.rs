@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueHint;
 use serde_json::json;
 use wasmbay::build::{Tool, ToolStatus, Tools, detect};
-use wasmbay::manifest::{App, FILE_NAME};
+use wasmbay::manifest::{FILE_NAME, Manifest};
 
 use crate::project::manifest_in;
 use crate::report::{Exit, STRONG, Terminal, count, plain, table};
@@ -29,9 +29,9 @@ pub(crate) struct Doctor {
 }
 
 pub(super) fn run(args: Doctor, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let app = app(args.manifest)?;
-    let root = app.as_ref().map_or(Path::new("."), |app| &app.root);
-    let needed = app
+    let manifest = manifest(args.manifest)?;
+    let root = manifest.as_ref().map_or(Path::new("."), |read| &read.root);
+    let needed = manifest
         .as_ref()
         .map_or_else(|| Tool::ALL.into_iter().collect(), needed);
     // In the order of `Tool::ALL`.
@@ -45,6 +45,7 @@ pub(super) fn run(args: Doctor, terminal: &Terminal) -> anyhow::Result<Exit> {
         .iter()
         .filter(|(status, needed)| *needed && status.found.is_none())
         .count();
+    let app = manifest.as_ref().map(|read| read.app.name.as_str());
     if terminal.json() {
         let tools: Vec<_> = tools
             .iter()
@@ -52,11 +53,11 @@ pub(super) fn run(args: Doctor, terminal: &Terminal) -> anyhow::Result<Exit> {
             .collect();
         terminal.result_json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "app": app.map(|app| app.name),
+            "app": app,
             "tools": tools,
         }))?;
     } else {
-        terminal.result(text(&tools, missing, app.as_ref()))?;
+        terminal.result(text(&tools, missing, app))?;
     }
     Ok(if missing == 0 {
         Exit::Done
@@ -65,21 +66,22 @@ pub(super) fn run(args: Doctor, terminal: &Terminal) -> anyhow::Result<Exit> {
     })
 }
 
-/// The app that was named, or the one in this folder, if there is one.
-fn app(manifest: Option<PathBuf>) -> anyhow::Result<Option<App>> {
+/// The manifest that was named, or the one in this folder, if there is one.
+fn manifest(named: Option<PathBuf>) -> anyhow::Result<Option<Manifest>> {
     let here = Path::new(FILE_NAME);
-    match manifest {
-        Some(manifest) => Ok(Some(App::load(&manifest_in(&manifest))?)),
-        None if here.is_file() => Ok(Some(App::load(here)?)),
+    match named {
+        Some(named) => Ok(Some(Manifest::load(&manifest_in(&named))?)),
+        None if here.is_file() => Ok(Some(Manifest::load(here)?)),
         None => Ok(None),
     }
 }
 
 /// What running this app takes on a machine that has nothing but wasmbay.
-fn needed(app: &App) -> BTreeSet<Tool> {
-    let folders = app.services.values().map(|service| &service.component);
+fn needed(manifest: &Manifest) -> BTreeSet<Tool> {
     // A folder that is no guest is `check`'s to report.
-    let languages = folders
+    let languages = manifest
+        .components
+        .values()
         .filter(|path| path.is_dir())
         .filter_map(|path| detect(path).ok());
     languages
@@ -100,7 +102,7 @@ fn describe(status: &ToolStatus, needed: bool) -> serde_json::Value {
     })
 }
 
-fn text(tools: &[(ToolStatus, bool)], missing: usize, app: Option<&App>) -> String {
+fn text(tools: &[(ToolStatus, bool)], missing: usize, app: Option<&str>) -> String {
     let mut rows = Vec::new();
     let mut installs = Vec::new();
     for (status, needed) in tools {
@@ -124,7 +126,7 @@ fn text(tools: &[(ToolStatus, bool)], missing: usize, app: Option<&App>) -> Stri
         }
     }
     let mut text = table(&rows);
-    let of = app.map_or_else(String::new, |app| format!(" for {}", app.name));
+    let of = app.map_or_else(String::new, |app| format!(" for {app}"));
     match missing {
         0 => text.push_str(&format!("\n\nEverything{of} is there.")),
         _ => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::ValueHint;
 use serde_json::json;
-use wasmbay::manifest::{App, FILE_NAME};
+use wasmbay::manifest::{FILE_NAME, Manifest};
 use wasmbay::runtime::{Component, ComponentError};
 use wasmbay::shape::InterfaceDescription;
 use wasmparser::{KnownCustom, Parser, Payload};
@@ -85,15 +85,17 @@ fn file(args: &Inspect, terminal: &Terminal) -> anyhow::Result<PathBuf> {
             format!("`--manifest FILE` names an app's {FILE_NAME}"),
         ));
     }
-    let app = App::load(&manifest)?;
-    let Some(service) = app.services.get(&*name) else {
+    let Manifest {
+        app, components, ..
+    } = Manifest::load(&manifest)?;
+    let Some(component) = components.get(&*name) else {
         let services: Vec<_> = app.services.keys().map(String::as_str).collect();
         return Err(failure(
             format!("there is no file, folder or service `{name}`"),
             format!("the services of {} are {}", app.name, services.join(", ")),
         ));
     };
-    source(&name, &service.component, terminal)
+    source(&name, component, terminal)
 }
 
 /// The component's file, built first if it is a folder.

@@ -116,7 +116,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
 
     let mut signals = Signals::new()?;
     let server = tokio::select! {
-        server = Server::start(&args, &bench.project.app) => server?,
+        server = Server::start(&args, &bench.project.root) => server?,
         // What was started of it ends with the process.
         () = signals.next() => return Ok(Exit::Failed),
     };
@@ -243,7 +243,7 @@ async fn serve(
         host = starting => host?,
         () = signals.next() => return Ok((Ended::BeforeServing, Instant::now() + args.grace)),
     };
-    let announced = announce(&bench.project.app, &host, server);
+    let announced = announce(&bench.project, &host, server);
     let summary = Summary {
         bench: &bench,
         host: &host,
@@ -368,16 +368,16 @@ fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> 
 }
 
 /// Tells other commands where the app is. They are a convenience, so failing is no reason to stop.
-fn announce(app: &App, host: &Host, server: &Server) -> Option<Announced> {
+fn announce(project: &Project, host: &Host, server: &Server) -> Option<Announced> {
     let running = Running {
         pid: std::process::id(),
-        app: app.name.clone(),
+        app: project.app.name.clone(),
         nats: (!server.has_password()).then(|| server.url()),
         nats_url_file: server.url_file().map(PathBuf::from),
         gateway: host.gateway().map(|address| format!("http://{address}")),
         admin: host.admin().map(|address| format!("http://{address}")),
     };
-    match running.announce(&app.root) {
+    match running.announce(&project.root) {
         Ok(announced) => Some(announced),
         Err(error) => {
             tracing::warn!(%error, "`wasmbay call` will not find this host by itself");

@@ -68,7 +68,6 @@ fn service(then: &str) -> Served {
     let component = Component::new(runtime.engine(), &component(then)).unwrap();
     let spec = ServiceSpec {
         name: "site".into(),
-        component: "site.wasm".into(),
         config: BTreeMap::new(),
         limits: Limits::default(),
         reuse: 1_000,

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use wasmbay::manifest::App;
 use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions, redact};
 
 use super::{NATS_DATA, Up};
@@ -15,11 +14,11 @@ pub(super) enum Server {
 }
 
 impl Server {
-    pub(super) async fn start(args: &Up, app: &App) -> anyhow::Result<Self> {
+    pub(super) async fn start(args: &Up, root: &Path) -> anyhow::Result<Self> {
         if let Some(options) = args.nats.options() {
             return Ok(Self::Given(options));
         }
-        let data = app.root.join(NATS_DATA);
+        let data = root.join(NATS_DATA);
         let options = ServerOptions {
             data,
             ..ServerOptions::default()

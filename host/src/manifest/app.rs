@@ -1,0 +1,137 @@
+//! The app as a whole: its parts by name, read from one document and written as one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::file::{self, Section};
+use super::keys::{self, app};
+use super::{
+    GatewaySpec, MAX_NAME, Problem, Provider, Route, ServiceSpec, StreamSpec, Wire, gateway,
+    routes, services, streams, wires,
+};
+use crate::interface::is_label;
+
+/// A named set of services, wires and routes, as a manifest describes it.
+///
+/// It is written as a manifest is, without components, and read with the checks of one, so that one
+/// from a store is worth as much as one from a file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct App {
+    /// The app's name: one token of a NATS subject.
+    pub name: String,
+    /// The services by name; never empty.
+    #[serde(rename = "service")]
+    pub services: BTreeMap<String, ServiceSpec>,
+    /// Who answers which interface, where that was stated.
+    #[serde(rename = "wire", serialize_with = "by_interface")]
+    pub wires: Vec<Wire>,
+    /// Subjects whose raw messages are stored.
+    #[serde(rename = "stream", serialize_with = "by_name")]
+    pub streams: Vec<StreamSpec>,
+    /// What the gateway serves.
+    #[serde(rename = "route")]
+    pub routes: Vec<Route>,
+    /// Where and how the gateway listens.
+    pub gateway: GatewaySpec,
+}
+
+impl App {
+    pub(super) fn read(top: &Section<'_>) -> Option<Self> {
+        let is_name = |text: &str| {
+            (1..=MAX_NAME).contains(&text.len())
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        };
+        top.require(&app::NAME);
+        let name = top.text_that(&app::NAME, is_name);
+
+        let sections = top.named(&app::SERVICE, &keys::service::TABLE);
+        // Names of services count as declared even if the service itself is refused, so that one
+        // mistake is one message.
+        let declared: Vec<&str> = sections.iter().map(|(name, _)| name.value).collect();
+        if top.is_empty(&app::SERVICE) {
+            let at = top.place(app::SERVICE.name).unwrap_or_default();
+            top.report(
+                at,
+                "there is no service; add one: `[service.NAME]` with `component = \"…\"`",
+            );
+        }
+        let app_name = name.as_ref().map_or("", |name| name.value);
+        let streams = streams::read(top, app_name, &declared);
+        let services = sections
+            .iter()
+            .map(|(name, section)| {
+                if !is_label(name.value) || name.value.len() > MAX_NAME {
+                    section.report(name.at, format!(
+                        "this is no name of a service; accepted: words of letters and digits joined by `-`, starting with \
+                         a letter, at most {MAX_NAME} characters"
+                    ));
+                }
+                (name.value.to_owned(), services::read(name.value, section, &streams))
+            })
+            .collect();
+        let wires = wires::read(top, &declared);
+        let routes = routes::read(top, &declared);
+        let gateway = gateway::read(top);
+        let mut app = Self {
+            name: name?.value.to_owned(),
+            services,
+            wires,
+            streams,
+            routes,
+            gateway,
+        };
+        let replicas = app.replicas();
+        let data = app.services.values_mut();
+        for data in data.filter_map(|spec| spec.grants.keyvalue.as_mut()) {
+            if data.replicas == services::AS_WIRES {
+                data.replicas = replicas;
+            }
+        }
+        Some(app)
+    }
+
+    /// Servers that keep a copy of what the whole app shares: as many as of its wire or stream with
+    /// the most.
+    #[must_use]
+    pub fn replicas(&self) -> u8 {
+        let of_wire = |wire: &Wire| match &wire.provider {
+            Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
+            Provider::Service(_) | Provider::External => None,
+        };
+        let of_streams = self.streams.iter().map(|spec| spec.durable.replicas);
+        let of_wires = self.wires.iter().filter_map(of_wire);
+        let most = of_wires.chain(of_streams).max();
+        most.unwrap_or(keys::wire::REPLICAS.values.default)
+    }
+}
+
+fn by_interface<S: Serializer>(wires: &[Wire], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(wires.iter().map(|wire| (&wire.interface, &wire.provider)))
+}
+
+fn by_name<S: Serializer>(streams: &[StreamSpec], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(streams.iter().map(|stream| (&stream.name, stream)))
+}
+
+impl<'de> Deserialize<'de> for App {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // By way of a text, since only that has the places which reading a manifest takes.
+        let text = toml::Table::deserialize(deserializer)?.to_string();
+        let read = |top: &Section<'_>| {
+            services::refuse_components(top);
+            Self::read(top)
+        };
+        let messages = |problems: Vec<Problem>| {
+            let messages: Vec<_> = problems
+                .into_iter()
+                .map(|problem| problem.message)
+                .collect();
+            D::Error::custom(messages.join("; "))
+        };
+        file::read("app".as_ref(), &text, read).map_err(messages)
+    }
+}

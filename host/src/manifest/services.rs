@@ -1,0 +1,242 @@
+//! `[service.NAME]`: a component under a name, with its configuration, limits and grants.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use toml::de::DeValue;
+
+use super::Find;
+use super::file::{At, Section};
+use super::keys::{app, grants, keyvalue, limits, service};
+use super::kinds::settings;
+use super::streams::{self, StoredSubjects, StreamSpec};
+use super::subjects::SubjectPattern;
+use super::values::HostPattern;
+use crate::text::{did_you_mean, shown};
+
+/// Stands for a number of replicas that is not given, until the wires are read.
+pub(super) const AS_WIRES: u8 = 0;
+
+/// A component under a name, with its configuration, limits and grants.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ServiceSpec {
+    /// The service's name: a kebab-case label of at most 63 characters.
+    #[serde(skip)]
+    pub name: String,
+    /// What `wasi:config` gives the component.
+    pub config: BTreeMap<String, String>,
+    /// What the service may use.
+    pub limits: Limits,
+    /// Calls that one instance serves; 1 means a fresh instance for each.
+    pub reuse: u32,
+    /// What the component may reach outside its sandbox.
+    pub grants: Grants,
+}
+
+settings! {
+    /// What a service may use.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Limits in limits {
+        /// Bytes of linear memory of one instance.
+        pub memory: u64 = MEMORY,
+        /// Elements of all tables of one instance.
+        pub tables: u32 = TABLES,
+        /// Core instances in one instance.
+        pub instances: u32 = INSTANCES,
+        /// Time that one call may take.
+        pub timeout: Duration = TIMEOUT,
+        /// Calls worked on at the same time.
+        pub concurrency: u32 = CONCURRENCY,
+        /// Time that a call waits for its turn.
+        pub wait: Duration = WAIT,
+        /// Calls that may wait at the same time.
+        pub queue: u32 = QUEUE,
+        /// Bytes of a call's arguments, and of its result.
+        pub message: usize = MESSAGE,
+        /// Services that a call may have passed through.
+        pub hops: u8 = HOPS,
+    }
+}
+
+settings! {
+    /// The data that a component may keep.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct KeyValueGrant in keyvalue {
+        /// Servers that keep a copy.
+        pub replicas: u8 = REPLICAS,
+        /// Bytes of all of it.
+        pub size: u64 = SIZE,
+    }
+}
+
+/// What a component may reach; nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Grants {
+    /// Hosts that outgoing HTTP may reach.
+    pub http: Vec<HostPattern>,
+    /// What it may keep, if it may keep data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyvalue: Option<KeyValueGrant>,
+    /// Subjects on which raw messages may be published.
+    pub publish: Vec<SubjectPattern>,
+    /// Subjects on which raw messages are heard; no two of them overlap.
+    pub subscribe: Vec<SubjectPattern>,
+    /// Those among them that streams of the app store.
+    #[serde(skip)]
+    pub stored: Vec<StoredSubjects>,
+}
+
+impl Grants {
+    /// The stream that stores what is published on `subject`.
+    #[must_use]
+    pub fn stream_of(&self, subject: &str) -> Option<&str> {
+        let mut stored = self.stored.iter();
+        let of = stored.find(|stored| stored.subjects.matches(subject))?;
+        Some(&of.stream)
+    }
+
+    /// The stream from which what is granted by `pattern` of `subscribe` comes.
+    #[must_use]
+    pub fn stream_behind(&self, pattern: &SubjectPattern) -> Option<&str> {
+        let mut stored = self.stored.iter();
+        let of = stored.find(|stored| stored.subjects.covers(pattern))?;
+        Some(&of.stream)
+    }
+
+    /// Whether outgoing HTTP to `host` on `port` is granted.
+    #[must_use]
+    pub fn allows_http(&self, host: &str, port: u16) -> bool {
+        self.http.iter().any(|pattern| pattern.matches(host, port))
+    }
+
+    /// Whether publishing a raw message on `subject` is granted.
+    #[must_use]
+    pub fn allows_publish(&self, subject: &str) -> bool {
+        self.publish.iter().any(|pattern| pattern.matches(subject))
+    }
+
+    /// Whether hearing raw messages on `subject` is granted.
+    #[must_use]
+    pub fn allows_subscribe(&self, subject: &str) -> bool {
+        self.subscribe
+            .iter()
+            .any(|pattern| pattern.matches(subject))
+    }
+}
+
+/// Reads one service, without its component.
+pub(super) fn read(name: &str, section: &Section<'_>, streams: &[StreamSpec]) -> ServiceSpec {
+    let config = section.entries(&service::CONFIG, plain_text).into_iter();
+    let limits = section.section(&service::LIMITS, &limits::TABLE);
+    let grants = section.section(&service::GRANTS, &grants::TABLE);
+    ServiceSpec {
+        name: name.to_owned(),
+        config: config
+            .map(|(key, value)| (key.value.to_owned(), value))
+            .collect(),
+        limits: Limits::read(&limits, &Limits::default()),
+        reuse: section.read_or_default(&service::REUSE),
+        grants: read_grants(&grants, streams),
+    }
+}
+
+/// Reads where the services' components are.
+pub(super) fn read_components(
+    top: &Section<'_>,
+    root: &Path,
+    find: Find<'_>,
+) -> BTreeMap<String, PathBuf> {
+    let mut components = BTreeMap::new();
+    for (name, section) in top.named(&app::SERVICE, &service::TABLE) {
+        section.require(&service::COMPONENT);
+        let Some(typed) = section.text_that(&service::COMPONENT, |path| !path.is_empty()) else {
+            continue;
+        };
+        let path = root.join(typed.value);
+        match find(&path) {
+            Some(found) => drop(components.insert(name.value.to_owned(), found)),
+            None => section.report(typed.at, format!(
+                "`component`: there is nothing at {}; accepted: a guest's folder or a `.wasm` file",
+                path.display()
+            )),
+        }
+    }
+    components
+}
+
+/// Reports components in a document that has no folder in which they could be.
+pub(super) fn refuse_components(top: &Section<'_>) {
+    for (_, section) in top.named(&app::SERVICE, &service::TABLE) {
+        let why = "`component` is a path, which means nothing outside of a manifest's folder";
+        section.report_key(service::COMPONENT.name, why);
+    }
+}
+
+fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {
+    let subscribe: Vec<SubjectPattern> = section.parsed(&grants::SUBSCRIBE);
+    for (i, one) in subscribe.iter().enumerate() {
+        // NATS would deliver a message to each of the two.
+        if let Some(other) = subscribe.iter().take(i).find(|other| one.overlaps(other)) {
+            section.report_key(
+                grants::SUBSCRIBE.name,
+                format!("`subscribe`: `{other}` and `{one}` overlap, the service would get a message of both twice"),
+            );
+        }
+    }
+    let publish = section.parsed(&grants::PUBLISH);
+    Grants {
+        http: section.parsed(&grants::HTTP),
+        keyvalue: read_keyvalue(section),
+        stored: streams::granted(section, streams, &publish, &subscribe),
+        publish,
+        subscribe,
+    }
+}
+
+fn read_keyvalue(section: &Section<'_>) -> Option<KeyValueGrant> {
+    let usual = KeyValueGrant {
+        replicas: AS_WIRES,
+        ..KeyValueGrant::default()
+    };
+    if section.is_table(&grants::KEYVALUE) {
+        let table = section.section(&grants::KEYVALUE, &keyvalue::TABLE);
+        return Some(KeyValueGrant::read(&table, &usual));
+    }
+    let granted = section.value(&grants::KEYVALUE, DeValue::as_bool)?;
+    granted.value.then_some(usual)
+}
+
+/// A value as text: a string as it is, numbers and booleans as TOML would print them.
+fn plain_text(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.clone().into_owned()),
+        DeValue::Integer(number) => {
+            let value = i128::from_str_radix(number.as_str(), number.radix());
+            Some(value.map_or_else(|_| number.as_str().to_owned(), |n| n.to_string()))
+        }
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(yes) => Some(yes.to_string()),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+/// Reports the name of a service that the manifest does not declare.
+pub(super) fn check_service(section: &Section<'_>, name: At<&str>, declared: &[&str]) {
+    if !declared.contains(&name.value) {
+        let meant = did_you_mean(name.value, declared.iter().copied());
+        let known = declared
+            .iter()
+            .map(|name| shown(name))
+            .collect::<Vec<_>>()
+            .join(", ");
+        section.report(
+            name.at,
+            format!(
+                "there is no service `{}`{meant} (services: {known})",
+                shown(name.value)
+            ),
+        );
+    }
+}

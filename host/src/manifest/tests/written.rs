@@ -1,0 +1,252 @@
+//! An app as it is written for others, and read again.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::parse;
+use crate::manifest::App;
+use crate::manifest::keys::{TABLES, service};
+
+/// Has every key of an app but `component`, which is the manifest's.
+const EVERYTHING: &str = r#"
+    name = "shop"
+
+    [service.inventory]
+    component = "inventory.wasm"
+    config = { warehouse = "lisbon", shelves = 12, "an.odd \"key\"" = "two\nlines" }
+    reuse = 1
+    grants = { http = ["*.example.com", "[::1]:80"], keyvalue = true, publish = ["a.>"], subscribe = ["b.*"] }
+    [service.inventory.limits]
+    memory = "64MiB"
+    tables = 1
+    instances = 2
+    timeout = "1500ms"
+    concurrency = 3
+    wait = "0ms"
+    queue = 0
+    message = 1025
+    hops = 4
+
+    [service.audit]
+    component = "audit"
+    grants = { subscribe = ["a.b", "c"] }
+
+    [wire."shop:payment/payments"]
+    external = true
+
+    [wire."shop:inventory/stock@1.0.0-rc.1"]
+    service = "inventory"
+
+    [wire."shop:orders/events"]
+    mode = "event"
+    durable = true
+    in-flight = 9
+    order-by = "order.customer-id"
+    retention = { age = "1m", size = "64KiB" }
+    replicas = 3
+    dedup = "30s"
+    retry = { attempts = 7, backoff = ["1s", "1h"], jitter = 0.29, on = ["err", "trap"] }
+    [wire."shop:orders/events".subscriber.audit]
+    in-flight = 1
+    retry = { on = [], jitter = 1 }
+
+    [wire."shop:orders/rumours"]
+    mode = "event"
+
+    [stream.orders]
+    subjects = ["a.b", "b.*"]
+    retention = { age = "1s" }
+
+    [[route]]
+    method = "PUT"
+    path = "/products/{sku}"
+    call = "shop:catalog/products.put@1.0.0"
+    query = ["dry-run"]
+    status = 203
+    errors = { unknown-sku = 404, "*" = 422 }
+
+    [[route]]
+    path = "/files/*"
+    service = "inventory"
+
+    [gateway]
+    listen = "127.0.0.1:8080"
+    admin = "localhost:8081"
+    body = "2MiB"
+    header = "8KiB"
+    timeout = "10ms"
+    connections = 1
+"#;
+
+pub(super) fn again(app: &App) -> App {
+    serde_json::from_str(&serde_json::to_string(app).unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let app = parse(EVERYTHING).unwrap();
+    assert_eq!(again(&app), app);
+    let least = parse("name = 'a'\n[service.b]\ncomponent = 'b'").unwrap();
+    assert_eq!(again(&least), least);
+}
+
+#[test]
+fn every_key_is_written() {
+    let text = serde_json::to_string(&parse(EVERYTHING).unwrap()).unwrap();
+    let written = |name: &str| text.contains(&format!("\"{name}\":"));
+    for name in TABLES.iter().flat_map(|table| table.names()) {
+        assert_eq!(written(name), name != service::COMPONENT.name, "{name}");
+    }
+}
+
+#[test]
+fn values_are_written_in_the_manifests_notation() {
+    let app = serde_json::to_value(parse(EVERYTHING).unwrap()).unwrap();
+    let wire = &app["wire"]["shop:orders/events"];
+    let limits = &app["service"]["inventory"]["limits"];
+    assert_eq!(limits["timeout"], "1500ms");
+    assert_eq!(
+        (&limits["memory"], &limits["message"]),
+        (&json!("64MiB"), &json!("1025B"))
+    );
+    assert_eq!(
+        (&wire["dedup"], &wire["replicas"]),
+        (&json!("30s"), &json!(3))
+    );
+    assert_eq!(
+        wire["retry"],
+        json!({ "attempts": 7, "backoff": ["1s", "1h"], "jitter": 0.29, "on": ["err", "trap"] })
+    );
+    assert_eq!(
+        app["route"][1],
+        json!({ "path": "/files/*", "service": "inventory" })
+    );
+}
+
+#[test]
+fn what_is_read_again_is_checked_as_a_manifest_is() {
+    let app = serde_json::to_value(parse(EVERYTHING).unwrap()).unwrap();
+    for (path, value, why) in [
+        (
+            "/name",
+            json!("Shop"),
+            "`name` is \"Shop\"; accepted: 1 to 63 of a-z, 0-9 and `-`",
+        ),
+        ("/service", json!({}), "there is no service"),
+        (
+            "/service/inventory",
+            json!({ "component": "a" }),
+            "`component` is a path",
+        ),
+        (
+            "/service/inventory/reuse",
+            json!(0),
+            "`reuse` is 0; accepted: 1 to 1000000",
+        ),
+        (
+            "/service/inventory/limits/hops",
+            json!(101),
+            "`hops` is 101; accepted: 1 to 100",
+        ),
+        (
+            "/service/inventory/limits/wait",
+            json!("61s"),
+            "`wait` is \"61s\"",
+        ),
+        (
+            "/service/inventory/limits/memory",
+            json!("1KiB"),
+            "`memory` is \"1KiB\"",
+        ),
+        (
+            "/service/inventory/grants/http",
+            json!(["http://a"]),
+            "`http://a` is no host",
+        ),
+        (
+            "/service/inventory/grants/publish",
+            json!(["bay.>"]),
+            "`bay.>` cannot be granted",
+        ),
+        (
+            "/service/audit/grants/subscribe",
+            json!(["a.*", "a.b"]),
+            "`a.*` and `a.b` overlap",
+        ),
+        (
+            "/wire",
+            json!({ "a:b": { "external": true } }),
+            "`a:b` is not an interface",
+        ),
+        (
+            "/wire",
+            json!({ "a:b/c": { "service": "d" } }),
+            "there is no service `d`",
+        ),
+        (
+            "/wire/shop:orders~1events/retry/backoff",
+            json!([]),
+            "`backoff` is []",
+        ),
+        (
+            "/wire/shop:orders~1events/dedup",
+            json!("2m"),
+            "`dedup` is longer",
+        ),
+        (
+            "/stream/orders/subjects",
+            json!([]),
+            "`subjects` is missing",
+        ),
+        (
+            "/route/0/path",
+            json!("/a b"),
+            "`path`: accepted: `/` and visible ASCII",
+        ),
+        (
+            "/route/0/status",
+            json!(99),
+            "`status` is 99; accepted: 200 to 599",
+        ),
+        (
+            "/gateway/listen",
+            json!("nowhere"),
+            "`listen` is \"nowhere\"",
+        ),
+        (
+            "/gateway",
+            json!({ "lisen": "a:1" }),
+            "unknown key `lisen`; did you mean `listen`?",
+        ),
+        ("/gateway", Value::Null, ""),
+    ] {
+        let mut changed = app.clone();
+        *changed.pointer_mut(path).unwrap() = value;
+        let refused = serde_json::from_value::<App>(changed)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains(why), "{path}: {refused}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_said() {
+    let text = r#"{ "name": "A", "service": { "b": { "reuse": 0 } } }"#;
+    assert_eq!(
+        serde_json::from_str::<App>(text).unwrap_err().to_string(),
+        "`name` is \"A\"; accepted: 1 to 63 of a-z, 0-9 and `-`; \
+         service \"b\": `reuse` is 0; accepted: 1 to 1000000"
+    );
+    let twice = r#"{ "name": "a", "name": "b", "service": { "b": {} } }"#;
+    assert!(serde_json::from_str::<App>(twice).is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_text_of_a_configuration_survives(key in ".*", value in ".*") {
+        let mut app = parse(EVERYTHING).unwrap();
+        let config = &mut app.services.get_mut("audit").unwrap().config;
+        config.insert(key, value);
+        prop_assert_eq!(again(&app), app);
+    }
+}

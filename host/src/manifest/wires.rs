@@ -1,0 +1,104 @@
+//! `[wire."…"]`: the choice of who answers an interface.
+
+use serde::{Serialize, Serializer};
+
+use super::events::{self, EventSpec};
+use super::file::Section;
+use super::keys::{app, wire};
+use super::services::check_service;
+use crate::interface::InterfaceId;
+
+/// The choice of who answers an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// The interface; without a version, all of its versions.
+    pub interface: InterfaceId,
+    /// Who answers.
+    pub provider: Provider,
+}
+
+/// Who answers an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// The service of that name.
+    Service(String),
+    /// Something that is not in this app.
+    External,
+    /// Nobody: what is imported are events, which every service that exports the interface hears.
+    Events(Box<EventSpec>),
+}
+
+impl Serialize for Provider {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Service(name) => serializer.collect_map([(wire::SERVICE.name, name)]),
+            Self::External => serializer.collect_map([(wire::EXTERNAL.name, true)]),
+            Self::Events(spec) => spec.serialize(serializer),
+        }
+    }
+}
+
+/// Reads all wires of the app.
+pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Wire> {
+    let mut wires: Vec<Wire> = Vec::new();
+    for (name, section) in top.named(&app::WIRE, &wire::TABLE) {
+        let mode = section.one_of(&wire::MODE);
+        let provider = match mode {
+            Some(mode) if mode.value == "event" => Some(events::read(&section, declared)),
+            None if section.has(wire::MODE.name) => None,
+            _ => read_provider(&section, declared),
+        };
+        let interface: InterfaceId = match name.value.parse() {
+            Ok(interface) => interface,
+            Err(error) => {
+                section.report(name.at, error.to_string());
+                continue;
+            }
+        };
+        let meets = |other: &&Wire| {
+            interface.answers_to(&other.interface) || other.interface.answers_to(&interface)
+        };
+        if let Some(other) = wires.iter().find(meets) {
+            section.report(
+                name.at,
+                format!(
+                    "`{}` is wired already; keep one of the two",
+                    other.interface
+                ),
+            );
+        }
+        wires.extend(provider.map(|provider| Wire {
+            interface,
+            provider,
+        }));
+    }
+    wires
+}
+
+/// Reads a wire for calls.
+fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
+    for key in events::keys() {
+        section.report_key(
+            key,
+            format!("`{key}` is for events; accepted: with `mode = \"event\"`"),
+        );
+    }
+    let service = section.text(&wire::SERVICE);
+    let external = section.value(&wire::EXTERNAL, |yes| yes.as_bool().filter(|yes| *yes));
+    match (
+        section.has(wire::SERVICE.name),
+        section.has(wire::EXTERNAL.name),
+    ) {
+        (true, false) => service.map(|service| {
+            check_service(section, service, declared);
+            Provider::Service(service.value.to_owned())
+        }),
+        (false, true) => external.map(|_| Provider::External),
+        _ => {
+            section.report_here(
+                "accepted: either `service = \"…\"`, `external = true` or `mode = \"event\"`",
+            );
+            None
+        }
+    }
+}
