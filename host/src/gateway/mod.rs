@@ -1,11 +1,13 @@
 //! The gateway: HTTP requests become calls, and results become responses.
 //!
 //! Every worker accepts connections from one listening socket and serves them on its own thread.
-//! A request goes through these modules from top to bottom: `connection` speaks HTTP,
-//! `request` reads it, `route` finds what answers, `arguments` makes a call of it or
-//! `component` hands it over, and `answer` makes the response. No value is decoded on the way.
+//! A request goes through these modules from top to bottom: `places` has room for its connection,
+//! `connection` speaks HTTP, `request` reads it, `route` finds what answers, `origin` refuses what a
+//! browser sends for another site, `arguments` makes a call of it or `component` hands it over,
+//! `answer` makes the response, and `unread` sees to what is left of its body. No value is decoded
+//! on the way.
 //!
-//! The admin address stands behind the same `accept` and `connection`.
+//! The admin address stands behind the same `accept`, `places`, `connection` and `unread`.
 
 pub(crate) mod accept;
 pub(crate) mod answer;

@@ -219,8 +219,12 @@ mod tests {
         assert_eq!(evicted, [false, true, false]);
         // A place that is given back is free.
         drop((second, third));
-        assert!(places.enter(peer(1)).is_some());
+        let again = places.enter(peer(1)).unwrap();
+        assert!(!again.activity.in_reserve());
         assert_eq!(places.open().peers.len(), 2);
+        drop((other, first, again));
+        assert!(places.open().peers.is_empty());
+        assert!(places.open().connections.is_empty());
     }
 
     #[test]
