@@ -159,10 +159,11 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
-            if !unread::let_go(body, self.version, &self.tasks) {
-                self.activity.end();
-            }
+        let unread = self.body.take().filter(|body| !body.is_end_stream());
+        if let Some(body) = unread
+            && !unread::let_go(body, self.version, &self.tasks)
+        {
+            self.activity.end();
         }
     }
 }

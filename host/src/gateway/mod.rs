@@ -1,12 +1,13 @@
 //! The gateway: HTTP requests become calls, and results become responses.
 //!
 //! Every worker accepts connections from one listening socket and serves them on its own thread.
-//! A request goes through these modules from top to bottom: `connection` speaks HTTP, `request` reads
-//! it, `route` finds its target, `arguments` makes a call of it or `component` hands it to an HTTP
-//! component, and `answer` makes the response. It decodes no values, and knows NATS only through a
-//! [`Backend`].
+//! A request goes through these modules from top to bottom: `places` has room for its connection,
+//! `connection` speaks HTTP, `request` reads it, `route` finds its target, `origin` refuses what a
+//! browser sends for another site, `arguments` makes a call of it or `component` hands it to an HTTP
+//! component, `answer` makes the response, and `unread` reads or discards the rest of its body. It
+//! decodes no values, and knows NATS only through a [`Backend`].
 //!
-//! The admin address uses `accept` and `connection` too.
+//! The admin address uses `accept`, `places`, `connection` and `unread` too.
 
 pub(crate) mod accept;
 pub(crate) mod answer;

@@ -220,8 +220,11 @@ mod tests {
         // A place that is given back is free.
         drop((second, third));
         let again = places.enter(peer(1)).unwrap();
+        assert!(!again.activity.in_reserve());
         assert_eq!(places.open().peers.len(), 2);
-        drop(again);
+        drop((other, first, again));
+        assert!(places.open().peers.is_empty());
+        assert!(places.open().connections.is_empty());
     }
 
     #[test]

@@ -421,8 +421,12 @@ async fn every_limit_of_a_connection_is_enforced() {
         ask(&mut one_more);
         one_more.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200");
+        // The longest idle has made room, and no other.
         let mut rest = Vec::new();
         open[0].read_to_end(&mut rest).unwrap();
+        let short = Duration::from_millis(300);
+        open[1].set_read_timeout(Some(short)).unwrap();
+        open[1].read_to_end(&mut rest).unwrap_err();
     })
     .await
     .unwrap();
