@@ -126,7 +126,8 @@ fn judge(user: u32, (uid, gid, mode): (u32, u32, u32), sticky_is_fine: bool) -> 
     (mode & forbidden != 0).then_some(Why::Writable(mode & 0o777))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;

@@ -161,10 +161,10 @@ mod tests {
     fn bytes_beyond_the_bound_are_dropped() {
         let output = output();
         let now = Instant::now();
-        assert_eq!(output.count(MAX_BYTES, now).0, true);
-        assert_eq!(output.count(1, now).0, false);
+        assert!(output.count(MAX_BYTES, now).0);
+        assert!(!output.count(1, now).0);
         // A record without text has its lines only.
-        assert_eq!(output.count(0, now).0, true);
+        assert!(output.count(0, now).0);
     }
 
     #[test]

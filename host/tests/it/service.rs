@@ -86,7 +86,7 @@ pub(crate) fn guest_on(
     change: impl FnOnce(&mut ServiceSpec),
 ) -> Guest {
     let component = Arc::new(Component::new(runtime.engine(), text.as_bytes()).unwrap());
-    let service = Service::new(&runtime, "app", component, Arc::new(spec(change))).unwrap();
+    let service = Service::new(runtime, "app", component, Arc::new(spec(change))).unwrap();
     Guest {
         service,
         backend: Arc::new(other),
