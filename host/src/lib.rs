@@ -63,7 +63,7 @@
 //!
 //! let options = HostOptions::new(ConnectOptions::to("nats://127.0.0.1:4222"));
 //! let host = Host::start(&app, engine, options).await?;
-//! host.apply(&app, &components).await?;
+//! host.apply(&host::specify(&app, &components)?, &components).await?;
 //! host.stop(host::DEFAULT_GRACE).await;
 //! # Ok(())
 //! # }

@@ -47,14 +47,16 @@ pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
     }
     let host = runtime.block_on(async {
         let host = Host::start(&app, engine.clone(), host_options).await?;
-        host.apply(&app, &components).await?;
+        let specification = host::specify(&app, &components)?;
+        host.apply(&specification, &components).await?;
         anyhow::Ok(host)
     })?;
     super::ready(host.gateway());
     for line in std::io::stdin().lock().lines() {
         let (app, components) = load(&engine, Path::new(&line?))?;
+        let specification = host::specify(&app, &components)?;
         let started = Instant::now();
-        runtime.block_on(host.apply(&app, &components))?;
+        runtime.block_on(host.apply(&specification, &components))?;
         super::say(format_args!("applied {}", started.elapsed().as_micros()));
     }
     runtime.block_on(host.stop(DEFAULT_GRACE));

@@ -82,8 +82,8 @@ impl Directory {
         Answer {
             kind: format!("io.nats.micro.v1.{}_response", verb.as_str().to_lowercase()),
             id: self.id(&name),
-            version: format!("0.0.0+{}", digest.get(..12).unwrap_or(digest)),
-            metadata: self.metadata(deployment, digest),
+            version: format!("0.0.0+{}", digest.short()),
+            metadata: self.metadata(deployment, digest.as_str()),
             description: (verb == Verb::Info).then(|| format!("{name} of {}", self.app)),
             started: (verb == Verb::Stats).then(|| {
                 let started = OffsetDateTime::from(service.started);

@@ -23,7 +23,7 @@ use crate::call::CallError;
 use crate::deployment::{Current, drain_order};
 use crate::events::stream::StoreError;
 use crate::gateway::Gateway;
-use crate::manifest::App;
+use crate::manifest::{App, Digest, SpecificationError};
 use crate::nats::ConnectOptions;
 use crate::plan::PlanError;
 use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
@@ -32,7 +32,7 @@ use discovery::Directory;
 use drain::Drains;
 use neighbours::Neighbours;
 use reconcile::Served;
-pub use reconcile::{Applied, check, load};
+pub use reconcile::{Applied, check, load, specify};
 use upkeep::Upkeep;
 use worker::{Worker, WorkerError};
 
@@ -125,6 +125,27 @@ pub enum HostError {
         path: PathBuf,
         /// Why.
         source: ComponentError,
+    },
+    /// Services and components are not each other's.
+    #[error(transparent)]
+    Specification(#[from] SpecificationError),
+    /// The component of a service is not there.
+    #[error("service \"{service}\": component {specified} is specified, but none is given")]
+    NoComponent {
+        /// The service.
+        service: String,
+        /// The component that it has to have.
+        specified: Digest,
+    },
+    /// The component of a service is another than the one that it has to have.
+    #[error("service \"{service}\": component {specified} is specified, but {given} is given")]
+    OtherComponent {
+        /// The service.
+        service: String,
+        /// The component that it has to have.
+        specified: Digest,
+        /// The component that there is.
+        given: Digest,
     },
     /// A component cannot be linked.
     #[error(transparent)]

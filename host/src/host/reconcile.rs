@@ -14,7 +14,7 @@ use super::neighbours::Conflict;
 use super::{Host, HostError, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned};
 use crate::events::stream::{self, Orphan, Provisioning, Purpose};
-use crate::manifest::App;
+use crate::manifest::{App, Specification};
 use crate::plan::{self, Plan};
 use crate::runtime::{Component, Engine, Service};
 use crate::transport::{Binding, Slot, Source};
@@ -80,14 +80,51 @@ pub fn check(app: &App, components: &BTreeMap<String, Arc<Component>>) -> Result
     plan::plan(app, &described).map_err(HostError::Plan)
 }
 
+/// Specifies an app with these components.
+///
+/// # Errors
+///
+/// A service has no component.
+pub fn specify(
+    app: &App,
+    components: &BTreeMap<String, Arc<Component>>,
+) -> Result<Specification, HostError> {
+    let digest = |name: &String| Some((name.clone(), components.get(name)?.digest.clone()));
+    let digests = app.services.keys().filter_map(digest).collect();
+    Ok(Specification::new(app.clone(), digests)?)
+}
+
+/// Checks that the components are those that are specified.
+fn check_digests(
+    specification: &Specification,
+    components: &BTreeMap<String, Arc<Component>>,
+) -> Result<(), HostError> {
+    for (service, specified) in &specification.components {
+        let (service, specified) = (service.clone(), specified.clone());
+        match components.get(&service) {
+            Some(component) if component.digest == specified => {}
+            Some(component) => {
+                return Err(HostError::OtherComponent {
+                    service,
+                    specified,
+                    given: component.digest.clone(),
+                });
+            }
+            None => return Err(HostError::NoComponent { service, specified }),
+        }
+    }
+    Ok(())
+}
+
 impl Host {
-    /// Makes the host run this app: starts new services, replaces changed ones, stops removed ones,
-    /// and leaves the others alone. No call is lost: those of a replaced or stopped service end
-    /// within the host's grace time, in the background.
+    /// Makes the host run what is specified, with these components: starts new services, replaces
+    /// changed ones, stops removed ones, and leaves the others alone. No call is lost: those of a
+    /// replaced or stopped service end within the host's grace time, in the background.
     ///
     /// # Errors
     ///
-    /// A component does not link, fit or start; then everything runs on as before.
+    /// A component is missing or not the specified one, or does not link, fit or start; then
+    /// everything runs on as before.
     ///
     /// # Cancel safety
     ///
@@ -95,13 +132,15 @@ impl Host {
     /// this one began.
     pub async fn apply(
         &self,
-        app: &App,
+        specification: &Specification,
         components: &BTreeMap<String, Arc<Component>>,
     ) -> Result<Applied, HostError> {
+        let app = &specification.app;
         if app.name != self.app {
             let (running, wanted) = (self.app.clone(), app.name.clone());
             return Err(HostError::Renamed { running, wanted });
         }
+        check_digests(specification, components)?;
         let plan = check(app, components)?;
         let _step = self.reconciling.lock().await;
         let before = self.current.get();

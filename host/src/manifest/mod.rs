@@ -18,6 +18,7 @@ pub(crate) mod keys;
 mod kinds;
 mod routes;
 mod services;
+mod specification;
 mod streams;
 pub mod subjects;
 pub mod values;
@@ -29,6 +30,7 @@ pub use gateway::{GatewaySpec, RpcPaths};
 pub use keys::reference;
 pub use routes::{Route, Target};
 pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};
+pub use specification::{Digest, DigestError, Specification, SpecificationError};
 pub use streams::{StoredSubjects, StreamSpec};
 pub use wires::{Provider, Wire};
 

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
 use wasmtime::component::types::{ComponentInstance, ComponentItem, Type};
 use wasmtime::component::{Component as Compiled, ComponentExportIndex};
 
@@ -15,9 +14,9 @@ use super::engine::Engine;
 use crate::interface::{IdError, InterfaceId};
 use crate::interfaces::Missing;
 use crate::interfaces::provided::{is_for_hosts, missing};
+use crate::manifest::Digest;
 use crate::plan::Description;
 use crate::shape::{InterfaceDescription, Shape, ShapeError, Signature};
-use crate::text::hex;
 
 /// Upper bound of the bytes of a component.
 pub const MAX_BYTES: u64 = 256 << 20;
@@ -37,8 +36,8 @@ const HANDLE_MESSAGE: &str = "func(msg: record { subject: string, body: list<u8>
 
 /// A compiled component with its exports and imports.
 pub struct Component {
-    /// SHA-256 of the file's bytes in hexadecimal.
-    pub digest: String,
+    /// The digest of the file's bytes.
+    pub digest: Digest,
     /// The file's size in bytes.
     pub size: usize,
     /// The exported interfaces.
@@ -173,14 +172,13 @@ impl Component {
     /// Compiling takes 25 ms to 10 s of all cores, unless the engine's cache has the code.
     pub fn new(engine: &Engine, bytes: &[u8]) -> Result<Self, ComponentError> {
         check_preamble(bytes)?;
-        let digest = hex(&Sha256::digest(bytes));
-        let compiled =
-            engine
-                .compile(&digest, bytes)
-                .map_err(|error| match asynchrony::found(bytes) {
-                    Some(found) => ComponentError::Async { found },
-                    None => ComponentError::Invalid(error),
-                })?;
+        let digest = Digest::of(bytes);
+        let compiled = engine.compile(digest.as_str(), bytes).map_err(|error| {
+            match asynchrony::found(bytes) {
+                Some(found) => ComponentError::Async { found },
+                None => ComponentError::Invalid(error),
+            }
+        })?;
 
         let mut component = Self {
             digest,

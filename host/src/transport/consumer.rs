@@ -534,7 +534,7 @@ fn dead_letter(
     Some(DeadLetter {
         id,
         service: binding.service.spec.name.clone(),
-        digest: binding.service.component.digest.clone(),
+        digest: binding.service.component.digest.to_string(),
         function: function.to_string(),
         subject: subject::original(&message.subject),
         headers: headers.unwrap_or_default(),

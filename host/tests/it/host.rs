@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
-use wasmbay::host::{CLOSE_TIMEOUT, Host, HostError, HostOptions};
+use wasmbay::host::{self, CLOSE_TIMEOUT, Host, HostError, HostOptions};
 use wasmbay::micro::{Answer, Verb};
 use wasmbay::nats::ConnectOptions;
 use wasmbay::runtime::{Engine, EngineOptions};
@@ -417,6 +417,38 @@ async fn a_service_leaves_under_load_and_others_go_on() {
         "2"
     );
     assert_eq!(load.failures().await, Vec::<String>::new());
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn only_the_specified_components_are_run() {
+    let bench = bench(&ONE).await;
+    let two = Services(&[("guest", GUEST, ""), ("other", OTHER, "")], "");
+    let mut components = two.components(bench.host.engine());
+    let specification = host::specify(&two.app(), &components).unwrap();
+    let (guest, other) = (components["guest"].clone(), components["other"].clone());
+    components.insert("other".to_owned(), guest.clone());
+    let refused = bench.host.apply(&specification, &components).await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        format!(
+            "service \"other\": component {} is specified, but {} is given",
+            other.digest, guest.digest
+        )
+    );
+    components.remove("other");
+    let refused = bench.host.apply(&specification, &components).await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        format!(
+            "service \"other\": component {} is specified, but none is given",
+            other.digest
+        )
+    );
+    assert_eq!(bench.text(ECHO, r#"["as before"]"#).await, r#""as before""#);
+    components.insert("other".to_owned(), other);
+    let applied = bench.host.apply(&specification, &components).await;
+    assert_eq!(applied.unwrap().started, ["other"]);
     bench.end().await;
 }
 

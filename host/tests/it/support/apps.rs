@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::{Client, Message};
-use wasmbay::host::{Host, HostError, HostOptions};
+use wasmbay::host::{self, Host, HostError, HostOptions};
 use wasmbay::manifest::{App, Manifest};
 use wasmbay::nats::ConnectOptions;
 use wasmbay::runtime::Component;
@@ -65,7 +65,8 @@ pub(crate) async fn start_with(options: HostOptions, services: &Services<'_>) ->
 
 pub(crate) async fn apply(host: &Host, services: &Services<'_>) -> Result<(), HostError> {
     let components = services.components(host.engine());
-    host.apply(&services.app(), &components).await.map(drop)
+    let specification = host::specify(&services.app(), &components)?;
+    host.apply(&specification, &components).await.map(drop)
 }
 
 /// A host, the server it is connected to, and a client that is none of its own.

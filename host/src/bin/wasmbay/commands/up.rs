@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use clap::ValueHint;
 use serde_json::json;
 use wasmbay::host::{self, Drained, Host, HostOptions};
-use wasmbay::manifest::App;
+use wasmbay::manifest::{App, Digest};
 use wasmbay::nats::STOP_DEADLINE;
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
@@ -236,7 +236,8 @@ async fn serve(
     } = parts;
     let starting = async {
         let host = start(args, &bench.project.app, engine, addresses, server).await?;
-        host.apply(&bench.project.app, &bench.components).await?;
+        let specification = host::specify(&bench.project.app, &bench.components)?;
+        host.apply(&specification, &bench.components).await?;
         anyhow::Ok(host)
     };
     let host = tokio::select! {
@@ -387,7 +388,7 @@ fn announce(project: &Project, host: &Host, server: &Server) -> Option<Announced
 }
 
 /// Digests by service.
-fn digests(components: &BTreeMap<String, Arc<Component>>) -> BTreeMap<String, String> {
+fn digests(components: &BTreeMap<String, Arc<Component>>) -> BTreeMap<String, Digest> {
     components
         .iter()
         .map(|(name, component)| (name.clone(), component.digest.clone()))

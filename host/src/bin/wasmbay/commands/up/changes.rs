@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::json;
-use wasmbay::host::{Applied, Host};
+use wasmbay::host::{self, Applied, Host};
+use wasmbay::manifest::Digest;
 
 use super::digests;
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
-use crate::report::{self, Terminal, short, time};
+use crate::report::{self, Terminal, time};
 use crate::watch::Watch;
 
 pub(super) struct Changes<'a> {
@@ -72,7 +73,7 @@ impl Changes<'_> {
     async fn take_over(
         &mut self,
         changed: &BTreeSet<PathBuf>,
-        running: &mut BTreeMap<String, String>,
+        running: &mut BTreeMap<String, Digest>,
     ) -> anyhow::Result<()> {
         let started = Instant::now();
         // Before anything is read, so that what changes from now on is another change, and also when
@@ -94,11 +95,10 @@ impl Changes<'_> {
             components,
             ..
         } = &self.bench;
-        let applied = self
-            .host
-            .apply(&project.app, components)
-            .await
-            .context("the change cannot be taken over")?;
+        let refused = "the change cannot be taken over";
+        let specification = host::specify(&project.app, components).context(refused)?;
+        let applied = self.host.apply(&specification, components).await;
+        let applied = applied.context(refused)?;
         let now = digests(components);
         let swap = Swap {
             applied: &applied,
@@ -116,8 +116,8 @@ impl Changes<'_> {
 /// What a change did.
 struct Swap<'a> {
     applied: &'a Applied,
-    old: &'a BTreeMap<String, String>,
-    new: &'a BTreeMap<String, String>,
+    old: &'a BTreeMap<String, Digest>,
+    new: &'a BTreeMap<String, Digest>,
     took: Duration,
     building: Duration,
 }
@@ -144,9 +144,9 @@ impl Swap<'_> {
             return;
         }
         let took = format!("in {} (build {})", time(self.took), time(self.building));
-        let digest = |of: &BTreeMap<String, String>, name: &String| {
+        let digest = |of: &BTreeMap<String, Digest>, name: &String| {
             of.get(name)
-                .map(|digest| short(digest).to_owned())
+                .map(|digest| digest.short().to_owned())
                 .unwrap_or_default()
         };
         for name in replaced {

@@ -136,7 +136,7 @@ fn row(service: Loaded<'_>) -> Vec<String> {
             .clone()
             .unwrap_or_else(|| "file".to_owned()),
         report::size(service.component.size as u64),
-        report::short(&service.component.digest).to_owned(),
+        service.component.digest.short().to_owned(),
         service.exports().join(", "),
     ]
 }
