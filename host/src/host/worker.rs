@@ -72,6 +72,14 @@ pub enum WorkerError {
     Gone,
 }
 
+impl WorkerError {
+    /// Whether the NATS login lacks a permission, which trying again does not mend.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
 enum Order {
     /// Serve these sources too; done when the server has seen the subscriptions.
     Serve(

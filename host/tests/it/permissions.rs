@@ -8,7 +8,8 @@ use wasmbay::host::{Host, HostError, HostOptions};
 use wasmbay::nats::ConnectOptions;
 use wasmbay::runtime::{Engine, EngineOptions};
 
-use crate::support::apps::{Services, apply, start};
+use crate::support::apps::{Services, apply, start, start_with};
+use crate::support::cli::Cli;
 use crate::support::components::{CALLER, GUEST, OTHER};
 use crate::support::nats::Configured;
 use crate::support::{DEADLINE, until};
@@ -123,6 +124,57 @@ async fn a_subscription_that_is_refused_fails_the_start_and_names_the_subject() 
     let error = error.to_string();
     assert!(error.contains("may not subscribe to bay.app."), "{error}");
     host.stop(DEADLINE).await;
+}
+
+const APP: &str = "name = \"app\"\n[service.guest]\ncomponent = \"guest.wasm\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_refused_is_a_wrong_configuration() {
+    let publish = documented("## Publish");
+    let subscribe = ["_INBOX.>", "$SRV.>"].map(str::to_owned);
+    let server = Configured::start(&users(&publish, &subscribe)).await;
+    let cli = Cli::new().with(&[("wasmbay.toml", APP), ("guest.wasm", GUEST)]);
+    let url = server.url_of("host");
+    let said = cli.run(&["up", "--no-gateway", "--no-watch", "--nats", &url]);
+    assert!(said.contains("may not subscribe to bay.app."), "{said}");
+    assert!(said.contains("[exit 78]"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_come_below_the_prefix_that_the_login_may_subscribe_to() {
+    let own = |subject: String| subject.replace("_INBOX.", "_MINE.");
+    let publish: Vec<_> = documented("## Publish").into_iter().map(own).collect();
+    let subscribe: Vec<_> = documented("## Subscribe").into_iter().map(own).collect();
+    let server = Configured::start(&users(&publish, &subscribe)).await;
+    let url = server.url_of("host");
+    let options = ConnectOptions {
+        inbox_prefix: Some("_MINE".to_owned()),
+        ..ConnectOptions::to(url.clone())
+    };
+    let host = start_with(HostOptions::new(options), &SERVICES).await;
+    let cli = Cli::new();
+    let call = ["call", "caller/api.ask", "[41]", "--nats", &url];
+    let said = cli.run(&[&call[..], &["--nats-inbox-prefix", "_MINE"]].concat());
+    assert!(said.contains("42"), "{said}");
+    let said = cli.run(&[&call[..], &["--timeout", "1s"]].concat());
+    assert!(!said.contains("42"), "{said}");
+    let said = cli.run(&[&call[..], &["--nats-inbox-prefix", "mine.>"]].concat());
+    assert!(said.contains("tokens of letters"), "{said}");
+    assert!(host.stop(DEADLINE).await.is_complete());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_credentials_file_of_the_environment_is_used_where_a_server_is_named() {
+    let cli = Cli::new().with(&[("wasmbay.toml", APP), ("guest.wasm", GUEST)]);
+    let said = |args: &[&str]| {
+        let mut command = cli.command(args);
+        let output = command.env("NATS_CREDS", "gone.creds").output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let with_server = said(&["up", "--no-gateway", "--nats", "nats://127.0.0.1:1"]);
+    assert!(with_server.contains("gone.creds"), "{with_server}");
+    let without = said(&["check"]);
+    assert!(!without.contains("gone.creds"), "{without}");
 }
 
 #[tokio::test]

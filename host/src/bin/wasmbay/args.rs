@@ -97,7 +97,7 @@ pub(crate) struct Nats {
         value_name = "URL"
     )]
     pub(crate) url: Option<String>,
-    /// A credentials file
+    /// A credentials file; with --nats, otherwise the one that NATS_CREDS names
     #[arg(long = "nats-creds", value_name = "FILE", requires = "nats", value_hint = ValueHint::FilePath)]
     pub(crate) creds: Option<PathBuf>,
     /// A file with the seed of an nkey
@@ -109,12 +109,29 @@ pub(crate) struct Nats {
     /// A client certificate
     #[arg(long = "nats-cert", value_name = "FILE", requires_all = ["nats", "key"], value_hint = ValueHint::FilePath)]
     pub(crate) cert: Option<PathBuf>,
+    /// The first tokens of reply subjects, otherwise _INBOX; the login must be allowed to subscribe
+    /// below it
+    #[arg(long = "nats-inbox-prefix", value_name = "PREFIX", requires = "nats", value_parser = inbox_prefix)]
+    pub(crate) inbox_prefix: Option<String>,
+    /// Begin TLS before the server says anything, as one with handshake_first wants it
+    #[arg(long = "nats-tls-first", requires = "nats")]
+    pub(crate) tls_first: bool,
     /// The JetStream domain, where hub and leaf nodes have their own
     #[arg(long = "js-domain", value_name = "DOMAIN", requires = "nats", value_parser = domain)]
     pub(crate) js_domain: Option<String>,
     /// The key to the client certificate
     #[arg(long = "nats-key", value_name = "FILE", requires_all = ["nats", "cert"], value_hint = ValueHint::FilePath)]
     pub(crate) key: Option<PathBuf>,
+}
+
+/// One or more tokens of a subject, without wildcards.
+fn inbox_prefix(text: &str) -> Result<String, &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let is_token = |token: &str| !token.is_empty() && token.chars().all(plain);
+    if !text.split('.').all(is_token) {
+        return Err("a prefix is tokens of letters, digits, `-` and `_`, joined by dots");
+    }
+    Ok(text.to_owned())
 }
 
 /// A JetStream domain: one token of a subject.

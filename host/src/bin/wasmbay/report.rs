@@ -324,6 +324,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
             | HostError::Component { .. }
             | HostError::Service(_)
             | HostError::Renamed { .. } => Some(Exit::Configuration),
+            HostError::Worker(error) if error.is_refusal() => Some(Exit::Configuration),
             _ => None,
         }
     });
