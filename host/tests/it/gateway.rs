@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -35,10 +36,10 @@ use wasmbay::plan::{Description, plan};
 use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 use wasmbay::shape::InterfaceDescription;
 
-use crate::support::DEADLINE;
 use crate::support::apps::{Services, apply};
 use crate::support::components::GUEST;
 use crate::support::nats::Nats;
+use crate::support::{DEADLINE, until, until_ok};
 
 const ROUTES: &str = r#"
 name = "app"
@@ -77,7 +78,11 @@ const FUNCTIONS: [(&str, &str); 5] = [
 ];
 
 /// Answers the functions above as their names say.
-struct Fake;
+#[derive(Default)]
+struct Fake {
+    /// Calls of `never` so far.
+    never: AtomicUsize,
+}
 
 impl Backend for Fake {
     fn call<'a>(
@@ -108,6 +113,7 @@ impl Backend for Fake {
                     Err(CallError::new(code, Blame::Guest, "as asked"))
                 }
                 "never" => {
+                    self.never.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep_until(call.deadline.into()).await;
                     let why = "no reply in time";
                     Err(CallError::new(Code::Deadline, Blame::Network, why))
@@ -145,6 +151,7 @@ impl Backend for Fake {
 /// A gateway on a port of its own.
 struct Front {
     gateway: Arc<Gateway>,
+    fake: Arc<Fake>,
     current: Arc<Current>,
     address: SocketAddr,
     serving: JoinHandle<()>,
@@ -172,9 +179,11 @@ impl Front {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = Arc::clone(&gateway).serve(listener, Arc::new(Fake), client);
+        let fake = Arc::new(Fake::default());
+        let serving = Arc::clone(&gateway).serve(listener, Arc::clone(&fake) as _, client);
         Self {
             gateway,
+            fake,
             current,
             address,
             serving: tokio::spawn(serving),
@@ -630,7 +639,10 @@ async fn a_gateway_that_closes_answers_what_has_come() {
         200
     );
     let running = tokio::spawn(async move { busy.send_request(request("/never")).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("the request is under way", || {
+        front.fake.never.load(Ordering::SeqCst) == 1
+    })
+    .await;
     front.gateway.close();
     // An idle connection may bring one more request; its reply says that it was the last.
     let last = Reply::of(idle.send_request(request("/readyz")).await.unwrap()).await;
@@ -767,35 +779,35 @@ async fn ready_means_nats_and_a_responder_for_everything() {
                 .unwrap();
         }
     });
-    eventually(&front, |status, readiness| {
+    until_readyz(&front, |status, readiness| {
         status == 200 && *readiness == ready
     })
     .await;
     introduces.abort();
-    eventually(&front, |status, readiness| {
+    until_readyz(&front, |status, readiness| {
         let missing = readiness["missing"].as_array().unwrap();
         status == 503 && missing.len() == 5 && missing.contains(&json!("test:fake/api.take@1.0.0"))
     })
     .await;
 
     nats.stop().await;
-    eventually(&front, |status, readiness| {
+    until_readyz(&front, |status, readiness| {
         status == 503 && readiness["nats"] == false
     })
     .await;
     assert_eq!(front.get("/healthz").await.status, 200);
 }
 
-async fn eventually(front: &Front, holds: impl Fn(u16, &Value) -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+async fn until_readyz(front: &Front, holds: impl Fn(u16, &Value) -> bool) {
+    until_ok("readiness is as wanted", async || {
         let reply = front.get("/readyz").await;
         if holds(reply.status, &reply.json()) {
-            return;
+            Ok(())
+        } else {
+            Err((reply.status, reply.body))
         }
-        assert!(Instant::now() < deadline, "{} {}", reply.status, reply.body);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    })
+    .await;
 }
 
 const HTTP: &str = r#"
@@ -976,7 +988,11 @@ call = "test:guest/api.check"
 
 /// Sends requests on kept connections until the gateway takes no more. Returns the number of those
 /// that were answered, and fails the test for one that was not.
-async fn flood(address: SocketAddr, stopping: Arc<OnceLock<Instant>>) -> usize {
+async fn flood(
+    address: SocketAddr,
+    stopping: Arc<OnceLock<Instant>>,
+    all: Arc<AtomicUsize>,
+) -> usize {
     let mut answered = 0;
     loop {
         let Ok(stream) = TcpStream::connect(address).await else {
@@ -1000,6 +1016,7 @@ async fn flood(address: SocketAddr, stopping: Arc<OnceLock<Instant>>) -> usize {
             };
             assert_eq!((reply.status, reply.body.as_str()), (200, "\"hi\""));
             answered += 1;
+            all.fetch_add(1, Ordering::SeqCst);
             fresh = false;
             if reply.header(CONNECTION) == "close" {
                 break;
@@ -1049,11 +1066,19 @@ async fn a_whole_host_answers_while_services_are_replaced_and_until_it_stops() {
     );
 
     let stopping = Arc::new(OnceLock::new());
+    let answered = Arc::new(AtomicUsize::new(0));
     let floods: Vec<_> = (0..8)
-        .map(|_| tokio::spawn(flood(address, Arc::clone(&stopping))))
+        .map(|_| {
+            let (stopping, answered) = (Arc::clone(&stopping), Arc::clone(&answered));
+            tokio::spawn(flood(address, stopping, answered))
+        })
         .collect();
     for round in 0..6 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let before = answered.load(Ordering::SeqCst);
+        until("requests flow", || {
+            answered.load(Ordering::SeqCst) > before + 50
+        })
+        .await;
         apply(&host, &services(round % 2 == 1)).await.unwrap();
     }
     stopping.set(Instant::now()).unwrap();

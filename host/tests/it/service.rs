@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,15 +15,22 @@ use wasmbay::plan::Event;
 use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 
 use crate::support::components::{CALLER, GUEST, SLEEPER};
+use crate::support::until;
 
-/// What the service's imports reach in these tests.
+/// The answers to the service's imports.
 enum Other {
     Answers(&'static str),
     Fails,
     NeverAnswers,
 }
 
-impl Backend for Other {
+/// A backend with these answers, which counts the calls.
+struct Imports {
+    other: Other,
+    calls: AtomicUsize,
+}
+
+impl Backend for Imports {
     fn call<'a>(
         &'a self,
         subject: &'a str,
@@ -33,15 +41,16 @@ impl Backend for Other {
             "{subject}"
         );
         assert_eq!((call.hops, call.caller.as_deref()), (1, Some("guest")));
+        self.calls.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
-            match self {
-                Self::Answers(json) => Ok(Bytes::from_static(json.as_bytes())),
-                Self::Fails => Err(CallError::new(
+            match self.other {
+                Other::Answers(json) => Ok(Bytes::from_static(json.as_bytes())),
+                Other::Fails => Err(CallError::new(
                     Code::Unavailable,
                     Blame::Network,
                     "no responders",
                 )),
-                Self::NeverAnswers => pending().await,
+                Other::NeverAnswers => pending().await,
             }
         })
     }
@@ -56,6 +65,7 @@ impl Backend for Other {
 
 struct Guest {
     service: Service,
+    imports: Arc<Imports>,
     backend: Arc<dyn Backend>,
 }
 
@@ -87,10 +97,13 @@ fn guest_on(
     change: impl FnOnce(&mut ServiceSpec),
 ) -> Guest {
     let component = Arc::new(Component::new(runtime.engine(), text.as_bytes()).unwrap());
-    let service = Service::new(&runtime, "app", component, Arc::new(spec(change))).unwrap();
+    let service = Service::new(runtime, "app", component, Arc::new(spec(change))).unwrap();
+    let calls = AtomicUsize::new(0);
+    let imports = Arc::new(Imports { other, calls });
     Guest {
         service,
-        backend: Arc::new(other),
+        backend: Arc::clone(&imports) as _,
+        imports,
     }
 }
 
@@ -438,7 +451,10 @@ async fn an_exhausted_pool_takes_idle_instances_first_and_sheds_then() {
         spec.limits.timeout = Duration::from_secs(1);
     });
     let third = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        until("both calls have their instances", || {
+            busy.imports.calls.load(Ordering::SeqCst) == 2
+        })
+        .await;
         idle.call("count", "").await
     };
     let (a, b, third) = tokio::join!(

@@ -3,15 +3,14 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
-use std::time::Instant;
 
 use rustix::process::Signal;
 
 use super::{APP, demo, json, session};
-use crate::support::DEADLINE;
 use crate::support::cli::{Cli, Up, assert_seen};
 use crate::support::components::{GUEST, SLEEPER};
 use crate::support::http::request;
+use crate::support::until_ok_blocking;
 
 /// What a running app writes for other commands.
 fn announced(cli: &Cli) -> serde_json::Value {
@@ -252,10 +251,14 @@ fn sleepy(args: &[&str]) -> (Cli, Up, std::process::Child) {
         .unwrap();
     // It is under way once another call has to wait.
     let other = ["call", "api.sleep", "[0]", "--timeout", "250ms"];
-    let deadline = Instant::now() + DEADLINE;
-    while cli.run(&other).ends_with("[exit 0]") {
-        assert!(Instant::now() < deadline, "the call does not arrive");
-    }
+    until_ok_blocking("the call is under way", || {
+        let seen = cli.run(&other);
+        if seen.ends_with("[exit 0]") {
+            Err(seen)
+        } else {
+            Ok(())
+        }
+    });
     (cli, up, call)
 }
 
