@@ -4,26 +4,46 @@
 //! # The life of a call
 //!
 //! ```text
-//!  guest's import ─ lower, encode ─┐
-//!  HTTP request ── gateway ────────┤  bay.<app>.<ns>.<pkg>.<iface>.<track>.<function>
-//!  any NATS client ── JSON ────────┘                    │ queue group
+//!  guest's import ─ interfaces ────┐
+//!  HTTP request ─── gateway ───────┤  bay.<app>.<ns>.<pkg>.<iface>.<track>.<function>
+//!  any NATS client ─ JSON ─────────┘                    │ queue group
 //!                                                       v
-//!  reply <─ encode <─ invoke <─ instance <─ decode <─ admission <─ subscription
+//!  reply <─ encode <─ guest <─ instance <─ decode <─ admission <─ subscription
 //! ```
 //!
-//! A request message arrives at one of the workers of a [`host`], each a thread with a runtime and
-//! a NATS connection of its own. [`transport`] reads it as a [`call::Call`] ([`wire`]), and finds
-//! the binding of its subject ([`subject`]). [`runtime::Service::call`] is the rest: admission,
-//! JSON to values ([`json`]) by the function's [`shape`], an instance, the guest itself, and values
-//! to JSON again. Imports of the guest go out through a [`Backend`](interfaces::Backend) and come
-//! in at another service the same way. Every message with a reply subject gets exactly one reply.
+//! A message arrives at one of the workers of a [`host`], each a thread with a runtime and a NATS
+//! connection of its own. A subscription of [`transport`] reads it as a [`call::Call`] ([`wire`]),
+//! finds the binding behind the subject ([`subject`]) and calls its service. [`runtime::Service`] is
+//! the rest, one path for calls, HTTP requests and messages: admission, JSON to values ([`json`]) as
+//! the function's [`shape`] has them, an instance, the guest, statistics, and values to JSON. What the
+//! guest imports is one of the [`interfaces`]; what has to leave the process goes through their
+//! backend and comes back to another service the same way. Exactly one reply follows, whatever happens
+//! in between.
+//!
+//! # The life of an event
+//!
+//! ```text
+//!  guest's import ─ publication ─> core subject ─────────────> subscription of each service
+//!                            └──> stream ─> consumer of each service ─> call ─┬─ ok: ack
+//!                                              ^                              ├─ retry: nak, attempt store
+//!                                              └──────── replay <─ dead letter ┘
+//! ```
+//!
+//! Which interfaces are events is planned ([`plan::EventWire`]), and the guest does not know: its
+//! import publishes ([`plan::Publication`]) instead of calling. A core event reaches the subscribers
+//! of that moment. A durable one is stored by a stream of its wire ([`events`]), from which each
+//! subscribing service has a consumer; its outcome decides whether it is acknowledged, comes again
+//! after a while, or becomes a dead letter that an operator edits, replays or purges.
 //!
 //! # Running an app
 //!
-//! [`manifest`] reads `wasmbay.toml` into a [`manifest::App`], [`plan`] checks that its components
-//! fit together, and [`host::Host`] serves it, as often as it changes, without losing a call.
-//! [`nats`] runs a server and connects, [`gateway`] is the HTTP front, [`events`] has the streams,
-//! retries and dead letters, and [`build`] makes components from sources.
+//! [`manifest`] reads `wasmbay.toml`, [`plan`] checks that the services of an app fit together, and
+//! [`host::Host::apply`] is a step from what a host serves to what it should: it links and warms what
+//! is new, swaps the [`deployment`], and drains what is gone, without losing a call. [`nats`] runs and
+//! reaches a server, [`micro`] is how services are discovered, [`build`] makes components of sources.
+//!
+//! The rooms stand one above the other, in the order of `host/ARCHITECTURE.md`, and use only what
+//! stands below them. A test holds that.
 //!
 //! # Examples
 //!
@@ -31,10 +51,10 @@
 //! use std::collections::BTreeMap;
 //! use std::path::{Path, PathBuf};
 //!
-//! use wasmbay::runtime::{Engine, EngineOptions};
 //! use wasmbay::host::{self, Host, HostOptions};
 //! use wasmbay::manifest::App;
 //! use wasmbay::nats::ConnectOptions;
+//! use wasmbay::runtime::{Engine, EngineOptions};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let app = App::load(Path::new("wasmbay.toml"))?;
@@ -50,7 +70,7 @@
 //! # }
 //! ```
 
-pub mod admin;
+mod admin;
 pub mod build;
 pub mod call;
 pub mod deployment;
@@ -66,6 +86,9 @@ pub mod nats;
 mod per_core;
 pub mod plan;
 mod poll;
+mod programs;
+#[cfg(test)]
+mod rooms;
 pub mod runtime;
 pub mod shape;
 pub mod subject;

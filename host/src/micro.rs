@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 /// The root of ADR-32's subjects.
 pub(crate) const ROOT: &str = "$SRV";
 
+/// Keys of the metadata of a host's services: the app, the host's id, and the streams that it
+/// stores to or consumes from.
+pub(crate) const APP: &str = "app";
+pub(crate) const HOST: &str = "host";
+pub(crate) const STREAMS: &str = "streams";
+
 /// A request to services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -52,7 +58,7 @@ pub struct Answer {
     /// For INFO.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// For STATS: the start of the host, as RFC 3339.
+    /// For STATS: when the counts began, as RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<String>,
     /// For INFO and STATS.

@@ -184,9 +184,11 @@ impl Budget {
         }
     }
 
-    /// Whether something of it is left.
-    pub(crate) fn is_left(&self) -> bool {
-        self.began.elapsed() < self.share
+    /// The time, if something of the share is left.
+    pub(crate) fn left(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let used = now.saturating_duration_since(self.began);
+        (used < self.share).then_some(now)
     }
 }
 

@@ -44,7 +44,15 @@ pub fn is_own(subject: &str) -> bool {
     [ROOT, REPLAY, DEAD_LETTER].contains(&first)
 }
 
-/// The subject of a function.
+/// Whether a subject belongs to NATS or to hosts. nats-server does not hold the reply subject of a
+/// message against its sender's permissions, so a host that wrote there what a message asks for would
+/// lend its own to any client.
+#[must_use]
+pub fn is_reserved(subject: &str) -> bool {
+    subject.starts_with('$') || is_own(subject)
+}
+
+/// The subject on which a function is called.
 #[must_use]
 pub fn of_function(app: &str, function: &FunctionId) -> String {
     format!(
@@ -52,12 +60,6 @@ pub fn of_function(app: &str, function: &FunctionId) -> String {
         of_interface(app, &function.interface),
         function.name
     )
-}
-
-/// The wildcard subject of every function of an interface.
-#[must_use]
-pub fn all_functions(app: &str, interface: &InterfaceId) -> String {
-    format!("{}.*", of_interface(app, interface))
 }
 
 /// The subject of one partition of a function's events.
@@ -266,7 +268,7 @@ fn below_app<'s>(subject: &'s str, app: &str) -> &'s str {
         .unwrap_or(subject)
 }
 
-fn of_interface(app: &str, interface: &InterfaceId) -> String {
+pub(crate) fn of_interface(app: &str, interface: &InterfaceId) -> String {
     let InterfaceId {
         namespace,
         package,
@@ -279,7 +281,7 @@ fn of_interface(app: &str, interface: &InterfaceId) -> String {
     )
 }
 
-/// The function's name in a subject that [`all_functions`] matched.
+/// The function's name in the subject on which it is called.
 #[must_use]
 pub fn function_name(subject: &str) -> Option<&str> {
     subject.rsplit_once('.').map(|(_, name)| name)
@@ -296,10 +298,6 @@ mod tests {
         assert_eq!(
             of_function("shop", &function),
             "bay.shop.acme.stock.reserve.v1.hold"
-        );
-        assert_eq!(
-            all_functions("shop", &function.interface),
-            "bay.shop.acme.stock.reserve.v1.*"
         );
     }
 

@@ -10,7 +10,7 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Blame, Call, CallError, Code, Trace};
+use crate::call::{Blame, Call, CallError, Code, Trace, is_traceparent};
 use crate::text::{one_line, shown};
 
 /// Milliseconds until the caller stops waiting.
@@ -145,11 +145,10 @@ fn read(
 ) -> Result<Call, CallError> {
     let mut call = without_headers(body, now);
     for (name, value) in headers.into_iter().flat_map(first_values) {
-        match name {
+        match canonical(name) {
             CONTENT_TYPE => {
-                let kind = value.split(';').next().unwrap_or_default().trim();
-                if !kind.eq_ignore_ascii_case(JSON) {
-                    return Err(bad_header(CONTENT_TYPE, kind, JSON));
+                if !is_json(value) {
+                    return Err(bad_header(CONTENT_TYPE, value, JSON));
                 }
             }
             HOPS => {
@@ -158,24 +157,53 @@ fn read(
                     .map_err(|_| bad_header(HOPS, value, "a number up to 255"))?;
             }
             DEADLINE => call.deadline = now + left(value)?,
-            _ => call.keep(name, value),
+            name => call.keep(name, value),
         }
     }
     Ok(call)
 }
 
-/// Reads hops, caller and trace of a message that arrives `now`. Its sender may use these headers for
-/// something else, so invalid ones are left out.
+/// Reads what travels along with a message that arrives `now`. Its sender may know nothing of these
+/// headers, so those that make no sense are left out.
 #[must_use]
 pub fn read_message(headers: Option<&HeaderMap>, now: Instant) -> Call {
     let mut call = without_headers(Bytes::new(), now);
     for (name, value) in headers.into_iter().flat_map(first_values) {
-        match name {
+        match canonical(name) {
             HOPS => call.hops = value.parse().unwrap_or(0),
-            _ => call.keep(name, value),
+            name => call.keep(name, value),
         }
     }
     call
+}
+
+/// The name of a header as this module writes it. Clients write names in any case (Go's `http.Header`
+/// makes `Traceparent` of `traceparent`), and proxies change it.
+fn canonical(name: &str) -> &str {
+    const NAMES: [&str; 9] = [
+        DEADLINE,
+        TRACEPARENT,
+        CALLER,
+        HOPS,
+        CONTENT_TYPE,
+        TRACESTATE,
+        BAGGAGE,
+        ERROR,
+        ERROR_CODE,
+    ];
+    let mut names = NAMES.into_iter();
+    names
+        .find(|known| known.eq_ignore_ascii_case(name))
+        .unwrap_or(name)
+}
+
+/// Whether a media type is JSON, such as `application/json; charset=utf-8` or
+/// `application/problem+json`.
+pub(crate) fn is_json(media_type: &str) -> bool {
+    let kind = media_type.split(';').next().unwrap_or_default().trim();
+    let suffix = kind.len().checked_sub(5).and_then(|at| kind.get(at..));
+    kind.eq_ignore_ascii_case(JSON)
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
 }
 
 fn without_headers(body: Bytes, now: Instant) -> Call {
@@ -200,6 +228,8 @@ impl Call {
     fn keep(&mut self, name: &str, value: &str) {
         let field = match name {
             CALLER => &mut self.caller,
+            // One that is malformed is no trace to go on with.
+            TRACEPARENT if !is_traceparent(value) => return,
             TRACEPARENT => &mut self.trace.parent,
             TRACESTATE => &mut self.trace.state,
             BAGGAGE => &mut self.trace.baggage,
@@ -317,18 +347,23 @@ pub fn read_reply(headers: Option<&HeaderMap>, body: Bytes) -> Result<Bytes, Cal
     let Some(headers) = headers else {
         return Ok(body);
     };
-    let (code, message) = (headers.get(ERROR_CODE), headers.get(ERROR));
+    let (mut code, mut message) = (None, None);
+    for (name, value) in first_values(headers) {
+        match canonical(name) {
+            ERROR_CODE => code = Some(value),
+            ERROR => message = Some(value),
+            _ => {}
+        }
+    }
     if code.is_none() && message.is_none() {
         return Ok(body);
     }
-    let status = code
-        .and_then(|code| code.as_str().parse().ok())
-        .unwrap_or(500);
+    let status = code.and_then(|code| code.parse().ok()).unwrap_or(500);
     let code = Code::from_status(status).unwrap_or(Code::Trap);
     if let Ok(body) = serde_json::from_slice::<ErrorBody>(&body) {
         return Err(CallError::new(code, body.error.blame, body.error.message));
     }
-    let message = message.map_or("the service gave no reason", |message| message.as_str());
+    let message = message.unwrap_or("the service gave no reason");
     Err(CallError::new(code, Blame::Guest, message))
 }
 
@@ -400,6 +435,43 @@ mod tests {
         assert_eq!(event.deadline, now + MAX_DEADLINE);
         headers.insert(HOPS, "many");
         assert_eq!(read_message(Some(&headers), now).hops, 0);
+    }
+
+    #[test]
+    fn names_are_read_in_any_case() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let now = Instant::now();
+        let mut headers = HeaderMap::new();
+        headers.insert("Traceparent", trace);
+        headers.insert("BAY-CALLER", "orders");
+        headers.insert("bay-deadline-ms", "1500");
+        headers.insert("content-type", "application/problem+JSON; charset=utf-8");
+        let call = read_call(Some(&headers), Bytes::new(), now).unwrap();
+        assert_eq!(call.trace.parent.as_deref(), Some(trace));
+        assert_eq!(call.caller.as_deref(), Some("orders"));
+        assert_eq!(call.deadline, now + Duration::from_millis(1500));
+        for (name, value) in [
+            ("bay-deadline-ms", "abc"),
+            ("BAY-HOPS", "-1"),
+            ("content-TYPE", "text/xml"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value);
+            read_call(Some(&headers), Bytes::new(), now).unwrap_err();
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("nats-service-error", "no stock");
+        headers.insert("nats-service-error-code", "404");
+        let error = read_reply(Some(&headers), Bytes::new()).unwrap_err();
+        assert_eq!((error.code, &*error.message), (Code::NotFound, "no stock"));
+    }
+
+    #[test]
+    fn a_malformed_trace_does_not_travel_on() {
+        let mut headers = HeaderMap::new();
+        headers.insert(TRACEPARENT, "00-zz-01");
+        let call = read_call(Some(&headers), Bytes::new(), Instant::now()).unwrap();
+        assert_eq!(call.trace.parent, None);
     }
 
     #[test]

@@ -20,8 +20,9 @@ import type { Line, Money } from 'shop:types/types@1.0.0';
 
 type CalleeError = CatalogError | StockError | PaymentError;
 
-// componentize-qjs 0.4.5 treats a u32 as signed: one above this arrives negative, and leaves as this.
-const MAX_QUANTITY = 0x7fff_ffff;
+// What a line's quantity and a sum of money can hold: a u32 and a u64.
+const MAX_QUANTITY = 0xffff_ffff;
+const MAX_MINOR = 0xffff_ffff_ffff_ffffn;
 
 export const orders = {
   quote(lines: Line[]): Money {
@@ -71,7 +72,7 @@ function fill(order: Order, total: Money, card: Card): Confirmation {
 function merge(lines: Line[]): Line[] {
   const quantities = new Map<string, number>();
   for (const { sku, quantity } of lines) {
-    const sum = (quantities.get(sku) ?? 0) + (quantity >>> 0);
+    const sum = (quantities.get(sku) ?? 0) + quantity;
     if (sum > MAX_QUANTITY) {
       unavailable(`${sku}: no more than ${MAX_QUANTITY} can be ordered at once`);
     }
@@ -88,7 +89,7 @@ function merge(lines: Line[]): Line[] {
 
 /** The price of the lines by the catalog. */
 function price(lines: Line[]): Money {
-  let minor = 0;
+  let minor = 0n;
   let currency: string | undefined;
   for (const { sku, quantity } of lines) {
     const each = ask('catalog', () => catalog.get(sku)).price;
@@ -96,10 +97,8 @@ function price(lines: Line[]): Money {
     if (each.currency !== currency) {
       unavailable(`catalog: prices in ${currency} and in ${each.currency} cannot be added up`);
     }
-    minor += each.minor * quantity;
-    // Past 2^53 a number is rounded, and past 2^63 a u64 arrives as a negative one: either way
-    // the customer would be charged something else.
-    if (!Number.isSafeInteger(minor) || each.minor < 0) {
+    minor += each.minor * BigInt(quantity);
+    if (minor > MAX_MINOR) {
       unavailable('catalog: the prices add up to more than can be charged');
     }
   }
@@ -151,7 +150,7 @@ function reason(refusal: unknown): string {
 
 /** 64 random bits: Math.random() begins anew with the same number in every fresh instance. */
 function newOrderId(): string {
-  const digits = [...getRandomBytes(8)].map((byte) => byte.toString(16).padStart(2, '0'));
+  const digits = [...getRandomBytes(8n)].map((byte) => byte.toString(16).padStart(2, '0'));
   return `ord-${digits.join('')}`;
 }
 

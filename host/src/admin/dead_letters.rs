@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ETAG, IF_MATCH};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::json as value;
-use tokio::time::Instant;
 
-use super::query::Query;
+use super::routes::AdminRequest;
 use super::{AdminServer, Answer, Refusal, TIMEOUT, json, to_json};
 use crate::call::Blame;
 use crate::events::dead_letters::{Cursor, DeadLetter, DeadLetterError, Filter, Pace};
-use crate::gateway::request::{check_json, check_length, read_body};
+use crate::gateway::connection::Received;
+use crate::gateway::request::{check_json, read_body};
 use crate::interface::FunctionId;
 use crate::shape::Signature;
 use crate::wire::ErrorDetail;
@@ -40,25 +39,25 @@ struct Failed {
 }
 
 impl AdminServer {
-    pub(super) async fn list(&self, query: &Query<'_>) -> Result<Answer, Refusal> {
-        let asked = query.only(&["service", "function", "limit", "after"])?;
+    pub(super) async fn list(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let asked = asked
+            .query
+            .only(&["service", "function", "limit", "after"])?;
         let (filter, limit) = (asked.filter()?, asked.limit()?);
         let from = asked.value("after", str::parse::<Cursor>)?;
         let page = self.dead_letters.list(&filter, from, limit).await?;
         Ok(json(StatusCode::OK, to_json(&page)))
     }
 
-    pub(super) async fn show(&self, id: &str, query: &Query<'_>) -> Result<Answer, Refusal> {
-        query.only(&[])?;
-        Ok(shown(&self.dead_letters.get(id).await?))
+    pub(super) async fn show(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
+        Ok(shown(&self.dead_letters.get(asked.id).await?))
     }
 
-    pub(super) async fn edit(
-        &self,
-        id: &str,
-        query: &Query<'_>,
-        request: Request<Incoming>,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn edit(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request, query, id, ..
+        } = asked;
         query.only(&[])?;
         let expected = if_match(request.headers())?;
         let limit = self.client.max_payload();
@@ -67,7 +66,7 @@ impl AdminServer {
         if !dead_letter.is_message() {
             check_json(request.headers())?;
         }
-        let body = read_body(request.into_body(), limit).await?;
+        let body = read_body(request.body_mut(), limit).await?;
         if expected.is_some_and(|expected| expected != dead_letter.revision) {
             let (id, now) = (&dead_letter.id, dead_letter.revision);
             let why = format!("dead letter \"{id}\" is at revision {now} by now; look at it again");
@@ -87,12 +86,10 @@ impl AdminServer {
         Some(wire.functions.get(&function.name)?.signature.clone())
     }
 
-    pub(super) async fn replay(
-        &self,
-        id: &str,
-        query: &Query<'_>,
-        request: Request<Incoming>,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn replay(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request, query, id, ..
+        } = asked;
         query.only(&[])?;
         without_content(request).await?;
         self.dead_letters.replay(id).await?;
@@ -100,12 +97,13 @@ impl AdminServer {
         Ok(json(StatusCode::ACCEPTED, to_json(&replayed)))
     }
 
-    pub(super) async fn replay_many(
-        &self,
-        query: &Query<'_>,
-        request: Request<Incoming>,
-        started: Instant,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn replay_many(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request,
+            query,
+            started,
+            ..
+        } = asked;
         let asked = query.only(&["all", "service", "function", "rate", "limit", "after"])?;
         let (filter, limit) = (asked.required_filter()?, asked.limit()?);
         let from = asked.value("after", str::parse::<Cursor>)?;
@@ -127,12 +125,10 @@ impl AdminServer {
         Ok(json(StatusCode::ACCEPTED, to_json(&answer)))
     }
 
-    pub(super) async fn purge(
-        &self,
-        id: &str,
-        query: &Query<'_>,
-        request: Request<Incoming>,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn purge(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request, query, id, ..
+        } = asked;
         query.only(&[])?;
         without_content(request).await?;
         match self.dead_letters.purge(&Filter::only(id)).await? {
@@ -141,11 +137,8 @@ impl AdminServer {
         }
     }
 
-    pub(super) async fn purge_many(
-        &self,
-        query: &Query<'_>,
-        request: Request<Incoming>,
-    ) -> Result<Answer, Refusal> {
+    pub(super) async fn purge_many(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest { request, query, .. } = asked;
         let filter = query
             .only(&["all", "service", "function"])?
             .required_filter()?;
@@ -184,14 +177,10 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     }
 }
 
-/// Refuses a body where none is expected. A browser's form has a content type even without one.
-async fn without_content(request: Request<Incoming>) -> Result<(), Refusal> {
+/// Refuses a body where none means anything. A browser's form has a type even without one.
+async fn without_content(request: &mut Received) -> Result<(), Refusal> {
     check_json(request.headers())?;
-    check_length(request.body(), 0)?;
-    if request.body().is_end_stream() {
-        return Ok(());
-    }
-    read_body(request.into_body(), 0).await.map(|_: Bytes| ())
+    read_body(request.body_mut(), 0).await.map(|_: Bytes| ())
 }
 
 impl From<DeadLetterError> for Refusal {

@@ -7,6 +7,7 @@
 mod dead_letters;
 mod guard;
 mod query;
+mod routes;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -14,27 +15,27 @@ use std::time::Duration;
 
 use async_nats::{Client, jetstream};
 use http::header::{CACHE_CONTROL, CONNECTION, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Request, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::call::Blame;
 use crate::deployment::Current;
 use crate::events::dead_letters::DeadLetters;
 use crate::gateway::answer::{Answer, Refusal, json, to_json};
-use crate::gateway::connection::{self, Activity, Answers, Tasks};
+use crate::gateway::connection::{self, Activity, Answers, CLOSE, Received, Tasks};
 use crate::gateway::health::{healthz, readyz};
+use crate::gateway::places::Places;
 use crate::gateway::request::without_body;
-use crate::gateway::route::not_allowed;
 use crate::gateway::{Gateway, accept};
 use crate::manifest::keys;
 use crate::telemetry;
 use crate::text::shown;
 use query::Query;
+use routes::AdminRequest;
 
-/// Connections open at the same time; further ones wait.
+/// Connections open at the same time; the longest idle makes room for the next.
 const CONNECTIONS: usize = 32;
 
 /// Time from a request's first byte to the last of its answer.
@@ -42,32 +43,16 @@ const TIMEOUT: Duration = keys::REQUEST.default;
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// The routes, as the index lists them.
-const ROUTES: [&str; 10] = [
-    "GET /dead-letters",
-    "DELETE /dead-letters",
-    "POST /dead-letters/replay",
-    "GET /dead-letters/{id}",
-    "PUT /dead-letters/{id}",
-    "DELETE /dead-letters/{id}",
-    "POST /dead-letters/{id}/replay",
-    "GET /healthz",
-    "GET /readyz",
-    "GET /",
-];
 
 /// An app's admin address.
-pub struct Admin {
+pub(crate) struct Admin {
     app: String,
     /// The host's gateway, for readiness.
     gateway: Arc<Gateway>,
     /// The current deployment, for the types of events that no stream has.
     current: Arc<Current>,
     closing: watch::Sender<bool>,
-    /// One permit for each open connection.
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 /// The admin address on its worker.
@@ -88,12 +73,12 @@ impl Admin {
             gateway,
             current,
             closing: watch::Sender::new(false),
-            permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: Arc::new(Places::new(CONNECTIONS, CONNECTIONS)),
         }
     }
 
     /// Stops taking connections; see [`Gateway::close`].
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closing.send_replace(true);
     }
 
@@ -103,7 +88,12 @@ impl Admin {
     /// # Cancel safety
     ///
     /// Dropping the future drops its connections and all that runs for them.
-    pub async fn serve(self: Arc<Self>, listener: std::net::TcpListener, client: Client) {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        client: Client,
+        context: jetstream::Context,
+    ) {
         let bound = match listener.local_addr() {
             Ok(bound) => bound,
             Err(error) => {
@@ -111,13 +101,13 @@ impl Admin {
                 return;
             }
         };
-        let (closing, permits) = (self.closing.subscribe(), Arc::clone(&self.permits));
+        let (closing, places) = (self.closing.subscribe(), Arc::clone(&self.places));
         let header = usize::try_from(keys::HEADER.default).unwrap_or(usize::MAX);
         let begin = |tasks: Weak<Tasks>| {
             // One request at a time on each connection: the bound of connections bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
             let server = AdminServer {
-                dead_letters: DeadLetters::new(jetstream::new(client.clone()), &self.app),
+                dead_letters: DeadLetters::new(context, &self.app),
                 admin: self,
                 bound,
                 client,
@@ -125,7 +115,7 @@ impl Admin {
             };
             (server, builder)
         };
-        accept::serve("the admin address", listener, closing, permits, begin).await;
+        accept::serve("the admin address", listener, closing, places, begin).await;
     }
 }
 
@@ -134,7 +124,11 @@ impl Answers for AdminServer {
         TIMEOUT
     }
 
-    async fn answer(&self, request: Request<Incoming>, activity: &Arc<Activity>) -> Answer {
+    fn tasks(&self) -> &Weak<Tasks> {
+        &self.tasks
+    }
+
+    async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let started = Instant::now();
         let running = activity.begin(started);
         let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -168,60 +162,37 @@ impl Answers for AdminServer {
 }
 
 impl AdminServer {
-    async fn dispatch(
-        &self,
-        request: Request<Incoming>,
-        started: Instant,
-    ) -> Result<Answer, Refusal> {
-        guard::check(&request, self.bound.ip())?;
+    async fn dispatch(&self, request: &mut Received, started: Instant) -> Result<Answer, Refusal> {
+        guard::check(request, self.bound.ip())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let query = Query::new(uri.query());
-        // A GET answers HEAD as well.
-        let verb = match method.as_str() {
-            "HEAD" => "GET",
-            method => method,
+        let (route, id) = routes::find(&method, uri.path())?;
+        let asked = AdminRequest {
+            request,
+            query: &Query::new(uri.query()),
+            id,
+            started,
         };
-        let path: Vec<_> = uri.path().split('/').skip(1).collect();
-        match (verb, &*path) {
-            ("GET", [""]) => query.only(&[]).map(|_| self.index()),
-            ("GET", ["healthz"]) => query.only(&[]).map(|_| healthz()),
-            ("GET", ["readyz"]) => {
-                query.only(&[])?;
-                let gateway = &self.admin.gateway;
-                Ok(readyz(gateway, gateway.table().as_deref(), &self.client).await)
-            }
-            ("GET", ["dead-letters"]) => self.list(&query).await,
-            ("DELETE", ["dead-letters"]) => self.purge_many(&query, request).await,
-            ("POST", ["dead-letters", "replay"]) => {
-                self.replay_many(&query, request, started).await
-            }
-            ("GET", ["dead-letters", id]) if *id != "replay" => self.show(id, &query).await,
-            ("PUT", ["dead-letters", id]) if *id != "replay" => {
-                self.edit(id, &query, request).await
-            }
-            ("DELETE", ["dead-letters", id]) if *id != "replay" => {
-                self.purge(id, &query, request).await
-            }
-            ("POST", ["dead-letters", id, "replay"]) => self.replay(id, &query, request).await,
-            (_, [""] | ["healthz"] | ["readyz"]) => Err(not_allowed("GET, HEAD")),
-            (_, ["dead-letters"]) => Err(not_allowed("GET, HEAD, DELETE")),
-            (_, ["dead-letters", "replay"] | ["dead-letters", _, "replay"]) => {
-                Err(not_allowed("POST"))
-            }
-            (_, ["dead-letters", _]) => Err(not_allowed("GET, HEAD, PUT, DELETE")),
-            _ => Err(Refusal::caller(
-                StatusCode::NOT_FOUND,
-                "there is nothing at this path; `/` lists the routes",
-            )),
-        }
+        (route.handler)(self, asked).await
     }
 
-    fn index(&self) -> Answer {
+    async fn healthz(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
+        Ok(healthz())
+    }
+
+    async fn readyz(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
+        let gateway = &self.admin.gateway;
+        Ok(readyz(gateway, gateway.table().as_deref(), &self.client).await)
+    }
+
+    async fn index(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
         let index = json!({
             "app": self.admin.app,
             "wasmbay": env!("CARGO_PKG_VERSION"),
-            "routes": ROUTES,
+            "routes": routes::all().collect::<Vec<_>>(),
         });
-        json(StatusCode::OK, to_json(&index))
+        Ok(json(StatusCode::OK, to_json(&index)))
     }
 }

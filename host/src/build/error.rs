@@ -81,6 +81,29 @@ pub enum BuildError {
         /// The worlds that there are.
         worlds: Vec<String>,
     },
+    /// The world has something that no service, or none in this language, can have.
+    #[error("{interface}: `{item}` {why}")]
+    Unserved {
+        /// The interface.
+        interface: String,
+        /// The function or type.
+        item: String,
+        /// What it has.
+        why: String,
+    },
+    /// A compiler failed, and the WIT has names that are words of the language.
+    #[error(
+        "these names mean something in {language}, and have to be others in the WIT: {}",
+        places.join(", ")
+    )]
+    Word {
+        /// The guest's language.
+        language: Language,
+        /// The names, and what they are names of.
+        places: Vec<String>,
+        /// What the compiler printed.
+        source: Box<BuildError>,
+    },
     /// A tool is not installed.
     #[error("{tool} is missing, which {} needs; install it by `{install}`", tool.needed_for())]
     Missing {
@@ -88,6 +111,16 @@ pub enum BuildError {
         tool: Tool,
         /// The command that installs it.
         install: String,
+    },
+    /// Another user may have put the tool there, or can change it.
+    #[error("{tool} is not run from {}", path.display())]
+    Unsafe {
+        /// The tool.
+        tool: Tool,
+        /// Where it was found.
+        path: PathBuf,
+        /// What is wrong there.
+        source: crate::programs::Unsafe,
     },
     /// A tool could not be started.
     #[error("cannot run {}", program.display())]
@@ -108,6 +141,32 @@ pub enum BuildError {
         status: ExitStatus,
         /// What the tool printed.
         output: String,
+    },
+    /// The source does not export what its world says.
+    #[error("the source in {} does not export what world `{world}` says:\n  {}", folder.display(), problems.join("\n  "))]
+    Exports {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// The world's name.
+        world: String,
+        /// What is missing or wrong, a line each.
+        problems: Vec<String>,
+    },
+    /// Two exported interfaces would be one object in JavaScript.
+    #[error(
+        "{first} and {second} would both be the export `{object}` of {}: \
+         a service in TypeScript or JavaScript can export only one of them",
+        folder.display()
+    )]
+    OneObject {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// One of the interfaces.
+        first: String,
+        /// The other one.
+        second: String,
+        /// The name of both.
+        object: String,
     },
     /// Bindings could not be generated, or a module could not be made a component.
     #[error("{step} failed in {}", folder.display())]

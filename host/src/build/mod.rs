@@ -12,7 +12,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod check;
 mod componentize;
+mod edge;
 mod error;
 mod fingerprint;
 mod language;
@@ -34,6 +36,9 @@ use world::World;
 
 /// What a build leaves in a guest's folder: the component, its fingerprint, intermediate files.
 pub const OUTPUT: &str = ".wasmbay";
+
+/// Locked in that folder by the build that writes to it.
+const LOCK: &str = "build.lock";
 
 /// A service's source: a folder, its language, and the world that it implements.
 #[derive(Clone, Debug)]
@@ -109,7 +114,8 @@ impl Guest {
     /// # Errors
     ///
     /// If a tool is missing, with the command that installs it; if a compiler refuses the source,
-    /// with what it printed; if the WIT does not parse.
+    /// with what it printed; if the WIT does not parse, or has what no service in the language can
+    /// have.
     pub fn build(
         &self,
         tools: &Tools,
@@ -117,6 +123,7 @@ impl Guest {
     ) -> Result<PathBuf, BuildError> {
         let component = self.component();
         let world = World::of(&self.folder, &self.wit)?;
+        check::check(&world, self.language)?;
         let before = Fingerprint::read(&component);
         let inputs = Inputs {
             folder: &self.folder,
@@ -128,6 +135,16 @@ impl Guest {
             return Ok(component);
         }
         let output = self.folder.join(OUTPUT);
+        fs::create_dir_all(&output).map_err(BuildError::writing(&output))?;
+        // Two builds at once would write to the same intermediate files. The later one waits, and
+        // finds its work done. Closing the file lets go.
+        let lock = output.join(LOCK);
+        let held = fs::File::create(&lock).map_err(BuildError::writing(&lock))?;
+        held.lock().map_err(BuildError::writing(&lock))?;
+        let before = Fingerprint::read(&component);
+        if component.is_file() && before.allows_reuse(&inputs)? {
+            return Ok(component);
+        }
         let scratch = output.join(self.language.to_string());
         fs::create_dir_all(&scratch).map_err(BuildError::writing(&scratch))?;
         // Taken before compiling, so that a change during it leads to another build, not to none.
@@ -142,7 +159,8 @@ impl Guest {
                 tools,
             },
             progress,
-        )?;
+        )
+        .map_err(|error| check::explain(error, &world, self.language))?;
         replace(&component, &built.component)?;
         Fingerprint::take(&inputs, sources, built.elsewhere)?.write(&component)?;
         Ok(component)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::BuildError;
+use crate::programs::{self, Unsafe};
 
 const TARGET: &str = "wasm32-wasip2";
 
@@ -46,8 +47,17 @@ pub struct ToolStatus {
 /// Where tools are looked for.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    folders: Vec<PathBuf>,
+    places: Vec<Place>,
     script: Option<PathBuf>,
+}
+
+/// A folder with programs.
+#[derive(Clone, Debug)]
+struct Place {
+    programs: PathBuf,
+    /// The folder from which on no other user may be able to write; `None` for those of `PATH`,
+    /// which is its user's own affair.
+    trusted_from: Option<PathBuf>,
 }
 
 impl Tool {
@@ -117,6 +127,13 @@ impl Tool {
     }
 }
 
+impl Place {
+    fn check(&self, path: &Path) -> Result<(), Unsafe> {
+        let check = |from: &PathBuf| programs::check(from, path);
+        self.trusted_from.as_ref().map_or(Ok(()), check)
+    }
+}
+
 impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -124,9 +141,11 @@ impl fmt::Display for Tool {
 }
 
 impl Tools {
-    /// The tools for a guest or an app: in the nearest `.tools/` above the folder, above the
-    /// working directory, in the folder that `WASMBAY_TOOLS` names, and on `PATH`; what npm
-    /// installed counts above the folder, too.
+    /// The tools for a guest or an app: in `.tools/` and in `node_modules/` of its project and of the
+    /// working directory's, in the folder that `WASMBAY_TOOLS` names, and on `PATH`.
+    ///
+    /// A project is what the folder with the manifest holds, or the git repository around it.
+    /// Folders above it are not looked into: they may be anybody's.
     #[must_use]
     pub fn near(folder: &Path) -> Self {
         let starts = [Some(folder.to_owned()), env::current_dir().ok()];
@@ -138,35 +157,73 @@ impl Tools {
         )
     }
 
+    /// The same for a guest that is not in the folder of its app's manifest.
+    #[must_use]
+    pub fn of_app(root: &Path, folder: &Path) -> Self {
+        let starts = [
+            Some(folder.to_owned()),
+            Some(root.to_owned()),
+            env::current_dir().ok(),
+        ];
+        Self::from(
+            &starts.into_iter().flatten().collect::<Vec<_>>(),
+            env::var_os("WASMBAY_TOOLS"),
+            env::var_os("PATH"),
+        )
+    }
+
     fn from(starts: &[PathBuf], named: Option<OsString>, path: Option<OsString>) -> Self {
-        let starts: Vec<PathBuf> = starts
-            .iter()
-            .map(|start| std::path::absolute(start).unwrap_or_else(|_| start.clone()))
-            .collect();
-        let above = || starts.iter().flat_map(|start| start.ancestors());
-        let mut folders: Vec<PathBuf> = above()
-            .flat_map(|at| [at.join(".tools/bin"), at.join("node_modules/.bin")])
-            .filter(|folder| folder.is_dir())
-            .collect();
-        folders.extend(named.map(|named| Path::new(&named).join("bin")));
-        folders.extend(path.iter().flat_map(env::split_paths));
-        let script = above()
-            .map(|at| at.join("guests/tools.sh"))
-            .find(|script| script.is_file());
-        Self { folders, script }
+        let (mut places, mut script) = (Vec::new(), None);
+        for start in starts {
+            let project = programs::project(start);
+            let root = project.last();
+            for folder in &project {
+                let own = [".tools/bin", "node_modules/.bin"].map(|own| folder.join(own));
+                places.extend(
+                    own.into_iter()
+                        .filter(|own| own.is_dir())
+                        .map(|programs| Place {
+                            programs,
+                            trusted_from: root.cloned(),
+                        }),
+                );
+                let here = folder.join("guests/tools.sh");
+                script = script.or_else(|| here.is_file().then_some(here));
+            }
+        }
+        places.extend(named.map(|named| Place {
+            programs: Path::new(&named).join("bin"),
+            trusted_from: Some(named.into()),
+        }));
+        let path = path.iter().flat_map(env::split_paths);
+        places.extend(path.map(|programs| Place {
+            programs,
+            trusted_from: None,
+        }));
+        Self { places, script }
     }
 
     /// The tool's file.
     ///
     /// # Errors
     ///
-    /// If it is in none of the places, with the command that installs it.
+    /// If it is in none of the places, with the command that installs it; if the first that is
+    /// there belongs to another user, or others can write it or a folder on the way to it.
     pub fn find(&self, tool: Tool) -> Result<PathBuf, BuildError> {
-        tool.files()
-            .iter()
-            .flat_map(|file| self.folders.iter().map(move |folder| folder.join(file)))
-            .find(|path| path.is_file())
-            .ok_or_else(|| self.missing(tool))
+        for file in tool.files() {
+            for place in &self.places {
+                let path = place.programs.join(file);
+                if path.is_file() {
+                    place.check(&path).map_err(|source| BuildError::Unsafe {
+                        tool,
+                        path: path.clone(),
+                        source,
+                    })?;
+                    return Ok(path);
+                }
+            }
+        }
+        Err(self.missing(tool))
     }
 
     /// The command that installs the tool: of this project's script inside a checkout, else of the
@@ -280,6 +337,7 @@ mod tests {
     fn tools_are_looked_for_from_near_to_far() {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path);
+        touch(&at("wasmbay.toml"));
         touch(&at("path/go"));
         touch(&at("named/bin/go"));
         touch(&at(".tools/bin/go"));
@@ -302,6 +360,61 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_above_the_project_is_not_run() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        for hostile in [".tools/bin/go", "node_modules/.bin/esbuild"] {
+            touch(&at(hostile));
+        }
+        touch(&at("guests/tools.sh"));
+        touch(&at("app/guest/go.mod"));
+        let tools = || Tools::from(&[at("app/guest")], None, None);
+        for manifest in [None, Some(at("app/wasmbay.toml"))] {
+            if let Some(manifest) = manifest {
+                touch(&manifest);
+            }
+            for tool in [Tool::Go, Tool::Esbuild] {
+                let error = tools().find(tool).unwrap_err();
+                assert!(matches!(error, BuildError::Missing { .. }), "{error}");
+            }
+            assert!(!tools().install(Tool::Go).contains("tools.sh"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_tool_that_others_can_write_is_refused_by_name() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        touch(&at("wasmbay.toml"));
+        touch(&at(".tools/bin/go"));
+        touch(&at("path/go"));
+        let open = |path: &str| {
+            let mode = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(at(path), mode).unwrap();
+        };
+        open(".tools/bin");
+        let path = Some(at("path").into());
+        let message = |tools: Tools| match tools.find(Tool::Go) {
+            Err(error @ BuildError::Unsafe { .. }) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let project = message(Tools::from(&[at("guest")], None, path.clone()));
+        let refused = format!("go is not run from {}", at(".tools/bin/go").display());
+        assert_eq!(project, refused);
+        let named = Some(at(".tools").into());
+        assert_eq!(message(Tools::from(&[], named, path.clone())), refused);
+        // The user's own affair.
+        open("path");
+        assert_eq!(
+            Tools::from(&[], None, path).find(Tool::Go).unwrap(),
+            at("path/go")
+        );
+    }
+
+    #[test]
     fn a_missing_tool_is_named_with_the_command_that_installs_it() {
         let root = tempfile::tempdir().unwrap();
         let tools = || Tools::from(&[root.path().join("guest")], None, None);
@@ -313,6 +426,7 @@ mod tests {
         );
         let script = root.path().join("guests/tools.sh");
         touch(&script);
+        touch(&root.path().join("wasmbay.toml"));
         let message = tools().find(Tool::WasmCc).unwrap_err().to_string();
         let hint = format!("install it by `{} c`", script.display());
         assert!(message.ends_with(&hint), "{message}");

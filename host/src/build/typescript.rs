@@ -1,4 +1,4 @@
-//! TypeScript declarations of what a world imports and exports, as `componentize-qjs` has it.
+//! TypeScript declarations of what a world imports and exports, as the modules of `edge` have it.
 //!
 //! Each interface becomes a module of its name, so that a service writes
 //! `import { get } from 'shop:catalog/products@1.0.0'` and its editor knows what that is. The
@@ -15,6 +15,8 @@ use wit_parser::{
     Docs, Function, FunctionKind, Handle, InterfaceId, Resolve, Type, TypeDef, TypeDefKind, TypeId,
     TypeOwner, WorldId, WorldItem,
 };
+
+use crate::text::camel_case;
 
 /// The declarations of every interface that the world imports or exports.
 pub(super) fn declarations(resolve: &Resolve, world: WorldId) -> String {
@@ -133,7 +135,7 @@ fn type_name(resolve: &Resolve, ty: &Type) -> String {
             None => kind_name(resolve, &resolve.types[*id].kind),
         },
         Type::ErrorContext => "unknown".to_owned(),
-        // All numbers, u64 and s64 among them: exact up to 2^53.
+        Type::U64 | Type::S64 => "bigint".to_owned(),
         _ => "number".to_owned(),
     }
 }
@@ -172,7 +174,7 @@ fn kind_name(resolve: &Resolve, kind: &TypeDefKind) -> String {
     }
 }
 
-fn is_option(resolve: &Resolve, ty: &Type) -> bool {
+pub(super) fn is_option(resolve: &Resolve, ty: &Type) -> bool {
     let Type::Id(id) = ty else { return false };
     match &resolve.types[*id].kind {
         TypeDefKind::Option(_) => true,
@@ -308,31 +310,20 @@ fn docs(text: &mut String, before: &str, docs: &Docs) {
     }
 }
 
-/// `order-id` as `orderId`.
-fn camel_case(name: &str) -> String {
-    let pascal = pascal_case(name);
-    let mut chars = pascal.chars();
-    chars.next().map_or_else(String::new, |first| {
-        first.to_ascii_lowercase().to_string() + chars.as_str()
-    })
-}
-
 /// `order-id` as `OrderId`.
 fn pascal_case(name: &str) -> String {
-    name.split('-')
-        .flat_map(|word| {
-            let mut chars = word.chars();
-            chars
-                .next()
-                .map(|first| first.to_ascii_uppercase())
-                .into_iter()
-                .chain(chars)
-        })
-        .collect()
+    class_name(&camel_case(name))
+}
+
+/// A name in camel case with an upper-case letter first.
+pub(super) fn class_name(name: &str) -> String {
+    let mut chars = name.chars();
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
 }
 
 /// Words that JavaScript's modules do not take as the name of a function or parameter.
-const RESERVED: [&str; 39] = [
+const RESERVED: &[&str] = &[
     "arguments",
     "await",
     "break",
@@ -355,12 +346,18 @@ const RESERVED: [&str; 39] = [
     "for",
     "function",
     "if",
+    "implements",
     "import",
     "in",
     "instanceof",
+    "interface",
     "let",
     "new",
     "null",
+    "package",
+    "private",
+    "protected",
+    "public",
     "return",
     "static",
     "super",
@@ -372,6 +369,9 @@ const RESERVED: [&str; 39] = [
     "typeof",
     "var",
     "void",
+    "while",
+    "with",
+    "yield",
 ];
 
 #[cfg(test)]
@@ -394,6 +394,7 @@ mod tests {
             /// Deletes */ it.
             delete: func(new: list<u8>, many: list<tuple<shape, f32>>) -> result<_, colour>;
             nested: func(r: result<u8, string>) -> sides;
+            while: func(fetch-URL: u8);
             resource file {
                 constructor(path: string);
                 read: func(len: u64) -> result<list<u8>>;
@@ -416,7 +417,7 @@ mod tests {
 declare module 'demo:shapes/base@1.0.0' {
   export interface Point {
     x: number;
-    onHand: { tag: 'some'; val: number | null } | { tag: 'none' };
+    onHand: { tag: 'some'; val: bigint | null } | { tag: 'none' };
   }
 }
 
@@ -429,7 +430,7 @@ declare module 'demo:shapes/all@1.0.0' {
   export class File {
     constructor(path: string);
     /** @throws {undefined} */
-    read(len: number): Uint8Array;
+    read(len: bigint): Uint8Array;
     static open(): File;
   }
   /**
@@ -439,6 +440,8 @@ declare module 'demo:shapes/all@1.0.0' {
   function _delete(_new: Uint8Array, many: Array<[Shape, number]>): void;
   export { _delete as delete };
   export function nested(r: { tag: 'ok'; val: number } | { tag: 'err'; val: string }): Sides;
+  function _while(fetchURL: number): void;
+  export { _while as while };
 }
 "
         );

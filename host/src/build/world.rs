@@ -1,10 +1,9 @@
 //! The WIT that a guest is built against, and the world in it that the guest implements.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use wit_component::StringEncoding;
-use wit_parser::{Resolve, WorldId, WorldKey};
+use wit_parser::{Resolve, WorldId};
 
 use super::BuildError;
 
@@ -69,20 +68,5 @@ impl World {
                 wit: self.wit.clone(),
                 source: error.into(),
             })
-    }
-
-    /// The namespaces of the interfaces that the world imports.
-    pub(super) fn imported_namespaces(&self) -> BTreeSet<String> {
-        let imports = self.resolve.worlds.get(self.id).map(|world| &world.imports);
-        imports
-            .into_iter()
-            .flat_map(|imports| imports.keys())
-            .filter_map(|key| match key {
-                WorldKey::Interface(id) => self.resolve.interfaces.get(*id)?.package,
-                WorldKey::Name(_) => None,
-            })
-            .filter_map(|package| self.resolve.packages.get(package))
-            .map(|package| package.name.namespace.clone())
-            .collect()
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::events::stream;
+use crate::events::stream::{self, Orphan};
 use crate::interface::InterfaceId;
 use crate::manifest::{App, DeliveryPolicy, ServiceSpec};
 use crate::plan::Plan;
@@ -40,8 +40,8 @@ pub(super) fn bindings(app: &App, plan: &Plan) -> Bindings {
         let Some(spec) = app.services.get(name) else {
             continue;
         };
-        for interface in interfaces {
-            let (sources, delivery) = interface_sources(app, plan, spec, interface);
+        for (interface, functions) in interfaces {
+            let (sources, delivery) = interface_sources(app, plan, spec, interface, functions);
             let bound = Bound {
                 service: name.clone(),
                 interface: interface.clone(),
@@ -64,6 +64,7 @@ fn interface_sources(
     plan: &Plan,
     spec: &ServiceSpec,
     interface: &InterfaceId,
+    functions: &[String],
 ) -> (Vec<Source>, Delivery) {
     let wire = plan.event_wire(interface);
     if let Some(durable) = wire.and_then(|wire| wire.spec.durable.as_ref()) {
@@ -81,8 +82,13 @@ fn interface_sources(
         Some(_) => (subject::queue_group_of(&spec.name), Delivery::Event),
         None => (subject::QUEUE_GROUP.to_owned(), Delivery::Call),
     };
-    let subject = subject::all_functions(&app.name, interface);
-    (vec![Source::Subject { subject, group }], delivery)
+    // One for each function: while hosts with an older version of the interface share the queue group,
+    // a function that they do not have is called only where it is.
+    let sources = functions.iter().map(|name| Source::Subject {
+        subject: subject::of_function(&app.name, &interface.function(name)),
+        group: group.clone(),
+    });
+    (sources.collect(), delivery)
 }
 
 /// The sources of the messages that a service handles: its one consumer on each stream, and
@@ -123,6 +129,33 @@ fn message_sources(
         (source, bound)
     };
     sources.map(bound).collect()
+}
+
+/// What stands behind the consumer of an earlier version of an interface, beside what the plan says.
+pub(crate) fn orphaned(app: &App, plan: &Plan, orphan: &Orphan) -> Option<(Source, Bound)> {
+    let Orphan {
+        stream,
+        consumer,
+        service,
+        interface,
+        misfit,
+    } = orphan;
+    let spec = app.services.get(service)?;
+    let durable = plan.event_wire(interface)?.spec.durable.as_ref()?;
+    let subscriber = subscriber(spec, durable.delivery(service));
+    let source = Source::Consumer {
+        stream: stream.clone(),
+        name: consumer.clone(),
+    };
+    let bound = Bound {
+        service: service.clone(),
+        interface: interface.clone(),
+        delivery: match misfit {
+            None => Delivery::DurableEvent(subscriber),
+            Some(why) => Delivery::Orphaned(subscriber, why.as_str().into()),
+        },
+    };
+    Some((source, bound))
 }
 
 fn subscriber(spec: &ServiceSpec, policy: &DeliveryPolicy) -> Arc<Subscriber> {
@@ -253,7 +286,7 @@ mod tests {
     #[test]
     fn a_call_has_a_subject_that_all_hosts_share() {
         let bindings = shop("");
-        let source = subject("bay.shop.a.stock.api.v1.*", "bay");
+        let source = subject("bay.shop.a.stock.api.v1.run", "bay");
         let bound = &bindings[&source];
         assert_eq!(bound.service, "stock");
         assert!(matches!(bound.delivery, Delivery::Call));
@@ -262,7 +295,7 @@ mod tests {
     #[test]
     fn an_event_has_a_group_for_each_service() {
         let bindings = shop("[wire.\"a:orders/events\"]\nmode = \"event\"");
-        let bound = &bindings[&subject("bay.shop.a.orders.events.v1.*", "bay.mail")];
+        let bound = &bindings[&subject("bay.shop.a.orders.events.v1.run", "bay.mail")];
         assert!(matches!(bound.delivery, Delivery::Event));
     }
 
@@ -303,8 +336,8 @@ mod tests {
     fn a_difference_is_what_arrives_stays_and_leaves() {
         let wanted = shop("");
         let (stays, leaves) = (
-            subject("bay.shop.a.stock.api.v1.*", "bay"),
-            subject("bay.shop.a.stock.api.v2.*", "bay"),
+            subject("bay.shop.a.stock.api.v1.run", "bay"),
+            subject("bay.shop.a.stock.api.v2.run", "bay"),
         );
         let difference = difference([&stays, &leaves], &wanted);
         assert_eq!(difference.staying, [stays]);
@@ -326,7 +359,7 @@ mod tests {
             service == "orders" && interface.package == "stock"
         };
         let layers = drain_order(&shop(""), imports);
-        let stock = subject("bay.shop.a.stock.api.v1.*", "bay");
+        let stock = subject("bay.shop.a.stock.api.v1.run", "bay");
         assert_eq!(layers.len(), 2);
         assert_eq!(layers[1], [stock]);
     }

@@ -9,12 +9,13 @@ mod bindings;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::events::health::StoreHealth;
 use crate::interface::InterfaceId;
 use crate::manifest::App;
 use crate::plan::Plan;
 use crate::runtime::Service;
 
-pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order};
+pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order, orphaned};
 
 use bindings::bindings;
 
@@ -29,6 +30,8 @@ pub struct Deployment {
     pub(crate) bindings: Bindings,
     /// The routes, the events, and the interfaces of each service.
     pub(crate) plan: Plan,
+    /// What the plan was made of; nothing before the first.
+    pub(crate) app: Option<Arc<App>>,
 }
 
 impl Deployment {
@@ -40,6 +43,7 @@ impl Deployment {
             bindings: bindings(app, &plan),
             services,
             plan,
+            app: Some(Arc::new(app.clone())),
         }
     }
 
@@ -50,19 +54,29 @@ impl Deployment {
     }
 }
 
-/// The current deployment.
+/// The deployment of now, and the state of what it stores.
 #[derive(Default)]
-pub struct Current(RwLock<Arc<Deployment>>);
+pub struct Current {
+    deployment: RwLock<Arc<Deployment>>,
+    store: Arc<StoreHealth>,
+}
 
 impl Current {
     /// The current deployment. Work that began with it may end with it.
     pub(crate) fn get(&self) -> Arc<Deployment> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        let deployment = self.deployment.read();
+        Arc::clone(&deployment.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The state of what the app stores.
+    pub(crate) fn store(&self) -> &Arc<StoreHealth> {
+        &self.store
     }
 
     /// Replaces the current deployment, as the next revision.
     pub fn swap(&self, deployment: Deployment) {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let current = self.deployment.write();
+        let mut current = current.unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(Deployment {
             revision: current.revision + 1,
             ..deployment

@@ -52,7 +52,13 @@ impl AttemptStore {
 
     /// Removes the attempts of an event that is done with.
     pub(crate) async fn remove(&self, key: &str) {
-        let removed = async { Ok::<_, async_nats::Error>(self.bucket().await?.purge(key).await?) };
+        // The bucket's own way leaves a marker for each key, which take up the room of others.
+        let removed = async {
+            let bucket = self.bucket().await?;
+            let subject = format!("{}{key}", bucket.prefix);
+            bucket.stream.purge().filter(subject).await?;
+            Ok::<_, async_nats::Error>(())
+        };
         if let Err(error) = removed.await {
             // They expire with their age.
             tracing::debug!(%error, key, "attempts at an event");

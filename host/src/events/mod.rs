@@ -7,5 +7,6 @@
 
 pub(crate) mod attempts;
 pub mod dead_letters;
+pub(crate) mod health;
 pub(crate) mod retry;
 pub mod stream;

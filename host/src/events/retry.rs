@@ -68,6 +68,14 @@ pub(crate) fn next(retry: &Retry, outcome: Option<Outcome>, attempts: u32, rando
     }
 }
 
+/// The number of attempts at an event: those that are written down, or the times that it was handed out
+/// if those are more. Writing one down can fail, and then only the server has counted it; what ended with
+/// its host is among them.
+pub(crate) fn tried(written: usize, delivered: i64) -> u32 {
+    let written = u32::try_from(written).unwrap_or(u32::MAX);
+    written.max(u32::try_from(delivered.max(0)).unwrap_or(u32::MAX))
+}
+
 /// The wait after so many failed attempts.
 fn delay(retry: &Retry, attempts: u32, random: f64) -> Duration {
     let step = usize::try_from(attempts)
@@ -93,6 +101,14 @@ mod tests {
         assert_eq!(waits, [100, 1_000, 10_000, 10_000, 10_000]);
         assert_eq!(delay(&retry, 2, 1.0).as_millis(), 1_200);
         assert_eq!(delay(&retry, 2, -1.0).as_millis(), 800);
+    }
+
+    #[test]
+    fn attempts_that_could_not_be_written_down_count() {
+        assert_eq!(tried(1, 3), 3);
+        // A consumer that was created again has delivered nothing yet.
+        assert_eq!(tried(3, 1), 3);
+        assert_eq!(tried(1, i64::MAX), u32::MAX);
     }
 
     #[test]

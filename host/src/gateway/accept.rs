@@ -1,28 +1,29 @@
 //! A listening socket and its connections, on one worker.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::connection::{self, Answers, Spawn, Tasks};
+use super::places::Places;
 
 /// The pause after a connection could not be accepted, mostly for want of a file descriptor: trying
 /// again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts and serves connections until `closing` is set and all of them have ended, no more at a
-/// time than there are `permits`. `begin` returns the handler of requests and the builder of
-/// connections.
+/// Accepts and serves connections until `closing` says so and all of them have ended, those that get
+/// one of the `places`. `begin` makes what answers, and how connections are spoken to.
 pub(crate) async fn serve<A: Answers>(
     what: &str,
     listener: std::net::TcpListener,
     closing: watch::Receiver<bool>,
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
     begin: impl FnOnce(Weak<Tasks>) -> (A, Builder<Spawn>),
 ) {
     let listener = match TcpListener::from_std(listener) {
@@ -35,7 +36,7 @@ pub(crate) async fn serve<A: Answers>(
     let tasks = Arc::new(Tasks::default());
     let (answers, builder) = begin(Arc::downgrade(&tasks));
     let (answers, builder) = (Arc::new(answers), Arc::new(builder));
-    accept(answers, builder, listener, closing, permits).await;
+    accept(answers, builder, listener, closing, places).await;
     tasks.drain().await;
 }
 
@@ -45,17 +46,17 @@ async fn accept<A: Answers>(
     builder: Arc<Builder<Spawn>>,
     listener: TcpListener,
     mut closing: watch::Receiver<bool>,
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
 ) {
     let watcher = closing.clone();
     let mut connections = JoinSet::new();
-    let mut open = |stream: TcpStream, permit: OwnedSemaphorePermit| {
+    let mut open = |(stream, peer): (TcpStream, SocketAddr)| {
+        let Some(place) = places.enter(peer.ip()) else {
+            return;
+        };
         let (answers, builder) = (Arc::clone(&answers), Arc::clone(&builder));
-        let serving = connection::serve(answers, builder, stream, watcher.clone());
-        connections.spawn(async move {
-            serving.await;
-            drop(permit);
-        });
+        let serving = connection::serve(answers, builder, stream, place, watcher.clone());
+        connections.spawn(serving);
         while connections.try_join_next().is_some() {}
     };
     loop {
@@ -63,34 +64,20 @@ async fn accept<A: Answers>(
             biased;
             // A dropped sender closes as well.
             _ = closing.wait_for(|closing| *closing) => break,
-            accepted = next(&permits, &listener) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, permit)) => open(stream, permit),
+            Ok(accepted) => open(accepted),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    // Connections that the system has accepted already would be reset with the socket.
-    while let Some(Ok((stream, permit))) = next(&permits, &listener).now_or_never() {
-        open(stream, permit);
+    // What the system has already accepted would be reset with the socket.
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        open(accepted);
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-}
-
-/// The next connection, once there is a permit for it. Further ones wait in the system's queue.
-async fn next(
-    permits: &Arc<Semaphore>,
-    listener: &TcpListener,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    // The semaphore is never closed.
-    let permit = Arc::clone(permits)
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
 }

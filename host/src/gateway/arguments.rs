@@ -89,13 +89,12 @@ impl ArgumentPlan {
             let bad = |why: &dyn fmt::Display| refuse("path", &field.name, why);
             let text = percent_decode_str(given)
                 .decode_utf8()
-                .map_err(|_| bad(&"its percent-encoding is not UTF-8"))?;
+                .map_err(|_| bad(&NOT_UTF8))?;
             object.key(&field.key);
             write_text(&mut object.text, &text, &field.shape).map_err(|e| bad(&wanted(&e)))?;
         }
         if !self.query.is_empty() {
-            let given: Vec<_> =
-                form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
+            let given: Vec<_> = pairs(query.unwrap_or_default()).collect();
             for param in &self.query {
                 param.write(&mut object, &given)?;
             }
@@ -109,6 +108,28 @@ impl ArgumentPlan {
     }
 }
 
+const NOT_UTF8: &str = "its percent-encoding is not UTF-8";
+
+/// The names of a query string, and their values as they were sent. A name that is no text is no
+/// parameter's.
+fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((from_form(name)?, value))
+    })
+}
+
+/// Decodes a name or value as forms have them; `None` if it is not UTF-8.
+fn from_form(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('+') {
+        return percent_decode_str(text).decode_utf8().ok();
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(Cow::Owned(decoded.into_owned()))
+}
+
 /// Every accepted spelling of a parameter's name, as [`spells`] has them.
 fn spellings(name: &str) -> Vec<String> {
     let mut spellings = vec![name.to_owned(), name.replace('-', "_"), camel_case(name)];
@@ -117,16 +138,15 @@ fn spellings(name: &str) -> Vec<String> {
 }
 
 impl QueryParam {
-    fn write(
-        &self,
-        object: &mut Object,
-        given: &[(Cow<'_, str>, Cow<'_, str>)],
-    ) -> Result<(), Refusal> {
+    fn write(&self, object: &mut Object, given: &[(Cow<'_, str>, &str)]) -> Result<(), Refusal> {
         let Field { name, key, shape } = &self.field;
-        let own =
-            |(key, _): &&(Cow<'_, str>, Cow<'_, str>)| self.spellings.iter().any(|s| s == key);
-        let mut values = given.iter().filter(own).map(|(_, value)| value);
+        let own = |(key, _): &&(Cow<'_, str>, &str)| self.spellings.iter().any(|s| s == key);
+        let mut values = given.iter().filter(own).map(|(_, value)| *value);
         let bad = |why: &dyn fmt::Display| refuse("query", name, why);
+        let write = |object: &mut Object, value: &str, shape: &Shape| {
+            let text = from_form(value).ok_or_else(|| bad(&NOT_UTF8))?;
+            write_text(&mut object.text, &text, shape).map_err(|e| bad(&wanted(&e)))
+        };
         if let Shape::List(item) = shape {
             object.key(key);
             object.text.push(b'[');
@@ -134,7 +154,7 @@ impl QueryParam {
                 if i > 0 {
                     object.text.push(b',');
                 }
-                write_text(&mut object.text, value, item).map_err(|e| bad(&wanted(&e)))?;
+                write(object, value, item)?;
             }
             object.text.push(b']');
             return Ok(());
@@ -144,7 +164,7 @@ impl QueryParam {
             (None, _) => Err(bad(&format_args!("it is missing ({shape})"))),
             (Some(value), 0) => {
                 object.key(key);
-                write_text(&mut object.text, value, shape).map_err(|e| bad(&wanted(&e)))
+                write(object, value, shape)
             }
             (Some(_), more) => Err(bad(&format_args!("it is given {} times", more + 1))),
         }

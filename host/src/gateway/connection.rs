@@ -3,11 +3,13 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -16,14 +18,25 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::answer::Answer;
+use super::answer::{Answer, Refusal};
+use super::health;
+use super::places::Place;
+use super::unread::{self, Socket};
+use crate::call::Blame;
+use crate::poll;
 use crate::telemetry;
 
-/// Time after which a connection without a running request is closed. It also bounds the arrival of
-/// headers.
+/// A header's value that says that the connection ends with this answer.
+pub(crate) const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// A connection on which no request is running, and none's headers have arrived completely, is
+/// closed after this time. Slowly sent headers are bounded by it as well.
 pub const IDLE: Duration = Duration::from_secs(30);
 
-/// Time beyond its request's timeout within which the client has to read a response.
+/// As [`IDLE`], where all ordinary connections are busy.
+const RESERVE_IDLE: Duration = Duration::from_secs(2);
+
+/// How much longer than its request's whole time a response may take to be read by the client.
 const WRITE_GRACE: Duration = Duration::from_secs(5);
 
 /// Time within which an idle connection of a closing gateway may bring one more request: the client
@@ -36,18 +49,28 @@ const CLOSE_TIMEOUT: Duration = WRITE_GRACE;
 /// Upper bound of the concurrent requests of one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 128;
 
-/// Silence of the peer of an HTTP/2 connection with requests after which it is pinged.
+/// Headers that a request may have.
+pub const MAX_HEADERS: usize = 100;
+
+/// How long the peer of an HTTP/2 connection with requests may be silent before it is asked
+/// whether it is still there.
 const PING: Duration = Duration::from_secs(20);
 
-/// The handler of requests behind a connection.
+/// A request, with its body unless that was read.
+pub(crate) type Received = http::Request<Option<Incoming>>;
+
+/// What is behind a connection.
 pub(crate) trait Answers: Send + Sync + 'static {
     /// Time from a request's first byte to the last of its answer.
     fn timeout(&self) -> Duration;
 
-    /// Answers a request, with an error too.
+    /// Where tasks are spawned that go on beside an answer.
+    fn tasks(&self) -> &Weak<Tasks>;
+
+    /// Answers a request, whatever becomes of it. Who reads the body to its end takes it away.
     fn answer(
         &self,
-        request: http::Request<Incoming>,
+        request: &mut Received,
         activity: &Arc<Activity>,
     ) -> impl Future<Output = Answer> + Send;
 }
@@ -95,7 +118,8 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
     builder
         .http1()
         .max_buf_size(header)
-        // The timer of [`serve`] bounds this and costs nothing for each request; see [`Activity`].
+        .max_headers(MAX_HEADERS)
+        // Ours costs nothing for each request; see [`Activity`].
         .header_read_timeout(None);
     builder
         .http2()
@@ -109,6 +133,9 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
 /// The running requests of a connection. Read when its timer fires, so that a request costs no timer.
 pub(crate) struct Activity {
     born: Instant,
+    reserve: bool,
+    /// Whether it ends with the answer that comes next, although the client is still sending.
+    ends: AtomicBool,
     running: AtomicU32,
     /// Milliseconds from `born` to the last beginning or end of a request.
     last: AtomicU64,
@@ -118,9 +145,12 @@ pub(crate) struct Activity {
 pub(crate) struct Running(Arc<Activity>);
 
 impl Activity {
-    fn new(now: Instant) -> Self {
+    /// A connection that begins now; `reserve` is for health checks only.
+    pub(super) fn new(now: Instant, reserve: bool) -> Self {
         Self {
             born: now,
+            reserve,
+            ends: AtomicBool::new(reserve),
             running: AtomicU32::new(0),
             last: AtomicU64::new(0),
         }
@@ -138,10 +168,35 @@ impl Activity {
             .store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// The time at which the connection is closed if nothing happens until then.
+    /// Has the connection end with the answer that comes next, and what the client still sends
+    /// discarded.
+    pub(super) fn end(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    fn ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection is one beyond the bounds.
+    pub(super) fn in_reserve(&self) -> bool {
+        self.reserve
+    }
+
+    /// Since when no request has been running; `None` while one is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.running.load(Ordering::Relaxed) == 0).then(|| self.last())
+    }
+
+    fn last(&self) -> Instant {
+        self.born + Duration::from_millis(self.last.load(Ordering::Relaxed))
+    }
+
+    /// When the connection is to be closed, if nothing happens until then.
     fn expiry(&self, timeout: Duration) -> Instant {
-        let last = self.born + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        let last = self.last();
         match self.running.load(Ordering::Relaxed) {
+            0 if self.reserve => last + RESERVE_IDLE,
             0 => last + IDLE,
             _ => last + timeout + WRITE_GRACE,
         }
@@ -155,29 +210,76 @@ impl Drop for Running {
     }
 }
 
+/// Answers one request, and sees to what is left of its body.
+async fn answer<A: Answers>(
+    answers: &A,
+    request: http::Request<Incoming>,
+    activity: &Arc<Activity>,
+) -> Answer {
+    let version = request.version();
+    let mut request = request.map(Some);
+    let mut answer = if activity.reserve && !health::is_health(request.uri().path()) {
+        let why = "all connections are busy";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Blame::Host, why).answer()
+    } else if request.headers().len() > MAX_HEADERS {
+        // On HTTP/1.1 hyper has refused it.
+        let why = format!("the request has more than {MAX_HEADERS} headers");
+        Refusal::caller(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why).answer()
+    } else {
+        answers.answer(&mut request, activity).await
+    };
+    let unread = request.body_mut().take();
+    if let Some(body) = unread.filter(|body| !body.is_end_stream()) {
+        // Boxed, so that answers to what was read do not carry its state about.
+        let settled = unread::settle(body, version, request.headers(), answers.tasks());
+        if Box::pin(settled).await {
+            activity.end();
+        }
+    }
+    if version < Version::HTTP_2 && activity.ends() {
+        answer.headers_mut().insert(CONNECTION, CLOSE);
+    }
+    answer
+}
+
 /// Serves a connection until it ends.
 pub(crate) async fn serve<A: Answers>(
     answers: Arc<A>,
     builder: Arc<Builder<Spawn>>,
     stream: TcpStream,
+    mut place: Place,
     mut closing: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
     let timeout = answers.timeout();
-    let activity = Arc::new(Activity::new(Instant::now()));
+    let activity = Arc::clone(&place.activity);
     let service = service_fn(|request: http::Request<Incoming>| {
         let (answers, activity) = (Arc::clone(&answers), Arc::clone(&activity));
-        async move { Ok::<_, Infallible>(answers.answer(request, &activity).await) }
+        async move { Ok::<_, Infallible>(answer(&*answers, request, &activity).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let lingering = Arc::clone(&place.activity);
+    let socket = TokioIo::new(Socket::new(stream, move || lingering.ends()));
+    let mut connection = pin!(builder.serve_connection(socket, service));
     let mut timer = pin!(sleep_until(activity.expiry(timeout)));
     let mut ending = false;
     let mut lingering = false;
+    let mut evicted = false;
     loop {
         tokio::select! {
             biased;
+            _ = &mut place.evicted, if !evicted => {
+                evicted = true;
+                connection.as_mut().graceful_shutdown();
+                if activity.idle_since().is_some() {
+                    // What HTTP/2 says goodbye with is written if there is room for it.
+                    let _ = poll::once(&mut connection).await;
+                    return;
+                }
+                (ending, lingering) = (true, false);
+                timer.as_mut().reset(Instant::now() + CLOSE_TIMEOUT);
+            }
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(target: telemetry::GATEWAY, %error, "a connection ended badly");

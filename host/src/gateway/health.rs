@@ -1,5 +1,6 @@
 //! `/healthz` and `/readyz`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, json, to_json};
+use super::route::{HEALTHZ, READYZ};
 use super::{Gateway, Table};
 use crate::micro::Verb;
 
@@ -47,20 +49,27 @@ struct Endpoint {
 struct Readiness {
     ready: bool,
     nats: bool,
-    /// The reason for not being ready that is neither NATS nor a missing responder.
+    /// Why not, when it is neither NATS nor a missing responder: what JetStream keeps is not there, for
+    /// example.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<Cow<'static, str>>,
     /// Required functions that had a responder and have none now.
     missing: Vec<String>,
     /// Required functions outside of this app that no INFO has ever named.
     unknown: Vec<String>,
 }
 
+/// Whether a request of this path is a health check.
+pub(crate) fn is_health(path: &str) -> bool {
+    matches!(path, HEALTHZ | READYZ)
+}
+
 pub(crate) fn healthz() -> Answer {
     json(StatusCode::OK, Bytes::from_static(br#"{"status":"ok"}"#))
 }
 
-/// Ready means that NATS is up and every required function has a responder.
+/// Ready means that NATS is up, every required function has a responder, and what JetStream keeps for
+/// events is there and takes them.
 ///
 /// Functions of the app's own services have one as soon as there are routes. For the others the only
 /// request without an effect is ADR-32's INFO, which plain NATS programs need not answer: a responder
@@ -74,8 +83,8 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
         unknown: Vec::new(),
     };
     match table {
-        _ if gateway.is_closing() => readiness.reason = Some("shutting down"),
-        None => readiness.reason = Some("nothing is served yet"),
+        _ if gateway.is_closing() => readiness.reason = Some("shutting down".into()),
+        None => readiness.reason = Some("nothing is served yet".into()),
         Some(table) if readiness.nats => {
             let mut known = gateway.responders.lock().await;
             if !table.external.is_empty() {
@@ -92,7 +101,8 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
                 };
                 list.push(function.to_string());
             }
-            readiness.ready = readiness.missing.is_empty();
+            readiness.reason = gateway.current.store().reason().map(Cow::Owned);
+            readiness.ready = readiness.missing.is_empty() && readiness.reason.is_none();
         }
         Some(_) => {}
     }

@@ -14,24 +14,29 @@ mod arguments;
 mod component;
 pub(crate) mod connection;
 pub(crate) mod health;
+mod origin;
+pub(crate) mod places;
 pub(crate) mod request;
 pub(crate) mod route;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use async_nats::Client;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-pub use connection::{IDLE, LINGER, MAX_STREAMS};
+pub use connection::{IDLE, LINGER, MAX_HEADERS, MAX_STREAMS};
+pub use places::RESERVE;
 
 use crate::deployment::Current;
 use crate::interfaces::Backend;
 use crate::manifest::GatewaySpec;
 use connection::Tasks;
 use health::Responders;
+use places::Places;
 use route::Table;
 
 /// An app's HTTP front.
@@ -42,8 +47,7 @@ pub struct Gateway {
     /// The table of the last deployment that was asked for, and its revision.
     table: RwLock<Option<(u64, Arc<Table>)>>,
     closing: watch::Sender<bool>,
-    /// One permit for each open connection.
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
     responders: tokio::sync::Mutex<Responders>,
 }
 
@@ -63,7 +67,10 @@ impl Gateway {
         Self {
             app: app.to_owned(),
             current,
-            permits: Arc::new(Semaphore::new(spec.connections as usize)),
+            places: Arc::new(Places::new(
+                spec.connections as usize,
+                spec.peer_connections as usize,
+            )),
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),
@@ -84,7 +91,7 @@ impl Gateway {
         if revision == 0 {
             return None;
         }
-        let table = Arc::new(Table::new(&self.app, &deployment));
+        let table = Arc::new(Table::new(&self.app, &self.spec.rpc, &deployment));
         let mut kept = self.table.write().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((revision, Arc::clone(&table)));
         Some(table)
@@ -113,7 +120,7 @@ impl Gateway {
         client: Client,
     ) -> impl Future<Output = ()> + Send + 'static {
         let closing = self.closing.subscribe();
-        let (header, permits) = (self.spec.header, Arc::clone(&self.permits));
+        let (header, places) = (self.spec.header, Arc::clone(&self.places));
         let begin = move |tasks: Weak<Tasks>| {
             let builder = connection::builder(header, Weak::clone(&tasks));
             let front = Front {
@@ -124,6 +131,6 @@ impl Gateway {
             };
             (front, builder)
         };
-        accept::serve("the gateway", listener, closing, permits, begin)
+        accept::serve("the gateway", listener, closing, places, begin)
     }
 }

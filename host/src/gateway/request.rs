@@ -6,25 +6,24 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use matchit::Params;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
-use super::connection::{Activity, Answers, Tasks};
+use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
 use super::health::{healthz, readyz};
-use super::route::{self, CallRoute, Destination, Own, Rpc, Way};
+use super::origin;
+use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::{Front, Table};
 use crate::call::{Blame, Call, CallError, Trace, is_traceparent};
-use crate::json::Limits;
+use crate::json::{self, Limits};
 use crate::poll;
 use crate::telemetry;
 use crate::text::shown;
 use crate::wire::{self, MAX_HEADER};
-
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 // Statics, since a name that is text is checked and hashed anew for each request.
 static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);
@@ -36,7 +35,11 @@ impl Answers for Front {
         self.gateway.spec.timeout
     }
 
-    async fn answer(&self, request: Request<Incoming>, activity: &Arc<Activity>) -> Answer {
+    fn tasks(&self) -> &Weak<Tasks> {
+        &self.tasks
+    }
+
+    async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let started = Instant::now();
         let running = activity.begin(started);
         let (method, version) = (request.method().clone(), request.version());
@@ -44,7 +47,7 @@ impl Answers for Front {
 
         let table = self.gateway.table();
         let (label, result) = self
-            .dispatch(table.as_deref(), request, trace, started)
+            .dispatch(table.as_deref(), request, trace, started, activity)
             .await;
         let mut answer = result.unwrap_or_else(Refusal::answer);
 
@@ -75,9 +78,10 @@ impl Front {
     async fn dispatch<'t>(
         &self,
         table: Option<&'t Table>,
-        request: Request<Incoming>,
+        request: &mut Received,
         trace: Trace,
         started: Instant,
+        activity: &Arc<Activity>,
     ) -> (&'t str, Result<Answer, Refusal>) {
         let deadline = started + self.gateway.spec.timeout;
         let call = Call {
@@ -108,15 +112,21 @@ impl Front {
             }
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
             Destination::Rpc(function) => {
+                if let Err(refusal) = origin::check(request) {
+                    return (route::RPC, Err(refusal));
+                }
                 (route::RPC, self.call_rpc(function, request, call).await)
             }
             Destination::Call(route, params) => {
+                if let Err(refusal) = origin::check(request) {
+                    return (&*route.planned.route.path, Err(refusal));
+                }
                 let answer = self.call_route(route, &params, uri.query(), request, call);
                 (&*route.planned.route.path, answer.await)
             }
             Destination::Http(route) => {
                 // Boxed, so that calls do not carry its state about.
-                let answer = Box::pin(self.hand_over(route, request, call));
+                let answer = Box::pin(self.hand_over(route, request, call, activity));
                 (&*route.path, self.in_time(deadline, answer).await)
             }
         }
@@ -142,7 +152,7 @@ impl Front {
         route: &CallRoute,
         params: &Params<'_, '_>,
         query: Option<&str>,
-        request: Request<Incoming>,
+        request: &mut Received,
         mut call: Call,
     ) -> Result<Answer, Refusal> {
         let body = if route.arguments.takes_body() {
@@ -160,7 +170,7 @@ impl Front {
     async fn call_rpc(
         &self,
         function: &Rpc,
-        request: Request<Incoming>,
+        request: &mut Received,
         mut call: Call,
     ) -> Result<Answer, Refusal> {
         call.body = self.read_json(request, call.deadline.into()).await?;
@@ -168,11 +178,17 @@ impl Front {
         Ok(reply.map_or_else(|| empty(StatusCode::ACCEPTED), rpc))
     }
 
-    /// Calls a function, or publishes an event, which has no reply. Either ends by the call's
-    /// deadline.
-    async fn send(&self, way: &Way, call: Call) -> Result<Option<Bytes>, CallError> {
+    /// Calls, or publishes what is wired as an event: that has no reply. Either ends by the call's
+    /// deadline, a call also when its service must have answered.
+    async fn send(&self, way: &Way, mut call: Call) -> Result<Option<Bytes>, CallError> {
         match way {
-            Way::Call(subject) => self.backend.call(subject, call).await.map(Some),
+            Way::Call(Callee { subject, limit }) => {
+                if let Some(limit) = limit {
+                    // From now on: the body may have been long in coming.
+                    call.deadline = call.deadline.min(std::time::Instant::now() + *limit);
+                }
+                self.backend.call(subject, call).await.map(Some)
+            }
             Way::Publish(publication) => {
                 let limits = Limits {
                     bytes: call.body.len(),
@@ -184,16 +200,16 @@ impl Front {
         }
     }
 
-    async fn read_json(
-        &self,
-        request: Request<Incoming>,
-        deadline: Instant,
-    ) -> Result<Bytes, Refusal> {
+    async fn read_json(&self, request: &mut Received, deadline: Instant) -> Result<Bytes, Refusal> {
         check_json(request.headers())?;
         // Most bodies come together with their headers and need no timer.
-        let reading = pin!(read_body(request.into_body(), self.gateway.spec.body));
+        let reading = pin!(read_body(request.body_mut(), self.gateway.spec.body));
         let read = poll::within(deadline, reading).await;
-        read.unwrap_or_else(|_| Err(self.too_late()))
+        let body = read.unwrap_or_else(|_| Err(self.too_late()))?;
+        if body.starts_with(json::BYTE_ORDER_MARK) {
+            return Ok(body.slice(json::BYTE_ORDER_MARK.len()..));
+        }
+        Ok(body)
     }
 }
 
@@ -238,12 +254,7 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(given) = headers.get(CONTENT_TYPE) else {
         return Ok(());
     };
-    let kind = given.to_str().unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    let suffixed = kind.len().checked_sub(5).and_then(|at| kind.get(at..));
-    if kind.eq_ignore_ascii_case("application/json")
-        || suffixed.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
-    {
+    if wire::is_json(given.to_str().unwrap_or_default()) {
         return Ok(());
     }
     refuse(
@@ -253,11 +264,10 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Refuses a body whose announced length is above the limit before any of it is read.
-pub(crate) fn check_length(body: &Incoming, limit: usize) -> Result<(), Refusal> {
-    if body.size_hint().lower() > limit as u64 {
-        Err(too_large(limit))
-    } else {
-        Ok(())
+pub(super) fn check_length(body: &Incoming, limit: usize) -> Result<(), Refusal> {
+    match body.size_hint().lower() > limit as u64 {
+        true => Err(too_large(limit)),
+        false => Ok(()),
     }
 }
 
@@ -266,19 +276,25 @@ fn too_large(limit: usize) -> Refusal {
     Refusal::caller(StatusCode::PAYLOAD_TOO_LARGE, why)
 }
 
-/// Reads a body of at most `limit` bytes. One that comes in one piece is not copied.
-pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
-    check_length(&body, limit)?;
+/// Reads all of a body, and never more than the limit. One that comes in one piece is not copied.
+/// What was not read stays.
+pub(crate) async fn read_body(body: &mut Option<Incoming>, limit: usize) -> Result<Bytes, Refusal> {
+    let Some(incoming) = body else {
+        return Ok(Bytes::new());
+    };
+    check_length(incoming, limit)?;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            Refusal::caller(
-                StatusCode::BAD_REQUEST,
-                format!("the body cannot be read: {error}"),
-            )
-        })?;
-        // Trailers are ignored.
+    while let Some(frame) = incoming.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                *body = None;
+                let why = format!("the body cannot be read: {error}");
+                return Err(Refusal::caller(StatusCode::BAD_REQUEST, why));
+            }
+        };
+        // Trailers mean nothing here.
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -294,6 +310,7 @@ pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes,
         }
         all.extend_from_slice(&data);
     }
+    *body = None;
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 

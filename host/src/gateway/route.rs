@@ -3,8 +3,9 @@
 //! A [`Table`] is made of a deployment once and never changed. It reads no bodies and sends nothing.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use matchit::{Params, Router};
@@ -14,8 +15,8 @@ use super::answer::{Outcome, Refusal};
 use super::arguments::ArgumentPlan;
 use crate::deployment::Deployment;
 use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{Route, keys};
-use crate::plan::{Plan, PlannedRoute, Publication};
+use crate::manifest::{Route, RpcPaths, keys};
+use crate::plan::{PlannedRoute, Publication};
 use crate::runtime::Service;
 use crate::subject;
 
@@ -27,7 +28,11 @@ pub(crate) const NO_ROUTE: &str = "-";
 
 const RPC_PREFIX: &str = "/rpc/";
 
-/// The routes and functions of one deployment.
+/// What a call may take beyond the time that its service gives itself, so that the service's own
+/// word on that comes first.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// All that the gateway serves at one time.
 pub(crate) struct Table {
     /// A router for each method of [`keys::METHODS`].
     routers: Vec<(Method, Router<Target>)>,
@@ -35,8 +40,9 @@ pub(crate) struct Table {
     others: Router<Target>,
     /// Functions by `namespace:package/interface/function`, one for each version that is served.
     functions: HashMap<String, Vec<Rpc>>,
-    /// Required functions without a service in the app, with their subjects: readiness looks for
-    /// their responders.
+    /// Which of all functions are among them.
+    rpc: RpcPaths,
+    /// Required functions that no service here answers: their responders have to be looked for.
     pub(crate) external: Vec<(FunctionId, String)>,
 }
 
@@ -59,10 +65,17 @@ pub(crate) struct CallRoute {
 
 /// How a function is reached.
 pub(crate) enum Way {
-    /// By a call on this subject.
-    Call(String),
-    /// It is wired as an event: publishing has no result.
+    /// By a call.
+    Call(Callee),
+    /// It is wired as an event: whoever publishes gets no result.
     Publish(Box<Publication>),
+}
+
+/// Who answers calls of a function.
+pub(crate) struct Callee {
+    pub(crate) subject: String,
+    /// How long an answer can take, where the service is known.
+    pub(crate) limit: Option<Duration>,
 }
 
 /// A route to an HTTP component.
@@ -89,7 +102,7 @@ pub(crate) enum Destination<'t, 'p> {
 }
 
 impl Table {
-    pub(crate) fn new(app: &str, deployment: &Deployment) -> Self {
+    pub(crate) fn new(app: &str, rpc: &RpcPaths, deployment: &Deployment) -> Self {
         let (plan, services) = (&deployment.plan, &deployment.services);
         let mut table = Self {
             routers: keys::METHODS
@@ -98,6 +111,7 @@ impl Table {
                 .collect(),
             others: Router::new(),
             functions: HashMap::new(),
+            rpc: rpc.clone(),
             external: Vec::new(),
         };
         for http in &plan.http {
@@ -117,14 +131,14 @@ impl Table {
             .partition(|planned| planned.route.method.as_deref() == Some("HEAD"));
         for planned in heads.into_iter().chain(others) {
             let route = CallRoute {
-                way: Way::to(app, plan, &planned.function),
+                way: Way::to(app, deployment, &planned.function),
                 arguments: ArgumentPlan::new(&planned.signature, &planned.bindings),
                 outcome: Outcome::of(&planned.signature),
                 planned: planned.clone(),
             };
             table.add(&planned.route, &Target::Call(Arc::new(route)));
         }
-        table.add_functions(app, plan, services);
+        table.add_functions(app, deployment);
         table
     }
 
@@ -149,8 +163,14 @@ impl Table {
         }
     }
 
-    fn add_functions(&mut self, app: &str, plan: &Plan, services: &BTreeMap<String, Arc<Service>>) {
-        let served = |id: &InterfaceId| plan.serves.values().flatten().any(|s| s.compatible(id));
+    fn add_functions(&mut self, app: &str, deployment: &Deployment) {
+        let plan = &deployment.plan;
+        let served = |id: &InterfaceId| {
+            plan.serves
+                .values()
+                .flatten()
+                .any(|(s, _)| s.compatible(id))
+        };
         let external = plan
             .required
             .iter()
@@ -158,15 +178,9 @@ impl Table {
         self.external = external
             .map(|function| (function.clone(), subject::of_function(app, function)))
             .collect();
-        let exported = plan.serves.iter().flat_map(|(service, interfaces)| {
-            let service = services.get(service);
-            interfaces.iter().flat_map(move |id| {
-                let exported = service.and_then(|service| service.interface(id));
-                let names = exported
-                    .into_iter()
-                    .flat_map(|exported| exported.functions.keys());
-                names.map(|name| id.function(name))
-            })
+        let exported = plan.serves.values().flatten().flat_map(|(id, names)| {
+            let names = names.iter();
+            names.map(|name| id.function(name))
         });
         let events = plan.events.iter().flat_map(|wire| {
             let names = wire.functions.keys();
@@ -175,9 +189,10 @@ impl Table {
         let all: BTreeSet<_> = exported
             .chain(plan.required.iter().cloned())
             .chain(events)
+            .filter(|function| self.rpc.include(&function.interface))
             .collect();
         for function in all {
-            let way = Way::to(app, plan, &function);
+            let way = Way::to(app, deployment, &function);
             let FunctionId { interface, name } = function;
             let bare = InterfaceId {
                 version: None,
@@ -249,9 +264,16 @@ impl Table {
             .map(Vec::as_slice)
             .unwrap_or_default();
         let Some(first) = same.first() else {
-            return Err(missing(
-                "no such function; the path is /rpc/namespace:package/interface/function, with @version after the interface or without".to_owned(),
-            ));
+            let why = match self.rpc {
+                RpcPaths::All => {
+                    "no such function; the path is /rpc/namespace:package/interface/function, with @version after the interface or without"
+                }
+                RpcPaths::None => "functions have no RPC path here (`[gateway] rpc` is false)",
+                RpcPaths::Of(_) => {
+                    "no such function among those of the interfaces in `[gateway] rpc`"
+                }
+            };
+            return Err(missing(why.to_owned()));
         };
         let versions = || {
             let versions: Vec<_> = same.iter().map(|rpc| rpc.interface.to_string()).collect();
@@ -283,14 +305,26 @@ impl Table {
 }
 
 impl Way {
-    fn to(app: &str, plan: &Plan, function: &FunctionId) -> Self {
-        let wire = plan.event_wire(&function.interface);
+    fn to(app: &str, deployment: &Deployment, function: &FunctionId) -> Self {
+        let wire = deployment.plan.event_wire(&function.interface);
         let publication = wire.and_then(|wire| Publication::new(app, wire, &function.name));
         match publication {
             Some(publication) => Self::Publish(Box::new(publication)),
-            None => Self::Call(subject::of_function(app, function)),
+            None => Self::Call(Callee {
+                subject: subject::of_function(app, function),
+                limit: limit(deployment, &function.interface),
+            }),
         }
     }
+}
+
+/// How long the service that answers an interface can take, the way to it and back included. What
+/// has not come by then was lost, as with a connection to NATS.
+fn limit(deployment: &Deployment, interface: &InterfaceId) -> Option<Duration> {
+    let mut serves = deployment.plan.serves.iter();
+    let (name, _) = serves.find(|(_, ids)| ids.iter().any(|(id, _)| id.compatible(interface)))?;
+    let service = deployment.services.get(name)?;
+    Some(service.spec.limits.timeout + MARGIN)
 }
 
 /// A path of the gateway's own.

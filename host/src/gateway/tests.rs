@@ -11,7 +11,7 @@ use super::answer::{Answer, Refusal};
 use super::route::{Destination, Table, Way, normalized};
 use crate::deployment::Deployment;
 use crate::json::{Limits, decode_arguments};
-use crate::manifest::App;
+use crate::manifest::{App, RpcPaths};
 use crate::plan::{Description, Plan, plan};
 use crate::shape::InterfaceDescription;
 
@@ -56,7 +56,7 @@ fn table_of(plan: Plan) -> Table {
         plan,
         ..Deployment::default()
     };
-    Table::new("app", &deployment)
+    Table::new("app", &RpcPaths::All, &deployment)
 }
 
 fn table(routes: &str, functions: &[(&str, &str, &str)]) -> Table {
@@ -85,7 +85,7 @@ fn found(table: &Table, method: &str, path: &str) -> String {
         Destination::Healthz => "healthz".into(),
         Destination::Readyz => "readyz".into(),
         Destination::Rpc(rpc) => match &rpc.way {
-            Way::Call(subject) => subject.clone(),
+            Way::Call(callee) => callee.subject.clone(),
             Way::Publish(_) => "event".into(),
         },
         Destination::Call(route, params) => {
@@ -250,7 +250,7 @@ fn the_gateways_own_paths_are_there_without_routes() {
 fn every_function_has_an_rpc_path() {
     let mut plan = planned("", SHOP);
     // As a route would require them: there are no services in this test that export them.
-    let ids = plan.serves["all"].clone();
+    let ids: Vec<_> = plan.serves["all"].keys().cloned().collect();
     plan.required.extend(
         ids.iter()
             .filter(|id| id.namespace == "old")
@@ -295,6 +295,39 @@ fn every_function_has_an_rpc_path() {
     ] {
         let found = found(&table, "POST", path);
         assert!(found.starts_with(expected), "{path}: {found}");
+    }
+}
+
+#[test]
+fn rpc_paths_are_for_the_interfaces_that_the_manifest_names() {
+    let with = |rpc: RpcPaths| {
+        let mut plan = planned("", SHOP);
+        let ids = plan.serves["all"].clone();
+        plan.required.extend(ids.keys().map(|id| id.function("f")));
+        let deployment = Deployment {
+            plan,
+            ..Deployment::default()
+        };
+        Table::new("app", &rpc, &deployment)
+    };
+    let of = |ids: &[&str]| RpcPaths::Of(ids.iter().map(|id| id.parse().unwrap()).collect());
+    let one = "bay.app.old.api.one.v2.f";
+    assert_eq!(
+        found(&with(RpcPaths::All), "POST", "/rpc/old:api/one@2.0.0/f"),
+        one
+    );
+    let some = with(of(&["old:api/one@2.0.0"]));
+    // Of the two versions one is left, so none has to be named.
+    for path in ["/rpc/old:api/one@2.0.0/f", "/rpc/old:api/one/f"] {
+        assert_eq!(found(&some, "POST", path), one);
+    }
+    for (table, path) in [
+        (&some, "/rpc/old:api/one@1.0.0/f"),
+        (&some, "/rpc/shop:catalog/products/f"),
+        (&with(of(&[])), "/rpc/old:api/one@2.0.0/f"),
+        (&with(RpcPaths::None), "/rpc/old:api/one@2.0.0/f"),
+    ] {
+        assert!(found(table, "POST", path).starts_with("404 "), "{path}");
     }
 }
 
@@ -344,6 +377,17 @@ fn parameters_come_from_path_and_query() {
     assert_eq!(
         bad("/p/%FF?exact=true"),
         "path parameter \"sku\": its percent-encoding is not UTF-8"
+    );
+    for query in ["exact=true&tag=%ff", "exact=true&tag=a&tag=a+%C3%28"] {
+        assert_eq!(
+            bad(&format!("/p/a?{query}")),
+            "query parameter \"tag\": its percent-encoding is not UTF-8"
+        );
+    }
+    // What is no parameter is not looked at.
+    assert_eq!(
+        ok("/p/a?exact=true&&utm=%ff&%ff=1&tag=a+b%2Bc%&tag"),
+        r#"{"sku":"a","tag":["a b+c%",""],"exact":true}"#
     );
 }
 

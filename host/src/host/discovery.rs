@@ -12,7 +12,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::deployment::{Current, Deployment};
-use crate::micro::{Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
+use crate::events::stream;
+use crate::micro::{self, Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
 use crate::runtime::{Service, Stats};
 use crate::subject;
 
@@ -20,7 +21,6 @@ use crate::subject;
 pub(crate) struct Directory {
     app: String,
     host: String,
-    started: String,
     current: Arc<Current>,
 }
 
@@ -30,10 +30,6 @@ impl Directory {
         Self {
             app: app.to_owned(),
             host: host.to_owned(),
-            // Formatting fails for years beyond 9999 only.
-            started: OffsetDateTime::now_utc()
-                .format(&Rfc3339)
-                .unwrap_or_default(),
             current,
         }
     }
@@ -52,7 +48,7 @@ impl Directory {
     }
 
     async fn answer(&self, client: &Client, question: Message) {
-        let Some(to) = question.reply else {
+        let Some(to) = question.reply.filter(|to| !subject::is_reserved(to)) else {
             return;
         };
         let Some((verb, name, id)) = parse(&question.subject) else {
@@ -87,16 +83,31 @@ impl Directory {
             kind: format!("io.nats.micro.v1.{}_response", verb.as_str().to_lowercase()),
             id: self.id(&name),
             version: format!("0.0.0+{}", digest.get(..12).unwrap_or(digest)),
-            metadata: BTreeMap::from([
-                ("app".to_owned(), self.app.clone()),
-                ("digest".to_owned(), digest.clone()),
-                ("host".to_owned(), self.host.clone()),
-            ]),
+            metadata: self.metadata(deployment, digest),
             description: (verb == Verb::Info).then(|| format!("{name} of {}", self.app)),
-            started: (verb == Verb::Stats).then(|| self.started.clone()),
+            started: (verb == Verb::Stats).then(|| {
+                let started = OffsetDateTime::from(service.started);
+                // Formatting fails for years beyond 9999 only.
+                started.format(&Rfc3339).unwrap_or_default()
+            }),
             endpoints,
             name,
         }
+    }
+
+    fn metadata(&self, deployment: &Deployment, digest: &str) -> BTreeMap<String, String> {
+        let mut metadata = BTreeMap::from([
+            (micro::APP.to_owned(), self.app.clone()),
+            ("digest".to_owned(), digest.to_owned()),
+            (micro::HOST.to_owned(), self.host.clone()),
+        ]);
+        let app = deployment.app.as_ref();
+        let streams = app.map(|app| stream::names(app, &deployment.plan));
+        if let Some(streams) = streams.filter(|streams| !streams.is_empty()) {
+            let streams: Vec<_> = streams.into_iter().collect();
+            metadata.insert(micro::STREAMS.to_owned(), streams.join(" "));
+        }
+        metadata
     }
 
     fn endpoints(&self, deployment: &Deployment, service: &Service, verb: Verb) -> Vec<Endpoint> {

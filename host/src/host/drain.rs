@@ -9,9 +9,8 @@ use tokio::task::JoinSet;
 
 use super::CLOSE_TIMEOUT;
 use super::worker::Worker;
-use crate::nats::SETTLE_DEADLINE;
 use crate::runtime::Service;
-use crate::transport::Source;
+use crate::transport::{Drained, Source};
 
 /// The sources and services that one step of reconciliation retires.
 pub(super) struct Drain {
@@ -31,7 +30,7 @@ impl Drain {
         let _ = tokio::time::timeout_at(deadline.into(), callers).await;
         let mut given_up = 0;
         for layer in &self.layers {
-            given_up += drain(&self.workers, Some(layer), deadline).await;
+            given_up += drain(&self.workers, Some(layer), deadline).await.given_up;
         }
         if given_up > 0 {
             tracing::warn!(
@@ -79,27 +78,29 @@ impl Drains {
     }
 }
 
-/// Has every worker stop serving these sources, or all. Returns the number of calls that had not
-/// ended at the deadline.
+/// Has every worker stop serving these sources, or all.
 pub(super) async fn drain(
     workers: &[Worker],
     sources: Option<&[Source]>,
     deadline: Instant,
-) -> usize {
+) -> Drained {
     if sources.is_some_and(<[Source]>::is_empty) {
-        return 0;
+        return Drained::NOTHING;
     }
     let sources = sources.map(<[Source]>::to_vec);
     let drains = workers
         .iter()
         .map(|worker| worker.drain(sources.clone(), deadline));
-    // Without a server nothing confirms that no more calls come.
-    let last = deadline.max(Instant::now()) + SETTLE_DEADLINE + CLOSE_TIMEOUT;
+    // Without a server nothing confirms that calls have stopped coming. The time is one for all layers.
+    let last = deadline + CLOSE_TIMEOUT;
     match tokio::time::timeout_at(last.into(), join_all(drains)).await {
-        Ok(given_up) => given_up.into_iter().sum(),
+        Ok(drained) => drained.into_iter().fold(Drained::NOTHING, Drained::and),
         Err(_) => {
-            tracing::warn!("NATS did not confirm that subscriptions have ended");
-            1
+            tracing::warn!("NATS could not be told that calls are no longer taken");
+            Drained {
+                given_up: 0,
+                confirmed: false,
+            }
         }
     }
 }

@@ -2,14 +2,17 @@
 
 pub(crate) mod discovery;
 mod drain;
+mod neighbours;
+mod peers;
 mod reconcile;
+mod upkeep;
 mod worker;
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -24,17 +27,21 @@ use crate::manifest::App;
 use crate::nats::ConnectOptions;
 use crate::plan::PlanError;
 use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
+pub use crate::transport::Drained;
 use discovery::Directory;
 use drain::Drains;
+use neighbours::Neighbours;
 use reconcile::Served;
 pub use reconcile::{Applied, check, load};
+use upkeep::Upkeep;
 use worker::{Worker, WorkerError};
 
 /// Default time for which a host that stops waits for the calls that are under way.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
-/// Time for the gateway to answer its clients after the last call has been given up.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time after the grace time in which calls are answered with 503, the gateway answers its clients, and
+/// NATS takes the last replies.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Interval of dropping instances that have been idle for too long.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -128,6 +135,21 @@ pub enum HostError {
     /// The services do not fit together.
     #[error("{}", join(.0))]
     Plan(Vec<PlanError>),
+    /// Another app has the name.
+    #[error(
+        "another app is called \"{app}\" on this NATS system: service \"{service}\" of host {host} answers {subject} too, \
+         and the two have no service in common; give one of them another `name`"
+    )]
+    Taken {
+        /// The name.
+        app: String,
+        /// The id of the host that runs the other one.
+        host: String,
+        /// What both would answer.
+        subject: String,
+        /// The other one's service that does.
+        service: String,
+    },
     /// A component does not start.
     #[error("service \"{service}\" does not start")]
     Warm {
@@ -157,6 +179,10 @@ fn join(errors: &[PlanError]) -> String {
 /// A running host.
 pub struct Host {
     runtime: Runtime,
+    /// Distinguishes the hosts of a fleet.
+    id: String,
+    /// Hosts that ran the app when this one started.
+    neighbours: Neighbours,
     app: String,
     grace: Duration,
     workers: Arc<Vec<Worker>>,
@@ -169,9 +195,11 @@ pub struct Host {
     /// The sources that the workers were ordered to serve.
     served: Mutex<Served>,
     /// One step of reconciliation at a time.
-    reconciling: tokio::sync::Mutex<()>,
+    reconciling: Arc<tokio::sync::Mutex<()>>,
     drains: Drains,
     background: Vec<JoinHandle<()>>,
+    /// The comparison with other hosts that the last step began.
+    comparison: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Host {
@@ -183,18 +211,25 @@ impl Host {
     pub async fn start(app: &App, engine: Engine, options: HostOptions) -> Result<Self, HostError> {
         let listener = listen(Listening::Gateway, options.gateway)?;
         let admin_listener = listen(Listening::Admin, options.admin)?;
+        let current = Arc::new(Current::default());
         let mut workers = Vec::new();
         for index in 0..options.workers.get() {
             let name = format!("wasmbay {} {index}", app.name);
             let nats = options.nats.clone().named(name);
-            workers.push(Worker::start(index, nats, &app.name).await?);
+            let (count, store) = (options.workers.get(), Arc::clone(current.store()));
+            workers.push(Worker::start(index, count, nats, &app.name, store).await?);
         }
-        let current = Arc::new(Current::default());
+        let neighbours = match workers.first() {
+            Some(worker) => Neighbours::ask(&worker.client, &app.name).await,
+            None => Neighbours::default(),
+        };
         let (spec, deployment) = (app.gateway.clone(), Arc::clone(&current));
         let gateway = Arc::new(Gateway::new(&app.name, spec, deployment));
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let mut host = Self {
             runtime: Runtime::new(engine)?,
+            id: host_id(),
+            neighbours,
             app: app.name.clone(),
             grace: options.grace,
             admin: Arc::new(Admin::new(
@@ -209,9 +244,10 @@ impl Host {
             serving: Vec::new(),
             current,
             served: Mutex::default(),
-            reconciling: tokio::sync::Mutex::default(),
+            reconciling: Arc::default(),
             drains: Drains::default(),
             background: Vec::new(),
+            comparison: Mutex::default(),
         };
         host.open_gateway(listener)?;
         host.open_admin(admin_listener);
@@ -247,14 +283,23 @@ impl Host {
                 "any client that reaches the admin address can read, change and drop dead letters"
             );
         }
-        let serving = Arc::clone(&self.admin).serve(listener, worker.client.clone());
+        let serving =
+            Arc::clone(&self.admin).serve(listener, worker.client.clone(), worker.context.clone());
         self.serving.push(worker.runtime.spawn(serving));
     }
 
     fn start_background(&mut self) {
         if let Some(worker) = self.workers.first() {
-            let directory = Directory::new(&self.app, &host_id(), Arc::clone(&self.current));
+            let directory = Directory::new(&self.app, &self.id, Arc::clone(&self.current));
             let client = worker.client.clone();
+            let upkeep = Upkeep {
+                client: client.clone(),
+                context: worker.context.clone(),
+                host: self.id.clone(),
+                current: Arc::clone(&self.current),
+                reconciling: Arc::clone(&self.reconciling),
+            };
+            self.background.push(worker.runtime.spawn(upkeep.run()));
             self.background.push(worker.runtime.spawn(async move {
                 if let Err(error) = directory.serve(client).await {
                     tracing::error!(%error, "services cannot be discovered");
@@ -290,8 +335,12 @@ impl Host {
     }
 
     /// Stops: takes nothing new, answers everything that has arrived, closes. Calls that have not
-    /// ended within `grace` are answered with 503; returns their number.
-    pub async fn stop(mut self, grace: Duration) -> usize {
+    /// ended within `grace` are answered with 503.
+    ///
+    /// # Limits
+    ///
+    /// Ends at most [`CLOSE_TIMEOUT`] after `grace`, also without NATS.
+    pub async fn stop(mut self, grace: Duration) -> Drained {
         let deadline = Instant::now() + grace;
         // Requests at the gateway need the services, so the gateway stops first; but a slow client
         // must not use up the time of the calls.
@@ -308,26 +357,36 @@ impl Host {
         for task in std::mem::take(&mut self.background) {
             task.abort();
         }
-        let mut given_up = self.drains.finish(deadline).await;
+        let mut drained = Drained {
+            given_up: self.drains.finish(deadline).await,
+            confirmed: true,
+        };
         for layer in order {
-            given_up += drain::drain(&self.workers, Some(&layer), deadline).await;
+            drained = drained.and(drain::drain(&self.workers, Some(&layer), deadline).await);
         }
-        given_up += drain::drain(&self.workers, None, deadline).await;
-        if !closed && tokio::time::timeout(CLOSE_TIMEOUT, gateway).await.is_err() {
+        drained = drained.and(drain::drain(&self.workers, None, deadline).await);
+        let last = deadline + CLOSE_TIMEOUT;
+        if !closed && tokio::time::timeout_at(last.into(), gateway).await.is_err() {
             tracing::warn!("connections of the gateway were cut");
         }
         if let Some(workers) = Arc::get_mut(&mut self.workers) {
-            for worker in std::mem::take(workers) {
-                worker.stop().await;
-            }
+            let stops = std::mem::take(workers).into_iter().map(|w| w.stop(last));
+            drained.confirmed &= join_all(stops).await.into_iter().all(|taken| taken);
         }
-        given_up
+        drained
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for task in self.background.iter().chain(&self.serving) {
+        let comparison = self.comparison.get_mut();
+        let comparison = comparison.unwrap_or_else(PoisonError::into_inner).take();
+        for task in self
+            .background
+            .iter()
+            .chain(&self.serving)
+            .chain(&comparison)
+        {
             task.abort();
         }
     }

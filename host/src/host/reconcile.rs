@@ -9,12 +9,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use async_nats::jetstream;
-
 use super::drain::Drain;
-use super::{Host, HostError};
-use crate::deployment::{Bound, Deployment, Difference, difference, drain_order};
-use crate::events;
+use super::neighbours::Conflict;
+use super::{Host, HostError, peers};
+use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned};
+use crate::events::stream::{self, Orphan, Provisioning, Purpose};
 use crate::manifest::App;
 use crate::plan::{self, Plan};
 use crate::runtime::{Component, Engine, Service};
@@ -106,12 +105,18 @@ impl Host {
         let plan = check(app, components)?;
         let _step = self.reconciling.lock().await;
         let before = self.current.get();
+        if before.revision == 0 {
+            self.meet_neighbours(app, &plan)?;
+        }
         let (services, applied) = self
             .prepare(app, &plan, components, &before.services)
             .await?;
-        self.provision(app, &plan).await?;
+        let orphans = self.provision(app, &plan).await?;
 
-        let next = Deployment::new(app, plan, services);
+        let mut next = Deployment::new(app, plan, services);
+        let orphaned = orphans.iter().filter_map(|o| orphaned(app, &next.plan, o));
+        let orphaned: Vec<_> = orphaned.collect();
+        next.bindings.extend(orphaned);
         let served = self.served().clone();
         let Difference {
             arriving,
@@ -142,20 +147,79 @@ impl Host {
         self.served().retain(|source, _| !leaving.contains(source));
         self.current.swap(next);
         self.drain_retired(&before, leaving);
+        self.compare_with_others();
         Ok(applied)
+    }
+
+    /// Begins to look for hosts whose types do not fit what is deployed now.
+    fn compare_with_others(&self) {
+        let Some(worker) = self.workers.first() else {
+            return;
+        };
+        let (client, deployment) = (worker.client.clone(), self.current.get());
+        let comparing = peers::compare(client, self.app.clone(), self.id.clone(), deployment);
+        let comparison = worker.runtime.spawn(comparing);
+        let mut last = self
+            .comparison
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.replace(comparison) {
+            last.abort();
+        }
+    }
+
+    /// Says that the app runs elsewhere too.
+    ///
+    /// # Errors
+    ///
+    /// It is another app of the same name.
+    fn meet_neighbours(&self, app: &App, plan: &Plan) -> Result<(), HostError> {
+        if let Some(Conflict {
+            host,
+            subject,
+            service,
+        }) = self.neighbours.conflict(app, plan)
+        {
+            return Err(HostError::Taken {
+                app: app.name.clone(),
+                host,
+                subject,
+                service,
+            });
+        }
+        let hosts = self.neighbours.count();
+        if hosts > 0 {
+            tracing::info!(
+                app = app.name,
+                hosts,
+                "the app runs on other hosts too, which share its calls"
+            );
+        }
+        Ok(())
     }
 
     fn served(&self) -> MutexGuard<'_, Served> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates the streams and consumers of durable events.
-    async fn provision(&self, app: &App, plan: &Plan) -> Result<(), HostError> {
+    /// Creates the streams and consumers of durable events; returns what waits in those of earlier
+    /// versions.
+    async fn provision(&self, app: &App, plan: &Plan) -> Result<Vec<Orphan>, HostError> {
         if let Some(worker) = self.workers.first() {
-            let context = jetstream::new(worker.client.clone());
-            events::stream::provision(&context, app, plan).await?;
+            let context = &worker.context;
+            let provisioning = Provisioning {
+                context,
+                host: &self.id,
+                app,
+                plan,
+                purpose: Purpose::Apply,
+            };
+            let unretired = provisioning.run().await?;
+            self.current.store().report_complete();
+            self.current.store().report_unretired(unretired);
+            return Ok(stream::orphans(context, app, plan, &self.id).await);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Has every worker serve the unserved sources. If one cannot, the arriving ones are served by

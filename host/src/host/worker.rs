@@ -7,21 +7,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use async_nats::connection::State;
 use async_nats::{Client, jetstream};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::events::health::StoreHealth;
 use crate::interfaces::Backend;
 use crate::nats::{ConnectOptions, Requests, settled};
 use crate::transport::backend::NatsBackend;
 use crate::transport::consumer::{self, Failures};
-use crate::transport::{Slot, Source, subscription};
-
-/// Time for NATS to take the buffered messages of a worker that stops.
-const FLUSH: Duration = Duration::from_secs(2);
+use crate::transport::{Drained, Slot, Source, subscription};
 
 /// A handle of one worker.
 pub(crate) struct Worker {
@@ -33,6 +32,8 @@ pub(crate) struct Worker {
     pub(crate) backend: Arc<dyn Backend>,
     /// The worker's connection.
     pub(crate) client: Client,
+    /// JetStream over it.
+    pub(crate) context: jetstream::Context,
 }
 
 /// Why a worker could not start or carry out an order.
@@ -55,6 +56,14 @@ pub enum WorkerError {
         /// Why.
         source: async_nats::SubscribeError,
     },
+    /// The login may not subscribe to a subject.
+    #[error("the NATS login may not subscribe to {subject}: {reason}")]
+    Refused {
+        /// The subject.
+        subject: String,
+        /// The server's words.
+        reason: String,
+    },
     /// NATS did not confirm the subscriptions.
     #[error(transparent)]
     Settle(#[from] crate::nats::SettleError),
@@ -69,9 +78,8 @@ enum Order {
         Vec<(Source, Arc<Slot>)>,
         oneshot::Sender<Result<(), WorkerError>>,
     ),
-    /// Stop serving these sources (all, without a list); done when every call is answered, with the
-    /// number of calls that were given up at the deadline.
-    Drain(Option<Vec<Source>>, Instant, oneshot::Sender<usize>),
+    /// Stop serving these (all, without a list); done when every call is answered.
+    Drain(Option<Vec<Source>>, Instant, oneshot::Sender<Drained>),
 }
 
 impl Worker {
@@ -82,8 +90,10 @@ impl Worker {
     /// The thread cannot be started or NATS cannot be reached.
     pub(crate) async fn start(
         index: usize,
+        workers: usize,
         nats: ConnectOptions,
         app: &str,
+        store: Arc<StoreHealth>,
     ) -> Result<Self, WorkerError> {
         let app = app.to_owned();
         let runtime = runtime::Builder::new_current_thread()
@@ -97,15 +107,19 @@ impl Worker {
             .name(format!("wasmbay-{index}"))
             .spawn(move || {
                 runtime.block_on(async {
-                    match connect(&nats).await {
-                        Ok((client, backend)) => {
-                            let context = jetstream::new(client.clone());
+                    match connect(&nats, &store).await {
+                        Ok((client, context, backend)) => {
                             let link = Arc::new(consumer::Link {
                                 client: client.clone(),
                                 backend: Arc::clone(&backend),
-                                failures: Failures::new(context, &app),
+                                violations: nats.violations.clone(),
+                                failures: Failures::new(context.clone(), &app),
+                                api: nats.jetstream_prefix(),
+                                context: context.clone(),
+                                workers,
+                                store,
                             });
-                            if ready.send(Ok((client, backend))).is_ok() {
+                            if ready.send(Ok((client, context, backend))).is_ok() {
                                 run(link, inbox).await;
                             }
                         }
@@ -115,13 +129,14 @@ impl Worker {
                 });
             })
             .map_err(WorkerError::Thread)?;
-        let (client, backend) = connected.await.map_err(|_| WorkerError::Gone)??;
+        let (client, context, backend) = connected.await.map_err(|_| WorkerError::Gone)??;
         Ok(Self {
             orders,
             thread,
             runtime: handle,
             backend,
             client,
+            context,
         })
     }
 
@@ -138,44 +153,51 @@ impl Worker {
         served.await.map_err(|_| WorkerError::Gone)?
     }
 
-    /// Stops serving these sources, or all, once everything that has arrived is answered. Returns
-    /// the number of calls that had not ended at the deadline and were answered with 503.
-    pub(crate) async fn drain(&self, sources: Option<Vec<Source>>, deadline: Instant) -> usize {
+    /// Stops serving these sources, or all, once what has arrived is answered. Calls that
+    /// have not ended at the deadline are answered with 503.
+    pub(crate) async fn drain(&self, sources: Option<Vec<Source>>, deadline: Instant) -> Drained {
         let (done, drained) = oneshot::channel();
         // A worker that is gone has nothing left to answer.
         match self.orders.send(Order::Drain(sources, deadline, done)) {
-            Ok(()) => drained.await.unwrap_or(0),
-            Err(_) => 0,
+            Ok(()) => drained.await.unwrap_or(Drained::NOTHING),
+            Err(_) => Drained::NOTHING,
         }
     }
 
-    /// Writes out the buffered messages, closes the connection and ends the thread. Tasks that
-    /// still run on it are dropped.
-    pub(crate) async fn stop(self) {
-        match tokio::time::timeout(FLUSH, self.client.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "flush at the end"),
-            // Without a server nothing can be written.
-            Err(_) => tracing::warn!("NATS did not take the last replies"),
+    /// Writes out what is still buffered, closes the connection and ends the thread. Tasks that
+    /// are still running on it are dropped. Returns whether NATS took everything by the deadline.
+    pub(crate) async fn stop(self, deadline: Instant) -> bool {
+        let flushed = tokio::time::timeout_at(deadline.into(), self.client.flush()).await;
+        let connected = self.client.connection_state() == State::Connected;
+        // Without a server nothing can be written.
+        let taken = matches!(flushed, Ok(Ok(()))) && connected;
+        if !taken {
+            tracing::warn!("NATS did not take the last replies");
         }
         drop(self.orders);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("a worker thread panicked");
         }
+        taken
     }
 }
 
-async fn connect(nats: &ConnectOptions) -> Result<(Client, Arc<dyn Backend>), WorkerError> {
+async fn connect(
+    nats: &ConnectOptions,
+    store: &Arc<StoreHealth>,
+) -> Result<(Client, jetstream::Context, Arc<dyn Backend>), WorkerError> {
     let client = nats.connect().await?;
     let requests = Requests::new(client.clone()).await?;
-    Ok((client, Arc::new(NatsBackend::new(requests))))
+    let context = nats.jetstream(client.clone());
+    let backend = NatsBackend::watched(requests, context.clone(), Arc::clone(store));
+    Ok((client, context, Arc::new(backend)))
 }
 
 /// A source that this worker serves.
 struct Served {
     stop: oneshot::Sender<Instant>,
-    task: JoinHandle<usize>,
+    task: JoinHandle<Drained>,
 }
 
 async fn run(link: Arc<consumer::Link>, mut inbox: mpsc::UnboundedReceiver<Order>) {
@@ -201,14 +223,14 @@ async fn run(link: Arc<consumer::Link>, mut inbox: mpsc::UnboundedReceiver<Order
                     .collect();
                 // Other orders can be carried out meanwhile.
                 tokio::spawn(async move {
-                    let mut given_up = 0;
+                    let mut all = Drained::NOTHING;
                     for task in tasks {
                         match task.await {
-                            Ok(calls) => given_up += calls,
+                            Ok(drained) => all = all.and(drained),
                             Err(error) => tracing::error!(%error, "a subscription ended badly"),
                         }
                     }
-                    let _ = done.send(given_up);
+                    let _ = done.send(all);
                 });
             }
         }
@@ -221,6 +243,7 @@ async fn subscribe(
     served: &mut HashMap<Source, Served>,
     slots: Vec<(Source, Arc<Slot>)>,
 ) -> Result<(), WorkerError> {
+    let mut subjects = Vec::new();
     for (source, slot) in slots {
         if served.contains_key(&source) {
             continue;
@@ -229,6 +252,7 @@ async fn subscribe(
         let task = match &source {
             Source::Subject { subject, group } => {
                 let (client, backend) = (link.client.clone(), Arc::clone(&link.backend));
+                subjects.push(subject.clone());
                 let messages = client
                     .queue_subscribe(subject.clone(), group.clone())
                     .await
@@ -242,16 +266,24 @@ async fn subscribe(
             }
             Source::Consumer { stream, name } => {
                 let (stream, name) = (stream.clone(), name.clone());
-                tokio::spawn(consumer::serve(
-                    Arc::clone(link),
-                    stream,
-                    name,
-                    slot,
-                    stopped,
-                ))
+                let serving = consumer::serve(Arc::clone(link), stream, name, slot, stopped);
+                // Events that are not acknowledged come again, so nothing has to be confirmed.
+                tokio::spawn(async move {
+                    Drained {
+                        given_up: serving.await,
+                        confirmed: true,
+                    }
+                })
             }
         };
         served.insert(source, Served { stop, task });
     }
-    Ok(settled(&link.client).await?)
+    settled(&link.client).await?;
+    // The server refuses before it confirms; the client tells of it by another task.
+    tokio::task::yield_now().await;
+    let refused = |subject: String| {
+        let reason = link.violations.of(&subject)?;
+        Some(WorkerError::Refused { subject, reason })
+    };
+    subjects.into_iter().find_map(refused).map_or(Ok(()), Err)
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::call::{Call, CallError};
+use crate::manifest::KeyValueGrant;
 use crate::plan::Event;
 
 /// The outcome of an operation of a [`Backend`].
@@ -22,7 +23,12 @@ pub trait Backend: Send + Sync {
 
     /// Opens the bucket of this name and creates it if there is none. Unsupported unless an
     /// implementation says otherwise.
-    fn open<'a>(&'a self, bucket: &'a str) -> Pending<'a, Arc<dyn KeyValue>> {
+    fn open<'a>(
+        &'a self,
+        bucket: &'a str,
+        granted: KeyValueGrant,
+    ) -> Pending<'a, Arc<dyn KeyValue>> {
+        let _ = granted;
         unsupported(format!("there is no store for bucket {bucket}"))
     }
 

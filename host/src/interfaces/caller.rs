@@ -1,12 +1,13 @@
 //! The caller of a host interface: the service, and the call that its instance runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::Backend;
+use super::{Backend, Output};
 use crate::call::{Call, CallError, Trace};
 use crate::interface::FunctionId;
 use crate::manifest::ServiceSpec;
@@ -17,6 +18,8 @@ const REPLY_MARGIN: Duration = Duration::from_millis(20);
 /// The service of an instance, and the call that it is running.
 pub(crate) struct Caller {
     pub(crate) service: Arc<ServiceSpec>,
+    /// What it writes to the log.
+    pub(crate) output: Arc<Output>,
     /// `None` while the instance is created, which belongs to no call, and between two calls.
     pub(crate) call: Option<CurrentCall>,
 }
@@ -35,6 +38,9 @@ pub(crate) struct CurrentCall {
     pub(crate) ended: Option<oneshot::Sender<()>>,
     /// The subject of replies to the message that is being handled.
     pub(crate) reply_to: Option<String>,
+    /// Whether the guest has asked for anything outside of the host, so that doing its work again
+    /// would do that twice.
+    pub(crate) acted: AtomicBool,
 }
 
 /// Gives host interfaces access to the [`Caller`] in a store.
@@ -51,8 +57,17 @@ impl Caller {
         Some(deadline - (left / 10).min(REPLY_MARGIN))
     }
 
-    /// A call of the guest with this body, and the backend for it. `None` outside of a call.
+    /// Notes that the guest asks for something outside of the host.
+    pub(crate) fn act(&self) {
+        if let Some(call) = &self.call {
+            call.acted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A call that the guest makes now with this body, and what carries it. `None` outside of a
+    /// call.
     pub(crate) fn outgoing(&self, body: Bytes) -> Option<(Arc<dyn Backend>, Call)> {
+        self.act();
         let current = self.call.as_ref()?;
         let call = Call {
             body,

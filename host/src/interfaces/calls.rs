@@ -8,7 +8,7 @@ use wasmtime::component::{Linker, Val};
 use super::{Caller, CallerView};
 use crate::call::CallError;
 use crate::interface::FunctionId;
-use crate::json;
+use crate::json::{self, UnknownKeys};
 use crate::plan::{EventWire, Publication};
 use crate::shape::{Case, InterfaceDescription, Shape, Signature};
 use crate::subject;
@@ -57,7 +57,11 @@ pub(crate) fn link<T: CallerView>(
             signature: signature.clone(),
             publication: events.and_then(|wire| Publication::new(app, wire, name)),
             on_failure: OnFailure::of(signature),
-            limits: *limits,
+            limits: json::Limits {
+                // Services are deployed one at a time, so what answers may know a later type.
+                unknown_keys: UnknownKeys::Ignore,
+                ..*limits
+            },
         });
         instance.func_new_async(name, move |mut store, _, arguments, results| {
             let import = Arc::clone(&import);

@@ -1,31 +1,45 @@
-//! `wasi:config/store`: the configuration of a service in the manifest.
+//! `wasi:config`: the configuration that the manifest gives a service.
 
-use std::sync::Arc;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{ComponentType, Linker, Lower};
 
-use wasmtime::component::Linker;
-use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
+use super::CallerView;
 
-use crate::manifest::ServiceSpec;
+/// The interface under every name that it has had. Its functions never changed.
+const NAMES: [&str; 3] = [
+    "wasi:config/store@0.2.0-rc.1",
+    "wasi:config/store@0.2.0-draft",
+    "wasi:config/runtime@0.2.0-draft",
+];
 
-/// The configuration of one service, shared by its instances.
-pub(crate) type ConfigCtx = Arc<WasiConfigVariables>;
-
-/// The configuration of a service in the manifest.
-pub(crate) fn context(spec: &ServiceSpec) -> ConfigCtx {
-    let pairs = spec.config.iter();
-    Arc::new(
-        pairs
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect(),
-    )
+/// Why a value could not be read. It is there before the guest is, so it always can.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+#[expect(dead_code, reason = "the type of the function has them")]
+enum Error {
+    #[component(name = "upstream")]
+    Upstream(String),
+    #[component(name = "io")]
+    Io(String),
 }
 
-/// Gives the host access to the configuration in a store.
-pub(crate) trait ConfigView: Send + 'static {
-    fn config(&mut self) -> &ConfigCtx;
-}
-
-/// `wasi:config/store`.
-pub(crate) fn add_to_linker<T: ConfigView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
-    wasmtime_wasi_config::add_to_linker(linker, |state| WasiConfig::new(state.config()))
+/// `wasi:config/store`, and what it was called before.
+pub(crate) fn add_to_linker<T: CallerView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+    for name in NAMES {
+        let mut store = linker.instance(name)?;
+        store.func_wrap(
+            "get",
+            |mut store: StoreContextMut<'_, T>, (key,): (String,)| {
+                let config = &store.data_mut().caller().service.config;
+                Ok((Ok::<_, Error>(config.get(&key).cloned()),))
+            },
+        )?;
+        store.func_wrap("get-all", |mut store: StoreContextMut<'_, T>, ()| {
+            let config = &store.data_mut().caller().service.config;
+            let pairs = config.iter();
+            let pairs = pairs.map(|(key, value)| (key.clone(), value.clone()));
+            Ok((Ok::<Vec<_>, Error>(pairs.collect()),))
+        })?;
+    }
+    Ok(())
 }

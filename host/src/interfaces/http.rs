@@ -1,21 +1,83 @@
-//! `wasi:http/outgoing-handler`: HTTP to the hosts that the manifest grants.
+//! `wasi:http`: what a component answers with, and HTTP to the hosts that the manifest grants.
+
+mod connections;
+mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
 
-use wasmtime_wasi_http::{RequestOptions, WasiHttpHooks};
+use http::HeaderValue;
+use wasmtime::component::{Linker, Resource, WasmList, WasmStr};
+use wasmtime::{AsContext, StoreContextMut};
+use wasmtime_wasi_http::p2::HeaderResult;
+use wasmtime_wasi_http::p2::bindings::http::types::{self, Host as _, HostFields as _};
+use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
+use super::Output;
+use crate::call::Trace;
 use crate::manifest::ServiceSpec;
 use crate::text::shown;
+pub(crate) use connections::Connections;
+#[cfg(test)]
+pub(crate) use connections::{MAX_REQUESTS, MAX_REQUESTS_TO_ONE};
+
+/// Bytes of a body that a guest can write before the other side has taken some. wasmtime's own 1 MiB
+/// would let an instance with a few hundred unsent bodies hold as many MiB of the host's memory.
+pub(crate) const BODY_CHUNK: usize = 64 << 10;
+
+/// Fields that a guest can give at a time.
+pub(crate) const MAX_FIELDS: usize = 4_096;
+
+/// Bytes of the names and values that a guest can give at a time, as many as wasmtime lets one map
+/// have.
+pub(crate) const MAX_FIELD_BYTES: usize = 128 << 10;
 
 /// Outgoing HTTP of one instance.
 pub(crate) struct GuestHttp {
     service: Arc<ServiceSpec>,
+    output: Arc<Output>,
+    connections: Arc<Connections>,
+    /// The trace of the call that is being worked on; only where a request can be sent at all.
+    trace: Trace,
+    /// Whether a request was sent since this was last reset.
+    pub(crate) sent: bool,
 }
 
 impl GuestHttp {
-    pub(crate) fn new(service: Arc<ServiceSpec>) -> Self {
-        Self { service }
+    pub(crate) fn new(
+        service: Arc<ServiceSpec>,
+        output: Arc<Output>,
+        connections: Arc<Connections>,
+    ) -> Self {
+        Self {
+            service,
+            output,
+            connections,
+            trace: Trace::default(),
+            sent: false,
+        }
+    }
+
+    /// A call begins.
+    pub(crate) fn begin(&mut self, trace: &Trace) {
+        self.sent = false;
+        if !self.service.grants.http.is_empty() {
+            self.trace.clone_from(trace);
+        }
+    }
+
+    /// Adds the trace of the call to a request, unless the guest has one of its own. What else
+    /// travels with a call (baggage) is for the app's own services.
+    fn add_trace(&self, headers: &mut http::HeaderMap) {
+        let Trace { parent, state, .. } = &self.trace;
+        if headers.contains_key("traceparent") {
+            return;
+        }
+        for (name, value) in [("traceparent", parent), ("tracestate", state)] {
+            if let Some(Ok(value)) = value.as_deref().map(HeaderValue::try_from) {
+                headers.insert(name, value);
+            }
+        }
     }
 
     fn allows(&self, uri: &http::Uri) -> bool {
@@ -30,31 +92,162 @@ impl GuestHttp {
     }
 }
 
+/// `wasi:http`, with the two functions that take lists of fields bounded before they copy them.
+/// wasmtime's own copy all of a list, two allocations for each field, before the limit on its size is
+/// looked at: a tenth of a second.
+pub(crate) fn add_to_linker<T: WasiHttpView + 'static>(
+    linker: &mut Linker<T>,
+) -> wasmtime::Result<()> {
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    types.func_wrap(
+        "[static]fields.from-list",
+        |mut store: StoreContextMut<'_, T>, (entries,): (WasmList<(WasmStr, WasmList<u8>)>,)| {
+            let mut room = Room::for_fields(entries.len())?;
+            let mut fields = Vec::with_capacity(entries.len());
+            for at in 0..entries.len() {
+                let Some(entry) = entries.get(&mut store, at) else {
+                    break;
+                };
+                let (name, value) = entry?;
+                let value = room.copy(&value, &store)?;
+                let name = name.to_str(&store)?;
+                room.take(name.len())?;
+                fields.push((name.into_owned(), value));
+            }
+            let mut view = store.data_mut().http();
+            let fields = view.from_list(fields);
+            Ok((or_header_error(view, fields)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]fields.set",
+        |mut store: StoreContextMut<'_, T>,
+         (fields, name, values): (Resource<FieldMap>, String, WasmList<WasmList<u8>>)| {
+            let mut room = Room::for_fields(values.len())?;
+            let mut copies = Vec::with_capacity(values.len());
+            for at in 0..values.len() {
+                let Some(value) = values.get(&mut store, at) else {
+                    break;
+                };
+                copies.push(room.copy(&value?, &store)?);
+            }
+            let mut view = store.data_mut().http();
+            let set = view.set(fields, name, copies);
+            Ok((or_header_error(view, set)?,))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+fn or_header_error<T>(
+    mut view: WasiHttpCtxView<'_>,
+    result: HeaderResult<T>,
+) -> wasmtime::Result<Result<T, types::HeaderError>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) => Ok(Err(view.convert_header_error(error)?)),
+    }
+}
+
+/// Bytes that a list of header fields may still have.
+struct Room(usize);
+
+impl Room {
+    fn for_fields(fields: usize) -> wasmtime::Result<Self> {
+        if fields > MAX_FIELDS {
+            wasmtime::bail!("{fields} header fields are more than the limit of {MAX_FIELDS}");
+        }
+        Ok(Self(MAX_FIELD_BYTES))
+    }
+
+    fn take(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        match self.0.checked_sub(bytes) {
+            Some(left) => self.0 = left,
+            None => {
+                wasmtime::bail!(
+                    "header fields have more than their limit of {MAX_FIELD_BYTES} bytes"
+                )
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, value: &WasmList<u8>, store: &impl AsContext) -> wasmtime::Result<Vec<u8>> {
+        self.take(value.len())?;
+        Ok(value.as_le_slice(store).to_vec())
+    }
+}
+
 type WasiBody = wasmtime_wasi_http::WasiBody;
 type Transfer = Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>;
 type Response = Result<(http::Response<WasiBody>, Transfer), wasmtime_wasi_http::Error>;
 
 impl WasiHttpHooks for GuestHttp {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK
+    }
+
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _sent: Transfer,
     ) -> Box<dyn Future<Output = Response> + Send> {
         let allowed = self.allows(request.uri());
-        if !allowed {
+        self.sent |= allowed;
+        if !allowed && self.output.admits(0) {
             let service = &*self.service.name;
             let host = shown(request.uri().host().unwrap_or_default());
             tracing::warn!(service, %host, "outgoing HTTP refused; `grants = {{ http = [\"{host}\"] }}` would allow it");
         }
+        self.add_trace(request.headers_mut());
+        let connections = Arc::clone(&self.connections);
         Box::new(async move {
             if !allowed {
                 return Err(wasmtime_wasi_http::Error::HttpRequestDenied);
             }
-            let (response, transfer) =
-                wasmtime_wasi_http::default_send_request(request, options).await?;
-            let response = response.map(http_body_util::BodyExt::boxed_unsync);
-            Ok((response, Box::new(transfer) as Transfer))
+            let response = connections.send(request, options).await?;
+            Ok((response, Box::new(async { Ok(()) }) as Transfer))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::App;
+
+    #[test]
+    fn the_trace_of_a_call_goes_on_unless_the_guest_has_its_own() {
+        let text = "name = \"app\"\n[service.a]\ncomponent = \"a.wasm\"\ngrants = { http = [\"a.example\"] }";
+        let app = App::parse(std::path::Path::new("wasmbay.toml"), text).unwrap();
+        let spec = Arc::new(app.services["a"].clone());
+        let output = Arc::new(Output::new(Arc::clone(&spec)));
+        let mut http = GuestHttp::new(spec, output, Arc::new(Connections::new()));
+        let trace = Trace {
+            baggage: Some("secret=1".to_owned()),
+            state: Some("a=b".to_owned()),
+            ..Trace::begin(true)
+        };
+        http.begin(&trace);
+        let mut headers = http::HeaderMap::new();
+        http.add_trace(&mut headers);
+        assert_eq!(
+            headers["traceparent"].to_str().ok(),
+            trace.parent.as_deref()
+        );
+        assert_eq!(headers["tracestate"], "a=b");
+        assert_eq!(headers.len(), 2);
+        let mut own = http::HeaderMap::new();
+        own.insert("traceparent", HeaderValue::from_static("its own"));
+        http.add_trace(&mut own);
+        assert_eq!(own.len(), 1);
+        http.begin(&Trace::default());
+        let mut none = http::HeaderMap::new();
+        http.add_trace(&mut none);
+        assert!(none.is_empty());
     }
 }

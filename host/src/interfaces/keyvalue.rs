@@ -2,6 +2,8 @@
 //!
 //! A failure is a value for the guest and never a trap.
 
+mod draft2;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,7 +70,8 @@ impl HasData for HasKeyValue {
 pub(crate) fn add_to_linker<T: KeyValueView>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     store::add_to_linker::<T, HasKeyValue>(linker, T::keyvalue)?;
     atomics::add_to_linker::<T, HasKeyValue>(linker, T::keyvalue)?;
-    batch::add_to_linker::<T, HasKeyValue>(linker, T::keyvalue)
+    batch::add_to_linker::<T, HasKeyValue>(linker, T::keyvalue)?;
+    draft2::add_to_linker(linker)
 }
 
 impl From<KeyValueError> for Error {
@@ -89,20 +92,23 @@ impl store::Host for KeyValueCtxView<'_> {
         identifier: String,
     ) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
         let service = &self.caller.service;
-        if !service.grants.keyvalue {
-            tracing::warn!(
-                service = service.name,
-                "data refused; `grants = {{ keyvalue = true }}` would allow it"
-            );
+        let Some(granted) = service.grants.keyvalue else {
+            if self.caller.output.admits(0) {
+                tracing::warn!(
+                    service = service.name,
+                    "data refused; `grants = {{ keyvalue = true }}` would allow it"
+                );
+            }
             return Ok(Err(Error::AccessDenied));
-        }
+        };
         if !matches!(identifier.as_str(), "" | "default") {
             return Ok(Err(Error::NoSuchStore));
         }
         let Some(call) = &self.caller.call else {
             return Ok(Err(outside_of_a_call()));
         };
-        match in_time(self.caller.deadline(), call.backend.open(&self.ctx.bucket)).await {
+        let opened = call.backend.open(&self.ctx.bucket, granted);
+        match in_time(self.caller.deadline(), opened).await {
             Ok(bucket) => Ok(Ok(self.table.push(Bucket(bucket))?)),
             Err(error) => Ok(Err(error)),
         }
@@ -256,6 +262,7 @@ fn check_batch(keys: usize) -> Result<(), Error> {
 
 impl KeyValueCtxView<'_> {
     fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<Arc<dyn KeyValue>> {
+        self.caller.act();
         Ok(Arc::clone(&self.table.get(bucket)?.0))
     }
 }

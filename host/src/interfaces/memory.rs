@@ -10,6 +10,7 @@ use super::{
     Backend, Expected, KeyPage, KeyValue, KeyValueError, Message, OutgoingMessage, Pending,
 };
 use crate::call::{Call, CallError};
+use crate::manifest::KeyValueGrant;
 use crate::plan::Event;
 
 /// Answers calls from a table, and records published events and sent messages.
@@ -57,7 +58,7 @@ impl Backend for MemoryBackend {
         Box::pin(async { Ok(()) })
     }
 
-    fn open<'a>(&'a self, bucket: &'a str) -> Pending<'a, Arc<dyn KeyValue>> {
+    fn open<'a>(&'a self, bucket: &'a str, _: KeyValueGrant) -> Pending<'a, Arc<dyn KeyValue>> {
         let bucket = Arc::clone(lock(&self.buckets).entry(bucket.to_owned()).or_default());
         Box::pin(async { Ok(bucket as Arc<dyn KeyValue>) })
     }

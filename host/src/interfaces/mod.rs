@@ -9,11 +9,14 @@ mod bounds;
 mod caller;
 pub(crate) mod calls;
 pub(crate) mod config;
+pub(crate) mod held;
 pub(crate) mod http;
 pub(crate) mod keyvalue;
 pub(crate) mod logging;
 pub mod memory;
 pub(crate) mod messaging;
+pub(crate) mod output;
+pub(crate) mod provided;
 pub(crate) mod wasi;
 
 pub use backend::{
@@ -21,3 +24,5 @@ pub use backend::{
 };
 pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};
+pub(crate) use output::Output;
+pub use provided::Missing;

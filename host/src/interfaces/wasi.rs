@@ -10,44 +10,49 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
-use crate::manifest::ServiceSpec;
+use super::Output;
 use crate::telemetry;
 use crate::text::one_line;
 
 /// Upper bound of the bytes of a guest's line in a log record; the rest of a longer line is dropped.
 pub(super) const MAX_LINE: usize = 8 << 10;
 
-/// A context that grants nothing and logs the guest's output with the service's name.
-pub(crate) fn context(spec: &Arc<ServiceSpec>) -> WasiCtx {
-    let output = |stream| Output {
-        spec: Arc::clone(spec),
+/// Bytes of randomness that one call returns, as many as `crypto.getRandomValues` of browsers. A call
+/// does not yield, and 64 MiB, wasmtime's own bound, took more than a second.
+pub(crate) const MAX_RANDOM: u64 = 64 << 10;
+
+/// A context that grants nothing and logs what the guest prints, with the service's name.
+pub(crate) fn context(output: &Arc<Output>) -> WasiCtx {
+    let printed = |stream| Printed {
+        output: Arc::clone(output),
         stream,
     };
     WasiCtxBuilder::new()
-        .stdout(output("stdout"))
-        .stderr(output("stderr"))
+        .stdout(printed("stdout"))
+        .stderr(printed("stderr"))
         .allow_tcp(false)
         .allow_udp(false)
+        .max_random_size(MAX_RANDOM)
         .build()
 }
 
 /// One of a guest's output streams.
 #[derive(Clone)]
-struct Output {
-    spec: Arc<ServiceSpec>,
+struct Printed {
+    output: Arc<Output>,
     stream: &'static str,
 }
 
-impl IsTerminal for Output {
+impl IsTerminal for Printed {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Output {
+impl StdoutStream for Printed {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(Lines {
-            output: self.clone(),
+            printed: self.clone(),
             partial: Vec::new(),
         })
     }
@@ -55,7 +60,7 @@ impl StdoutStream for Output {
 
 /// Turns bytes into log records, a line each.
 struct Lines {
-    output: Output,
+    printed: Printed,
     partial: Vec<u8>,
 }
 
@@ -78,8 +83,9 @@ impl Lines {
     fn emit(&mut self) {
         let text = String::from_utf8_lossy(&self.partial);
         let line = one_line(text.trim_end(), MAX_LINE);
-        let (service, stream) = (&*self.output.spec.name, self.output.stream);
-        if !line.trim().is_empty() {
+        let Printed { output, stream } = &self.printed;
+        if !line.trim().is_empty() && output.admits(line.len()) {
+            let service = output.service();
             tracing::info!(target: telemetry::GUEST, service, stream, "{line}");
         }
         self.partial.clear();
@@ -117,7 +123,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::manifest::{Grants, Limits};
+    use crate::manifest::{Grants, Limits, ServiceSpec};
 
     /// A log in memory.
     #[derive(Clone, Default)]
@@ -134,8 +140,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_a_guest_prints_becomes_a_record_for_each_line() {
+    /// The log of what is done with a guest's output.
+    fn logged(work: impl FnOnce(Lines)) -> String {
         let spec = ServiceSpec {
             name: "guest".into(),
             component: "guest.wasm".into(),
@@ -143,10 +149,6 @@ mod tests {
             limits: Limits::default(),
             reuse: 1,
             grants: Grants::default(),
-        };
-        let output = Output {
-            spec: Arc::new(spec),
-            stream: "stdout",
         };
         let log = Log::default();
         let writer = log.clone();
@@ -156,14 +158,25 @@ mod tests {
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            let mut lines = Lines {
-                output,
-                partial: Vec::new(),
+            let printed = Printed {
+                output: Arc::new(Output::new(Arc::new(spec))),
+                stream: "stdout",
             };
+            work(Lines {
+                printed,
+                partial: Vec::new(),
+            });
+        });
+        let log = log.0.lock().unwrap().clone();
+        String::from_utf8(log).unwrap()
+    }
+
+    #[test]
+    fn what_a_guest_prints_becomes_a_record_for_each_line() {
+        let log = logged(|mut lines| {
             lines.take(b"one\ntw");
             lines.take(b"o\n\nwithout an end");
         });
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         let records: Vec<_> = log.lines().collect();
         assert_eq!(records.len(), 3, "{log}");
         for (record, text) in records.iter().zip(["one", "two", "without an end"]) {
@@ -173,5 +186,25 @@ mod tests {
                 "{record}"
             );
         }
+    }
+
+    #[test]
+    fn a_flood_is_dropped_and_counted() {
+        let log = logged(|mut lines| lines.take(&b"x\n".repeat(100_000)));
+        let records = log.lines().count();
+        // A slow machine may see a few seconds pass.
+        assert!((1_001..20_000).contains(&records), "{records}");
+        let written = log
+            .lines()
+            .filter(|line| line.contains("guest: x "))
+            .count();
+        let dropped = log.lines().filter_map(|line| {
+            let (_, lines) = line
+                .split_once("output was dropped")?
+                .1
+                .split_once(" lines=")?;
+            lines.split_whitespace().next()?.parse::<usize>().ok()
+        });
+        assert_eq!(written + dropped.sum::<usize>(), 100_000);
     }
 }

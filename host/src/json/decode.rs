@@ -4,10 +4,10 @@ use std::str::FromStr;
 
 use wasmtime::component::Val;
 
-use super::Limits;
 use super::error::{Fault, expected, keys, mismatch, one_of, quoted, too_many};
 use super::scalar::{base64, integral, is_snake_case, one_char, special};
 use super::scan::Scanner;
+use super::{Limits, UnknownKeys};
 use crate::shape::{Case, Field, Shape};
 use crate::text::shown;
 
@@ -275,6 +275,10 @@ impl<'a> Decoder<'a> {
             let found = find(fields, &key, next);
             let slot = found.and_then(|(index, _)| slots.get_mut(index)).map(val);
             let (Some((index, field)), Some(slot)) = (found, slot) else {
+                if self.limits.unknown_keys == UnknownKeys::Ignore {
+                    self.scan.ignore().map_err(|fault| fault.at_key(&key))?;
+                    continue;
+                }
                 return Err(mismatch(keys(fields), quoted(&key)));
             };
             if !matches!(slot, Val::Map(_)) {

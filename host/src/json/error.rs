@@ -29,8 +29,8 @@ pub struct JsonError {
 pub(super) type Fault = Box<JsonError>;
 
 impl JsonError {
-    /// Whether the body has more bytes than its limit (and not another fault, such as being too
-    /// deep or holding too many values).
+    /// Whether the body has more bytes or more values than its limits (and not another fault, such
+    /// as being too deep).
     #[must_use]
     pub const fn is_too_large(&self) -> bool {
         self.too_large
@@ -91,10 +91,12 @@ pub(super) fn too_deep(limit: u32) -> Fault {
 
 #[cold]
 pub(super) fn too_many(limit: usize) -> Fault {
-    mismatch(
+    let mut fault = mismatch(
         format!("at most {limit} values (the node limit)"),
         "another",
-    )
+    );
+    fault.too_large = true;
+    fault
 }
 
 /// A foreign text in quotes.

@@ -65,6 +65,7 @@ use crate::shape::{Shape, Signature};
 use decode::Decoder;
 use encode::Encoder;
 pub use error::JsonError;
+pub(crate) use scan::BYTE_ORDER_MARK;
 
 /// Default upper bound of the nesting of arrays and objects.
 ///
@@ -81,7 +82,17 @@ pub const DEFAULT_BYTES: usize = 1 << 20;
 /// stay near 10 MB whatever the body says.
 pub const DEFAULT_NODES: usize = 100_000;
 
-/// The bounds of one body, in both directions.
+/// What becomes of a record's keys that its type does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownKeys {
+    /// They are an error that names the key: what a person sends has a typing error.
+    #[default]
+    Refuse,
+    /// They are left out: what a service sends was built against a later version of the type.
+    Ignore,
+}
+
+/// The bounds on one body, in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Nesting of arrays and objects; [`DEFAULT_DEPTH`].
@@ -94,6 +105,8 @@ pub struct Limits {
     /// `list<u8>` counts as one value: its bytes are bounded by `bytes`, since three of them take
     /// four bytes of base64. They are 40 bytes each as [`Val`]s, so a body of 1 MiB makes 30 MiB.
     pub nodes: usize,
+    /// How keys that a record does not have are read.
+    pub unknown_keys: UnknownKeys,
 }
 
 impl Default for Limits {
@@ -102,6 +115,7 @@ impl Default for Limits {
             depth: DEFAULT_DEPTH,
             bytes: DEFAULT_BYTES,
             nodes: DEFAULT_NODES,
+            unknown_keys: UnknownKeys::default(),
         }
     }
 }

@@ -6,7 +6,10 @@ use super::Limits;
 use super::error::{Fault, mismatch, too_deep, too_large};
 use crate::text::shown;
 
-/// A position in the text of one body.
+/// What some editors begin a file with; RFC 8259 lets a reader ignore it.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A place in the text of one body.
 pub(super) struct Scanner<'a> {
     text: &'a str,
     /// The next byte. Whenever it is read, it is the first of a character.
@@ -27,7 +30,12 @@ impl<'a> Scanner<'a> {
         })?;
         Ok(Self {
             text,
-            pos: 0,
+            // What offsets and errors do not count.
+            pos: if body.starts_with(BYTE_ORDER_MARK) {
+                BYTE_ORDER_MARK.len()
+            } else {
+                0
+            },
             depth: 0,
             max_depth: limits.depth,
         })
@@ -303,6 +311,16 @@ impl<'a> Scanner<'a> {
             pos: start,
             ..*self
         })
+    }
+
+    /// Steps over a value that means nothing here. It has to be JSON all the same.
+    pub(super) fn ignore(&mut self) -> Result<(), Fault> {
+        let mut skipped = self.skip()?;
+        let text = skipped.text.get(skipped.pos..).unwrap_or_default();
+        match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(mismatch("JSON", skipped.found())),
+        }
     }
 }
 

@@ -237,6 +237,18 @@ impl<'f> Section<'f> {
         self.value(key, |value| value.as_bool().filter(|yes| *yes))
     }
 
+    /// Whether an array was given, where a key accepts one beside another form.
+    pub(super) fn is_array(&self, key: &str) -> bool {
+        let typed = self.get(key);
+        typed.is_some_and(|typed| typed.get_ref().as_array().is_some())
+    }
+
+    /// Whether a key has a table, where it may have something else.
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        self.get(key)
+            .is_some_and(|typed| typed.get_ref().is_table())
+    }
+
     /// A boolean where both values make sense.
     pub(super) fn choice(&self, key: &str) -> Option<At<bool>> {
         self.value(key, DeValue::as_bool)

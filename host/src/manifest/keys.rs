@@ -168,9 +168,16 @@ pub const AGE: Bounds<Duration> = Bounds {
     max: Duration::from_secs(365 * 86_400),
 };
 
-/// Bytes of all events of a wire together.
+/// Bytes of all events of a wire together. JetStream sets as much aside for the stream.
 pub const SIZE: Bounds<u64> = Bounds {
-    default: 1024 * MIB,
+    default: 128 * MIB,
+    min: 64 << 10,
+    max: 1024 * 1024 * MIB,
+};
+
+/// Bytes of a service's data, keys included. JetStream sets as much aside.
+pub const DATA_SIZE: Bounds<u64> = Bounds {
+    default: 64 * MIB,
     min: 64 << 10,
     max: 1024 * 1024 * MIB,
 };
@@ -413,9 +420,12 @@ pub(super) static GRANTS: Table = Table {
             name: "keyvalue",
             form: || Form {
                 default: Some("false".to_owned()),
-                ..Form::new("boolean", "true, false")
+                ..Form::new(
+                    "boolean or table",
+                    "true, false, `{ replicas = 3, size = \"256MiB\" }`",
+                )
             },
-            meaning: "Whether the component may keep data through `wasi:keyvalue`, up to 256 MiB. It is the service's own: no other service can reach it, and it outlives the host.",
+            meaning: "Whether the component may keep data through `wasi:keyvalue`; see below. It is the service's own: no other service can reach it, and it outlives the host.",
         },
         Key {
             name: "publish",
@@ -483,7 +493,7 @@ pub(super) static WIRE: Table = Table {
         },
         Key {
             name: "retention",
-            form: || Form::new("table", "`retention = { age = \"7d\", size = \"1GiB\" }`"),
+            form: || Form::new("table", "`retention = { age = \"7d\", size = \"128MiB\" }`"),
             meaning: "How long and how many events are kept; see below.",
         },
         Key {
@@ -526,7 +536,7 @@ pub(super) static STREAM: Table = Table {
         },
         Key {
             name: "retention",
-            form: || Form::new("table", "`retention = { age = \"7d\", size = \"1GiB\" }`"),
+            form: || Form::new("table", "`retention = { age = \"7d\", size = \"128MiB\" }`"),
             meaning: "How long and how many messages are kept; see below.",
         },
         Key {
@@ -590,6 +600,26 @@ pub(super) static RETRY: Table = Table {
     ],
 };
 
+pub(super) static KEYVALUE: Table = Table {
+    head: "`grants.keyvalue`",
+    about: "`true` is a table without keys. Data that exists gets what it has less of; it is never shrunk.",
+    keys: &[
+        Key {
+            name: "replicas",
+            form: || Form {
+                default: Some("the most that a durable wire or stream has".to_owned()),
+                ..Form::count(REPLICAS)
+            },
+            meaning: "Servers that keep a copy, as JetStream has them.",
+        },
+        Key {
+            name: "size",
+            form: || Form::size(DATA_SIZE),
+            meaning: "All of the service's data, keys included; JetStream sets as much aside. Beyond it setting a key fails.",
+        },
+    ],
+};
+
 pub(super) static RETENTION: Table = Table {
     head: "`retention` of a durable event wire or a stream",
     about: "",
@@ -602,7 +632,7 @@ pub(super) static RETENTION: Table = Table {
         Key {
             name: "size",
             form: || Form::size(SIZE),
-            meaning: "All events of the wire together. Beyond it publishing fails with 503; nothing that is stored makes room.",
+            meaning: "All events of the wire together; JetStream sets as much aside. Beyond it publishing fails with 503; nothing that is stored makes room.",
         },
     ],
 };
@@ -711,6 +741,17 @@ pub(super) static GATEWAY: Table = Table {
             meaning: "Where [dead letters are served as JSON](events.md#over-http). Whoever can reach it can read, change and drop them, so it belongs on a loopback address.",
         },
         Key {
+            name: "rpc",
+            form: || Form {
+                default: Some("true".to_owned()),
+                ..Form::new(
+                    "boolean or array of strings",
+                    "true, false, `[\"shop:catalog/products\"]`",
+                )
+            },
+            meaning: "Which functions have [an RPC path](gateway.md#functions-at-their-rpc-path): all, none, or those of these interfaces. Without a version an interface stands for all of its versions.",
+        },
+        Key {
             name: "body",
             form: || Form::size(BODY),
             meaning: "Body of a request. Beyond it 413.",
@@ -728,7 +769,15 @@ pub(super) static GATEWAY: Table = Table {
         Key {
             name: "connections",
             form: || Form::count(CONNECTIONS),
-            meaning: "Connections open at the same time; further ones wait.",
+            meaning: "Connections open at the same time. The longest idle makes room for the next; where all are busy, 503 except for health checks.",
+        },
+        Key {
+            name: "peer-connections",
+            form: || Form {
+                default: Some("half of `connections`".to_owned()),
+                ..Form::count(CONNECTIONS)
+            },
+            meaning: "Those among them that one peer may have: an IPv4 address, or a /64 of IPv6. As many as `connections` where a proxy stands before the gateway.",
         },
     ],
 };
@@ -756,6 +805,7 @@ pub fn reference() -> String {
         &SERVICE,
         &LIMITS,
         &GRANTS,
+        &KEYVALUE,
         &WIRE,
         &STREAM,
         &RETRY,

@@ -34,6 +34,9 @@ pub const FILE_NAME: &str = "wasmbay.toml";
 /// Bytes that a manifest may have. A service takes some 200, so this is room for thousands.
 pub const MAX_FILE: u64 = 1 << 20;
 
+/// Stands for a number of replicas that is not given, while a manifest is read.
+const AS_WIRES: u8 = 0;
+
 /// Characters that the name of an app or service may have, as in a DNS label.
 const MAX_NAME: usize = 63;
 
@@ -97,13 +100,22 @@ pub struct Limits {
     pub hops: u8,
 }
 
+/// The data that a component may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyValueGrant {
+    /// Servers that keep a copy.
+    pub replicas: u8,
+    /// Bytes of all of it.
+    pub size: u64,
+}
+
 /// What a component may reach; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// Hosts that outgoing HTTP may reach.
     pub http: Vec<HostPattern>,
-    /// Whether it may keep data.
-    pub keyvalue: bool,
+    /// What it may keep, if it may keep data.
+    pub keyvalue: Option<KeyValueGrant>,
     /// Subjects on which raw messages may be published.
     pub publish: Vec<SubjectPattern>,
     /// Subjects on which raw messages are heard; no two of them overlap.
@@ -209,6 +221,8 @@ pub struct GatewaySpec {
     pub listen: Option<String>,
     /// `host:port` of the admin address; none leaves it to the command line.
     pub admin: Option<String>,
+    /// Which functions have an RPC path.
+    pub rpc: RpcPaths,
     /// Bytes of a request's body.
     pub body: usize,
     /// Bytes of a request's line and headers.
@@ -217,6 +231,32 @@ pub struct GatewaySpec {
     pub timeout: Duration,
     /// Connections open at the same time.
     pub connections: u32,
+    /// Those among them that one peer may have.
+    pub peer_connections: u32,
+}
+
+/// Which functions have an RPC path at the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RpcPaths {
+    /// All that the app's services export or need.
+    #[default]
+    All,
+    /// None.
+    None,
+    /// Those of these interfaces; one without a version stands for all of its versions.
+    Of(Vec<InterfaceId>),
+}
+
+impl RpcPaths {
+    /// Whether the functions of this interface have one.
+    #[must_use]
+    pub fn include(&self, interface: &InterfaceId) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Of(these) => these.iter().any(|these| interface.answers_to(these)),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -240,10 +280,12 @@ impl Default for GatewaySpec {
         Self {
             listen: None,
             admin: None,
+            rpc: RpcPaths::All,
             body: bytes(keys::BODY.default),
             header: bytes(keys::HEADER.default),
             timeout: keys::REQUEST.default,
             connections: keys::CONNECTIONS.default,
+            peer_connections: half(keys::CONNECTIONS.default),
         }
     }
 }
@@ -252,6 +294,11 @@ impl Default for GatewaySpec {
 /// one piece is 64 MiB.
 fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+/// The connections that one peer may have of so many, unless told otherwise.
+fn half(connections: u32) -> u32 {
+    connections.div_ceil(2)
 }
 
 /// Why a manifest was refused.
@@ -307,6 +354,20 @@ fn lines(problems: &[Problem]) -> String {
 type Find<'a> = &'a dyn Fn(&Path) -> Option<PathBuf>;
 
 impl App {
+    /// Servers that keep a copy of what the whole app shares: as many as of the wire or stream that has
+    /// the most.
+    #[must_use]
+    pub fn replicas(&self) -> u8 {
+        let of_wire = |wire: &Wire| match &wire.provider {
+            Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
+            Provider::Service(_) | Provider::External => None,
+        };
+        let of_streams = self.streams.iter().map(|spec| spec.durable.replicas);
+        let of_wires = self.wires.iter().filter_map(of_wire);
+        let most = of_wires.chain(of_streams).max();
+        most.unwrap_or(keys::REPLICAS.default)
+    }
+
     /// Reads and checks a manifest, or the `wasmbay.toml` of a folder.
     ///
     /// # Errors
@@ -424,7 +485,7 @@ fn read_app<'f>(
     let gateway = top
         .section("gateway", &keys::GATEWAY)
         .map_or_else(GatewaySpec::default, |s| read_gateway(&s));
-    Some(App {
+    let mut app = App {
         name: name?.value.to_owned(),
         root,
         services,
@@ -432,7 +493,15 @@ fn read_app<'f>(
         streams,
         routes,
         gateway,
-    })
+    };
+    let replicas = app.replicas();
+    let data = app.services.values_mut();
+    for data in data.filter_map(|spec| spec.grants.keyvalue.as_mut()) {
+        if data.replicas == AS_WIRES {
+            data.replicas = replicas;
+        }
+    }
+    Some(app)
 }
 
 fn read_service(
@@ -507,11 +576,31 @@ fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {
     let publish = read_granted(section, "publish");
     Grants {
         http: read_granted(section, "http"),
-        keyvalue: section.choice("keyvalue").is_some_and(|yes| yes.value),
+        keyvalue: read_keyvalue(section),
         stored: streams::granted(section, streams, &publish, &subscribe),
         publish,
         subscribe,
     }
+}
+
+fn read_keyvalue(section: &Section<'_>) -> Option<KeyValueGrant> {
+    let all = KeyValueGrant {
+        replicas: AS_WIRES,
+        size: keys::DATA_SIZE.default,
+    };
+    if !section.is_table("keyvalue") {
+        let granted = section.choice("keyvalue").is_some_and(|yes| yes.value);
+        return granted.then_some(all);
+    }
+    let table = section.section("keyvalue", &keys::KEYVALUE)?;
+    let replicas = keys::Bounds {
+        default: all.replicas,
+        ..keys::REPLICAS
+    };
+    Some(KeyValueGrant {
+        replicas: table.count("replicas", replicas),
+        size: table.size("size", keys::DATA_SIZE),
+    })
 }
 
 fn read_granted<T: FromStr<Err: fmt::Display>>(section: &Section<'_>, key: &str) -> Vec<T> {
@@ -539,13 +628,30 @@ fn read_gateway(section: &Section<'_>) -> GatewaySpec {
         let typed = section.text_that(key, is_address);
         typed.map(|typed| typed.value.to_owned())
     };
+    let connections = section.count("connections", keys::CONNECTIONS);
+    let peer = keys::Bounds {
+        default: half(connections),
+        ..keys::CONNECTIONS
+    };
     GatewaySpec {
         listen: address("listen"),
         admin: address("admin"),
+        rpc: read_rpc(section),
         body: bytes(section.size("body", keys::BODY)),
         header: bytes(section.size("header", keys::HEADER)),
         timeout: section.duration("timeout", keys::REQUEST),
-        connections: section.count("connections", keys::CONNECTIONS),
+        connections,
+        peer_connections: section.count("peer-connections", peer),
+    }
+}
+
+fn read_rpc(section: &Section<'_>) -> RpcPaths {
+    if section.is_array("rpc") {
+        return RpcPaths::Of(read_granted(section, "rpc"));
+    }
+    match section.choice("rpc") {
+        Some(yes) if !yes.value => RpcPaths::None,
+        _ => RpcPaths::All,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::subject;
+use crate::subject::is_reserved;
 use crate::text::shown;
 
 /// Bytes that a subject may have. NATS takes control lines of 4 KiB, which hold two subjects and
@@ -81,12 +81,6 @@ impl SubjectPattern {
 /// characters. Anything else could end the line of the protocol that it is written into.
 pub(crate) fn is_subject(text: &str) -> bool {
     text.len() <= MAX_SUBJECT && text.split('.').all(is_token)
-}
-
-/// Whether the subject belongs to the host or to NATS itself, so that a component must not write
-/// there, whoever asks it to. Inboxes are left out: a reply goes there.
-pub(crate) fn is_reserved(subject: &str) -> bool {
-    subject.starts_with('$') || subject::is_own(subject)
 }
 
 fn is_token(token: &str) -> bool {

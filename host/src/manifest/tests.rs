@@ -83,6 +83,7 @@ const WHOLE: &str = r#"
     [gateway]
     listen = "127.0.0.1:8080"
     admin = "localhost:8081"
+    rpc = ["shop:catalog/products@1.0.0", "shop:orders/orders"]
     body = "2MiB"
 "#;
 
@@ -152,6 +153,10 @@ fn a_whole_manifest_is_read() {
     let gateway = GatewaySpec {
         listen: Some("127.0.0.1:8080".to_owned()),
         admin: Some("localhost:8081".to_owned()),
+        rpc: RpcPaths::Of(vec![
+            "shop:catalog/products@1.0.0".parse().unwrap(),
+            "shop:orders/orders".parse().unwrap(),
+        ]),
         body: 2 << 20,
         ..GatewaySpec::default()
     };
@@ -174,6 +179,39 @@ fn every_problem_is_reported_with_its_place() {
          shop/wasmbay.toml:8:2: unknown key `wires`; did you mean `wire`? \
          (accepted: name, service, wire, stream, route, gateway)"
     );
+}
+
+#[test]
+fn rpc_paths_are_for_all_none_or_some() {
+    let rpc = |value: &str| accepted(&format!("[gateway]\nrpc = {value}\n")).gateway.rpc;
+    assert_eq!(accepted("").gateway.rpc, RpcPaths::All);
+    assert_eq!(rpc("true"), RpcPaths::All);
+    assert_eq!(rpc("false"), RpcPaths::None);
+    assert_eq!(rpc("[]"), RpcPaths::Of(Vec::new()));
+    let refused = |value: &str| problem(&format!("[gateway]\nrpc = {value}\n"));
+    assert_eq!(
+        refused("'all'"),
+        "5:7: gateway: `rpc` is 'all'; accepted: true, false, `[\"shop:catalog/products\"]`"
+    );
+    assert_eq!(
+        refused("[1]"),
+        "5:8: gateway: `rpc` is 1; accepted: true, false, `[\"shop:catalog/products\"]`"
+    );
+    assert!(refused("['catalog']").starts_with("5:8: gateway: `rpc`: "));
+}
+
+#[test]
+fn a_peer_may_have_half_of_the_connections() {
+    let gateway = |lines: &str| {
+        let gateway = accepted(&format!("[gateway]\n{lines}\n")).gateway;
+        (gateway.connections, gateway.peer_connections)
+    };
+    assert_eq!(gateway(""), (1024, 512));
+    assert_eq!(gateway("connections = 1"), (1, 1));
+    assert_eq!(gateway("connections = 7"), (7, 4));
+    assert_eq!(gateway("peer-connections = 100"), (1024, 100));
+    let refused = problem("[gateway]\npeer-connections = 0\n");
+    assert!(refused.ends_with("accepted: 1 to 100000"), "{refused}");
 }
 
 #[test]
@@ -343,7 +381,7 @@ fn event_wires_are_read_with_their_defaults() {
     assert_eq!(durable.age, Duration::from_secs(604_800));
     assert_eq!(
         (durable.size, durable.replicas, durable.order_by),
-        (1 << 30, 1, None)
+        (128 << 20, 1, None)
     );
     assert_eq!(durable.dedup, Duration::from_secs(120));
     assert!(durable.subscribers.is_empty());
@@ -655,7 +693,7 @@ proptest! {
         lines in proptest::collection::vec(
             (
                 prop_oneof![
-                    "(name|service|wire|stream|subjects|mode|durable|retry|order-by|route|gateway|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen|admin)",
+                    "(name|service|wire|stream|subjects|mode|durable|retry|order-by|route|gateway|rpc|component|config|limits|reuse|grants|path|call|method|errors|status|query|external|listen|admin)",
                     r"\[\[route\]\]", r"\[gateway\]", r"\[service\.[a-z'é-]{0,4}\]", r"\[stream\.[a-z]{0,2}\]", r"\[wire\.'[a-z:/@.0-9]{0,9}'\]",
                 ],
                 prop_oneof![
@@ -678,4 +716,29 @@ proptest! {
         let route = |path: &str| format!("[[route]]\nmethod = 'GET'\npath = '{path}'\ncall = 'a:b/c.d'\n");
         let _ = parse(&format!("name = 'a'\n[service.a]\ncomponent = 'a'\n{}{}", route(&one), route(&two)));
     }
+}
+
+#[test]
+fn data_is_kept_as_often_as_events_are_unless_it_says_otherwise() {
+    let granted = |grant: &str, rest: &str| {
+        let app = accepted(&format!("grants = {{ keyvalue = {grant} }}\n{rest}"));
+        app.services["a"].grants.keyvalue
+    };
+    let of = |replicas, size| Some(KeyValueGrant { replicas, size });
+    let usual = keys::DATA_SIZE.default;
+    assert_eq!(granted("false", ""), None);
+    assert_eq!(granted("true", ""), of(1, usual));
+    let wire = "[stream.work]\nsubjects = ['work.>']\nreplicas = 3\n";
+    assert_eq!(granted("true", wire), of(3, usual));
+    assert_eq!(granted("{}", wire), of(3, usual));
+    assert_eq!(
+        granted("{ replicas = 1, size = '2MiB' }", wire),
+        of(1, 2 << 20)
+    );
+    assert_eq!(
+        problem("grants = { keyvalue = { replicas = 6 } }"),
+        "4:37: service \"a\": grants: keyvalue: `replicas` is 6; accepted: 1 to 5"
+    );
+    let odd = problem("grants = { keyvalue = 3 }");
+    assert!(odd.contains("true, false, `{ replicas = 3"), "{odd}");
 }

@@ -90,8 +90,20 @@ impl Servers {
 
 fn parse_one(url: &str) -> io::Result<(ServerAddr, Option<Login>)> {
     let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
-    let mut url = url.parse::<ServerAddr>()?.into_inner();
+    let parsed = url
+        .parse::<ServerAddr>()
+        .map_err(|error| match url.contains('@') {
+            // `nats://ann:pa/ss@host` has "pa" where a port would be.
+            true => invalid("in a user or password, write : / ? # @ as %3A %2F %3F %23 %40"),
+            false => error,
+        });
+    let mut url = parsed?.into_inner();
     let login = login_of(url.username(), url.password());
+    if matches!(url.scheme(), "ws" | "wss") {
+        return Err(invalid(
+            "WebSocket is not spoken; use the server's nats:// or tls:// port",
+        ));
+    }
     if url.host_str().is_none_or(str::is_empty) {
         return Err(invalid("it names no host"));
     }

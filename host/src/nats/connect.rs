@@ -5,9 +5,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, Event, ServerError};
+use async_nats::{Client, ConnectErrorKind, Event, ServerError, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -73,8 +74,51 @@ pub struct ConnectOptions {
     pub tls_cert: Option<PathBuf>,
     /// The key (PEM) to `tls_cert`.
     pub tls_key: Option<PathBuf>,
+    /// The JetStream domain to use; otherwise that of the server connected to. Hosts on a hub and on its
+    /// leaf nodes have to use the same one, or each stores every event.
+    pub js_domain: Option<String>,
     /// The connection's name, as the server's monitoring and this host's log show it.
     pub name: Option<String>,
+    /// The first tokens of reply subjects; `_INBOX` unless given. For accounts whose users may subscribe
+    /// to inboxes of their own only.
+    pub inbox_prefix: Option<String>,
+    /// Whether TLS begins before the server says anything, as a server with `handshake_first` wants
+    /// it.
+    pub tls_first: bool,
+    /// Where refused permissions are noted.
+    pub violations: Violations,
+}
+
+/// The permissions that a server has refused to a connection since it was opened.
+#[derive(Clone, Debug, Default)]
+pub struct Violations(Arc<Mutex<Vec<String>>>);
+
+/// Violations that are kept; a client that goes on publishing what it may not would fill memory.
+const MAX_VIOLATIONS: usize = 256;
+
+impl Violations {
+    fn note(&self, violation: &str) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = noted.iter().any(|known| known == violation);
+        if !known && noted.len() < MAX_VIOLATIONS {
+            noted.push(violation.to_owned());
+        }
+    }
+
+    /// The server's words for a refusal that names this subject, or a subject that starts so.
+    #[must_use]
+    pub fn of(&self, subject: &str) -> Option<String> {
+        let quoted = format!("\"{subject}");
+        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.iter().find(|text| text.contains(&quoted)).cloned()
+    }
+
+    /// Every refusal, in the server's words.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.clone()
+    }
 }
 
 /// The seed of an nkey.
@@ -122,7 +166,10 @@ impl fmt::Debug for ConnectOptions {
             .field("tls_ca", &self.tls_ca)
             .field("tls_cert", &self.tls_cert)
             .field("tls_key", &self.tls_key)
+            .field("js_domain", &self.js_domain)
             .field("name", &self.name)
+            .field("inbox_prefix", &self.inbox_prefix)
+            .field("tls_first", &self.tls_first)
             .finish()
     }
 }
@@ -245,8 +292,25 @@ impl ConnectOptions {
         self
     }
 
-    /// Opens a connection. Every server is tried once; a connection that is lost later is opened
-    /// again without end, at first at once, then after delays that double up to two seconds.
+    /// JetStream over a connection with these options.
+    #[must_use]
+    pub fn jetstream(&self, client: Client) -> jetstream::Context {
+        match &self.js_domain {
+            Some(domain) => jetstream::with_domain(client, domain),
+            None => jetstream::new(client),
+        }
+    }
+
+    /// What the subjects of JetStream's API begin with.
+    pub(crate) fn jetstream_prefix(&self) -> String {
+        match &self.js_domain {
+            Some(domain) => format!("$JS.{domain}.API"),
+            None => "$JS.API".to_owned(),
+        }
+    }
+
+    /// Opens a connection. Every server is tried once; a connection that is lost later is tried for
+    /// ever again, at first at once, then with delays that double up to two seconds.
     ///
     /// # Errors
     /// See [`ConnectError`]; it names the server and the fix, and never has a password.
@@ -272,7 +336,12 @@ impl ConnectOptions {
     ) -> Result<async_nats::ConnectOptions, ConnectError> {
         let name = self.name.clone().unwrap_or_else(|| "wasmbay".to_owned());
         let connected = AtomicBool::new(false);
-        let mut options = async_nats::ConnectOptions::new()
+        let violations = self.violations.clone();
+        let options = match &self.credentials {
+            Some(path) => with_credentials(path).await?,
+            None => async_nats::ConnectOptions::new(),
+        };
+        let mut options = options
             .name(&name)
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
@@ -283,6 +352,11 @@ impl ConnectOptions {
             .event_callback(move |event| {
                 let again =
                     matches!(event, Event::Connected) && connected.swap(true, Ordering::Relaxed);
+                if let Event::ServerError(ServerError::Other(error)) = &event
+                    && error.contains("Permissions Violation")
+                {
+                    violations.note(error);
+                }
                 log_event(&name, &event, again);
                 std::future::ready(())
             });
@@ -293,15 +367,11 @@ impl ConnectOptions {
             Some(Login::Token(token)) => options = options.token(token),
             None => {}
         }
-        if let Some(path) = &self.credentials {
-            let text = read("credentials file", path).await?;
-            options =
-                options
-                    .credentials(&text)
-                    .map_err(|source| ConnectError::BadCredentials {
-                        path: path.clone(),
-                        source,
-                    })?;
+        if let Some(prefix) = &self.inbox_prefix {
+            options = options.custom_inbox_prefix(prefix);
+        }
+        if self.tls_first {
+            options = options.tls_first();
         }
         if let Some(nkey) = &self.nkey {
             options = options.nkey(seed(nkey).await?);
@@ -373,6 +443,42 @@ async fn read(what: &'static str, path: &Path) -> Result<String, ConnectError> {
             path: path.to_owned(),
             source,
         })
+}
+
+/// Options that log in with a credentials file, read anew on every connection: a renewed file holds
+/// from the next one on.
+async fn with_credentials(path: &Path) -> Result<async_nats::ConnectOptions, ConnectError> {
+    let text = read("credentials file", path).await?;
+    credentials(&text, b"").map_err(|source| ConnectError::BadCredentials {
+        path: path.to_owned(),
+        source,
+    })?;
+    let path = path.to_owned();
+    Ok(async_nats::ConnectOptions::with_auth_callback(
+        move |nonce| {
+            // The file is small, and a connection is not opened often.
+            let read = std::fs::read_to_string(&path).and_then(|text| credentials(&text, &nonce));
+            std::future::ready(read.map_err(async_nats::AuthError::new))
+        },
+    ))
+}
+
+/// The login of a credentials file for a server that sent this nonce.
+fn credentials(text: &str, nonce: &[u8]) -> io::Result<async_nats::Auth> {
+    let section = |title: &str| {
+        let mut lines = text.lines().map(str::trim);
+        lines.find(|line| line.starts_with("---") && line.contains(title))?;
+        lines.find(|line| !line.is_empty() && !line.starts_with('-'))
+    };
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let jwt = section("BEGIN NATS USER JWT").ok_or_else(|| invalid("it has no user JWT"))?;
+    let seed = section("BEGIN USER NKEY SEED").ok_or_else(|| invalid("it has no seed"))?;
+    let sign = || nkeys::KeyPair::from_seed(seed)?.sign(nonce);
+    let signature = sign().map_err(|error| invalid(&error.to_string()))?;
+    let mut auth = async_nats::Auth::new();
+    auth.jwt = Some(jwt.to_owned());
+    auth.signature = Some(signature);
+    Ok(auth)
 }
 
 async fn seed(nkey: &Nkey) -> Result<String, ConnectError> {

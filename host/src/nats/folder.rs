@@ -8,12 +8,18 @@
 //! | `ports/` | the file of the server with its port |
 //! | `nats-server.log` | the server's log; `nats-server.log.1` is the one before |
 //! | `jetstream/` | the server's store |
+//! | `nats-server.conf` | the login that the server asks for |
+//! | `url` | where clients connect, with that login |
+//!
+//! The folder is for its owner only, since what is stored there is for no other user, and the last two
+//! files are as well.
 //!
 //! The server shares `server.lock` by having the open file as its standard input: a lock belongs to
 //! an open file, whichever processes hold it. A process id is trusted only if a lock proves it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,7 +47,9 @@ pub(super) struct Folder {
 impl Folder {
     /// Opens the folder; creates it if there is none.
     pub(super) fn open(path: &Path) -> Result<Self, ServerError> {
-        let made = fs::create_dir_all(path.join("ports")).and_then(|()| path.canonicalize());
+        let made = fs::create_dir_all(path.join("ports"))
+            .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)))
+            .and_then(|()| path.canonicalize());
         made.map(|path| Self { path })
             .map_err(|source| unusable(path, source))
     }
@@ -60,6 +68,35 @@ impl Folder {
 
     pub(super) fn log(&self) -> PathBuf {
         self.path.join("nats-server.log")
+    }
+
+    pub(super) fn config(&self) -> PathBuf {
+        self.path.join("nats-server.conf")
+    }
+
+    /// The file with the URL for clients, login included.
+    pub(super) fn url(&self) -> PathBuf {
+        self.path.join("url")
+    }
+
+    /// Writes a file that only its owner can read, in one step.
+    pub(super) fn write_secret(&self, path: &Path, text: &str) -> Result<(), ServerError> {
+        let write = || {
+            // Temporary files have mode 0600.
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            file.write_all(text.as_bytes())?;
+            file.persist(path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(|source| unusable(path, source))
+    }
+
+    /// Removes the login of a server that has ended.
+    pub(super) fn forget_login(&self) {
+        for path in [self.config(), self.url()] {
+            // A file that is left means nothing once the server is gone.
+            let _gone = fs::remove_file(path);
+        }
     }
 
     /// Removes the files of earlier servers.

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::folder::{Folder, unusable};
 use super::server::{BINARY, POLL, READY_DEADLINE, ServerError};
+use crate::programs;
 
 /// Upper bound of the bytes of the INFO line, which has some 400.
 const INFO_LIMIT: u64 = 64 * 1024;
@@ -26,6 +27,8 @@ pub(super) struct Launch {
     pub(super) folder: Folder,
     pub(super) port: Option<u16>,
     pub(super) server_lock: File,
+    /// Whether there is a configuration with a login in the folder.
+    pub(super) login: bool,
     pub(super) spawner: Spawner,
 }
 
@@ -74,6 +77,8 @@ impl Launch {
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))
             .process_group(0)
+            .args(self.login.then_some("--config"))
+            .args(self.login.then(|| self.folder.config()))
             .kill_on_drop(true);
         die_with_parent(&mut command);
         Ok(command)
@@ -177,7 +182,7 @@ pub(super) fn find_binary(explicit: Option<PathBuf>, data: &Path) -> Result<Path
 /// The places of the program.
 struct Lookup {
     explicit: Option<PathBuf>,
-    /// Folders; a `.tools` in them or above has the program.
+    /// Folders in whose projects a `.tools` is looked for.
     starts: Vec<PathBuf>,
     tools: Option<OsString>,
     path: Option<OsString>,
@@ -191,21 +196,33 @@ fn find_in(lookup: &Lookup) -> Result<PathBuf, ServerError> {
             Err(ServerError::NoBinary { path: path.clone() })
         };
     }
-    let near = lookup
-        .starts
-        .iter()
-        .flat_map(|start| start.ancestors())
-        .map(|folder| folder.join(".tools/bin"));
-    let named = lookup
-        .tools
-        .iter()
-        .map(|tools| Path::new(tools).join("bin"));
+    for start in &lookup.starts {
+        let project = programs::project(start);
+        for folder in &project {
+            let candidate = folder.join(".tools/bin").join(BINARY);
+            if candidate.is_file() {
+                return checked(project.last().unwrap_or(folder), candidate);
+            }
+        }
+    }
+    if let Some(tools) = &lookup.tools {
+        let candidate = Path::new(tools).join("bin").join(BINARY);
+        if candidate.is_file() {
+            return checked(Path::new(tools), candidate);
+        }
+    }
     let path = lookup.path.iter().flat_map(std::env::split_paths);
-    near.chain(named)
-        .chain(path)
-        .map(|folder| folder.join(BINARY))
+    path.map(|folder| folder.join(BINARY))
         .find(|candidate| candidate.is_file())
         .ok_or(ServerError::NotFound)
+}
+
+/// The program, if no other user can have put it there.
+fn checked(from: &Path, path: PathBuf) -> Result<PathBuf, ServerError> {
+    match programs::check(from, &path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ServerError::Unsafe { path, source }),
+    }
 }
 
 #[cfg(test)]
@@ -223,6 +240,9 @@ mod tests {
     fn the_program_is_looked_for_from_near_to_far() {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path);
+        touch(&at("work/wasmbay.toml"));
+        // Above the project, where anybody may have put it.
+        touch(&at(".tools/bin/nats-server"));
         let path = touch(&at("path/nats-server"));
         let named = touch(&at("named/bin/nats-server"));
         let far = touch(&at("work/.tools/bin/nats-server"));
@@ -242,6 +262,16 @@ mod tests {
         assert_eq!(find_in(&lookup).unwrap(), named);
         lookup.tools = None;
         assert_eq!(find_in(&lookup).unwrap(), path);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+
+            let open = touch(&at("work/.tools/bin/nats-server"));
+            fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+            let error = find_in(&lookup).unwrap_err();
+            assert!(matches!(error, ServerError::Unsafe { .. }), "{error}");
+            fs::remove_file(open).unwrap();
+        }
         lookup.path = None;
         assert_eq!(
             find_in(&lookup).unwrap_err().to_string(),

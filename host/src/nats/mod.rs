@@ -11,15 +11,18 @@ mod folder;
 mod launch;
 mod requests;
 mod server;
+mod services;
 mod waiting;
 
 pub use address::redact;
 pub use connect::{
     CLIENT_CAPACITY, CONNECT_TIMEOUT, ConnectCause, ConnectError, ConnectOptions, Nkey,
-    PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, settled,
+    PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, Violations, settled,
 };
+pub(crate) use requests::connected;
 pub use requests::{MAX_OUTSTANDING, RequestError, Requests, wire_size};
 pub use server::{
     INSTALL, ManagedServer, READY_DEADLINE, RESTART_DELAY_MAX, STOP_DEADLINE, ServerError,
     ServerOptions,
 };
+pub(crate) use services::ask_services;

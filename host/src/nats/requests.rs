@@ -8,8 +8,10 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
+use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -118,7 +120,7 @@ impl Requests {
 
     /// Sends a request and waits for its reply without a deadline: the caller has one.
     ///
-    /// While the connection is down the request waits to be sent.
+    /// While the connection is down the request waits here, so that it can still be taken back.
     ///
     /// # Errors
     /// See [`RequestError`]; an error that a service replies with is a reply.
@@ -135,7 +137,7 @@ impl Requests {
         headers: HeaderMap,
         payload: Bytes,
     ) -> impl Future<Output = Result<Message, RequestError>> + Send {
-        self.send(subject, headers, payload, None)
+        self.send(subject, headers, payload, None, false)
     }
 
     /// Sends a request and waits for its reply until the deadline.
@@ -155,7 +157,22 @@ impl Requests {
         payload: Bytes,
         deadline: Instant,
     ) -> impl Future<Output = Result<Message, RequestError>> + Send {
-        self.send(subject, headers, payload, Some(deadline))
+        self.send(subject, headers, payload, Some(deadline), false)
+    }
+
+    /// As [`Self::request_until`], for what a service answers: that a stream stores the subject's
+    /// messages too, and says so to whoever asks for a reply, is no reply.
+    ///
+    /// # Errors
+    /// As [`Self::request_until`].
+    pub fn call_until(
+        &self,
+        subject: Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Message, RequestError>> + Send {
+        self.send(subject, headers, payload, Some(deadline), true)
     }
 
     async fn send(
@@ -164,18 +181,20 @@ impl Requests {
         headers: HeaderMap,
         payload: Bytes,
         deadline: Option<Instant>,
+        is_call: bool,
     ) -> Result<Message, RequestError> {
         let size = wire_size(&headers, payload.len());
         let limit = self.client.max_payload();
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });
         }
+        connected(&self.client, deadline).await?;
         let token = self.waiting.register(deadline)?;
         let reply = Reply {
             waiting: &self.waiting,
             token: Some(token),
         };
-        let (client, to) = (&self.client, self.reply_subject(token));
+        let (client, to) = (&self.client, self.reply_subject(token, is_call));
         // Not in a block of its own, whose future would hold all of this twice.
         let sending = if headers.is_empty() {
             Either::Left(client.publish_with_reply(subject.clone(), to, payload))
@@ -227,12 +246,16 @@ impl Requests {
         &self.client
     }
 
-    fn reply_subject(&self, token: u64) -> Subject {
+    fn reply_subject(&self, token: u64, is_call: bool) -> Subject {
         let mut digits = [0; TOKEN_LEN];
         let digits = write_token(&mut digits, token);
         // Of exactly this size, since a string with room to spare would be copied once more.
-        let mut subject = String::with_capacity(self.prefix.len() + digits.len());
+        let mut subject =
+            String::with_capacity(self.prefix.len() + usize::from(is_call) + digits.len());
         subject.push_str(&self.prefix);
+        if is_call {
+            subject.push(CALL);
+        }
         subject.push_str(digits);
         Subject::from(subject)
     }
@@ -280,13 +303,71 @@ impl Drop for Reply<'_> {
     }
 }
 
+/// Waits until there is a connection. What were published without one would wait in the client, and
+/// be sent when its caller has long given up.
+///
+/// # Errors
+///
+/// [`RequestError::Deadline`] when there is none until the deadline, [`RequestError::Closed`] when the
+/// client was closed.
+pub(crate) async fn connected(
+    client: &Client,
+    deadline: Option<Instant>,
+) -> Result<(), RequestError> {
+    const LOOK: Duration = Duration::from_millis(10);
+    loop {
+        match client.connection_state() {
+            State::Connected => return Ok(()),
+            State::Disconnected | State::Pending => {}
+        }
+        let next = Instant::now() + LOOK;
+        if deadline.is_some_and(|deadline| deadline < next) {
+            return Err(RequestError::Deadline);
+        }
+        tokio::time::sleep_until(next).await;
+    }
+}
+
 async fn read_replies(mut inbox: Subscriber, prefix_len: usize, waiting: Arc<Waiting>) {
     while let Some(message) = inbox.next().await {
-        if let Some(token) = message.subject.get(prefix_len..).and_then(read_token) {
+        let tail = message.subject.get(prefix_len..).unwrap_or_default();
+        let (token, is_call) = match tail.strip_prefix(CALL) {
+            Some(token) => (token, true),
+            None => (tail, false),
+        };
+        if is_call && is_acknowledgement(&message) {
+            continue;
+        }
+        if let Some(token) = read_token(token) {
             waiting.answer(token, message);
         }
     }
     waiting.close();
+}
+
+/// Whether a message is what a stream of an app says when it stores something, or cannot.
+fn is_acknowledgement(message: &Message) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Acknowledgement<'a> {
+        stream: &'a str,
+        #[serde(rename = "seq")]
+        _seq: u64,
+        #[serde(rename = "domain")]
+        _domain: Option<&'a str>,
+        #[serde(rename = "duplicate")]
+        _duplicate: Option<bool>,
+        #[serde(rename = "error")]
+        _error: Option<serde::de::IgnoredAny>,
+    }
+    // Few replies are read for it: the server writes these first.
+    let begins = [&b"{\"stream\":\"bay_"[..], b"{\"error\":{"];
+    message.headers.is_none()
+        && begins
+            .iter()
+            .any(|start| message.payload.starts_with(start))
+        && serde_json::from_slice::<Acknowledgement<'_>>(&message.payload)
+            .is_ok_and(|acknowledgement| acknowledgement.stream.starts_with("bay_"))
 }
 
 /// One timer for all requests, at the earliest deadline.
@@ -320,6 +401,9 @@ pub fn wire_size(headers: &HeaderMap, payload_len: usize) -> usize {
         .sum::<usize>();
     "NATS/1.0\r\n".len() + lines + "\r\n".len() + payload_len
 }
+
+/// Begins the token of a request that is a call; no digit.
+const CALL: char = '-';
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 

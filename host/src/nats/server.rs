@@ -3,6 +3,7 @@
 //! On Linux a killed host takes its server with it. Elsewhere, and in the moments in which that
 //! cannot work, the next start on the same data folder ends the orphaned server.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::folder::{Folder, signal};
 use super::launch::{Launch, Spawner, find_binary};
+use crate::text::hex;
 
 /// How a `nats-server` is installed, for errors.
 pub const INSTALL: &str =
@@ -36,7 +38,7 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(5);
 pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(5);
 
 const RESTART_DELAY_FIRST: Duration = Duration::from_millis(50);
-/// Interval of polling a file or a lock.
+/// How often a file or a lock is looked at while waiting for it.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 
 pub(super) const BINARY: &str = "nats-server";
@@ -44,14 +46,43 @@ pub(super) const BINARY: &str = "nats-server";
 /// The options of a managed server.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
-    /// The program. By default the nearest `.tools/bin/nats-server` above the working directory,
-    /// then above the data folder, then that of `WASMBAY_TOOLS` (a folder like `.tools`), then of
-    /// `PATH`.
+    /// The program. Otherwise `.tools/bin/nats-server` of the working directory's project, then of
+    /// the data folder's, then that of `WASMBAY_TOOLS` (a folder like `.tools`), then of `PATH`. A
+    /// project is what the folder with the manifest holds, or the git repository around it.
     pub binary: Option<PathBuf>,
     /// The folder of the server's data; created if there is none. One server at a time runs on it.
     pub data: PathBuf,
     /// The port on 127.0.0.1; by default a free one, which stays the same over restarts.
     pub port: Option<u16>,
+    /// Whether any client of this machine can connect without a login, as tests and benchmarks of other
+    /// clients need it.
+    pub open: bool,
+}
+
+/// Who may connect. It has no `Debug`, so that it cannot be logged.
+struct Login {
+    password: String,
+}
+
+impl Login {
+    const USER: &str = "wasmbay";
+
+    /// Another one for each start; over restarts it stays the same, or clients could not reconnect.
+    fn random() -> Self {
+        Self {
+            password: hex(&rand::random::<[u8; 16]>()),
+        }
+    }
+
+    /// As the server's configuration has it. On the command line any user could read it.
+    fn config(&self) -> String {
+        let (user, password) = (Self::USER, &self.password);
+        format!("authorization {{ user: \"{user}\", password: \"{password}\" }}\n")
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("nats://{}:{}@127.0.0.1:{port}", Self::USER, self.password)
+    }
 }
 
 /// The server could not be started.
@@ -66,6 +97,14 @@ pub enum ServerError {
     NoBinary {
         /// The path given.
         path: PathBuf,
+    },
+    /// Another user may have put the program there, or can change it.
+    #[error("{BINARY} is not run from {}", path.display())]
+    Unsafe {
+        /// Where it was found.
+        path: PathBuf,
+        /// What is wrong there.
+        source: crate::programs::Unsafe,
     },
     /// The data folder or a file in it cannot be used.
     #[error("cannot use {} for the data of {BINARY}", path.display())]
@@ -132,12 +171,16 @@ fn process(pid: Option<u32>) -> String {
 /// It is in a process group of its own, so that Ctrl-C in a terminal reaches the host alone, which
 /// can drain first. End it with [`stop`](Self::stop); one that is dropped instead is killed. It
 /// needs the runtime it was started on.
-#[derive(Debug)]
+///
+/// Clients need a login, which is in the file that [`url_file`](Self::url_file) names.
 pub struct ManagedServer {
     url: String,
+    address: String,
+    url_file: PathBuf,
+    folder: Folder,
     log: PathBuf,
     state: Arc<State>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Duration>>,
     supervisor: JoinHandle<()>,
     /// The lock of the data folder.
     host_lock: File,
@@ -170,28 +213,38 @@ impl ManagedServer {
             binary: binary.clone(),
             source,
         })?;
+        let login = (!options.open).then(Login::random);
+        if let Some(login) = &login {
+            folder.write_secret(&folder.config(), &login.config())?;
+        }
         let mut launch = Launch {
             binary,
-            folder,
+            folder: folder.clone(),
             port: options.port,
             server_lock,
+            login: login.is_some(),
             spawner,
         };
 
         let (child, port) = launch.run().await?;
         launch.port = Some(port);
-        let url = format!("nats://127.0.0.1:{port}");
+        let address = format!("nats://127.0.0.1:{port}");
+        let url = login.map_or_else(|| address.clone(), |login| login.url(port));
+        folder.write_secret(&folder.url(), &url)?;
         let state = Arc::new(State::default());
         state
             .pid
             .store(child.id().unwrap_or_default(), Ordering::Relaxed);
         let log = launch.folder.log();
-        tracing::debug!(url, pid = child.id(), log = %log.display(), "nats-server is ready");
+        tracing::debug!(address, pid = child.id(), log = %log.display(), "nats-server is ready");
 
         let (stop, stopped) = oneshot::channel();
         let supervisor = tokio::spawn(supervise(launch, child, Arc::clone(&state), stopped));
         Ok(Self {
             url,
+            address,
+            url_file: folder.url(),
+            folder,
             log,
             state,
             stop: Some(stop),
@@ -200,9 +253,19 @@ impl ManagedServer {
         })
     }
 
-    /// The URL for clients, the same over restarts.
+    /// The URL for clients, the same over restarts. It has the login in it, so it is not to be shown.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same without the login.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The file with [`url`](Self::url), of mode 0600; it goes when the server is stopped.
+    pub fn url_file(&self) -> &Path {
+        &self.url_file
     }
 
     /// The server's process, none while it is being restarted.
@@ -222,17 +285,34 @@ impl ManagedServer {
 
     /// Ends the server: SIGTERM, and SIGKILL after [`STOP_DEADLINE`]. When this returns the process
     /// is gone and the data folder free.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
+        self.stop_within(STOP_DEADLINE).await;
+    }
+
+    /// As [`stop`](Self::stop), with another time until SIGKILL. A killed server loses nothing that it
+    /// has acknowledged.
+    pub async fn stop_within(mut self, patience: Duration) {
         if let Some(stop) = self.stop.take() {
-            // It fails only when the supervisor is gone already, and its server with it.
-            let _gone = stop.send(());
+            // The other end is gone only when the supervisor is, and its server with it.
+            let _gone = stop.send(patience);
         }
         if let Err(error) = (&mut self.supervisor).await {
             tracing::error!(%error, "the supervisor of nats-server failed");
         }
-        // Not left to closing the file: a child that is just being forked would keep it locked a
-        // little longer.
+        self.folder.forget_login();
+        // Not left to closing the file: a child just being forked somewhere else would keep it
+        // locked a little longer.
         let _closing_does_it = self.host_lock.unlock();
+    }
+}
+
+impl fmt::Debug for ManagedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManagedServer")
+            .field("address", &self.address)
+            .field("log", &self.log)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -246,14 +326,16 @@ async fn supervise(
     launch: Launch,
     mut child: Child,
     state: Arc<State>,
-    mut stop: oneshot::Receiver<()>,
+    mut stop: oneshot::Receiver<Duration>,
 ) {
     let mut failures = 0;
     loop {
         let started = Instant::now();
         tokio::select! {
-            // Stopped, or the owner was dropped.
-            _ = &mut stop => return end(launch, child).await,
+            // Either told to, or the owner is gone.
+            patience = &mut stop => {
+                return end(launch, child, patience.unwrap_or(STOP_DEADLINE)).await;
+            }
             status = child.wait() => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 let pid = state.pid.swap(0, Ordering::Relaxed);
@@ -287,12 +369,12 @@ async fn supervise(
     }
 }
 
-async fn end(launch: Launch, mut child: Child) {
+async fn end(launch: Launch, mut child: Child, patience: Duration) {
     // A process id is ours to signal for as long as the child has not been waited for.
     if let Some(pid) = child.id() {
         signal(pid, Signal::TERM);
     }
-    if timeout(STOP_DEADLINE, child.wait()).await.is_err() {
+    if timeout(patience, child.wait()).await.is_err() {
         tracing::warn!(
             pid = child.id(),
             "nats-server did not end in time and is killed"

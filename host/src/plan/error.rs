@@ -114,6 +114,14 @@ pub enum PlanError {
         /// The problem.
         problem: EventProblem,
     },
+    /// An interface that is to have RPC paths and that nothing in the app exports, imports or calls.
+    #[error("`[gateway] rpc`: no service exports or imports {interface}{}", suggestion(.nearest))]
+    NoRpc {
+        /// The interface.
+        interface: InterfaceId,
+        /// The app's interface with the nearest name.
+        nearest: Option<String>,
+    },
     /// A route that cannot be served.
     #[error("route \"{route}\": {problem}")]
     Route {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{App, EventSpec, Provider, Target, Wire};
+use crate::manifest::{App, EventSpec, Provider, RpcPaths, Target, Wire};
 use crate::shape::{InterfaceDescription, Signature};
 use crate::text::{did_you_mean, nearest};
 
@@ -52,11 +52,11 @@ struct Described<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Plan {
-    /// The interfaces that each service serves, by the wires of the manifest. Every service has an
-    /// entry.
-    pub serves: BTreeMap<String, Vec<InterfaceId>>,
-    /// Every function that a service imports or a route calls. The app is ready when all of them
-    /// have a responder.
+    /// The interfaces that each service answers, after wires chose, with their functions. Every service
+    /// has an entry.
+    pub serves: BTreeMap<String, BTreeMap<InterfaceId, Vec<String>>>,
+    /// Every function that a service imports or a route calls: what must have a responder before
+    /// the app is ready.
     pub required: BTreeSet<FunctionId>,
     /// The routes that call functions, in the manifest's order.
     pub routes: Vec<PlannedRoute>,
@@ -127,6 +127,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
                 .extend(import.functions.keys().map(|name| import.id.function(name)));
         }
     }
+    errors.extend(wiring.check_rpc());
     for route in &app.routes {
         let fail = |problem| PlanError::Route {
             route: route.label(),
@@ -222,9 +223,15 @@ impl<'a> Wiring<'a> {
         self.services.iter().flat_map(|service| service.imports)
     }
 
-    fn served_by(&self, service: &str) -> Vec<InterfaceId> {
+    fn served_by(&self, service: &str) -> BTreeMap<InterfaceId, Vec<String>> {
         let own = self.exporters.iter().filter(|(name, _)| *name == service);
-        own.map(|(_, export)| export.id.clone()).collect()
+        own.map(|(_, export)| {
+            (
+                export.id.clone(),
+                export.functions.keys().cloned().collect(),
+            )
+        })
+        .collect()
     }
 
     fn check_wire(&self, wire: &Wire) -> Result<(), PlanError> {
@@ -267,6 +274,25 @@ impl<'a> Wiring<'a> {
             }
             Provider::Events(spec) => self.check_event_wire(&interface, spec),
         }
+    }
+
+    /// Reports interfaces of `[gateway] rpc` that the app has nothing to do with.
+    fn check_rpc(&self) -> Vec<PlanError> {
+        let RpcPaths::Of(listed) = &self.app.gateway.rpc else {
+            return Vec::new();
+        };
+        let exports = self.services.iter().flat_map(|service| service.exports);
+        let known: Vec<_> = exports.chain(self.imports()).map(|i| &i.id).collect();
+        let unknown = listed.iter().filter(|listed| {
+            !known.iter().any(|id| id.answers_to(listed)) && !self.is_called(listed)
+        });
+        let names: Vec<_> = known.iter().map(ToString::to_string).collect();
+        unknown
+            .map(|interface| PlanError::NoRpc {
+                nearest: owned_nearest(&interface.to_string(), &names),
+                interface: interface.clone(),
+            })
+            .collect()
     }
 
     /// Whether a route calls a function of the interface.

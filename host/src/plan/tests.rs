@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -147,7 +148,7 @@ fn services_that_fit_are_planned() {
         .map(|(name, ids)| {
             format!(
                 "{name} {}",
-                ids.iter().map(ToString::to_string).collect::<String>()
+                ids.keys().map(ToString::to_string).collect::<String>()
             )
         })
         .collect();
@@ -162,6 +163,33 @@ fn services_that_fit_are_planned() {
     let required: Vec<_> = plan.required.iter().map(ToString::to_string).collect();
     assert_eq!(required, ["shop:payment/payments.charge@1.0.0"]);
     assert_eq!(plan.http[0].service, "web");
+}
+
+#[test]
+fn rpc_paths_are_for_interfaces_that_the_app_has() {
+    let services: &[Service<'_>] = &[("orders", &[], &[USE_PAY]), ("pay", &[PAY], &[])];
+    let rpc = |listed: &str| try_plan(services, &format!("[gateway]\nrpc = {listed}\n"));
+    for listed in [
+        "true",
+        "false",
+        "[]",
+        "['shop:payment/payments']",
+        "['shop:payment/payments@1.9.0']",
+    ] {
+        rpc(listed).unwrap();
+    }
+    assert_eq!(
+        rpc("['shop:payment/payments', 'shop:payment/payment']").unwrap_err(),
+        "`[gateway] rpc`: no service exports or imports shop:payment/payment; did you mean \
+         `shop:payment/payments@1.2.0`?"
+    );
+    assert_eq!(
+        rpc("['shop:payment/payments@2.0.0']")
+            .unwrap_err()
+            .lines()
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -224,7 +252,7 @@ fn two_exporters_need_a_wire_that_chooses() {
         "[wire.'shop:payment/payments@1.0.0']\nservice = 'b'",
     )
     .unwrap();
-    let counts: Vec<_> = plan.serves.values().map(Vec::len).collect();
+    let counts: Vec<_> = plan.serves.values().map(BTreeMap::len).collect();
     assert_eq!(counts, [0, 1, 1]);
     assert_eq!(
         problem(&[("a", &[PAY, USE_PAY], &[])], ""),
@@ -234,7 +262,7 @@ fn two_exporters_need_a_wire_that_chooses() {
     // With an external wire neither answers.
     let external = "[wire.'shop:payment/payments']\nexternal = true";
     let plan = try_plan(&[("a", &[PAY], &[]), ("b", &[PAY], &[USE_PAY])], external).unwrap();
-    assert!(plan.serves.values().all(Vec::is_empty));
+    assert!(plan.serves.values().all(BTreeMap::is_empty));
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(super) struct Admission {
     wait: Duration,
     waiting: AtomicU32,
     queue: u32,
+    /// Stored events that wait: those are in no queue of callers, so they take no place in it.
+    patient: AtomicU32,
 }
 
 impl Admission {
@@ -31,6 +33,7 @@ impl Admission {
             wait,
             waiting: AtomicU32::new(0),
             queue,
+            patient: AtomicU32::new(0),
         }
     }
 
@@ -52,7 +55,7 @@ impl Admission {
         // A call that has waited too long elsewhere is shed even if it could run at once: the wait is
         // bounded for its sender, and under a flood the calls that run are fresh.
         let waited = arrived.elapsed();
-        if waited > self.wait.max(LEAST_WAIT) {
+        if waited > self.longest_wait() {
             let why = format!(
                 "waited {waited:?} before admission, {:?} are allowed",
                 self.wait
@@ -73,12 +76,38 @@ impl Admission {
         }
     }
 
-    /// Waits until no call runs or waits. It polls instead of taking permits, which a late call
-    /// would have to wait for.
+    /// Upper bound of the time for which a call may wait before it is admitted.
+    pub(super) fn longest_wait(&self) -> Duration {
+        self.wait.max(LEAST_WAIT)
+    }
+
+    /// Admits a stored event: nobody waits for its reply, so it waits for its turn as long as that takes,
+    /// in one line with the calls. `None` never happens: the semaphore is never closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has been admitted to nothing.
+    pub(super) async fn enter_patiently(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(permit) = self.running.try_acquire() {
+            return Some(permit);
+        }
+        self.patient.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Queued(&self.patient);
+        self.running.acquire().await.ok()
+    }
+
+    /// The number of calls that could run at once.
+    pub(super) fn free(&self) -> usize {
+        self.running.available_permits()
+    }
+
+    /// Waits until no call runs or waits. It looks from time to time instead of taking permits, which
+    /// a call that comes after all would have to wait for.
     pub(super) async fn drained(&self) {
         const LOOK: Duration = Duration::from_millis(5);
         while self.running.available_permits() < self.concurrency as usize
             || self.waiting.load(Ordering::Relaxed) > 0
+            || self.patient.load(Ordering::Relaxed) > 0
         {
             tokio::time::sleep(LOOK).await;
         }
@@ -174,6 +203,26 @@ mod tests {
         );
         let error = admission.enter(Instant::now(), soon()).await.unwrap_err();
         assert_eq!(error.message, "1 calls are running and 1 are waiting");
+    }
+
+    #[tokio::test]
+    async fn what_is_patient_is_never_shed_and_takes_its_turn_among_calls() {
+        let admission = Admission::new(1, Duration::from_millis(10), 1);
+        let running = admission.enter(Instant::now(), soon()).await.unwrap();
+        let mut patient = std::pin::pin!(admission.enter_patiently());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(patient.as_mut().poll(&mut context).is_pending());
+        // It has no place in the queue, and whoever waits comes after it.
+        let error = admission.enter(Instant::now(), soon()).await.unwrap_err();
+        assert!(error.message.contains("none finished"), "{error}");
+        let mut drained = std::pin::pin!(admission.drained());
+        assert!(drained.as_mut().poll(&mut context).is_pending());
+        drop(running);
+        let permit = patient.await;
+        assert!(permit.is_some());
+        assert_eq!(admission.free(), 0);
+        drop(permit);
+        drained.await;
     }
 
     #[tokio::test]

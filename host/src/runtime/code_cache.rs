@@ -1,4 +1,11 @@
 //! Compiled code on disk, by the component's digest.
+//!
+//! What is read here is run as machine code. So each file ends with a tag (HMAC-SHA-256) over the
+//! component's digest and the code, with a key that lies beside the files and only this user can
+//! read: a file that is broken, cut off, swapped with another or made by somebody else is not loaded
+//! but compiled anew and replaced.
+
+mod seal;
 
 use std::fs;
 use std::io;
@@ -7,16 +14,20 @@ use std::path::{Path, PathBuf};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Upper bound of the bytes in the cache of one engine; the oldest files are removed first. The
-/// file of a small Rust guest has 200 kB, that of an interpreter 40 MB. Counted in bytes, since the
-/// files of a thousand small services must all fit: a service without one, whose file then replaces
-/// that of another, would have all compiled anew at each start.
+use seal::{KEY_FILE, Key};
+
+/// Bytes in the cache of one engine; the oldest files go first. A small Rust guest's has 200 kB, an
+/// interpreter's 40 MB. Counted in bytes, since a host of a thousand small services must find all
+/// of theirs: one that does not, and drops another's for it, would compile all anew at each start.
 const MAX_CACHED: u64 = 8 << 30;
 
 /// The code cache of one engine.
 pub(super) struct CodeCache {
     dir: Option<PathBuf>,
 }
+
+/// Why the cache could not be used.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl CodeCache {
     /// A cache in this directory; without one every component is compiled anew.
@@ -30,57 +41,73 @@ impl CodeCache {
     ///
     /// # Cost
     ///
-    /// 25 ms (a small Rust guest) to 10 s (an interpreter) to compile, 0.1 to 4 ms from the cache.
+    /// 25 ms (a small Rust guest) to 10 s (an interpreter) to compile; from the cache 0.1 to 4 ms,
+    /// and a millisecond for each megabyte or two whose tag is computed.
     pub(super) fn compile(
         &self,
         engine: &Engine,
         digest: &str,
         bytes: &[u8],
     ) -> wasmtime::Result<Component> {
-        let Some(file) = self.file(engine, digest) else {
+        let Some(dir) = self.dir(engine) else {
             return Component::new(engine, bytes);
         };
-        if file.exists() && file.parent().is_some_and(|dir| check_private(dir).is_ok()) {
-            // SAFETY: the file lies in a directory that only this user can write to, as was just
-            // checked, under the hash of this engine's settings, and was renamed into place by the
-            // code below.
-            match unsafe { Component::deserialize_file(engine, &file) } {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(file = %file.display(), error = %error, "compiled code in the cache is unusable, compiling anew");
-                }
+        let file = dir.join(format!("{digest}.cwasm"));
+        match load(engine, &dir, &file, digest) {
+            Ok(Some(component)) => return Ok(component),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(file = %file.display(), error = %error, "compiled code in the cache is unusable, compiling anew");
             }
         }
         let component = Component::new(engine, bytes)?;
-        if let Err(error) = store(&file, &component) {
+        if let Err(error) = store(&dir, &file, digest, &component) {
             tracing::warn!(file = %file.display(), error = %error, "cannot cache compiled code");
         }
         Ok(component)
     }
 
-    fn file(&self, engine: &Engine, digest: &str) -> Option<PathBuf> {
+    /// The directory for code of this engine's version and settings.
+    fn dir(&self, engine: &Engine) -> Option<PathBuf> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine = format!("{:016x}", hasher.finish());
-        let dir = self.dir.as_ref()?;
-        Some(dir.join(engine).join(format!("{digest}.cwasm")))
+        Some(self.dir.as_ref()?.join(engine))
     }
 }
 
-/// Writes beside the target and renames, so that a reader sees all of a file or none.
-fn store(
+/// The code in a file of the cache, if it is there.
+fn load(
+    engine: &Engine,
+    dir: &Path,
     file: &Path,
-    component: &Component,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let code = component.serialize()?;
-    let Some(dir) = file.parent() else {
-        return Ok(());
+    digest: &str,
+) -> Result<Option<Component>, Failure> {
+    if !file.exists() {
+        return Ok(None);
+    }
+    check_private(dir)?;
+    let Some(key) = Key::read(dir)? else {
+        return Err("there is no key to check it with".into());
     };
+    key.check(digest, file)?;
+    // SAFETY: the code below made the file, for this component and in this engine's directory, or
+    // its tag would not be right. Whoever could change it between the check and here is this user.
+    let component = unsafe { Component::deserialize_file(engine, file) }?;
+    Ok(Some(component))
+}
+
+/// Writes beside the target and renames, so that a reader sees all of a file or none.
+fn store(dir: &Path, file: &Path, digest: &str, component: &Component) -> Result<(), Failure> {
+    let code = component.serialize()?;
     create_private(dir)?;
+    let tag = Key::read_or_create(dir)?.tag(digest, &code);
     let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
     io::Write::write_all(&mut temporary, &code)?;
-    // The name must not outlive the bytes in a crash: the file is run without a check.
+    // The code comes first, as an ELF file, whose readers do not mind what follows it.
+    io::Write::write_all(&mut temporary, &tag)?;
+    // Else a crash could leave the name of a file that has to be compiled anew.
     temporary.as_file().sync_all()?;
     temporary.persist(file).map_err(|error| error.error)?;
     remove_oldest(dir, MAX_CACHED)?;
@@ -92,6 +119,9 @@ fn remove_oldest(dir: &Path, limit: u64) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
+        if entry.file_name() == KEY_FILE {
+            continue;
+        }
         // Another host may have removed it since.
         if let Ok(metadata) = entry.metadata() {
             files.push((metadata.modified()?, metadata.len(), entry.path()));
@@ -167,5 +197,141 @@ mod tests {
         assert_eq!(left(300), ["new", "older", "oldest"]);
         assert_eq!(left(299), ["new", "older"]);
         assert_eq!(left(150), ["new"]);
+    }
+
+    #[test]
+    fn the_key_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        Key::read_or_create(dir.path()).unwrap();
+        remove_oldest(dir.path(), 0).unwrap();
+        assert!(Key::read(dir.path()).unwrap().is_some());
+    }
+
+    /// An engine and a cache with the code of two components, and their files.
+    struct Cached {
+        engine: Engine,
+        cache: CodeCache,
+        files: [PathBuf; 2],
+        _dir: tempfile::TempDir,
+    }
+
+    const COMPONENTS: [(&str, &[u8]); 2] = [
+        (
+            "first",
+            b"(component (core module (func (export \"one\"))))",
+        ),
+        (
+            "second",
+            b"(component (core module (func (export \"two\"))))",
+        ),
+    ];
+
+    impl Cached {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (engine, cache) = (Engine::default(), CodeCache::new(Some(dir.path().into())));
+            let files = COMPONENTS.map(|(digest, bytes)| {
+                cache.compile(&engine, digest, bytes).unwrap();
+                let file = cache.dir(&engine).unwrap();
+                file.join(format!("{digest}.cwasm"))
+            });
+            Self {
+                engine,
+                cache,
+                files,
+                _dir: dir,
+            }
+        }
+
+        fn load(&self, which: usize) -> Result<(), String> {
+            let dir = self.cache.dir(&self.engine).unwrap();
+            let loaded = load(&self.engine, &dir, &self.files[which], COMPONENTS[which].0);
+            match loaded.map_err(|error| error.to_string())? {
+                Some(_) => Ok(()),
+                None => Err("not there".to_owned()),
+            }
+        }
+
+        /// Compiles again, after which the file has to be good.
+        fn heal(&self) {
+            for (which, (digest, bytes)) in COMPONENTS.into_iter().enumerate() {
+                self.cache.compile(&self.engine, digest, bytes).unwrap();
+                assert_eq!(self.load(which), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn code_comes_from_the_cache_while_it_is_what_was_put_there() {
+        let cached = Cached::new();
+        let before = cached.files.each_ref().map(|file| fs::read(file).unwrap());
+        assert_eq!(cached.load(0), Ok(()));
+        assert_eq!(cached.load(1), Ok(()));
+        cached.heal();
+        let after = cached.files.each_ref().map(|file| fs::read(file).unwrap());
+        assert!(before == after, "nothing was written again");
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_found_and_the_file_replaced() {
+        let cached = Cached::new();
+        let good = fs::read(&cached.files[0]).unwrap();
+        for trial in 0..40 {
+            let mut broken = good.clone();
+            let at = trial * (broken.len() - 1) / 39;
+            broken[at] ^= 1 << (trial % 8);
+            fs::write(&cached.files[0], broken).unwrap();
+            let error = cached.load(0).unwrap_err();
+            assert!(error.contains("not what was written"), "{error}");
+        }
+        cached.heal();
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_or_longer_is_found() {
+        let cached = Cached::new();
+        let good = fs::read(&cached.files[0]).unwrap();
+        for length in [
+            0,
+            1,
+            31,
+            32,
+            good.len() / 2,
+            good.len() - 32,
+            good.len() - 1,
+        ] {
+            fs::write(&cached.files[0], &good[..length]).unwrap();
+            cached.load(0).unwrap_err();
+        }
+        let mut longer = good;
+        longer.push(0);
+        fs::write(&cached.files[0], longer).unwrap();
+        cached.load(0).unwrap_err();
+        cached.heal();
+    }
+
+    #[test]
+    fn files_that_changed_places_are_found() {
+        let cached = Cached::new();
+        let [first, second] = &cached.files;
+        let between = first.with_extension("tmp");
+        fs::rename(first, &between).unwrap();
+        fs::rename(second, first).unwrap();
+        fs::rename(&between, second).unwrap();
+        cached.load(0).unwrap_err();
+        cached.load(1).unwrap_err();
+        cached.heal();
+    }
+
+    #[test]
+    fn code_of_another_key_is_not_run() {
+        let (cached, other) = (Cached::new(), Cached::new());
+        fs::copy(&other.files[0], &cached.files[0]).unwrap();
+        cached.load(0).unwrap_err();
+        cached.heal();
+        let key = cached.files[1].with_file_name(KEY_FILE);
+        fs::remove_file(key).unwrap();
+        cached.load(1).unwrap_err();
+        cached.heal();
     }
 }

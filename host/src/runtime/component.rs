@@ -10,10 +10,13 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::types::{ComponentInstance, ComponentItem, Type};
 use wasmtime::component::{Component as Compiled, ComponentExportIndex};
 
+use super::asynchrony;
 use super::engine::Engine;
 use crate::interface::{IdError, InterfaceId};
+use crate::interfaces::Missing;
+use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::plan::Description;
-use crate::shape::{InterfaceDescription, ShapeError, Signature};
+use crate::shape::{InterfaceDescription, Shape, ShapeError, Signature};
 use crate::text::hex;
 
 /// Upper bound of the bytes of a component.
@@ -44,7 +47,9 @@ pub struct Component {
     pub imports: Vec<InterfaceDescription>,
     /// The imported interfaces of the host, such as `wasi:config/store@0.2.0-rc.1`.
     pub host_imports: Vec<String>,
-    /// The name of the exported `wasi:http/incoming-handler`, if there is one.
+    /// Those among them that this host does not provide.
+    pub missing: Vec<Missing>,
+    /// The name under which it exports `wasi:http/incoming-handler`, when it does.
     pub http: Option<String>,
     /// The handler of messages, if there is one.
     pub messages: Option<MessageHandler>,
@@ -95,6 +100,14 @@ pub enum ComponentError {
     NotWasm {
         /// The first bytes, escaped.
         start: String,
+    },
+    /// The component was built for WASI 0.3, or is asynchronous by itself.
+    #[error(
+        "the component needs WASI 0.3 or the component model's async, which this host does not run: {found}; build it for WASI 0.2 and declare plain functions"
+    )]
+    Async {
+        /// What it needs of them.
+        found: String,
     },
     /// The bytes do not validate or compile.
     #[error("the component is broken or uses what this host does not support")]
@@ -161,9 +174,13 @@ impl Component {
     pub fn new(engine: &Engine, bytes: &[u8]) -> Result<Self, ComponentError> {
         check_preamble(bytes)?;
         let digest = hex(&Sha256::digest(bytes));
-        let compiled = engine
-            .compile(&digest, bytes)
-            .map_err(ComponentError::Invalid)?;
+        let compiled =
+            engine
+                .compile(&digest, bytes)
+                .map_err(|error| match asynchrony::found(bytes) {
+                    Some(found) => ComponentError::Async { found },
+                    None => ComponentError::Invalid(error),
+                })?;
 
         let mut component = Self {
             digest,
@@ -171,6 +188,7 @@ impl Component {
             exports: Vec::new(),
             imports: Vec::new(),
             host_imports: Vec::new(),
+            missing: Vec::new(),
             http: None,
             messages: None,
             compiled,
@@ -211,7 +229,12 @@ impl Component {
         }
         for (name, item) in ty.imports(engine) {
             match item.ty {
-                _ if is_host_provided(name) => component.host_imports.push(name.to_owned()),
+                ComponentItem::ComponentInstance(instance) if is_for_hosts(name) => {
+                    component.host_imports.push(name.to_owned());
+                    if !is_of_types_alone(engine, &instance) {
+                        component.missing.extend(missing(name));
+                    }
+                }
                 ComponentItem::ComponentInstance(instance) => {
                     let interface = describe(engine, "import", name, &instance)?;
                     // An interface of types alone needs no service.
@@ -257,7 +280,21 @@ impl Component {
         self.compiled.resources_required()
     }
 
-    /// The index of the function in every instance of this component.
+    /// Whether the host ever takes a `list<u8>` out of an instance: as a result, or as an argument of
+    /// what it imports.
+    pub(crate) fn lifts_bytes(&self) -> bool {
+        let functions = |interfaces: &'_ [InterfaceDescription], taken: fn(&Signature) -> bool| {
+            let mut functions = interfaces.iter().flat_map(|i| i.functions.values());
+            functions.any(taken)
+        };
+        functions(&self.exports, |f| {
+            f.result.as_ref().is_some_and(Shape::holds_bytes)
+        }) || functions(&self.imports, |f| {
+            f.params.iter().any(|param| param.shape.holds_bytes())
+        })
+    }
+
+    /// Where the function is found in every instance of this component.
     pub(crate) fn export_index(
         &self,
         interface: &InterfaceId,
@@ -270,7 +307,13 @@ impl Component {
     }
 }
 
-/// Whether an interface is of the host, or for other kinds of hosts.
+/// Whether nothing has to be provided for an import.
+fn is_of_types_alone(engine: &wasmtime::Engine, instance: &ComponentInstance) -> bool {
+    let mut items = instance.exports(engine);
+    items.all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
+}
+
+/// Interfaces that the host answers itself, or that are meant for other hosts.
 fn is_host_provided(name: &str) -> bool {
     name.starts_with("wasi:") || name.starts_with("wasmcloud:messaging/")
 }

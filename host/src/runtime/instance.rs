@@ -3,10 +3,15 @@
 //! An instance is used by value. [`Instance::invoke`] returns it only after a call that ended well;
 //! one that trapped, timed out or was dropped is gone, and its memory with it.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
-use wasmtime::component::{ComponentExportIndex, Instance as Wasm, InstancePre, Resource, Val};
+use wasmtime::component::{
+    ComponentExportIndex, Instance as Wasm, InstancePre, Resource, ResourceTableError, Val,
+};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -14,24 +19,32 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::Runtime;
 use super::component::HandlerKind;
-use super::pool::Share;
+use super::pool::{Lease, Share};
 use super::state::State;
+use super::turns;
 use crate::call::CallError;
 use crate::interface::FunctionId;
-use crate::interfaces::config::ConfigCtx;
+use crate::interfaces::held::{MAX_HANDLES, MAX_HELD};
+use crate::interfaces::http::Connections;
 use crate::interfaces::messaging::MessagingView as _;
 use crate::interfaces::messaging::wasi as wasi_messaging;
 use crate::interfaces::messaging::wasmcloud::BrokerMessage;
-use crate::interfaces::{CurrentCall, Message};
+use crate::interfaces::{CurrentCall, Message, Output};
+use crate::json;
 use crate::manifest::ServiceSpec;
 
 /// The linked component and the context that all instances of one service share.
 pub(super) struct Blueprint {
     pub(super) pre: InstancePre<State>,
     pub(super) spec: Arc<ServiceSpec>,
+    /// What it writes to the log.
+    pub(super) output: Arc<Output>,
+    /// The connections of its outgoing HTTP.
+    pub(super) connections: Arc<Connections>,
+    /// Bytes that the host copies out of an instance in one go; see [`fuel`].
+    pub(super) fuel: usize,
     /// The bucket with the service's data.
     pub(super) bucket: Arc<str>,
-    pub(super) config: ConfigCtx,
     pub(super) runtime: Runtime,
     /// Its idle instances.
     pub(super) share: Share,
@@ -45,21 +58,43 @@ pub(super) struct Instance {
     pub(super) store: Store<State>,
     pub(super) wasm: Wasm,
     pub(super) calls: u32,
+    /// Whether its last call asked for anything outside of the host.
+    pub(super) acted: bool,
+    /// Last, so that it is given back when everything else is.
+    _lease: Lease,
+}
+
+/// An HTTP request whose guest failed.
+pub(super) struct Failed {
+    pub(super) error: CallError,
+    /// Whether it had asked for anything outside of the host before.
+    pub(super) acted: bool,
 }
 
 impl Instance {
-    /// A fresh instance. At the limit of instances, the idle ones of all services are dropped first.
+    /// A fresh instance. When all that can exist do, the idle ones of all services make room. The
+    /// last ones are for services that have less than their part of all.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, CallError> {
-        match Self::instantiate(blueprint).await {
+        let instances = blueprint.runtime.engine.instances();
+        let lease = blueprint.share.lease();
+        if !lease.is_granted(instances) {
+            blueprint.share.evict_soon();
+            if !lease.is_granted(instances) {
+                let own = lease.others_of_service();
+                return Err(CallError::overloaded(format_args!(
+                    "the service has {own} of the host's {instances} instances, and the few that are left are for other services"
+                )));
+            }
+        }
+        match Self::instantiate(blueprint, lease).await {
             Err((_, error)) if error.is::<PoolConcurrencyLimitError>() => {
                 blueprint.share.evict();
-                Self::instantiate(blueprint).await
+                Self::instantiate(blueprint, blueprint.share.lease()).await
             }
             result => result,
         }
         .map_err(|(refused, error)| {
             if error.is::<PoolConcurrencyLimitError>() {
-                let instances = blueprint.runtime.engine.instances();
                 let why = format!("all {instances} instances of this host are in use");
                 return CallError::overloaded(why);
             }
@@ -71,24 +106,35 @@ impl Instance {
         })
     }
 
-    async fn instantiate(blueprint: &Blueprint) -> Result<Self, (Option<String>, wasmtime::Error)> {
-        let state = State::new(&blueprint.spec, &blueprint.config, &blueprint.bucket);
+    async fn instantiate(
+        blueprint: &Blueprint,
+        lease: Lease,
+    ) -> Result<Self, (Option<String>, wasmtime::Error)> {
+        let state = State::new(blueprint);
         let mut store = Store::new(blueprint.runtime.engine.wasmtime(), state);
         store.limiter(|state| &mut state.bounds);
-        // wasmtime's own yield puts the task back at once, and a runtime with one thread then looks
-        // at its timers and sockets only every 61st time. tokio's lets it look first.
-        store.epoch_deadline_callback(|_| {
-            Ok(UpdateDeadline::YieldCustom(
-                1,
-                Box::pin(tokio::task::yield_now()),
-            ))
+        store.set_hostcall_fuel(blueprint.fuel);
+        store.set_max_component_handles(MAX_HANDLES);
+        let turns = blueprint.runtime.turns.clone();
+        store.epoch_deadline_callback(move |mut store| {
+            let state = store.data_mut();
+            state.check_held()?;
+            state.ticks = state.ticks.saturating_add(1);
+            let turn = turns.next(state.ticks);
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
         });
         store.set_epoch_deadline(1);
-        match blueprint.pre.instantiate_async(&mut store).await {
+        let created = {
+            let mut created = pin!(blueprint.pre.instantiate_async(&mut store));
+            poll_fn(|context| turns::poll(created.as_mut(), context)).await
+        };
+        match created {
             Ok(wasm) => Ok(Self {
                 store,
                 wasm,
                 calls: 0,
+                acted: false,
+                _lease: lease,
             }),
             Err(error) => Err((store.data_mut().bounds.refused.take(), error)),
         }
@@ -114,9 +160,10 @@ impl Instance {
         let Some(function) = self.wasm.get_func(&mut self.store, function) else {
             return Err(CallError::defect("the function is not exported"));
         };
-        let called = function
-            .call_async(&mut self.store, arguments, results)
-            .await;
+        let called = {
+            let mut called = pin!(function.call_async(&mut self.store, arguments, results));
+            poll_fn(|context| turns::poll(called.as_mut(), context)).await
+        };
         self.finish(called)
     }
 
@@ -136,10 +183,19 @@ impl Instance {
         request: http::Request<WasiBody>,
         head: oneshot::Sender<Head>,
         call: CurrentCall,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, Failed> {
         self.begin(call);
-        let handled = self.hand_over(handler, request, head).await;
+        let handled = {
+            let mut handled = pin!(self.hand_over(handler, request, head));
+            poll_fn(|context| turns::poll(handled.as_mut(), context)).await
+        };
+        let state = self.store.data();
+        let call = state.caller.call.as_ref();
+        let acted = call.is_some_and(|call| call.acted.load(Ordering::Relaxed));
+        self.acted = acted || state.guest_http.sent;
+        let acted = self.acted;
         self.finish(handled)
+            .map_err(|error| Failed { error, acted })
     }
 
     /// Hands a message to the component's handler, and returns the handler's result.
@@ -160,9 +216,14 @@ impl Instance {
     ) -> Result<(Self, Result<(), String>), CallError> {
         self.begin(call);
         let mut returned = Ok(());
-        let handled = match kind {
-            HandlerKind::Wasmcloud => self.hand_broker_message(handler, message).await,
-            HandlerKind::Wasi => self.hand_message(handler, message).await,
+        let handled = {
+            let mut handled = pin!(async {
+                match kind {
+                    HandlerKind::Wasmcloud => self.hand_broker_message(handler, message).await,
+                    HandlerKind::Wasi => self.hand_message(handler, message).await,
+                }
+            });
+            poll_fn(|context| turns::poll(handled.as_mut(), context)).await
         };
         let instance = self.finish(handled.map(|value| returned = value))?;
         Ok((instance, returned))
@@ -202,8 +263,10 @@ impl Instance {
     fn begin(&mut self, call: CurrentCall) {
         self.calls += 1;
         let state = self.store.data_mut();
+        state.guest_http.begin(&call.trace);
         state.caller.call = Some(call);
         state.bounds.refused = None;
+        state.ticks = 0;
         self.store.set_epoch_deadline(1);
     }
 
@@ -247,14 +310,57 @@ impl Instance {
             return CallError::import_failed(function, &cause);
         }
         let why = describe_trap(error);
-        if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        if let Some(backtrace) = backtrace {
             tracing::debug!(service = %state.caller.service.name, %backtrace, "trap");
         }
-        CallError::trap(match &state.bounds.refused {
+        let mut limit = state.bounds.refused.clone();
+        if is_out_of_fuel(error) {
+            let fuel = self.store.hostcall_fuel();
+            if backtrace.is_none() {
+                let message = state.caller.service.limits.message;
+                return CallError::result_too_large(format!(
+                    "result: it takes more than {fuel} bytes in memory, as the message limit of {message} bytes allows"
+                ));
+            }
+            limit = Some(format!(
+                "its limit of {fuel} bytes for one call to the host"
+            ));
+        } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            limit = Some(format!("its limit of {MAX_HANDLES} host resources"));
+        }
+        CallError::trap(match limit {
             Some(limit) => format!("the service trapped after it reached {limit}: {why}"),
             None => format!("the service trapped: {why}"),
         })
     }
+
+    /// Whether another call can have it: what its calls left behind leaves that one half of what the
+    /// host may hold.
+    pub(super) fn is_reusable(&mut self) -> bool {
+        self.store.data_mut().held() <= MAX_HELD / 2
+    }
+}
+
+/// Bytes that the host copies out of an instance in one go, be it a result or the arguments of one
+/// call to the host: wasmtime counts them before it copies. Within them are the texts of a message of
+/// that size, which take twice its bytes where a guest has UTF-16, and the values that JSON can hold;
+/// where `lists` of bytes can be among them, each byte as a value.
+pub(super) fn fuel(message: usize, lists: bool) -> usize {
+    const VAL: usize = size_of::<Val>();
+    let texts = message.saturating_mul(2);
+    let bytes = match lists {
+        // Four bytes of base64 are three.
+        true => (message / 4 * 3).saturating_mul(VAL),
+        false => 0,
+    };
+    texts + json::DEFAULT_NODES * VAL + bytes
+}
+
+/// wasmtime's error for it has no public type.
+fn is_out_of_fuel(error: &wasmtime::Error) -> bool {
+    let cause = error.root_cause().to_string();
+    cause.ends_with("fuel allocated for hostcalls has been exhausted")
 }
 
 /// The trap and its function, on one line.

@@ -5,6 +5,7 @@
 //! along one path: admission, instance, guest, statistics.
 
 mod admission;
+mod asynchrony;
 mod code_cache;
 mod component;
 mod engine;
@@ -12,8 +13,9 @@ mod instance;
 mod pool;
 mod service;
 mod state;
+mod turns;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use wasmtime::component::Linker;
@@ -24,10 +26,19 @@ pub use engine::{
     MAX_TABLE_ELEMENTS,
 };
 pub use pool::IDLE;
+pub(crate) use service::Admitted;
 pub use service::{Exported, Function, Service, ServiceError, Stats, StatsReading};
 
 use pool::Pool;
 use state::State;
+use turns::Turns;
+
+use crate::interfaces::Output;
+use crate::interfaces::http::Connections;
+use crate::manifest::ServiceSpec;
+
+/// What a service has that needs a look from time to time.
+type Tended = (Weak<Output>, Weak<Connections>);
 
 /// The engine, the host interfaces and the pool of idle instances, shared by all services of a host.
 /// Cheap to clone.
@@ -37,6 +48,8 @@ pub struct Runtime {
     /// Building it costs 140 µs, a copy next to nothing.
     linker: Arc<Linker<State>>,
     pool: Arc<Pool>,
+    turns: Turns,
+    tended: Arc<Mutex<Vec<Tended>>>,
 }
 
 impl Runtime {
@@ -55,6 +68,8 @@ impl Runtime {
             engine,
             linker: Arc::new(linker),
             pool: Arc::default(),
+            turns: Turns::default(),
+            tended: Arc::default(),
         })
     }
 
@@ -64,8 +79,74 @@ impl Runtime {
         &self.engine
     }
 
-    /// Drops the instances that have been idle for longer than [`IDLE`].
+    /// Drops the instances that have been idle for longer than [`IDLE`], closes idle connections of
+    /// outgoing HTTP, and reports the output that was dropped. To be called every few seconds.
     pub fn drop_idle(&self, now: Instant) {
         self.pool.drop_idle(now);
+        let tended: Vec<_> = self.with_tended(|tended| {
+            tended.retain(|(output, _)| output.strong_count() > 0);
+            let both = |(output, connections): &Tended| output.upgrade().zip(connections.upgrade());
+            tended.iter().filter_map(both).collect()
+        });
+        for (output, connections) in tended {
+            output.flush(now);
+            connections.close_idle(now);
+        }
+    }
+
+    /// Output and connections of a new service.
+    fn tended(&self, spec: &Arc<ServiceSpec>) -> (Arc<Output>, Arc<Connections>) {
+        let output = Arc::new(Output::new(Arc::clone(spec)));
+        let connections = Arc::new(Connections::new());
+        let both = (Arc::downgrade(&output), Arc::downgrade(&connections));
+        self.with_tended(|tended| tended.push(both));
+        (output, connections)
+    }
+
+    fn with_tended<T>(&self, work: impl FnOnce(&mut Vec<Tended>) -> T) -> T {
+        work(&mut self.tended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::interfaces::{held, http, output, wasi};
+    use crate::json;
+
+    #[test]
+    fn the_page_on_isolation_has_the_bounds_of_the_code() {
+        let page = include_str!("../../../docs/isolation.md");
+        let with_commas = |number: usize| {
+            let digits = number.to_string();
+            let mut text = String::new();
+            for (at, digit) in digits.chars().enumerate() {
+                if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                    text.push(',');
+                }
+                text.push(digit);
+            }
+            text
+        };
+        for bound in [
+            json::DEFAULT_NODES,
+            json::DEFAULT_DEPTH as usize,
+            wasi::MAX_RANDOM as usize,
+            http::MAX_FIELDS,
+            http::MAX_FIELD_BYTES,
+            http::BODY_CHUNK,
+            held::MAX_HANDLES,
+            held::MAX_HELD,
+            super::instance::fuel(0, false),
+        ] {
+            let bound = with_commas(bound);
+            assert!(page.contains(&bound), "{bound} is not there");
+        }
+        assert_eq!((output::MAX_LINES, output::MAX_BYTES), (1_000, 1 << 20));
+        for text in [
+            format!("{} requests under way", http::MAX_REQUESTS),
+            format!("{} of them to one host", http::MAX_REQUESTS_TO_ONE),
+        ] {
+            assert!(page.contains(&text), "{text}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The idle instances of all services.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,10 @@ pub(super) struct Pool {
     /// For each core, the idle instances by the number of their service.
     idle: PerCore<Mutex<Vec<Vec<Idle>>>>,
     numbers: Mutex<Numbers>,
+    /// Instances that exist.
+    live: AtomicU32,
+    /// When idle instances last had to make room for a service that has its part already.
+    evicted: Mutex<Option<Instant>>,
 }
 
 struct Idle {
@@ -30,10 +35,24 @@ struct Numbers {
     next: usize,
 }
 
-/// One service's share of the pool. Dropping it drops its idle instances.
+impl Numbers {
+    fn services(&self) -> usize {
+        self.next - self.free.len()
+    }
+}
+
+/// One service's share of the pool. Its idle instances go with it.
 pub(super) struct Share {
     pool: Arc<Pool>,
     number: usize,
+    /// Instances of the service that exist.
+    live: Arc<AtomicU32>,
+}
+
+/// The right to one instance, counted until it is dropped.
+pub(super) struct Lease {
+    pool: Arc<Pool>,
+    live: Arc<AtomicU32>,
 }
 
 impl Pool {
@@ -47,6 +66,7 @@ impl Pool {
         Share {
             pool: Arc::clone(self),
             number,
+            live: Arc::default(),
         }
     }
 
@@ -98,6 +118,64 @@ impl Share {
     pub(super) fn evict(&self) {
         self.pool.evict();
     }
+
+    /// The same for a service that has its part of all instances, and not too often: under a flood
+    /// of its calls the others' instances would never be used twice.
+    pub(super) fn evict_soon(&self) {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let now = Instant::now();
+        let mut evicted = lock(&self.pool.evicted);
+        if evicted.is_none_or(|last| now.saturating_duration_since(last) > PAUSE) {
+            *evicted = Some(now);
+            drop(evicted);
+            self.pool.evict();
+        }
+    }
+
+    /// Counts an instance that is about to be created.
+    pub(super) fn lease(&self) -> Lease {
+        self.pool.live.fetch_add(1, Ordering::Relaxed);
+        self.live.fetch_add(1, Ordering::Relaxed);
+        Lease {
+            pool: Arc::clone(&self.pool),
+            live: Arc::clone(&self.live),
+        }
+    }
+}
+
+impl Lease {
+    /// Whether the instance may be created in a host of so many: the last eighth is for services
+    /// that have less than their part of all.
+    pub(super) fn is_granted(&self, instances: u32) -> bool {
+        let services = lock(&self.pool.numbers).services();
+        let services = u32::try_from(services).unwrap_or(u32::MAX);
+        may_have(
+            instances,
+            services,
+            self.pool.live.load(Ordering::Relaxed),
+            self.live.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Instances that the service has besides.
+    pub(super) fn others_of_service(&self) -> u32 {
+        self.live.load(Ordering::Relaxed).saturating_sub(1)
+    }
+}
+
+/// Whether one of the services that share the instances may be the `own`th of its own when it is
+/// the `live`th of all.
+fn may_have(instances: u32, services: u32, live: u32, own: u32) -> bool {
+    let part = (instances / services.max(1)).max(1);
+    let reserve = (instances / 8).max(1);
+    services <= 1 || own <= part || live <= instances.saturating_sub(reserve)
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.live.fetch_sub(1, Ordering::Relaxed);
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Share {
@@ -109,4 +187,53 @@ impl Drop for Share {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_instances_are_for_those_that_have_less_than_their_part() {
+        // Of 64 instances 8 are kept back.
+        assert!(may_have(64, 4, 56, 56));
+        assert!(!may_have(64, 4, 57, 57));
+        assert!(may_have(64, 4, 57, 1));
+        assert!(may_have(64, 4, 64, 16));
+        assert!(!may_have(64, 4, 64, 17));
+    }
+
+    #[test]
+    fn a_service_alone_has_all() {
+        assert!(may_have(64, 1, 64, 64));
+        assert!(
+            may_have(64, 1, 65, 65),
+            "the engine refuses it, by its own words"
+        );
+    }
+
+    #[test]
+    fn small_hosts_keep_one_back() {
+        assert!(may_have(3, 2, 2, 2));
+        assert!(!may_have(3, 2, 3, 3));
+        assert!(may_have(3, 2, 3, 1));
+        // More services than instances: each may have one, while there is one.
+        assert!(may_have(2, 5, 2, 1));
+    }
+
+    #[test]
+    fn leases_are_counted_while_they_last() {
+        let pool = Arc::<Pool>::default();
+        let (one, other) = (pool.share(), pool.share());
+        let leases: Vec<_> = (0..7).map(|_| one.lease()).collect();
+        assert!(leases[6].is_granted(8));
+        let eighth = one.lease();
+        assert!(!eighth.is_granted(8));
+        assert_eq!(eighth.others_of_service(), 7);
+        drop(eighth);
+        assert!(other.lease().is_granted(8));
+        drop(leases);
+        assert!(one.lease().is_granted(8));
+        assert_eq!(pool.live.load(Ordering::Relaxed), 0);
+    }
 }

@@ -6,16 +6,12 @@ use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::interfaces::config::{self, ConfigCtx, ConfigView};
-use crate::interfaces::http::GuestHttp;
+use super::instance::Blueprint;
+use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
+use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
 use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
-use crate::interfaces::{Bounds, Caller, CallerView, logging, wasi};
-use crate::manifest::ServiceSpec;
-
-/// Handles of host resources (streams, clocks' pollables, HTTP bodies) that one instance can hold.
-/// A runtime holds a handful; a guest that leaks them gets a trap.
-const MAX_RESOURCES: usize = 4_096;
+use crate::interfaces::{Bounds, Caller, CallerView, config, logging, wasi};
 
 /// The data of a store.
 pub(super) struct State {
@@ -24,32 +20,67 @@ pub(super) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
     http: WasiHttpCtx,
-    guest_http: GuestHttp,
-    config: ConfigCtx,
+    pub(super) guest_http: GuestHttp,
     keyvalue: KeyValueCtx,
     pub(super) bounds: Bounds,
+    /// Ticks that its call has computed for.
+    pub(super) ticks: u32,
 }
 
 impl State {
     /// The state of a new instance.
-    pub(super) fn new(service: &Arc<ServiceSpec>, config: &ConfigCtx, bucket: &Arc<str>) -> Self {
+    pub(super) fn new(blueprint: &Blueprint) -> Self {
+        let Blueprint {
+            spec,
+            output,
+            connections,
+            ..
+        } = blueprint;
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_RESOURCES);
+        table.set_max_capacity(MAX_HANDLES);
+        let guest_http = GuestHttp::new(
+            Arc::clone(spec),
+            Arc::clone(output),
+            Arc::clone(connections),
+        );
         Self {
             caller: Caller {
-                service: Arc::clone(service),
+                service: Arc::clone(spec),
+                output: Arc::clone(output),
                 call: None,
             },
-            wasi: wasi::context(service),
+            wasi: wasi::context(output),
             table,
             http: WasiHttpCtx::new(),
-            guest_http: GuestHttp::new(Arc::clone(service)),
-            config: Arc::clone(config),
+            guest_http,
             keyvalue: KeyValueCtx {
-                bucket: Arc::clone(bucket),
+                bucket: Arc::clone(&blueprint.bucket),
             },
-            bounds: Bounds::new(service.limits.clone()),
+            bounds: Bounds::new(spec.limits.clone()),
+            ticks: 0,
         }
+    }
+}
+
+impl State {
+    /// Bytes that the host holds for the instance.
+    pub(super) fn held(&mut self) -> usize {
+        held_bytes(&mut self.table)
+    }
+
+    /// Counts what the host holds for the instance against its bound.
+    ///
+    /// # Errors
+    ///
+    /// It is too much.
+    pub(super) fn check_held(&mut self) -> wasmtime::Result<()> {
+        if self.held() <= MAX_HELD {
+            return Ok(());
+        }
+        self.bounds.refused = Some(format!(
+            "its limit of {MAX_HELD} bytes that the host holds for it (header fields, bodies and other resources)"
+        ));
+        wasmtime::bail!("the host holds too much for the guest")
     }
 }
 
@@ -61,7 +92,7 @@ impl State {
 pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    http::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
     logging::add_to_linker(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;
@@ -94,12 +125,6 @@ impl CallerView for State {
     }
 }
 
-impl ConfigView for State {
-    fn config(&mut self) -> &ConfigCtx {
-        &self.config
-    }
-}
-
 impl KeyValueView for State {
     fn keyvalue(&mut self) -> KeyValueCtxView<'_> {
         KeyValueCtxView {
@@ -119,3 +144,6 @@ impl MessagingView for State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

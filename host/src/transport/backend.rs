@@ -5,15 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::{HeaderMap, StatusCode, Subject, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use super::keyvalue::{self, Bucket};
+use super::keyvalue::Bucket;
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
+use crate::events::health::StoreHealth;
 use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, Pending};
-use crate::nats::{RequestError, Requests, wire_size};
+use crate::manifest::KeyValueGrant;
+use crate::nats::{RequestError, Requests, connected, wire_size};
 use crate::plan::Event;
 use crate::wire;
 
@@ -31,18 +34,35 @@ const FIRST_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The backend of one NATS connection.
 pub(crate) struct NatsBackend {
     requests: Requests,
+    context: jetstream::Context,
     session: u64,
     published: AtomicU64,
-    /// The buckets that are open already, so that opening one again takes no request.
-    buckets: Mutex<HashMap<String, Bucket>>,
+    /// Learns what streams do not take.
+    store: Arc<StoreHealth>,
+    /// The buckets that were opened and what was granted of them, so that opening one again asks
+    /// nothing.
+    buckets: Mutex<HashMap<String, (KeyValueGrant, Bucket)>>,
 }
 
 impl NatsBackend {
     /// A backend on this connection.
     #[must_use]
     pub(crate) fn new(requests: Requests) -> Self {
+        let context = jetstream::new(requests.client().clone());
+        Self::watched(requests, context, Arc::default())
+    }
+
+    /// Calls over this connection that say when what an app stores is missing or full.
+    #[must_use]
+    pub(crate) fn watched(
+        requests: Requests,
+        context: jetstream::Context,
+        store: Arc<StoreHealth>,
+    ) -> Self {
         Self {
             requests,
+            context,
+            store,
             session: rand::random(),
             published: AtomicU64::new(0),
             buckets: Mutex::default(),
@@ -67,7 +87,7 @@ impl NatsBackend {
             let body = call.body.clone();
             let request = self
                 .requests
-                .request_until(subject.clone(), headers, body, last.into());
+                .call_until(subject.clone(), headers, body, last.into());
             match request.await {
                 Ok(reply) => return wire::read_reply(reply.headers.as_ref(), reply.payload),
                 Err(RequestError::NoResponders { .. })
@@ -98,10 +118,11 @@ impl NatsBackend {
     ) -> Result<(), CallError> {
         let mut headers = wire::write_event(&call);
         wire::add_headers(&mut headers, own);
-        self.check_size(&headers, &call, 0)?;
+        self.check_size(&headers, &call)?;
         let client = self.requests.client();
         let sent = async {
-            match reply_to {
+            connected(client, None).await.map_err(|_| ())?;
+            let sent = match reply_to {
                 Some(to) => {
                     client
                         .publish_with_reply_and_headers(subject, to, headers, call.body)
@@ -112,7 +133,8 @@ impl NatsBackend {
                         .publish_with_headers(subject, headers, call.body)
                         .await
                 }
-            }
+            };
+            sent.map_err(|_| ())
         };
         match tokio::time::timeout_at(call.deadline.into(), sent).await {
             Ok(Ok(())) => Ok(()),
@@ -152,7 +174,7 @@ impl NatsBackend {
     ) -> Result<Vec<Message>, CallError> {
         let headers = request_headers(&message);
         let OutgoingMessage { subject, call, .. } = message;
-        self.check_size(&headers, &call, 0)?;
+        self.check_size(&headers, &call)?;
         let client = self.requests.client();
         let closed = || refused(&RequestError::Closed);
         let mut replies: Vec<Message> = Vec::new();
@@ -205,7 +227,7 @@ impl NatsBackend {
             headers
         };
         let first = write_headers();
-        self.check_size(&first, &call, dead_letters::HEADROOM)?;
+        self.check_storable(&first, &call)?;
         let mut first = Some(first);
         let deadline = tokio::time::Instant::from(call.deadline);
         let (mut retry, mut ack_timeout) = (FIRST_RETRY, FIRST_ACK_TIMEOUT);
@@ -216,8 +238,9 @@ impl NatsBackend {
             let (to, body) = (subject.into(), call.body.clone());
             let request = self.requests.request_until(to, headers, body, until);
             match request.await {
-                Ok(reply) => return stored(&reply.payload, stream),
+                Ok(reply) => return stored(&reply.payload, stream, &self.store),
                 Err(RequestError::NoResponders { .. }) if call.time_left() > retry => {
+                    self.store.report_missing(lost(subject, stream));
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(LAST_RETRY);
                 }
@@ -232,18 +255,23 @@ impl NatsBackend {
         }
     }
 
-    async fn bucket(&self, name: &str) -> Result<Arc<dyn KeyValue>, CallError> {
+    async fn bucket(
+        &self,
+        name: &str,
+        granted: KeyValueGrant,
+    ) -> Result<Arc<dyn KeyValue>, CallError> {
         let buckets = || self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets().get(name) {
+        if let Some((known, bucket)) = buckets().get(name)
+            && *known == granted
+        {
             return Ok(Arc::new(bucket.clone()));
         }
-        let context = jetstream::new(self.requests.client().clone());
-        let opened = keyvalue::open(&context, name).await;
+        let opened = Bucket::open(self.context.clone(), name, granted).await;
         let bucket = opened.map_err(|error| {
             let why = format!("bucket {name} cannot be opened: {error}");
             CallError::unavailable(why)
         })?;
-        buckets().insert(name.to_owned(), bucket.clone());
+        buckets().insert(name.to_owned(), (granted, bucket.clone()));
         Ok(Arc::new(bucket))
     }
 
@@ -253,12 +281,28 @@ impl NatsBackend {
         format!("{:016x}-{next:x}", self.session)
     }
 
-    fn check_size(&self, headers: &HeaderMap, call: &Call, room: usize) -> Result<(), CallError> {
-        let limit = self.requests.client().max_payload().saturating_sub(room);
+    fn check_size(&self, headers: &HeaderMap, call: &Call) -> Result<(), CallError> {
+        let limit = self.nats().max_payload();
         match wire_size(headers, call.body.len()) {
             size if size > limit => Err(refused(&RequestError::TooLarge { size, limit })),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the event still fits when it has become a dead letter.
+    fn check_storable(&self, headers: &HeaderMap, call: &Call) -> Result<(), CallError> {
+        let (size, carried) = (
+            wire_size(headers, call.body.len()),
+            self.nats().max_payload(),
+        );
+        // A server that takes little leaves half of it; such a dead letter has its body in the stream.
+        let limit = carried - dead_letters::HEADROOM.min(carried / 2);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(CallError::request_too_large(format_args!(
+            "the event has {size} bytes, {limit} can be stored: NATS carries {carried}, and a dead letter has to fit"
+        )))
     }
 }
 
@@ -274,19 +318,44 @@ struct Answer {
 #[derive(serde::Deserialize)]
 struct AnswerError {
     description: String,
+    err_code: Option<ErrorCode>,
 }
 
-fn stored(answer: &[u8], stream: &str) -> Result<u64, CallError> {
+impl AnswerError {
+    /// Whether JetStream has no room at all, which is no matter of the stream's own bound.
+    fn is_full(&self) -> bool {
+        let no_room = [
+            ErrorCode::INSUFFICIENT_RESOURCES,
+            ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ];
+        self.err_code.is_some_and(|code| no_room.contains(&code))
+            || self.description.contains("no space left")
+    }
+}
+
+fn lost(subject: &str, stream: &str) -> String {
+    format!("nothing stores {subject}, which stream {stream} is to")
+}
+
+fn stored(answer: &[u8], stream: &str, store: &StoreHealth) -> Result<u64, CallError> {
     let why = match serde_json::from_slice(answer) {
         Ok(Answer {
             stream: Some(by),
             error: None,
             seq,
-        }) if by == stream => return Ok(seq),
+        }) if by == stream => {
+            store.report_stored();
+            return Ok(seq);
+        }
         Ok(Answer {
             error: Some(error), ..
-        }) => error.description,
-        _ => "another responder answered".to_owned(),
+        }) => {
+            if error.is_full() {
+                store.report_full(format_args!("stream {stream}: {}", error.description));
+            }
+            error.description
+        }
+        _ => "something else answered".to_owned(),
     };
     let why = format!("stream {stream} did not store the event: {why}");
     Err(CallError::unavailable(why))
@@ -308,8 +377,12 @@ impl Backend for NatsBackend {
         }
     }
 
-    fn open<'a>(&'a self, bucket: &'a str) -> Pending<'a, Arc<dyn KeyValue>> {
-        Box::pin(self.bucket(bucket))
+    fn open<'a>(
+        &'a self,
+        bucket: &'a str,
+        granted: KeyValueGrant,
+    ) -> Pending<'a, Arc<dyn KeyValue>> {
+        Box::pin(self.bucket(bucket, granted))
     }
 
     fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {

@@ -35,7 +35,10 @@ pub(crate) enum Delivery {
     Event,
     /// A stored event: its outcome is acknowledged.
     DurableEvent(Arc<Subscriber>),
-    /// A message: the guest that handles it may reply, the host does not.
+    /// A stored event of an earlier version that the service cannot handle, and why: it becomes a dead
+    /// letter.
+    Orphaned(Arc<Subscriber>, Arc<str>),
+    /// A message: whether it gets a reply is for the guest that handles it.
     Message,
     /// A stored message: its outcome is acknowledged.
     DurableMessage(Arc<Subscriber>),
@@ -70,7 +73,9 @@ impl Delivery {
     /// The subscriber, if the source is a consumer.
     pub(crate) fn subscriber(&self) -> Option<&Arc<Subscriber>> {
         match self {
-            Self::DurableEvent(subscriber) | Self::DurableMessage(subscriber) => Some(subscriber),
+            Self::DurableEvent(subscriber)
+            | Self::Orphaned(subscriber, _)
+            | Self::DurableMessage(subscriber) => Some(subscriber),
             Self::Call | Self::Event | Self::Message => None,
         }
     }

@@ -8,34 +8,30 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::jetstream::message::Info;
 use async_nats::jetstream::{self, AckKind, Message};
 use async_nats::{Client, Subject};
-use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use tokio::task;
+use tokio::time::MissedTickBehavior;
 
+use super::pull::{Appetite, Bounds, HEARTBEAT, PullError, Pulls};
 use super::{Binding, Delivery, Slot};
+use crate::call::{CallError, Code};
 use crate::events::attempts::AttemptStore;
 use crate::events::dead_letters::{Attempt, DeadLetter, DeadLetters, dead_letter_id, rfc3339};
+use crate::events::health::StoreHealth;
 use crate::events::retry::{self, Failure, Next};
 use crate::events::stream;
 use crate::interfaces::{self, Backend};
+use crate::nats::Violations;
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
+use crate::runtime::Admitted;
 use crate::{subject, wire};
 
-/// Time for which a pull request stays with the server. Then it is made again, so that a lost one
-/// costs no more than this.
-const PULL: Duration = Duration::from_secs(30);
-
-/// Interval of the server's heartbeats for a pull request. After twice this without one it is made
-/// again.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-
-/// The wait before a failed pull request is made again.
+/// The wait before a pull that failed is made again.
 const REPULL: Duration = Duration::from_millis(250);
 
 /// The waits before a consumer that cannot be reached is opened again, doubled from the first to
@@ -46,7 +42,12 @@ const LAST_REOPEN: Duration = Duration::from_secs(5);
 /// The wait of an event whose dead letter could not be stored.
 const RETRY_STORE: Duration = Duration::from_secs(10);
 
-/// The stores of failures: attempts and dead letters.
+/// The waits of an event whose service the host has no instance for, doubled from the first to the
+/// last.
+const FIRST_BUSY: Duration = Duration::from_millis(20);
+const LAST_BUSY: Duration = Duration::from_secs(1);
+
+/// Where failures are written down.
 pub(crate) struct Failures {
     dead_letters: DeadLetters,
     attempts: AttemptStore,
@@ -65,8 +66,17 @@ impl Failures {
 /// The connection and the stores that all consumers of a worker share.
 pub(crate) struct Link {
     pub(crate) client: Client,
+    pub(crate) context: jetstream::Context,
+    /// What the subjects of JetStream's API begin with.
+    pub(crate) api: String,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) failures: Failures,
+    /// What the connection's login was refused.
+    pub(crate) violations: Violations,
+    /// The host's workers, which all pull.
+    pub(crate) workers: usize,
+    /// Learns what is missing.
+    pub(crate) store: Arc<StoreHealth>,
 }
 
 /// Serves a consumer until `stop` has a deadline, and then until every pulled event is done or the
@@ -79,21 +89,25 @@ pub(crate) async fn serve(
     slot: Arc<Slot>,
     mut stop: oneshot::Receiver<Instant>,
 ) -> usize {
-    let context = jetstream::new(link.client.clone());
+    let pulling = Arc::clone(&link);
+    let store = Arc::clone(&link.store);
     let mut work = Work {
         link,
         slot,
         in_flight: InFlight::new(),
+        appetite: Appetite::default(),
+        is_partition: stream::is_partition(&consumer),
     };
     let mut wait = FIRST_REOPEN;
     let deadline = loop {
         let pulled = async {
-            match open(&context, &stream, &consumer).await {
-                Ok(messages) => {
+            match Pulls::open(&pulling, &stream, &consumer).await {
+                Ok(pulls) => {
                     wait = FIRST_REOPEN;
-                    Some(messages)
+                    Some(pulls)
                 }
                 Err(error) => {
+                    report(&store, &stream, &consumer, &error);
                     tracing::warn!(stream, consumer, %error, "events cannot be pulled, trying again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(LAST_REOPEN);
@@ -106,38 +120,37 @@ pub(crate) async fn serve(
             deadline = &mut stop => break deadline.unwrap_or_else(|_| Instant::now()),
             opened = pulled => opened,
         };
-        let Some(mut messages) = opened else {
+        let Some(mut pulls) = opened else {
             continue;
         };
-        if let Some(deadline) = work.pull(&mut messages, &mut stop).await {
-            // Events that have arrived are done here; those on their way are delivered again.
-            if let Poll::Ready(next) = poll::ready(&mut messages)
-                && let Err(error) = work.work_on(next, &mut messages, None).await
-            {
-                tracing::debug!(error, "at the end of pulling events");
+        match work.pull(&mut pulls, &mut stop).await {
+            Ok(deadline) => {
+                // Nothing is on its way any more, and what has arrived is done here.
+                pulls.close().await;
+                if let Ok(Some(first)) = pulls.ready()
+                    && let Err(error) = work.work_on(first, &mut pulls, None).await
+                {
+                    tracing::debug!(%error, "at the end of pulling events");
+                }
+                break deadline;
             }
-            break deadline;
+            Err(error) => {
+                // Mostly a heartbeat that is missing because the server was away.
+                report(&store, &stream, &consumer, &error);
+                tracing::debug!(%error, "pulling events anew");
+                tokio::time::sleep(REPULL).await;
+            }
         }
         work.reap();
     };
     work.finish(deadline).await
 }
 
-async fn open(
-    context: &jetstream::Context,
-    stream: &str,
-    consumer: &str,
-) -> Result<pull::Stream, async_nats::Error> {
-    let consumer: PullConsumer = context.get_consumer_from_stream(consumer, stream).await?;
-    // The batch is no bound: the consumer delivers no more than may be unacknowledged.
-    let most = usize::try_from(consumer.cached_info().config.max_ack_pending).unwrap_or(1);
-    let messages = consumer
-        .stream()
-        .max_messages_per_batch(most.saturating_mul(4).max(16))
-        .expires(PULL)
-        .heartbeat(HEARTBEAT)
-        .messages();
-    Ok(messages.await?)
+/// Has a consumer that is gone created again.
+fn report(store: &StoreHealth, stream: &str, consumer: &str, error: &PullError) {
+    if let PullError::Gone(_) = error {
+        store.report_missing(format_args!("consumer {consumer} of {stream}: {error}"));
+    }
 }
 
 /// The work of one worker for one consumer.
@@ -146,35 +159,47 @@ struct Work {
     slot: Arc<Slot>,
     /// Events under way by the subject of their acknowledgement.
     in_flight: InFlight<Subject>,
+    appetite: Appetite,
+    is_partition: bool,
 }
 
 impl Work {
-    /// Works on events until it is stopped (then it returns the deadline) or the pull request has
-    /// to be made again.
+    /// Works on what comes until told to stop; returns the deadline.
+    ///
+    /// # Errors
+    ///
+    /// The pulls have to be made anew.
     async fn pull(
         &mut self,
-        messages: &mut pull::Stream,
+        pulls: &mut Pulls,
         stop: &mut oneshot::Receiver<Instant>,
-    ) -> Option<Instant> {
+    ) -> Result<Instant, PullError> {
+        let mut look = tokio::time::interval(HEARTBEAT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let binding = self.slot.binding();
+            pulls.ask(self.room(&binding)).await?;
             let next = tokio::select! {
                 biased;
                 deadline = &mut *stop => {
-                    return Some(deadline.unwrap_or_else(|_| Instant::now()));
+                    return Ok(deadline.unwrap_or_else(|_| Instant::now()));
                 }
                 Some(ended) = self.in_flight.next() => {
                     settle(&ended);
                     continue;
                 }
-                next = messages.next() => next,
+                next = pulls.next() => next?,
+                // Nothing was asked for because others work on as much as may be.
+                () = room(&binding), if pulls.asked() == 0 => continue,
+                _ = look.tick() => {
+                    if pulls.is_silent() {
+                        return Err(PullError::Ended("no heartbeat".to_owned()));
+                    }
+                    continue;
+                }
             };
             let budget = Budget::new(POLL_BUDGET);
-            if let Err(error) = self.work_on(next, messages, Some(budget)).await {
-                // Mostly a missing heartbeat, because the server was away.
-                tracing::debug!(error, "pulling events anew");
-                tokio::time::sleep(REPULL).await;
-                return None;
-            }
+            self.work_on(next, pulls, Some(budget)).await?;
             self.reap();
             // The connection's own task reads and writes now: all acknowledgements go out in one
             // write.
@@ -182,37 +207,56 @@ impl Work {
         }
     }
 
-    /// Works on an event and on those that have arrived after it, within the budget if there is one.
+    /// The number of events that should be on their way.
+    fn room(&mut self, binding: &Binding) -> usize {
+        let Some(subscriber) = binding.delivery.subscriber() else {
+            return 0;
+        };
+        let in_flight = match self.is_partition {
+            true => 1,
+            false => subscriber.policy.in_flight as usize,
+        };
+        self.appetite.room(Bounds {
+            free: subscriber.permits.available_permits(),
+            service: binding.service.free(),
+            workers: self.link.workers,
+            in_flight,
+        })
+    }
+
+    /// Works on an event and on those that have arrived behind it, within the budget if there is
+    /// one.
     ///
     /// # Errors
     ///
     /// The pull has ended.
     async fn work_on(
         &mut self,
-        mut next: Option<Result<Message, pull::MessagesError>>,
-        messages: &mut pull::Stream,
+        first: Message,
+        pulls: &mut Pulls,
         budget: Option<Budget>,
-    ) -> Result<(), String> {
+    ) -> Result<(), PullError> {
         let mut slot = TaskSlot::new();
-        loop {
-            let message = match next {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => return Err(error.to_string()),
-                None => return Err("the pull has ended".to_owned()),
-            };
+        let mut next = Some(first);
+        while let Some(message) = next {
             let reply = message.message.reply.clone();
             let event = handle(message, Arc::clone(&self.slot), Arc::clone(&self.link));
-            if let Some(ended) = self.in_flight.start(&mut slot, reply, event).await {
-                settle(&ended);
+            match self.in_flight.start(&mut slot, reply, event).await {
+                Some(ended) => {
+                    self.appetite.quick();
+                    settle(&ended);
+                }
+                None => self.appetite.slow(),
             }
-            if budget.as_ref().is_some_and(|budget| !budget.is_left()) {
+            if budget
+                .as_ref()
+                .is_some_and(|budget| budget.left().is_none())
+            {
                 return Ok(());
             }
-            next = match poll::ready(messages) {
-                Poll::Ready(next) => next,
-                Poll::Pending => return Ok(()),
-            };
+            next = pulls.ready()?;
         }
+        Ok(())
     }
 
     fn reap(&mut self) {
@@ -242,6 +286,15 @@ impl Work {
     }
 }
 
+/// Done when one more event may be worked on.
+async fn room(binding: &Binding) {
+    match binding.delivery.subscriber() {
+        // The semaphore is never closed.
+        Some(subscriber) => drop(subscriber.permits.acquire().await),
+        None => std::future::pending().await,
+    }
+}
+
 fn settle(ended: &Ended<Subject>) {
     if let Ended::Panicked(_) = ended {
         // Not acknowledged, so it is delivered again.
@@ -261,12 +314,13 @@ async fn handle(message: Message, slot: Arc<Slot>, link: Arc<Link>) {
                 tracing::warn!(id, %error, "a dead letter was handled and is still there");
             }
             acknowledge(&message, AckKind::Ack).await;
+            // Boxed, so that events which succeed at once do not carry its state about.
+            Box::pin(forget(&message, &binding, &link.failures)).await;
         }
         Err(failure) => {
             // The policy of now, which may be another than when the attempt began.
             let now = slot.binding();
-            // Boxed: else events that succeed would have room for its state.
-            Box::pin(fail(&message, &now, &link.failures, failure)).await;
+            Box::pin(fail(&message, &now, &link, failure)).await;
         }
     }
 }
@@ -294,19 +348,47 @@ async fn acknowledge(message: &Message, kind: AckKind) {
     }
 }
 
+/// One attempt at an event. That the host is busy is none: the event waits for its turn.
 async fn attempt(
     message: &Message,
     binding: &Binding,
     backend: &Arc<dyn Backend>,
 ) -> Result<(), Failure> {
-    let Binding {
-        service, exported, ..
-    } = binding;
+    if let Delivery::Orphaned(_, why) = &binding.delivery {
+        return Err(CallError::not_found(why).into());
+    }
+    let service = &binding.service;
     let _permit = match binding.delivery.subscriber() {
         // The semaphore is never closed.
         Some(subscriber) => subscriber.permits.acquire().await.ok(),
         None => None,
     };
+    let mut wait = FIRST_BUSY;
+    loop {
+        let admitted = service.admit().await;
+        match call(message, binding, backend, admitted).await {
+            Ok(returned) => return returned.map_err(Failure::returned),
+            // It was admitted, so what is missing is an instance: other services have them all.
+            Err(error) if error.code == Code::Overloaded => {
+                tracing::debug!("an event waits: {error}");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LAST_BUSY);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Hands an event or a message to its service; what the guest itself returns is the inner result.
+async fn call(
+    message: &Message,
+    binding: &Binding,
+    backend: &Arc<dyn Backend>,
+    admitted: Admitted<'_>,
+) -> Result<Result<(), String>, CallError> {
+    let Binding {
+        service, exported, ..
+    } = binding;
     let headers = message.headers.as_ref();
     if let Delivery::DurableMessage(_) | Delivery::Message = binding.delivery {
         let call = wire::read_message(headers, Instant::now());
@@ -316,17 +398,18 @@ async fn attempt(
             reply_to: None,
             headers: wire::read_headers(headers),
         };
-        // Boxed: else every event would have room for its state.
-        let returned = Box::pin(service.deliver(message, call, backend)).await?;
-        return returned.map_err(Failure::returned);
+        // Boxed, so that events do not carry its state about.
+        return Box::pin(service.deliver_admitted(admitted, message, call, backend)).await;
     }
     let call = wire::read_event(headers, message.payload.clone(), Instant::now())?;
     let (name, _) = subject::of_stored(&message.subject).unwrap_or_default();
     let function = exported.function(name)?;
-    let reply = service.call(function, call, backend).await?;
+    let reply = service
+        .call_admitted(admitted, function, call, backend)
+        .await?;
     match reply.error() {
-        None => Ok(()),
-        Some(error) => Err(Failure::returned(error)),
+        None => Ok(Ok(())),
+        Some(error) => Ok(Err(error.into_owned())),
     }
 }
 
@@ -337,38 +420,58 @@ fn replayed(message: &Message) -> Option<&str> {
     subject::is_replay(&message.subject).then_some(id.as_str())
 }
 
-/// Has a failed event delivered again after a wait, or makes it a dead letter.
-async fn fail(message: &Message, binding: &Binding, failures: &Failures, failure: Failure) {
-    let (Some(subscriber), Ok(info)) = (binding.delivery.subscriber(), message.info()) else {
-        return;
-    };
-    let service = &binding.service.spec.name;
+/// The id of an event's dead letter, and the key of the attempts at it.
+fn names(message: &Message, info: &Info<'_>, service: &str) -> (String, String) {
     let id = match replayed(message) {
         Some(id) => id.to_owned(),
         None => dead_letter_id(info.stream, info.stream_sequence, info.published, service),
     };
+    let key = format!("{service}.{id}.{}", info.stream_sequence);
+    (id, key)
+}
+
+/// Removes what is written down of an event that failed and is handled now.
+async fn forget(message: &Message, binding: &Binding, failures: &Failures) {
+    if let Ok(info) = message.info()
+        && info.delivered > 1
+    {
+        let (_, key) = names(message, &info, &binding.service.spec.name);
+        failures.attempts.remove(&key).await;
+    }
+}
+
+/// Has an event that failed come again after a while, or makes it a dead letter.
+async fn fail(message: &Message, binding: &Binding, link: &Link, failure: Failure) {
+    let Link {
+        failures, store, ..
+    } = link;
+    let (Some(subscriber), Ok(info)) = (binding.delivery.subscriber(), message.info()) else {
+        return;
+    };
+    let service = &binding.service.spec.name;
+    let (id, key) = names(message, &info, service);
     let Failure {
         outcome,
         code,
         blame,
         error,
     } = failure;
-    let key = format!("{service}.{id}.{}", info.stream_sequence);
-    let mut attempts = match failures.attempts.read(&key).await {
-        Ok(attempts) => attempts,
+    let (mut attempts, readable) = match failures.attempts.read(&key).await {
+        Ok(attempts) => (attempts, true),
         Err(error) => {
-            // Without the earlier ones it would be tried for ever, or given up too early.
             tracing::warn!(service, id, %error, "attempts at an event cannot be read");
-            return acknowledge(message, AckKind::Nak(Some(RETRY_STORE))).await;
+            store.report_missing(format_args!("attempts at events cannot be read: {error}"));
+            (Vec::new(), false)
         }
     };
-    let code = code.map(crate::call::Code::status);
+    let code = code.map(Code::status);
     attempts.push(Attempt::now(outcome, code, blame, &error));
-    let tried = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+    let tried = retry::tried(attempts.len(), info.delivered);
     let random = rand::random_range(-1.0..=1.0);
     if let Next::Retry(delay) = retry::next(&subscriber.policy.retry, outcome, tried, random) {
-        if let Err(error) = failures.attempts.write(&key, &attempts).await {
-            tracing::warn!(service, id, %error, "an attempt at an event cannot be stored");
+        // What could not be read is not replaced.
+        if readable && let Err(error) = failures.attempts.write(&key, &attempts).await {
+            tracing::warn!(service, id, %error, "an attempt at an event cannot be written down");
         }
         tracing::debug!(
             service,
@@ -379,8 +482,13 @@ async fn fail(message: &Message, binding: &Binding, failures: &Failures, failure
         );
         return acknowledge(message, AckKind::Nak(Some(delay))).await;
     }
+    let left_out = (tried as usize).saturating_sub(attempts.len());
     let Some(dead_letter) = dead_letter(message, binding, id.clone(), attempts) else {
         return;
+    };
+    let dead_letter = DeadLetter {
+        left_out,
+        ..dead_letter
     };
     let replayed = replayed(message).is_some();
     match failures.dead_letters.store(dead_letter, replayed).await {
@@ -390,6 +498,7 @@ async fn fail(message: &Message, binding: &Binding, failures: &Failures, failure
             failures.attempts.remove(&key).await;
         }
         Err(refused) => {
+            store.report_missing(format_args!("dead letters cannot be stored: {refused}"));
             tracing::error!(service, id, %refused, "a dead letter cannot be stored, its event is tried again");
             acknowledge(message, AckKind::Nak(Some(RETRY_STORE))).await;
         }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::stream::Config;
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
+use crate::events::stream;
 use crate::interfaces::{KeyPage, KeyValue, KeyValueError};
-
-/// Upper bound of the bytes of a service's bucket, keys included. Beyond it, setting a key fails.
-const MAX_BYTES: i64 = 256 << 20;
+use crate::manifest::KeyValueGrant;
 
 /// Upper bound of the bytes of an encoded key: it is part of a subject, which NATS sends in one
 /// line of at most 4 KiB.
@@ -24,31 +24,112 @@ const PAGE: usize = 1_000;
 
 /// A bucket of JetStream's.
 #[derive(Clone)]
-pub(super) struct Bucket(Store);
+pub(super) struct Bucket {
+    store: Store,
+    context: jetstream::Context,
+    granted: KeyValueGrant,
+}
 
-/// Opens the bucket of this name, and creates it if there is none.
-pub(super) async fn open(
+impl Bucket {
+    /// Opens the bucket of this name, and creates it if there is none.
+    pub(super) async fn open(
+        context: jetstream::Context,
+        name: &str,
+        granted: KeyValueGrant,
+    ) -> Result<Self, async_nats::Error> {
+        let store = match find(&context, name).await? {
+            Some(store) => {
+                enlarge(&context, &store, granted).await;
+                store
+            }
+            None => create(&context, name, granted).await?,
+        };
+        Ok(Self {
+            store,
+            context,
+            granted,
+        })
+    }
+
+    /// Does something with the bucket; once more if it failed since the bucket was lost, which is
+    /// created again.
+    async fn with<T, F>(&self, operation: impl Fn() -> F) -> Result<T, KeyValueError>
+    where
+        F: Future<Output = Result<T, async_nats::Error>>,
+    {
+        let failure = match operation().await {
+            Ok(done) => return Ok(done),
+            Err(failure) => failure,
+        };
+        let name = &self.store.name;
+        // That it cannot be looked for either is said by the first failure.
+        let Ok(None) = find(&self.context, name).await else {
+            return Err(failed(failure));
+        };
+        tracing::warn!(
+            name,
+            "the data of a service is lost, its bucket is created again"
+        );
+        let created = create(&self.context, name, self.granted).await;
+        created.map_err(failed)?;
+        // What is known of the bucket is its name, which the new one has too.
+        operation().await.map_err(failed)
+    }
+}
+
+async fn find(
     context: &jetstream::Context,
     name: &str,
-) -> Result<Bucket, async_nats::Error> {
-    // An existing one stays as it is: its operator may have given it replicas or more room.
-    if let Ok(store) = context.get_key_value(name).await {
-        return Ok(Bucket(store));
+) -> Result<Option<Store>, async_nats::Error> {
+    let stream = stream::find(context, &format!("KV_{name}")).await?;
+    match stream {
+        Some(_) => Ok(Some(context.get_key_value(name).await?)),
+        None => Ok(None),
     }
+}
+
+async fn create(
+    context: &jetstream::Context,
+    name: &str,
+    granted: KeyValueGrant,
+) -> Result<Store, async_nats::Error> {
     let config = kv::Config {
         bucket: name.to_owned(),
         description: "data of a service".to_owned(),
         history: 1,
-        max_bytes: MAX_BYTES,
+        max_bytes: i64::try_from(granted.size).unwrap_or(i64::MAX),
+        num_replicas: granted.replicas.into(),
         ..kv::Config::default()
     };
     match context.create_key_value(config).await {
-        Ok(store) => Ok(Bucket(store)),
+        Ok(store) => Ok(store),
         // Another instance may have created it between the two steps.
         Err(error) => match context.get_key_value(name).await {
-            Ok(store) => Ok(Bucket(store)),
+            Ok(store) => Ok(store),
             Err(_) => Err(error.into()),
         },
+    }
+}
+
+/// Gives a bucket what it has less of than was granted. What it has more of, its operator gave it.
+async fn enlarge(context: &jetstream::Context, store: &Store, granted: KeyValueGrant) {
+    let before = &store.stream.cached_info().config;
+    let size = i64::try_from(granted.size).unwrap_or(i64::MAX);
+    let config = Config {
+        num_replicas: before.num_replicas.max(granted.replicas.into()),
+        // No bound is more than any.
+        max_bytes: match before.max_bytes {
+            bound @ 1.. => bound.max(size),
+            none => none,
+        },
+        ..before.clone()
+    };
+    if (config.num_replicas, config.max_bytes) == (before.num_replicas, before.max_bytes) {
+        return;
+    }
+    if let Err(error) = context.update_stream(config).await {
+        // It serves all the same.
+        tracing::warn!(name = store.name, %error, "a service's data cannot get what is granted");
     }
 }
 
@@ -60,7 +141,10 @@ impl KeyValue for Bucket {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>, KeyValueError>> {
         Box::pin(async move {
             match encode_key(key) {
-                Ok(key) => self.0.get(key).await.map_err(failed),
+                Ok(key) => {
+                    self.with(|| async { Ok(self.store.get(&key).await?) })
+                        .await
+                }
                 // It is too long to have been set.
                 Err(_) => Ok(None),
             }
@@ -69,15 +153,16 @@ impl KeyValue for Bucket {
 
     fn set<'a>(&'a self, key: &'a str, value: Bytes) -> BoxFuture<'a, Result<(), KeyValueError>> {
         Box::pin(async move {
-            let stored = self.0.put(encode_key(key)?, value).await;
-            stored.map(drop).map_err(failed)
+            let key = encode_key(key)?;
+            let put = || async { Ok(self.store.put(&key, value.clone()).await?) };
+            self.with(put).await.map(drop)
         })
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), KeyValueError>> {
         Box::pin(async move {
             match encode_key(key) {
-                Ok(key) => self.0.delete(key).await.map_err(failed),
+                Ok(key) => self.with(|| remove(&self.store, &key)).await,
                 // It is too long to have been set.
                 Err(_) => Ok(()),
             }
@@ -91,13 +176,21 @@ impl KeyValue for Bucket {
     ) -> BoxFuture<'a, Result<u64, KeyValueError>> {
         Box::pin(async move {
             let key = encode_key(key)?;
-            add(&self.0, &key, delta).await.map_err(failed)
+            self.with(|| add(&self.store, &key, delta)).await
         })
     }
 
     fn keys(&self, cursor: Option<u64>) -> BoxFuture<'_, Result<KeyPage, KeyValueError>> {
-        Box::pin(async move { page(&self.0, cursor).await.map_err(failed) })
+        Box::pin(async move { self.with(|| page(&self.store, cursor)).await })
     }
+}
+
+/// Removes a key and leaves nothing of it. The bucket's own way leaves a marker, for ever, and a bucket
+/// whose keys come and go would be full of those.
+async fn remove(store: &Store, key: &str) -> Result<(), async_nats::Error> {
+    let subject = format!("{}{key}", store.prefix);
+    store.stream.purge().filter(subject).await?;
+    Ok(())
 }
 
 /// Adds to a number, again whenever another writer changed it in between.

@@ -7,12 +7,46 @@
 //! requests.
 
 pub(crate) mod backend;
+mod backlog;
 mod binding;
 mod client;
 pub(crate) mod consumer;
 mod keyvalue;
+mod pull;
 pub(crate) mod subscription;
 
 pub use client::Client;
+
+/// How the end of what is served went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Calls that had not ended at the deadline and were answered with 503.
+    pub given_up: usize,
+    /// NATS said that no further calls come and took every reply; without that, calls that it had
+    /// handed out may have got none.
+    pub confirmed: bool,
+}
+
+impl Drained {
+    /// Nothing was left.
+    pub(crate) const NOTHING: Self = Self {
+        given_up: 0,
+        confirmed: true,
+    };
+
+    /// Every call was answered in time.
+    #[must_use]
+    pub fn is_complete(self) -> bool {
+        self == Self::NOTHING
+    }
+
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            given_up: self.given_up + other.given_up,
+            confirmed: self.confirmed && other.confirmed,
+        }
+    }
+}
 
 pub(crate) use binding::{Binding, Delivery, Slot, Source, Subscriber};

@@ -6,56 +6,55 @@
 //! that has not finished by then (it waits for an import, or the guest has used up its poll budget)
 //! becomes a task beside the loop.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::client::{PublishError, PublishErrorKind};
-use async_nats::{Client, Message, Subject, Subscriber};
+use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{oneshot, watch};
 use tokio::task;
 
-use super::{Binding, Slot};
-use crate::call::{CallError, Reply};
+use super::backlog::Backlog;
+use super::{Binding, Delivery, Drained, Slot};
+use crate::call::{CallError, Code, Reply};
 use crate::interfaces::{self, Backend};
 use crate::nats::settled;
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
 use crate::subject;
-use crate::text::one_line;
+use crate::text::{one_line, shown};
 use crate::wire;
 
-/// Upper bound of the messages that wait in a subscription. Further ones are answered with 429 at
-/// once, long before the client library would drop messages without an error.
-const MAX_BACKLOG: usize = 8_192;
-
-/// Upper bound of the bytes that wait in a subscription; beyond it the same.
-const MAX_BACKLOG_BYTES: usize = 64 << 20;
+/// Time after the deadline of a drain within which the server has to confirm it.
+const CONFIRM: Duration = Duration::from_millis(500);
 
 /// Upper bound of the bytes of a guest's error in a log record.
 const MAX_LOGGED: usize = 500;
 
-/// Serves a subscription until `stop` has a deadline, and then until every message that the server
-/// had delivered is answered: by the service until the deadline, with 503 from then on. Returns the
-/// number of the latter.
+/// Serves a subscription until `stop` is sent, and then until every message that the server had
+/// handed out is answered: by the service until the time that was sent, with 503 from then on.
+/// Returns the number of the latter, and whether the server confirmed the end.
 pub(crate) async fn serve(
     client: Client,
     messages: Subscriber,
     slot: Arc<Slot>,
     backend: Arc<dyn Backend>,
     mut stop: oneshot::Receiver<Instant>,
-) -> usize {
+) -> Drained {
     let mut changes = slot.changes();
     let mut subscription = Subscription {
         binding: copy(&mut changes),
         changes,
         link: Arc::new(Link { client, backend }),
         messages,
-        backlog: VecDeque::new(),
-        backlog_bytes: 0,
+        backlog: Backlog::new(),
+        shed_reply: wire::write_error(&CallError::overloaded(
+            "more calls come than the service can take",
+        )),
         in_flight: InFlight::new(),
+        refused: 0,
     };
     let deadline = loop {
         if subscription.backlog.is_empty() {
@@ -98,11 +97,13 @@ struct Subscription {
     /// A copy of the binding in the slot: all workers would count references to the one there.
     binding: Arc<Binding>,
     changes: watch::Receiver<Arc<Binding>>,
-    /// Messages that wait, with the time of their arrival.
-    backlog: VecDeque<(Instant, Message)>,
-    backlog_bytes: usize,
+    backlog: Backlog<Message>,
+    /// The reply to what is shed, made once: a flood is no time to format.
+    shed_reply: (HeaderMap, Bytes),
     /// Calls under way by the subject of their reply.
     in_flight: InFlight<Subject>,
+    /// Messages that were dropped for their reply subject.
+    refused: u64,
 }
 
 impl Subscription {
@@ -110,20 +111,27 @@ impl Subscription {
         self.binding = copy(&mut self.changes);
     }
 
-    /// Moves arrived messages into the backlog, and sheds those beyond its bounds.
+    /// Moves what has arrived into the backlog, and sheds what is too much or has waited for too long.
     async fn take_arrived(&mut self) {
-        let mut lost = 0;
         let arrived = Instant::now();
         while let Poll::Ready(Some(message)) = poll::ready(&mut self.messages) {
-            if self.backlog.len() < MAX_BACKLOG && self.backlog_bytes < MAX_BACKLOG_BYTES {
-                self.queue(message, arrived);
-            } else {
-                let to = self.reply_of(&message);
-                lost += u32::from(to.is_none());
-                let waiting = self.backlog.len();
-                let error =
-                    CallError::overloaded(format_args!("{waiting} messages wait before this one"));
-                reply_error(&self.link.client, to, &error).await;
+            self.queue(message, arrived);
+        }
+        // As admission decides; here it costs no more than the reply.
+        let wait = self.binding.service.longest_wait();
+        let mut lost = 0;
+        while let Some(message) = self.backlog.shed(arrived, wait) {
+            match self.reply_of(&message) {
+                Some(to) => {
+                    let (headers, body) = self.shed_reply.clone();
+                    log_unsent(
+                        self.link
+                            .client
+                            .publish_with_headers(to, headers, body)
+                            .await,
+                    );
+                }
+                None => lost += 1,
             }
         }
         if lost > 0 {
@@ -131,7 +139,7 @@ impl Subscription {
             tracing::warn!(
                 service,
                 lost,
-                "too many messages wait, further ones without a reply subject are lost"
+                "too many messages wait, those without a reply subject are lost"
             );
         }
     }
@@ -141,11 +149,12 @@ impl Subscription {
         if self.changes.has_changed().unwrap_or_default() {
             self.follow();
         }
+        let wait = self.binding.service.longest_wait();
+        let is_call = matches!(self.binding.delivery, Delivery::Call);
         let mut slot = TaskSlot::new();
-        while budget.is_left()
-            && let Some((arrived, message)) = self.backlog.pop_front()
+        while let Some(now) = budget.left()
+            && let Some((arrived, message)) = self.backlog.next(now, wait, is_call)
         {
-            self.backlog_bytes -= message.length;
             let to = self.reply_of(&message);
             let (link, binding) = (Arc::clone(&self.link), Arc::clone(&self.binding));
             let handled = handle(link, message, arrived, binding);
@@ -164,9 +173,22 @@ impl Subscription {
         reply.filter(|_| !self.binding.delivery.is_message())
     }
 
+    /// Queues a message, unless its reply would go where its sender may have no permission to publish.
     fn queue(&mut self, message: Message, arrived: Instant) {
-        self.backlog_bytes += message.length;
-        self.backlog.push_back((arrived, message));
+        if let Some(reply) = self.reply_of(&message)
+            && subject::is_reserved(&reply)
+        {
+            self.refused += 1;
+            // Often enough to be noticed, and no flood.
+            if self.refused.is_power_of_two() {
+                let (refused, reply) = (self.refused, shown(&reply));
+                let subject = shown(&message.subject);
+                tracing::warn!(%subject, %reply, refused, "messages were dropped: no reply is sent to subjects of NATS or of hosts");
+            }
+            return;
+        }
+        let size = message.length;
+        self.backlog.push(message, size, arrived);
     }
 
     /// Replies for a call that panicked.
@@ -179,14 +201,19 @@ impl Subscription {
     }
 
     /// Stops the flow and answers everything that had arrived before it stopped.
-    async fn drain(mut self, deadline: Instant) -> usize {
+    async fn drain(mut self, deadline: Instant) -> Drained {
         // `Subscriber::drain` forgets the subscription as soon as its UNSUB is written, and drops
         // what the server sends until it has read that. A maximum that is never reached keeps the
         // subscription on this side. A server reads at most nine digits of a maximum and takes a
         // longer one for none, so on that side it ends at once.
         const NEVER: u64 = 10_000_000_000;
         let stopped = match self.messages.unsubscribe_after(NEVER).await {
-            Ok(()) => settled(&self.link.client).await.is_ok(),
+            // Without a server, nothing is confirmed; what runs is given up all the same in time.
+            Ok(()) => {
+                let confirmed = settled(&self.link.client);
+                let confirmed = tokio::time::timeout_at((deadline + CONFIRM).into(), confirmed);
+                matches!(confirmed.await, Ok(Ok(())))
+            }
             Err(_) => false,
         };
         if !stopped {
@@ -204,13 +231,16 @@ impl Subscription {
         };
         // Even then messages can be left in the backlog.
         let _ = tokio::time::timeout_at(deadline.into(), finish).await;
-        self.give_up().await
+        Drained {
+            given_up: self.give_up().await,
+            confirmed: stopped,
+        }
     }
 
     /// Ends the calls that still run, and answers their callers and those of the backlog.
     async fn give_up(mut self) -> usize {
-        let backlog = std::mem::take(&mut self.backlog);
-        let mut given_up: Vec<_> = backlog.iter().map(|(_, m)| self.reply_of(m)).collect();
+        let left: Vec<_> = self.backlog.drain().collect();
+        let mut given_up: Vec<_> = left.iter().map(|message| self.reply_of(message)).collect();
         let Self {
             in_flight, link, ..
         } = self;
@@ -285,6 +315,16 @@ fn log_outcome(
         Ok(Some(error)) => {
             let error = one_line(&error, MAX_LOGGED);
             tracing::warn!(service, subject, %error, "an event or message failed");
+        }
+        // No caller learns that what it published cannot be handled.
+        Err(error)
+            if matches!(
+                error.code,
+                Code::BadArguments | Code::NotFound | Code::TooLarge | Code::TooManyHops
+            ) =>
+        {
+            let error = one_line(&error.message, MAX_LOGGED);
+            tracing::warn!(service, subject, %error, "an event or message cannot be handled");
         }
         // The service itself logs traps.
         Err(error) => {

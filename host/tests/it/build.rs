@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use wasmbay::build::{BuildError, Guest, Language, Tools, scaffold};
 use wasmbay::call::Call;
 use wasmbay::interfaces::Backend;
@@ -63,8 +64,7 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
     let runtime = Runtime::new(engine).unwrap();
     let service = Service::new(&runtime, "app", Arc::new(component), Arc::new(spec)).unwrap();
-    let body = format!(r#"{{"who":"{who}"}}"#);
-    let call = Call::new(body.into(), Duration::from_secs(60));
+    let body = Bytes::from(format!(r#"{{"who":"{who}"}}"#));
     // A service that needs no other one.
     let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::default());
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -75,8 +75,9 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
         .interfaces()
         .find_map(|exported| exported.functions.get("greet"))
         .unwrap();
+    let call = || Call::new(body.clone(), Duration::from_secs(60));
     let replies = (0..times).map(|_| {
-        let reply = tokio.block_on(service.call(function, call.clone(), &backend));
+        let reply = tokio.block_on(service.call(function, call(), &backend));
         String::from_utf8(reply.unwrap().body.to_vec()).unwrap()
     });
     replies.last().unwrap()
@@ -158,6 +159,36 @@ fn a_new_service_in_python_builds_as_it_is() {
 fn a_new_service_in_c_builds_as_it_is() {
     let broken = ("hello-you.c", "ret->len =", "ret->length =");
     makes_a_component(Language::C, broken, "hello-you.c:9");
+}
+
+#[test]
+fn a_guest_in_go_builds_below_a_workspace_that_knows_nothing_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    scaffold(Language::Go, "hello-you", root.path()).unwrap();
+    fs::write(root.path().join("go.work"), "go 1.24\n").unwrap();
+    let guest = Guest::open(&root.path().join("hello-you/hello-you")).unwrap();
+    build(&guest).unwrap();
+}
+
+/// A service whose function has a word of its language as the name of its parameter.
+#[test]
+fn a_name_that_its_language_cannot_have_is_explained() {
+    for (language, word) in [(Language::C, "restrict"), (Language::Python, "self")] {
+        let root = tempfile::tempdir().unwrap();
+        scaffold(language, "hello-you", root.path()).unwrap();
+        let wit = root.path().join("hello-you/wit/world.wit");
+        let text = fs::read_to_string(&wit).unwrap();
+        assert!(text.contains("(who: string)"), "{text}");
+        fs::write(
+            &wit,
+            text.replace("string)", &format!("string, {word}: u32)")),
+        )
+        .unwrap();
+        let guest = Guest::open(&root.path().join("hello-you/hello-you")).unwrap();
+        let error = build(&guest).unwrap_err().to_string();
+        let named = format!("parameter `{word}` of `greet` of demo:hello-you/greetings@0.1.0");
+        assert!(error.ends_with(&named), "{error}");
+    }
 }
 
 #[test]

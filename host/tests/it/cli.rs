@@ -2,6 +2,9 @@
 
 mod dead_letters;
 mod running;
+mod stopping;
+mod unread;
+mod watching;
 
 use std::io::Read as _;
 use std::process::Stdio;
@@ -326,6 +329,24 @@ fn what_has_not_changed_is_not_built_again() {
     );
     assert!(broken.contains("hello.c:1:1: error: "), "{broken}");
     assert!(broken.ends_with("[exit 1]"), "{broken}");
+}
+
+#[test]
+fn two_builds_of_one_guest_at_once_build_it_once() {
+    let cli = Cli::new();
+    cli.run(&["new", "--lang", "c", "hello"]);
+    let start = || {
+        let mut command = cli.command(&["build", "hello", "--output", "json"]);
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        piped.spawn().unwrap()
+    };
+    let both = [start(), start(), start()].map(|child| child.wait_with_output().unwrap());
+    let built = both.map(|output| {
+        assert!(output.status.success(), "{output:?}");
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        printed[0]["built"].as_bool().unwrap()
+    });
+    assert_eq!(built.iter().filter(|built| **built).count(), 1);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is no component, or none that can be wired, is refused by name.
 
 use wasmbay::runtime::{Component, ComponentError};
-use wasmbay::runtime::{Engine, EngineOptions};
+use wasmbay::runtime::{Engine, EngineOptions, Runtime, Service};
 
 use crate::support::components::{CALLER, GUEST};
 
@@ -90,6 +90,7 @@ fn compiled_code_comes_from_the_cache_the_second_time() {
             .unwrap()
             .flat_map(|engine| std::fs::read_dir(engine.unwrap().path()).unwrap())
             .map(|file| file.unwrap().path())
+            .filter(|file| file.extension().is_some_and(|e| e == "cwasm"))
             .collect();
         files.sort();
         files
@@ -123,12 +124,11 @@ fn a_cache_that_others_can_write_to_is_not_used() {
         .unwrap()
         .unwrap()
         .path();
-    let file = std::fs::read_dir(&folder)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let files = std::fs::read_dir(&folder).unwrap();
+    let file = files
+        .map(|file| file.unwrap().path())
+        .find(|file| file.extension().is_some_and(|e| e == "cwasm"))
+        .unwrap();
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::write(&file, "planted").unwrap();
     Component::new(&engine(Some(cache.path())), GUEST.as_bytes()).unwrap();
@@ -137,4 +137,59 @@ fn a_cache_that_others_can_write_to_is_not_used() {
         b"planted",
         "neither read nor replaced"
     );
+}
+
+#[test]
+fn what_is_asynchronous_is_named() {
+    for (text, named) in [
+        (
+            r#"(component (import "a:b/c" (instance
+                (export "run" (func async (param "n" u32))))))"#,
+            "`async func`",
+        ),
+        (r#"(component (type (stream u8)))"#, "`stream`"),
+        (
+            r#"(component (import "wasi:cli/stdout@0.3.0" (instance
+                (type $s (stream u8))
+                (export "write-via-stream" (func (param "data" $s))))))"#,
+            "wasi:cli/stdout@0.3.0",
+        ),
+        (
+            r#"(component (core func (canon task.cancel)))"#,
+            "async built-in",
+        ),
+    ] {
+        for bytes in [text.as_bytes(), &*wat::parse_str(text).unwrap()] {
+            let error = refusal(bytes);
+            assert!(
+                error.contains("needs WASI 0.3 or the component model's async"),
+                "{error}"
+            );
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_no_host_interface_is_for_is_listed_all_at_once() {
+    let text = r#"(component
+        (import "wasi:blobstore/container@0.2.0-draft" (instance (export "f" (func))))
+        (import "wasi:io/poll@0.2.0" (instance (export "pollable" (type (sub resource)))))
+        (import "fermyon:spin/llm@2.0.0" (instance (export "infer" (func))))
+        (import "wasi:keyvalue/types@9.0.0" (instance (type $t u8) (export "t" (type (eq $t))))))"#;
+    let component = Component::new(&engine(None), text.as_bytes()).unwrap();
+    let names: Vec<_> = component.missing.iter().map(|m| &*m.interface).collect();
+    let missing = [
+        "wasi:blobstore/container@0.2.0-draft",
+        "fermyon:spin/llm@2.0.0",
+    ];
+    assert_eq!(names, missing);
+    let runtime = Runtime::new(engine(None)).unwrap();
+    let spec = crate::service::spec(|_| {});
+    let error = Service::new(&runtime, "app", component.into(), spec.into());
+    let error = error.err().unwrap().to_string();
+    for name in missing {
+        assert!(error.contains(name), "{error}");
+    }
+    assert!(error.contains("of Spin"), "{error}");
 }

@@ -160,6 +160,7 @@ fn every_path_that_the_documents_name_exists() {
         "docs/wire.md",
         "docs/events.md",
         "docs/messaging.md",
+        "docs/guests.md",
         "README.md",
     ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();

@@ -191,7 +191,7 @@ async fn a_full_stream_is_the_publishers_error() {
     let max = bench.client.server_info().max_payload;
     let send = format!("send work.x {}", "x".repeat(max - (20 << 10)));
     let sent = bench.text("in.x", &send).await;
-    assert!(sent.starts_with("Error::Other(\"a request of"), "{sent}");
+    assert!(sent.starts_with("Error::Other(\"the event has"), "{sent}");
     bench.end().await;
 }
 

@@ -17,11 +17,15 @@ use wasmbay::nats::settled;
 use wasmbay::wire;
 
 use crate::support::apps::{Services, apply, start};
-use crate::support::components::{OTHER, PUBLISHES, SINK};
+use crate::support::cli::Cli;
+use crate::support::components::{OTHER, PUBLISHES, RETURNS_ERROR, SINK};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until, until_ok, until_ok_within};
 
+mod busy;
+mod domain;
 mod load;
+mod store;
 
 const HAPPENED: &str = "bay.app.test.events.sink.v1.happened";
 pub(crate) const PUBLISH: &str = "bay.app.test.publisher.api.v1.publish";
@@ -194,7 +198,7 @@ async fn every_subscribing_service_gets_each_event_once_on_two_hosts() {
     }
 
     for host in hosts {
-        assert_eq!(host.stop(DEADLINE).await, 0);
+        assert!(host.stop(DEADLINE).await.is_complete());
     }
     nats.stop().await;
 }
@@ -219,7 +223,7 @@ async fn an_event_without_a_subscriber_is_published() {
     let headers = message.headers.unwrap();
     assert_eq!(headers.get(wire::CALLER).unwrap().as_str(), "publisher");
     assert!(headers.get(wire::DEADLINE).is_none());
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     nats.stop().await;
 }
 
@@ -246,7 +250,7 @@ async fn a_request_on_an_events_subject_is_answered_with_the_outcome() {
         Some("500")
     );
     assert_eq!(code(&request(&client, HAPPENED, "{}").await), Some("400"));
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     nats.stop().await;
 }
 
@@ -369,7 +373,7 @@ async fn what_a_guest_publishes_is_stored_for_subscribers_that_come_later() {
     })
     .await;
     assert_eq!(judge.attempts().len(), 60);
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -420,7 +424,7 @@ async fn a_failed_event_is_delivered_again_and_a_trapping_subscriber_harms_no_ot
     assert_eq!(first.subject, HAPPENED);
     assert_eq!(first.function, "test:events/sink.happened@1.0.0");
     assert_eq!(first.digest.len(), 64);
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -460,7 +464,7 @@ async fn a_poison_message_becomes_a_dead_letter_at_once() {
             .all(|one| one.attempts[0].outcome.is_none())
     );
     assert!(dead_letters[0].attempts[0].error.contains("$.n"));
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -524,7 +528,7 @@ async fn a_dead_letter_is_edited_and_replayed_to_its_subscriber_alone() {
         bench.dead_letters.replay(&one.id).await,
         Err(DeadLetterError::NotFound { .. })
     ));
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -552,7 +556,7 @@ async fn dead_letters_are_purged_by_id_service_and_function() {
     };
     assert_eq!(purge(of_function).await, 1);
     assert!(bench.list().await.is_empty());
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -603,7 +607,7 @@ async fn a_full_stream_is_the_publishers_error_and_loses_nothing() {
     })
     .await;
     assert_eq!(judge.counts("a").len(), stored as usize + 1);
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -626,7 +630,7 @@ async fn a_changed_policy_counts_for_what_is_in_flight() {
         .unwrap();
     let dead_letters = bench.until_dead_letters(5).await;
     assert!(dead_letters.iter().all(|one| one.attempts.len() > 2));
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -683,7 +687,7 @@ async fn events_with_one_key_are_handled_in_order_across_hosts() {
     bench.done("a").await;
     assert_eq!(judge.attempts().len(), 83);
     for host in hosts {
-        assert_eq!(host.stop(DEADLINE).await, 0);
+        assert!(host.stop(DEADLINE).await.is_complete());
     }
     bench.nats.stop().await;
 }
@@ -716,10 +720,10 @@ async fn a_stream_of_a_wire_that_is_not_durable_any_more_acknowledges_no_calls()
     // A host that runs another part of the app leaves the stream alone.
     let other = start(bench.nats.url(), &Services(&[("other", OTHER, "")], "")).await;
     bench.publish(1, 3).await;
-    assert_eq!(other.stop(DEADLINE).await, 0);
+    assert!(other.stop(DEADLINE).await.is_complete());
     until("it is handled again", || judge.attempts().len() == 3).await;
     assert_eq!(judge.counts("a").len(), 3);
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -744,7 +748,7 @@ async fn a_host_that_stops_hands_its_unfinished_events_over() {
         bench.publish(1, n).await;
     }
     until("the first has begun", || judge.attempts().len() == 5).await;
-    assert_eq!(first.stop(Duration::from_millis(50)).await, 5);
+    assert_eq!(first.stop(Duration::from_millis(50)).await.given_up, 5);
     stuck.store(false, Ordering::SeqCst);
     let began = Instant::now();
     let second = start(bench.nats.url(), &services).await;
@@ -755,7 +759,7 @@ async fn a_host_that_stops_hands_its_unfinished_events_over() {
         "{:?}",
         began.elapsed()
     );
-    assert_eq!(second.stop(DEADLINE).await, 0);
+    assert!(second.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
 }
 
@@ -822,6 +826,26 @@ async fn a_host_killed_before_it_acknowledged_loses_nothing() {
     assert!((0..200).step_by(10).all(|n| counts[&n] >= 1));
     assert!(counts.values().filter(|count| **count > 1).count() >= unfinished);
     assert!(bench.list().await.is_empty());
-    assert_eq!(next.stop(DEADLINE).await, 0);
+    assert!(next.stop(DEADLINE).await.is_complete());
     bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_no_type_fits_is_a_warning_with_service_and_subject() {
+    let nats = Nats::start().await;
+    let manifest = "name = \"app\"\n[service.fussy]\ncomponent = \"fussy.wasm\"\n\
+                    [wire.\"test:events/sink\"]\nmode = \"event\"\n";
+    let cli = Cli::new().with(&[("wasmbay.toml", manifest), ("fussy.wasm", RETURNS_ERROR)]);
+    let up = cli.up(&["--no-gateway", "--nats", nats.url()]);
+    let client = nats.connect().await;
+    client.publish(HAPPENED, "{}".into()).await.unwrap();
+    client.flush().await.unwrap();
+    let told = |line: &str| {
+        ["WARN", "cannot be handled", "fussy", HAPPENED]
+            .iter()
+            .all(|word| line.contains(word))
+    };
+    until("it is told", || up.stderr().lines().any(told)).await;
+    up.stop();
+    nats.stop().await;
 }

@@ -40,7 +40,7 @@ pub(crate) struct Example {
     /// `host:port` of its gateway.
     gateway: String,
     /// The URL of its NATS server.
-    nats: String,
+    pub(crate) nats: String,
 }
 
 impl Example {
@@ -59,7 +59,7 @@ impl Example {
         Self {
             up,
             gateway: gateway.strip_prefix("http://").unwrap().to_owned(),
-            nats: running["nats"].as_str().unwrap().to_owned(),
+            nats: std::fs::read_to_string(running["natsUrlFile"].as_str().unwrap()).unwrap(),
             cli,
         }
     }

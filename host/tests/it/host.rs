@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use tokio::sync::Notify;
-use wasmbay::host::HostError;
+use wasmbay::host::{CLOSE_TIMEOUT, Host, HostError, HostOptions};
 use wasmbay::micro::{Answer, Verb};
+use wasmbay::nats::ConnectOptions;
+use wasmbay::runtime::{Engine, EngineOptions};
 use wasmbay::wire;
 
 use crate::support::apps::{Bench, Services, apply, bench, start};
 use crate::support::components::{CALLER, CALLS_ITSELF, GUEST, OTHER};
+use crate::support::nats::Nats;
 use crate::support::{DEADLINE, assert_no_message, until, until_ok};
 
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";
@@ -42,10 +45,6 @@ async fn any_nats_client_can_call_a_service() {
         body.error.message
     );
 
-    assert_eq!(
-        code(&bench.request("bay.app.test.guest.api.v1.nothing", "").await),
-        Some("404")
-    );
     assert_eq!(
         code(&bench.request("bay.app.test.guest.api.v1.trap", "").await),
         Some("500")
@@ -142,7 +141,7 @@ async fn a_native_service_can_answer_an_import_and_may_come_late() {
         );
         assert_eq!(
             headers.get(wire::TRACEPARENT).unwrap().as_str(),
-            "00-trace-01"
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         );
         native
             .publish(request.reply.unwrap(), request.payload.slice(5..6))
@@ -151,7 +150,10 @@ async fn a_native_service_can_answer_an_import_and_may_come_late() {
         native.flush().await.unwrap();
     });
     let mut headers = HeaderMap::new();
-    headers.insert(wire::TRACEPARENT, "00-trace-01");
+    headers.insert(
+        wire::TRACEPARENT,
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    );
     let subject = "bay.app.test.caller.api.v1.ask";
     let reply = bench
         .client
@@ -286,7 +288,7 @@ async fn a_host_stops_under_load_with_every_call_answered() {
     let Bench { nats, host, client } = bench(&ONE).await;
     let load = Load::start(&client, &["none"]);
     load.more(500).await;
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     load.more(100).await;
     assert_eq!(load.failures().await, Vec::<String>::new());
     nats.stop().await;
@@ -310,8 +312,9 @@ async fn calls_that_outlast_the_grace_time_are_answered_with_an_error() {
         .await;
         host.stop(Duration::from_millis(200)).await
     };
-    let (reply, given_up) = tokio::join!(spin, stop);
-    assert_eq!((code(&reply.unwrap()), given_up), (Some("503"), 1));
+    let (reply, drained) = tokio::join!(spin, stop);
+    let drained = (drained.given_up, drained.confirmed);
+    assert_eq!((code(&reply.unwrap()), drained), (Some("503"), (1, true)));
     nats.stop().await;
 }
 
@@ -327,11 +330,11 @@ async fn a_call_finds_those_it_needs_while_the_host_stops() {
         reply
     });
     let calls = futures_util::future::join_all(calls);
-    let (replies, given_up) = tokio::join!(calls, async {
+    let (replies, drained) = tokio::join!(calls, async {
         first.notified().await;
         host.stop(DEADLINE).await
     });
-    assert_eq!(given_up, 0);
+    assert!(drained.is_complete());
     for (n, reply) in replies.into_iter().enumerate() {
         match reply {
             Ok(reply) => assert_eq!(&reply.payload[..], (n + 1).to_string().as_bytes()),
@@ -345,11 +348,15 @@ async fn a_call_finds_those_it_needs_while_the_host_stops() {
 }
 
 #[tokio::test]
-async fn a_host_stops_though_nats_is_gone() {
+async fn a_host_stops_in_time_and_says_so_though_nats_is_gone() {
     let Bench { nats, host, .. } = bench(&ONE).await;
     nats.stop().await;
-    let stopped = tokio::time::timeout(DEADLINE, host.stop(Duration::from_millis(100)));
-    stopped.await.expect("the host did not stop");
+    let (began, grace) = (Instant::now(), Duration::from_millis(1_500));
+    let drained = host.stop(grace).await;
+    assert_eq!((drained.given_up, drained.confirmed), (0, false));
+    // Whatever has to wait for NATS waits once, not one after the other.
+    let most = grace + CLOSE_TIMEOUT + Duration::from_secs(1);
+    assert!(began.elapsed() < most, "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -400,7 +407,7 @@ async fn of_two_hosts_one_takes_over_without_a_lost_call() {
     load.more(200).await;
     let second = start(nats.url(), &ONE).await;
     load.more(200).await;
-    assert_eq!(host.stop(DEADLINE).await, 0);
+    assert!(host.stop(DEADLINE).await.is_complete());
     load.more(500).await;
     assert_eq!(load.failures().await, Vec::<String>::new());
     Bench {
@@ -500,7 +507,37 @@ async fn a_flood_is_shed_with_one_reply_for_each_message() {
     }
     assert!(codes["429"] > FLOOD / 2, "{codes:?}");
     assert!(codes["504"] > 0, "{codes:?}");
-    assert_eq!(bench.host.stop(DEADLINE).await, 0);
+    assert!(bench.host.stop(DEADLINE).await.is_complete());
     assert_no_message(&bench.client, &mut replies).await;
     bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_app_of_one_name_that_answers_the_same_calls_is_refused() {
+    let nats = Nats::start().await;
+    let first = start(nats.url(), &Services(&[("one", GUEST, "")], "")).await;
+    let other = Services(&[("two", GUEST, "")], "");
+    let options = HostOptions::new(ConnectOptions::to(nats.url()));
+    let engine = Engine::new(EngineOptions {
+        instances: 4,
+        cache: None,
+    });
+    let second = Host::start(&other.app(), engine.unwrap(), options)
+        .await
+        .unwrap();
+    let refused = apply(&second, &other).await.unwrap_err().to_string();
+    assert!(
+        refused.starts_with(
+            "another app is called \"app\" on this NATS system: service \"one\" of host "
+        ),
+        "{refused}"
+    );
+    assert_eq!(second.stop(DEADLINE).await.given_up, 0);
+    // Several hosts of one app are no two apps.
+    let replica = start(nats.url(), &Services(&[("one", GUEST, "")], "")).await;
+    let part = start(nats.url(), &Services(&[("other", OTHER, "")], "")).await;
+    for host in [first, replica, part] {
+        assert_eq!(host.stop(DEADLINE).await.given_up, 0);
+    }
+    nats.stop().await;
 }

@@ -155,3 +155,82 @@ fn what_is_not_granted_or_not_there_is_refused() {
     assert_eq!(open("other"), json!({ "err": "no-such-store" }));
     data.stop();
 }
+
+/// Something that is asked of JetStream about a stream, from a test that waits by itself.
+fn stream_of<T>(
+    data: &Example,
+    name: &str,
+    ask: impl AsyncFnOnce(async_nats::jetstream::Context, async_nats::jetstream::stream::Info) -> T,
+) -> T {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = async_nats::connect(&data.nats).await.unwrap();
+        let context = async_nats::jetstream::new(client);
+        let stream = context.get_stream(name).await.unwrap();
+        let info = stream.cached_info().clone();
+        ask(context, info).await
+    })
+}
+
+const BUCKET: &str = "KV_bay_data_data_mine";
+
+#[test]
+fn nothing_is_left_of_keys_that_were_deleted() {
+    let data = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest("mine", GRANTED))]));
+    let done = json!({ "ok": null });
+    ask(&data, "set", json!(["kept", "x"]));
+    for n in 0..20 {
+        assert_eq!(ask(&data, "set", json!([format!("k{n}"), "x"])), done);
+        assert_eq!(ask(&data, "delete", json!([format!("k{n}")])), done);
+    }
+    let messages = stream_of(&data, BUCKET, async |_, info| info.state.messages);
+    assert_eq!(messages, 1);
+    // What was deleted is counted from the start.
+    ask(&data, "increment", json!(["sum", 3]));
+    ask(&data, "delete", json!(["sum"]));
+    assert_eq!(
+        ask(&data, "increment", json!(["sum", 4])),
+        json!({ "ok": 4 })
+    );
+    data.stop();
+}
+
+#[test]
+fn data_has_the_size_that_is_granted_and_grows_with_it() {
+    let small = "{ keyvalue = { size = \"64KiB\" } }";
+    let data = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest("mine", small))]));
+    let done = json!({ "ok": null });
+    let large = json!(["a", "x".repeat(40 << 10)]);
+    assert_eq!(ask(&data, "set", large), done);
+    let more = json!(["b", "x".repeat(40 << 10)]);
+    let full = ask(&data, "set", more.clone());
+    assert!(
+        full["err"].as_str().unwrap().contains("maximum bytes"),
+        "{full}"
+    );
+    data.change("size = \"64KiB\"", "size = \"1MiB\"");
+    data.up.until("reconfigured mine");
+    assert_eq!(ask(&data, "set", more), done);
+    let size = stream_of(&data, BUCKET, async |_, info| info.config.max_bytes);
+    assert_eq!(size, 1 << 20);
+    data.stop();
+}
+
+#[test]
+fn a_bucket_that_was_lost_is_created_again() {
+    let data = Example::run(Cli::new().with(&[("wasmbay.toml", &manifest("mine", GRANTED))]));
+    let done = json!({ "ok": null });
+    for function in ["get", "set", "increment"] {
+        assert_eq!(ask(&data, "set", json!(["a", "1"])), done);
+        stream_of(&data, BUCKET, async |context, _| {
+            context.delete_stream(BUCKET).await.unwrap();
+        });
+        let (arguments, wanted) = match function {
+            "get" => (json!(["a"]), done.clone()),
+            "set" => (json!(["a", "2"]), done.clone()),
+            _ => (json!(["a", 5]), json!({ "ok": 5 })),
+        };
+        assert_eq!(ask(&data, function, arguments), wanted);
+    }
+    data.stop();
+}

@@ -69,7 +69,7 @@ async fn a_server_starts_with_jetstream_and_stops() {
     let pid = nats.server.pid().unwrap();
     let client = nats.connect().await;
     assert!(client.server_info().jetstream);
-    assert!(nats.url().starts_with("nats://127.0.0.1:"));
+    assert!(nats.server.address().starts_with("nats://127.0.0.1:"));
     assert_eq!(nats.server.restarts(), 0);
     // A group of its own: Ctrl-C in a terminal must not reach it.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -222,12 +222,73 @@ async fn wrapped(folder: &Path, arguments: &str) -> ManagedServer {
     let binary = Some(script(folder, &body));
     let options = ServerOptions {
         binary,
+        open: true,
         ..options(&folder.join("nats"))
     };
     ManagedServer::start(options).await.unwrap()
 }
 
-/// The process that the next test starts and kills; alone it does nothing.
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+async fn assert_refused(url: &str) {
+    let error = ConnectOptions::to(url).connect().await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Unauthorized { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn only_the_user_who_can_read_the_login_can_connect() {
+    let nats = Nats::start().await;
+    let Nats { server, folder } = &nats;
+    let (url, address) = (server.url().to_owned(), server.address().to_owned());
+    assert_eq!(std::fs::read_to_string(server.url_file()).unwrap(), url);
+    let data = folder.path().join("nats");
+    assert_eq!(mode(&data), 0o700);
+    for file in [server.url_file(), &data.join("nats-server.conf")] {
+        assert_eq!(mode(file), 0o600, "{}", file.display());
+    }
+    let (_, password) = url.split_once("wasmbay:").unwrap();
+    let (password, _) = password.split_once('@').unwrap();
+    assert_eq!(password.len(), 32);
+    assert!(!format!("{server:?}").contains(password));
+    let pid = server.pid().unwrap();
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(!String::from_utf8_lossy(&arguments).contains(password));
+    let host = address.trim_start_matches("nats://");
+    assert_refused(&address).await;
+    assert_refused(&format!("nats://wasmbay:{}@{host}", "0".repeat(32))).await;
+
+    // A restart asks for the same login.
+    let client = nats.connect().await;
+    kill_9(pid);
+    until("the server is started again", || server.restarts() == 1).await;
+    settled(&client).await.unwrap();
+    assert_refused(&address).await;
+
+    // The next start asks for another one.
+    let Nats { server, folder } = nats;
+    let (url_file, port) = (
+        server.url_file().to_owned(),
+        host.rsplit_once(':').unwrap().1,
+    );
+    server.stop().await;
+    assert!(!url_file.exists());
+    let next = ServerOptions {
+        port: Some(port.parse().unwrap()),
+        ..options(&folder.path().join("nats"))
+    };
+    let next = ManagedServer::start(next).await.unwrap();
+    assert_eq!(next.address(), address);
+    assert_refused(&url).await;
+    next.stop().await;
+}
+
+/// No test in itself: what the next one runs as a process of its own, to kill it.
 #[tokio::test]
 async fn a_host_to_kill() {
     let Some(data) = std::env::var_os("WASMBAY_TEST_HOST_TO_KILL") else {
@@ -644,5 +705,32 @@ async fn settled_means_that_another_connection_reaches_the_subscription() {
             "here"
         );
     }
+    nats.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_sent_that_its_caller_has_given_up() {
+    let nats = Nats::start().await;
+    let (responder, client) = (nats.connect().await, nats.connect().await);
+    let mut received = responder.subscribe("late").await.unwrap();
+    let requests = Requests::new(client.clone()).await.unwrap();
+    settled(&responder).await.unwrap();
+    kill_9(nats.server.pid().unwrap());
+    let state = async_nats::connection::State::Connected;
+    until("the connection is lost", || {
+        client.connection_state() != state
+    })
+    .await;
+    let soon = Instant::now() + Duration::from_millis(50);
+    let given_up = requests.request_until("late".into(), HeaderMap::new(), "old".into(), soon);
+    assert_eq!(given_up.await.unwrap_err(), RequestError::Deadline);
+    until("both are connected again", || {
+        client.connection_state() == state && responder.connection_state() == state
+    })
+    .await;
+    settled(&responder).await.unwrap();
+    client.publish("late", "new".into()).await.unwrap();
+    let first = timeout(DEADLINE, received.next()).await;
+    assert_eq!(&*first.unwrap().unwrap().payload, b"new");
     nats.stop().await;
 }

@@ -18,7 +18,7 @@ use crate::support::components::{CALLER, GUEST, SLEEPER};
 use crate::support::until;
 
 /// The answers to the service's imports.
-enum Other {
+pub(crate) enum Other {
     Answers(&'static str),
     Fails,
     NeverAnswers,
@@ -63,13 +63,13 @@ impl Backend for Imports {
     }
 }
 
-struct Guest {
-    service: Service,
+pub(crate) struct Guest {
+    pub(crate) service: Service,
     imports: Arc<Imports>,
-    backend: Arc<dyn Backend>,
+    pub(crate) backend: Arc<dyn Backend>,
 }
 
-fn runtime(instances: u32) -> Runtime {
+pub(crate) fn runtime(instances: u32) -> Runtime {
     let engine = Engine::new(EngineOptions {
         instances,
         cache: None,
@@ -77,7 +77,7 @@ fn runtime(instances: u32) -> Runtime {
     Runtime::new(engine.unwrap()).unwrap()
 }
 
-fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
+pub(crate) fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     let mut spec = ServiceSpec {
         name: "guest".into(),
         component: "guest.wasm".into(),
@@ -90,7 +90,7 @@ fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     spec
 }
 
-fn guest_on(
+pub(crate) fn guest_on(
     runtime: &Runtime,
     text: &str,
     other: Other,
@@ -111,12 +111,12 @@ fn guest(change: impl FnOnce(&mut ServiceSpec)) -> Guest {
     guest_on(&runtime(20), GUEST, Other::Fails, change)
 }
 
-fn limits(change: impl FnOnce(&mut Limits)) -> impl FnOnce(&mut ServiceSpec) {
+pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> impl FnOnce(&mut ServiceSpec) {
     |spec| change(&mut spec.limits)
 }
 
 impl Guest {
-    fn message(arguments: &str) -> Call {
+    pub(crate) fn message(arguments: &str) -> Call {
         Call {
             body: Bytes::copy_from_slice(arguments.as_bytes()),
             arrived: Instant::now(),
@@ -127,18 +127,18 @@ impl Guest {
         }
     }
 
-    async fn send(&self, function: &str, call: Call) -> Result<String, CallError> {
+    pub(crate) async fn send(&self, function: &str, call: Call) -> Result<String, CallError> {
         let exported = self.service.interfaces().next().unwrap();
         let function = &exported.functions[function];
         let reply = self.service.call(function, call, &self.backend).await?;
         Ok(String::from_utf8(reply.body.to_vec()).unwrap())
     }
 
-    async fn call(&self, function: &str, arguments: &str) -> Result<String, CallError> {
+    pub(crate) async fn call(&self, function: &str, arguments: &str) -> Result<String, CallError> {
         self.send(function, Self::message(arguments)).await
     }
 
-    async fn code(&self, function: &str, arguments: &str) -> Code {
+    pub(crate) async fn code(&self, function: &str, arguments: &str) -> Code {
         self.call(function, arguments).await.unwrap_err().code
     }
 }
@@ -443,30 +443,16 @@ async fn a_reply_of_the_wrong_type_is_the_other_services_fault() {
 }
 
 #[tokio::test]
-async fn an_exhausted_pool_takes_idle_instances_first_and_sheds_then() {
+async fn an_exhausted_pool_sheds() {
     let runtime = runtime(2);
-    let idle = guest_on(&runtime, GUEST, Other::Fails, |_| {});
-    idle.call("count", "").await.unwrap();
-    let busy = guest_on(&runtime, CALLER, Other::NeverAnswers, |spec| {
-        spec.limits.timeout = Duration::from_secs(1);
-    });
-    let third = async {
-        until("both calls have their instances", || {
-            busy.imports.calls.load(Ordering::SeqCst) == 2
-        })
-        .await;
-        idle.call("count", "").await
-    };
-    let (a, b, third) = tokio::join!(
+    let busy = busy_on(&runtime);
+    let calls = (
         busy.code("ask", r#"{"n":1}"#),
         busy.code("ask", r#"{"n":2}"#),
-        third
+        later(&busy, &busy, "ask", r#"{"n":3}"#),
     );
-    assert_eq!(
-        (a, b),
-        (Code::Deadline, Code::Deadline),
-        "both got an instance"
-    );
+    let (a, b, third) = tokio::join!(calls.0, calls.1, calls.2);
+    assert_eq!((a, b), (Code::Deadline, Code::Deadline));
     let third = third.unwrap_err();
     assert_eq!((third.code, third.blame), (Code::Overloaded, Blame::Host));
     assert!(
@@ -474,6 +460,49 @@ async fn an_exhausted_pool_takes_idle_instances_first_and_sheds_then() {
         "{}",
         third.message
     );
+}
+
+/// A service whose calls wait for their import until they are out of time.
+fn busy_on(runtime: &Runtime) -> Guest {
+    guest_on(runtime, CALLER, Other::NeverAnswers, |spec| {
+        spec.limits.timeout = Duration::from_secs(1);
+    })
+}
+
+/// A call that begins when two calls of `busy` have their instances.
+async fn later(
+    busy: &Guest,
+    guest: &Guest,
+    function: &str,
+    arguments: &str,
+) -> Result<String, CallError> {
+    until("both calls have their instances", || {
+        busy.imports.calls.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    guest.call(function, arguments).await
+}
+
+#[tokio::test]
+async fn a_service_takes_idle_instances_of_others_but_not_the_last_that_there_can_be() {
+    let runtime = runtime(3);
+    let other = guest_on(&runtime, GUEST, Other::Fails, |_| {});
+    // Two instances of it stay idle.
+    let (a, b) = tokio::join!(other.call("count", ""), other.call("count", ""));
+    a.and(b).unwrap();
+    let busy = busy_on(&runtime);
+    let (a, b, third, of_other) = tokio::join!(
+        busy.code("ask", r#"{"n":1}"#),
+        busy.code("ask", r#"{"n":2}"#),
+        later(&busy, &busy, "ask", r#"{"n":3}"#),
+        later(&busy, &other, "count", ""),
+    );
+    assert_eq!((a, b), (Code::Deadline, Code::Deadline), "both got one");
+    let third = third.unwrap_err();
+    assert_eq!((third.code, third.blame), (Code::Overloaded, Blame::Host));
+    let why = "the service has 2 of the host's 3 instances";
+    assert!(third.message.contains(why), "{}", third.message);
+    of_other.unwrap();
 }
 
 #[tokio::test]

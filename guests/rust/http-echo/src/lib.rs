@@ -1,5 +1,5 @@
-//! Answers HTTP itself: returns the request, asks another host (`/relay?HOST:PORT`), or fails as the
-//! last part of the path says.
+//! Answers HTTP itself: returns the request, asks another host (`/relay?HOST:PORT`), answers with a
+//! status (`/status?STATUS`), or fails as the last part of the path says.
 
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::outgoing_handler;
@@ -27,6 +27,18 @@ impl Guest for Echo {
                 let stream = body.write().unwrap();
                 stream.blocking_write_and_flush(b"the first part").unwrap();
                 panic!("as asked");
+            }
+            // Answers without having read anything, `/status?STATUS`.
+            Some(last) if last.starts_with("status?") => {
+                let response = OutgoingResponse::new(Fields::new());
+                let status = last["status?".len()..].parse().unwrap();
+                response.set_status_code(status).unwrap();
+                let body = response.body().unwrap();
+                ResponseOutparam::set(out, Ok(response));
+                let stream = body.write().unwrap();
+                stream.blocking_write_and_flush(b"as asked").unwrap();
+                drop(stream);
+                OutgoingBody::finish(body, None).unwrap();
             }
             Some(last) if last.starts_with("relay?") => {
                 let answer =

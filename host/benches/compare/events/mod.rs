@@ -106,7 +106,8 @@ impl Events<'_> {
         let text = format!(
             "name = \"{app}\"\n\
              [service.{guest}]\ncomponent = \"{component}\"\nlimits = {{ concurrency = 256 }}\n\
-             [wire.\"bay:bench/events\"]\nmode = \"event\"\ndurable = true\n{wire}\n"
+             [wire.\"bay:bench/events\"]\nmode = \"event\"\ndurable = true\n\
+             retention = {{ size = \"1GiB\" }}\n{wire}\n"
         );
         std::fs::write(&path, text)?;
         let path = path.display().to_string();

@@ -1,17 +1,17 @@
 //! One module for each verb.
 
-mod build;
-mod call;
-mod check;
-mod completions;
+pub(crate) mod build;
+pub(crate) mod call;
+pub(crate) mod check;
+pub(crate) mod completions;
 mod discover;
-mod dlq;
-mod doctor;
-mod emit;
-mod inspect;
-mod new;
+pub(crate) mod dlq;
+pub(crate) mod doctor;
+pub(crate) mod emit;
+pub(crate) mod inspect;
+pub(crate) mod new;
 mod pretty;
-mod up;
+pub(crate) mod up;
 
 use std::path::Path;
 use std::time::Instant;

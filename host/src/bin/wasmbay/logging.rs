@@ -3,9 +3,11 @@
 use std::io;
 
 use anyhow::Context as _;
+use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
-use crate::args::LogFormat;
+use crate::background;
 use crate::report::{Terminal, misconfigured};
 
 /// What is logged unless somebody chooses; guests log under the target `guest`.
@@ -15,6 +17,15 @@ const RUNNING_QUIET: &str = "error,wasmbay=warn,guest=warn";
 /// Verbs that print a result log only what is wrong.
 const ASKING: &str = "error,wasmbay=warn";
 
+/// How the log is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
 /// For a verb that prints a result and ends.
 pub(crate) fn start(terminal: &Terminal) -> anyhow::Result<()> {
     let default = if terminal.verbose {
@@ -22,10 +33,10 @@ pub(crate) fn start(terminal: &Terminal) -> anyhow::Result<()> {
     } else {
         ASKING
     };
-    init(filter(None, default)?, LogFormat::Text)
+    init(filter(None, default)?, LogFormat::Text, io::stderr)
 }
 
-/// For a host that runs.
+/// For a host that runs: from now on, what is printed waits for no reader.
 pub(crate) fn start_host(
     terminal: &Terminal,
     chosen: Option<&str>,
@@ -36,7 +47,9 @@ pub(crate) fn start_host(
         Terminal { verbose: true, .. } => RUNNING_VERBOSE,
         _ => RUNNING,
     };
-    init(filter(chosen, default)?, format)
+    let filter = filter(chosen, default)?;
+    background::start(terminal.json()).context("the output streams")?;
+    init(filter, format, Log)
 }
 
 /// The option, else `RUST_LOG`, else the default.
@@ -54,11 +67,30 @@ fn filter(chosen: Option<&str>, default: &str) -> anyhow::Result<EnvFilter> {
     }
 }
 
-fn init(filter: EnvFilter, format: LogFormat) -> anyhow::Result<()> {
+/// The log of a host.
+struct Log;
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Box<dyn io::Write + 'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        match background::streams() {
+            Some(streams) => Box::new(&streams.stderr),
+            None => Box::new(io::stderr()),
+        }
+    }
+}
+
+fn init<W>(filter: EnvFilter, format: LogFormat, writer: W) -> anyhow::Result<()>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let choice = anstream::AutoStream::choice(&io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
+        // It would print them on stderr, and panic if that fails.
+        .log_internal_errors(false)
         .with_ansi(choice != anstream::ColorChoice::Never);
     let started = match format {
         LogFormat::Text => builder.try_init(),

@@ -2,6 +2,7 @@
 //! one verb, [`report`] says how it ended.
 
 mod args;
+mod background;
 mod commands;
 mod logging;
 mod nats;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let args = args::parse();
     let terminal = Terminal::new(&args.common);
     let exit = run(args, &terminal, started).unwrap_or_else(|error| report::error(&error));
+    report::flush();
     exit.into()
 }
 

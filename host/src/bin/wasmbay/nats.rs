@@ -14,6 +14,7 @@ impl Nats {
             tls_ca: self.ca.clone(),
             tls_cert: self.cert.clone(),
             tls_key: self.key.clone(),
+            js_domain: self.js_domain.clone(),
             ..ConnectOptions::to(url)
         })
     }

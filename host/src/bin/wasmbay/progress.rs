@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::report::{self, Terminal};
+use crate::report::{self, Terminal, plain};
 
 /// Work of which a user may not notice that it was done: nothing is printed for it.
 const UNNOTICED: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ impl Progress {
         }
     }
 
-    /// A line at the beginning, for work whose end is told by somebody else. Bars would be torn by
+    /// A line at the beginning, for work whose end is reported elsewhere. Bars would be torn by
     /// what a running host logs.
     pub(crate) fn beginnings(terminal: Terminal) -> Self {
         Self {
@@ -60,7 +60,11 @@ impl Progress {
 
     fn print(&self, line: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| self.terminal.note(line)),
+            Some(bars) => bars.suspend(|| {
+                self.terminal.note(line);
+                // Before the bars are drawn again.
+                report::flush();
+            }),
             None => self.terminal.note(line),
         }
     }
@@ -81,16 +85,17 @@ impl Task {
         self.bar = Some(bar);
     }
 
-    /// Hears a line of the work's own.
+    /// Takes a line of the work's own.
     pub(crate) fn step(&mut self, doing: &str, line: &str) {
         let first = !std::mem::replace(&mut self.noticed, true);
         match &self.bar {
-            Some(bar) => bar.set_message(line.trim().to_owned()),
+            Some(bar) => bar.set_message(plain(line.trim())),
             None if first => self.progress.print(&format!("{doing} {}", self.name)),
             None => {}
         }
         if self.progress.terminal.verbose {
-            self.progress.print(&format!("  {}: {line}", self.name));
+            self.progress
+                .print(&format!("  {}: {}", self.name, plain(line)));
         }
     }
 

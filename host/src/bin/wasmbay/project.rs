@@ -17,6 +17,8 @@ use crate::report::all_of;
 
 /// An app and where its components come from.
 pub(crate) struct Project {
+    /// The manifest's file as it was named, which may lead over links.
+    pub(crate) given: PathBuf,
     /// The manifest's file.
     pub(crate) manifest: PathBuf,
     pub(crate) app: App,
@@ -68,6 +70,14 @@ impl Source {
             Self::File(file) => file == changed,
         }
     }
+
+    /// Whether a folder that was moved, removed or made can have what the component is made of.
+    fn is_below(&self, folder: &Path) -> bool {
+        match self {
+            Self::Guest(guest) => guest.folder.starts_with(folder) || guest.wit.starts_with(folder),
+            Self::File(file) => file.starts_with(folder),
+        }
+    }
 }
 
 /// The manifest's file, given the file or its folder.
@@ -76,6 +86,18 @@ pub(crate) fn manifest_in(path: &Path) -> PathBuf {
         true => path.join(FILE_NAME),
         false => path.to_owned(),
     }
+}
+
+/// Where a manifest says that components are, whether or not they are there, and whatever else is wrong
+/// with it.
+pub(crate) fn named_components(manifest: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(manifest).unwrap_or_default();
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let services = table.get("service").and_then(toml::Value::as_table);
+    let services = services.into_iter().flat_map(toml::Table::values);
+    let components = services.filter_map(|service| service.get("component")?.as_str());
+    let root = manifest.parent().unwrap_or(Path::new(""));
+    components.map(|component| root.join(component)).collect()
 }
 
 impl Project {
@@ -102,6 +124,7 @@ impl Project {
         }
         let manifest = manifest_in(path);
         let project = Self {
+            given: std::path::absolute(&manifest).unwrap_or_else(|_| manifest.clone()),
             // As the services' folders are, so that a watched folder has one name.
             manifest: manifest.canonicalize().unwrap_or(manifest),
             app,
@@ -120,6 +143,7 @@ impl Project {
             .filter(|(_, guest)| folders.insert(guest.folder.clone()))
             .map(|(name, guest)| Job {
                 name: name.clone(),
+                root: self.app.root.clone(),
                 guest: guest.clone(),
             })
             .collect()
@@ -134,6 +158,8 @@ fn of_service(name: &str, error: impl Into<anyhow::Error>) -> anyhow::Error {
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) name: String,
+    /// Where its manifest is, whose project's tools are used.
+    pub(crate) root: PathBuf,
     pub(crate) guest: Guest,
 }
 
@@ -184,12 +210,12 @@ pub(crate) fn build(jobs: Vec<Job>, progress: &Progress) -> (Vec<Built>, Vec<any
 }
 
 fn build_one(job: Job, progress: &Progress) -> anyhow::Result<Built> {
-    let Job { name, guest } = job;
+    let Job { name, root, guest } = job;
     let started = Instant::now();
     let mut task = progress.task(format!("{name} ({})", guest.language));
     task.begin("building");
     let mut fresh = false;
-    let tools = Tools::near(&guest.folder);
+    let tools = Tools::of_app(&root, &guest.folder);
     let result = guest.build(&tools, &mut |line| {
         fresh = true;
         task.step("building", line);
@@ -254,7 +280,8 @@ impl Workbench {
 
     /// Marks the services that depend on a file that has changed; tells whether there are any.
     pub(crate) fn touch(&mut self, changed: &BTreeSet<PathBuf>) -> bool {
-        let touched = |source: &&Source| changed.iter().any(|path| source.depends_on(path));
+        let touches = |source: &Source, path| source.depends_on(path) || source.is_below(path);
+        let touched = |source: &&Source| changed.iter().any(|path| touches(source, path));
         let sources = self.project.sources.iter();
         let names: Vec<_> = sources
             .filter(|(_, source)| touched(source))

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use wasmbay::build::{BuildError, detect};
@@ -12,8 +13,10 @@ use wasmbay::host::{HostError, Listening};
 use wasmbay::manifest::ManifestError;
 use wasmbay::nats::ServerError;
 use wasmbay::runtime::ComponentError;
+use wasmbay::text::one_line;
 
 use crate::args::{Common, Output};
+use crate::background;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
@@ -21,6 +24,9 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 pub(crate) const STRONG: Style = Style::new().bold();
 /// What matters less.
 pub(crate) const WEAK: Style = Style::new().dimmed();
+
+/// Time that the streams get at the end of the process for what a slow reader has not read yet.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,20 +92,61 @@ impl Terminal {
     /// Tells what happens, unless told to be quiet or to print for a script.
     pub(crate) fn say(&self, text: impl Display) {
         if !self.quiet && !self.json() {
-            // Whoever no longer listens misses nothing that the exit code does not say.
-            let _ = self.result(text);
+            self.print(text);
+        }
+    }
+
+    /// Prints what happens as JSON, for a script.
+    pub(crate) fn event(&self, event: &serde_json::Value) {
+        if self.json() {
+            self.print(event);
+        }
+    }
+
+    fn print(&self, text: impl Display) {
+        match background::streams() {
+            Some(streams) => streams.stdout.write(&styled(&io::stdout(), &text)),
+            // A reader that has gone misses nothing that the exit code does not say.
+            None => drop(self.result(text)),
         }
     }
 
     /// Prints a line of progress on stderr, unless told to be quiet.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr().lock(), "{text}");
+            print_error(text);
         }
     }
 }
 
-/// Something that this program found wrong itself, with the command that mends it.
+/// Prints on stderr. Without a reader, the exit code is all that can be said.
+fn print_error(text: impl Display) {
+    match background::streams() {
+        Some(streams) => streams.stderr.write(&styled(&io::stderr(), text)),
+        None => drop(writeln!(anstream::stderr().lock(), "{text}")),
+    }
+}
+
+/// A line as a stream shows it: with or without colours.
+fn styled(stream: &impl anstream::stream::RawStream, text: impl Display) -> Vec<u8> {
+    let choice = anstream::AutoStream::choice(stream);
+    let mut line = anstream::AutoStream::new(Vec::new(), choice);
+    // Writing to memory does not fail.
+    let _ = writeln!(line, "{text}");
+    line.into_inner()
+}
+
+/// Waits until what was printed in the background is written, for a moment.
+pub(crate) fn flush() {
+    let Some(streams) = background::streams() else {
+        return;
+    };
+    let deadline = Instant::now() + FLUSH;
+    streams.stderr.flush(deadline);
+    streams.stdout.flush(deadline);
+}
+
+/// Something that this program found wrong itself, with the command that fixes it.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
@@ -108,7 +155,7 @@ pub(crate) struct Failure {
     exit: Exit,
 }
 
-/// A failure with the command that mends it.
+/// A failure with the command that fixes it.
 pub(crate) fn failure(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
     Failure {
         message: message.into(),
@@ -136,8 +183,7 @@ pub(crate) fn error(error: &anyhow::Error) -> Exit {
     if is_broken_pipe(error) {
         return Exit::Done;
     }
-    // With nobody to read it, the exit code is all that can be said.
-    let _ = write!(anstream::stderr().lock(), "{}", text(error));
+    print_error(text(error).trim_end());
     exit(error)
 }
 
@@ -146,26 +192,33 @@ fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for report in reports(error) {
         for message in &report.messages {
-            text.push_str(&format!("{ERROR}error:{ERROR:#} {message}\n"));
+            text.push_str(&format!("{ERROR}error:{ERROR:#} {}\n", plain(message)));
         }
         for cause in &report.causes {
+            let cause = plain(cause);
             text.push_str(&format!("{STRONG}caused by:{STRONG:#} {cause}\n"));
         }
         if let Some(hint) = &report.hint {
-            text.push_str(&format!("{HINT}hint:{HINT:#} {hint}\n"));
+            text.push_str(&format!("{HINT}hint:{HINT:#} {}\n", plain(hint)));
         }
     }
     text
 }
 
-/// An error as it is told: what is wrong, why, and what mends it.
+/// Text that others wrote, without what a terminal would obey or what could disguise a line of it.
+pub(crate) fn plain(text: &str) -> String {
+    let lines = text.lines().map(|line| one_line(line, usize::MAX));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// An error as it is told: what is wrong, why, and what fixes it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     /// One for each thing that is wrong.
     pub(crate) messages: Vec<String>,
     /// Why, the nearest cause first.
     pub(crate) causes: Vec<String>,
-    /// The command that mends it.
+    /// The command that fixes it.
     pub(crate) hint: Option<String>,
 }
 
@@ -213,7 +266,7 @@ fn no_manifest(path: &Path) -> String {
         .to_owned()
 }
 
-/// The command that mends what is wrong, where its message does not have it already.
+/// The command that fixes what is wrong, where its message does not have it already.
 fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.hint.clone();
@@ -355,7 +408,7 @@ mod tests {
     use super::*;
     use anyhow::Context as _;
 
-    fn plain(error: &anyhow::Error) -> String {
+    fn uncoloured(error: &anyhow::Error) -> String {
         anstream::adapter::strip_str(&text(error)).to_string()
     }
 
@@ -367,16 +420,25 @@ mod tests {
             .context("service \"a\"")
             .unwrap_err();
         assert_eq!(
-            plain(&error),
+            uncoloured(&error),
             "error: service \"a\"\ncaused by: cannot read x: no such file\n"
         );
     }
 
     #[test]
+    fn what_others_wrote_does_not_command_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jé\u{202e}\nb"), "a\\u{1b}[2Jé\\u{202e}\nb");
+        let error = anyhow::anyhow!("one\u{1b}]0;title\u{7}").context("two\r\u{1b}[1A");
+        assert_eq!(
+            uncoloured(&error),
+            "error: two\\r\\u{1b}[1A\ncaused by: one\\u{1b}]0;title\\u{7}\n"
+        );
+    }
+
+    #[test]
     fn several_failures_are_told_one_by_one() {
-        let error =
-            all_of((), vec![failure("one", "mend it"), anyhow::anyhow!("two")]).unwrap_err();
-        assert_eq!(plain(&error), "error: one\nhint: mend it\nerror: two\n");
+        let error = all_of((), vec![failure("one", "fix it"), anyhow::anyhow!("two")]).unwrap_err();
+        assert_eq!(uncoloured(&error), "error: one\nhint: fix it\nerror: two\n");
         assert_eq!(exit(&error), Exit::Failed);
         let error = all_of((), vec![anyhow::anyhow!("two"), misconfigured("x")]).unwrap_err();
         assert_eq!(exit(&error), Exit::Configuration);

@@ -1,9 +1,13 @@
 //! What a running app leaves for other commands: `.wasmbay/host.json` says where it is reached.
+//!
+//! A second host of the same folder leaves the first one's file as it is and writes
+//! `host-PROCESS.json`, which is read when the first one has ended.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +24,9 @@ pub(crate) struct Running {
     pub(crate) app: String,
     /// Where NATS is; absent if the URL holds a password, which belongs in no file.
     pub(crate) nats: Option<String>,
+    /// A file with that and a login, which only the user of the host can read.
+    #[serde(rename = "natsUrlFile", default)]
+    pub(crate) nats_url_file: Option<PathBuf>,
     /// Where the gateway listens.
     pub(crate) gateway: Option<String>,
     /// Where dead letters are served over HTTP.
@@ -31,6 +38,8 @@ pub(crate) struct Running {
 pub(crate) struct Announced {
     path: PathBuf,
     running: Running,
+    /// The process of the host that other commands find instead of this one.
+    pub(crate) first: Option<u32>,
 }
 
 impl Running {
@@ -38,7 +47,17 @@ impl Running {
     pub(crate) fn announce(self, root: &Path) -> io::Result<Announced> {
         let folder = root.join(OUTPUT);
         fs::create_dir_all(&folder)?;
-        let path = folder.join(FILE);
+        // Two that start at once look one after the other. Closing it lets go.
+        let lock = fs::File::open(&folder)?;
+        lock.lock()?;
+        let first = read(&folder.join(FILE)).filter(Self::is_alive);
+        let first = first.map(|first| first.pid).filter(|pid| *pid != self.pid);
+        let name = if first.is_none() {
+            FILE.to_owned()
+        } else {
+            format!("host-{}.json", self.pid)
+        };
+        let path = folder.join(name);
         // In one step, so that a reader sees all of it.
         let mut file = tempfile::NamedTempFile::new_in(&folder)?;
         serde_json::to_writer_pretty(&mut file, &self)?;
@@ -46,6 +65,7 @@ impl Running {
         Ok(Announced {
             path,
             running: self,
+            first,
         })
     }
 
@@ -54,8 +74,20 @@ impl Running {
     pub(crate) fn find(folder: &Path) -> Option<Self> {
         folder
             .ancestors()
-            .filter_map(|folder| read(&folder.join(OUTPUT).join(FILE)))
+            .flat_map(|folder| announced_in(&folder.join(OUTPUT)))
+            .filter_map(|file| read(&file))
             .find(Self::is_alive)
+    }
+
+    /// Where NATS is, with a login if it needs one; none if that is written nowhere.
+    pub(crate) fn nats_url(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = &self.nats_url_file else {
+            return Ok(self.nats.clone());
+        };
+        let url = fs::read_to_string(file);
+        let url =
+            url.with_context(|| format!("cannot read the NATS login in {}", file.display()))?;
+        Ok(Some(url.trim().to_owned()))
     }
 
     fn is_alive(&self) -> bool {
@@ -63,6 +95,22 @@ impl Running {
         // A process of another user is there, but cannot be signalled.
         pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
     }
+}
+
+/// The files of this folder's hosts, that of the first one first.
+fn announced_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut others: Vec<_> = entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with("host-") && name.ends_with(".json")
+        })
+        .map(|entry| entry.path())
+        .collect();
+    others.sort();
+    others.insert(0, folder.join(FILE));
+    others
 }
 
 fn read(path: &Path) -> Option<Running> {
@@ -87,6 +135,7 @@ mod tests {
             pid,
             app: "shop".into(),
             nats: Some("nats://127.0.0.1:4222".into()),
+            nats_url_file: None,
             gateway: None,
             admin: None,
         }
@@ -101,6 +150,23 @@ mod tests {
         assert_eq!(Running::find(&below), Some(host));
         drop(announced);
         assert_eq!(Running::find(&below), None);
+    }
+
+    #[test]
+    fn a_second_host_is_found_when_the_first_one_has_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let first = running(std::process::id());
+        let announced = first.clone().announce(root.path()).unwrap();
+        assert_eq!(announced.first, None);
+        // Another process that is alive.
+        let second = running(std::os::unix::process::parent_id());
+        let other = second.clone().announce(root.path()).unwrap();
+        assert_eq!(other.first, Some(first.pid));
+        assert_eq!(Running::find(root.path()), Some(first));
+        drop(announced);
+        assert_eq!(Running::find(root.path()), Some(second));
+        drop(other);
+        assert_eq!(Running::find(root.path()), None);
     }
 
     #[test]

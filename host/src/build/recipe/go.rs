@@ -59,6 +59,8 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         .env("GOOS", "wasip1")
         .env("GOARCH", "wasm")
         .env_remove("GOFLAGS")
+        // A workspace above would have to list the guest, and is none of its own.
+        .env("GOWORK", "off")
         .args([
             "build",
             "-buildmode=c-shared",

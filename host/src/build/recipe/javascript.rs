@@ -1,9 +1,11 @@
 //! TypeScript and JavaScript: one bundle, run by QuickJS inside the component.
 
+use std::fs;
 use std::process::Command;
 
 use super::{Built, Job};
 use crate::build::componentize::write;
+use crate::build::edge::{self, Edge, exact};
 use crate::build::language::script;
 use crate::build::process::{Stdout, run};
 use crate::build::{BuildError, Tool, typescript};
@@ -19,11 +21,18 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
     // First, so that an editor has them however the build ends.
     let declarations = typescript::declarations(&job.world.resolve, job.world.id);
     write(&job.scratch.join("bindings.d.ts"), declarations.as_bytes())?;
+    write(
+        &job.scratch.join("globals.d.ts"),
+        edge::GLOBALS_TYPES.as_bytes(),
+    )?;
+    let edge = Edge::of(job.world, job.folder, &entry)?;
+    let modules = job.scratch.join("edge");
+    edge.write(&modules)?;
     let bundle = job.scratch.join("bundle.js");
     let mut command = Command::new(esbuild);
     command
         .current_dir(job.folder)
-        .arg(entry.strip_prefix(job.folder).unwrap_or(&entry))
+        .arg(modules.join("entry.js"))
         .args([
             "--bundle",
             "--format=esm",
@@ -33,12 +42,7 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
             "--target=es2023",
             "--log-level=warning",
         ])
-        .args(
-            job.world
-                .imported_namespaces()
-                .iter()
-                .map(|namespace| format!("--external:{namespace}:*")),
-        )
+        .args(edge.arguments(&modules))
         .arg(format!("--outfile={}", bundle.display()));
     run(
         "esbuild",
@@ -47,12 +51,14 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         Stdout::Messages,
         progress,
     )?;
+    let text = fs::read_to_string(&bundle).map_err(BuildError::reading(&bundle))?;
+    fs::write(&bundle, Edge::finish(&text)).map_err(BuildError::writing(&bundle))?;
     let output = job.scratch.join("component.wasm");
     let mut command = Command::new(componentize);
     command
         .current_dir(job.folder)
         .arg("--wit")
-        .arg(job.wit)
+        .arg(modules.join(edge::WIT))
         .args(["--world", &job.world.name])
         .arg("--js")
         .arg(&bundle)
@@ -65,6 +71,29 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         &mut command,
         Stdout::Messages,
         progress,
-    )?;
-    Built::read(&output, "componentize-qjs", Vec::new(), job)
+    )
+    .map_err(|error| not_exported(error, job))?;
+    let mut built = Built::read(&output, "componentize-qjs", Vec::new(), job)?;
+    built.component = exact::exact(&built.component).map_err(|error| BuildError::Component {
+        step: "making integers of 64 bits exact",
+        folder: job.folder.to_owned(),
+        source: error.into(),
+    })?;
+    Ok(built)
+}
+
+/// What the tool printed, for people, where the source lacks exports.
+fn not_exported(error: BuildError, job: &Job<'_>) -> BuildError {
+    let BuildError::Failed { output, .. } = &error else {
+        return error;
+    };
+    let problems = edge::problems(output);
+    if problems.is_empty() {
+        return error;
+    }
+    BuildError::Exports {
+        folder: job.folder.to_owned(),
+        world: job.world.name.clone(),
+        problems,
+    }
 }

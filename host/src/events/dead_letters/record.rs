@@ -181,6 +181,7 @@ pub(super) fn with_history_of(before: DeadLetter, now: DeadLetter) -> DeadLetter
     attempts.extend(now.attempts);
     DeadLetter {
         attempts,
+        left_out: before.left_out + now.left_out,
         digest: now.digest,
         ..before
     }

@@ -1,7 +1,7 @@
 //! The metadata of event streams: the kinds of events with their types, so that a command can publish
 //! events and edit dead letters while no service of the app runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, Stream};
@@ -96,7 +96,24 @@ fn read(config: &Config) -> Option<Vec<Stored>> {
     Some(config.metadata.iter().filter_map(function).collect())
 }
 
-/// The publication of a function's events to the stream with this configuration.
+/// The interface whose events a stream stores, if it is one of this app.
+pub(super) fn interface_of(config: &Config, app: &str) -> Option<InterfaceId> {
+    let interface: InterfaceId = config.metadata.get(INTERFACE)?.parse().ok()?;
+    let is_own =
+        config.metadata.get(APP)? == app && config.name == subject::stream(app, &interface);
+    is_own.then_some(interface)
+}
+
+/// The types of the events that a stream stores, as far as it tells them.
+pub(super) fn signatures_of(config: &Config) -> BTreeMap<String, Signature> {
+    let told = config.metadata.iter().filter_map(|(name, text)| {
+        let name = name.strip_prefix(FUNCTION)?;
+        Some((name.to_owned(), text.parse().ok()?))
+    });
+    told.collect()
+}
+
+/// How a function's events get into the stream with this configuration.
 fn publication(
     config: &Config,
     app: &str,

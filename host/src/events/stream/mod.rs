@@ -8,25 +8,32 @@
 //! consumers.
 
 mod kinds;
+mod orphans;
+mod retire;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::kv;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RawMessageErrorKind, Stream};
-use async_nats::jetstream::{Context, context::CreateStreamErrorKind};
-use futures_util::{StreamExt, TryStreamExt};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info as StreamInfo, RawMessageErrorKind, Stream,
+};
+use async_nats::jetstream::{Context, ErrorCode};
+use futures_util::TryStreamExt;
 
 use crate::manifest::subjects::SubjectPattern;
-use crate::manifest::{App, Durable, Provider, StreamSpec, Wire, keys};
+use crate::manifest::{App, Durable, StreamSpec, keys};
 use crate::plan::{EventWire, PARTITIONS, Plan};
 use crate::subject;
 
 use kinds::{APP, metadata};
 pub use kinds::{Stored, stored};
 pub(crate) use kinds::{find, publication_of};
+pub(crate) use orphans::{Orphan, orphans};
+use retire::retire;
 
 /// Upper bound of the ack wait: how long until an event of a crashed host is delivered again. Work
 /// that takes longer reports progress.
@@ -35,12 +42,13 @@ pub const MAX_ACK_WAIT: Duration = Duration::from_secs(30);
 /// Time for an event's acknowledgement beyond its service's timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Upper bound of the bytes of all dead letters of an app. Beyond it, events that fail for good
-/// stay in their stream and are tried again.
-pub const DEAD_LETTERS_SIZE: i64 = 256 << 20;
+/// Bytes of all dead letters of an app. Beyond it events that fail for good stay where they are
+/// and are tried on. JetStream sets as much aside, as for everything with a bound.
+pub const DEAD_LETTERS_SIZE: i64 = 64 << 20;
 
-/// Upper bound of the bytes of an app's attempt store.
-const ATTEMPTS_SIZE: i64 = 64 << 20;
+/// Bytes of all attempts of an app that are remembered: about 300 for each event that has failed and
+/// is neither handled nor a dead letter.
+const ATTEMPTS_SIZE: i64 = 16 << 20;
 
 /// Time for which attempts at an event are kept after the last one: longer than any wait between two.
 const ATTEMPTS_AGE: Duration = Duration::from_secs(3 * 86_400);
@@ -66,8 +74,40 @@ impl StoreError {
         move |source| Self {
             what,
             name,
-            source: source.into(),
+            source: NoRoom::explain(source.into()),
         }
+    }
+}
+
+/// JetStream has no room for a stream or bucket.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "JetStream has too little room left: it sets `retention.size` aside for each durable wire and stream, which can be \
+     made smaller, and the server can be given more (`max_file_store`, or the account's limit)"
+)]
+struct NoRoom(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl NoRoom {
+    /// The error, behind an explanation if that is what it says.
+    fn explain(
+        error: Box<dyn std::error::Error + Send + Sync>,
+    ) -> Box<dyn std::error::Error + Send + Sync> {
+        const CODES: [ErrorCode; 3] = [
+            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+            ErrorCode::INSUFFICIENT_RESOURCES,
+            ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ];
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
+        while let Some(error_) = cause {
+            if let Some(refused) = error_.downcast_ref::<CreateStreamError>()
+                && let CreateStreamErrorKind::JetStream(refused) = refused.kind()
+                && CODES.contains(&refused.error_code())
+            {
+                return Box::new(Self(error));
+            }
+            cause = error_.source();
+        }
+        error
     }
 }
 
@@ -94,72 +134,84 @@ pub(crate) fn consumers(durable: &Durable, service: &str) -> Vec<ConsumerName> {
         .collect()
 }
 
-/// The ack wait of a service: how long an event may be unacknowledged before it is delivered again.
+/// Whether a consumer is one of several that an ordered wire has for a subscriber: no service has a
+/// `_` in its name.
+pub(crate) fn is_partition(consumer: &str) -> bool {
+    consumer.contains('_')
+}
+
+/// How long an event may be unacknowledged before another host gets it.
 pub(crate) fn ack_wait(timeout: Duration) -> Duration {
     (timeout + MARGIN).min(MAX_ACK_WAIT)
 }
 
-/// Creates or updates what the app's durable wires and streams need, and retires streams of
-/// interfaces that are not durable any more. Other hosts may run other parts of the app, so only
-/// what this plan uses is touched.
-///
-/// # Errors
-///
-/// JetStream is not there or refuses.
-pub(crate) async fn provision(
-    context: &Context,
-    manifest: &App,
-    plan: &Plan,
-) -> Result<(), StoreError> {
-    let app = manifest.name.as_str();
-    let timeout = |service: &str| {
-        let spec = manifest.services.get(service);
-        spec.map_or(keys::TIMEOUT.default, |spec| spec.limits.timeout)
-    };
-    let mut stored = BTreeSet::new();
-    for wire in &plan.events {
-        let Some(durable) = &wire.spec.durable else {
-            continue;
-        };
-        let stream = create_event_stream(context, app, wire, durable).await?;
-        for service in wire.subscribers.keys() {
-            let delivery = durable.delivery(service);
-            let wanted: Vec<_> = consumers(durable, service)
-                .into_iter()
-                .map(|ConsumerName { name, partition }| ConsumerConfig {
-                    durable_name: Some(name),
-                    filter_subjects: subject::consumed(app, service, &wire.interface, partition),
-                    ack_wait: ack_wait(timeout(service)),
-                    max_ack_pending: match partition {
-                        Some(_) => 1,
-                        None => i64::from(delivery.in_flight),
-                    },
-                    ack_policy: AckPolicy::Explicit,
-                    ..ConsumerConfig::default()
-                })
-                .collect();
-            update_consumers(context, &stream, service, wanted).await?;
+/// Why an app's streams and consumers are looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The app was deployed: they are brought up to date.
+    Apply,
+    /// Something is missing: that is created, and what is there stays as it is. Another host may have
+    /// deployed a newer manifest.
+    Restore,
+}
+
+/// Creates what the app's durable wires need, and sees to it that streams of interfaces which are not
+/// wired so any more store nothing. Other hosts may run other parts of the app, or an older or newer
+/// manifest, so only what this plan uses is touched.
+pub(crate) struct Provisioning<'a> {
+    pub(crate) context: &'a Context,
+    /// The id of this host, by which others know it in discovery.
+    pub(crate) host: &'a str,
+    pub(crate) app: &'a App,
+    pub(crate) plan: &'a Plan,
+    pub(crate) purpose: Purpose,
+}
+
+/// The streams that store what this app publishes or subscribes to.
+pub(crate) fn names(app: &App, plan: &Plan) -> BTreeSet<String> {
+    let durable = plan.events.iter().filter(|w| w.spec.durable.is_some());
+    let events = durable.map(|wire| subject::stream(&app.name, &wire.interface));
+    let messages = app.streams.iter().map(|spec| spec.stream.clone());
+    events.chain(messages).collect()
+}
+
+impl Provisioning<'_> {
+    /// Does it. Returns whether a stream that this app does not use stores on, since another host uses it.
+    ///
+    /// # Errors
+    ///
+    /// JetStream is not there or refuses.
+    pub(crate) async fn run(&self) -> Result<bool, StoreError> {
+        let app = self.app.name.as_str();
+        let stored = names(self.app, self.plan);
+        for wire in &self.plan.events {
+            if let Some(durable) = &wire.spec.durable {
+                self.wire(wire, durable).await?;
+            }
         }
-        stored.insert(subject::stream(app, &wire.interface));
-    }
-    for spec in &manifest.streams {
-        create_message_stream(context, manifest, spec).await?;
-        stored.insert(spec.stream.clone());
-    }
-    if !stored.is_empty() {
-        let replicas = replicas(manifest);
-        create_dead_letter_stream(context, app, replicas).await?;
-        create_attempt_store(context, app, replicas).await?;
-    }
-    let called = plan.required.iter().map(|function| &function.interface);
-    let used: BTreeSet<_> = called
-        .chain(plan.serves.values().flatten())
-        .chain(plan.events.iter().map(|wire| &wire.interface))
-        .map(|interface| subject::stream(app, interface))
-        .filter(|stream| !stored.contains(stream))
-        .collect();
-    let core = core_subscriptions(manifest);
-    if !used.is_empty() || !core.is_empty() {
+        for spec in &self.app.streams {
+            self.messages(spec).await?;
+        }
+        if !stored.is_empty() {
+            let replicas = self.app.replicas().into();
+            self.dead_letters(replicas).await?;
+            self.attempts(replicas).await?;
+        }
+        let called = self
+            .plan
+            .required
+            .iter()
+            .map(|function| &function.interface);
+        let used: BTreeSet<_> = called
+            .chain(self.plan.serves.values().flat_map(BTreeMap::keys))
+            .chain(self.plan.events.iter().map(|wire| &wire.interface))
+            .map(|interface| subject::stream(app, interface))
+            .filter(|stream| !stored.contains(stream))
+            .collect();
+        let core = core_subscriptions(self.app);
+        if used.is_empty() && core.is_empty() {
+            return Ok(false);
+        }
         let of_messages = subject::message_stream(app, "");
         let unused = |config: &Config| {
             let subscribed = |subject: &String| {
@@ -169,9 +221,222 @@ pub(crate) async fn provision(
             let unlisted = config.name.starts_with(&of_messages) && !stored.contains(&config.name);
             used.contains(&config.name) || unlisted && config.subjects.iter().any(subscribed)
         };
-        retire(context, unused).await;
+        Ok(retire(self.context, app, self.host, unused).await)
     }
-    Ok(())
+
+    /// The stream of a durable wire, and the consumers of its subscribers.
+    async fn wire(&self, wire: &EventWire, durable: &Durable) -> Result<(), StoreError> {
+        let app = self.app.name.as_str();
+        let interface = &wire.interface;
+        let stream = subject::stream(app, interface);
+        let config = Config {
+            description: Some(format!("events of {interface} in {app}")),
+            subjects: subject::stored(app, interface),
+            metadata: metadata(app, wire, durable),
+            ..storage(stream.clone(), durable)
+        };
+        self.create_or_update(config).await?;
+        for service in wire.subscribers.keys() {
+            let delivery = durable.delivery(service);
+            let spec = self.app.services.get(service);
+            let timeout = spec.map_or(keys::TIMEOUT.default, |spec| spec.limits.timeout);
+            let wanted: Vec<_> = consumers(durable, service)
+                .into_iter()
+                .map(|ConsumerName { name, partition }| ConsumerConfig {
+                    durable_name: Some(name),
+                    filter_subjects: subject::consumed(app, service, interface, partition),
+                    ack_wait: ack_wait(timeout),
+                    max_ack_pending: match partition {
+                        Some(_) => 1,
+                        None => i64::from(delivery.in_flight),
+                    },
+                    ack_policy: AckPolicy::Explicit,
+                    ..ConsumerConfig::default()
+                })
+                .collect();
+            self.subscribe(&stream, service, wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// The stream of a manifest's `[stream.NAME]`, and the consumers of those that hear it.
+    async fn messages(&self, spec: &StreamSpec) -> Result<(), StoreError> {
+        let (app, durable) = (self.app.name.as_str(), &spec.durable);
+        let subjects = spec.subjects.iter().map(SubjectPattern::as_str);
+        let config = Config {
+            description: Some(format!("raw messages of {} in {app}", spec.name)),
+            subjects: subjects
+                .flat_map(|subject| subject::stored_messages(app, subject))
+                .collect(),
+            metadata: HashMap::from([(APP.to_owned(), app.to_owned())]),
+            ..storage(spec.stream.clone(), durable)
+        };
+        self.create_or_update(config).await?;
+        for (service, heard) in &self.app.services {
+            let granted = heard.grants.subscribe.iter();
+            let filter_subjects: Vec<_> = granted
+                .filter(|pattern| heard.grants.stream_behind(pattern) == Some(&spec.stream))
+                .flat_map(|pattern| subject::consumed_messages(app, service, pattern.as_str()))
+                .collect();
+            if filter_subjects.is_empty() {
+                continue;
+            }
+            let consumer = ConsumerConfig {
+                durable_name: Some(service.clone()),
+                filter_subjects,
+                ack_wait: ack_wait(heard.limits.timeout),
+                max_ack_pending: i64::from(durable.delivery(service).in_flight),
+                ack_policy: AckPolicy::Explicit,
+                ..ConsumerConfig::default()
+            };
+            self.subscribe(&spec.stream, service, vec![consumer])
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn dead_letters(&self, replicas: usize) -> Result<(), StoreError> {
+        let app = self.app.name.as_str();
+        let config = Config {
+            name: subject::dead_letter_stream(app),
+            description: Some(format!("dead letters of {app}")),
+            subjects: vec![subject::all_dead_letters(app)],
+            // A letter has a subject of its own, and its next version takes its place.
+            max_messages_per_subject: 1,
+            max_bytes: DEAD_LETTERS_SIZE,
+            discard: DiscardPolicy::New,
+            num_replicas: replicas,
+            ..Config::default()
+        };
+        self.create_or_update(config).await
+    }
+
+    async fn attempts(&self, replicas: usize) -> Result<(), StoreError> {
+        let app = self.app.name.as_str();
+        let bucket = subject::attempts_bucket(app);
+        if self.purpose == Purpose::Restore && self.context.get_key_value(&bucket).await.is_ok() {
+            return Ok(());
+        }
+        let config = kv::Config {
+            bucket: bucket.clone(),
+            description: format!("attempts at events of {app}"),
+            max_age: ATTEMPTS_AGE,
+            max_bytes: ATTEMPTS_SIZE,
+            num_replicas: replicas,
+            history: 1,
+            ..kv::Config::default()
+        };
+        let created = self.context.create_or_update_key_value(config).await;
+        created.map(drop).map_err(StoreError::of("bucket", &bucket))
+    }
+
+    async fn create_or_update(&self, mut config: Config) -> Result<(), StoreError> {
+        let name = config.name.clone();
+        if self.purpose == Purpose::Restore {
+            let found = find(self.context, &name).await;
+            match found.map_err(StoreError::of("stream", &name))? {
+                None => tracing::warn!(
+                    name,
+                    "a stream is lost, and created again without its events"
+                ),
+                Some(stream) => {
+                    let mut there = stream.cached_info().config.clone();
+                    let lost = |subject: &String| !there.subjects.contains(subject);
+                    let lost: Vec<_> = config.subjects.into_iter().filter(lost).collect();
+                    if lost.is_empty() {
+                        return Ok(());
+                    }
+                    // A host that does not know the wire took them out.
+                    there.subjects.extend(lost);
+                    config = there;
+                }
+            }
+        }
+        let context = self.context;
+        let made = match context.create_or_update_stream(config.clone()).await {
+            // Another host may have made it between the two steps.
+            Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(_)) => {
+                tracing::debug!(name, %error, "making a stream, again");
+                context.create_or_update_stream(config).await
+            }
+            made => made,
+        };
+        made.map(drop).map_err(StoreError::of("stream", &name))
+    }
+
+    /// Creates a subscriber's consumers or brings them up to date.
+    ///
+    /// When they are others than before, because the wire became ordered or stopped being so, the new
+    /// ones begin where the old ones have not finished, and the old ones go.
+    async fn subscribe(
+        &self,
+        stream: &str,
+        service: &str,
+        wanted: Vec<ConsumerConfig>,
+    ) -> Result<(), StoreError> {
+        let fail = |source: Box<dyn std::error::Error + Send + Sync>| StoreError {
+            what: "consumer",
+            name: format!("{service} of {stream}"),
+            source,
+        };
+        // The stream is looked at before the consumers are, so what they have finished reaches at
+        // least as far.
+        let handle = self.context.get_stream(stream).await;
+        let handle = handle.map_err(|e| fail(e.into()))?;
+        let known = consumers_of(&handle, service).await.map_err(fail)?;
+        let is_wanted = |name: &str| {
+            let mut names = wanted.iter().filter_map(|w| w.durable_name.as_deref());
+            names.any(|wanted| wanted == name)
+        };
+        let others: Vec<_> = known.iter().filter(|info| !is_wanted(&info.name)).collect();
+        let is_restored = self.purpose == Purpose::Restore;
+        if is_restored && !others.is_empty() {
+            // Another host has ordered the wire, or ordered it no more.
+            return Ok(());
+        }
+        let mut begin = None;
+        for old in &others {
+            let unfinished = unfinished(&handle, old).await.map_err(fail)?;
+            begin = Some(begin.map_or(unfinished, |begin: u64| begin.min(unfinished)));
+        }
+        for mut config in wanted.iter().cloned() {
+            let name = config.durable_name.clone().unwrap_or_default();
+            let there = known.iter().find(|info| info.name == name);
+            if is_restored && there.is_some() {
+                continue;
+            }
+            if is_restored {
+                let stored = handle.cached_info().state.messages;
+                tracing::warn!(
+                    stream,
+                    consumer = name,
+                    stored,
+                    "a consumer is lost, and created again: all that is stored is delivered anew"
+                );
+            }
+            if let Some(info) = there {
+                warn_of_added(stream, handle.cached_info(), info, &config);
+            }
+            config.deliver_policy = match there {
+                // Where a consumer begins cannot be changed.
+                Some(info) => info.config.deliver_policy,
+                None => begin.map_or(DeliverPolicy::All, |start_sequence| {
+                    DeliverPolicy::ByStartSequence { start_sequence }
+                }),
+            };
+            handle
+                .create_consumer(config)
+                .await
+                .map_err(|e| fail(e.into()))?;
+        }
+        for old in others {
+            handle
+                .delete_consumer(&old.name)
+                .await
+                .map_err(|e| fail(e.into()))?;
+        }
+        Ok(())
+    }
 }
 
 /// The subjects that services subscribe to and no stream stores.
@@ -185,46 +450,7 @@ fn core_subscriptions(manifest: &App) -> Vec<&SubjectPattern> {
         .collect()
 }
 
-/// Creates or updates the stream of a manifest's `[stream.NAME]` and its subscribers' consumers.
-async fn create_message_stream(
-    context: &Context,
-    manifest: &App,
-    spec: &StreamSpec,
-) -> Result<(), StoreError> {
-    let (app, durable) = (manifest.name.as_str(), &spec.durable);
-    let subjects = spec.subjects.iter().map(SubjectPattern::as_str);
-    let config = Config {
-        description: Some(format!("messages of {} in {app}", spec.name)),
-        subjects: subjects
-            .flat_map(|subject| subject::stored_messages(app, subject))
-            .collect(),
-        metadata: HashMap::from([(APP.to_owned(), app.to_owned())]),
-        ..storage(spec.stream.clone(), durable)
-    };
-    create_or_update(context, config).await?;
-    for (service, subscriber) in &manifest.services {
-        let granted = subscriber.grants.subscribe.iter();
-        let filter_subjects: Vec<_> = granted
-            .filter(|pattern| subscriber.grants.stream_behind(pattern) == Some(&spec.stream))
-            .flat_map(|pattern| subject::consumed_messages(app, service, pattern.as_str()))
-            .collect();
-        if filter_subjects.is_empty() {
-            continue;
-        }
-        let consumer = ConsumerConfig {
-            durable_name: Some(service.clone()),
-            filter_subjects,
-            ack_wait: ack_wait(subscriber.limits.timeout),
-            max_ack_pending: i64::from(durable.delivery(service).in_flight),
-            ack_policy: AckPolicy::Explicit,
-            ..ConsumerConfig::default()
-        };
-        update_consumers(context, &spec.stream, service, vec![consumer]).await?;
-    }
-    Ok(())
-}
-
-/// The configuration of a stream by the retention of the manifest.
+/// A stream as the manifest says how it stores.
 fn storage(name: String, durable: &Durable) -> Config {
     Config {
         name,
@@ -239,141 +465,28 @@ fn storage(name: String, durable: &Durable) -> Config {
     }
 }
 
-/// Replicas of what the whole app shares: as many as of its wire or stream with the most.
-fn replicas(manifest: &App) -> usize {
-    let of_wire = |wire: &Wire| match &wire.provider {
-        Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
-        Provider::Service(_) | Provider::External => None,
-    };
-    let of_streams = manifest.streams.iter().map(|spec| spec.durable.replicas);
-    let of_wires = manifest.wires.iter().filter_map(of_wire);
-    let most = of_wires.chain(of_streams).max();
-    most.unwrap_or(keys::REPLICAS.default).into()
-}
-
-async fn create_event_stream(
-    context: &Context,
-    app: &str,
-    wire: &EventWire,
-    durable: &Durable,
-) -> Result<String, StoreError> {
-    let interface = &wire.interface;
-    let name = subject::stream(app, interface);
-    let config = Config {
-        description: Some(format!("events of {interface} in {app}")),
-        subjects: subject::stored(app, interface),
-        metadata: metadata(app, wire, durable),
-        ..storage(name.clone(), durable)
-    };
-    create_or_update(context, config).await?;
-    Ok(name)
-}
-
-async fn create_dead_letter_stream(
-    context: &Context,
-    app: &str,
-    replicas: usize,
-) -> Result<(), StoreError> {
-    let config = Config {
-        name: subject::dead_letter_stream(app),
-        description: Some(format!("dead letters of {app}")),
-        subjects: vec![subject::all_dead_letters(app)],
-        // A dead letter has a subject of its own, and its next revision replaces it.
-        max_messages_per_subject: 1,
-        max_bytes: DEAD_LETTERS_SIZE,
-        discard: DiscardPolicy::New,
-        num_replicas: replicas,
-        ..Config::default()
-    };
-    create_or_update(context, config).await
-}
-
-async fn create_or_update(context: &Context, config: Config) -> Result<(), StoreError> {
-    let name = config.name.clone();
-    let made = match context.create_or_update_stream(config.clone()).await {
-        // Another host may have created it between the two steps.
-        Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(_)) => {
-            tracing::debug!(name, %error, "creating a stream, again");
-            context.create_or_update_stream(config).await
-        }
-        made => made,
-    };
-    made.map(drop).map_err(StoreError::of("stream", &name))
-}
-
-async fn create_attempt_store(
-    context: &Context,
-    app: &str,
-    replicas: usize,
-) -> Result<(), StoreError> {
-    let bucket = subject::attempts_bucket(app);
-    let config = kv::Config {
-        bucket: bucket.clone(),
-        description: format!("attempts at events of {app}"),
-        max_age: ATTEMPTS_AGE,
-        max_bytes: ATTEMPTS_SIZE,
-        num_replicas: replicas,
-        history: 1,
-        ..kv::Config::default()
-    };
-    context
-        .create_or_update_key_value(config)
-        .await
-        .map(drop)
-        .map_err(StoreError::of("bucket", &bucket))
-}
-
-/// Creates or updates a subscriber's consumers.
-///
-/// Where the wire became ordered, or is not any more, there are other consumers than before: the
-/// new ones begin at the first event that the old ones have not finished, and the old ones are
-/// deleted.
-async fn update_consumers(
-    context: &Context,
-    stream: &str,
-    service: &str,
-    wanted: Vec<ConsumerConfig>,
-) -> Result<(), StoreError> {
-    let fail = |source: Box<dyn std::error::Error + Send + Sync>| StoreError {
-        what: "consumer",
-        name: format!("{service} of {stream}"),
-        source,
-    };
-    // The stream is looked at before the consumers are, so what they have finished reaches at
-    // least as far.
-    let handle = context.get_stream(stream).await;
-    let handle = handle.map_err(|e| fail(e.into()))?;
-    let known = consumers_of(&handle, service).await.map_err(fail)?;
-    let is_wanted = |name: &str| {
-        let mut names = wanted.iter().filter_map(|w| w.durable_name.as_deref());
-        names.any(|wanted| wanted == name)
-    };
-    let mut begin = None;
-    for old in known.iter().filter(|info| !is_wanted(&info.name)) {
-        let unfinished = unfinished(&handle, old).await.map_err(fail)?;
-        begin = Some(begin.map_or(unfinished, |begin: u64| begin.min(unfinished)));
+/// A consumer has one position for all of its subjects, so what is stored before it of a subject that is
+/// added is not delivered.
+fn warn_of_added(stream: &str, there: &StreamInfo, before: &Info, wanted: &ConsumerConfig) {
+    let position = before.delivered.stream_sequence;
+    if position == 0 || there.state.messages == 0 || there.state.first_sequence > position {
+        return;
     }
-    for mut config in wanted.iter().cloned() {
-        let name = config.durable_name.clone().unwrap_or_default();
-        config.deliver_policy = match known.iter().find(|info| info.name == name) {
-            // Where a consumer begins cannot be changed.
-            Some(info) => info.config.deliver_policy,
-            None => begin.map_or(DeliverPolicy::All, |start_sequence| {
-                DeliverPolicy::ByStartSequence { start_sequence }
-            }),
-        };
-        handle
-            .create_consumer(config)
-            .await
-            .map_err(|e| fail(e.into()))?;
+    let known = &before.config.filter_subjects;
+    let added = wanted.filter_subjects.iter();
+    let added: Vec<_> = added
+        .filter(|subject| !known.contains(subject) && !subject::is_replay(subject))
+        .map(String::as_str)
+        .collect();
+    if !added.is_empty() {
+        tracing::warn!(
+            stream,
+            consumer = before.name,
+            position,
+            "{} is subscribed to from here on: what the stream has of it up to this position is not delivered",
+            added.join(", ")
+        );
     }
-    for old in known.iter().filter(|info| !is_wanted(&info.name)) {
-        handle
-            .delete_consumer(&old.name)
-            .await
-            .map_err(|e| fail(e.into()))?;
-    }
-    Ok(())
 }
 
 /// The sequence of the first event that a consumer has not finished, or the one after the last.
@@ -407,42 +520,6 @@ async fn consumers_of(
     let all: Vec<Info> = stream.consumers().try_collect().await?;
     let own = |name: &str| name.split('_').next() == Some(service);
     Ok(all.into_iter().filter(|info| own(&info.name)).collect())
-}
-
-/// Retires streams whose wires or subjects are not durable any more: they store nothing but replays.
-/// Otherwise they would answer each call, event or message with an acknowledgement.
-///
-/// Only a warning when it fails: an app without durable wires must not depend on JetStream.
-async fn retire(context: &Context, unused: impl Fn(&Config) -> bool) {
-    let mut streams = context.streams();
-    while let Some(info) = streams.next().await {
-        let mut config = match info {
-            Ok(info) => info.config,
-            Err(error) => {
-                tracing::debug!(%error, "streams cannot be listed");
-                return;
-            }
-        };
-        if !unused(&config) {
-            continue;
-        }
-        let name = config.name.clone();
-        let retired = async {
-            let before = config.subjects.len();
-            config.subjects.retain(|stored| subject::is_replay(stored));
-            if config.subjects.len() < before {
-                context.update_stream(config).await?;
-                tracing::info!(
-                    name,
-                    "what it stores is not durable any more, the stream is kept"
-                );
-            }
-            Ok::<_, async_nats::Error>(())
-        };
-        if let Err(error) = retired.await {
-            tracing::warn!(name, %error, "a stream of a wire that is not durable any more");
-        }
-    }
 }
 
 #[cfg(test)]

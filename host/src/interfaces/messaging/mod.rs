@@ -12,7 +12,8 @@ use wasmtime::component::{Linker, ResourceTable};
 
 use super::{Backend, Bounds, Caller, Expected, Message, OutgoingMessage};
 use crate::call::{Call, CallError};
-use crate::manifest::subjects::{is_reserved, is_subject};
+use crate::manifest::subjects::is_subject;
+use crate::subject::is_reserved;
 use crate::text::shown;
 
 /// What the interfaces need of a store.
@@ -191,6 +192,8 @@ fn refuse(caller: &Caller, grant: &str, subject: &str) -> Failure {
             "\"{shown}\" is not granted; `grants = {{ {grant} = [\"{shown}\"] }}` would allow it"
         )
     };
-    tracing::warn!(service, "a message was refused: {why}");
+    if caller.output.admits(why.len()) {
+        tracing::warn!(service, "a message was refused: {why}");
+    }
     Failure::Denied(why)
 }

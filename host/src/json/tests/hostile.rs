@@ -12,6 +12,7 @@ fn limits(depth: u32, bytes: usize, nodes: usize) -> Limits {
         depth,
         bytes,
         nodes,
+        ..Limits::default()
     }
 }
 
@@ -106,7 +107,7 @@ fn values_are_bounded_in_both_directions() {
         error.to_string(),
         "$[4]: expected at most 5 values (the node limit), found another"
     );
-    assert!(!error.is_too_large());
+    assert!(error.is_too_large());
     let val = Val::List(vec![Val::Bool(true); 5]);
     assert_eq!(encode_value(&val, &bools, &limits).unwrap_err(), error);
     // Missing fields are values too: a few bytes cannot become many of them.
@@ -194,6 +195,23 @@ fn every_cut_is_an_error() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped_once() {
+    let mark = "\u{feff}";
+    let read = |text: String| decode(text.as_bytes(), &Shape::U32);
+    assert_eq!(read(format!("{mark} 5")).unwrap(), Val::U32(5));
+    for text in [
+        format!("{mark}{mark}5"),
+        format!(" {mark}5"),
+        format!("5{mark}"),
+        mark.to_owned(),
+    ] {
+        read(text.clone()).unwrap_err();
+    }
+    // Half of one is none.
+    decode(b"\xef\xbb5", &Shape::U32).unwrap_err();
+}
+
+#[test]
 fn no_change_of_one_byte_panics_or_passes_for_other_json() {
     let (shape, json) = everything();
     for at in 0..json.len() {
@@ -213,4 +231,29 @@ pub(super) fn check_against_serde_json(body: &[u8], shape: &Shape) {
     }
     let again = encode(&val, shape).unwrap();
     assert_eq!(decode(&again, shape).unwrap(), val, "{again}");
+}
+
+#[test]
+fn unknown_keys_are_left_out_where_the_sender_may_know_more() {
+    let signature = "func(order: record { id: string, lines: list<record { sku: string }> })";
+    let signature: Signature = signature.parse().unwrap();
+    let plain = br#"{"order":{"id":"7","lines":[{"sku":"a"}]}}"#;
+    let more = br#"{"order":{"new":[1,{"x":"}"}],"id":"7","lines":[{"sku":"a","n":null}]},"extra":{"id":1}}"#;
+    let limits = |unknown_keys| Limits {
+        unknown_keys,
+        ..Limits::default()
+    };
+    let ignore = limits(UnknownKeys::Ignore);
+    let read = |body: &[u8], limits: &Limits| decode_arguments(body, &signature, limits);
+    assert_eq!(read(more, &ignore).unwrap(), read(plain, &ignore).unwrap());
+    let error = read(more, &limits(UnknownKeys::Refuse)).unwrap_err();
+    assert_eq!(error.path, "$.order");
+    // What is left out is still JSON, and known keys are still checked.
+    for broken in [
+        &br#"{"order":{"new":[1,,],"id":"7","lines":[]}}"#[..],
+        br#"{"order":{"new":1,"id":7,"lines":[]}}"#,
+        br#"{"order":{"new":1,"lines":[]}}"#,
+    ] {
+        read(broken, &ignore).unwrap_err();
+    }
 }

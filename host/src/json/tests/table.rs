@@ -279,7 +279,7 @@ fn string_is_a_string() {
     assert!(decode(b"\"\xc0\xaf\"", &Shape::String).is_err());
     refused(
         &Shape::String,
-        "\u{feff}\"a\"",
+        "\u{feff}\u{feff}\"a\"",
         "$: expected string, found \\u{feff}",
     );
 }

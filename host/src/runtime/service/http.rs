@@ -1,20 +1,23 @@
 //! HTTP components: a request in, and its response out while the guest still writes the body.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::{Body, Frame};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use wasmtime_wasi_http::WasiBody;
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
-use super::{Account, Service, current};
+use super::{Account, Admitted, Service, Stats, current};
 use crate::call::{Call, CallError};
-use crate::interfaces::Backend;
-use crate::runtime::instance::Head;
+use crate::interface::FunctionId;
+use crate::interfaces::{Backend, CurrentCall};
+use crate::runtime::instance::{Failed, Head, Instance};
 
 /// A response whose body the guest still writes.
 type Response = http::Response<WasiBody>;
@@ -71,39 +74,255 @@ impl Service {
         };
         let term = self.term(&call);
         let work = async {
-            let instance = self.instance().await?;
-            let (done, ended) = oneshot::channel();
-            let mut current = current(&call, term, backend);
-            current.ended = Some(done);
-            let (sender, mut head) = oneshot::channel();
-            let mut guest = pin!(instance.handle(&handler.indices, request, sender, current));
-            let finished = tokio::select! {
-                biased;
-                head = &mut head => match head {
-                    Ok(head) => {
-                        answer(head, ended, response)?;
-                        guest.await?
-                    }
-                    // It dropped its response outparam; it may still trap.
-                    Err(_) => {
-                        guest.await?;
-                        return Err(no_response());
-                    }
-                },
-                finished = &mut guest => {
-                    let finished = finished?;
-                    answer(head.try_recv().map_err(|_| no_response())?, ended, response)?;
-                    finished
-                }
+            let instance = match handler.served() {
+                Served::One => self.unused_instance().await?,
+                Served::Unknown | Served::Many => self.instance().await?,
             };
-            self.put_back(finished, Instant::now());
-            Ok(())
+            if instance.calls == 0 || handler.served() == Served::Many {
+                let current = current(&call, term, backend);
+                let attempt = self.attempt(handler, instance, request, response, current);
+                return attempt.await.map_err(|failed| failed.error);
+            }
+            // Nobody knows yet whether an instance serves a second request.
+            let (request, lent) = Lent::new(request);
+            let next = current(&call, term, backend);
+            let attempt = self.attempt(handler, instance, request, response, next);
+            match attempt.await {
+                Ok(()) => {
+                    handler.learn(Served::Many);
+                    Ok(())
+                }
+                Err(NoResponse {
+                    error,
+                    response: Some(response),
+                }) if let Some(request) = lent.take_back() => {
+                    let instance = self.unused_instance().await?;
+                    let next = current(&call, term, backend);
+                    let attempt = self.attempt(handler, instance, request, response, next);
+                    attempt.await.map_err(|failed| failed.error)?;
+                    if handler.learn(Served::One) {
+                        let service = &*self.spec.name;
+                        tracing::info!(
+                            service,
+                            %error,
+                            "an instance served one HTTP request and no second; from now on each gets a fresh one"
+                        );
+                    }
+                    Ok(())
+                }
+                Err(failed) => Err(failed.error),
+            }
         };
         let account = Account {
             function: &handler.id,
             stats: &handler.stats,
         };
-        self.run(account, term, work).await
+        self.run(account, term, Admitted(None), work).await
+    }
+
+    /// Has an instance handle a request.
+    async fn attempt(
+        &self,
+        handler: &HttpHandler,
+        instance: Instance,
+        request: http::Request<WasiBody>,
+        response: oneshot::Sender<Response>,
+        mut current: CurrentCall,
+    ) -> Result<(), NoResponse> {
+        let (done, ended) = oneshot::channel();
+        current.ended = Some(done);
+        let (sender, mut head) = oneshot::channel();
+        let mut guest = pin!(instance.handle(&handler.indices, request, sender, current));
+        let finished = tokio::select! {
+            biased;
+            head = &mut head => match head {
+                Ok(head) => {
+                    answer(head, ended, response)?;
+                    guest.await.map_err(|failed| failed.error)?
+                }
+                // It let go of the means to answer; whether it also traps is still to be seen.
+                Err(_) => {
+                    let failed = guest.await.map_or_else(|failed| failed, no_response);
+                    return Err(NoResponse::new(failed, response));
+                }
+            },
+            finished = &mut guest => match (finished, head.try_recv()) {
+                (Ok(finished), Ok(head)) => {
+                    answer(head, ended, response)?;
+                    finished
+                }
+                (Ok(finished), Err(_)) => {
+                    return Err(NoResponse::new(no_response(finished), response));
+                }
+                (Err(failed), Err(_)) => return Err(NoResponse::new(failed, response)),
+                (Err(failed), Ok(_)) => return Err(failed.error.into()),
+            },
+        };
+        if handler.served() != Served::One {
+            self.put_back(finished, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// An instance that has handled nothing yet.
+    async fn unused_instance(&self) -> Result<Instance, CallError> {
+        loop {
+            let instance = self.instance().await?;
+            if instance.calls == 0 {
+                return Ok(instance);
+            }
+        }
+    }
+}
+
+/// The function that takes HTTP requests.
+///
+/// A runtime can be made to serve one request an instance (StarlingMonkey's `fetch` event), and
+/// nothing in a component says so. It shows when an instance that has served a request ends another
+/// without a response. That request is then handed to a fresh instance, if it can be: nothing of its
+/// body was read and the guest had asked for nothing outside of the host. If the fresh one serves it,
+/// all requests get fresh ones from then on. When an instance has served a second request that can no
+/// longer happen, and a failure is one.
+pub(super) struct HttpHandler {
+    indices: ProxyIndices,
+    id: FunctionId,
+    stats: Stats,
+    served: AtomicU8,
+}
+
+/// What is known of the requests that one instance serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Served {
+    Unknown,
+    One,
+    Many,
+}
+
+impl HttpHandler {
+    pub(super) fn new(indices: ProxyIndices, id: FunctionId) -> Self {
+        Self {
+            indices,
+            id,
+            stats: Stats::default(),
+            served: AtomicU8::new(Served::Unknown as u8),
+        }
+    }
+
+    /// Its name and counts.
+    pub(super) fn counted(&self) -> (&FunctionId, &Stats) {
+        (&self.id, &self.stats)
+    }
+
+    fn served(&self) -> Served {
+        match self.served.load(Ordering::Relaxed) {
+            known if known == Served::One as u8 => Served::One,
+            known if known == Served::Many as u8 => Served::Many,
+            _ => Served::Unknown,
+        }
+    }
+
+    /// Returns whether that is news; what is known once stays known.
+    fn learn(&self, served: Served) -> bool {
+        let (unknown, served) = (Served::Unknown as u8, served as u8);
+        let known = &self.served;
+        known
+            .compare_exchange(unknown, served, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+
+/// A request that has no response.
+struct NoResponse {
+    error: CallError,
+    /// Where its response goes, if another instance may try.
+    response: Option<oneshot::Sender<Response>>,
+}
+
+impl NoResponse {
+    fn new(Failed { error, acted }: Failed, response: oneshot::Sender<Response>) -> Self {
+        let response = Some(response).filter(|_| !acted);
+        Self { error, response }
+    }
+}
+
+impl From<CallError> for NoResponse {
+    fn from(error: CallError) -> Self {
+        let response = None;
+        Self { error, response }
+    }
+}
+
+/// Takes a request back from an instance that did not read its body.
+struct Lent {
+    parts: http::request::Parts,
+    body: Arc<Mutex<Borrowed>>,
+}
+
+struct Borrowed {
+    body: WasiBody,
+    read: bool,
+    ended: bool,
+}
+
+/// The body of a request as an instance sees it that may give it back.
+struct LentBody(Arc<Mutex<Borrowed>>);
+
+impl Lent {
+    fn new(request: http::Request<WasiBody>) -> (http::Request<WasiBody>, Self) {
+        let (parts, body) = request.into_parts();
+        let body = Arc::new(Mutex::new(Borrowed {
+            body,
+            read: false,
+            ended: false,
+        }));
+        let request = LentBody(Arc::clone(&body)).boxed_unsync();
+        let request = http::Request::from_parts(parts.clone(), request);
+        (request, Self { parts, body })
+    }
+
+    /// The request, if nothing of its body is lost. The instance has to be gone.
+    fn take_back(self) -> Option<http::Request<WasiBody>> {
+        let borrowed = Arc::into_inner(self.body)?.into_inner();
+        let Borrowed { body, read, ended } = borrowed.unwrap_or_else(PoisonError::into_inner);
+        let body = match (read, ended) {
+            (true, _) => return None,
+            (false, true) => Empty::new().map_err(|never| match never {}).boxed_unsync(),
+            (false, false) => body,
+        };
+        Some(http::Request::from_parts(self.parts, body))
+    }
+}
+
+impl LentBody {
+    fn borrow(&self) -> MutexGuard<'_, Borrowed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Body for LentBody {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let mut borrowed = self.borrow();
+        let frame = ready!(Pin::new(&mut borrowed.body).poll_frame(context));
+        match &frame {
+            Some(_) => borrowed.read = true,
+            None => borrowed.ended = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.borrow().body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.borrow().body.size_hint()
     }
 }
 
@@ -123,8 +342,12 @@ fn answer(
     Ok(())
 }
 
-fn no_response() -> CallError {
-    CallError::trap("it ended without a response")
+/// An instance that ended like this is not used again.
+fn no_response(instance: Instance) -> Failed {
+    Failed {
+        error: CallError::trap("it ended without a response"),
+        acted: instance.acted,
+    }
 }
 
 /// A response's body as a guest writes it. If the guest fails before its end, the body breaks off
@@ -153,3 +376,6 @@ impl Body for GuestBody {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

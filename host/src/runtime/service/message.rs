@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Function, Service, current};
+use super::{Admitted, Function, Service, current};
 use crate::call::{Call, CallError};
 use crate::interfaces::{Backend, Message};
 use crate::runtime::component::HandlerKind;
@@ -19,8 +19,19 @@ impl Service {
     /// # Cancel safety
     ///
     /// Dropping the future stops the guest and drops its instance.
-    pub async fn deliver(
+    pub fn deliver(
         &self,
+        message: Message,
+        call: Call,
+        backend: &Arc<dyn Backend>,
+    ) -> impl Future<Output = Result<Result<(), String>, CallError>> + Send {
+        self.deliver_admitted(Admitted(None), message, call, backend)
+    }
+
+    /// As [`Service::deliver`], by a turn that was taken before.
+    pub(crate) async fn deliver_admitted(
+        &self,
+        admitted: Admitted<'_>,
         message: Message,
         call: Call,
         backend: &Arc<dyn Backend>,
@@ -42,7 +53,7 @@ impl Service {
             self.put_back(instance, term.started);
             Ok(returned)
         };
-        self.run(function.into(), term, work).await
+        self.run(function.into(), term, admitted, work).await
     }
 
     fn message_handler(&self) -> Result<(HandlerKind, &Function), CallError> {

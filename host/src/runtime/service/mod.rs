@@ -12,21 +12,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::SemaphorePermit;
 use wasmtime::component::{ComponentExportIndex, Val};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
+use http::HttpHandler;
 pub use stats::{Stats, StatsReading};
 
 use super::Runtime;
 use super::admission::Admission;
 use super::component::Component;
-use super::instance::{Blueprint, Instance};
+use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Reply};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::interfaces::{Backend, CurrentCall, calls, config};
-use crate::json;
+use crate::interfaces::{Backend, CurrentCall, Missing, calls};
+use crate::json::{self, UnknownKeys};
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
 use crate::poll;
@@ -40,7 +43,9 @@ pub struct Service {
     pub spec: Arc<ServiceSpec>,
     /// Its component.
     pub component: Arc<Component>,
-    /// The wires of its imports that are events.
+    /// When it was linked; its counts begin then.
+    pub(crate) started: SystemTime,
+    /// The wires on which its imports are events.
     events: Vec<Arc<EventWire>>,
     interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
     messages: Option<Arc<Exported>>,
@@ -83,17 +88,18 @@ pub struct Function {
     index: ComponentExportIndex,
 }
 
-/// The handler of HTTP requests.
-struct HttpHandler {
-    indices: ProxyIndices,
-    id: FunctionId,
-    stats: Stats,
-}
-
-/// A component cannot be made a service.
+/// Why a service cannot be made of a component.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The component imports an interface of neither the host nor a service.
+    /// The component imports interfaces of hosts that this host does not provide.
+    #[error("service \"{service}\": imports what this host does not provide\n{}", lines(.missing))]
+    Missing {
+        /// The service.
+        service: String,
+        /// All of them.
+        missing: Vec<Missing>,
+    },
+    /// The component imports something that neither the host nor a service can provide.
     #[error("service \"{service}\": an import cannot be satisfied")]
     Link {
         /// The service.
@@ -101,6 +107,11 @@ pub enum ServiceError {
         /// The error of wasmtime, with the import.
         source: wasmtime::Error,
     },
+}
+
+fn lines(missing: &[Missing]) -> String {
+    let lines: Vec<_> = missing.iter().map(|m| format!("  {m}")).collect();
+    lines.join("\n")
 }
 
 /// The bounds of one run.
@@ -113,7 +124,10 @@ struct Term {
     hops: u8,
 }
 
-/// The function by which a run is counted and named.
+/// A turn among a service's calls that was taken before the run; without one the run takes its own.
+pub(crate) struct Admitted<'s>(Option<SemaphorePermit<'s>>);
+
+/// What a run is counted and named by.
 struct Account<'s> {
     function: &'s FunctionId,
     stats: &'s Stats,
@@ -155,6 +169,12 @@ impl Service {
         spec: Arc<ServiceSpec>,
         events: Vec<Arc<EventWire>>,
     ) -> Result<Self, ServiceError> {
+        if !component.missing.is_empty() {
+            return Err(ServiceError::Missing {
+                service: spec.name.clone(),
+                missing: component.missing.clone(),
+            });
+        }
         let link = |source| ServiceError::Link {
             service: spec.name.clone(),
             source,
@@ -172,11 +192,10 @@ impl Service {
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {
-            Some(Ok(id)) => Some(HttpHandler {
-                indices: ProxyIndices::new(&pre).map_err(link)?,
-                id: id.function("handle"),
-                stats: Stats::default(),
-            }),
+            Some(Ok(id)) => {
+                let indices = ProxyIndices::new(&pre).map_err(link)?;
+                Some(HttpHandler::new(indices, id.function("handle")))
+            }
             _ => None,
         };
 
@@ -205,17 +224,21 @@ impl Service {
             .map(|interface| (interface.id.clone(), export(interface)))
             .collect();
         let messages = component.messages.as_ref().map(|m| export(&m.interface));
+        let (output, connections) = runtime.tended(&spec);
         Ok(Self {
             admission: Admission::new(spec.limits.concurrency, spec.limits.wait, spec.limits.queue),
             blueprint: Blueprint {
                 pre,
                 spec: Arc::clone(&spec),
+                output,
+                connections,
+                fuel: instance::fuel(spec.limits.message, component.lifts_bytes()),
                 bucket: subject::data_bucket(app, &spec.name).into(),
-                config: config::context(&spec),
                 runtime: runtime.clone(),
                 share: runtime.pool.share(),
             },
             http,
+            started: SystemTime::now(),
             spec,
             component,
             events,
@@ -277,14 +300,32 @@ impl Service {
     /// The function by which the component takes HTTP requests, with its counts, if it does.
     #[must_use]
     pub fn http_handler(&self) -> Option<(&FunctionId, &Stats)> {
-        self.http
-            .as_ref()
-            .map(|handler| (&handler.id, &handler.stats))
+        self.http.as_ref().map(HttpHandler::counted)
     }
 
-    /// Waits until every call of the service has ended.
+    /// Upper bound of the time for which a call may wait before it is admitted.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.admission.longest_wait()
+    }
+
+    /// Waits until every call that has been handed to the service has ended.
     pub(crate) async fn drained(&self) {
         self.admission.drained().await;
+    }
+
+    /// The number of calls that could run at once.
+    pub(crate) fn free(&self) -> usize {
+        self.admission.free()
+    }
+
+    /// Waits for a turn among the calls, as long as it takes: for what is stored and can wait. The time
+    /// that its handling may take begins afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has taken no turn.
+    pub(crate) async fn admit(&self) -> Admitted<'_> {
+        Admitted(self.admission.enter_patiently().await)
     }
 
     /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.
@@ -298,23 +339,42 @@ impl Service {
     /// # Cancel safety
     ///
     /// Dropping the future stops the guest and drops its instance.
-    pub async fn call(
+    pub fn call(
         &self,
+        function: &Function,
+        call: Call,
+        backend: &Arc<dyn Backend>,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send {
+        self.call_admitted(Admitted(None), function, call, backend)
+    }
+
+    /// As [`Service::call`], by a turn that was taken before.
+    pub(crate) async fn call_admitted(
+        &self,
+        admitted: Admitted<'_>,
         function: &Function,
         call: Call,
         backend: &Arc<dyn Backend>,
     ) -> Result<Reply, CallError> {
         let term = self.term(&call);
         let work = async {
-            let arguments = json::decode_arguments(&call.body, &function.signature, &self.limits)
+            let limits = json::Limits {
+                unknown_keys: match call.caller {
+                    // Services are deployed one at a time, so a caller may know a later type.
+                    Some(_) => UnknownKeys::Ignore,
+                    None => UnknownKeys::Refuse,
+                },
+                ..self.limits
+            };
+            let arguments = json::decode_arguments(&call.body, &function.signature, &limits)
                 .map_err(|error| {
-                let why = format!("arguments: {error}");
-                if error.is_too_large() {
-                    CallError::request_too_large(why)
-                } else {
-                    CallError::bad_arguments(why)
-                }
-            })?;
+                    let why = format!("arguments: {error}");
+                    if error.is_too_large() {
+                        CallError::request_too_large(why)
+                    } else {
+                        CallError::bad_arguments(why)
+                    }
+                })?;
             let instance = self.instance().await?;
             let mut results = [const { Val::Bool(false) }; 1];
             let results = match function.signature.result {
@@ -337,7 +397,7 @@ impl Service {
                 },
             )
         };
-        self.run(function.into(), term, work).await
+        self.run(function.into(), term, admitted, work).await
     }
 
     /// The bounds of a run that begins now.
@@ -357,12 +417,13 @@ impl Service {
         &self,
         account: Account<'_>,
         term: Term,
+        admitted: Admitted<'_>,
         work: impl Future<Output = Result<T, CallError>>,
     ) -> Result<T, CallError> {
         let Term {
             started, deadline, ..
         } = term;
-        let admitted = pin!(async {
+        let running = pin!(async {
             let limit = self.spec.limits.hops;
             if term.hops > limit {
                 return Err(CallError::too_many_hops(term.hops, limit));
@@ -370,10 +431,13 @@ impl Service {
             if deadline <= started {
                 return Err(CallError::deadline_before_start());
             }
-            let _permit = self.admission.enter(term.arrived, deadline).await?;
+            let _permit = match admitted {
+                Admitted(Some(permit)) => permit,
+                Admitted(None) => self.admission.enter(term.arrived, deadline).await?,
+            };
             work.await
         });
-        let ended = poll::within(deadline.into(), admitted).await;
+        let ended = poll::within(deadline.into(), running).await;
         let result = ended.unwrap_or_else(|_| {
             let timeout = self.spec.limits.timeout;
             Err(if deadline == started + timeout {
@@ -404,9 +468,9 @@ impl Service {
         }
     }
 
-    /// Keeps an instance for another call, within the limit of `reuse`.
-    fn put_back(&self, instance: Instance, used: Instant) {
-        if instance.calls < self.spec.reuse {
+    /// Keeps an instance for another call, unless it has had as many as it may.
+    fn put_back(&self, mut instance: Instance, used: Instant) {
+        if instance.calls < self.spec.reuse && instance.is_reusable() {
             self.blueprint.share.put(instance, used);
         }
     }
@@ -422,6 +486,7 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
         failed_import: None,
         ended: None,
         reply_to: None,
+        acted: AtomicBool::new(false),
     }
 }
 

@@ -2,22 +2,20 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Stdio;
 
 use rustix::process::Signal;
 
 use super::{APP, demo, json, session};
-use crate::support::cli::{Cli, Up, assert_seen};
+use crate::support::cli::{Cli, assert_seen};
 use crate::support::components::{GUEST, SLEEPER};
 use crate::support::http::request;
-use crate::support::until_ok_blocking;
 
 /// What a running app writes for other commands.
-fn announced(cli: &Cli) -> serde_json::Value {
+pub(super) fn announced(cli: &Cli) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(cli.path(".wasmbay/host.json")).unwrap()).unwrap()
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(super) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
@@ -69,7 +67,7 @@ fn a_script_reads_what_happens_as_json() {
     );
     assert_eq!(
         events[1],
-        serde_json::json!({ "event": "stopped", "drained": true })
+        serde_json::json!({ "event": "stopped", "drained": true, "givenUp": 0, "confirmed": true })
     );
     for line in stderr.lines() {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -217,74 +215,53 @@ fn two_hosts_of_one_app_share_a_nats() {
     let cli = demo();
     let up = cli.up(&[]);
     let ready = announced(&cli);
-    let second = cli.up(&["--nats", ready["nats"].as_str().unwrap()]);
+    let url = std::fs::read_to_string(ready["natsUrlFile"].as_str().unwrap()).unwrap();
+    let second = cli.up(&["--nats", &url]);
+    second.until("runs this folder's app, too");
+    assert_eq!(announced(&cli), ready);
     assert!(
         cli.run(&["call", "api.echo", r#"["x"]"#])
             .ends_with("[stdout]\n\"x\"\n[exit 0]")
     );
     assert!(second.stop().ends_with("every call was answered\n[exit 0]"));
-    let nats = ready["nats"].as_str().unwrap();
+    assert!(cli.run(&["call", "api.count"]).ends_with("[exit 0]"));
     assert!(
-        cli.run(&["call", "api.count", "--nats", nats])
+        cli.run(&["call", "api.count", "--nats", &url])
             .ends_with("[exit 0]")
     );
     up.stop();
 }
 
-const SLEEPY: &str = r#"
-name = "sleepy"
-
-[service.sleeper]
-component = "sleeper.wat"
-limits = { timeout = "60s", concurrency = 1, wait = "10s" }
-"#;
-
-/// An app with a call under way that outlasts every wait of a test.
-fn sleepy(args: &[&str]) -> (Cli, Up, std::process::Child) {
-    let cli = Cli::new().with(&[("wasmbay.toml", SLEEPY), ("sleeper.wat", SLEEPER)]);
-    let up = cli.up(args);
-    let call = cli
-        .command(&["call", "api.sleep", "[50000]", "--timeout", "60s"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It is under way once another call has to wait.
-    let other = ["call", "api.sleep", "[0]", "--timeout", "250ms"];
-    until_ok_blocking("the call is under way", || {
-        let seen = cli.run(&other);
-        if seen.ends_with("[exit 0]") {
-            Err(seen)
-        } else {
-            Ok(())
-        }
-    });
-    (cli, up, call)
-}
-
 #[test]
-fn what_outlasts_the_grace_time_is_given_up() {
-    let (cli, up, call) = sleepy(&["--grace", "100ms"]);
-    up.signal(Signal::TERM);
-    assert_seen!(cli, "grace", up.end());
-    let answer = call.wait_with_output().unwrap();
-    assert_eq!(answer.status.code(), Some(1));
-    let error = String::from_utf8(answer.stderr).unwrap();
+fn its_own_nats_is_for_those_who_can_read_the_login() {
+    let cli = demo();
+    let up = cli.up(&["--log", "debug"]);
+    up.until("Ctrl-C stops");
+    let ready = announced(&cli);
+    let url = std::fs::read_to_string(ready["natsUrlFile"].as_str().unwrap()).unwrap();
+    let (_, login) = url.split_once("//").unwrap();
+    let (login, address) = login.split_once('@').unwrap();
+    let password = login.strip_prefix("wasmbay:").unwrap();
+    assert_eq!(ready["nats"], format!("nats://{address}"));
+    let anonymous = [
+        "call",
+        "api.count",
+        "--nats",
+        ready["nats"].as_str().unwrap(),
+    ];
+    let refused = cli.run(&anonymous);
     assert!(
-        error.contains("error: 503 unavailable (blame: host)"),
-        "{error}"
+        refused.contains("[exit 1]") && !refused.contains("[stdout]"),
+        "{refused}"
     );
-}
-
-#[test]
-fn a_second_signal_stops_at_once() {
-    let (cli, up, mut call) = sleepy(&["--grace", "60s"]);
-    up.signal(Signal::INT);
-    up.until("draining");
-    up.signal(Signal::INT);
-    assert_seen!(cli, "second_signal", up.end());
-    call.kill().unwrap();
-    call.wait().unwrap();
+    assert!(
+        cli.run(&["call", "api.count"])
+            .ends_with("[stdout]\n1\n[exit 0]")
+    );
+    let stderr = up.stderr();
+    for printed in [ready.to_string(), stderr, up.stop(), refused] {
+        assert!(!printed.contains(password), "{printed}");
+    }
 }
 
 #[test]
@@ -306,10 +283,6 @@ fn what_changes_is_swapped_in_and_what_is_broken_is_not() {
     );
     up.until("there is nothing at");
     cli.write("second.wat", SLEEPER);
-    cli.write(
-        "wasmbay.toml",
-        format!("{APP}\n[service.second]\ncomponent = \"second.wat\"\n "),
-    );
     up.until("started second");
     assert!(cli.run(&["call", "api.repeat", "[3]"]).contains("\"xxx\""));
 

@@ -114,6 +114,36 @@ pub(crate) const CALLER: &str = r#"
   (export "test:caller/api@1.0.0" (instance $api)))
 "#;
 
+/// Exports `test:logger/api@1.0.0`, whose `log` logs so many records of 1,000 bytes.
+pub(crate) const LOGGER: &str = r#"
+(component
+  (import "wasi:logging/logging@0.1.0-draft" (instance $logging
+    (type $levels (enum "trace" "debug" "info" "warn" "error" "critical"))
+    (export "level" (type $level (eq $levels)))
+    (export "log" (func
+      (param "level" $level) (param "context" string) (param "message" string)))))
+  (core module $heap (memory (export "memory") 1))
+  (core instance $heap (instantiate $heap))
+  (alias core export $heap "memory" (core memory $memory))
+  (core func $log (canon lower (func $logging "log") (memory $memory)))
+  (core module $code
+    (import "heap" "memory" (memory 1))
+    (import "wasi" "log" (func $log (param i32 i32 i32 i32 i32)))
+    (func (export "log") (param $times i32)
+      (memory.fill (i32.const 1024) (i32.const 120) (i32.const 1000))
+      (loop $again
+        (if (i32.eqz (local.get $times)) (then (return)))
+        (call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 1024) (i32.const 1000))
+        (local.set $times (i32.sub (local.get $times) (i32.const 1)))
+        (br $again))))
+  (core instance $core (instantiate $code
+    (with "heap" (instance $heap))
+    (with "wasi" (instance (export "log" (func $log))))))
+  (func $log-times (param "times" u32) (canon lift (core func $core "log")))
+  (instance $api (export "log" (func $log-times)))
+  (export "test:logger/api@1.0.0" (instance $api)))
+"#;
+
 /// Exports `test:sleeper/api@1.0.0`, whose `sleep` waits on a clock of WASI's.
 pub(crate) const SLEEPER: &str = r#"
 (component
@@ -280,4 +310,143 @@ pub(crate) const PUBLISHES: &str = r#"
     (canon lift (core func $core "publish") (memory (core memory $memory)) (realloc (core func $realloc))))
   (instance $api (export "publish" (func $publish)))
   (export "test:publisher/api@1.0.0" (instance $api)))
+"#;
+
+/// Exports `test:probe/api@1.0.0`, whose functions each ask the host for one thing, as much of it as
+/// they are told: what a guest can reach that is granted nothing.
+pub(crate) const PROBE: &str = r#"
+(component
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $pollable (sub resource)))
+    (export "poll" (func (param "in" (list (borrow $pollable))) (result (list u32))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $outer))
+    (export "pollable" (type $p (eq $outer)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))
+  (import "wasi:random/random@0.2.0" (instance $random
+    (export "get-random-bytes" (func (param "len" u64) (result (list u8))))))
+  (import "wasi:logging/logging@0.1.0-draft" (instance $logging
+    (type $level' (enum "trace" "debug" "info" "warn" "error" "critical"))
+    (export "level" (type $level (eq $level')))
+    (export "log" (func (param "level" $level) (param "context" string) (param "message" string)))))
+  (import "wasi:http/types@0.2.0" (instance $http
+    (export "fields" (type $fields (sub resource)))
+    (type $error' (variant (case "invalid-syntax") (case "forbidden") (case "immutable")))
+    (export "header-error" (type $error (eq $error')))
+    (export "[constructor]fields" (func (result (own $fields))))
+    (export "[static]fields.from-list" (func (param "entries" (list (tuple string (list u8))))
+      (result (result (own $fields) (error $error)))))
+    (export "[method]fields.append" (func (param "self" (borrow $fields)) (param "name" string)
+      (param "value" (list u8)) (result (result (error $error)))))))
+  (core module $heap
+    (memory (export "memory") 2)
+    (global $free (mut i32) (i32.const 65536))
+    (func (export "reset") (global.set $free (i32.const 65536)))
+    (func $realloc (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+      (global.set $free (i32.add (local.get $at) (local.get 3)))
+      (block $fits
+        (loop $more
+          (br_if $fits (i32.le_u (global.get $free) (i32.mul (memory.size) (i32.const 65536))))
+          (if (i32.eq (memory.grow (i32.const 64)) (i32.const -1)) (then unreachable))
+          (br $more)))
+      (local.get $at)))
+  (core instance $heap (instantiate $heap))
+  (alias core export $heap "memory" (core memory $memory))
+  (alias core export $heap "realloc" (core func $realloc))
+  (core func $poll-core (canon lower (func $poll "poll") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (core func $subscribe-core (canon lower (func $clock "subscribe-duration")))
+  (core func $random-core (canon lower (func $random "get-random-bytes") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (core func $log-core (canon lower (func $logging "log") (memory (core memory $memory))))
+  (core func $new-core (canon lower (func $http "[constructor]fields")))
+  (core func $from-core (canon lower (func $http "[static]fields.from-list") (memory (core memory $memory))))
+  (core func $append-core (canon lower (func $http "[method]fields.append") (memory (core memory $memory))))
+  (core module $code
+    (import "heap" "memory" (memory 1))
+    (import "heap" "realloc" (func $realloc (param i32 i32 i32 i32) (result i32)))
+    (import "heap" "reset" (func $reset))
+    (import "host" "poll" (func $poll (param i32 i32 i32)))
+    (import "host" "subscribe" (func $subscribe (param i64) (result i32)))
+    (import "host" "random" (func $random (param i64 i32)))
+    (import "host" "log" (func $log (param i32 i32 i32 i32 i32)))
+    (import "host" "new" (func $new (result i32)))
+    (import "host" "from" (func $from (param i32 i32 i32)))
+    (import "host" "append" (func $append (param i32 i32 i32 i32 i32 i32)))
+    (data (i32.const 32) "x-long")
+    (func $alloc (param i32) (result i32)
+      (call $reset)
+      (call $realloc (i32.const 0) (i32.const 0) (i32.const 8) (local.get 0)))
+    (func (export "random") (param i32)
+      (call $reset)
+      (call $random (i64.extend_i32_u (local.get 0)) (i32.const 64)))
+    (func (export "log") (param i32)
+      (local $at i32)
+      (local.set $at (call $alloc (local.get 0)))
+      (call $log (i32.const 0) (i32.const 32) (i32.const 6) (local.get $at) (local.get 0)))
+    (func (export "poll") (param i32)
+      (local $at i32) (local $end i32) (local $next i32) (local $handle i32)
+      (local.set $handle (call $subscribe (i64.const 0)))
+      (local.set $at (call $alloc (i32.mul (local.get 0) (i32.const 4))))
+      (local.set $next (local.get $at))
+      (local.set $end (i32.add (local.get $at) (i32.mul (local.get 0) (i32.const 4))))
+      (loop $more
+        (i32.store (local.get $next) (local.get $handle))
+        (local.set $next (i32.add (local.get $next) (i32.const 4)))
+        (br_if $more (i32.lt_u (local.get $next) (local.get $end))))
+      (call $poll (local.get $at) (local.get 0) (i32.const 64)))
+    (func (export "handles") (param i32)
+      (loop $more
+        (drop (call $subscribe (i64.const 0)))
+        (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+        (br_if $more (local.get 0))))
+    (func (export "list-fields") (param i32)
+      (local $at i32) (local $end i32) (local $next i32)
+      (local.set $at (call $alloc (i32.mul (local.get 0) (i32.const 16))))
+      (local.set $next (local.get $at))
+      (local.set $end (i32.add (local.get $at) (i32.mul (local.get 0) (i32.const 16))))
+      (loop $more
+        (i32.store offset=0 (local.get $next) (i32.const 32))
+        (i32.store offset=4 (local.get $next) (i32.const 6))
+        (i32.store offset=8 (local.get $next) (i32.const 32))
+        (i32.store offset=12 (local.get $next) (i32.const 6))
+        (local.set $next (i32.add (local.get $next) (i32.const 16)))
+        (br_if $more (i32.lt_u (local.get $next) (local.get $end))))
+      (call $from (local.get $at) (local.get 0) (i32.const 64)))
+    (func (export "keep-fields") (param i32)
+      (local $at i32)
+      (local.set $at (call $alloc (i32.const 100000)))
+      (memory.fill (local.get $at) (i32.const 120) (i32.const 100000))
+      (loop $more
+        (call $append (call $new) (i32.const 32) (i32.const 6) (local.get $at) (i32.const 100000) (i32.const 64))
+        (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+        (br_if $more (local.get 0))))
+    (func (export "spin") (loop $again (br $again))))
+  (core instance $core (instantiate $code
+    (with "heap" (instance $heap))
+    (with "host" (instance
+      (export "poll" (func $poll-core))
+      (export "subscribe" (func $subscribe-core))
+      (export "random" (func $random-core))
+      (export "log" (func $log-core))
+      (export "new" (func $new-core))
+      (export "from" (func $from-core))
+      (export "append" (func $append-core))))))
+  (func $random (param "n" u32) (canon lift (core func $core "random")))
+  (func $log (param "n" u32) (canon lift (core func $core "log")))
+  (func $poll (param "n" u32) (canon lift (core func $core "poll")))
+  (func $handles (param "n" u32) (canon lift (core func $core "handles")))
+  (func $list-fields (param "n" u32) (canon lift (core func $core "list-fields")))
+  (func $keep-fields (param "n" u32) (canon lift (core func $core "keep-fields")))
+  (func $spin (canon lift (core func $core "spin")))
+  (instance $api
+    (export "random" (func $random))
+    (export "log" (func $log))
+    (export "poll" (func $poll))
+    (export "handles" (func $handles))
+    (export "list-fields" (func $list-fields))
+    (export "keep-fields" (func $keep-fields))
+    (export "spin" (func $spin)))
+  (export "test:probe/api@1.0.0" (instance $api)))
 "#;

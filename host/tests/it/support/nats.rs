@@ -38,3 +38,70 @@ impl Nats {
         self.server.stop().await;
     }
 }
+
+/// A `nats-server` with a configuration of its own, which is killed when it is dropped.
+pub(crate) struct Configured {
+    child: std::process::Child,
+    url: String,
+    _folder: TempDir,
+}
+
+impl Configured {
+    /// Starts a server with JetStream and these further lines of configuration.
+    pub(crate) async fn start(lines: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nats.conf");
+        let data = folder.path().join("data");
+        let config = format!(
+            "listen: \"127.0.0.1:-1\"\njetstream {{ store_dir: \"{}\" }}\n{lines}\n",
+            data.display()
+        );
+        std::fs::write(&path, config).unwrap();
+        let child = std::process::Command::new(program().await)
+            .arg("--config")
+            .arg(&path)
+            .arg("--ports_file_dir")
+            .arg(folder.path())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let ports = folder
+            .path()
+            .join(format!("nats-server_{}.ports", child.id()));
+        let mut url = None;
+        super::until("the server tells its port", || {
+            let text = std::fs::read_to_string(&ports).unwrap_or_default();
+            let ports: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            url = ports["nats"][0].as_str().map(str::to_owned);
+            url.is_some()
+        })
+        .await;
+        Self {
+            child,
+            url: url.unwrap(),
+            _folder: folder,
+        }
+    }
+
+    /// The server's URL with a login.
+    pub(crate) fn url_of(&self, user: &str) -> String {
+        self.url
+            .replace("nats://", &format!("nats://{user}:{user}@"))
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where the `nats-server` is that tests use.
+async fn program() -> std::path::PathBuf {
+    let found = Nats::start().await;
+    let pid = found.server.pid().unwrap();
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    found.stop().await;
+    program
+}

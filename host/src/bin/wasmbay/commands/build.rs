@@ -1,19 +1,34 @@
 //! `wasmbay build`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::ValueHint;
 use serde_json::json;
 use wasmbay::build::Guest;
 use wasmbay::manifest::FILE_NAME;
 
 use super::shown;
-use crate::args;
 use crate::progress::Progress;
 use crate::project::{Built, Job, Project, build};
 use crate::report::{self, Exit, Failures, Terminal, all_of};
 
-pub(super) fn run(args: args::Build, terminal: &Terminal) -> anyhow::Result<Exit> {
+/// Build guests
+///
+/// Builds folders of guests, or all that a manifest names. Nothing is built that has not changed.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay build                      build every folder of this folder's app
+  wasmbay build guests/go/payment guests/c/notifications
+  wasmbay build --output json examples/shop")]
+pub(crate) struct Build {
+    /// Guests' folders, manifests, or folders with a manifest
+    #[arg(value_name = "PATH", default_value = "wasmbay.toml", value_hint = ValueHint::AnyPath)]
+    paths: Vec<PathBuf>,
+}
+
+pub(super) fn run(args: Build, terminal: &Terminal) -> anyhow::Result<Exit> {
     let mut jobs = Vec::new();
     let mut errors = Vec::new();
     for path in &args.paths {
@@ -53,6 +68,7 @@ fn jobs_of(path: &Path) -> anyhow::Result<Vec<Job>> {
             .map(|name| name.to_string_lossy().into_owned());
         return Ok(vec![Job {
             name: name.unwrap_or_else(|| guest.world.clone()),
+            root: guest.folder.clone(),
             guest,
         }]);
     }

@@ -1,6 +1,7 @@
 //! `wasmbay call`.
 
 use std::io::{IsTerminal as _, Read as _};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -15,9 +16,41 @@ use wasmtime::component::Val;
 
 use super::discover::{self, Wanted};
 use super::pretty::pretty;
-use crate::args::{Call, Place};
-use crate::report::{Exit, Terminal, failure};
+use crate::args::{Place, duration};
+use crate::report::{Exit, Terminal, failure, plain};
 use crate::running::Running;
+
+/// Call a function
+///
+/// Finds out over NATS where the function is and what it takes, checks the arguments before
+/// anything is sent, and prints the result as JSON.
+///
+/// The interface may be shortened as long as only one function is meant: `orders.place` for
+/// `shop:orders/orders.place@1.0.0`. Without --nats, the app of this folder, or of one above it,
+/// has to run.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay call greetings.greet '{\"who\":\"you\"}'
+  wasmbay call shop:orders/orders.place @order.json
+  echo '[\"mouse\"]' | wasmbay call stock.on-hand -
+  wasmbay call stock.on-hand '{\"sku\":\"mouse\"}' --nats nats://127.0.0.1:4222 --app shop
+
+Exit codes: 0 a result, 1 an error or an `err` value, 2 wrong usage. With --output json an `err`
+value is a result, and an error is printed as {\"error\":{\"code\":…,\"message\":…,\"blame\":…}}.")]
+pub(crate) struct Call {
+    /// The function
+    #[arg(value_name = "INTERFACE.FUNCTION")]
+    function: String,
+    /// The arguments: an object by parameter, or an array; @FILE reads a file, - reads stdin
+    #[arg(value_name = "JSON|@FILE|-")]
+    arguments: Option<String>,
+    /// How long to wait for the result
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    place: Place,
+}
 
 pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit> {
     let wanted: Wanted = args.function.parse()?;
@@ -54,7 +87,7 @@ pub(super) fn place(args: &Place) -> anyhow::Result<(ConnectOptions, Option<Stri
             "`wasmbay up` runs it; `--nats nats://HOST:4222` reaches one that runs elsewhere",
         ));
     };
-    let Some(url) = running.nats else {
+    let Some(url) = running.nats_url()? else {
         return Err(failure(
             format!(
                 "{} runs with a NATS password, which is kept in no file",
@@ -92,7 +125,7 @@ pub(super) fn arguments(given: Option<&str>) -> anyhow::Result<Bytes> {
     Ok(text.into())
 }
 
-/// Finds what is wrong with the arguments before anybody else does.
+/// Finds what is wrong with the arguments before they are sent.
 pub(super) fn check(
     body: &[u8],
     function: &FunctionId,
@@ -115,12 +148,12 @@ pub(super) fn misfit(why: &str, function: &str, takes: &str) -> anyhow::Error {
     )
 }
 
-/// Prints a result. An `err` value is one of the function's results, but whoever typed the call
-/// did not get what they wanted.
+/// Prints a result. An `err` value is one of the function's results, but not what the call was
+/// made for.
 fn result(body: &[u8], signature: Option<&Signature>, terminal: &Terminal) -> anyhow::Result<Exit> {
     let text = String::from_utf8_lossy(body);
     match std::io::stdout().is_terminal() && !terminal.json() {
-        true => terminal.result(pretty(&text))?,
+        true => terminal.result(plain(&pretty(&text)))?,
         false => terminal.result(&text)?,
     }
     let may_fail = matches!(

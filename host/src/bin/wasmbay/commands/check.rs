@@ -4,20 +4,42 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::ValueHint;
 use serde_json::json;
 use wasmbay::build::BuildError;
 use wasmbay::host::{self, HostError};
-use wasmbay::manifest::ManifestError;
+use wasmbay::manifest::{App, ManifestError};
 use wasmbay::plan::PlanError;
-use wasmbay::runtime::Component;
-use wasmbay::runtime::Engine;
-use wasmbay::runtime::{Runtime, Service};
+use wasmbay::runtime::{Component, DEFAULT_INSTANCES, Engine, Runtime, Service};
 
 use super::shown;
-use crate::args::Check;
+use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Built, Project, Source, build, load, manifest_in};
 use crate::report::{self, Exit, Terminal, count, failure};
+
+/// Find what is wrong with an app, without running it
+///
+/// Checks the manifest, the tools, that everything builds, that every component can be loaded, and
+/// that the services fit together. Prints everything that is wrong.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay check
+  wasmbay check --no-build examples/shop/wasmbay.toml
+  wasmbay check --output json | jq '.problems[].message'
+
+Exit codes: 0 nothing is wrong, 78 something is.")]
+pub(crate) struct Check {
+    /// The app's manifest, or its folder
+    #[arg(default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
+    manifest: PathBuf,
+    /// Check what is built already
+    #[arg(long)]
+    no_build: bool,
+    #[command(flatten)]
+    cache: Cache,
+}
 
 pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
     let manifest = manifest_in(&args.manifest);
@@ -36,6 +58,12 @@ pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
         check(project, &args, terminal, &mut found)?;
     }
     let problems = found.0;
+    let crowded = project
+        .as_ref()
+        .and_then(|project| crowded(&project.app, DEFAULT_INSTANCES));
+    if let Some(crowded) = crowded {
+        terminal.note(crowded);
+    }
     if terminal.json() {
         let all: Vec<_> = problems.iter().flat_map(describe).collect();
         terminal.result_json(&json!({ "manifest": manifest, "problems": all }))?;
@@ -115,6 +143,21 @@ fn check(
         }
     }
     Ok(())
+}
+
+/// A warning if the services together can work on more calls than a host has instances: those beyond
+/// are answered with 429.
+pub(super) fn crowded(app: &App, instances: u32) -> Option<String> {
+    let calls = app
+        .services
+        .values()
+        .map(|s| u64::from(s.limits.concurrency));
+    let calls: u64 = calls.sum();
+    (calls > u64::from(instances)).then(|| {
+        format!(
+            "warning: the services can work on {calls} calls at a time (the sum of `limits.concurrency`) and a host has {instances} instances; `--instances {calls}` has one for each"
+        )
+    })
 }
 
 /// The files that are there already.
@@ -205,4 +248,19 @@ fn describe(problem: &Problem) -> Vec<serde_json::Value> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_calls_than_instances_are_warned_of() {
+        let text = "name = \"app\"\n[service.a]\ncomponent = \"a.wasm\"\nlimits = { concurrency = 60 }\n[service.b]\ncomponent = \"b.wasm\"\nlimits = { concurrency = 40 }";
+        let app = App::parse(std::path::Path::new("wasmbay.toml"), text).unwrap();
+        assert_eq!(crowded(&app, 100), None);
+        let warning = crowded(&app, 99).unwrap();
+        assert!(warning.contains("100 calls at a time"), "{warning}");
+        assert!(warning.contains("`--instances 100`"), "{warning}");
+    }
 }

@@ -159,10 +159,10 @@ fn ambiguous(wanted: &Wanted, found: &[Answering]) -> anyhow::Error {
 }
 
 fn unknown(wanted: &Wanted, names: &[String]) -> anyhow::Error {
-    let message = format!("nobody answers for `{}`", wanted.typed);
+    let message = format!("no service answers for `{}`", wanted.typed);
     if names.is_empty() {
         return failure(
-            format!("{message}: no service answers at all"),
+            format!("{message}, or for anything else"),
             "`wasmbay up` runs an app; `--app` and `--nats` choose where to look",
         );
     }
@@ -261,14 +261,16 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_answers_for_is_refused() {
+    fn a_name_that_no_service_answers_for_is_refused() {
         for name in [
             "orders.cancel",
             "shop:orders/orders.place@2.0.0",
             "other:orders/orders.place",
         ] {
             assert!(
-                chosen(name).unwrap_err().starts_with("nobody answers for"),
+                chosen(name)
+                    .unwrap_err()
+                    .starts_with("no service answers for"),
                 "{name}"
             );
         }

@@ -6,25 +6,133 @@ mod show;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::Context;
 use futures_util::TryStreamExt as _;
 use serde_json::json;
 use wasmbay::events::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, Filter, Pace};
 
 use super::call::{misfit, place};
 use super::discover::Wanted;
-use crate::args::{Dlq, DlqLs, DlqPurge, DlqReplay, DlqVerb, LetterFilter, Meant, Place};
+use crate::args::Place;
 use crate::report::{Exit, Failures, Terminal, count, failure};
 
-/// DeadLetters that are looked at together when many are replayed.
+/// Dead letters that are looked at together when many are replayed.
 const PAGE: usize = 1_000;
+
+/// Look at dead letters, fix and replay them
+///
+/// A dead letter is an event that a subscriber could not handle. It is kept until it is handled
+/// after a replay, or purged.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay dlq ls --service notifications
+  wasmbay dlq show 6f0c1b9d2e8a4735
+  wasmbay dlq edit 6f0c1b9d2e8a4735 @fixed.json
+  wasmbay dlq replay --service notifications --rate 10/s
+  wasmbay dlq purge --function events.order-paid")]
+pub(crate) struct Dlq {
+    #[command(subcommand)]
+    verb: DlqVerb,
+}
+
+#[derive(clap::Subcommand)]
+pub(crate) enum DlqVerb {
+    /// List dead letters, those that failed longest ago first
+    Ls(DlqLs),
+    /// Show one with its attempts and its body
+    Show(DlqShow),
+    /// Deliver dead letters again, each to the subscriber that failed
+    ///
+    /// A dead letter goes as soon as its event is handled. If it fails again, it stays, with a longer
+    /// history.
+    Replay(DlqReplay),
+    /// Replace the body of a dead letter with one that is checked against the event's type
+    ///
+    /// Without a body, the one that it has is opened in $VISUAL or $EDITOR. Replaying it is a step
+    /// of its own.
+    Edit(edit::DlqEdit),
+    /// Drop dead letters for good
+    Purge(DlqPurge),
+}
+
+/// Which dead letters are listed.
+#[derive(clap::Args)]
+pub(crate) struct DlqLs {
+    #[command(flatten)]
+    filter: Chosen,
+    /// List no more than these
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Which dead letters are meant.
+#[derive(clap::Args)]
+pub(crate) struct Chosen {
+    /// Those of this subscriber
+    #[arg(long, value_name = "SERVICE")]
+    service: Option<String>,
+    /// Those of this event
+    #[arg(long, value_name = "INTERFACE.FUNCTION")]
+    function: Option<String>,
+}
+
+/// Which dead letters something is done with: it has to be said.
+#[derive(clap::Args)]
+#[group(id = "meant", required = true, multiple = true)]
+pub(crate) struct Meant {
+    /// The dead letters' ids
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "service", "function"])]
+    ids: Vec<String>,
+    /// All dead letters of the app
+    #[arg(long, conflicts_with_all = ["service", "function"])]
+    all: bool,
+    /// Those of this subscriber
+    #[arg(long, value_name = "SERVICE")]
+    service: Option<String>,
+    /// Those of this event
+    #[arg(long, value_name = "INTERFACE.FUNCTION")]
+    function: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DlqShow {
+    /// The dead letter's id
+    id: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DlqReplay {
+    #[command(flatten)]
+    meant: Meant,
+    /// Replay no more than these in a second
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    rate: Option<u32>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct DlqPurge {
+    #[command(flatten)]
+    meant: Meant,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    place: Place,
+}
 
 pub(super) async fn run(args: Dlq, terminal: &Terminal) -> anyhow::Result<Exit> {
     match args.verb {
         DlqVerb::Ls(args) => list(args, terminal).await,
         DlqVerb::Show(args) => {
-            let post = Post::reach(&args.place).await?;
-            show::letter(&post.get(&args.id).await?, terminal)
+            let store = Store::reach(&args.place).await?;
+            show::dead_letter(&store.get(&args.id).await?, terminal)
         }
         DlqVerb::Replay(args) => replay(args, terminal).await,
         DlqVerb::Edit(args) => edit::run(args, terminal).await,
@@ -33,34 +141,35 @@ pub(super) async fn run(args: Dlq, terminal: &Terminal) -> anyhow::Result<Exit> 
 }
 
 /// The dead letters of the app that is meant.
-struct Post {
+struct Store {
     app: String,
     client: async_nats::Client,
-    letters: DeadLetters,
+    dead_letters: DeadLetters,
 }
 
-impl Post {
+impl Store {
     async fn reach(args: &Place) -> anyhow::Result<Self> {
         let (nats, app) = place(args)?;
-        let client = nats.named("wasmbay dlq").connect().await?;
-        let context = jetstream::new(client.clone());
+        let nats = nats.named("wasmbay dlq");
+        let client = nats.connect().await?;
+        let context = nats.jetstream(client.clone());
         let app = match app {
             Some(app) => app,
             None => only(&context).await?,
         };
         Ok(Self {
-            letters: DeadLetters::new(context, &app),
+            dead_letters: DeadLetters::new(context, &app),
             app,
             client,
         })
     }
 
     async fn get(&self, id: &str) -> anyhow::Result<DeadLetter> {
-        self.letters.get(id).await.map_err(explained)
+        self.dead_letters.get(id).await.map_err(explained)
     }
 }
 
-/// The letters of a subscriber, an event, or all.
+/// The dead letters of a subscriber, an event, or all.
 fn filter(service: Option<&String>, function: Option<&String>) -> anyhow::Result<Filter> {
     let function = function.map(|text| text.parse::<Wanted>()).transpose()?;
     Ok(Filter {
@@ -70,7 +179,7 @@ fn filter(service: Option<&String>, function: Option<&String>) -> anyhow::Result
     })
 }
 
-/// The only app that keeps dead letters, when nobody said which.
+/// The only app that keeps dead letters, where none was named.
 async fn only(context: &Context) -> anyhow::Result<String> {
     let streams: Vec<String> = context
         .stream_names()
@@ -122,15 +231,15 @@ fn explained(error: DeadLetterError) -> anyhow::Error {
 
 async fn list(args: DlqLs, terminal: &Terminal) -> anyhow::Result<Exit> {
     let DlqLs {
-        filter: LetterFilter { service, function },
+        filter: Chosen { service, function },
         limit,
         place,
     } = args;
     let filter = filter(service.as_ref(), function.as_ref())?;
-    let post = Post::reach(&place).await?;
+    let store = Store::reach(&place).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let page = post.letters.list(&filter, None, limit).await?;
-    show::letters(&page.entries, terminal)?;
+    let page = store.dead_letters.list(&filter, None, limit).await?;
+    show::dead_letters(&page.entries, terminal)?;
     if page.next.is_some() && !terminal.json() {
         terminal.note(format_args!("there are more: `--limit N` lists them"));
     }
@@ -145,20 +254,20 @@ async fn replay(args: DlqReplay, terminal: &Terminal) -> anyhow::Result<Exit> {
         ..
     } = &args.meant;
     let filter = filter(service.as_ref(), function.as_ref())?;
-    let post = Post::reach(&args.place).await?;
+    let store = Store::reach(&args.place).await?;
     let mut pace = Pace::new(args.rate);
     let (mut replayed, mut errors) = (Vec::new(), Vec::new());
     for id in ids {
         pace.wait().await;
-        match post.letters.replay(id).await {
+        match store.dead_letters.replay(id).await {
             Ok(()) => replayed.push(id.clone()),
             Err(error) => errors.push(explained(error)),
         }
     }
     let mut from = None;
     while ids.is_empty() {
-        let letters = &post.letters;
-        let some = letters.replay_all(&filter, from, PAGE, &mut pace, None);
+        let all = &store.dead_letters;
+        let some = all.replay_all(&filter, from, PAGE, &mut pace, None);
         let some = some.await?;
         replayed.extend(some.replayed);
         let failed = some.failed.into_iter().map(|(_, error)| explained(error));
@@ -185,11 +294,11 @@ async fn purge(args: DlqPurge, terminal: &Terminal) -> anyhow::Result<Exit> {
         ..
     } = &args.meant;
     let filter = filter(service.as_ref(), function.as_ref())?;
-    let post = Post::reach(&args.place).await?;
+    let store = Store::reach(&args.place).await?;
     let wanted = match ids.is_empty() {
         false => ids.clone(),
         true => {
-            let page = post.letters.list(&filter, None, usize::MAX).await?;
+            let page = store.dead_letters.list(&filter, None, usize::MAX).await?;
             let ids = page.entries.iter().map(|entry| entry.id().to_owned());
             ids.collect()
         }
@@ -199,7 +308,7 @@ async fn purge(args: DlqPurge, terminal: &Terminal) -> anyhow::Result<Exit> {
     }
     let (mut purged, mut errors) = (0, Vec::new());
     for id in wanted {
-        match post.letters.purge(&Filter::only(&id)).await {
+        match store.dead_letters.purge(&Filter::only(&id)).await {
             Ok(0) if !ids.is_empty() => {
                 errors.push(explained(DeadLetterError::NotFound { id }));
             }
@@ -222,7 +331,7 @@ fn ended(errors: Vec<anyhow::Error>) -> anyhow::Result<Exit> {
     }
 }
 
-/// Asks whether so many letters may go for good.
+/// Asks whether so many dead letters may go for good.
 fn confirmed(number: usize) -> anyhow::Result<bool> {
     let what = count(number, "dead letter");
     let stdin = std::io::stdin();
@@ -238,4 +347,8 @@ fn confirmed(number: usize) -> anyhow::Result<bool> {
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    Pace::rate(text).map_err(|error| error.to_string())
 }

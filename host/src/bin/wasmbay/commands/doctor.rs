@@ -3,13 +3,30 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clap::ValueHint;
 use serde_json::json;
 use wasmbay::build::{Tool, ToolStatus, Tools, detect};
 use wasmbay::manifest::{App, FILE_NAME};
 
-use crate::args::Doctor;
 use crate::project::manifest_in;
-use crate::report::{Exit, STRONG, Terminal, count, table};
+use crate::report::{Exit, STRONG, Terminal, count, plain, table};
+
+/// See which tools are there, and how to get those that are missing
+///
+/// In the folder of an app, its own languages are what is needed; anywhere else, every tool is.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay doctor
+  wasmbay doctor examples/shop
+  wasmbay doctor --output json | jq -r '.tools[] | select(.path == null) | .install'
+
+Exit codes: 0 everything needed is there, 1 something is missing.")]
+pub(crate) struct Doctor {
+    /// The app's manifest, or its folder; otherwise wasmbay.toml where there is one
+    #[arg(value_hint = ValueHint::FilePath)]
+    manifest: Option<PathBuf>,
+}
 
 pub(super) fn run(args: Doctor, terminal: &Terminal) -> anyhow::Result<Exit> {
     let app = app(args.manifest)?;
@@ -88,7 +105,7 @@ fn text(tools: &[(ToolStatus, bool)], missing: usize, app: Option<&App>) -> Stri
     let mut installs = Vec::new();
     for (status, needed) in tools {
         let state = match (&status.found, needed) {
-            (Some((_, version)), _) => version.clone(),
+            (Some((_, version)), _) => plain(version),
             (None, true) => "missing".to_owned(),
             (None, false) => "not here, not needed".to_owned(),
         };

@@ -1,7 +1,8 @@
 //! `wasmbay emit`.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
-use async_nats::jetstream;
 use serde_json::json;
 use wasmbay::call::Call as Message;
 use wasmbay::events::stream::{self, Stored};
@@ -10,20 +11,48 @@ use wasmbay::transport::Client;
 
 use super::call::{arguments, check, place};
 use super::discover::{self, Answering, Wanted};
-use crate::args::Emit;
-use crate::report::{Exit, Terminal, failure};
+use crate::args::{Place, duration};
+use crate::report::{Exit, Terminal, failure, plain};
 
 /// What the metadata of discovery calls an event that is stored.
 const DURABLE: &str = "durable";
+
+/// Publish an event
+///
+/// Finds out over NATS what the event carries, checks the arguments before anything is sent, and
+/// publishes it where its subscribers receive it. An event of a durable wire is stored when this ends
+/// well, also while none of its subscribers runs; any other reaches those that listen.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay emit events.order-paid '{\"orderId\":\"o-17\"}'
+  wasmbay emit shop:orders/events.order-paid @order.json
+  wasmbay emit events.order-paid '[\"o-17\"]' --nats nats://127.0.0.1:4222 --app shop
+
+Exit codes: 0 published, 1 not known to be, 2 wrong usage.")]
+pub(crate) struct Emit {
+    /// The event: a function of an interface that is wired as events
+    #[arg(value_name = "INTERFACE.FUNCTION")]
+    function: String,
+    /// The arguments: an object by parameter, or an array; @FILE reads a file, - reads stdin
+    #[arg(value_name = "JSON|@FILE|-")]
+    arguments: Option<String>,
+    /// How long to wait until it is stored
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    place: Place,
+}
 
 pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit> {
     let wanted: Wanted = args.function.parse()?;
     let body = arguments(args.arguments.as_deref())?;
     let (nats, app) = place(&args.place)?;
-    let client = nats.named("wasmbay emit").connect().await?;
+    let nats = nats.named("wasmbay emit");
+    let client = nats.connect().await?;
 
     // An app without stored events does not depend on JetStream.
-    let context = jetstream::new(client.clone());
+    let context = nats.jetstream(client.clone());
     let stored = stream::stored(&context).await.unwrap_or_else(|error| {
         tracing::debug!(%error, "streams cannot be listed");
         Vec::new()
@@ -39,7 +68,7 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
     let found = discover::choose(&wanted, all)?;
     let signature = match (&found.event, &found.signature) {
         (Some(_), Some(signature)) => signature,
-        (Some(_), None) => anyhow::bail!("nobody tells what `{}` carries", found.function),
+        (Some(_), None) => anyhow::bail!("no service states what `{}` carries", found.function),
         (None, _) => {
             return Err(failure(
                 format!("`{}` is no event: it is called", found.function),
@@ -58,7 +87,7 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
     let event = match (of_stream, found.event.as_deref()) {
         (Some(one), _) => one.publication.event(&values, call),
         (None, Some(DURABLE)) => anyhow::bail!(
-            "`{}` is durable, and no stream tells how it is published",
+            "`{}` is durable, and no stream states how it is published",
             found.function
         ),
         (None, _) => Event {
@@ -93,14 +122,15 @@ async fn publish(
         (None, true) => terminal.result_json(&json!({ "subject": subject }))?,
         (None, false) => {
             terminal.say(format_args!(
-                "published on {subject}, to the subscribers of now"
+                "published on {}, to the subscribers of now",
+                plain(&subject)
             ));
         }
         (Some(stream), true) => terminal
             .result_json(&json!({ "subject": subject, "stream": *stream, "sequence": sequence }))?,
         (Some(stream), false) => {
             let sequence = sequence.unwrap_or_default();
-            terminal.say(format_args!("stored in {stream} as {sequence}"));
+            terminal.say(format_args!("stored in {} as {sequence}", plain(&stream)));
         }
     }
     Ok(Exit::Done)

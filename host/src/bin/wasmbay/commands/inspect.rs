@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::ValueHint;
 use serde_json::json;
 use wasmbay::manifest::{App, FILE_NAME};
 use wasmbay::runtime::{Component, ComponentError};
@@ -11,13 +12,35 @@ use wasmbay::shape::InterfaceDescription;
 use wasmparser::{KnownCustom, Parser, Payload};
 use wit_component::{DecodedWasm, WitPrinter};
 
-use crate::args::Inspect;
+use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Job, Source, build, manifest_in};
-use crate::report::{self, Exit, Failures, STRONG, Terminal, failure, table};
+use crate::report::{self, Exit, Failures, STRONG, Terminal, failure, plain, table};
 
 /// Bytes of one page of linear memory.
 const PAGE: u64 = 64 << 10;
+
+/// Show what a component offers and needs
+///
+/// Prints the component's world as WIT, its functions, what it expects of the host, its size,
+/// digest and memory, and what made it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay inspect payment.wasm
+  wasmbay inspect guests/go/payment  a guest's folder, built first
+  wasmbay inspect payment            a service of this folder's app
+  wasmbay inspect payment --output json | jq -r .digest")]
+pub(crate) struct Inspect {
+    /// A component's file, a guest's folder, or a service of the manifest
+    #[arg(value_name = "FILE|FOLDER|SERVICE", value_hint = ValueHint::AnyPath)]
+    target: PathBuf,
+    /// The manifest that has the service
+    #[arg(long, value_name = "FILE", default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
+    manifest: PathBuf,
+    #[command(flatten)]
+    cache: Cache,
+}
 
 pub(super) fn run(args: Inspect, terminal: &Terminal) -> anyhow::Result<Exit> {
     let file = file(&args, terminal)?;
@@ -79,6 +102,7 @@ fn source(name: &str, component: &Path, terminal: &Terminal) -> anyhow::Result<P
     if let Source::Guest(guest) = &source {
         let job = Job {
             name: name.to_owned(),
+            root: guest.folder.clone(),
             guest: guest.clone(),
         };
         let (_, errors) = build(vec![job], &Progress::new(*terminal));
@@ -202,7 +226,7 @@ impl About<'_> {
     fn text(&self) -> String {
         let Self { component, .. } = self;
         let mut rows = vec![
-            row("file", self.file.display().to_string()),
+            row("file", plain(&self.file.display().to_string())),
             row("digest", format!("sha256:{}", component.digest)),
             row("size", report::size(component.size as u64)),
         ];
@@ -215,7 +239,7 @@ impl About<'_> {
                 format!("{} at the start, in {memories}", kib(pages)),
             ));
         }
-        // The language is that of the runtime, so for a script it says what nobody asked.
+        // The language is that of the runtime, so for a script it says little.
         let tools = self
             .producers
             .iter()
@@ -225,7 +249,7 @@ impl About<'_> {
             .map(|(name, version)| format!("{name} {version}").trim_end().to_owned())
             .collect();
         if !tools.is_empty() {
-            rows.push(row("made by", tools.join(", ")));
+            rows.push(row("made by", plain(&tools.join(", "))));
         }
         let mut text = table(&rows);
         let http = component.http.as_ref();
@@ -242,16 +266,20 @@ impl About<'_> {
             ),
             ("Needs from other services", functions(&component.imports)),
             ("Needs from the host", by_package(&component.host_imports)),
+            (
+                "Needs what this host does not provide",
+                component.missing.iter().map(ToString::to_string).collect(),
+            ),
         ];
         for (title, lines) in sections {
             if !lines.is_empty() {
                 text.push_str(&format!(
                     "\n\n{STRONG}{title}{STRONG:#}\n  {}",
-                    lines.join("\n  ")
+                    plain(&lines.join("\n  "))
                 ));
             }
         }
-        text.push_str(&format!("\n\n{STRONG}WIT{STRONG:#}\n{}", self.wit));
+        text.push_str(&format!("\n\n{STRONG}WIT{STRONG:#}\n{}", plain(&self.wit)));
         text
     }
 
@@ -272,6 +300,10 @@ impl About<'_> {
             "exports": described(&component.exports),
             "imports": described(&component.imports),
             "hostImports": component.host_imports,
+            "missing": component.missing.iter().map(|missing| json!({
+                "interface": missing.interface,
+                "instead": missing.instead,
+            })).collect::<Vec<_>>(),
             "http": component.http,
             "messages": component.messages.as_ref().map(|m| m.interface.id.to_string()),
             "wit": self.wit,

@@ -1,38 +1,100 @@
 //! `wasmbay up`.
 
 mod changes;
+mod server;
+mod signals;
 mod summary;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use clap::ValueHint;
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use wasmbay::host::{self, Host, HostOptions};
+use wasmbay::host::{self, Drained, Host, HostOptions};
 use wasmbay::manifest::App;
-use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions, redact};
+use wasmbay::nats::STOP_DEADLINE;
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
 
-use crate::args::Up;
-use crate::logging;
+use crate::args::{Cache, Nats, duration};
+use crate::logging::{self, LogFormat};
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
 use crate::report::{Exit, Terminal, count, misconfigured, time};
 use crate::running::{Announced, Running};
 use crate::watch::Watch;
 use changes::Changes;
+use server::Server;
+use signals::Signals;
 use summary::Summary;
 
 /// Where the gateway listens unless somebody says otherwise.
 const LISTEN: &str = "127.0.0.1:8080";
 
+/// Time that a server of the app's own has at least, after the grace time, before it is killed.
+const LAST: Duration = Duration::from_secs(1);
+
 /// The app's own folder for what it keeps, and NATS in it.
 const NATS_DATA: &str = ".wasmbay/nats";
+
+/// Run an app
+///
+/// Builds what is given as a folder, checks that the services fit together, starts them with their
+/// gateway, and swaps in what changes until it is told to stop. Ctrl-C or SIGTERM drains: nothing
+/// new is taken and what runs is finished. Another signal, a second later, stops at once.
+///
+/// Without --nats, a nats-server of the app's own is started, with its data in .wasmbay/ beside
+/// the manifest.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay up                         run the app of this folder
+  wasmbay up examples/shop --listen 127.0.0.1:0
+  wasmbay up --nats nats://nats.example:4222 --nats-creds host.creds --no-watch
+
+Exit codes: 0 drained, 1 failed, gave up a call or could not confirm the drain, 2 wrong usage, 78 wrong configuration.")]
+pub(crate) struct Up {
+    /// The app's manifest, or its folder
+    #[arg(default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
+    manifest: PathBuf,
+    /// Where the gateway listens; otherwise where the manifest says, or 127.0.0.1:8080
+    #[arg(long, value_name = "ADDR", conflicts_with = "no_gateway", value_parser = address)]
+    listen: Option<SocketAddr>,
+    /// Run without a gateway, and without the admin address that the manifest gives it
+    #[arg(long)]
+    no_gateway: bool,
+    /// Where dead letters are served as JSON over HTTP; otherwise where the manifest says, or
+    /// nowhere. Nobody is asked who they are there, so keep it on a loopback address
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    admin: Option<SocketAddr>,
+    /// Do not rebuild and swap in what changes
+    #[arg(long)]
+    no_watch: bool,
+    /// How long everything may take after a signal: calls under way, and what is to be closed. Two
+    /// seconds later the process has ended
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    grace: Duration,
+    /// Threads that serve calls; otherwise one for each core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Instances of all services together
+    #[arg(long, value_name = "N", default_value_t = wasmbay::runtime::DEFAULT_INSTANCES, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    instances: u32,
+    #[command(flatten)]
+    cache: Cache,
+    #[command(flatten)]
+    nats: Nats,
+    /// What to log, as in RUST_LOG: a level, or `target=level` joined by commas
+    #[arg(long, value_name = "FILTER", value_parser = logged)]
+    log: Option<String>,
+    /// How the log is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
 
 pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
     logging::start_host(terminal, args.log.as_deref(), args.log_format)?;
@@ -41,6 +103,9 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         gateway: listen(&args, &project.app)?,
         admin: admin(&args, &project.app)?,
     };
+    if let Some(crowded) = super::check::crowded(&project.app, args.instances) {
+        terminal.note(crowded);
+    }
     let engine = Engine::new(args.cache.engine(args.instances))?;
     // Before the first build, so that no change falls between it and watching.
     let watch = watch(&args, &project);
@@ -52,6 +117,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
     let mut signals = Signals::new()?;
     let server = tokio::select! {
         server = Server::start(&args, &bench.project.app) => server?,
+        // What was started of it ends with the process.
         () = signals.next() => return Ok(Exit::Failed),
     };
     let result = serve(
@@ -70,18 +136,18 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
     .await;
     match &result {
         // Told to stop at once: what is left is ended with the process.
-        Ok(Ended::AtOnce) => {}
-        _ => server.stop().await,
+        Ok((Ended::AtOnce, _)) => {}
+        // What is left of the grace time, since there is one for all.
+        Ok((_, deadline)) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            server.stop(left.clamp(LAST, STOP_DEADLINE)).await;
+        }
+        Err(_) => server.stop(STOP_DEADLINE).await,
     }
-    let ended = result?;
+    let (ended, _) = result?;
     terminal.say(ended.text(&args));
-    if terminal.json() {
-        print_json(
-            terminal,
-            &json!({ "event": "stopped", "drained": ended == Ended::Drained }),
-        );
-    }
-    Ok(if ended == Ended::Drained {
+    terminal.event(&ended.json());
+    Ok(if ended.is_drained() {
         Exit::Done
     } else {
         Exit::Failed
@@ -107,10 +173,8 @@ struct Addresses {
 /// How a host ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    /// Every call was answered.
-    Drained,
-    /// The grace time was not enough for so many calls.
-    GaveUp(usize),
+    /// It was given the grace time.
+    Stopped(Drained),
     /// A second signal came.
     AtOnce,
     /// The signal came before anything was served.
@@ -118,35 +182,51 @@ enum Ended {
 }
 
 impl Ended {
-    fn of(given_up: usize) -> Self {
-        match given_up {
-            0 => Self::Drained,
-            calls => Self::GaveUp(calls),
-        }
+    fn is_drained(self) -> bool {
+        matches!(self, Self::Stopped(drained) if drained.is_complete())
     }
 
     fn text(self, args: &Up) -> String {
-        match self {
-            Self::Drained => "stopped: every call was answered".to_owned(),
-            Self::GaveUp(calls) => format!(
-                "stopped: gave up {} that still ran after {}",
-                count(calls, "call"),
-                time(args.grace)
-            ),
-            Self::AtOnce => "stopped at once: calls may have been lost".to_owned(),
-            Self::BeforeServing => "stopped before anything was served".to_owned(),
+        let drained = match self {
+            Self::Stopped(drained) => drained,
+            Self::AtOnce => return "stopped at once: calls may have been lost".to_owned(),
+            Self::BeforeServing => return "stopped before anything was served".to_owned(),
+        };
+        if drained.is_complete() {
+            return "stopped: every call was answered".to_owned();
         }
+        let mut text = "stopped".to_owned();
+        if drained.given_up > 0 {
+            let (calls, grace) = (count(drained.given_up, "call"), time(args.grace));
+            text += &format!(": gave up {calls} that still ran after {grace}");
+        }
+        if !drained.confirmed {
+            text += ": NATS did not confirm the end, calls may have been lost";
+        }
+        text
+    }
+
+    fn json(self) -> serde_json::Value {
+        let Self::Stopped(drained) = self else {
+            return json!({ "event": "stopped", "drained": false });
+        };
+        json!({
+            "event": "stopped",
+            "drained": drained.is_complete(),
+            "givenUp": drained.given_up,
+            "confirmed": drained.confirmed,
+        })
     }
 }
 
-/// Starts the host, runs it until a signal, and drains it.
+/// Starts the host, runs it until a signal, and drains it; returns the end of the grace time as well.
 async fn serve(
     args: &Up,
     terminal: &Terminal,
     started: Instant,
     parts: Parts<'_>,
     signals: &mut Signals,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<(Ended, Instant)> {
     let Parts {
         bench,
         watch,
@@ -161,18 +241,23 @@ async fn serve(
     };
     let host = tokio::select! {
         host = starting => host?,
-        () = signals.next() => return Ok(Ended::BeforeServing),
+        () = signals.next() => return Ok((Ended::BeforeServing, Instant::now() + args.grace)),
     };
-    let _announced = announce(&bench.project.app, &host, server);
+    let announced = announce(&bench.project.app, &host, server);
     let summary = Summary {
         bench: &bench,
         host: &host,
         server,
         time: started.elapsed(),
     };
-    match terminal.json() {
-        true => print_json(terminal, &summary.json()),
-        false => terminal.say(summary.text(watch.is_some())),
+    terminal.event(&summary.json());
+    terminal.say(summary.text(watch.is_some()));
+    if let Some(first) = announced.as_ref().and_then(|announced| announced.first) {
+        terminal.note(format_args!(
+            "process {first} runs this folder's app, too: `wasmbay call`, `emit` and `dlq` reach that \
+             one while it runs, and this one by `--nats {}`",
+            server.url()
+        ));
     }
 
     let watching = async {
@@ -184,6 +269,7 @@ async fn serve(
                     host: &host,
                     terminal: *terminal,
                     watch,
+                    unreadable: false,
                 }
                 .follow()
                 .await;
@@ -194,11 +280,13 @@ async fn serve(
         () = watching => {}
         () = signals.next() => {}
     }
-    terminal.say("draining; a second signal stops at once");
-    Ok(tokio::select! {
-        given_up = host.stop(args.grace) => Ended::of(given_up),
-        () = signals.next() => Ended::AtOnce,
-    })
+    let told = Instant::now();
+    terminal.say("draining; another signal, after a second, stops at once");
+    let ended = tokio::select! {
+        drained = host.stop(args.grace) => Ended::Stopped(drained),
+        () = signals.another(told.into()) => Ended::AtOnce,
+    };
+    Ok((ended, told + args.grace))
 }
 
 /// An app whose sources cannot be watched runs all the same.
@@ -270,52 +358,13 @@ fn resolve(key: &str, address: &str) -> anyhow::Result<SocketAddr> {
     }
 }
 
-/// The NATS system: one of the app's own, or one that exists.
-enum Server {
-    Managed(ManagedServer),
-    Given(ConnectOptions),
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "accepted: an address such as 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
-impl Server {
-    async fn start(args: &Up, app: &App) -> anyhow::Result<Self> {
-        if let Some(options) = args.nats.options() {
-            return Ok(Self::Given(options));
-        }
-        let data = app.root.join(NATS_DATA);
-        let options = ServerOptions {
-            data,
-            ..ServerOptions::default()
-        };
-        Ok(Self::Managed(ManagedServer::start(options).await?))
-    }
-
-    fn options(&self) -> ConnectOptions {
-        match self {
-            Self::Managed(server) => ConnectOptions::to(server.url()),
-            Self::Given(options) => options.clone(),
-        }
-    }
-
-    /// As it may be shown.
-    fn url(&self) -> String {
-        match self {
-            Self::Managed(server) => server.url().to_owned(),
-            Self::Given(options) => redact(&options.urls.join(",")),
-        }
-    }
-
-    fn has_password(&self) -> bool {
-        match self {
-            Self::Managed(_) => false,
-            Self::Given(options) => options.urls.iter().any(|url| url.contains('@')),
-        }
-    }
-
-    async fn stop(self) {
-        if let Self::Managed(server) = self {
-            server.stop().await;
-        }
-    }
+fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 
 /// Tells other commands where the app is. They are a convenience, so failing is no reason to stop.
@@ -324,6 +373,7 @@ fn announce(app: &App, host: &Host, server: &Server) -> Option<Announced> {
         pid: std::process::id(),
         app: app.name.clone(),
         nats: (!server.has_password()).then(|| server.url()),
+        nats_url_file: server.url_file().map(PathBuf::from),
         gateway: host.gateway().map(|address| format!("http://{address}")),
         admin: host.admin().map(|address| format!("http://{address}")),
     };
@@ -334,34 +384,6 @@ fn announce(app: &App, host: &Host, server: &Server) -> Option<Announced> {
             None
         }
     }
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-/// One event on a line of its own. Whoever no longer listens is no reason to stop serving.
-fn print_json(terminal: &Terminal, event: &serde_json::Value) {
-    let _ = terminal.result(event);
 }
 
 /// Digests by service.

@@ -18,7 +18,7 @@ use super::{
     publish, request,
 };
 use crate::call::Code;
-use crate::manifest::subjects::is_reserved;
+use crate::subject::is_reserved;
 use crate::text::shown;
 pub(crate) use message::{GuestMessage, push};
 use message::{add_message, add_setters, take};
@@ -267,10 +267,12 @@ async fn reply(
     // The sender chose this subject, and must not gain permissions through the component.
     if is_reserved(&subject) {
         let why = format!("no reply can be sent to \"{}\"", shown(&subject));
-        tracing::warn!(
-            service = &*view.caller.service.name,
-            "a message was refused: {why}"
-        );
+        if view.caller.output.admits(why.len()) {
+            tracing::warn!(
+                service = &*view.caller.service.name,
+                "a message was refused: {why}"
+            );
+        }
         return Ok(Err(Error::PermissionDenied(why)));
     }
     if let Err(failure) = check_form(&subject) {

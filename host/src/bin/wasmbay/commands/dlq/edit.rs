@@ -12,39 +12,50 @@ use wasmbay::interface::FunctionId;
 use wasmbay::json::DEFAULT_BYTES;
 use wasmbay::shape::Signature;
 
-use super::{Post, explained};
-use crate::args::DlqEdit;
+use super::{Store, explained};
+use crate::args::Place;
 use crate::commands::call::arguments;
 use crate::commands::{discover, pretty::pretty};
 use crate::report::{Exit, Terminal, failure};
 
-/// How long subscribers may take to tell a type that no stream tells.
+/// Time that subscribers have to state a type that no stream states.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+#[derive(clap::Args)]
+pub(crate) struct DlqEdit {
+    /// The dead letter's id
+    id: String,
+    /// The body: an object by parameter, or an array; @FILE reads a file, - reads stdin
+    #[arg(value_name = "JSON|@FILE|-")]
+    body: Option<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
 pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let post = Post::reach(&args.place).await?;
+    let store = Store::reach(&args.place).await?;
     let id = &args.id;
     let edited = match &args.body {
         Some(_) => {
             let body = arguments(args.body.as_deref())?;
-            let letter = post.letters.find(id).await.map_err(explained)?;
-            replace(&post, &letter, body).await?
+            let dead_letter = store.dead_letters.find(id).await.map_err(explained)?;
+            replace(&store, &dead_letter, body).await?
         }
         None => {
-            let letter = post.get(id).await?;
-            let Some(file) = in_editor(&letter)? else {
+            let dead_letter = store.get(id).await?;
+            let Some(file) = in_editor(&dead_letter)? else {
                 terminal.say("nothing was changed");
                 return Ok(Exit::Done);
             };
             let body = std::fs::read(file.path()).context("cannot read what was edited")?;
-            match replace(&post, &letter, body.into()).await {
+            match replace(&store, &dead_letter, body.into()).await {
                 Ok(edited) => edited,
                 Err(error) => {
-                    // Nobody should have to type it again.
+                    // It should not have to be typed again.
                     let (_, path) = file.keep().context("cannot keep what was edited")?;
                     let path = path.display();
                     return Err(error.context(format!(
-                        "nothing was changed; mend {path} and run `wasmbay dlq edit {id} @{path}`"
+                        "nothing was changed; fix {path} and run `wasmbay dlq edit {id} @{path}`"
                     )));
                 }
             }
@@ -59,30 +70,37 @@ pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
-async fn replace(post: &Post, letter: &DeadLetter, body: Bytes) -> anyhow::Result<DeadLetter> {
+async fn replace(
+    store: &Store,
+    dead_letter: &DeadLetter,
+    body: Bytes,
+) -> anyhow::Result<DeadLetter> {
     // No more was read.
     if body.len() > DEFAULT_BYTES {
         anyhow::bail!("the body has more than {DEFAULT_BYTES} bytes");
     }
-    let edited = post.letters.edit(letter, body, told(post, letter)).await;
+    let edited = store
+        .dead_letters
+        .edit(dead_letter, body, stated(store, dead_letter))
+        .await;
     edited.map_err(explained)
 }
 
-/// The type of the letter's event as a subscriber tells it that runs.
-async fn told(post: &Post, letter: &DeadLetter) -> Option<Signature> {
-    let function: FunctionId = letter.function.parse().ok()?;
-    let answering = discover::ask(&post.client, PATIENCE)
+/// The type of the event, as a subscriber that runs states it.
+async fn stated(store: &Store, dead_letter: &DeadLetter) -> Option<Signature> {
+    let function: FunctionId = dead_letter.function.parse().ok()?;
+    let answering = discover::ask(&store.client, PATIENCE)
         .await
         .ok()?
         .into_iter();
     answering
-        .filter(|one| one.app == post.app && one.function.name == function.name)
+        .filter(|one| one.app == store.app && one.function.name == function.name)
         .filter(|one| one.function.interface.compatible(&function.interface))
         .find_map(|one| one.signature)
 }
 
 /// Has the body edited, and gives the file if it changed.
-fn in_editor(letter: &DeadLetter) -> anyhow::Result<Option<tempfile::NamedTempFile>> {
+fn in_editor(dead_letter: &DeadLetter) -> anyhow::Result<Option<tempfile::NamedTempFile>> {
     let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let editor = named("VISUAL").or_else(|| named("EDITOR"));
     let (Some(editor), true) = (editor, std::io::stdin().is_terminal()) else {
@@ -90,26 +108,29 @@ fn in_editor(letter: &DeadLetter) -> anyhow::Result<Option<tempfile::NamedTempFi
             "there is no body, and no $EDITOR on a terminal to write one",
             format!(
                 "give the body: `wasmbay dlq edit {} @FILE`, or - for stdin",
-                letter.id
+                dead_letter.id
             ),
         ));
     };
-    let (before, suffix) = match (letter.is_message(), std::str::from_utf8(&letter.body)) {
+    let (before, suffix) = match (
+        dead_letter.is_message(),
+        std::str::from_utf8(&dead_letter.body),
+    ) {
         // Not even a line break is for an editor to add.
         (true, Ok(text)) => (text.to_owned(), ".txt"),
         (true, Err(_)) => {
             return Err(failure(
                 "the body is no text that an editor could show",
-                format!("give the body: `wasmbay dlq edit {} @FILE`", letter.id),
+                format!("give the body: `wasmbay dlq edit {} @FILE`", dead_letter.id),
             ));
         }
         (false, _) => {
-            let text = String::from_utf8_lossy(&letter.body);
+            let text = String::from_utf8_lossy(&dead_letter.body);
             (pretty(&text) + "\n", ".json")
         }
     };
     let mut file = tempfile::Builder::new()
-        .prefix(&format!("letter-{}-", letter.id))
+        .prefix(&format!("dead-letter-{}-", dead_letter.id))
         .suffix(suffix)
         .tempfile()?;
     file.write_all(before.as_bytes())?;

@@ -4,15 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use wasmbay::events::dead_letters::{Attempt, DeadLetter, Entry, Unreadable};
 use wasmbay::manifest::Outcome;
+use wasmbay::text::shown;
 
 use crate::commands::pretty::pretty;
-use crate::report::{Exit, STRONG, Terminal, WEAK, count, short, size, table};
-
-/// Characters of an error that a list shows.
-const MAX_WHY: usize = 60;
+use crate::report::{Exit, STRONG, Terminal, WEAK, count, plain, short, size, table};
 
 /// Prints a list.
-pub(super) fn letters(entries: &[Entry], terminal: &Terminal) -> anyhow::Result<()> {
+pub(super) fn dead_letters(entries: &[Entry], terminal: &Terminal) -> anyhow::Result<()> {
     if terminal.json() {
         return Ok(terminal.result(serde_json::to_string_pretty(entries)?)?);
     }
@@ -23,7 +21,7 @@ pub(super) fn letters(entries: &[Entry], terminal: &Terminal) -> anyhow::Result<
     let head = ["ID", "SERVICE", "EVENT", "FAILED", "ATTEMPTS", "WHY"];
     let head = head.iter().map(|cell| (*cell).to_owned()).collect();
     let row = |entry: &Entry| match entry {
-        Entry::DeadLetter(letter) => row(letter),
+        Entry::DeadLetter(dead_letter) => row(dead_letter),
         Entry::Unreadable(other) => unreadable(other),
     };
     let rows: Vec<Vec<String>> = std::iter::once(head)
@@ -32,21 +30,22 @@ pub(super) fn letters(entries: &[Entry], terminal: &Terminal) -> anyhow::Result<
     Ok(terminal.result(table(&rows))?)
 }
 
-fn row(letter: &DeadLetter) -> Vec<String> {
-    let last = letter.attempts.last();
-    let event = letter.function.rsplit('/').next().unwrap_or_default();
+fn row(dead_letter: &DeadLetter) -> Vec<String> {
+    let last = dead_letter.attempts.last();
+    let event = dead_letter.function.rsplit('/').next().unwrap_or_default();
     let event = event.split('@').next().unwrap_or_default();
     let why = last.map_or_else(String::new, |last| {
         let line = last.error.lines().next().unwrap_or_default();
         format!("{}: {line}", outcome(last))
     });
     vec![
-        letter.id.clone(),
-        letter.service.clone(),
+        plain(&dead_letter.id),
+        plain(&dead_letter.service),
         plain(event),
-        last.map(|last| seconds(&last.time)).unwrap_or_default(),
-        (letter.left_out + letter.attempts.len()).to_string(),
-        shortened(&why),
+        last.map(|last| plain(&seconds(&last.time)))
+            .unwrap_or_default(),
+        (dead_letter.left_out + dead_letter.attempts.len()).to_string(),
+        shown(&why).into_owned(),
     ]
 }
 
@@ -55,22 +54,13 @@ fn unreadable(other: &Unreadable) -> Vec<String> {
     let nothing = || "-".to_owned();
     let [service, event, failed, attempts] = [nothing(), nothing(), nothing(), nothing()];
     vec![
-        other.id.clone(),
+        plain(&other.id),
         service,
         event,
         failed,
         attempts,
-        shortened(&why),
+        shown(&why).into_owned(),
     ]
-}
-
-/// As much as fits into a list.
-fn shortened(why: &str) -> String {
-    let why = plain(why);
-    match why.chars().count() > MAX_WHY {
-        true => why.chars().take(MAX_WHY - 1).chain(['…']).collect(),
-        false => why,
-    }
 }
 
 /// How an attempt ended, in a word.
@@ -88,71 +78,66 @@ fn outcome(attempt: &Attempt) -> String {
     }
 }
 
-/// Prints one letter.
-pub(super) fn letter(letter: &DeadLetter, terminal: &Terminal) -> anyhow::Result<Exit> {
+/// Prints one dead letter.
+pub(super) fn dead_letter(dead_letter: &DeadLetter, terminal: &Terminal) -> anyhow::Result<Exit> {
     if terminal.json() {
-        terminal.result(serde_json::to_string_pretty(&letter.with_body())?)?;
+        terminal.result(serde_json::to_string_pretty(&dead_letter.with_body())?)?;
         return Ok(Exit::Done);
     }
-    let text = std::str::from_utf8(&letter.body);
-    let edited = if letter.edited { ", edited" } else { "" };
+    let text = std::str::from_utf8(&dead_letter.body);
+    let edited = if dead_letter.edited { ", edited" } else { "" };
     let mut rows = vec![
-        ["service", &*letter.service].map(plain),
-        ["component", short(&letter.digest)].map(plain),
-        ["event", &*letter.function].map(plain),
-        ["published", &*seconds(&letter.published)].map(plain),
-        ["subject", &*letter.subject].map(plain),
-        ["stream", &*format!("{} {}", letter.stream, letter.sequence)].map(plain),
+        ["service", &*dead_letter.service].map(plain),
+        ["component", short(&dead_letter.digest)].map(plain),
+        ["event", &*dead_letter.function].map(plain),
+        ["published", &*seconds(&dead_letter.published)].map(plain),
+        ["subject", &*dead_letter.subject].map(plain),
+        [
+            "stream",
+            &*format!("{} {}", dead_letter.stream, dead_letter.sequence),
+        ]
+        .map(plain),
     ];
-    if let Some(subject) = &letter.moved_to {
+    if let Some(subject) = &dead_letter.moved_to {
         rows.push(["moved to", subject].map(plain));
     }
-    for (name, values) in &letter.headers {
+    for (name, values) in &dead_letter.headers {
         rows.push(["header", &*format!("{name}: {}", values.join(", "))].map(plain));
     }
     let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
-    terminal.result(format_args!("{STRONG}Dead letter {}{STRONG:#}", letter.id))?;
+    terminal.result(format_args!(
+        "{STRONG}Dead letter {}{STRONG:#}",
+        plain(&dead_letter.id)
+    ))?;
     terminal.result(table(&rows))?;
 
-    let attempts = count(letter.left_out + letter.attempts.len(), "attempt");
+    let attempts = count(dead_letter.left_out + dead_letter.attempts.len(), "attempt");
     terminal.result(format_args!("\n{STRONG}{attempts}{STRONG:#}"))?;
-    if letter.left_out > 0 {
-        let left = format!("the oldest {} are not kept", letter.left_out);
+    if dead_letter.left_out > 0 {
+        let left = format!("the oldest {} are not kept", dead_letter.left_out);
         terminal.result(format_args!("  {WEAK}{left}{WEAK:#}"))?;
     }
-    for (index, attempt) in letter.attempts.iter().enumerate() {
-        let number = letter.left_out + index + 1;
-        let (time, how) = (seconds(&attempt.time), outcome(attempt));
+    for (index, attempt) in dead_letter.attempts.iter().enumerate() {
+        let number = dead_letter.left_out + index + 1;
+        let (time, how) = (plain(&seconds(&attempt.time)), outcome(attempt));
         let blame = attempt.blame;
         terminal.result(format_args!("  {number}  {time}  {how} (blame: {blame})"))?;
-        for line in attempt.error.lines() {
-            terminal.result(format_args!("     {}", plain(line)))?;
+        for line in plain(&attempt.error).lines() {
+            terminal.result(format_args!("     {line}"))?;
         }
     }
-    let size = size(letter.size as u64);
+    let size = size(dead_letter.size as u64);
     let (text, kind) = match text {
         Ok(text) => (pretty(text), ""),
-        Err(_) => (STANDARD.encode(&letter.body), ", as base64"),
+        Err(_) => (STANDARD.encode(&dead_letter.body), ", as base64"),
     };
     terminal.result(format_args!(
         "\n{STRONG}Body{STRONG:#} ({size}{edited}{kind})"
     ))?;
-    for line in text.lines() {
-        terminal.result(format_args!("  {}", plain(line)))?;
+    for line in plain(&text).lines() {
+        terminal.result(format_args!("  {line}"))?;
     }
     Ok(Exit::Done)
-}
-
-/// Text that somebody else wrote, without what a terminal would obey.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => plain.extend(c.escape_debug()),
-            false => plain.push(c),
-        }
-    }
-    plain
 }
 
 /// A time without fractions of a second.
@@ -168,12 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_wrote_does_not_command_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jé\n"), "a\\u{1b}[2Jé\\n");
-    }
-
-    #[test]
-    fn what_is_no_letter_is_in_the_list_with_its_reason() {
+    fn what_is_no_dead_letter_is_in_the_list_with_its_reason() {
         let other = Unreadable {
             id: "at-17".to_owned(),
             unreadable: format!("the header Bay-Dead-Letter: {}", "x".repeat(100)),
@@ -183,7 +163,7 @@ mod tests {
         let row = unreadable(&other);
         assert_eq!(row[..5], ["at-17", "-", "-", "-", "-"]);
         assert!(row[5].starts_with("unreadable: the header Bay-Dead-Letter: x"));
-        assert_eq!(row[5].chars().count(), MAX_WHY);
+        assert!(row[5].ends_with("x…"), "{}", row[5]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use wasmbay::host::{Applied, Host};
 
-use super::{digests, print_json};
+use super::digests;
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
 use crate::report::{self, Terminal, short, time};
@@ -20,6 +20,8 @@ pub(super) struct Changes<'a> {
     pub(super) host: &'a Host,
     pub(super) terminal: Terminal,
     pub(super) watch: Watch,
+    /// The manifest, or what it names, could not be read at the last change.
+    pub(super) unreadable: bool,
 }
 
 impl Changes<'_> {
@@ -36,17 +38,35 @@ impl Changes<'_> {
     }
 
     fn refuse(&self, error: &anyhow::Error) {
-        if self.terminal.json() {
-            let reports = report::reports(error).into_iter();
-            let errors = reports.flat_map(|report| [report.messages, report.causes].concat());
-            let errors: Vec<_> = errors.collect();
-            print_json(
-                &self.terminal,
-                &json!({ "event": "refused", "errors": errors }),
-            );
-        }
+        let reports = report::reports(error).into_iter();
+        let errors = reports.flat_map(|report| [report.messages, report.causes].concat());
+        let errors: Vec<_> = errors.collect();
+        self.terminal
+            .event(&json!({ "event": "refused", "errors": errors }));
         report::error(error);
         self.terminal.note("what ran before goes on");
+    }
+
+    /// Reads the manifest again if it changed, or what it names; tells whether that was taken over.
+    fn reload(&mut self, changed: &BTreeSet<PathBuf>) -> anyhow::Result<bool> {
+        let renews = self.watch.renews(changed);
+        if !renews && !self.unreadable {
+            return Ok(false);
+        }
+        let loaded = Project::load(&self.bench.project.given);
+        self.unreadable = loaded.is_err();
+        let project = match loaded {
+            Ok(project) => project,
+            Err(error) if renews => return Err(error),
+            // It was reported, and what runs is followed meanwhile.
+            Err(_) => return Ok(false),
+        };
+        if project.app.gateway != self.bench.project.app.gateway {
+            self.terminal
+                .note("[gateway] takes effect at the next start");
+        }
+        self.bench.replace(project);
+        Ok(true)
     }
 
     async fn take_over(
@@ -55,17 +75,12 @@ impl Changes<'_> {
         running: &mut BTreeMap<String, String>,
     ) -> anyhow::Result<()> {
         let started = Instant::now();
-        let renewed = changed.contains(&self.bench.project.manifest);
-        if renewed {
-            let project = Project::load(&self.bench.project.manifest)?;
-            if project.app.gateway != self.bench.project.app.gateway {
-                self.terminal
-                    .note("[gateway] takes effect at the next start");
-            }
-            self.bench.replace(project);
-        }
+        // Before anything is read, so that what changes from now on is another change, and also when
+        // reading fails.
+        self.watch.follow(&self.bench.project);
+        let renewed = self.reload(changed)?;
         let touched = self.bench.touch(changed);
-        // Before building, so that what changes from now on is another change.
+        // The same before building.
         self.watch.follow(&self.bench.project);
         if !renewed && !touched {
             return Ok(());
@@ -92,7 +107,7 @@ impl Changes<'_> {
             took: started.elapsed(),
             building,
         };
-        swap.tell(&self.terminal, renewed);
+        swap.tell(&self.terminal, self.watch.is_manifest(changed));
         *running = now;
         Ok(())
     }
@@ -116,18 +131,15 @@ impl Swap<'_> {
         } = self.applied;
         if terminal.json() {
             if renewed || *self.applied != Applied::default() {
-                print_json(
-                    terminal,
-                    &json!({
-                        "event": "applied",
-                        "started": started,
-                        "replaced": replaced,
-                        "stopped": stopped,
-                        "digests": self.new,
-                        "seconds": self.took.as_secs_f64(),
-                        "buildSeconds": self.building.as_secs_f64(),
-                    }),
-                );
+                terminal.event(&json!({
+                    "event": "applied",
+                    "started": started,
+                    "replaced": replaced,
+                    "stopped": stopped,
+                    "digests": self.new,
+                    "seconds": self.took.as_secs_f64(),
+                    "buildSeconds": self.building.as_secs_f64(),
+                }));
             }
             return;
         }

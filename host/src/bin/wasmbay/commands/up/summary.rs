@@ -7,7 +7,8 @@ use wasmbay::host::Host;
 use wasmbay::manifest::{Route, Target};
 use wasmbay::runtime::Component;
 
-use super::{NATS_DATA, Server};
+use super::NATS_DATA;
+use super::server::Server;
 use crate::project::Workbench;
 use crate::report::{self, STRONG, WEAK, table};
 
@@ -39,7 +40,9 @@ impl Summary<'_> {
             places.push(vec!["admin".to_owned(), format!("http://{address}")]);
         }
         let managed = match self.server {
-            Server::Managed(_) => format!(" (its own, data in {NATS_DATA})"),
+            Server::Managed(_) => {
+                format!(" (its own, data in {NATS_DATA}, login in {NATS_DATA}/url)")
+            }
             Server::Given(_) => String::new(),
         };
         places.push(vec![
@@ -74,6 +77,7 @@ impl Summary<'_> {
             "gateway": self.host.gateway().map(|address| format!("http://{address}")),
             "admin": self.host.admin().map(|address| format!("http://{address}")),
             "nats": self.server.url(),
+            "natsUrlFile": self.server.url_file(),
             "services": services.collect::<Vec<_>>(),
         })
     }

@@ -1,0 +1,67 @@
+use super::*;
+use crate::interfaces::provided;
+use crate::runtime::{Engine, EngineOptions};
+
+/// A function or resource of each interface that is provided.
+const KNOWN: [(&str, &str); 44] = [
+    ("wasi:cli/environment@0.2.12", "get-environment"),
+    ("wasi:cli/exit@0.2.12", "exit"),
+    ("wasi:cli/stderr@0.2.12", "get-stderr"),
+    ("wasi:cli/stdin@0.2.12", "get-stdin"),
+    ("wasi:cli/stdout@0.2.12", "get-stdout"),
+    ("wasi:cli/terminal-input@0.2.12", "terminal-input"),
+    ("wasi:cli/terminal-output@0.2.12", "terminal-output"),
+    ("wasi:cli/terminal-stderr@0.2.12", "get-terminal-stderr"),
+    ("wasi:cli/terminal-stdin@0.2.12", "get-terminal-stdin"),
+    ("wasi:cli/terminal-stdout@0.2.12", "get-terminal-stdout"),
+    ("wasi:clocks/monotonic-clock@0.2.12", "now"),
+    ("wasi:clocks/wall-clock@0.2.12", "now"),
+    ("wasi:config/runtime@0.2.0-draft", "get"),
+    ("wasi:config/store@0.2.0-draft", "get"),
+    ("wasi:config/store@0.2.0-rc.1", "get"),
+    ("wasi:filesystem/preopens@0.2.12", "get-directories"),
+    ("wasi:filesystem/types@0.2.12", "descriptor"),
+    ("wasi:http/outgoing-handler@0.2.12", "handle"),
+    ("wasi:http/types@0.2.12", "fields"),
+    ("wasi:io/error@0.2.12", "error"),
+    ("wasi:io/poll@0.2.12", "poll"),
+    ("wasi:io/streams@0.2.12", "input-stream"),
+    ("wasi:keyvalue/atomics@0.2.0-draft", "increment"),
+    ("wasi:keyvalue/atomics@0.2.0-draft2", "increment"),
+    ("wasi:keyvalue/batch@0.2.0-draft", "get-many"),
+    ("wasi:keyvalue/batch@0.2.0-draft2", "get-many"),
+    ("wasi:keyvalue/store@0.2.0-draft", "open"),
+    ("wasi:keyvalue/store@0.2.0-draft2", "open"),
+    ("wasi:logging/logging", "log"),
+    ("wasi:logging/logging@0.1.0-draft", "log"),
+    ("wasi:messaging/producer@0.2.0-draft", "send"),
+    ("wasi:messaging/request-reply@0.2.0-draft", "request"),
+    ("wasi:messaging/types@0.2.0-draft", "message"),
+    ("wasi:random/insecure@0.2.12", "get-insecure-random-u64"),
+    ("wasi:random/insecure-seed@0.2.12", "insecure-seed"),
+    ("wasi:random/random@0.2.12", "get-random-u64"),
+    ("wasi:sockets/instance-network@0.2.12", "instance-network"),
+    ("wasi:sockets/ip-name-lookup@0.2.12", "resolve-addresses"),
+    ("wasi:sockets/network@0.2.12", "network"),
+    ("wasi:sockets/tcp@0.2.12", "tcp-socket"),
+    ("wasi:sockets/tcp-create-socket@0.2.12", "create-tcp-socket"),
+    ("wasi:sockets/udp@0.2.12", "udp-socket"),
+    ("wasi:sockets/udp-create-socket@0.2.12", "create-udp-socket"),
+    ("wasmcloud:messaging/consumer@0.2.0", "publish"),
+];
+
+#[test]
+fn what_is_said_to_be_provided_is_what_the_linker_has() {
+    let engine = Engine::new(EngineOptions {
+        instances: 1,
+        cache: None,
+    });
+    let mut linker = linker(engine.unwrap().wasmtime()).unwrap();
+    for (interface, item) in KNOWN {
+        let mut instance = linker.instance(interface).unwrap();
+        let again = instance.func_wrap(item, |_, (): ()| Ok(()));
+        assert!(again.is_err(), "{interface} has no {item}");
+        assert_eq!(provided::missing(interface), None, "{interface}");
+    }
+    assert_eq!(provided::PROVIDED, KNOWN.map(|(interface, _)| interface));
+}

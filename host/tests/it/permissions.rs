@@ -1,0 +1,143 @@
+//! A host with a login that may do only what `docs/nats.md` says it needs.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use wasmbay::events::dead_letters::{DeadLetters, Filter};
+use wasmbay::host::{Host, HostError, HostOptions};
+use wasmbay::nats::ConnectOptions;
+use wasmbay::runtime::{Engine, EngineOptions};
+
+use crate::support::apps::{Services, apply, start};
+use crate::support::components::{CALLER, GUEST, OTHER};
+use crate::support::nats::Configured;
+use crate::support::{DEADLINE, until};
+
+/// The users `host` with these permissions, and `admin` with all.
+fn users(publish: &[String], subscribe: &[String]) -> String {
+    format!(
+        "authorization {{ users = [
+          {{ user: admin, password: admin }}
+          {{ user: host, password: host, permissions: {{
+            publish: {{ allow: {publish:?} }}
+            subscribe: {{ allow: {subscribe:?} }} }} }} ] }}"
+    )
+}
+
+/// The subjects of a table in `docs/nats.md`, for an app called "app" with a service "guest".
+fn documented(heading: &str) -> Vec<String> {
+    let text = include_str!("../../../docs/nats.md");
+    let (_, section) = text.split_once(heading).unwrap();
+    let table = section.lines().skip_while(|line| !line.starts_with("| `"));
+    table
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('`').nth(1).unwrap())
+        .map(|subject| subject.replace("APP", "app").replace("SERVICE", "guest"))
+        .collect()
+}
+
+async fn host_on(url: String) -> Host {
+    let options = HostOptions {
+        workers: NonZeroUsize::MIN,
+        ..HostOptions::new(ConnectOptions::to(url))
+    };
+    let engine = Engine::new(EngineOptions {
+        instances: 20,
+        cache: None,
+    });
+    Host::start(&SERVICES.app(), engine.unwrap(), options)
+        .await
+        .unwrap()
+}
+
+const SERVICES: Services<'_> = Services(
+    &[
+        ("guest", GUEST, ""),
+        ("caller", CALLER, ""),
+        ("other", OTHER, ""),
+    ],
+    "",
+);
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough_for_calls() {
+    let (publish, subscribe) = (documented("## Publish"), documented("## Subscribe"));
+    let server = Configured::start(&users(&publish, &subscribe)).await;
+    let host = start(&server.url_of("host"), &SERVICES).await;
+    let client = ConnectOptions::to(server.url_of("admin"))
+        .connect()
+        .await
+        .unwrap();
+    let ask = client.request("bay.app.test.caller.api.v1.ask", r#"{"n":41}"#.into());
+    assert_eq!(&*ask.await.unwrap().payload, b"42");
+    let ping = client.request("$SRV.PING.guest", "".into()).await.unwrap();
+    assert!(!ping.payload.is_empty());
+    assert!(host.stop(DEADLINE).await.is_complete());
+}
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough_for_durable_events() {
+    use crate::support::components::RETURNS_ERROR;
+    const WIRE: &str = "
+        [wire.\"test:events/sink\"]
+        mode = \"event\"
+        durable = true
+        retry = { attempts = 2, backoff = [\"10ms\"] }
+    ";
+    let (publish, subscribe) = (documented("## Publish"), documented("## Subscribe"));
+    let server = Configured::start(&users(&publish, &subscribe)).await;
+    let services = Services(&[("guest", RETURNS_ERROR, "")], WIRE);
+    let host = start(&server.url_of("host"), &services).await;
+    let client = ConnectOptions::to(server.url_of("admin"))
+        .connect()
+        .await
+        .unwrap();
+    // It refuses this number, so that the event is retried and becomes a dead letter.
+    let event = client.request(
+        "bay.app.test.events.sink.v1.happened",
+        r#"{"key":1,"n":13}"#.into(),
+    );
+    event.await.unwrap();
+    let letters = DeadLetters::new(async_nats::jetstream::new(client), "app");
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        let page = letters.list(&Filter::default(), None, 10).await.unwrap();
+        if let [one] = &*page.entries {
+            assert_eq!(one.dead_letter().unwrap().attempts.len(), 2);
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no dead letter");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(host.stop(DEADLINE).await.is_complete());
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_refused_fails_the_start_and_names_the_subject() {
+    let publish = documented("## Publish");
+    let subscribe = ["_INBOX.>", "$SRV.>"].map(str::to_owned);
+    let server = Configured::start(&users(&publish, &subscribe)).await;
+    let host = host_on(server.url_of("host")).await;
+    let error = apply(&host, &SERVICES).await.unwrap_err();
+    assert!(matches!(error, HostError::Worker(_)), "{error:?}");
+    let error = error.to_string();
+    assert!(error.contains("may not subscribe to bay.app."), "{error}");
+    host.stop(DEADLINE).await;
+}
+
+#[tokio::test]
+async fn a_permission_that_is_refused_later_is_noted() {
+    let publish: Vec<_> = documented("## Publish")
+        .into_iter()
+        .filter(|subject| !subject.starts_with("bay.app"))
+        .collect();
+    let server = Configured::start(&users(&publish, &documented("## Subscribe"))).await;
+    let options = ConnectOptions::to(server.url_of("host"));
+    let violations = options.violations.clone();
+    let client = options.connect().await.unwrap();
+    client.publish("bay.app.test", "".into()).await.unwrap();
+    until("the server refuses", || {
+        violations.of("bay.app.test").is_some()
+    })
+    .await;
+}
