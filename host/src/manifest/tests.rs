@@ -737,7 +737,7 @@ fn data_is_kept_as_often_as_events_are_unless_it_says_otherwise() {
     );
     assert_eq!(
         problem("grants = { keyvalue = { replicas = 6 } }"),
-        "4:37: service \"a\": grants: keyvalue: `replicas` is 6; accepted: 1 to 5"
+        "4:36: service \"a\": grants: keyvalue: `replicas` is 6; accepted: 1 to 5"
     );
     let odd = problem("grants = { keyvalue = 3 }");
     assert!(odd.contains("true, false, `{ replicas = 3"), "{odd}");

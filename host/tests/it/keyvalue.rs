@@ -5,6 +5,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use wasmbay::nats::ConnectOptions;
+
 use crate::examples::{Example, root};
 use crate::support::cli::Cli;
 use crate::support::until_ok_blocking;
@@ -164,7 +166,7 @@ fn stream_of<T>(
 ) -> T {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let client = async_nats::connect(&data.nats).await.unwrap();
+        let client = ConnectOptions::to(&data.nats).connect().await.unwrap();
         let context = async_nats::jetstream::new(client);
         let stream = context.get_stream(name).await.unwrap();
         let info = stream.cached_info().clone();

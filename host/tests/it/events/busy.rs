@@ -91,7 +91,7 @@ async fn an_event_waits_for_a_service_that_is_busy_with_calls() {
 }
 
 #[tokio::test]
-async fn an_event_waits_for_an_instance_that_other_services_have() {
+async fn an_event_gets_an_instance_when_another_service_has_all_it_can() {
     let bench = Bench::start().await;
     let judge = Judge::new(&bench.client, |service, _, _| match service {
         "b" => Verdict::Silence,
@@ -112,7 +112,7 @@ async fn an_event_waits_for_an_instance_that_other_services_have() {
         while go_on.load(Ordering::SeqCst) {
             let refused = request(&bench.client, WAIT, event(0, n)).await;
             let body = String::from_utf8_lossy(&refused.payload);
-            if body.contains("instances of this host are in use") {
+            if body.contains("of the host's 200 instances") {
                 full.store(true, Ordering::SeqCst);
             }
         }
@@ -122,7 +122,7 @@ async fn an_event_waits_for_an_instance_that_other_services_have() {
         for n in 0..10 {
             bench.publish(1, n).await;
         }
-        // Each gets an instance between two calls, or when there are no more of those.
+        // The last instances are not for the busy service.
         until("one is handled", || !judge.counts("a").is_empty()).await;
         go_on.store(false, Ordering::SeqCst);
         bench.done("a").await;

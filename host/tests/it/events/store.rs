@@ -133,7 +133,7 @@ async fn what_was_deleted_while_the_host_runs_is_created_again() {
             request(&bench.client, PUBLISH, event(1, n)).await.payload,
             OK
         );
-        until("it was heard", || judge.counts("a").contains_key(&n)).await;
+        until("it was handled", || judge.counts("a").contains_key(&n)).await;
     };
     made(1).await;
     readiness(&host, 200, "").await;
@@ -178,6 +178,8 @@ async fn a_server_that_comes_back_empty_gets_everything_again() {
         let options = ServerOptions {
             data: folder.path().join(data),
             port,
+            // The second one accepts the same clients.
+            open: true,
             ..ServerOptions::default()
         };
         ManagedServer::start(options).await.unwrap()
@@ -192,7 +194,7 @@ async fn a_server_that_comes_back_empty_gets_everything_again() {
     let services = Services(&[("a", &a, ""), ("publisher", PUBLISHES, "")], &lines);
     let host = start_ready(&url, &services).await;
     assert_eq!(request(&client, PUBLISH, event(1, 1)).await.payload, OK);
-    until("it was heard", || judge.counts("a").len() == 1).await;
+    until("it was handled", || judge.counts("a").len() == 1).await;
 
     first.stop().await;
     let second = server("second", port).await;
@@ -209,7 +211,7 @@ async fn a_server_that_comes_back_empty_gets_everything_again() {
     }
     readiness(&host, 200, "").await;
     assert_eq!(request(&client, PUBLISH, event(1, 2)).await.payload, OK);
-    until("the next was heard", || judge.counts("a").len() == 2).await;
+    until("the next was handled", || judge.counts("a").len() == 2).await;
     assert_eq!(host.stop(DEADLINE).await.given_up, 0);
     second.stop().await;
 }
@@ -318,7 +320,7 @@ async fn a_stream_that_was_told_to_store_nothing_stores_again_when_it_is_publish
         request(&bench.client, PUBLISH, event(1, 1)).await.payload,
         OK
     );
-    until("it was heard", || judge.counts("a").len() == 1).await;
+    until("it was handled", || judge.counts("a").len() == 1).await;
     let mut subjects = config(&bench.client, STREAM).await.subjects;
     let mut wanted = before.subjects;
     subjects.sort();
@@ -371,7 +373,7 @@ async fn events_of_an_earlier_version_are_handled_by_the_next_of_the_same_types(
     assert_eq!(bench.list().await, []);
     // So is one that a publisher of that version stores now.
     bench.publish(1, 5).await;
-    until("it was heard", || judge.counts("a").contains_key(&5)).await;
+    until("it was handled", || judge.counts("a").contains_key(&5)).await;
     bench.done("a").await;
     assert_eq!(host.stop(DEADLINE).await.given_up, 0);
     bench.nats.stop().await;
