@@ -833,19 +833,22 @@ async fn a_host_killed_before_it_acknowledged_loses_nothing() {
 #[tokio::test]
 async fn an_event_that_no_type_fits_is_a_warning_with_service_and_subject() {
     let nats = Nats::start().await;
-    let manifest = "name = \"app\"\n[service.fussy]\ncomponent = \"fussy.wasm\"\n\
+    let manifest = "name = \"app\"\n[service.returns-error]\ncomponent = \"returns-error.wasm\"\n\
                     [wire.\"test:events/sink\"]\nmode = \"event\"\n";
-    let cli = Cli::new().with(&[("wasmbay.toml", manifest), ("fussy.wasm", RETURNS_ERROR)]);
+    let cli = Cli::new().with(&[
+        ("wasmbay.toml", manifest),
+        ("returns-error.wasm", RETURNS_ERROR),
+    ]);
     let up = cli.up(&["--no-gateway", "--nats", nats.url()]);
     let client = nats.connect().await;
     client.publish(HAPPENED, "{}".into()).await.unwrap();
     client.flush().await.unwrap();
-    let told = |line: &str| {
-        ["WARN", "cannot be handled", "fussy", HAPPENED]
+    let warns = |line: &str| {
+        ["WARN", "cannot be handled", "returns-error", HAPPENED]
             .iter()
             .all(|word| line.contains(word))
     };
-    until("it is told", || up.stderr().lines().any(told)).await;
+    until("there is a warning", || up.stderr().lines().any(warns)).await;
     up.stop();
     nats.stop().await;
 }
