@@ -1,7 +1,7 @@
 //! Which folders' programs are run without being on `PATH`: those of the project alone, and only
 //! what no other user can have put there.
 //!
-//! A folder above the project may be anybody's: in `/tmp`, `.tools/bin/go` is whoever's came first.
+//! A folder above the project may be another user's: `/tmp/.tools/bin/go` can be put there by any.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -41,7 +41,7 @@ impl fmt::Display for Unsafe {
 /// The folder and those above it that belong to its project, from near to far.
 ///
 /// A project begins at the nearest folder with a manifest, or at the root of the git repository
-/// around it. A repository whose root others can write to is no project: anybody can make `/tmp`
+/// around it. A repository whose root others can write to is no project: any user can make `/tmp`
 /// one.
 pub(crate) fn project(start: &Path) -> Vec<PathBuf> {
     let start = std::path::absolute(start).unwrap_or_else(|_| start.to_owned());
@@ -65,7 +65,7 @@ pub(crate) fn project(start: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether the program, which is below the folder, and everything on the way to it is its user's or
-/// root's, and nobody else can change it.
+/// root's, and no other user can change it.
 pub(crate) fn check(folder: &Path, program: &Path) -> Result<(), Unsafe> {
     let below = program.strip_prefix(folder).unwrap_or(Path::new(""));
     let mut at = folder.to_owned();

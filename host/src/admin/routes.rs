@@ -117,7 +117,7 @@ pub(super) fn find<'p>(
     if allowed.is_empty() {
         return Err(Refusal::caller(
             StatusCode::NOT_FOUND,
-            "there is nothing at this path; `/` tells what there is",
+            "there is nothing at this path; `/` lists the routes",
         ));
     }
     Err(not_allowed(&allowed.join(", ")))

@@ -1,5 +1,6 @@
-//! Whether what JetStream keeps for an app is there and takes what it is given: told by those that use
-//! it, asked by readiness, and acted upon by the host, which creates again what is missing.
+//! The state of an app's streams and buckets in JetStream: whether they exist and store what is
+//! written. Publishers and consumers report it, readiness reads it, and the host creates again what
+//! is missing.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -34,7 +34,7 @@ impl Front {
         if let Some(body) = request.body() {
             check_length(body, limit)?;
         }
-        // A component is told the host, so that one of HTTP/1.0 has to name it as well.
+        // The component is passed the host, so a request of HTTP/1.0 has to name it as well.
         if origin::host(request)?.is_empty() {
             let why = "the header Host is missing";
             return Err(Refusal::caller(StatusCode::BAD_REQUEST, why));
@@ -61,7 +61,7 @@ impl Front {
         let service = &route.service;
         let answered = service.http(request, call, &self.backend).await;
         // It may go on reading while it answers. But if it does not, this is the last place where
-        // the client can be told that the connection ends.
+        // the answer can announce that the connection ends.
         let left = left.load(Ordering::Relaxed);
         if left > 0 && (left > unread::SMALL || expects_continue) && version < Version::HTTP_2 {
             activity.end();

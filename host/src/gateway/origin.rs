@@ -92,7 +92,7 @@ fn is_host(text: &[u8]) -> bool {
         && (port.is_empty() || digits.is_some_and(|port| port.iter().all(u8::is_ascii_digit)))
 }
 
-/// Whether somebody follows a link: a page that is shown, and not inside another one.
+/// Whether the user follows a link: a page that is shown, and not inside another one.
 fn follows_link(method: &Method, headers: &HeaderMap) -> bool {
     let says = |name, value: &str| headers.get(name).is_some_and(|given| given == value);
     method.is_safe() && says(&MODE, "navigate") && says(&DEST, "document")

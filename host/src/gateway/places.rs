@@ -184,7 +184,7 @@ mod tests {
         place.evicted.try_recv().is_ok()
     }
 
-    /// Reserve, and whether it has been told to close.
+    /// Whether it is of the reserve, and whether it was evicted.
     fn state(place: &mut Place) -> (bool, bool) {
         (place.activity.in_reserve(), is_evicted(place))
     }

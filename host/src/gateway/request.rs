@@ -265,9 +265,10 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Refuses a body whose announced length is above the limit before any of it is read.
 pub(super) fn check_length(body: &Incoming, limit: usize) -> Result<(), Refusal> {
-    match body.size_hint().lower() > limit as u64 {
-        true => Err(too_large(limit)),
-        false => Ok(()),
+    if body.size_hint().lower() > limit as u64 {
+        Err(too_large(limit))
+    } else {
+        Ok(())
     }
 }
 

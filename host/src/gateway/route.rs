@@ -67,7 +67,7 @@ pub(crate) struct CallRoute {
 pub(crate) enum Way {
     /// By a call.
     Call(Callee),
-    /// It is wired as an event: whoever publishes gets no result.
+    /// By publishing an event, which has no result.
     Publish(Box<Publication>),
 }
 

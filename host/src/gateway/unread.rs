@@ -99,7 +99,7 @@ async fn read_rest(body: &mut Incoming, limit: u64) -> bool {
 /// A socket that reads on after its last byte was written, so that the client gets that.
 pub(super) struct Socket<L> {
     stream: TcpStream,
-    /// Whether the client is known to be sending what nobody reads.
+    /// Whether the client is known to be sending what is not read.
     lingers: L,
     closing: Option<Closing>,
 }

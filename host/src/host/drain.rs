@@ -96,7 +96,7 @@ pub(super) async fn drain(
     match tokio::time::timeout_at(last.into(), join_all(drains)).await {
         Ok(drained) => drained.into_iter().fold(Drained::NOTHING, Drained::and),
         Err(_) => {
-            tracing::warn!("NATS could not be told that calls are no longer taken");
+            tracing::warn!("NATS did not confirm that the subscriptions have ended");
             Drained {
                 given_up: 0,
                 confirmed: false,

@@ -287,7 +287,7 @@ async fn subscribe(
         served.insert(source, Served { stop, task });
     }
     settled(&link.client).await?;
-    // The server refuses before it confirms; the client tells of it by another task.
+    // The server refuses before it confirms; the client reports it by another task.
     tokio::task::yield_now().await;
     let refused = |subject: String| {
         let reason = link.violations.of(&subject)?;

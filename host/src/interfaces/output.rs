@@ -9,7 +9,7 @@ use crate::manifest::ServiceSpec;
 use crate::telemetry;
 
 /// Records of one service in a second. A busy service writes one or two for a call and samples what
-/// is more; a log that nobody can read any more helps nobody.
+/// is more; a log beyond that is too long to be read.
 pub(crate) const MAX_LINES: u32 = 1_000;
 
 /// Bytes of text of those.

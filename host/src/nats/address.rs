@@ -90,13 +90,14 @@ impl Servers {
 
 fn parse_one(url: &str) -> io::Result<(ServerAddr, Option<Login>)> {
     let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
-    let parsed = url
-        .parse::<ServerAddr>()
-        .map_err(|error| match url.contains('@') {
+    let parsed = url.parse::<ServerAddr>().map_err(|error| {
+        if url.contains('@') {
             // `nats://ann:pa/ss@host` has "pa" where a port would be.
-            true => invalid("in a user or password, write : / ? # @ as %3A %2F %3F %23 %40"),
-            false => error,
-        });
+            invalid("in a user or password, write : / ? # @ as %3A %2F %3F %23 %40")
+        } else {
+            error
+        }
+    });
     let mut url = parsed?.into_inner();
     let login = login_of(url.username(), url.password());
     if matches!(url.scheme(), "ws" | "wss") {

@@ -241,7 +241,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| root.path().join(path);
         touch(&at("work/wasmbay.toml"));
-        // Above the project, where anybody may have put it.
+        // Above the project, where any user may have put it.
         touch(&at(".tools/bin/nats-server"));
         let path = touch(&at("path/nats-server"));
         let named = touch(&at("named/bin/nats-server"));

@@ -161,7 +161,7 @@ impl Requests {
     }
 
     /// As [`Self::request_until`], for what a service answers: that a stream stores the subject's
-    /// messages too, and says so to whoever asks for a reply, is no reply.
+    /// messages too, and acknowledges them to the requester, is no reply.
     ///
     /// # Errors
     /// As [`Self::request_until`].

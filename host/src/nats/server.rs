@@ -332,7 +332,7 @@ async fn supervise(
     loop {
         let started = Instant::now();
         tokio::select! {
-            // Either told to, or the owner is gone.
+            // Stopped, or the owner was dropped.
             patience = &mut stop => {
                 return end(launch, child, patience.unwrap_or(STOP_DEADLINE)).await;
             }

@@ -81,8 +81,8 @@ impl Admission {
         self.wait.max(LEAST_WAIT)
     }
 
-    /// Admits a stored event: nobody waits for its reply, so it waits for its turn as long as that takes,
-    /// in one line with the calls. `None` never happens: the semaphore is never closed.
+    /// Admits a stored event. No caller waits for its reply, so it waits without a bound, in one line
+    /// with the calls. `None` never happens: the semaphore is never closed.
     ///
     /// # Cancel safety
     ///
@@ -212,7 +212,7 @@ mod tests {
         let mut patient = std::pin::pin!(admission.enter_patiently());
         let mut context = Context::from_waker(Waker::noop());
         assert!(patient.as_mut().poll(&mut context).is_pending());
-        // It has no place in the queue, and whoever waits comes after it.
+        // It has no place in the queue, and later calls come after it.
         let error = admission.enter(Instant::now(), soon()).await.unwrap_err();
         assert!(error.message.contains("none finished"), "{error}");
         let mut drained = std::pin::pin!(admission.drained());

@@ -2,7 +2,7 @@
 //!
 //! What is read here is run as machine code. So each file ends with a tag (HMAC-SHA-256) over the
 //! component's digest and the code, with a key that lies beside the files and only this user can
-//! read: a file that is broken, cut off, swapped with another or made by somebody else is not loaded
+//! read: a file that is broken, cut off, swapped with another or made by another user is not loaded
 //! but compiled anew and replaced.
 
 mod seal;
@@ -93,7 +93,7 @@ fn load(
     };
     key.check(digest, file)?;
     // SAFETY: the code below made the file, for this component and in this engine's directory, or
-    // its tag would not be right. Whoever could change it between the check and here is this user.
+    // its tag would not be right. Between the check and here only this user could change it.
     let component = unsafe { Component::deserialize_file(engine, file) }?;
     Ok(Some(component))
 }

@@ -349,10 +349,11 @@ impl Instance {
 pub(super) fn fuel(message: usize, lists: bool) -> usize {
     const VAL: usize = size_of::<Val>();
     let texts = message.saturating_mul(2);
-    let bytes = match lists {
+    let bytes = if lists {
         // Four bytes of base64 are three.
-        true => (message / 4 * 3).saturating_mul(VAL),
-        false => 0,
+        (message / 4 * 3).saturating_mul(VAL)
+    } else {
+        0
     };
     texts + json::DEFAULT_NODES * VAL + bytes
 }

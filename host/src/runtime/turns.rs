@@ -50,9 +50,10 @@ impl Turns {
     /// The turn of a guest that has used up so many ticks.
     pub(super) fn next(&self, ticks: u32) -> impl Future<Output = ()> + Send + 'static {
         let thread = self.0.own();
-        let turns = match ticks <= FEW {
-            true => &thread.few,
-            false => &thread.many,
+        let turns = if ticks <= FEW {
+            &thread.few
+        } else {
+            &thread.many
         };
         let turns = Arc::clone(turns);
         async move {

@@ -164,7 +164,7 @@ struct Work {
 }
 
 impl Work {
-    /// Works on what comes until told to stop; returns the deadline.
+    /// Works on what comes until it is stopped; returns the deadline.
     ///
     /// # Errors
     ///
@@ -212,9 +212,10 @@ impl Work {
         let Some(subscriber) = binding.delivery.subscriber() else {
             return 0;
         };
-        let in_flight = match self.is_partition {
-            true => 1,
-            false => subscriber.policy.in_flight as usize,
+        let in_flight = if self.is_partition {
+            1
+        } else {
+            subscriber.policy.in_flight as usize
         };
         self.appetite.room(Bounds {
             free: subscriber.permits.available_permits(),

@@ -20,7 +20,7 @@ use crate::support::apps::{Services, apply, start};
 use crate::support::cli::Cli;
 use crate::support::components::{OTHER, PUBLISHES, RETURNS_ERROR, SINK};
 use crate::support::nats::Nats;
-use crate::support::{DEADLINE, until};
+use crate::support::{DEADLINE, until, until_ok, until_ok_within};
 
 mod busy;
 mod domain;
@@ -135,6 +135,29 @@ pub(crate) async fn request(client: &Client, subject: &str, body: impl Into<Stri
         .await
         .unwrap()
         .unwrap()
+}
+
+/// Waits until a consumer has nothing left to acknowledge.
+pub(crate) async fn until_acknowledged(
+    time: Duration,
+    client: &Client,
+    stream: &str,
+    consumer: &str,
+) {
+    let context = jetstream::new(client.clone());
+    until_ok_within(time, "everything is acknowledged", async || {
+        let consumer: jetstream::consumer::PullConsumer = context
+            .get_consumer_from_stream(consumer, stream)
+            .await
+            .unwrap();
+        let info = consumer.cached_info();
+        if info.num_pending == 0 && info.num_ack_pending == 0 {
+            Ok(())
+        } else {
+            Err(info.clone())
+        }
+    })
+    .await;
 }
 
 pub(crate) fn event(key: u32, n: u32) -> String {
@@ -282,16 +305,15 @@ impl Bench {
 
     /// Waits until there are so many dead letters.
     pub(crate) async fn until_dead_letters(&self, count: usize) -> Vec<DeadLetter> {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        until_ok("there are so many dead letters", async || {
             let dead_letters = self.list().await;
             if dead_letters.len() == count {
-                return dead_letters;
+                Ok(dead_letters)
+            } else {
+                Err(dead_letters.len())
             }
-            let found = dead_letters.len();
-            assert!(Instant::now() < deadline, "{found} dead letters");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        })
+        .await
     }
 
     /// Waits until the subscriber has nothing left to acknowledge.
@@ -300,20 +322,7 @@ impl Bench {
     }
 
     async fn done_within(&self, time: Duration, consumer: &str) {
-        let context = jetstream::new(self.client.clone());
-        let deadline = Instant::now() + time;
-        loop {
-            let consumer: jetstream::consumer::PullConsumer = context
-                .get_consumer_from_stream(consumer, STREAM)
-                .await
-                .unwrap();
-            let info = consumer.cached_info();
-            if info.num_pending == 0 && info.num_ack_pending == 0 {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{info:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until_acknowledged(time, &self.client, STREAM, consumer).await;
     }
 }
 
@@ -481,23 +490,21 @@ async fn a_dead_letter_is_edited_and_replayed_to_its_subscriber_alone() {
         );
     }
     let dead_letters = bench.until_dead_letters(3).await;
-    let [one, two, three] = dead_letters.as_slice() else {
-        panic!("{dead_letters:?}");
-    };
+    let one = &dead_letters[0];
     assert_eq!(one.headers["Bay-Caller"], ["publisher"]);
     assert_eq!(one.attempts[0].error, r#""refused""#);
 
     // It fails again: still one dead letter, with a longer history.
     bench.dead_letters.replay(&one.id).await.unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    let longer = loop {
+    let longer = until_ok("it has failed again", async || {
         let now = bench.dead_letters.get(&one.id).await.unwrap();
         if now.attempts.len() > 3 {
-            break now;
+            Ok(now)
+        } else {
+            Err(now)
         }
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    })
+    .await;
     assert_eq!(longer.attempts.len(), 6);
     assert_eq!(longer.attempts[..3], one.attempts[..]);
     assert_eq!(bench.list().await.len(), 3);
@@ -517,34 +524,49 @@ async fn a_dead_letter_is_edited_and_replayed_to_its_subscriber_alone() {
     assert_eq!(judge.counts("a")[&100], 1);
     assert_eq!(judge.counts("b").get(&100), None);
 
-    let only_two = Filter::only(&two.id);
-    assert_eq!(bench.dead_letters.purge(&only_two).await.unwrap(), 1);
-    let elsewhere = Filter {
-        service: Some("b".into()),
-        ..Filter::default()
-    };
-    assert_eq!(bench.dead_letters.purge(&elsewhere).await.unwrap(), 0);
-    assert_eq!(bench.list().await[0].id, three.id);
-    let of_function = Filter {
-        function: Some("test:events/sink.happened".parse().unwrap()),
-        ..Filter::default()
-    };
-    assert_eq!(bench.dead_letters.purge(&of_function).await.unwrap(), 1);
-    assert!(bench.list().await.is_empty());
-    for id in ["*", ">", "", "0123456789abcdeX"] {
-        assert!(
-            matches!(
-                bench.dead_letters.get(id).await,
-                Err(DeadLetterError::NoId(_))
-            ),
-            "{id}"
-        );
-    }
     assert!(matches!(
         bench.dead_letters.replay(&one.id).await,
         Err(DeadLetterError::NotFound { .. })
     ));
     assert!(host.stop(DEADLINE).await.is_complete());
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_purged_by_id_service_and_function() {
+    let bench = Bench::start().await;
+    let _judge = Judge::new(&bench.client, |_, _, _| Verdict::Err).await;
+    let (a, lines) = (sink("a"), durable(QUICK));
+    let host = start(bench.nats.url(), &Services(&[("a", &a, "")], &lines)).await;
+    for n in 1..=2 {
+        bench.publish(7, n).await;
+    }
+    let dead_letters = bench.until_dead_letters(2).await;
+    let purge = async |filter| bench.dead_letters.purge(&filter).await.unwrap();
+    assert_eq!(purge(Filter::only(&dead_letters[0].id)).await, 1);
+    let elsewhere = Filter {
+        service: Some("b".into()),
+        ..Filter::default()
+    };
+    assert_eq!(purge(elsewhere).await, 0);
+    assert_eq!(bench.list().await[0].id, dead_letters[1].id);
+    let of_function = Filter {
+        function: Some("test:events/sink.happened".parse().unwrap()),
+        ..Filter::default()
+    };
+    assert_eq!(purge(of_function).await, 1);
+    assert!(bench.list().await.is_empty());
+    assert!(host.stop(DEADLINE).await.is_complete());
+    bench.nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_wildcard_is_no_id_of_a_dead_letter() {
+    let bench = Bench::start().await;
+    for id in ["*", ">", "", "0123456789abcdeX"] {
+        let found = bench.dead_letters.get(id).await;
+        assert!(matches!(found, Err(DeadLetterError::NoId(_))), "{id}");
+    }
     bench.nats.stop().await;
 }
 
@@ -778,11 +800,10 @@ async fn a_host_killed_before_it_acknowledged_loses_nothing() {
         .spawn()
         .unwrap();
     let context = jetstream::new(bench.client.clone());
-    let deadline = Instant::now() + DEADLINE;
-    while context.get_stream(STREAM).await.is_err() {
-        assert!(Instant::now() < deadline, "the host did not start");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_ok("the host has started", async || {
+        context.get_stream(STREAM).await
+    })
+    .await;
     for n in 0..200 {
         bench.publish(1, n).await;
     }
@@ -812,19 +833,22 @@ async fn a_host_killed_before_it_acknowledged_loses_nothing() {
 #[tokio::test]
 async fn an_event_that_no_type_fits_is_a_warning_with_service_and_subject() {
     let nats = Nats::start().await;
-    let manifest = "name = \"app\"\n[service.fussy]\ncomponent = \"fussy.wasm\"\n\
+    let manifest = "name = \"app\"\n[service.returns-error]\ncomponent = \"returns-error.wasm\"\n\
                     [wire.\"test:events/sink\"]\nmode = \"event\"\n";
-    let cli = Cli::new().with(&[("wasmbay.toml", manifest), ("fussy.wasm", RETURNS_ERROR)]);
+    let cli = Cli::new().with(&[
+        ("wasmbay.toml", manifest),
+        ("returns-error.wasm", RETURNS_ERROR),
+    ]);
     let up = cli.up(&["--no-gateway", "--nats", nats.url()]);
     let client = nats.connect().await;
     client.publish(HAPPENED, "{}".into()).await.unwrap();
     client.flush().await.unwrap();
-    let told = |line: &str| {
-        ["WARN", "cannot be handled", "fussy", HAPPENED]
+    let warns = |line: &str| {
+        ["WARN", "cannot be handled", "returns-error", HAPPENED]
             .iter()
             .all(|word| line.contains(word))
     };
-    until("it is told", || up.stderr().lines().any(told)).await;
+    until("there is a warning", || up.stderr().lines().any(warns)).await;
     up.stop();
     nats.stop().await;
 }

@@ -18,7 +18,7 @@ use wasmbay::nats::ConnectOptions;
 use crate::support::cli::{Cli, Up};
 use crate::support::http::{Response, request};
 use crate::support::shown::{Curl, curls};
-use crate::support::{DEADLINE, PATIENCE};
+use crate::support::{DEADLINE, PATIENCE, until_ok, until_ok_blocking};
 
 /// Two builds of one guest at a time would be in each other's way.
 static BUILDING: Mutex<()> = Mutex::new(());
@@ -75,15 +75,10 @@ impl Example {
     /// Waits until so much of a product was sold.
     fn sold(&self, sku: &str, orders: u32, units: u32) {
         let wanted = json!({ "sku": sku, "orders": orders, "units": units });
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        until_ok_blocking(&format!("sold is {wanted}"), || {
             let sold = self.get(&format!("/sales/{sku}")).json();
-            if sold == wanted {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{sold} and not {wanted}");
-            thread::sleep(Duration::from_millis(20));
-        }
+            if sold == wanted { Ok(()) } else { Err(sold) }
+        });
     }
 
     /// Changes the manifest while it runs.
@@ -459,18 +454,14 @@ fn shop_notifies_customers_after_notifications_was_down() {
 async fn replay_with_address(shop: &Example) {
     let client = ConnectOptions::to(&shop.nats).connect().await.unwrap();
     let dead_letters = DeadLetters::new(async_nats::jetstream::new(client), "shop");
-    let deadline = Instant::now() + DEADLINE;
-    let dead_letter = loop {
-        let found = dead_letters
-            .list(&Filter::default(), None, 10)
-            .await
-            .unwrap();
-        if let [Entry::DeadLetter(found)] = &found.entries[..] {
-            break dead_letters.get(&found.id).await.unwrap();
+    let dead_letter = until_ok("there is one dead letter", async || {
+        let list = dead_letters.list(&Filter::default(), None, 10).await;
+        match &list.unwrap().entries[..] {
+            [Entry::DeadLetter(found)] => Ok(dead_letters.get(&found.id).await.unwrap()),
+            others => Err(others.to_vec()),
         }
-        assert!(Instant::now() < deadline, "{found:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    })
+    .await;
     assert_eq!(dead_letter.service, "notifications");
     assert_eq!(dead_letter.function, "shop:orders/events.order-paid@1.0.0");
     assert_eq!(dead_letter.attempts.len(), 3, "{dead_letter:?}");
@@ -485,16 +476,16 @@ async fn replay_with_address(shop: &Example) {
         .await
         .unwrap();
     dead_letters.replay(&dead_letter.id).await.unwrap();
-    while !dead_letters
-        .list(&Filter::default(), None, 10)
-        .await
-        .unwrap()
-        .entries
-        .is_empty()
-    {
-        assert!(Instant::now() < deadline, "the dead letter stays");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_ok("the dead letter is gone", async || {
+        let list = dead_letters.list(&Filter::default(), None, 10).await;
+        let entries = list.unwrap().entries;
+        if entries.is_empty() {
+            Ok(())
+        } else {
+            Err(entries)
+        }
+    })
+    .await;
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -39,10 +40,10 @@ use wasmbay::plan::{Description, plan};
 use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 use wasmbay::shape::InterfaceDescription;
 
-use crate::support::DEADLINE;
 use crate::support::apps::{Services, apply};
 use crate::support::components::GUEST;
 use crate::support::nats::Nats;
+use crate::support::{DEADLINE, until, until_ok};
 
 const ROUTES: &str = r#"
 name = "app"
@@ -81,7 +82,11 @@ const FUNCTIONS: [(&str, &str); 5] = [
 ];
 
 /// Answers the functions above as their names say.
-struct Fake;
+#[derive(Default)]
+struct Fake {
+    /// Calls of `never` so far.
+    never: AtomicUsize,
+}
 
 impl Backend for Fake {
     fn call<'a>(
@@ -112,6 +117,7 @@ impl Backend for Fake {
                     Err(CallError::new(code, Blame::Guest, "as asked"))
                 }
                 "never" => {
+                    self.never.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep_until(call.deadline.into()).await;
                     let why = "no reply in time";
                     Err(CallError::new(Code::Deadline, Blame::Network, why))
@@ -149,6 +155,7 @@ impl Backend for Fake {
 /// A gateway on a port of its own.
 struct Front {
     gateway: Arc<Gateway>,
+    fake: Arc<Fake>,
     current: Arc<Current>,
     address: SocketAddr,
     serving: JoinHandle<()>,
@@ -176,9 +183,11 @@ impl Front {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = Arc::clone(&gateway).serve(listener, Arc::new(Fake), client);
+        let fake = Arc::new(Fake::default());
+        let serving = Arc::clone(&gateway).serve(listener, Arc::clone(&fake) as _, client);
         Self {
             gateway,
+            fake,
             current,
             address,
             serving: tokio::spawn(serving),

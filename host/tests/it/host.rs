@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
+use tokio::sync::Notify;
 use wasmbay::host::{self, CLOSE_TIMEOUT, Host, HostError, HostOptions};
 use wasmbay::micro::{Answer, Verb};
 use wasmbay::nats::ConnectOptions;
@@ -16,7 +17,7 @@ use wasmbay::wire;
 use crate::support::apps::{Bench, Services, apply, bench, start};
 use crate::support::components::{CALLER, CALLS_ITSELF, GUEST, OTHER};
 use crate::support::nats::Nats;
-use crate::support::{DEADLINE, until};
+use crate::support::{DEADLINE, assert_no_message, until, until_ok};
 
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";
 
@@ -119,7 +120,7 @@ async fn a_native_service_can_answer_an_import_and_may_come_late() {
     let bench = bench(&CALLER_ALONE).await;
     let native = bench.nats.connect().await;
     let answering = tokio::spawn(async move {
-        // The call is already waiting when its responder arrives.
+        // Within the second for which a call without responders is sent again.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut requests = native
             .subscribe("bay.app.test.other.api.v1.ask")
@@ -295,10 +296,20 @@ async fn a_host_stops_under_load_with_every_call_answered() {
 
 #[tokio::test]
 async fn calls_that_outlast_the_grace_time_are_answered_with_an_error() {
-    let Bench { nats, host, client } = bench(&ONE).await;
+    let one_call = "limits = { concurrency = 1, queue = 0 }";
+    let Bench { nats, host, client } = bench(&Services(&[("guest", GUEST, one_call)], "")).await;
     let spin = client.request("bay.app.test.guest.api.v1.spin", "".into());
     let stop = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        until_ok("the call is under way", async || {
+            let count = client.request("bay.app.test.guest.api.v1.count", "".into());
+            let reply = count.await.unwrap();
+            if code(&reply) == Some("429") {
+                Ok(())
+            } else {
+                Err(reply)
+            }
+        })
+        .await;
         host.stop(Duration::from_millis(200)).await
     };
     let (reply, drained) = tokio::join!(spin, stop);
@@ -311,11 +322,16 @@ async fn calls_that_outlast_the_grace_time_are_answered_with_an_error() {
 async fn a_call_finds_those_it_needs_while_the_host_stops() {
     let services = Services(&[("caller", CALLER, ""), ("other", OTHER, "")], "");
     let Bench { nats, host, client } = bench(&services).await;
-    let calls =
-        (0..200).map(|n| client.request("bay.app.test.caller.api.v1.ask", format!("[{n}]").into()));
+    let first = Notify::new();
+    let calls = (0..200).map(async |n| {
+        let call = client.request("bay.app.test.caller.api.v1.ask", format!("[{n}]").into());
+        let reply = call.await;
+        first.notify_one();
+        reply
+    });
     let calls = futures_util::future::join_all(calls);
     let (replies, drained) = tokio::join!(calls, async {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        first.notified().await;
         host.stop(DEADLINE).await
     });
     assert!(drained.is_complete());
@@ -488,14 +504,13 @@ async fn a_killed_nats_server_comes_back_and_calls_go_on() {
         bench.nats.server.restarts() > before
     })
     .await;
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    let reply = until_ok("calls are answered again", async || {
         let request = bench.client.request(ECHO, r#"["back"]"#.into());
-        match tokio::time::timeout(Duration::from_secs(1), request).await {
-            Ok(Ok(reply)) => break assert_eq!(&reply.payload[..], br#""back""#),
-            _ => assert!(Instant::now() < deadline, "calls are not answered again"),
-        }
-    }
+        let reply = tokio::time::timeout(Duration::from_secs(1), request).await;
+        let reply = reply.map_err(|error| error.to_string())?;
+        reply.map_err(|error| error.to_string())
+    });
+    assert_eq!(&reply.await.payload[..], br#""back""#);
     bench.end().await;
 }
 
@@ -524,12 +539,9 @@ async fn a_flood_is_shed_with_one_reply_for_each_message() {
     }
     assert!(codes["429"] > FLOOD / 2, "{codes:?}");
     assert!(codes["504"] > 0, "{codes:?}");
-    bench.end().await;
-    assert!(
-        tokio::time::timeout(Duration::from_millis(200), replies.next())
-            .await
-            .is_err()
-    );
+    assert!(bench.host.stop(DEADLINE).await.is_complete());
+    assert_no_message(&bench.client, &mut replies).await;
+    bench.nats.stop().await;
 }
 
 #[tokio::test]

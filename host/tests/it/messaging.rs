@@ -16,7 +16,7 @@ use crate::support::apps::{Bench, Services, apply, bench, start};
 use crate::support::cli::Cli;
 use crate::support::components::GUEST;
 use crate::support::nats::Nats;
-use crate::support::{DEADLINE, until};
+use crate::support::{DEADLINE, assert_no_message, until};
 
 /// The first byte of a message is a command, the rest its subject or text, and the outcome is the
 /// reply; any other message is sent back as it is.
@@ -178,9 +178,7 @@ async fn each_service_gets_a_message_once_with_two_workers() {
     callers.sort();
     assert_eq!(callers, ["one", "two"]);
     assert!(host.stop(DEADLINE).await.is_complete());
-    client.flush().await.unwrap();
-    let third = tokio::time::timeout(Duration::from_millis(50), out.next()).await;
-    assert!(third.is_err(), "a third message");
+    assert_no_message(&client, &mut out).await;
     nats.stop().await;
 }
 
@@ -241,13 +239,11 @@ async fn a_reply_never_goes_to_a_subject_of_the_host() {
     };
     echo("bay.app.test.guest.api.v1.count").await;
     echo("$JS.x").await;
-    // The two workers may finish in any order; both have answered when as many are counted.
-    for _ in 0..10 {
-        assert_eq!(bench.text("in.x", "after").await, "after");
-    }
-    let quiet = Duration::from_millis(50);
-    assert!(tokio::time::timeout(quiet, calls.next()).await.is_err());
-    assert!(tokio::time::timeout(quiet, api.next()).await.is_err());
+    bench
+        .stats_when("relay", |stats| stats.num_requests == 2)
+        .await;
+    assert_no_message(&bench.client, &mut calls).await;
+    assert_no_message(&bench.client, &mut api).await;
     bench.end().await;
 }
 
@@ -301,17 +297,8 @@ async fn a_guest_that_fails_costs_its_message_and_nothing_else() {
         bench.client.publish("in.x", failing.into()).await.unwrap();
     }
     assert_eq!(bench.text("in.x", "again").await, "again");
-    let ask = format!("{}.relay", Verb::Stats.subject());
-    let deadline = Instant::now() + DEADLINE;
-    let stats = loop {
-        let answer: Answer = serde_json::from_str(&bench.text(&ask, "").await).unwrap();
-        let stats = answer.endpoints.unwrap().remove(0).stats.unwrap();
-        if stats.num_requests == 5 {
-            break stats;
-        }
-        assert!(Instant::now() < deadline, "{stats:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let stats = bench.stats_when("relay", |stats| stats.num_requests == 5);
+    let stats = stats.await;
     // The guest's own error is a result; the trap, and what ran out of hops or time, are none.
     assert_eq!(stats.num_errors, 3);
     assert!(stats.last_error.starts_with("504:"), "{}", stats.last_error);
@@ -371,9 +358,7 @@ async fn what_waits_when_a_host_stops_is_not_answered_for_the_guest() {
     // The directory is on the same server, so the message is under way when it has answered.
     bench.text(&ask, "").await;
     bench.host.stop(Duration::ZERO).await;
-    bench.client.flush().await.unwrap();
-    let reply = tokio::time::timeout(Duration::from_millis(50), replies.next()).await;
-    assert!(reply.is_err(), "{reply:?}");
+    assert_no_message(&bench.client, &mut replies).await;
     bench.nats.stop().await;
 }
 

@@ -1,7 +1,6 @@
 //! A host with a login that may do only what `docs/nats.md` says it needs.
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
 use wasmbay::events::dead_letters::{DeadLetters, Filter};
 use wasmbay::host::{Host, HostError, HostOptions};
@@ -12,7 +11,7 @@ use crate::support::apps::{Services, apply, start, start_with};
 use crate::support::cli::Cli;
 use crate::support::components::{CALLER, GUEST, OTHER};
 use crate::support::nats::Configured;
-use crate::support::{DEADLINE, until};
+use crate::support::{DEADLINE, until, until_ok};
 
 /// The users `host` with these permissions, and `admin` with all.
 fn users(publish: &[String], subscribe: &[String]) -> String {
@@ -99,17 +98,13 @@ async fn the_documented_permissions_are_enough_for_durable_events() {
         r#"{"key":1,"n":13}"#.into(),
     );
     event.await.unwrap();
-    let letters = DeadLetters::new(async_nats::jetstream::new(client), "app");
-    let deadline = tokio::time::Instant::now() + DEADLINE;
-    loop {
-        let page = letters.list(&Filter::default(), None, 10).await.unwrap();
-        if let [one] = &*page.entries {
-            assert_eq!(one.dead_letter().unwrap().attempts.len(), 2);
-            break;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "no dead letter");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let dead_letters = DeadLetters::new(async_nats::jetstream::new(client), "app");
+    let entry = until_ok("there is one dead letter", async || {
+        let page = dead_letters.list(&Filter::default(), None, 10).await;
+        <[_; 1]>::try_from(page.unwrap().entries)
+    })
+    .await;
+    assert_eq!(entry[0].dead_letter().unwrap().attempts.len(), 2);
     assert!(host.stop(DEADLINE).await.is_complete());
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,15 +15,22 @@ use wasmbay::plan::Event;
 use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 
 use crate::support::components::{CALLER, GUEST, SLEEPER};
+use crate::support::until;
 
-/// What the service's imports reach in these tests.
+/// The answers to the service's imports.
 pub(crate) enum Other {
     Answers(&'static str),
     Fails,
     NeverAnswers,
 }
 
-impl Backend for Other {
+/// A backend with these answers, which counts the calls.
+struct Imports {
+    other: Other,
+    calls: AtomicUsize,
+}
+
+impl Backend for Imports {
     fn call<'a>(
         &'a self,
         subject: &'a str,
@@ -33,15 +41,16 @@ impl Backend for Other {
             "{subject}"
         );
         assert_eq!((call.hops, call.caller.as_deref()), (1, Some("guest")));
+        self.calls.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
-            match self {
-                Self::Answers(json) => Ok(Bytes::from_static(json.as_bytes())),
-                Self::Fails => Err(CallError::new(
+            match self.other {
+                Other::Answers(json) => Ok(Bytes::from_static(json.as_bytes())),
+                Other::Fails => Err(CallError::new(
                     Code::Unavailable,
                     Blame::Network,
                     "no responders",
                 )),
-                Self::NeverAnswers => pending().await,
+                Other::NeverAnswers => pending().await,
             }
         })
     }
@@ -56,6 +65,7 @@ impl Backend for Other {
 
 pub(crate) struct Guest {
     pub(crate) service: Service,
+    imports: Arc<Imports>,
     pub(crate) backend: Arc<dyn Backend>,
 }
 
@@ -87,9 +97,12 @@ pub(crate) fn guest_on(
 ) -> Guest {
     let component = Arc::new(Component::new(runtime.engine(), text.as_bytes()).unwrap());
     let service = Service::new(runtime, "app", component, Arc::new(spec(change))).unwrap();
+    let calls = AtomicUsize::new(0);
+    let imports = Arc::new(Imports { other, calls });
     Guest {
         service,
-        backend: Arc::new(other),
+        backend: Arc::clone(&imports) as _,
+        imports,
     }
 }
 
@@ -435,7 +448,7 @@ async fn an_exhausted_pool_sheds() {
     let calls = (
         busy.code("ask", r#"{"n":1}"#),
         busy.code("ask", r#"{"n":2}"#),
-        later(&busy, "ask", r#"{"n":3}"#),
+        later(&busy, &busy, "ask", r#"{"n":3}"#),
     );
     let (a, b, third) = tokio::join!(calls.0, calls.1, calls.2);
     assert_eq!((a, b), (Code::Deadline, Code::Deadline));
@@ -455,8 +468,17 @@ fn busy_on(runtime: &Runtime) -> Guest {
     })
 }
 
-async fn later(guest: &Guest, function: &str, arguments: &str) -> Result<String, CallError> {
-    tokio::time::sleep(Duration::from_millis(100)).await;
+/// A call that begins when two calls of `busy` have their instances.
+async fn later(
+    busy: &Guest,
+    guest: &Guest,
+    function: &str,
+    arguments: &str,
+) -> Result<String, CallError> {
+    until("both calls have their instances", || {
+        busy.imports.calls.load(Ordering::SeqCst) == 2
+    })
+    .await;
     guest.call(function, arguments).await
 }
 
@@ -471,8 +493,8 @@ async fn a_service_takes_idle_instances_of_others_but_not_the_last_that_there_ca
     let (a, b, third, of_other) = tokio::join!(
         busy.code("ask", r#"{"n":1}"#),
         busy.code("ask", r#"{"n":2}"#),
-        later(&busy, "ask", r#"{"n":3}"#),
-        later(&other, "count", ""),
+        later(&busy, &busy, "ask", r#"{"n":3}"#),
+        later(&busy, &other, "count", ""),
     );
     assert_eq!((a, b), (Code::Deadline, Code::Deadline), "both got one");
     let third = third.unwrap_err();

@@ -104,13 +104,13 @@ pub(super) fn interface_of(config: &Config, app: &str) -> Option<InterfaceId> {
     is_own.then_some(interface)
 }
 
-/// The types of the events that a stream stores, as far as it tells them.
+/// The types of the events that a stream stores, as far as its metadata has them.
 pub(super) fn signatures_of(config: &Config) -> BTreeMap<String, Signature> {
-    let told = config.metadata.iter().filter_map(|(name, text)| {
+    let signatures = config.metadata.iter().filter_map(|(name, text)| {
         let name = name.strip_prefix(FUNCTION)?;
         Some((name.to_owned(), text.parse().ok()?))
     });
-    told.collect()
+    signatures.collect()
 }
 
 /// How a function's events get into the stream with this configuration.

@@ -261,12 +261,12 @@ impl Provisioning<'_> {
         Ok(())
     }
 
-    /// The stream of a manifest's `[stream.NAME]`, and the consumers of those that hear it.
+    /// The stream of a manifest's `[stream.NAME]`, and the consumers of its subscribers.
     async fn messages(&self, spec: &StreamSpec) -> Result<(), StoreError> {
         let (app, durable) = (self.app.name.as_str(), &spec.durable);
         let subjects = spec.subjects.iter().map(SubjectPattern::as_str);
         let config = Config {
-            description: Some(format!("raw messages of {} in {app}", spec.name)),
+            description: Some(format!("messages of {} in {app}", spec.name)),
             subjects: subjects
                 .flat_map(|subject| subject::stored_messages(app, subject))
                 .collect(),
@@ -274,10 +274,10 @@ impl Provisioning<'_> {
             ..storage(spec.stream.clone(), durable)
         };
         self.create_or_update(config).await?;
-        for (service, heard) in &self.app.services {
-            let granted = heard.grants.subscribe.iter();
+        for (service, subscriber) in &self.app.services {
+            let granted = subscriber.grants.subscribe.iter();
             let filter_subjects: Vec<_> = granted
-                .filter(|pattern| heard.grants.stream_behind(pattern) == Some(&spec.stream))
+                .filter(|pattern| subscriber.grants.stream_behind(pattern) == Some(&spec.stream))
                 .flat_map(|pattern| subject::consumed_messages(app, service, pattern.as_str()))
                 .collect();
             if filter_subjects.is_empty() {
@@ -286,7 +286,7 @@ impl Provisioning<'_> {
             let consumer = ConsumerConfig {
                 durable_name: Some(service.clone()),
                 filter_subjects,
-                ack_wait: ack_wait(heard.limits.timeout),
+                ack_wait: ack_wait(subscriber.limits.timeout),
                 max_ack_pending: i64::from(durable.delivery(service).in_flight),
                 ack_policy: AckPolicy::Explicit,
                 ..ConsumerConfig::default()
@@ -303,7 +303,7 @@ impl Provisioning<'_> {
             name: subject::dead_letter_stream(app),
             description: Some(format!("dead letters of {app}")),
             subjects: vec![subject::all_dead_letters(app)],
-            // A letter has a subject of its own, and its next version takes its place.
+            // A dead letter has a subject of its own, and its next version takes its place.
             max_messages_per_subject: 1,
             max_bytes: DEAD_LETTERS_SIZE,
             discard: DiscardPolicy::New,

@@ -27,7 +27,7 @@ pub(crate) struct Orphan {
     pub(crate) misfit: Option<String>,
 }
 
-/// Finds them, and says how many events wait. Only a warning when JetStream does not tell.
+/// Finds them, and says how many events wait. Only a warning when JetStream does not list them.
 pub(crate) async fn orphans(context: &Context, app: &App, plan: &Plan, host: &str) -> Vec<Orphan> {
     let stored = names(app, plan);
     if stored.is_empty() {
@@ -64,7 +64,7 @@ pub(crate) async fn orphans(context: &Context, app: &App, plan: &Plan, host: &st
         for (consumer, waiting) in waiting {
             let orphan = orphan(plan, &config, &interface, &consumer);
             let is_left = others.contains(&config.name);
-            tell(&config.name, &consumer, waiting, orphan.as_ref(), is_left);
+            warn_of(&config.name, &consumer, waiting, orphan.as_ref(), is_left);
             // Another host handles what this one cannot.
             orphans
                 .extend(orphan.filter(|orphan| orphan.misfit.is_none() || waiting > 0 && !is_left));
@@ -87,7 +87,7 @@ async fn waiting(
     Ok(waiting.collect())
 }
 
-fn tell(stream: &str, consumer: &str, waiting: u64, orphan: Option<&Orphan>, is_left: bool) {
+fn warn_of(stream: &str, consumer: &str, waiting: u64, orphan: Option<&Orphan>, is_left: bool) {
     if waiting == 0 {
         return;
     }

@@ -1,4 +1,4 @@
-//! The tag that tells code which this user's hosts have written from any other.
+//! The tag that distinguishes code written by this user's hosts from any other.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
@@ -99,9 +99,10 @@ impl Key {
         io::copy(&mut code, &mut tag)?;
         let mut written = Vec::new();
         file.take(LENGTH as u64 + 1).read_to_end(&mut written)?;
-        match written == self.finish(tag) {
-            true => Ok(()),
-            false => Err(broken()),
+        if written == self.finish(tag) {
+            Ok(())
+        } else {
+            Err(broken())
         }
     }
 

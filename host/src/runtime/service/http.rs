@@ -83,7 +83,7 @@ impl Service {
                 let attempt = self.attempt(handler, instance, request, response, current);
                 return attempt.await.map_err(|failed| failed.error);
             }
-            // Nobody knows yet whether an instance serves a second request.
+            // It is not known yet whether an instance serves a second request.
             let (request, lent) = Lent::new(request);
             let next = current(&call, term, backend);
             let attempt = self.attempt(handler, instance, request, response, next);

@@ -67,7 +67,7 @@ fn a_second_signal_stops_at_once() {
     let (cli, up, mut call) = sleepy(50_000, &["--grace", "60s"]);
     up.signal(Signal::INT);
     up.until("draining");
-    // Before that, it would be the first one, told twice.
+    // Before that, it would count as the first one.
     thread::sleep(Duration::from_millis(1_100));
     up.signal(Signal::INT);
     assert_seen!(cli, "second_signal", up.end());
@@ -78,7 +78,7 @@ fn a_second_signal_stops_at_once() {
 #[test]
 fn two_signals_that_come_together_are_one() {
     let (_cli, up, call) = sleepy(2_000, &["--grace", "60s"]);
-    // As of a wrapper that forwards Ctrl-C to a process that the terminal has told already.
+    // As of a wrapper that forwards Ctrl-C to a process that the terminal has signalled already.
     up.signal(Signal::INT);
     up.signal(Signal::INT);
     up.signal(Signal::TERM);

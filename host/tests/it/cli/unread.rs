@@ -122,7 +122,7 @@ fn a_stalled_stderr_costs_lines_and_nothing_else() {
     }
     assert_serves(&cli, &gateway);
 
-    // Who reads on is told what is missing.
+    // Reading on shows what is missing.
     let stderr = BufReader::new(up.0.stderr.take().unwrap());
     let mut lines = stderr.lines().map(Result::unwrap);
     let report = lines.find(|line| line.contains("lines were dropped here"));

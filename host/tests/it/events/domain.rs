@@ -27,9 +27,10 @@ fn server(folder: &Path, name: &str, port: u16, lines: &str) -> Child {
     let path = folder.join(format!("{name}.conf"));
     std::fs::write(&path, config).unwrap();
     let own = root().join(".tools/bin/nats-server");
-    let mut server = match own.exists() {
-        true => Command::new(own),
-        false => Command::new("nats-server"),
+    let mut server = if own.exists() {
+        Command::new(own)
+    } else {
+        Command::new("nats-server")
     };
     let server = server.arg("-c").arg(&path).stderr(Stdio::null());
     server.kill_on_drop(true).spawn().unwrap_or_else(|error| {
@@ -38,15 +39,11 @@ fn server(folder: &Path, name: &str, port: u16, lines: &str) -> Child {
 }
 
 async fn connect(port: u16) -> Client {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    until_ok("the server is there", async || {
         let options = ConnectOptions::to(format!("nats://127.0.0.1:{port}"));
-        match options.connect().await {
-            Ok(client) => return client,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        options.connect().await
+    })
+    .await
 }
 
 #[tokio::test]
@@ -60,13 +57,12 @@ async fn hosts_on_hub_and_leaf_that_use_one_domain_store_each_event_once() {
     let _leaf = server(folder.path(), "leaf", leaf, &remote);
     let (at_hub, at_leaf) = (connect(hub).await, connect(leaf).await);
     let judge = Judge::new(&at_hub, |_, _, _| Verdict::Ok).await;
-    // The leaf is connected when it hears of the judge.
-    let deadline = Instant::now() + DEADLINE;
-    let asked = "bay.app.test.judge.verdict.v1.judge-x";
-    while at_leaf.request(asked, event(0, 999).into()).await.is_err() {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    // The leaf is connected when it reaches the judge.
+    until_ok("the judge is reached", async || {
+        let subject = "bay.app.test.judge.verdict.v1.judge-x";
+        at_leaf.request(subject, event(0, 999).into()).await
+    })
+    .await;
     let a = sink("a");
     let lines = durable(QUICK);
     let start = async |port, services: &[(&str, &str, &str)]| {
@@ -81,7 +77,7 @@ async fn hosts_on_hub_and_leaf_that_use_one_domain_store_each_event_once() {
     for n in 0..20 {
         assert_eq!(request(&at_leaf, PUBLISH, event(1, n)).await.payload, OK);
     }
-    until("all were heard", || judge.counts("a").len() == 20).await;
+    until("all were handled", || judge.counts("a").len() == 20).await;
     let in_hub = jetstream::with_domain(at_leaf.clone(), "hub");
     let stored = in_hub.get_stream(STREAM).await.unwrap();
     assert_eq!(stored.cached_info().state.messages, 20);

@@ -42,23 +42,21 @@ async fn start_ready(url: &str, services: &Services<'_>) -> Host {
 /// Waits for a readiness with this status and this in its reason.
 async fn readiness(host: &Host, status: u16, reason: &str) {
     let address = host.gateway().unwrap().to_string();
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    until_ok("the readiness is as expected", async || {
         let asked = address.clone();
         let ask = move || http::request(&asked, "/readyz", None).unwrap();
         let ready = tokio::task::spawn_blocking(ask).await.unwrap();
         let body: Value = ready.json();
-        let told = body["reason"].as_str().unwrap_or_default();
-        if ready.status == status && told.contains(reason) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{ready:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let is = body["reason"].as_str().unwrap_or_default();
+        (ready.status == status && is.contains(reason))
+            .then_some(())
+            .ok_or(ready)
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn attempts_that_cannot_be_written_down_are_counted_all_the_same() {
+async fn attempts_that_cannot_be_stored_are_counted_all_the_same() {
     let bench = Bench::start().await;
     let judge = Judge::new(&bench.client, |_, _, _| Verdict::Err).await;
     let a = sink("a");
@@ -72,9 +70,9 @@ async fn attempts_that_cannot_be_written_down_are_counted_all_the_same() {
     bench.done("a").await;
     let counts = judge.counts("a");
     assert!(counts.values().all(|count| *count == 3), "{counts:?}");
-    for letter in dead_letters {
-        // The last one is told, of the others it is known that they were.
-        assert_eq!((letter.attempts.len(), letter.left_out), (1, 2));
+    for dead_letter in dead_letters {
+        // The record has the last one, and the number of the others.
+        assert_eq!((dead_letter.attempts.len(), dead_letter.left_out), (1, 2));
     }
     assert_eq!(host.stop(DEADLINE).await.given_up, 0);
     bench.nats.stop().await;
@@ -86,9 +84,10 @@ async fn attempts_are_forgotten_when_an_event_is_handled() {
     let failed = Arc::new(AtomicBool::new(false));
     let passes = Arc::clone(&failed);
     let judge = Judge::new(&bench.client, move |_, _, _| {
-        match passes.load(Ordering::SeqCst) {
-            true => Verdict::Ok,
-            false => Verdict::Trap,
+        if passes.load(Ordering::SeqCst) {
+            Verdict::Ok
+        } else {
+            Verdict::Trap
         }
     })
     .await;
@@ -106,11 +105,13 @@ async fn attempts_are_forgotten_when_an_event_is_handled() {
     assert_eq!(messages(&bench.client, ATTEMPTS).await, 5);
     failed.store(true, Ordering::SeqCst);
     bench.done("a").await;
-    let deadline = Instant::now() + DEADLINE;
-    while messages(&bench.client, ATTEMPTS).await > 0 {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_ok("the attempts are removed", async || {
+        match messages(&bench.client, ATTEMPTS).await {
+            0 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
     assert_eq!(host.stop(DEADLINE).await.given_up, 0);
     bench.nats.stop().await;
 }
@@ -198,17 +199,13 @@ async fn a_server_that_comes_back_empty_gets_everything_again() {
 
     first.stop().await;
     let second = server("second", port).await;
-    let deadline = Instant::now() + DEADLINE;
-    // Nothing is published, so that it is the connection which tells.
+    // Nothing is published, so that the connection alone shows it.
     let context = jetstream::new(client.clone());
-    while context
-        .get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>("a", STREAM)
-        .await
-        .is_err()
-    {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let _: jetstream::consumer::PullConsumer =
+        until_ok("the consumer is created again", async || {
+            context.get_consumer_from_stream("a", STREAM).await
+        })
+        .await;
     readiness(&host, 200, "").await;
     assert_eq!(request(&client, PUBLISH, event(1, 2)).await.payload, OK);
     until("the next was handled", || judge.counts("a").len() == 2).await;
@@ -357,9 +354,10 @@ async fn events_of_an_earlier_version_are_handled_by_the_next_of_the_same_types(
     let swapped = Arc::new(AtomicBool::new(false));
     let passes = Arc::clone(&swapped);
     let judge = Judge::new(&bench.client, move |_, _, _| {
-        match passes.load(Ordering::SeqCst) {
-            true => Verdict::Ok,
-            false => Verdict::Err,
+        if passes.load(Ordering::SeqCst) {
+            Verdict::Ok
+        } else {
+            Verdict::Err
         }
     })
     .await;
@@ -401,15 +399,15 @@ async fn events_of_an_earlier_version_that_no_service_can_handle_become_dead_let
 
     apply(&host, &services).await.unwrap();
     let dead_letters = bench.until_dead_letters(5).await;
-    for letter in dead_letters {
-        let last = letter.attempts.last().unwrap();
+    for dead_letter in dead_letters {
+        let last = dead_letter.attempts.last().unwrap();
         assert_eq!((last.outcome, last.code), (None, Some(404)));
         assert!(
             last.error.contains("`happened` is func(number: u32"),
             "{}",
             last.error
         );
-        assert_eq!(letter.subject, HAPPENED);
+        assert_eq!(dead_letter.subject, HAPPENED);
     }
     assert_eq!(host.stop(DEADLINE).await.given_up, 0);
     bench.nats.stop().await;

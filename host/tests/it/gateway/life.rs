@@ -21,7 +21,10 @@ async fn a_gateway_that_closes_answers_what_has_come() {
         200
     );
     let running = tokio::spawn(async move { busy.send_request(request("/never")).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("the request is under way", || {
+        front.fake.never.load(Ordering::SeqCst) == 1
+    })
+    .await;
     front.gateway.close();
     // An idle connection may bring one more request; its reply says that it was the last.
     let last = Reply::of(idle.send_request(request("/readyz")).await.unwrap()).await;
@@ -103,35 +106,35 @@ async fn ready_means_nats_and_a_responder_for_everything() {
                 .unwrap();
         }
     });
-    eventually(&front, |status, readiness| {
+    until_readyz(&front, |status, readiness| {
         status == 200 && *readiness == ready
     })
     .await;
     introduces.abort();
-    eventually(&front, |status, readiness| {
+    until_readyz(&front, |status, readiness| {
         let missing = readiness["missing"].as_array().unwrap();
         status == 503 && missing.len() == 5 && missing.contains(&json!("test:fake/api.take@1.0.0"))
     })
     .await;
 
     nats.stop().await;
-    eventually(&front, |status, readiness| {
+    until_readyz(&front, |status, readiness| {
         status == 503 && readiness["nats"] == false
     })
     .await;
     assert_eq!(front.get("/healthz").await.status, 200);
 }
 
-async fn eventually(front: &Front, holds: impl Fn(u16, &Value) -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+async fn until_readyz(front: &Front, holds: impl Fn(u16, &Value) -> bool) {
+    until_ok("readiness is as wanted", async || {
         let reply = front.get("/readyz").await;
         if holds(reply.status, &reply.json()) {
-            return;
+            Ok(())
+        } else {
+            Err((reply.status, reply.body))
         }
-        assert!(Instant::now() < deadline, "{} {}", reply.status, reply.body);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    })
+    .await;
 }
 
 const GUEST_ROUTE: &str = r#"
@@ -147,7 +150,11 @@ call = "test:guest/api.check"
 
 /// Sends requests on kept connections until the gateway takes no more. Returns the number of those
 /// that were answered, and fails the test for one that was not.
-async fn flood(address: SocketAddr, stopping: Arc<OnceLock<Instant>>) -> usize {
+async fn flood(
+    address: SocketAddr,
+    stopping: Arc<OnceLock<Instant>>,
+    all: Arc<AtomicUsize>,
+) -> usize {
     let mut answered = 0;
     loop {
         let Ok(stream) = TcpStream::connect(address).await else {
@@ -171,6 +178,7 @@ async fn flood(address: SocketAddr, stopping: Arc<OnceLock<Instant>>) -> usize {
             };
             assert_eq!((reply.status, reply.body.as_str()), (200, "\"hi\""));
             answered += 1;
+            all.fetch_add(1, Ordering::SeqCst);
             fresh = false;
             if reply.header(CONNECTION) == "close" {
                 break;
@@ -220,11 +228,19 @@ async fn a_whole_host_answers_while_services_are_replaced_and_until_it_stops() {
     );
 
     let stopping = Arc::new(OnceLock::new());
+    let answered = Arc::new(AtomicUsize::new(0));
     let floods: Vec<_> = (0..8)
-        .map(|_| tokio::spawn(flood(address, Arc::clone(&stopping))))
+        .map(|_| {
+            let (stopping, answered) = (Arc::clone(&stopping), Arc::clone(&answered));
+            tokio::spawn(flood(address, stopping, answered))
+        })
         .collect();
     for round in 0..6 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let before = answered.load(Ordering::SeqCst);
+        until("requests flow", || {
+            answered.load(Ordering::SeqCst) > before + 50
+        })
+        .await;
         apply(&host, &services(round % 2 == 1)).await.unwrap();
     }
     stopping.set(Instant::now()).unwrap();

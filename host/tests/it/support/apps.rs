@@ -8,12 +8,13 @@ use std::sync::Arc;
 use async_nats::{Client, Message};
 use wasmbay::host::{self, Host, HostError, HostOptions};
 use wasmbay::manifest::{App, Manifest};
+use wasmbay::micro::{Answer, EndpointStats, Verb};
 use wasmbay::nats::ConnectOptions;
 use wasmbay::runtime::Component;
 use wasmbay::runtime::{Engine, EngineOptions};
 
-use super::DEADLINE;
 use super::nats::Nats;
+use super::{DEADLINE, until_ok};
 
 /// An app of these services, each with a component's text and further lines of its table, and
 /// further lines of the manifest.
@@ -96,6 +97,25 @@ impl Bench {
 
     pub(crate) async fn text(&self, subject: &str, body: &str) -> String {
         String::from_utf8(self.request(subject, body).await.payload.to_vec()).unwrap()
+    }
+
+    /// The statistics of a service's first endpoint, once they are as wanted.
+    pub(crate) async fn stats_when(
+        &self,
+        service: &str,
+        wanted: impl Fn(&EndpointStats) -> bool,
+    ) -> EndpointStats {
+        let ask = format!("{}.{service}", Verb::Stats.subject());
+        until_ok("the statistics are as wanted", async || {
+            let answer: Answer = serde_json::from_str(&self.text(&ask, "").await).unwrap();
+            let stats = answer.endpoints.unwrap().remove(0).stats.unwrap();
+            if wanted(&stats) {
+                Ok(stats)
+            } else {
+                Err(stats)
+            }
+        })
+        .await
     }
 
     pub(crate) async fn end(self) {

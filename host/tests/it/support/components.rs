@@ -313,7 +313,7 @@ pub(crate) const PUBLISHES: &str = r#"
 "#;
 
 /// Exports `test:probe/api@1.0.0`, whose functions each ask the host for one thing, as much of it as
-/// they are told: what a guest can reach that is granted nothing.
+/// their arguments say: what a guest can reach that is granted nothing.
 pub(crate) const PROBE: &str = r#"
 (component
   (import "wasi:io/poll@0.2.0" (instance $poll

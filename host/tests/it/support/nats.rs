@@ -69,7 +69,7 @@ impl Configured {
             .path()
             .join(format!("nats-server_{}.ports", child.id()));
         let mut url = None;
-        super::until("the server tells its port", || {
+        super::until("the server has written its port", || {
             let text = std::fs::read_to_string(&ports).unwrap_or_default();
             let ports: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
             url = ports["nats"][0].as_str().map(str::to_owned);
