@@ -108,7 +108,7 @@ impl Guest {
     /// and gives the component's file. `progress` hears one line for each step, and those that the
     /// compilers print as they go.
     ///
-    /// The component is replaced in one step, so whoever reads it meanwhile has the old one or the
+    /// The component is replaced in one step, so a reader has the old one or the
     /// new one.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::{BuildError, Language};
 
 const MANIFEST: &str = "wasmbay.toml";
 
-/// Longer names would make subjects, paths and identifiers that nobody can read.
+/// Longer names would make subjects, paths and identifiers that are unreadable.
 const LONGEST_NAME: usize = 48;
 
 /// Crates cannot be called by these, and no WIT name can be one of the others.

@@ -33,7 +33,7 @@ pub(super) fn run(
         source,
     };
     let mut child = command
-        // Where a compiler itself was when it found the mistake is nobody's concern.
+        // Where a compiler itself was when it found the mistake does not matter.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -145,7 +145,7 @@ impl Tools {
     /// working directory's, in the folder that `WASMBAY_TOOLS` names, and on `PATH`.
     ///
     /// A project is what the folder with the manifest holds, or the git repository around it.
-    /// Folders above it are not looked into: they may be anybody's.
+    /// Folders above it are not looked into: they may be other users'.
     #[must_use]
     pub fn near(folder: &Path) -> Self {
         let starts = [Some(folder.to_owned()), env::current_dir().ok()];
@@ -268,7 +268,7 @@ impl Tools {
 }
 
 /// Whether the compiler that cargo would run in the folder has the target. Asked of the compiler,
-/// because cargo's own message does not say what mends it here.
+/// because cargo's own message does not say how to fix it here.
 pub(super) fn compiles_components(cargo: &Path, folder: &Path) -> bool {
     // Debian's compiler, which the other name stands for, builds the standard library itself.
     if cargo.file_stem().is_none_or(|stem| stem != "cargo") {

@@ -73,7 +73,7 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// Whether the NATS login lacks a permission, which trying again does not mend.
+    /// Whether the NATS login lacks a permission, which trying again does not change.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })

@@ -27,7 +27,7 @@ pub struct App {
     /// Who answers which interface, where that was stated.
     #[serde(rename = "wire", serialize_with = "by_interface")]
     pub wires: Vec<Wire>,
-    /// Subjects whose raw messages are stored.
+    /// Subjects whose messages are stored.
     #[serde(rename = "stream", serialize_with = "by_name")]
     pub streams: Vec<StreamSpec>,
     /// What the gateway serves.

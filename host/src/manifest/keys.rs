@@ -77,7 +77,7 @@ tables! {
         WIRE "wire": Other = Other::table(&["`[wire.\"namespace:package/interface\"]`"])
             => "Who answers an interface, where the services' exports leave it open. The version may be left out.";
         STREAM "stream": Other = Other::table(&["`[stream.NAME]`"])
-            => "Subjects whose raw messages are stored until they are handled.";
+            => "Subjects whose messages are stored until they are handled.";
         ROUTE "route": Other = Other::tables(&["`[[route]]`"])
             => "What the gateway serves, next to `POST /rpc/…`, `/healthz` and `/readyz`.";
         GATEWAY "gateway": Other = Other::table(&["`[gateway]`"])
@@ -132,9 +132,9 @@ tables! {
         KEYVALUE "keyvalue": Other = Other::new("boolean or table", &["true, false, `{ replicas = 3, size = \"256MiB\" }`"]).or("false")
             => "Whether the component may keep data through `wasi:keyvalue`; see below. It is the service's own: no other service can reach it, and it outlives the host.";
         PUBLISH "publish": Other = SUBJECTS
-            => "Subjects on which raw messages may be published; see [raw messages](messaging.md).";
+            => "Subjects on which messages may be published; see [messages](messaging.md).";
         SUBSCRIBE "subscribe": Other = SUBJECTS
-            => "Subjects whose raw messages the component handles. No two may overlap.";
+            => "Subjects whose messages the component handles. No two may overlap.";
     }
 
     keyvalue "`grants.keyvalue`" "`true` is a table without keys. Data that exists gets what it has less of; it is never shrunk." {
@@ -145,7 +145,7 @@ tables! {
     }
 
     wire "`[wire.\"namespace:package/interface\"]`"
-         "A wire for calls has one of `service` and `external`. One with `mode = \"event\"` has neither: every service that exports the interface hears of each event. All keys below `durable` need it. See [events](events.md)." {
+         "A wire for calls has one of `service` and `external`. One with `mode = \"event\"` has neither: every service that exports the interface gets each event. All keys below `durable` need it. See [events](events.md)." {
         SERVICE "service": Other = Other::text(&["a service that exports the interface"])
             => "The service that answers; others that export the interface do not.";
         EXTERNAL "external": Other = Other::flag(&["true"])
@@ -173,7 +173,7 @@ tables! {
 
     // What a stream shares with a wire is read by the wire's rows.
     stream "`[stream.NAME]`"
-           "What is published on its subjects is stored, and every service that is granted to hear them gets each message until it has handled it. See [raw messages](messaging.md#durable)." {
+           "What is published on its subjects is stored, and every service with a grant for them gets each message until it has handled it. See [messages](messaging.md#durable)." {
         SUBJECTS "subjects": Other = super::SUBJECTS
             => "What is stored. No two subjects of an app's streams may overlap. Required.";
         RETRY "retry": Other = wire::RETRY.values

@@ -79,9 +79,9 @@ pub struct Grants {
     /// What it may keep, if it may keep data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyvalue: Option<KeyValueGrant>,
-    /// Subjects on which raw messages may be published.
+    /// Subjects on which messages may be published.
     pub publish: Vec<SubjectPattern>,
-    /// Subjects on which raw messages are heard; no two of them overlap.
+    /// Subjects whose messages the component handles; no two of them overlap.
     pub subscribe: Vec<SubjectPattern>,
     /// Those among them that streams of the app store.
     #[serde(skip)]
@@ -111,13 +111,13 @@ impl Grants {
         self.http.iter().any(|pattern| pattern.matches(host, port))
     }
 
-    /// Whether publishing a raw message on `subject` is granted.
+    /// Whether publishing a message on `subject` is granted.
     #[must_use]
     pub fn allows_publish(&self, subject: &str) -> bool {
         self.publish.iter().any(|pattern| pattern.matches(subject))
     }
 
-    /// Whether hearing raw messages on `subject` is granted.
+    /// Whether handling messages on `subject` is granted.
     #[must_use]
     pub fn allows_subscribe(&self, subject: &str) -> bool {
         self.subscribe

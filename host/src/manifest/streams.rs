@@ -1,4 +1,4 @@
-//! `[stream.NAME]`: subjects whose raw messages are stored until they are handled.
+//! `[stream.NAME]`: subjects whose messages are stored until they are handled.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use super::subjects::SubjectPattern;
 use crate::interface::is_label;
 use crate::subject;
 
-/// Subjects whose raw messages are stored.
+/// Subjects whose messages are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamSpec {
     /// The name in the manifest.
@@ -73,7 +73,7 @@ pub(super) fn read(top: &Section<'_>, app_name: &str, declared: &[&str]) -> Vec<
     streams
 }
 
-/// What streams have to do with these grants. Reports what is heard of a stream only in part.
+/// What streams have to do with these grants. Reports subjects of a stream that are granted only in part.
 pub(super) fn granted(
     section: &Section<'_>,
     streams: &[StreamSpec],
@@ -88,11 +88,11 @@ pub(super) fn granted(
     });
     let mut stored = Vec::new();
     for (stream, subjects) in all {
-        let heard: Vec<_> = subscribe
+        let consumed: Vec<_> = subscribe
             .iter()
             .filter(|one| subjects.overlaps(one))
             .collect();
-        for one in heard.iter().filter(|one| !subjects.covers(one)) {
+        for one in consumed.iter().filter(|one| !subjects.covers(one)) {
             section.report_key(
                 grants::SUBSCRIBE.name,
                 format!(
@@ -102,7 +102,7 @@ pub(super) fn granted(
                 ),
             );
         }
-        if !heard.is_empty() || publish.iter().any(|one| subjects.overlaps(one)) {
+        if !consumed.is_empty() || publish.iter().any(|one| subjects.overlaps(one)) {
             stored.push(StoredSubjects {
                 subjects: subjects.clone(),
                 stream: stream.stream.clone(),

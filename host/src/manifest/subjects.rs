@@ -1,4 +1,4 @@
-//! Subjects of raw messages: which can be granted, and what a grant covers.
+//! Subjects of messages: which can be granted, and what a grant covers.
 
 use std::fmt;
 use std::str::FromStr;

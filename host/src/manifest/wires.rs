@@ -24,7 +24,7 @@ pub enum Provider {
     Service(String),
     /// Something that is not in this app.
     External,
-    /// Nobody: what is imported are events, which every service that exports the interface hears.
+    /// No service answers: what is imported are events, for every service that exports the interface.
     Events(Box<EventSpec>),
 }
 

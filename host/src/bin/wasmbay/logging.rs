@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::background;
 use crate::report::{Terminal, misconfigured};
 
-/// What is logged unless somebody chooses; guests log under the target `guest`.
+/// What is logged by default; guests log under the target `guest`.
 const RUNNING: &str = "warn,wasmbay=info,guest=info";
 const RUNNING_VERBOSE: &str = "info,wasmbay=debug,guest=debug";
 const RUNNING_QUIET: &str = "error,wasmbay=warn,guest=warn";

@@ -7,7 +7,7 @@ use wasmbay::nats::{ConnectOptions, Nkey};
 use crate::args::Nats;
 
 impl Nats {
-    /// How to connect, when somebody said where.
+    /// How to connect, if a server was named.
     pub(crate) fn options(&self) -> Option<ConnectOptions> {
         let url = self.url.clone().filter(|url| !url.is_empty())?;
         Some(ConnectOptions {

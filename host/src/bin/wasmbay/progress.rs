@@ -99,7 +99,7 @@ impl Task {
         }
     }
 
-    /// Ends; prints what was done, if somebody has waited for it.
+    /// Ends; prints what was done, if it took long enough to wait for.
     pub(crate) fn end(self, done: &str) {
         let took = self.started.elapsed();
         if self.progress.ends && (self.noticed || took >= UNNOTICED) {

@@ -341,7 +341,7 @@ pub(crate) fn misconfigured(message: impl Into<String>) -> anyhow::Error {
     .into()
 }
 
-/// Whoever read stdout has gone, as `head` does; that is no error.
+/// The reader of stdout has gone, as `head` does; that is no error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause

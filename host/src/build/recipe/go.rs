@@ -20,7 +20,7 @@ const PACKAGE: &str = "go.bytecodealliance.org/pkg";
 
 /// Has the collector finish in one go what it begins. Otherwise it goes on in whatever of Go runs
 /// next, and asks for the time. While the host fetches a result or makes room for arguments a
-/// component may call nobody, not even for the time: it would trap.
+/// component may call no import, not even for the time: it would trap.
 const COLLECT: &str = "runtime.godebugDefault=gcstoptheworld=1";
 
 macro_rules! package {
@@ -105,7 +105,7 @@ fn write_bindings(job: &Job<'_>) -> Result<(), BuildError> {
         };
         if stale(&package.join("wit_bindings.go")) {
             for name in GENERATED {
-                // What cannot be removed is in nobody's way unless it is imported.
+                // What cannot be removed does no harm unless it is imported.
                 let _ = fs::remove_file(package.join(name));
             }
             // Fails, as it should, where a file of the guest's own is left.

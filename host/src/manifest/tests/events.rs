@@ -1,4 +1,4 @@
-//! What is wired as events, and raw messages that are stored.
+//! What is wired as events, and messages that are stored.
 
 use std::time::Duration;
 

@@ -32,7 +32,7 @@ use server::Server;
 use signals::Signals;
 use summary::Summary;
 
-/// Where the gateway listens unless somebody says otherwise.
+/// Where the gateway listens by default.
 const LISTEN: &str = "127.0.0.1:8080";
 
 /// Time that a server of the app's own has at least, after the grace time, before it is killed.
@@ -68,7 +68,7 @@ pub(crate) struct Up {
     #[arg(long)]
     no_gateway: bool,
     /// Where dead letters are served as JSON over HTTP; otherwise where the manifest says, or
-    /// nowhere. Nobody is asked who they are there, so keep it on a loopback address
+    /// nowhere. It asks for no login, so keep it on a loopback address
     #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<SocketAddr>,
     /// Do not rebuild and swap in what changes

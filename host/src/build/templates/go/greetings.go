@@ -2,7 +2,7 @@
 // bindings call its functions.
 package export_demo_{{snake}}_greetings
 
-// Greet returns a greeting for whoever is named.
+// Greet returns a greeting for this name.
 func Greet(who string) string {
 	return "Hello, " + who + "!"
 }
