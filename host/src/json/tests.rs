@@ -1,6 +1,8 @@
 //! Every cell of the table, hostile bytes, and round trips in both directions.
 
+mod arguments;
 mod component;
+mod composites;
 mod hostile;
 mod round_trip;
 mod table;

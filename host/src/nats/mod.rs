@@ -12,12 +12,13 @@ mod launch;
 mod requests;
 mod server;
 mod services;
+mod violations;
 mod waiting;
 
 pub use address::redact;
 pub use connect::{
     CLIENT_CAPACITY, CONNECT_TIMEOUT, ConnectCause, ConnectError, ConnectOptions, Nkey,
-    PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, Violations, settled,
+    PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, settled,
 };
 pub(crate) use requests::connected;
 pub use requests::{MAX_OUTSTANDING, RequestError, Requests, wire_size};
@@ -26,3 +27,4 @@ pub use server::{
     ServerOptions,
 };
 pub(crate) use services::ask_services;
+pub use violations::Violations;

@@ -412,3 +412,44 @@ async fn events_of_an_earlier_version_that_no_service_can_handle_become_dead_let
     assert_eq!(host.stop(DEADLINE).await.given_up, 0);
     bench.nats.stop().await;
 }
+
+#[tokio::test]
+async fn a_full_stream_is_the_publishers_error_and_loses_nothing() {
+    let bench = Bench::start().await;
+    let lines = durable("retention = { size = \"64KiB\" }");
+    let publisher = Services(
+        &[("publisher", PUBLISHES, "")],
+        lines.trim_start_matches(EXTERNAL),
+    );
+    let host = start(bench.nats.url(), &publisher).await;
+    let mut stored = 0;
+    let refused = loop {
+        let made = request(&bench.client, PUBLISH, event(1, stored)).await;
+        if made.payload != OK {
+            break String::from_utf8(made.payload.to_vec()).unwrap();
+        }
+        stored += 1;
+        assert!(stored < 10_000);
+    };
+    assert!(refused.contains("maximum bytes exceeded"), "{refused}");
+
+    // More room, and a subscriber that finds all of it.
+    let judge = Judge::new(&bench.client, |_, _, _| Verdict::Ok).await;
+    let a = sink("a");
+    let lines = durable("retention = { size = \"1MiB\" }");
+    let services = Services(&[("a", &a, ""), ("publisher", PUBLISHES, "")], &lines);
+    apply(&host, &services).await.unwrap();
+    assert_eq!(
+        request(&bench.client, PUBLISH, event(1, stored))
+            .await
+            .payload,
+        OK
+    );
+    until("everything was handled", || {
+        judge.attempts().len() > stored as usize
+    })
+    .await;
+    assert_eq!(judge.counts("a").len(), stored as usize + 1);
+    assert!(host.stop(DEADLINE).await.is_complete());
+    bench.nats.stop().await;
+}
