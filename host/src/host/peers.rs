@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::time::{Instant, timeout_at};
 
 use crate::deployment::Deployment;
 use crate::interface::FunctionId;
-use crate::micro::{Answer, Verb};
+use crate::micro::{Answer, HOST, Verb};
+use crate::nats::ask_services;
 use crate::shape::{Signature, Unreadable};
 use crate::subject;
 use crate::text::shown;
@@ -29,31 +27,18 @@ pub(super) async fn compare(
     host: String,
     deployment: Arc<Deployment>,
 ) {
-    let answers = match ask(&client).await {
+    let answers = match ask_services(&client, Verb::Info, LOOKUP).await {
         Ok(answers) => answers,
         Err(error) => return tracing::debug!(%error, "other hosts cannot be asked"),
     };
     for answer in answers
         .iter()
-        .filter(|answer| answer.metadata.get("host") != Some(&host))
+        .filter(|answer| answer.metadata.get(HOST) != Some(&host))
     {
         for difference in differences(&app, &deployment, answer) {
             tracing::warn!("{difference}");
         }
     }
-}
-
-async fn ask(client: &Client) -> Result<Vec<Answer>, async_nats::Error> {
-    let inbox = client.new_inbox();
-    let mut replies = client.subscribe(inbox.clone()).await?;
-    let info = Verb::Info.subject();
-    client.publish_with_reply(info, inbox, Bytes::new()).await?;
-    let (last, mut answers) = (Instant::now() + LOOKUP, Vec::new());
-    while let Ok(Some(reply)) = timeout_at(last, replies.next()).await {
-        // Services of other kinds answer too.
-        answers.extend(serde_json::from_slice::<Answer>(&reply.payload).ok());
-    }
-    Ok(answers)
 }
 
 /// What of another host's service cannot be called as ours is, or ours as its.
