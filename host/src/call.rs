@@ -193,7 +193,12 @@ impl CallError {
     }
 
     /// An import failed and its type has no value for that; the blame is that of the import's error.
+    /// Too many hops are no failure of one of the services that they passed through, so that error is
+    /// passed on as it is.
     pub(crate) fn import_failed(function: impl Display, cause: &Self) -> Self {
+        if cause.code == Code::TooManyHops {
+            return cause.clone();
+        }
         let why = format!("{function} failed: {}", cause.message);
         Self::new(Code::Dependency, cause.blame, why)
     }
@@ -373,6 +378,11 @@ mod tests {
             (CallError::host_failed(), 500, Blame::Host),
             (CallError::defect("x"), 500, Blame::Host),
             (CallError::import_failed("f", &cause), 502, Blame::Network),
+            (
+                CallError::import_failed("f", &CallError::too_many_hops(17, 16)),
+                508,
+                Blame::Caller,
+            ),
             (CallError::bad_reply("x"), 502, Blame::Guest),
             (CallError::unavailable("x"), 503, Blame::Network),
             (CallError::unsupported("x"), 503, Blame::Host),

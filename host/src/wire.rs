@@ -326,6 +326,22 @@ fn write_context(headers: &mut HeaderMap, call: &Call) {
     }
 }
 
+/// An upper bound of the bytes that a call takes on the wire, headers included.
+pub(crate) fn size_bound(call: &Call) -> usize {
+    // Names, numbers, separators and the version line.
+    const FIXED: usize = 256;
+    let Trace {
+        parent,
+        state,
+        baggage,
+    } = &call.trace;
+    let texts = [&call.caller, parent, state, baggage];
+    let texts = texts.into_iter().flatten();
+    // A character that is escaped takes up to ten bytes.
+    let headers = texts.map(|text| (10 * text.len()).min(MAX_HEADER + 16));
+    headers.sum::<usize>() + FIXED + call.body.len()
+}
+
 /// The headers and body of a reply that is an error.
 #[must_use]
 pub fn write_error(error: &CallError) -> (HeaderMap, Bytes) {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::CLOSE_TIMEOUT;
 use super::worker::Worker;
 use crate::runtime::Service;
-use crate::transport::{Drained, Source};
+use crate::transport::{Drained, Slot, Source};
 
 /// The sources and services that one step of reconciliation retires.
 pub(super) struct Drain {
@@ -18,7 +18,7 @@ pub(super) struct Drain {
     /// Services without new calls, whose calls under way may need the sources.
     pub(super) callers: Vec<Arc<Service>>,
     /// The sources, in the order in which they can stop.
-    pub(super) layers: Vec<Vec<Source>>,
+    pub(super) layers: Vec<Vec<(Source, Arc<Slot>)>>,
     pub(super) grace: Duration,
 }
 
@@ -30,7 +30,7 @@ impl Drain {
         let _ = tokio::time::timeout_at(deadline.into(), callers).await;
         let mut given_up = 0;
         for layer in &self.layers {
-            given_up += drain(&self.workers, Some(layer), deadline).await.given_up;
+            given_up += drain(&self.workers, layer, deadline).await.given_up;
         }
         if given_up > 0 {
             tracing::warn!(
@@ -78,16 +78,31 @@ impl Drains {
     }
 }
 
-/// Has every worker stop serving these sources, or all.
+/// Has every worker stop serving these sources, and ends their local calls.
 pub(super) async fn drain(
     workers: &[Worker],
-    sources: Option<&[Source]>,
+    sources: &[(Source, Arc<Slot>)],
     deadline: Instant,
 ) -> Drained {
-    if sources.is_some_and(<[Source]>::is_empty) {
+    if sources.is_empty() {
         return Drained::NOTHING;
     }
-    let sources = sources.map(<[Source]>::to_vec);
+    let local = sources.iter().map(|(_, slot)| slot.drain_local(deadline));
+    let remote = drain_workers(workers, Some(sources), deadline);
+    let (local, remote) = tokio::join!(join_all(local), remote);
+    Drained {
+        given_up: local.into_iter().sum::<usize>() + remote.given_up,
+        ..remote
+    }
+}
+
+/// Has every worker stop serving these sources, or all.
+pub(super) async fn drain_workers(
+    workers: &[Worker],
+    sources: Option<&[(Source, Arc<Slot>)]>,
+    deadline: Instant,
+) -> Drained {
+    let sources = sources.map(<[_]>::to_vec);
     let drains = workers
         .iter()
         .map(|worker| worker.drain(sources.clone(), deadline));

@@ -28,6 +28,7 @@ use crate::nats::ConnectOptions;
 use crate::plan::PlanError;
 use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
 pub use crate::transport::Drained;
+use crate::transport::local::Local;
 use discovery::Directory;
 use drain::Drains;
 use neighbours::Neighbours;
@@ -207,6 +208,8 @@ pub struct Host {
     app: String,
     grace: Duration,
     workers: Arc<Vec<Worker>>,
+    /// The functions that are called in the process.
+    local: Arc<Local>,
     gateway: Arc<Gateway>,
     address: Option<SocketAddr>,
     admin: Arc<Admin>,
@@ -233,12 +236,13 @@ impl Host {
         let listener = listen(Listening::Gateway, options.gateway)?;
         let admin_listener = listen(Listening::Admin, options.admin)?;
         let current = Arc::new(Current::default());
+        let local = Arc::new(Local::default());
         let mut workers = Vec::new();
         for index in 0..options.workers.get() {
             let name = format!("wasmbay {} {index}", app.name);
             let nats = options.nats.clone().named(name);
             let (count, store) = (options.workers.get(), Arc::clone(current.store()));
-            workers.push(Worker::start(index, count, nats, &app.name, store).await?);
+            workers.push(Worker::start(index, count, nats, &app.name, store, &local).await?);
         }
         let neighbours = match workers.first() {
             Some(worker) => Neighbours::ask(&worker.client, &app.name).await,
@@ -262,6 +266,7 @@ impl Host {
             address: bound(&listener),
             admin_address: bound(&admin_listener),
             workers: Arc::new(workers),
+            local,
             serving: Vec::new(),
             current,
             served: Mutex::default(),
@@ -383,9 +388,16 @@ impl Host {
             confirmed: true,
         };
         for layer in order {
-            drained = drained.and(drain::drain(&self.workers, Some(&layer), deadline).await);
+            let layer = self.retire(&layer);
+            drained = drained.and(drain::drain(&self.workers, &layer, deadline).await);
         }
-        drained = drained.and(drain::drain(&self.workers, None, deadline).await);
+        // Sources of a step that did not get as far as a deployment.
+        let local = self.local.slots();
+        let local = join_all(local.iter().map(|slot| slot.drain_local(deadline)));
+        let remote = drain::drain_workers(&self.workers, None, deadline);
+        let (local, remote) = tokio::join!(local, remote);
+        drained = drained.and(remote);
+        drained.given_up += local.into_iter().sum::<usize>();
         let last = deadline + CLOSE_TIMEOUT;
         if !closed && tokio::time::timeout_at(last.into(), gateway).await.is_err() {
             tracing::warn!("connections of the gateway were cut");

@@ -14,17 +14,17 @@ use super::neighbours::Conflict;
 use super::{Host, HostError, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned};
 use crate::events::stream::{self, Orphan, Provisioning, Purpose};
-use crate::manifest::{App, Specification};
+use crate::manifest::{App, LocalCall, Specification};
 use crate::plan::{self, Plan};
 use crate::runtime::{Component, Engine, Service};
-use crate::transport::{Binding, Slot, Source};
+use crate::transport::{Binding, Delivery, Slot, Source};
 
 /// The slots behind the sources that workers were ordered to serve.
 pub(super) type Served = BTreeMap<Source, ServedSource>;
 
 #[derive(Clone)]
 pub(super) struct ServedSource {
-    slot: Arc<Slot>,
+    pub(super) slot: Arc<Slot>,
     /// Whether every worker has confirmed that it serves the source.
     confirmed: bool,
 }
@@ -183,11 +183,42 @@ impl Host {
                 served.slot.replace(binding);
             }
         }
-        self.served().retain(|source, _| !leaving.contains(source));
+        let leaving = self.retire(&leaving);
+        self.local.serve(self.local_calls(app, &next));
         self.current.swap(next);
         self.drain_retired(&before, leaving);
         self.compare_with_others();
         Ok(applied)
+    }
+
+    /// Forgets sources that are served; returns them with what is behind them.
+    pub(super) fn retire(&self, leaving: &[Source]) -> Vec<(Source, Arc<Slot>)> {
+        let mut served = self.served();
+        let retired = leaving
+            .iter()
+            .filter_map(|source| served.remove_entry(source));
+        retired
+            .map(|(source, served)| (source, served.slot))
+            .collect()
+    }
+
+    /// The functions of a deployment, with what is behind them and how they are called here.
+    fn local_calls(&self, app: &App, next: &Deployment) -> Vec<(String, Arc<Slot>, LocalCall)> {
+        let served = self.served();
+        let function = |(source, bound): (&Source, &Bound)| {
+            let (Source::Subject { subject, .. }, Delivery::Call) = (source, &bound.delivery)
+            else {
+                return None;
+            };
+            let wire = app.wire(&bound.interface);
+            let local = wire.map(|wire| wire.local).unwrap_or_default();
+            Some((
+                subject.clone(),
+                Arc::clone(&served.get(source)?.slot),
+                local,
+            ))
+        };
+        next.bindings.iter().filter_map(function).collect()
     }
 
     /// Begins to look for hosts whose types do not fit what is deployed now.
@@ -278,10 +309,11 @@ impl Host {
         }));
         for worker in self.workers.iter() {
             if let Err(error) = worker.serve(unserved.to_vec()).await {
-                let sources: Vec<Source> = arriving.iter().map(|(s, _)| s.clone()).collect();
                 let now = std::time::Instant::now();
-                super::drain::drain(&self.workers, Some(&sources), now).await;
-                self.served().retain(|source, _| !sources.contains(source));
+                super::drain::drain(&self.workers, arriving, now).await;
+                for (source, _) in arriving {
+                    self.served().remove(source);
+                }
                 return Err(error.into());
             }
         }
@@ -294,22 +326,31 @@ impl Host {
     }
 
     /// Begins the drain of sources that are not served any more, in the background.
-    fn drain_retired(&self, before: &Deployment, leaving: Vec<Source>) {
+    fn drain_retired(&self, before: &Deployment, leaving: Vec<(Source, Arc<Slot>)>) {
         if leaving.is_empty() {
             return;
         }
+        let mut leaving: BTreeMap<_, _> = leaving.into_iter().collect();
         let bindings = before
             .bindings
             .iter()
-            .filter(|(source, _)| leaving.contains(source))
+            .filter(|(source, _)| leaving.contains_key(source))
             .map(|(source, bound)| (source.clone(), bound.clone()))
             .collect();
-        let mut layers = drain_order(&bindings, |service, interface| {
+        let order = drain_order(&bindings, |service, interface| {
             before.imports(service, interface)
         });
+        let mut layers: Vec<Vec<_>> = order
+            .into_iter()
+            .map(|layer| {
+                layer
+                    .iter()
+                    .filter_map(|source| leaving.remove_entry(source))
+                    .collect()
+            })
+            .collect();
         // Sources of a step that did not get as far as a deployment.
-        let unknown = leaving.into_iter().filter(|s| !bindings.contains_key(s));
-        layers.push(unknown.collect());
+        layers.push(leaving.into_iter().collect());
         // Calls under way in a service that was replaced still need what it imports.
         let now = self.current.get();
         let callers = before.services.iter().filter(|(name, service)| {

@@ -4,7 +4,6 @@
 //! subscribes to every subject in the same queue group, so NATS spreads the calls over them, and a
 //! call stays on the thread of its message.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -20,6 +19,7 @@ use crate::interfaces::Backend;
 use crate::nats::{ConnectOptions, Requests, settled};
 use crate::transport::backend::NatsBackend;
 use crate::transport::consumer::{self, Failures};
+use crate::transport::local::Local;
 use crate::transport::{Drained, Slot, Source, subscription};
 
 /// A handle of one worker.
@@ -87,7 +87,11 @@ enum Order {
         oneshot::Sender<Result<(), WorkerError>>,
     ),
     /// Stop serving these (all, without a list); done when every call is answered.
-    Drain(Option<Vec<Source>>, Instant, oneshot::Sender<Drained>),
+    Drain(
+        Option<Vec<(Source, Arc<Slot>)>>,
+        Instant,
+        oneshot::Sender<Drained>,
+    ),
 }
 
 impl Worker {
@@ -102,8 +106,9 @@ impl Worker {
         nats: ConnectOptions,
         app: &str,
         store: Arc<StoreHealth>,
+        local: &Arc<Local>,
     ) -> Result<Self, WorkerError> {
-        let app = app.to_owned();
+        let (app, local) = (app.to_owned(), Arc::clone(local));
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -115,7 +120,7 @@ impl Worker {
             .name(format!("wasmbay-{index}"))
             .spawn(move || {
                 runtime.block_on(async {
-                    match connect(&nats, &store).await {
+                    match connect(&nats, &store, &local).await {
                         Ok((client, context, backend)) => {
                             let link = Arc::new(consumer::Link {
                                 client: client.clone(),
@@ -163,7 +168,11 @@ impl Worker {
 
     /// Stops serving these sources, or all, once what has arrived is answered. Calls that
     /// have not ended at the deadline are answered with 503.
-    pub(crate) async fn drain(&self, sources: Option<Vec<Source>>, deadline: Instant) -> Drained {
+    pub(crate) async fn drain(
+        &self,
+        sources: Option<Vec<(Source, Arc<Slot>)>>,
+        deadline: Instant,
+    ) -> Drained {
         let (done, drained) = oneshot::channel();
         // A worker that is gone has nothing left to answer.
         match self.orders.send(Order::Drain(sources, deadline, done)) {
@@ -194,22 +203,32 @@ impl Worker {
 async fn connect(
     nats: &ConnectOptions,
     store: &Arc<StoreHealth>,
+    local: &Local,
 ) -> Result<(Client, jetstream::Context, Arc<dyn Backend>), WorkerError> {
     let client = nats.connect().await?;
     let requests = Requests::new(client.clone()).await?;
     let context = nats.jetstream(client.clone());
-    let backend = NatsBackend::watched(requests, context.clone(), Arc::clone(store));
-    Ok((client, context, Arc::new(backend)))
+    let backend = NatsBackend::of_worker(requests, context.clone(), Arc::clone(store), local);
+    Ok((client, context, backend))
 }
 
-/// A source that this worker serves.
+/// A source that this worker serves. While it drains, another step may have the same source served
+/// again, with another slot.
 struct Served {
+    source: Source,
+    slot: Arc<Slot>,
     stop: oneshot::Sender<Instant>,
     task: JoinHandle<Drained>,
 }
 
+impl Served {
+    fn is(&self, source: &Source, slot: &Arc<Slot>) -> bool {
+        Arc::ptr_eq(&self.slot, slot) && self.source == *source
+    }
+}
+
 async fn run(link: Arc<consumer::Link>, mut inbox: mpsc::UnboundedReceiver<Order>) {
-    let mut served: HashMap<Source, Served> = HashMap::new();
+    let mut served: Vec<Served> = Vec::new();
     while let Some(order) = inbox.recv().await {
         match order {
             Order::Serve(slots, done) => {
@@ -217,13 +236,13 @@ async fn run(link: Arc<consumer::Link>, mut inbox: mpsc::UnboundedReceiver<Order
                 let _ = done.send(subscribe(&link, &mut served, slots).await);
             }
             Order::Drain(sources, deadline, done) => {
-                let leaving: Vec<Served> = match sources {
-                    None => served.drain().map(|(_, s)| s).collect(),
-                    Some(sources) => sources.iter().filter_map(|s| served.remove(s)).collect(),
+                let leaves = |served: &mut Served| {
+                    let mut leaving = sources.iter().flatten();
+                    sources.is_none() || leaving.any(|(source, slot)| served.is(source, slot))
                 };
-                let tasks: Vec<_> = leaving
-                    .into_iter()
-                    .map(|Served { stop, task }| {
+                let tasks: Vec<_> = served
+                    .extract_if(.., leaves)
+                    .map(|Served { stop, task, .. }| {
                         // A task that has ended by itself needs no order.
                         let _ = stop.send(deadline);
                         task
@@ -248,14 +267,15 @@ async fn run(link: Arc<consumer::Link>, mut inbox: mpsc::UnboundedReceiver<Order
 /// Serves these sources; those that are served already go on as they are.
 async fn subscribe(
     link: &Arc<consumer::Link>,
-    served: &mut HashMap<Source, Served>,
+    served: &mut Vec<Served>,
     slots: Vec<(Source, Arc<Slot>)>,
 ) -> Result<(), WorkerError> {
     let mut subjects = Vec::new();
     for (source, slot) in slots {
-        if served.contains_key(&source) {
+        if served.iter().any(|served| served.is(&source, &slot)) {
             continue;
         }
+        let serving = Arc::clone(&slot);
         let (stop, stopped) = oneshot::channel();
         let task = match &source {
             Source::Subject { subject, group } => {
@@ -269,12 +289,12 @@ async fn subscribe(
                         source,
                     })?;
                 tokio::spawn(subscription::serve(
-                    client, messages, slot, backend, stopped,
+                    client, messages, serving, backend, stopped,
                 ))
             }
             Source::Consumer { stream, name } => {
                 let (stream, name) = (stream.clone(), name.clone());
-                let serving = consumer::serve(Arc::clone(link), stream, name, slot, stopped);
+                let serving = consumer::serve(Arc::clone(link), stream, name, serving, stopped);
                 // Events that are not acknowledged come again, so nothing has to be confirmed.
                 tokio::spawn(async move {
                     Drained {
@@ -284,7 +304,12 @@ async fn subscribe(
                 })
             }
         };
-        served.insert(source, Served { stop, task });
+        served.push(Served {
+            source,
+            slot,
+            stop,
+            task,
+        });
     }
     settled(&link.client).await?;
     // The server refuses before it confirms; the client reports it by another task.

@@ -10,7 +10,7 @@ use super::{
     GatewaySpec, MAX_NAME, Problem, Provider, Route, ServiceSpec, StreamSpec, Wire, gateway,
     routes, services, streams, wires,
 };
-use crate::interface::is_label;
+use crate::interface::{InterfaceId, is_label};
 
 /// A named set of services, wires and routes, as a manifest describes it.
 ///
@@ -94,13 +94,20 @@ impl App {
         Some(app)
     }
 
+    /// The wire that chooses for an interface; there is at most one.
+    #[must_use]
+    pub fn wire(&self, id: &InterfaceId) -> Option<&Wire> {
+        let mut wires = self.wires.iter();
+        wires.find(|wire| id.answers_to(&wire.interface))
+    }
+
     /// Servers that keep a copy of what the whole app shares: as many as of its wire or stream with
     /// the most.
     #[must_use]
     pub fn replicas(&self) -> u8 {
         let of_wire = |wire: &Wire| match &wire.provider {
             Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
-            Provider::Service(_) | Provider::External => None,
+            Provider::Exporter | Provider::Service(_) | Provider::External => None,
         };
         let of_streams = self.streams.iter().map(|spec| spec.durable.replicas);
         let of_wires = self.wires.iter().filter_map(of_wire);
@@ -110,7 +117,7 @@ impl App {
 }
 
 fn by_interface<S: Serializer>(wires: &[Wire], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(wires.iter().map(|wire| (&wire.interface, &wire.provider)))
+    serializer.collect_map(wires.iter().map(|wire| (&wire.interface, wire)))
 }
 
 fn by_name<S: Serializer>(streams: &[StreamSpec], serializer: S) -> Result<S::Ok, S::Error> {

@@ -173,7 +173,7 @@ fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S
 
 /// Reads a wire with `mode = "event"`.
 pub(super) fn read(section: &Section<'_>, declared: &[&str]) -> Provider {
-    for key in [wire::SERVICE.name, wire::EXTERNAL.name] {
+    for key in [wire::SERVICE.name, wire::EXTERNAL.name, wire::LOCAL.name] {
         let why = "is for calls: every service that exports the interface hears of its events";
         section.report_key(key, format!("`{key}` {why}"));
     }

@@ -145,11 +145,13 @@ tables! {
     }
 
     wire "`[wire.\"namespace:package/interface\"]`"
-         "A wire for calls has one of `service` and `external`. One with `mode = \"event\"` has neither: every service that exports the interface gets each event. All keys below `durable` need it. See [events](events.md)." {
+         "A wire for calls has one of `service` and `external`, or `local` alone. One with `mode = \"event\"` has neither: every service that exports the interface gets each event. All keys below `durable` need it. See [events](events.md)." {
         SERVICE "service": Other = Other::text(&["a service that exports the interface"])
             => "The service that answers; others that export the interface do not.";
         EXTERNAL "external": Other = Other::flag(&["true"])
             => "Something outside this app answers on the interface's subjects, such as a program with a plain NATS client.";
+        LOCAL "local": Other = Other::text(&["prefer", "never"]).or("prefer")
+            => "Whether a call is made in the process where its caller's host serves the interface too, or over NATS all the same.";
         MODE "mode": Other = Other::text(&["call", "event"]).or("call")
             => "Whether importing the interface calls the one that exports it, or publishes to all that do.";
         DURABLE "durable": Flag = Flag

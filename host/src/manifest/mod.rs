@@ -32,7 +32,7 @@ pub use routes::{Route, Target};
 pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};
 pub use specification::{Digest, DigestError, Specification, SpecificationError};
 pub use streams::{StoredSubjects, StreamSpec};
-pub use wires::{Provider, Wire};
+pub use wires::{LocalCall, Provider, Wire};
 
 use file::Section;
 

@@ -1,5 +1,6 @@
 //! `[wire."…"]`: the choice of who answers an interface.
 
+use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use super::events::{self, EventSpec};
@@ -15,11 +16,25 @@ pub struct Wire {
     pub interface: InterfaceId,
     /// Who answers.
     pub provider: Provider,
+    /// The way of calls whose callee is on the caller's host.
+    pub local: LocalCall,
+}
+
+/// The way of calls whose callee is on the caller's host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalCall {
+    /// In the process.
+    #[default]
+    Prefer,
+    /// Over NATS, as from any other host.
+    Never,
 }
 
 /// Who answers an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Provider {
+    /// The one service that exports the interface.
+    Exporter,
     /// The service of that name.
     Service(String),
     /// Something that is not in this app.
@@ -28,15 +43,30 @@ pub enum Provider {
     Events(Box<EventSpec>),
 }
 
-impl Serialize for Provider {
+impl Serialize for Wire {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Service(name) => serializer.collect_map([(wire::SERVICE.name, name)]),
-            Self::External => serializer.collect_map([(wire::EXTERNAL.name, true)]),
-            Self::Events(spec) => spec.serialize(serializer),
+        if let Provider::Events(spec) = &self.provider {
+            return spec.serialize(serializer);
         }
+        let mut map = serializer.serialize_map(None)?;
+        match &self.provider {
+            Provider::Service(name) => map.serialize_entry(wire::SERVICE.name, name)?,
+            Provider::External => map.serialize_entry(wire::EXTERNAL.name, &true)?,
+            Provider::Exporter | Provider::Events(_) => {}
+        }
+        match (self.local, &self.provider) {
+            (LocalCall::Never, _) => map.serialize_entry(wire::LOCAL.name, NEVER)?,
+            (LocalCall::Prefer, Provider::Exporter) => {
+                map.serialize_entry(wire::LOCAL.name, PREFER)?;
+            }
+            (LocalCall::Prefer, _) => {}
+        }
+        map.end()
     }
 }
+
+const PREFER: &str = "prefer";
+const NEVER: &str = "never";
 
 /// Reads all wires of the app.
 pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Wire> {
@@ -67,9 +97,16 @@ pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Wire> {
                 ),
             );
         }
+        let local = section.one_of(&wire::LOCAL);
+        let local = if local.is_some_and(|local| local.value == NEVER) {
+            LocalCall::Never
+        } else {
+            LocalCall::Prefer
+        };
         wires.extend(provider.map(|provider| Wire {
             interface,
             provider,
+            local,
         }));
     }
     wires
@@ -93,7 +130,12 @@ fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
             check_service(section, service, declared);
             Provider::Service(service.value.to_owned())
         }),
-        (false, true) => external.map(|_| Provider::External),
+        (false, true) => {
+            let why = "`local` is for interfaces that a service of the app exports";
+            section.report_key(wire::LOCAL.name, why);
+            external.map(|_| Provider::External)
+        }
+        (false, false) if section.has(wire::LOCAL.name) => Some(Provider::Exporter),
         _ => {
             section.report_here(
                 "accepted: either `service = \"…\"`, `external = true` or `mode = \"event\"`",

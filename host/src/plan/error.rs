@@ -77,6 +77,14 @@ pub enum PlanError {
         /// The imported interface with the nearest name.
         nearest: Option<String>,
     },
+    /// A wire for calls of an interface that no service exports.
+    #[error("wire \"{interface}\": no service exports it; remove the wire{}", suggestion(.nearest))]
+    NothingToCall {
+        /// The wire's interface.
+        interface: InterfaceId,
+        /// The exported interface with the nearest name.
+        nearest: Option<String>,
+    },
     /// An imported function that the exporter has not.
     #[error("service \"{service}\": imports {function}, which \"{exporter}\" does not export{}", suggestion(.nearest))]
     NoFunction {

@@ -189,17 +189,18 @@ impl<'a> Wiring<'a> {
         };
         let mut exporters = Vec::new();
         for service in services {
-            let chosen = |export: &&InterfaceDescription| match wire(app, &export.id) {
+            let chosen = |export: &&InterfaceDescription| match app.wire(&export.id) {
                 Some(Wire {
                     provider: Provider::Service(name),
                     interface,
+                    ..
                 }) => name == service.name || !exports(name, interface),
                 Some(Wire {
                     provider: Provider::External,
                     ..
                 }) => false,
                 Some(Wire {
-                    provider: Provider::Events(_),
+                    provider: Provider::Events(_) | Provider::Exporter,
                     ..
                 })
                 | None => true,
@@ -256,6 +257,18 @@ impl<'a> Wiring<'a> {
                     interface,
                     service: name.clone(),
                     exports,
+                })
+            }
+            Provider::Exporter => {
+                let exports = self.exporters.iter().map(|(_, export)| &export.id);
+                let exports: Vec<_> = exports.collect();
+                if exports.iter().any(|id| id.answers_to(&interface)) {
+                    return Ok(());
+                }
+                let names: Vec<_> = exports.iter().map(ToString::to_string).collect();
+                Err(PlanError::NothingToCall {
+                    nearest: nearest(&names),
+                    interface,
                 })
             }
             Provider::External => {
@@ -485,20 +498,16 @@ fn check_functions(
     import.functions.iter().filter_map(check).collect()
 }
 
-/// The wire that chooses for an interface; the manifest has at most one.
-fn wire<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a Wire> {
-    app.wires.iter().find(|wire| id.answers_to(&wire.interface))
-}
-
 fn is_external(app: &App, id: &InterfaceId) -> bool {
-    wire(app, id).is_some_and(|wire| wire.provider == Provider::External)
+    app.wire(id)
+        .is_some_and(|wire| wire.provider == Provider::External)
 }
 
 /// The specification of the interface's wire, if its functions are events.
 fn events<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a EventSpec> {
-    match &wire(app, id)?.provider {
+    match &app.wire(id)?.provider {
         Provider::Events(spec) => Some(spec),
-        Provider::Service(_) | Provider::External => None,
+        Provider::Exporter | Provider::Service(_) | Provider::External => None,
     }
 }
 

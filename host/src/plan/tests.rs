@@ -290,6 +290,14 @@ fn a_wire_must_lead_somewhere() {
     );
     assert_eq!(
         problem(
+            &[("a", &[PAY], &[])],
+            "[wire.'shop:payment/payment@1.0.0']\nlocal = 'never'"
+        ),
+        "wire \"shop:payment/payment@1.0.0\": no service exports it; remove the wire; did you mean \
+         `shop:payment/payments@1.2.0`?"
+    );
+    assert_eq!(
+        problem(
             services,
             "[wire.'shop:payment/payment@1.0.0']\nexternal = true"
         ),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::ErrorCode;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::keyvalue::Bucket;
+use super::local::{Local, LocalCalls};
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
@@ -34,6 +35,8 @@ const FIRST_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The backend of one NATS connection.
 pub(crate) struct NatsBackend {
     requests: Requests,
+    /// The calls that need no NATS, and what carries those of the guests that they reach.
+    local: Option<(LocalCalls, Weak<NatsBackend>)>,
     context: jetstream::Context,
     session: u64,
     published: AtomicU64,
@@ -49,18 +52,31 @@ impl NatsBackend {
     #[must_use]
     pub(crate) fn new(requests: Requests) -> Self {
         let context = jetstream::new(requests.client().clone());
-        Self::watched(requests, context, Arc::default())
+        Self::with(requests, context, Arc::default(), None)
     }
 
-    /// Calls over this connection that say when what an app stores is missing or full.
+    /// The backend of a worker: functions that its host serves are called in the process, and `store`
+    /// learns when what an app stores is missing or full.
     #[must_use]
-    pub(crate) fn watched(
+    pub(crate) fn of_worker(
         requests: Requests,
         context: jetstream::Context,
         store: Arc<StoreHealth>,
+        local: &Local,
+    ) -> Arc<Self> {
+        let local = LocalCalls::new(local);
+        Arc::new_cyclic(|own| Self::with(requests, context, store, Some((local, Weak::clone(own)))))
+    }
+
+    fn with(
+        requests: Requests,
+        context: jetstream::Context,
+        store: Arc<StoreHealth>,
+        local: Option<(LocalCalls, Weak<Self>)>,
     ) -> Self {
         Self {
             requests,
+            local,
             context,
             store,
             session: rand::random(),
@@ -99,6 +115,18 @@ impl NatsBackend {
                 Err(error) => return Err(unanswered(&error, &subject)),
             }
         }
+    }
+
+    /// A call of a function that this host serves; others are given back.
+    fn call_here(&self, subject: &str, call: Call) -> Result<Pending<'static, Bytes>, Call> {
+        let Some((local, own)) = &self.local else {
+            return Err(call);
+        };
+        let carried = self.nats().max_payload();
+        let Some(backend) = own.upgrade().filter(|_| wire::size_bound(&call) <= carried) else {
+            return Err(call);
+        };
+        local.start(subject, call, carried, backend)
     }
 
     /// The connection.
@@ -364,6 +392,10 @@ fn stored(answer: &[u8], stream: &str, store: &StoreHealth) -> Result<u64, CallE
 impl Backend for NatsBackend {
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
         let last = call.deadline;
+        let call = match self.call_here(subject, call) {
+            Ok(pending) => return pending,
+            Err(call) => call,
+        };
         Box::pin(self.call_until(subject, call, last))
     }
 

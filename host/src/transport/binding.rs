@@ -1,9 +1,11 @@
 //! The bindings of sources of messages to services.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, watch};
 
+use super::local::UnderWay;
 use crate::manifest::DeliveryPolicy;
 use crate::runtime::{Exported, Service};
 
@@ -90,26 +92,39 @@ pub(crate) struct Binding {
 }
 
 /// Holds the binding of a source: replaced while messages flow, never empty.
-pub(crate) struct Slot(watch::Sender<Arc<Binding>>);
+pub(crate) struct Slot {
+    binding: watch::Sender<Arc<Binding>>,
+    pub(super) local: UnderWay,
+}
 
 impl Slot {
     /// A slot with its first binding.
     pub(crate) fn new(binding: Binding) -> Self {
-        Self(watch::Sender::new(Arc::new(binding)))
+        Self {
+            binding: watch::Sender::new(Arc::new(binding)),
+            local: UnderWay::default(),
+        }
     }
 
     /// Replaces the binding. Calls that are under way end with the one that they began with.
     pub(crate) fn replace(&self, binding: Binding) {
-        self.0.send_replace(Arc::new(binding));
+        self.binding.send_replace(Arc::new(binding));
     }
 
     /// The present binding.
     pub(crate) fn binding(&self) -> Arc<Binding> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.binding.borrow())
+    }
+
+    /// Ends the local calls of the source: none begins any more, and those that have not ended at the
+    /// deadline end with [`CallError::stopped`](crate::call::CallError::stopped). Returns the number of
+    /// the latter.
+    pub(crate) async fn drain_local(&self, deadline: Instant) -> usize {
+        self.local.drain(deadline).await
     }
 
     /// Changes of the binding, the present one included.
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<Binding>> {
-        self.0.subscribe()
+        self.binding.subscribe()
     }
 }

@@ -12,10 +12,13 @@ mod binding;
 mod client;
 pub(crate) mod consumer;
 mod keyvalue;
+pub(crate) mod local;
 mod pull;
 pub(crate) mod subscription;
 
 pub use client::Client;
+
+use crate::call::CallError;
 
 /// How the end of what is served went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,20 @@ impl Drained {
             confirmed: self.confirmed && other.confirmed,
         }
     }
+}
+
+/// Checks that NATS carries a result.
+///
+/// # Errors
+///
+/// It is too large.
+fn check_result(bytes: usize, carried: usize) -> Result<(), CallError> {
+    if bytes <= carried {
+        return Ok(());
+    }
+    Err(CallError::result_too_large(format_args!(
+        "the result has {bytes} bytes, more than NATS carries"
+    )))
 }
 
 pub(crate) use binding::{Binding, Delivery, Slot, Source, Subscriber};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_nats::client::{PublishError, PublishErrorKind};
+use async_nats::client::PublishError;
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -336,13 +336,9 @@ fn log_outcome(
 
 /// Sends the one reply of a call.
 async fn reply(client: &Client, to: Subject, body: Bytes) {
-    let size = body.len();
-    match client.publish(to.clone(), body).await {
-        Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-            let why = format!("the result has {size} bytes, more than NATS carries");
-            reply_error(client, Some(to), &CallError::result_too_large(why)).await;
-        }
-        sent => log_unsent(sent),
+    match super::check_result(body.len(), client.max_payload()) {
+        Ok(()) => log_unsent(client.publish(to, body).await),
+        Err(error) => reply_error(client, Some(to), &error).await,
     }
 }
 

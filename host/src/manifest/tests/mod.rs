@@ -365,6 +365,18 @@ fn wires_are_checked() {
         format!("4:7: wire \"a:b/c\": {either}")
     );
     assert_eq!(
+        problem("[wire.'a:b/c']\nexternal = true\nlocal = 'never'"),
+        "6:1: wire \"a:b/c\": `local` is for interfaces that a service of the app exports"
+    );
+    assert_eq!(
+        problem("[wire.'a:b/c']\nlocal = 'always'"),
+        "5:9: wire \"a:b/c\": `local` is 'always'; accepted: prefer, never"
+    );
+    assert_eq!(
+        problem("[wire.'a:b/c']\nmode = 'event'\nlocal = 'never'"),
+        "6:1: wire \"a:b/c\": `local` is for calls: every service that exports the interface hears of its events"
+    );
+    assert_eq!(
         problem("[wire.'a:b/c']\nexternal = false"),
         "5:12: wire \"a:b/c\": `external` is false; accepted: true"
     );

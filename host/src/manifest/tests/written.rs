@@ -36,6 +36,7 @@ const EVERYTHING: &str = r#"
 
     [wire."shop:inventory/stock@1.0.0-rc.1"]
     service = "inventory"
+    local = "never"
 
     [wire."shop:orders/events"]
     mode = "event"

@@ -446,7 +446,12 @@ impl Service {
                 CallError::deadline_of_caller(deadline.saturating_duration_since(started))
             })
         });
+        let limit = self.spec.limits.hops;
         let result = result.map_err(|error| {
+            // The last service of a long way has said where that was.
+            if error.code == Code::TooManyHops && term.hops <= limit {
+                return error;
+            }
             let (service, function) = (&self.spec.name, account.function);
             error.within(format_args!("service \"{service}\": {function}"))
         });

@@ -274,7 +274,8 @@ async fn hosts_with_another_manifest_leave_a_durable_wire_as_it_is() {
     let a = sink("a");
     let lines = durable(QUICK);
     let newer = start(bench.nats.url(), &Services(&[("a", &a, "")], &lines)).await;
-    let calls = Services(&[("a", &a, ""), ("publisher", PUBLISHES, "")], EXTERNAL);
+    let over_nats = "[wire.\"test:events/sink\"]\nlocal = \"never\"\n".to_owned() + EXTERNAL;
+    let calls = Services(&[("a", &a, ""), ("publisher", PUBLISHES, "")], &over_nats);
     let older = start(bench.nats.url(), &calls).await;
     // The stream acknowledges each of these calls, and that is no reply.
     for n in 0..20 {
