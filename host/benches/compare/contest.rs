@@ -128,30 +128,40 @@ impl<'a> Starter<'a> {
         let (reused, gateway) = ("wasmbay Rust", "wasmbay gateway, Rust");
         if self.options.wants(reused) || self.options.wants(gateway) {
             let bench = guests::component("rust/bench")?;
-            let server = self.host("rust", &[Service::new("bench", bench)])?;
+            let server = self.host("rust", &[Service::new("bench", bench)], "prefer")?;
             let subject = subject("rust", "echo");
             self.over_nats(reused.to_owned(), subject, false, vec![server]);
+            self.over_http(gateway.to_owned(), false, ITEM, "/echo", vec![server])?;
+        }
+        let gateway = "wasmbay gateway, Rust, all over NATS";
+        if self.options.wants(gateway) {
+            let bench = guests::component("rust/bench")?;
+            let server = self.host("remote", &[Service::new("bench", bench)], "never")?;
             self.over_http(gateway.to_owned(), false, ITEM, "/echo", vec![server])?;
         }
         self.guest("wasmbay Rust, fresh", "rust/bench", true)
     }
 
-    /// A service whose every call calls another service.
+    /// A service whose every call calls another service, in the process and over NATS.
     fn relay(&mut self) -> anyhow::Result<()> {
-        let names = [
-            "wasmbay Rust by way of another",
-            "wasmbay gateway, Rust by way of another",
-        ];
-        if !names.iter().any(|name| self.options.wants(name)) {
-            return Ok(());
+        for (app, local, after) in [
+            ("relay", "prefer", ""),
+            ("relays", "never", ", all over NATS"),
+        ] {
+            let names = ["wasmbay Rust", "wasmbay gateway, Rust"];
+            let names = names.map(|name| format!("{name} by way of another{after}"));
+            if !names.iter().any(|name| self.options.wants(name)) {
+                continue;
+            }
+            let [by_nats, by_gateway] = names;
+            let relay = guests::component("rust/bench-relay")?;
+            let bench = guests::component("rust/bench")?;
+            let services = [Service::new("relay", relay), Service::new("bench", bench)];
+            let server = self.host(app, &services, local)?;
+            self.over_nats(by_nats, subject(app, "relay"), false, vec![server]);
+            self.over_http(by_gateway, false, ITEM, "/relay", vec![server])?;
         }
-        let [by_nats, by_gateway] = names.map(str::to_owned);
-        let relay = guests::component("rust/bench-relay")?;
-        let bench = guests::component("rust/bench")?;
-        let services = [Service::new("relay", relay), Service::new("bench", bench)];
-        let server = self.host("relay", &services)?;
-        self.over_nats(by_nats, subject("relay", "relay"), false, vec![server]);
-        self.over_http(by_gateway, false, ITEM, "/relay", vec![server])
+        Ok(())
     }
 
     /// The service in one language, by NATS.
@@ -165,7 +175,7 @@ impl<'a> Starter<'a> {
             fresh,
             ..Service::new("bench", component)
         };
-        let server = self.host(&app, &[service])?;
+        let server = self.host(&app, &[service], "prefer")?;
         self.over_nats(name.to_owned(), subject(&app, "echo"), false, vec![server]);
         Ok(())
     }
@@ -199,10 +209,10 @@ impl<'a> Starter<'a> {
         Ok(())
     }
 
-    /// A wasmbay host for these services, with a gateway.
-    fn host(&mut self, app: &str, services: &[Service]) -> anyhow::Result<usize> {
+    /// A wasmbay host for these services, with a gateway; `local` as a wire has it.
+    fn host(&mut self, app: &str, services: &[Service], local: &str) -> anyhow::Result<usize> {
         let path = self.folder.join(format!("{app}.toml"));
-        fs::write(&path, manifest(app, services)?)?;
+        fs::write(&path, manifest(app, services, local)?)?;
         let path = path.display().to_string();
         let role = [
             "serve",
@@ -287,6 +297,14 @@ impl Service {
             fresh: false,
         }
     }
+
+    fn function(&self) -> &'static str {
+        if self.name == "relay" {
+            "relay"
+        } else {
+            "echo"
+        }
+    }
 }
 
 /// The subject of a function that has the name of its interface.
@@ -294,7 +312,7 @@ fn subject(app: &str, function: &str) -> String {
     format!("bay.{app}.bay.bench.{function}.v1.{function}")
 }
 
-fn manifest(app: &str, services: &[Service]) -> anyhow::Result<String> {
+fn manifest(app: &str, services: &[Service], local: &str) -> anyhow::Result<String> {
     let mut text = format!("name = \"{app}\"\n");
     for service in services {
         let Service {
@@ -311,10 +329,11 @@ fn manifest(app: &str, services: &[Service]) -> anyhow::Result<String> {
         if *fresh {
             writeln!(text, "reuse = 1")?;
         }
-        let function = if *name == "relay" { "relay" } else { "echo" };
+        let function = service.function();
         writeln!(
             text,
-            "[[route]]\nmethod = \"POST\"\npath = \"/{function}\"\ncall = \"bay:bench/{function}.{function}\""
+            "[[route]]\nmethod = \"POST\"\npath = \"/{function}\"\ncall = \"bay:bench/{function}.{function}\"\n\
+             [wire.\"bay:bench/{function}\"]\nlocal = \"{local}\""
         )?;
     }
     Ok(text)

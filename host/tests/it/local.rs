@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use wasmbay::host::{Host, HostOptions};
 use wasmbay::nats::{ConnectOptions, settled};
 
+use crate::host::code;
 use crate::support::apps::{Bench, Services, apply, start_with};
 use crate::support::components::{CALLER, CALLS_ITSELF, GUEST, OTHER, SLEEPER};
 use crate::support::nats::Nats;
@@ -88,6 +89,16 @@ async fn post(address: SocketAddr, function: &str, body: &str) -> (u16, String) 
     let body = response.into_body().collect().await.unwrap().to_bytes();
     connection.abort();
     (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// As [`post`], again until there is room for the call: one by which a test looks may come first.
+async fn post_admitted(address: SocketAddr, function: &str, body: &str) -> (u16, String) {
+    loop {
+        let answer = post(address, function, body).await;
+        if answer.0 != 429 {
+            return answer;
+        }
+    }
 }
 
 /// Hears every call of the app that goes over NATS.
@@ -223,7 +234,7 @@ async fn a_service_without_room_leaves_the_call_to_another_host() {
     let one = "limits = { concurrency = 1, queue = 0, timeout = \"20s\" }";
     let services = Services(&[("guest", GUEST, one)], "");
     let (first, address) = host_on(&nats, &services).await;
-    let busy = tokio::spawn(async move { post(address, "guest/api/spin", "").await });
+    let busy = tokio::spawn(async move { post_admitted(address, "guest/api/spin", "").await });
     until_ok("the first host has no room", async || {
         let (status, text) = post(address, "guest/api/count", "").await;
         if status == 429 { Ok(()) } else { Err(text) }
@@ -268,7 +279,10 @@ async fn a_host_that_stops_waits_for_what_it_calls_itself() {
         let services = [("sleeper", SLEEPER, one)];
         let wires = way.wires(&["sleeper"]);
         let (host, address) = host_on(&nats, &Services(&services, &wires)).await;
-        let call = tokio::spawn(async move { post(address, "sleeper/api/sleep", "[400]").await });
+        let call =
+            tokio::spawn(
+                async move { post_admitted(address, "sleeper/api/sleep", "[1500]").await },
+            );
         until_ok("the call is under way", async || {
             let (status, text) = post(address, "sleeper/api/sleep", "[0]").await;
             if status == 429 { Ok(()) } else { Err(text) }
@@ -325,8 +339,13 @@ async fn a_service_that_comes_back_while_it_drains_is_served() {
     let client = nats.connect().await;
     let caller = client.clone();
     let sleep = tokio::spawn(async move {
-        let sleep = caller.request("bay.app.test.sleeper.api.v1.sleep", "[600]".into());
-        sleep.await
+        loop {
+            let sleep = caller.request("bay.app.test.sleeper.api.v1.sleep", "[1500]".into());
+            let reply = sleep.await.unwrap();
+            if code(&reply) != Some("429") {
+                return reply;
+            }
+        }
     });
     let bench = Bench { nats, host, client };
     until_ok("the call is under way", async || {
@@ -338,7 +357,7 @@ async fn a_service_that_comes_back_while_it_drains_is_served() {
     apply(&bench.host, &Services(&both, "")).await.unwrap();
     let again = || bench.request("bay.app.test.sleeper.api.v1.sleep", "[0]");
     assert!(again().await.headers.is_none());
-    let reply = sleep.await.unwrap().unwrap();
+    let reply = sleep.await.unwrap();
     assert!(reply.headers.is_none(), "{reply:?}");
     // Also when the drain of the first is over.
     for _ in 0..200 {
