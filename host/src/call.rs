@@ -38,7 +38,7 @@ pub struct Trace {
 
 /// The kind of failure of a call. The number is the HTTP status at the gateway and the
 /// `Nats-Service-Error-Code` of the reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
 pub enum Code {
     /// The arguments do not decode.
@@ -62,7 +62,9 @@ pub enum Code {
 }
 
 /// The party at fault, which has to change something for the call to succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Blame {
     /// The sender of the call.

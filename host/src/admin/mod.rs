@@ -1,4 +1,4 @@
-//! The admin address: dead letters and readiness for operators, as JSON over HTTP.
+//! The admin address: dead letters, readiness and metrics for operators, over HTTP.
 //!
 //! There is no authentication, so it is meant for a loopback address. A browser on that machine runs
 //! pages of any origin, and those must not reach it: `guard` refuses requests of pages of other
@@ -6,6 +6,7 @@
 
 mod dead_letters;
 mod guard;
+mod metrics;
 mod query;
 mod routes;
 
@@ -61,6 +62,7 @@ struct AdminServer {
     /// The address that is listened on.
     bound: SocketAddr,
     client: Client,
+    context: jetstream::Context,
     dead_letters: DeadLetters,
     tasks: Weak<Tasks>,
 }
@@ -107,7 +109,8 @@ impl Admin {
             // One request at a time on each connection: the bound of connections bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
             let server = AdminServer {
-                dead_letters: DeadLetters::new(context, &self.app),
+                dead_letters: DeadLetters::new(context.clone(), &self.app),
+                context,
                 admin: self,
                 bound,
                 client,

@@ -30,7 +30,7 @@ pub(super) struct AdminRequest<'a> {
 }
 
 /// What is served, in the order in which `/` lists it. A GET answers HEAD as well.
-static ROUTES: [Route; 10] = [
+static ROUTES: [Route; 11] = [
     Route {
         method: "GET",
         path: "/dead-letters",
@@ -75,6 +75,11 @@ static ROUTES: [Route; 10] = [
         method: "GET",
         path: "/readyz",
         handler: |desk, asked| Box::pin(desk.readyz(asked)),
+    },
+    Route {
+        method: "GET",
+        path: "/metrics",
+        handler: |desk, asked| Box::pin(desk.metrics(asked)),
     },
     Route {
         method: "GET",

@@ -14,6 +14,7 @@ pub(crate) mod answer;
 mod arguments;
 mod component;
 pub(crate) mod connection;
+pub(crate) mod counts;
 pub(crate) mod health;
 mod origin;
 pub(crate) mod places;
@@ -36,6 +37,7 @@ use crate::deployment::Current;
 use crate::interfaces::Backend;
 use crate::manifest::GatewaySpec;
 use connection::Tasks;
+use counts::Counts;
 use health::Responders;
 use places::Places;
 use route::Table;
@@ -50,6 +52,8 @@ pub struct Gateway {
     closing: watch::Sender<bool>,
     places: Arc<Places>,
     responders: tokio::sync::Mutex<Responders>,
+    /// The requests that were answered.
+    pub(crate) counts: Counts,
 }
 
 /// The gateway on one worker.
@@ -76,6 +80,7 @@ impl Gateway {
             table: RwLock::default(),
             closing: watch::Sender::new(false),
             responders: tokio::sync::Mutex::default(),
+            counts: Counts::default(),
         }
     }
 

@@ -60,12 +60,15 @@ impl Answers for Front {
             answer = without_body(answer, &self.tasks);
         }
         answer.body_mut().hold(running);
+        let duration = started.elapsed();
+        let counts = &self.gateway.counts;
+        counts.record(label, &method, answer.status(), duration);
         tracing::info!(
             target: telemetry::GATEWAY,
             %method,
             route = label,
             status = answer.status().as_u16(),
-            duration = ?started.elapsed(),
+            ?duration,
             trace = trace_id(&parent),
             "request"
         );

@@ -101,6 +101,13 @@ impl Admission {
         self.running.available_permits()
     }
 
+    /// The number of calls that run, and of those that wait.
+    pub(super) fn load(&self) -> (usize, usize) {
+        let running = (self.concurrency as usize).saturating_sub(self.free());
+        let waiting = self.waiting.load(Ordering::Relaxed) + self.patient.load(Ordering::Relaxed);
+        (running, waiting as usize)
+    }
+
     /// Waits until no call runs or waits. It looks from time to time instead of taking permits, which
     /// a call that comes after all would have to wait for.
     pub(super) async fn drained(&self) {

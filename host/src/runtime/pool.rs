@@ -103,6 +103,16 @@ impl Share {
         taken(pool.own()).or_else(|| pool.all().find_map(taken))
     }
 
+    /// The number of the service's instances that exist, and of those that are idle.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let idle = |services: &Mutex<Vec<Vec<Idle>>>| {
+            let services = lock(services);
+            services.get(self.number).map_or(0, Vec::len)
+        };
+        let live = self.live.load(Ordering::Relaxed) as usize;
+        (live, self.pool.idle.all().map(idle).sum())
+    }
+
     /// Keeps an instance for the service's next call.
     pub(super) fn put(&self, instance: Instance, since: Instant) {
         let mut services = lock(self.pool.idle.own());

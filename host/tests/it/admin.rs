@@ -12,10 +12,11 @@ use wasmbay::nats::ConnectOptions;
 use crate::events::{Bench, Judge, OK, PUBLISH, QUICK, Verdict, durable, event, request, sink};
 use crate::support::DEADLINE;
 use crate::support::apps::{Services, start_with};
-use crate::support::components::PUBLISHES;
+use crate::support::components::{GUEST, PUBLISHES};
 use crate::support::http::{Response, send};
 
 mod dead_letters;
+mod metrics;
 mod refused;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");

@@ -77,6 +77,18 @@ impl Exported {
     }
 }
 
+/// What a service uses at one time.
+pub(crate) struct Usage {
+    /// Calls that run.
+    pub(crate) running: usize,
+    /// Calls and stored events that wait for their turn.
+    pub(crate) waiting: usize,
+    /// Instances that exist.
+    pub(crate) instances: usize,
+    /// Instances that no call uses.
+    pub(crate) idle: usize,
+}
+
 /// A function that can be called.
 pub struct Function {
     /// Its full name.
@@ -301,6 +313,26 @@ impl Service {
     #[must_use]
     pub fn http_handler(&self) -> Option<(&FunctionId, &Stats)> {
         self.http.as_ref().map(HttpHandler::counted)
+    }
+
+    /// What the service uses now.
+    pub(crate) fn usage(&self) -> Usage {
+        let (running, waiting) = self.admission.load();
+        let (instances, idle) = self.blueprint.share.count();
+        Usage {
+            running,
+            waiting,
+            instances,
+            idle,
+        }
+    }
+
+    /// All functions that are counted: those of its interfaces, of messages and of HTTP.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = (&FunctionId, &Stats)> {
+        let exported = self.interfaces.values().chain(&self.messages);
+        let functions = exported.flat_map(|exported| exported.functions.values());
+        let functions = functions.map(|function| (&function.id, &function.stats));
+        functions.chain(self.http_handler())
     }
 
     /// Upper bound of the time for which a call may wait before it is admitted.

@@ -1,24 +1,23 @@
-//! Counts of calls, as ADR-32 has them.
+//! Counts of calls: as ADR-32 has them, and as histograms.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::call::CallError;
-use crate::per_core::PerCore;
+use crate::call::{Blame, CallError, Code};
+use crate::telemetry::{Distribution, Histogram};
 
 /// Counts of one function.
 #[derive(Default)]
 pub struct Stats {
-    counts: PerCore<Counts>,
-    last_error: Mutex<String>,
+    durations: Histogram,
+    errors: Mutex<Errors>,
 }
 
 #[derive(Default)]
-struct Counts {
-    requests: AtomicU64,
-    errors: AtomicU64,
-    nanoseconds: AtomicU64,
+struct Errors {
+    counts: BTreeMap<(Code, Blame), u64>,
+    last: String,
 }
 
 /// A reading of [`Stats`].
@@ -36,36 +35,39 @@ pub struct StatsReading {
 
 impl Stats {
     pub(super) fn record(&self, time: Duration, error: Option<&CallError>) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let counts = self.counts.own();
-        counts.requests.fetch_add(1, Ordering::Relaxed);
-        counts.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.durations.record(time);
         if let Some(error) = error {
-            counts.errors.fetch_add(1, Ordering::Relaxed);
             let last = format!("{}:{}", error.code.status(), error.message);
-            *self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = last;
+            let mut errors = self.errors();
+            *errors.counts.entry((error.code, error.blame)).or_default() += 1;
+            errors.last = last;
         }
     }
 
     /// The counts until now.
     #[must_use]
     pub fn read(&self) -> StatsReading {
-        let sum = |count: fn(&Counts) -> &AtomicU64| {
-            let counts = self.counts.all().map(count);
-            counts.map(|count| count.load(Ordering::Relaxed)).sum()
-        };
+        let durations = self.durations.read();
+        let errors = self.errors();
         StatsReading {
-            requests: sum(|counts| &counts.requests),
-            errors: sum(|counts| &counts.errors),
-            time: Duration::from_nanos(sum(|counts| &counts.nanoseconds)),
-            last_error: self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            requests: durations.count(),
+            errors: errors.counts.values().sum(),
+            time: durations.sum,
+            last_error: errors.last.clone(),
         }
+    }
+
+    /// The durations of all calls.
+    pub(crate) fn durations(&self) -> Distribution {
+        self.durations.read()
+    }
+
+    /// The number of errors of each kind.
+    pub(crate) fn error_counts(&self) -> BTreeMap<(Code, Blame), u64> {
+        self.errors().counts.clone()
+    }
+
+    fn errors(&self) -> MutexGuard<'_, Errors> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,263 @@
+//! Metrics of a host as Prometheus reads them: what services and the gateway count anyway, written
+//! out when it is asked for.
+//!
+//! Labels are names of the manifest and of components, and codes, so their number is bounded by what
+//! is deployed. The durations are those of OpenTelemetry's conventions for RPC and HTTP servers.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use futures_util::future::join_all;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+use prometheus::{Encoder as _, TEXT_FORMAT, TextEncoder};
+
+use super::routes::AdminRequest;
+use super::{AdminServer, Answer, Refusal};
+use crate::call::Blame;
+use crate::deployment::Deployment;
+use crate::gateway::Gateway;
+use crate::gateway::answer::Payload;
+use crate::telemetry::{BOUNDS, Distribution};
+use crate::transport::Source;
+
+/// Upper bound of the time for which JetStream is asked about consumers. Without an answer their
+/// metrics are left out.
+const ASK: Duration = Duration::from_secs(2);
+
+/// The metrics of one name, as they are gathered.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    metrics: Vec<Metric>,
+}
+
+/// The labels of a metric.
+type Labels<'a> = [(&'static str, &'a str)];
+
+impl Family {
+    fn new(name: &'static str, help: &'static str, kind: MetricType) -> Self {
+        Self {
+            name,
+            help,
+            kind,
+            metrics: Vec::new(),
+        }
+    }
+
+    fn counter(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::COUNTER)
+    }
+
+    fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::GAUGE)
+    }
+
+    fn histogram(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, help, MetricType::HISTOGRAM)
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus has no other numbers; above 2^53 they are off by parts in 10^16"
+    )]
+    fn add(&mut self, labels: &Labels<'_>, value: u64) {
+        let mut metric = labelled(labels);
+        if self.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value as f64);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value as f64);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    fn add_durations(&mut self, labels: &Labels<'_>, durations: &Distribution) {
+        let mut count = 0;
+        let buckets = BOUNDS.iter().zip(durations.buckets).map(|(bound, own)| {
+            count += own;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(durations.count());
+        histogram.set_sample_sum(durations.sum.as_secs_f64());
+        let mut metric = labelled(labels);
+        metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
+    fn finish(self) -> Option<MetricFamily> {
+        // A name without metrics is an error to the encoder.
+        if self.metrics.is_empty() {
+            return None;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(self.kind);
+        family.set_metric(self.metrics);
+        Some(family)
+    }
+}
+
+fn labelled(labels: &Labels<'_>) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+impl AdminServer {
+    pub(super) async fn metrics(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
+        let deployment = self.admin.current.get();
+        let mut families = of_host(&self.admin.gateway, self.admin.current.store().reason());
+        families.extend(of_services(&deployment));
+        families.extend(of_consumers(&self.context, &deployment).await);
+        let families: Vec<_> = families.into_iter().filter_map(Family::finish).collect();
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&families, &mut text)
+            .map_err(|error| {
+                let why = format!("metrics cannot be written: {error}");
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Blame::Host, why)
+            })?;
+        let mut answer = Answer::new(Payload::whole(text.into()));
+        let format = HeaderValue::from_static(TEXT_FORMAT);
+        answer.headers_mut().insert(CONTENT_TYPE, format);
+        Ok(answer)
+    }
+}
+
+fn of_host(gateway: &Gateway, unstored: Option<String>) -> Vec<Family> {
+    let mut build = Family::gauge("wasmbay_build_info", "The version of wasmbay, always 1.");
+    build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let mut stores = Family::gauge(
+        "wasmbay_store_healthy",
+        "Whether the app's streams, consumers and buckets are there and store what is written: 1 or 0.",
+    );
+    stores.add(&[], u64::from(unstored.is_none()));
+    let mut requests = Family::histogram(
+        "http_server_request_duration_seconds",
+        "Requests at the gateway, from their first byte to the head of their answer.",
+    );
+    for ((route, kind), durations) in gateway.counts.read() {
+        let labels = [
+            ("http_route", &*route),
+            ("http_request_method", kind.method),
+            ("http_response_status_code", &kind.status.to_string()),
+        ];
+        requests.add_durations(&labels, &durations);
+    }
+    vec![build, stores, requests]
+}
+
+fn of_services(deployment: &Deployment) -> Vec<Family> {
+    let mut calls = Family::histogram(
+        "rpc_server_call_duration_seconds",
+        "Calls, events, messages and HTTP requests that a service has handled, waiting included.",
+    );
+    let mut errors = Family::counter(
+        "wasmbay_errors_total",
+        "Those of them that ended with an error, by its code and whose fault it was.",
+    );
+    let mut running = Family::gauge("wasmbay_calls_running", "Calls under way.");
+    let mut waiting = Family::gauge(
+        "wasmbay_calls_waiting",
+        "Calls and stored events that wait until one of those under way ends.",
+    );
+    let mut concurrency = Family::gauge(
+        "wasmbay_calls_limit",
+        "Calls that may be under way at the same time.",
+    );
+    let mut instances = Family::gauge("wasmbay_instances", "Instances that exist.");
+    let mut idle = Family::gauge("wasmbay_instances_idle", "Instances that no call uses.");
+    for (name, service) in &deployment.services {
+        for (function, stats) in service.counted() {
+            let method = function.to_string();
+            let labels = [("service", &**name), ("rpc_method", &method)];
+            calls.add_durations(&labels, &stats.durations());
+            for ((code, blame), count) in stats.error_counts() {
+                let labels = [
+                    ("service", &**name),
+                    ("rpc_method", &method),
+                    ("code", &code.status().to_string()),
+                    ("blame", blame.as_str()),
+                ];
+                errors.add(&labels, count);
+            }
+        }
+        let (usage, labels) = (service.usage(), [("service", &**name)]);
+        running.add(&labels, usage.running as u64);
+        waiting.add(&labels, usage.waiting as u64);
+        concurrency.add(&labels, u64::from(service.spec.limits.concurrency));
+        instances.add(&labels, usage.instances as u64);
+        idle.add(&labels, usage.idle as u64);
+    }
+    vec![
+        calls,
+        errors,
+        running,
+        waiting,
+        concurrency,
+        instances,
+        idle,
+    ]
+}
+
+/// The consumers of durable events and messages, which JetStream is asked about.
+async fn of_consumers(context: &jetstream::Context, deployment: &Deployment) -> Vec<Family> {
+    let mut waiting = Family::gauge(
+        "wasmbay_consumer_waiting",
+        "Events that no host has been given yet.",
+    );
+    let mut unacknowledged = Family::gauge(
+        "wasmbay_consumer_unacknowledged",
+        "Events that were handed out and are not handled yet, those that wait for their next attempt included.",
+    );
+    let mut redelivered = Family::gauge(
+        "wasmbay_consumer_redelivered",
+        "Unacknowledged events that were handed out more than once.",
+    );
+    let consumers = deployment.bindings.iter().filter_map(|(source, bound)| {
+        let Source::Consumer { stream, name } = source else {
+            return None;
+        };
+        Some(async move {
+            let info = async {
+                let stream = context.get_stream_no_info(stream).await.ok()?;
+                stream.consumer_info(name).await.ok()
+            };
+            (stream, &bound.service, name, info.await)
+        })
+    });
+    let asked = tokio::time::timeout(ASK, join_all(consumers)).await;
+    for (stream, service, consumer, info) in asked.unwrap_or_default() {
+        let Some(info) = info else {
+            continue;
+        };
+        let labels = [
+            ("stream", &**stream),
+            ("service", &**service),
+            ("consumer", &**consumer),
+        ];
+        waiting.add(&labels, info.num_pending);
+        unacknowledged.add(&labels, info.num_ack_pending as u64);
+        redelivered.add(&labels, info.num_redelivered as u64);
+    }
+    vec![waiting, unacknowledged, redelivered]
+}
