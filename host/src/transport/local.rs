@@ -172,6 +172,11 @@ impl LocalCalls {
         let name = subject::function_name(subject)
             .unwrap_or_default()
             .to_owned();
+        // It arrives at its service now, as it would over NATS: what was before is no wait of the service's.
+        let call = Call {
+            arrived: Instant::now(),
+            ..call
+        };
         let run = run(counted, name, call, carried, backend);
         Ok(Box::pin(ToItsEnd::new(run)))
     }

@@ -13,6 +13,7 @@ use http::Request;
 use http::header::HOST;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wasmbay::host::{Host, HostOptions};
@@ -365,4 +366,25 @@ async fn a_service_that_comes_back_while_it_drains_is_served() {
         assert_eq!(post(address, "sleeper/api/sleep", "[0]").await.0, 204);
     }
     bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_that_a_client_takes_to_send_is_no_wait_of_the_service() {
+    for way in BOTH {
+        let nats = Nats::start().await;
+        let services = [("guest", GUEST, "limits = { wait = \"50ms\" }")];
+        let (host, address) = host_on(&nats, &Services(&services, &way.wires(&["guest"]))).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head =
+            "POST /rpc/test:guest/api/echo HTTP/1.0\r\nHost: test\r\nContent-Length: 8\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // More than the service lets a call wait: time is what is tested here.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        stream.write_all(b"[\"late\"]").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("\"late\""), "{way:?}: {answer}");
+        assert!(host.stop(DEADLINE).await.is_complete());
+        nats.stop().await;
+    }
 }
