@@ -20,8 +20,8 @@ use wasmbay::json;
 use wasmbay::manifest::{self, Grants, ServiceSpec};
 use wasmbay::runtime::{Component, Engine, EngineOptions, Exported, Runtime, Service};
 use wasmbay::shape::{Field, Shape, Signature};
+use wasmbay::value::Value;
 use wasmbay::{subject, wire};
-use wasmtime::component::Val;
 
 /// Exports `test:echo/echo@1.0.0`, a record's way in and out of a guest.
 const ECHO: &str = r#"
@@ -56,6 +56,23 @@ const ECHO: &str = r#"
   (export "test:echo/echo@1.0.0" (instance $api)))
 "#;
 
+/// Exports `test:echo/echo@1.0.0` for bytes.
+const ECHO_BYTES: &str = r#"
+(component
+  (core module $code
+    (memory (export "memory") 4)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+    (func (export "echo") (param i32 i32) (result i32)
+      (i32.store (i32.const 16) (local.get 0))
+      (i32.store (i32.const 20) (local.get 1))
+      (i32.const 16)))
+  (core instance $core (instantiate $code))
+  (func $echo (param "input" (list u8)) (result (list u8))
+    (canon lift (core func $core "echo") (memory (core memory $core "memory")) (realloc (core func $core "realloc"))))
+  (instance $api (export "echo" (func $echo)))
+  (export "test:echo/echo@1.0.0" (instance $api)))
+"#;
+
 /// 100 bytes of arguments.
 const ARGUMENTS: &str = r#"{"item":{"id":7,"text":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}}"#;
 
@@ -85,15 +102,19 @@ fn order_shape() -> Shape {
     ]))
 }
 
-fn order(id: u64) -> Val {
-    let note = Val::String("leave at door".into());
-    Val::Record(vec![
-        ("order-id".into(), Val::U64(id)),
-        ("sku".into(), Val::String("tea-earl-grey".into())),
-        ("quantity".into(), Val::U32(12)),
-        ("price".into(), Val::Float64(12.95)),
-        ("note".into(), Val::Option(Some(Box::new(note)))),
+fn order(id: u64) -> Value {
+    let note = Value::String("leave at door".into());
+    Value::Record(vec![
+        Value::U64(id),
+        Value::String("tea-earl-grey".into()),
+        Value::U32(12),
+        Value::F64(12.95),
+        Value::Option(Some(Box::new(note))),
     ])
+}
+
+fn bytes(count: u32) -> Value {
+    Value::Bytes((0..count).map(|i| (i * 31) as u8).collect())
 }
 
 fn mapping(criterion: &mut Criterion) {
@@ -102,13 +123,9 @@ fn mapping(criterion: &mut Criterion) {
         (
             "records of 10 KiB",
             Shape::List(Box::new(order_shape())),
-            Val::List((0..110).map(order).collect()),
+            Value::List((0..110).map(order).collect()),
         ),
-        (
-            "bytes of 10 KiB",
-            Shape::Bytes,
-            Val::List((0..10_240_u32).map(|i| Val::U8((i * 31) as u8)).collect()),
-        ),
+        ("bytes of 10 KiB", Shape::Bytes, bytes(10 << 10)),
     ];
     let limits = json::Limits::default();
     for (name, shape, val) in bodies {
@@ -164,7 +181,7 @@ struct Guest {
 }
 
 impl Guest {
-    fn new(runtime: &Runtime, reuse: u32) -> Self {
+    fn new(runtime: &Runtime, component: &str, reuse: u32) -> Self {
         let spec = ServiceSpec {
             name: "echo".into(),
             config: BTreeMap::new(),
@@ -172,7 +189,7 @@ impl Guest {
             reuse,
             grants: Grants::default(),
         };
-        let made = Component::new(runtime.engine(), ECHO.as_bytes()).map(|component| {
+        let made = Component::new(runtime.engine(), component.as_bytes()).map(|component| {
             let service = Service::new(runtime, "bench", Arc::new(component), Arc::new(spec));
             service.map(|service| {
                 let exported = service.interfaces().next().cloned();
@@ -235,7 +252,11 @@ fn service(criterion: &mut Criterion) {
         unreachable!("the machine can run a host");
     };
     let _entered = tokio.enter();
-    let (reused, fresh) = (Guest::new(&runtime, u32::MAX), Guest::new(&runtime, 1));
+    let (reused, fresh) = (
+        Guest::new(&runtime, ECHO, u32::MAX),
+        Guest::new(&runtime, ECHO, 1),
+    );
+    let large = Guest::new(&runtime, ECHO_BYTES, u32::MAX);
     let arguments = Bytes::from_static(ARGUMENTS.as_bytes());
     let Ok(result) = reused.call(&arguments) else {
         unreachable!("the component answers");
@@ -259,6 +280,17 @@ fn service(criterion: &mut Criterion) {
     });
     criterion.bench_function("service/call, fresh", |bencher| {
         bencher.iter(|| fresh.call(black_box(&arguments)));
+    });
+
+    let (signature, limits) = (takes(Shape::Bytes), json::Limits::default());
+    let Ok(arguments) = json::encode_arguments(&[bytes(64 << 10)], &signature, &limits) else {
+        unreachable!("bytes are bytes");
+    };
+    let arguments = Bytes::from(arguments);
+    let echoed = large.call(&arguments).map(|reply| reply.body.len());
+    assert_eq!(echoed.ok(), Some((64_usize << 10).div_ceil(3) * 4 + 2));
+    criterion.bench_function("service/call, reused, list<u8> of 64 KiB", |bencher| {
+        bencher.iter(|| large.call(black_box(&arguments)));
     });
 }
 

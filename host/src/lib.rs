@@ -14,7 +14,7 @@
 //! A message arrives at one of the workers of a [`host`], each a thread with a runtime and a NATS
 //! connection of its own. A subscription of [`transport`] reads it as a [`call::Call`] ([`wire`]),
 //! finds the binding behind the subject ([`subject`]) and calls its service. [`runtime::Service`] is
-//! the rest, one path for calls, HTTP requests and messages: admission, JSON to values ([`json`]) as
+//! the rest, one path for calls, HTTP requests and messages: admission, JSON to [`value`]s ([`json`]) as
 //! the function's [`shape`] has them, an instance, the guest, statistics, and values to JSON. What the
 //! guest imports is one of the [`interfaces`]; what has to leave the process goes through their
 //! backend and comes back to another service the same way. Exactly one reply follows, whatever happens
@@ -94,4 +94,5 @@ pub mod subject;
 mod telemetry;
 pub mod text;
 pub mod transport;
+pub mod value;
 pub mod wire;

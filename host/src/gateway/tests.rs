@@ -495,6 +495,6 @@ proptest! {
         let arguments = arguments(&table, "GET", &format!("/p/{encoded}"), "").unwrap();
         let signature = signature.parse().unwrap();
         let values = decode_arguments(arguments.as_bytes(), &signature, &Limits::default()).unwrap();
-        prop_assert_eq!(&values, &[wasmtime::component::Val::String(text)]);
+        prop_assert_eq!(&values, &[crate::value::Value::String(text)]);
     }
 }

@@ -1,9 +1,11 @@
 //! Imports of interfaces that other services export: each is a call, or an event where the interface
 //! is wired so.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use wasmtime::component::{Linker, Val};
+use wasmtime::StoreContextMut;
+use wasmtime::component::Linker;
 
 use super::{Caller, CallerView};
 use crate::call::CallError;
@@ -12,6 +14,7 @@ use crate::json::{self, UnknownKeys};
 use crate::plan::{EventWire, Publication};
 use crate::shape::{Case, InterfaceDescription, Shape, Signature};
 use crate::subject;
+use crate::value::{self, Imported, Value};
 
 /// An imported function, resolved when its service is linked.
 struct Import {
@@ -31,12 +34,12 @@ enum OnFailure {
     Trap,
     /// The error type is a `string`.
     Message,
-    /// The error type has a case `unavailable` with a `string`.
-    Unavailable,
+    /// The error type has a case `unavailable` with a `string`, which has this number.
+    Unavailable(u32),
     /// The error type has a case `unavailable` without payload.
-    BareUnavailable,
+    BareUnavailable(u32),
     /// The error type is an enum with the case `unavailable`.
-    EnumUnavailable,
+    EnumUnavailable(u32),
 }
 
 /// Defines every function of an imported interface as a call to its exporter, or as an event where
@@ -63,24 +66,31 @@ pub(crate) fn link<T: CallerView>(
                 ..*limits
             },
         });
-        instance.func_new_async(name, move |mut store, _, arguments, results| {
-            let import = Arc::clone(&import);
-            Box::new(async move {
-                let caller = store.data_mut().caller();
-                import.call(caller, arguments, results).await
-            })
-        })?;
+        value::define(&mut instance, name, signature, import)?;
     }
     Ok(())
+}
+
+impl<T: CallerView> Imported<T> for Arc<Import> {
+    fn call<'a>(
+        &self,
+        mut store: StoreContextMut<'a, T>,
+        arguments: Vec<Value>,
+    ) -> Pin<Box<dyn Future<Output = wasmtime::Result<Option<Value>>> + Send + 'a>> {
+        let import = Self::clone(self);
+        Box::pin(async move {
+            let caller = store.data_mut().caller();
+            Import::call(&import, caller, &arguments).await
+        })
+    }
 }
 
 impl Import {
     async fn call(
         &self,
         caller: &mut Caller,
-        arguments: &[Val],
-        results: &mut [Val],
-    ) -> wasmtime::Result<()> {
+        arguments: &[Value],
+    ) -> wasmtime::Result<Option<Value>> {
         let body = json::encode_arguments(arguments, &self.signature, &self.limits)
             .map_err(|error| wasmtime::format_err!("arguments of {}: {error}", self.id))?;
         let Some((backend, call)) = caller.outgoing(body.into()) else {
@@ -97,10 +107,10 @@ impl Import {
                 reply.and_then(|body| self.decode(&body))
             }
         };
-        let value = match result {
-            Ok(value) => value,
+        match result {
+            Ok(value) => Ok(value),
             Err(error) => match self.on_failure.value(&error) {
-                Some(value) => Some(value),
+                Some(value) => Ok(Some(value)),
                 None => {
                     let message = error.message.clone();
                     if let Some(call) = &mut caller.call {
@@ -109,14 +119,10 @@ impl Import {
                     wasmtime::bail!("{} failed: {message}", self.id);
                 }
             },
-        };
-        if let (Some(result), Some(value)) = (results.first_mut(), value) {
-            *result = value;
         }
-        Ok(())
     }
 
-    fn decode(&self, body: &[u8]) -> Result<Option<Val>, CallError> {
+    fn decode(&self, body: &[u8]) -> Result<Option<Value>, CallError> {
         json::decode_result(body, &self.signature, &self.limits)
             .map_err(|error| CallError::bad_reply(format_args!("result of {}: {error}", self.id)))
     }
@@ -127,34 +133,42 @@ impl OnFailure {
         let Some(Shape::Result { err: Some(err), .. }) = &signature.result else {
             return Self::Trap;
         };
-        match &**err {
-            Shape::String => Self::Message,
-            Shape::Enum(cases) if cases.iter().any(|c| &**c == UNAVAILABLE) => {
-                Self::EnumUnavailable
+        let named = match &**err {
+            Shape::String => return Self::Message,
+            Shape::Enum(cases) => {
+                let mut cases = (0..).zip(cases);
+                let found = cases.find(|(_, name)| &***name == UNAVAILABLE);
+                found.map(|(case, _)| Self::EnumUnavailable(case))
             }
-            Shape::Variant(cases) => match cases.iter().find(|case| &*case.name == UNAVAILABLE) {
-                Some(Case { payload: None, .. }) => Self::BareUnavailable,
-                Some(Case {
-                    payload: Some(Shape::String),
-                    ..
-                }) => Self::Unavailable,
-                _ => Self::Trap,
-            },
-            _ => Self::Trap,
-        }
+            Shape::Variant(cases) => {
+                let mut cases = (0..).zip(cases);
+                match cases.find(|(_, case)| &*case.name == UNAVAILABLE) {
+                    Some((case, Case { payload: None, .. })) => Some(Self::BareUnavailable(case)),
+                    Some((
+                        case,
+                        Case {
+                            payload: Some(Shape::String),
+                            ..
+                        },
+                    )) => Some(Self::Unavailable(case)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        named.unwrap_or(Self::Trap)
     }
 
-    fn value(self, error: &CallError) -> Option<Val> {
-        let message = || Val::String(error.message.clone());
-        let unavailable = UNAVAILABLE.to_owned();
+    fn value(self, error: &CallError) -> Option<Value> {
+        let message = || Value::String(error.message.clone());
         let value = match self {
             Self::Trap => return None,
             Self::Message => message(),
-            Self::Unavailable => Val::Variant(unavailable, Some(Box::new(message()))),
-            Self::BareUnavailable => Val::Variant(unavailable, None),
-            Self::EnumUnavailable => Val::Enum(unavailable),
+            Self::Unavailable(case) => Value::Variant(case, Some(Box::new(message()))),
+            Self::BareUnavailable(case) => Value::Variant(case, None),
+            Self::EnumUnavailable(case) => Value::Enum(case),
         };
-        Some(Val::Result(Err(Some(Box::new(value)))))
+        Some(Value::Result(Err(Some(Box::new(value)))))
     }
 }
 
@@ -177,27 +191,29 @@ mod tests {
     }
 
     fn case(payload: Option<Shape>) -> Shape {
-        Shape::Variant(
-            [Case {
-                name: UNAVAILABLE.into(),
-                payload,
-            }]
-            .into(),
-        )
+        let other = Case {
+            name: "busy".into(),
+            payload: None,
+        };
+        let unavailable = Case {
+            name: UNAVAILABLE.into(),
+            payload,
+        };
+        Shape::Variant([other, unavailable].into())
     }
 
     #[test]
     fn a_failure_becomes_a_value_where_the_type_has_one() {
         assert_eq!(on_failure(Shape::String), OnFailure::Message);
-        assert_eq!(on_failure(case(None)), OnFailure::BareUnavailable);
+        assert_eq!(on_failure(case(None)), OnFailure::BareUnavailable(1));
         assert_eq!(
             on_failure(case(Some(Shape::String))),
-            OnFailure::Unavailable
+            OnFailure::Unavailable(1)
         );
         let cases: [Box<str>; 2] = ["busy".into(), UNAVAILABLE.into()];
         assert_eq!(
             on_failure(Shape::Enum(cases.into())),
-            OnFailure::EnumUnavailable
+            OnFailure::EnumUnavailable(1)
         );
     }
 

@@ -2,18 +2,13 @@
 
 use std::str::FromStr;
 
-use wasmtime::component::Val;
-
 use super::error::{Fault, expected, keys, mismatch, one_of, quoted, too_many};
 use super::scalar::{base64, integral, is_snake_case, one_char, special};
 use super::scan::Scanner;
 use super::{Limits, UnknownKeys};
 use crate::shape::{Case, Field, Shape};
 use crate::text::shown;
-
-/// The content of a record's slot until its key was read. No shape makes a map, so it differs from
-/// every value, and an empty one takes no memory.
-const UNSET: Val = Val::Map(Vec::new());
+use crate::value::{MAX_FLAGS, Value};
 
 /// Upper bound of the items for which memory is reserved before they are read, so that a type's
 /// length alone takes none.
@@ -47,7 +42,7 @@ impl<'a> Decoder<'a> {
         Err(mismatch("nothing or null", self.scan.found()))
     }
 
-    pub(super) fn arguments(&mut self, params: &[Field]) -> Result<Vec<Val>, Fault> {
+    pub(super) fn arguments(&mut self, params: &[Field]) -> Result<Vec<Value>, Fault> {
         let wanted = || format!("an array of the {} arguments", params.len());
         match self.scan.peek() {
             Some(b'[') => return self.exactly(params.iter().map(|param| &param.shape), wanted),
@@ -58,54 +53,49 @@ impl<'a> Decoder<'a> {
                 return Err(mismatch(expected, self.scan.found()));
             }
         }
-        let mut args = vec![UNSET; params.len()];
-        if self.scan.peek() == Some(b'{') {
-            self.fields(params, &mut args, |arg| arg)?;
-        }
-        self.fill(params, &mut args, |arg| arg)?;
-        Ok(args)
+        self.record(params)
     }
 
-    pub(super) fn value(&mut self, shape: &Shape) -> Result<Val, Fault> {
+    pub(super) fn value(&mut self, shape: &Shape) -> Result<Value, Fault> {
         self.node()?;
         Ok(match shape {
-            Shape::Bool => Val::Bool(self.bool()?),
-            Shape::U8 => Val::U8(self.integer(shape)?),
-            Shape::U16 => Val::U16(self.integer(shape)?),
-            Shape::U32 => Val::U32(self.integer(shape)?),
-            Shape::U64 => Val::U64(self.wide(shape)?),
-            Shape::S8 => Val::S8(self.integer(shape)?),
-            Shape::S16 => Val::S16(self.integer(shape)?),
-            Shape::S32 => Val::S32(self.integer(shape)?),
-            Shape::S64 => Val::S64(self.wide(shape)?),
-            Shape::F32 => Val::Float32(self.float(shape, f32::is_finite)?),
-            Shape::F64 => Val::Float64(self.float(shape, f64::is_finite)?),
+            Shape::Bool => Value::Bool(self.bool()?),
+            Shape::U8 => Value::U8(self.integer(shape)?),
+            Shape::U16 => Value::U16(self.integer(shape)?),
+            Shape::U32 => Value::U32(self.integer(shape)?),
+            Shape::U64 => Value::U64(self.wide(shape)?),
+            Shape::S8 => Value::S8(self.integer(shape)?),
+            Shape::S16 => Value::S16(self.integer(shape)?),
+            Shape::S32 => Value::S32(self.integer(shape)?),
+            Shape::S64 => Value::S64(self.wide(shape)?),
+            Shape::F32 => Value::F32(self.float(shape, f32::is_finite)?),
+            Shape::F64 => Value::F64(self.float(shape, f64::is_finite)?),
             Shape::Char => {
                 let text = self.scan.string(|| expected(shape))?;
-                Val::Char(one_char(&text).ok_or_else(|| unlike(&text, shape))?)
+                Value::Char(one_char(&text).ok_or_else(|| unlike(&text, shape))?)
             }
-            Shape::String => Val::String(self.scan.string(|| expected(shape))?.into_owned()),
-            Shape::Bytes => Val::List(self.bytes(shape)?),
-            Shape::List(item) => Val::List(self.list(item, shape)?),
+            Shape::String => Value::String(self.scan.string(|| expected(shape))?.into_owned()),
+            Shape::Bytes => Value::Bytes(self.bytes(shape)?),
+            Shape::List(item) => Value::List(self.list(item, shape)?),
             Shape::FixedList(item, len) => {
                 let items = std::iter::repeat_n(&**item, *len as usize);
-                Val::FixedLengthList(self.exactly(items, || expected(shape))?)
+                Value::FixedList(self.exactly(items, || expected(shape))?)
             }
-            Shape::Tuple(items) => Val::Tuple(self.exactly(items.iter(), || expected(shape))?),
-            Shape::Record(fields) => Val::Record(self.record(fields, shape)?),
+            Shape::Tuple(items) => Value::Tuple(self.exactly(items.iter(), || expected(shape))?),
+            Shape::Record(fields) => {
+                if self.scan.peek() != Some(b'{') {
+                    return Err(mismatch(expected(shape), self.scan.found()));
+                }
+                Value::Record(self.record(fields)?)
+            }
             Shape::Variant(cases) => self.variant(cases, shape)?,
             Shape::Enum(names) => {
                 let text = self.scan.string(|| expected(shape))?;
-                Val::Enum(
-                    position(names, &text)
-                        .ok_or_else(|| unlike(&text, shape))?
-                        .1
-                        .into(),
-                )
+                enum_case(&text, names, shape)?
             }
-            Shape::Option(some) => Val::Option(self.option(some, shape)?),
+            Shape::Option(some) => Value::Option(self.option(some, shape)?),
             Shape::Result { ok, err } => self.result(ok.as_deref(), err.as_deref(), shape)?,
-            Shape::Flags(names) => Val::Flags(self.flags(names, shape)?),
+            Shape::Flags(names) => Value::Flags(self.flags(names, shape)?),
         })
     }
 
@@ -166,7 +156,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn bytes(&mut self, shape: &Shape) -> Result<Vec<Val>, Fault> {
+    fn bytes(&mut self, shape: &Shape) -> Result<Vec<u8>, Fault> {
         if self.scan.peek() == Some(b'"') {
             let text = self.scan.string(|| expected(shape))?;
             return base64(&text).ok_or_else(|| unlike(&text, shape));
@@ -177,14 +167,14 @@ impl<'a> Decoder<'a> {
             let byte = self
                 .integer(&Shape::U8)
                 .map_err(|fault| fault.at_index(bytes.len()))?;
-            bytes.push(Val::U8(byte));
+            bytes.push(byte);
         }
         Ok(bytes)
     }
 
     // Arrays.
 
-    fn list(&mut self, item: &Shape, shape: &Shape) -> Result<Vec<Val>, Fault> {
+    fn list(&mut self, item: &Shape, shape: &Shape) -> Result<Vec<Value>, Fault> {
         self.scan.open(b'[', || expected(shape))?;
         let mut items = Vec::new();
         while self.scan.next_item(items.is_empty())? {
@@ -201,7 +191,7 @@ impl<'a> Decoder<'a> {
         &mut self,
         shapes: impl ExactSizeIterator<Item = &'s Shape>,
         wanted: impl Fn() -> String,
-    ) -> Result<Vec<Val>, Fault> {
+    ) -> Result<Vec<Value>, Fault> {
         self.scan.open(b'[', &wanted)?;
         let mut items = Vec::with_capacity(shapes.len().min(MAX_RESERVED));
         for shape in shapes {
@@ -219,15 +209,21 @@ impl<'a> Decoder<'a> {
         Ok(items)
     }
 
-    fn flags(&mut self, names: &[Box<str>], shape: &Shape) -> Result<Vec<String>, Fault> {
-        let mut set: Vec<Option<bool>> = vec![None; names.len()];
+    fn flags(&mut self, names: &[Box<str>], shape: &Shape) -> Result<u32, Fault> {
+        if names.len() > MAX_FLAGS {
+            let found = format!("a type of {}", names.len());
+            return Err(mismatch(format!("at most {MAX_FLAGS} flags"), found));
+        }
+        let (mut named, mut set) = (0, 0);
         if self.scan.peek() == Some(b'{') {
             self.scan.open(b'{', || expected(shape))?;
             let mut first = true;
             while let Some(key) = self.scan.next_key(first)? {
                 first = false;
-                let (name, slot) = flag(names, &mut set, &key, shape)?;
-                *slot = Some(self.bool().map_err(|fault| fault.at_key(name))?);
+                let (name, bit) = flag(names, &mut named, &key, shape)?;
+                if self.bool().map_err(|fault| fault.at_key(name))? {
+                    set |= bit;
+                }
             }
         } else {
             self.scan.open(b'[', || expected(shape))?;
@@ -237,43 +233,40 @@ impl<'a> Decoder<'a> {
                     .scan
                     .string(|| expected(shape))
                     .map_err(|fault| fault.at_index(count))?;
-                let found = flag(names, &mut set, &name, shape);
-                *found.map_err(|fault| fault.at_index(count))?.1 = Some(true);
+                let found = flag(names, &mut named, &name, shape);
+                set |= found.map_err(|fault| fault.at_index(count))?.1;
                 count += 1;
             }
         }
-        let on = names.iter().zip(set).filter(|(_, on)| *on == Some(true));
-        Ok(on.map(|(name, _)| String::from(&**name)).collect())
+        Ok(set)
     }
 
     // Objects.
 
-    fn record(&mut self, fields: &[Field], shape: &Shape) -> Result<Vec<(String, Val)>, Fault> {
-        if self.scan.peek() != Some(b'{') {
-            return Err(mismatch(expected(shape), self.scan.found()));
+    /// The fields of an object in the order of declaration; of nothing at all, if there is none.
+    fn record(&mut self, fields: &[Field]) -> Result<Vec<Value>, Fault> {
+        let mut slots = vec![None; fields.len()];
+        if self.scan.peek() == Some(b'{') {
+            self.fields(fields, &mut slots)?;
         }
-        let mut record: Vec<_> = fields
-            .iter()
-            .map(|f| (String::from(&*f.name), UNSET))
-            .collect();
-        self.fields(fields, &mut record, |(_, val)| val)?;
-        self.fill(fields, &mut record, |(_, val)| val)?;
-        Ok(record)
+        // Slots first: their memory becomes that of the values.
+        let slots = slots.into_iter().zip(fields);
+        slots
+            .map(|(slot, field)| match slot {
+                Some(value) => Ok(value),
+                None => self.missing(field),
+            })
+            .collect()
     }
 
     /// Reads an object into the fields' slots.
-    fn fields<T>(
-        &mut self,
-        fields: &[Field],
-        slots: &mut [T],
-        val: fn(&mut T) -> &mut Val,
-    ) -> Result<(), Fault> {
+    fn fields(&mut self, fields: &[Field], slots: &mut [Option<Value>]) -> Result<(), Fault> {
         self.scan.open(b'{', || "an object".into())?;
         let (mut first, mut next) = (true, 0);
         while let Some(key) = self.scan.next_key(first)? {
             first = false;
             let found = find(fields, &key, next);
-            let slot = found.and_then(|(index, _)| slots.get_mut(index)).map(val);
+            let slot = found.and_then(|(index, _)| slots.get_mut(index));
             let (Some((index, field)), Some(slot)) = (found, slot) else {
                 if self.limits.unknown_keys == UnknownKeys::Ignore {
                     self.scan.ignore().map_err(|fault| fault.at_key(&key))?;
@@ -281,51 +274,41 @@ impl<'a> Decoder<'a> {
                 }
                 return Err(mismatch(keys(fields), quoted(&key)));
             };
-            if !matches!(slot, Val::Map(_)) {
+            if slot.is_some() {
                 let fault = mismatch("one value", format!("another as {}", quoted(&key)));
                 return Err(fault.at_key(&field.key));
             }
-            *slot = self
+            let value = self
                 .value(&field.shape)
                 .map_err(|fault| fault.at_key(&field.key))?;
+            *slot = Some(value);
             next = index + 1;
         }
         Ok(())
     }
 
-    /// Sets every option without a key to none.
-    fn fill<T>(
-        &mut self,
-        fields: &[Field],
-        slots: &mut [T],
-        val: fn(&mut T) -> &mut Val,
-    ) -> Result<(), Fault> {
-        for (field, slot) in fields.iter().zip(slots.iter_mut().map(val)) {
-            if !matches!(slot, Val::Map(_)) {
-                continue;
-            }
-            self.node()?;
-            let Shape::Option(_) = field.shape else {
-                return Err(mismatch(expected(&field.shape), "nothing").at_key(&field.key));
-            };
-            *slot = Val::Option(None);
+    /// The value of a field without a key: none for an option.
+    fn missing(&mut self, field: &Field) -> Result<Value, Fault> {
+        self.node()?;
+        match field.shape {
+            Shape::Option(_) => Ok(Value::Option(None)),
+            _ => Err(mismatch(expected(&field.shape), "nothing").at_key(&field.key)),
         }
-        Ok(())
     }
 
-    fn variant(&mut self, cases: &[Case], shape: &Shape) -> Result<Val, Fault> {
+    fn variant(&mut self, cases: &[Case], shape: &Shape) -> Result<Value, Fault> {
         if self.scan.peek() == Some(b'"') {
             let text = self.scan.string(|| expected(shape))?;
             return bare_case(&text, cases, shape);
         }
-        let (tag, payload) = self.tagged(shape, |tag| {
-            let case = cases.iter().find(|case| *case.name == *tag)?;
-            Some((&*case.name, case.payload.as_ref()))
+        let (number, payload) = self.tagged(shape, |tag| {
+            let (number, case) = find_case(cases, tag)?;
+            Some((number, &*case.name, case.payload.as_ref()))
         })?;
-        Ok(Val::Variant(tag.into(), payload.map(Box::new)))
+        Ok(Value::Variant(number, payload.map(Box::new)))
     }
 
-    fn option(&mut self, some: &Shape, shape: &Shape) -> Result<Option<Box<Val>>, Fault> {
+    fn option(&mut self, some: &Shape, shape: &Shape) -> Result<Option<Box<Value>>, Fault> {
         self.scan.peek();
         if self.scan.literal("null") {
             return Ok(None);
@@ -334,19 +317,20 @@ impl<'a> Decoder<'a> {
             return Ok(Some(Box::new(self.value(some)?)));
         }
         let (_, payload) = self.tagged(shape, |tag| match tag {
-            "none" => Some(("none", None)),
-            "some" => Some(("some", Some(some))),
+            "none" => Some((0, "none", None)),
+            "some" => Some((1, "some", Some(some))),
             _ => None,
         })?;
         Ok(payload.map(Box::new))
     }
 
-    /// An object of `tag` and, when the case has a payload, `val`, in either order.
+    /// An object of `tag` and, when the case has a payload, `val`, in either order. `case` finds a
+    /// case's number, name and payload.
     fn tagged<'s>(
         &mut self,
         shape: &Shape,
-        case: impl Fn(&str) -> Option<(&'s str, Option<&'s Shape>)>,
-    ) -> Result<(&'s str, Option<Val>), Fault> {
+        case: impl Fn(&str) -> Option<(u32, &'s str, Option<&'s Shape>)>,
+    ) -> Result<(u32, Option<Value>), Fault> {
         self.scan.open(b'{', || expected(shape))?;
         let (mut tag, mut val, mut skipped) = (None, None, None);
         let mut first = true;
@@ -367,19 +351,20 @@ impl<'a> Decoder<'a> {
                 ("val", None) => {
                     skipped = Some(self.scan.skip().map_err(|fault| fault.at_key("val"))?);
                 }
-                ("val", Some((_, Some(payload)))) => {
+                ("val", Some((_, _, Some(payload)))) => {
                     val = Some(self.value(payload).map_err(|fault| fault.at_key("val"))?);
                 }
-                ("val", Some((name, None))) => return Err(superfluous(name)),
+                ("val", Some((_, name, None))) => return Err(superfluous(name)),
                 ("tag", Some(_)) => return Err(mismatch("one tag", "another").at_key("tag")),
                 _ => return Err(mismatch("the keys \"tag\" and \"val\"", quoted(&key))),
             }
         }
-        let (name, payload) = tag.ok_or_else(|| mismatch(tags(shape), "nothing").at_key("tag"))?;
+        let (number, name, payload) =
+            tag.ok_or_else(|| mismatch(tags(shape), "nothing").at_key("tag"))?;
         match (payload, val, skipped) {
-            (None, None, None) => Ok((name, None)),
+            (None, None, None) => Ok((number, None)),
             (None, ..) => Err(superfluous(name)),
-            (Some(_), Some(val), _) => Ok((name, Some(val))),
+            (Some(_), Some(val), _) => Ok((number, Some(val))),
             (Some(payload), None, None) => {
                 Err(mismatch(expected(payload), "nothing").at_key("val"))
             }
@@ -387,7 +372,7 @@ impl<'a> Decoder<'a> {
                 let val = self
                     .again(skipped, payload)
                     .map_err(|fault| fault.at_key("val"))?;
-                Ok((name, Some(val)))
+                Ok((number, Some(val)))
             }
         }
     }
@@ -397,7 +382,7 @@ impl<'a> Decoder<'a> {
         ok: Option<&Shape>,
         err: Option<&Shape>,
         shape: &Shape,
-    ) -> Result<Val, Fault> {
+    ) -> Result<Value, Fault> {
         self.scan.open(b'{', || expected(shape))?;
         let key = self.scan.next_key(true)?;
         let (key, payload) = match key.as_deref() {
@@ -420,7 +405,7 @@ impl<'a> Decoder<'a> {
             let found = format!("a second key {}", quoted(&second));
             return Err(mismatch(expected(shape), found));
         }
-        Ok(Val::Result(if key == "ok" { Ok(val) } else { Err(val) }))
+        Ok(Value::Result(if key == "ok" { Ok(val) } else { Err(val) }))
     }
 
     fn null<T>(&mut self) -> Result<Option<T>, Fault> {
@@ -433,7 +418,7 @@ impl<'a> Decoder<'a> {
 
     /// Reads a skipped value. Nested values that all have `val` before `tag` are skipped once a
     /// level, so the work is bounded by the depth times the bytes.
-    fn again(&mut self, skipped: Scanner<'a>, shape: &Shape) -> Result<Val, Fault> {
+    fn again(&mut self, skipped: Scanner<'a>, shape: &Shape) -> Result<Value, Fault> {
         let after = std::mem::replace(&mut self.scan, skipped);
         let val = self.value(shape)?;
         self.scan.end()?;
@@ -451,25 +436,26 @@ impl<'a> Decoder<'a> {
 }
 
 /// A value from text without quotes; see [`value_from_text`](super::value_from_text).
-pub(super) fn from_text(text: &str, shape: &Shape, limits: &Limits) -> Result<Val, Fault> {
+pub(super) fn from_text(text: &str, shape: &Shape, limits: &Limits) -> Result<Value, Fault> {
     let mut decoder = Decoder::new(text.as_bytes(), limits)?;
     match shape {
-        Shape::String => return Ok(Val::String(text.into())),
+        Shape::String => return Ok(Value::String(text.into())),
         Shape::Char => {
             return one_char(text)
-                .map(Val::Char)
+                .map(Value::Char)
                 .ok_or_else(|| unlike(text, shape));
         }
         Shape::Enum(names) => {
-            let (_, name) = position(names, text).ok_or_else(|| unlike(text, shape))?;
-            return Ok(Val::Enum(name.into()));
+            return enum_case(text, names, shape);
         }
         Shape::Option(some) => {
-            return Ok(Val::Option(Some(Box::new(from_text(text, some, limits)?))));
+            return Ok(Value::Option(Some(Box::new(from_text(
+                text, some, limits,
+            )?))));
         }
         Shape::Bytes if !text.starts_with(['"', '[']) => {
             return base64(text)
-                .map(Val::List)
+                .map(Value::Bytes)
                 .ok_or_else(|| unlike(text, shape));
         }
         Shape::Variant(cases) if !text.starts_with(['"', '{']) => {
@@ -477,12 +463,12 @@ pub(super) fn from_text(text: &str, shape: &Shape, limits: &Limits) -> Result<Va
         }
         Shape::F32 => {
             if let Some(value) = special(text) {
-                return Ok(Val::Float32(value));
+                return Ok(Value::F32(value));
             }
         }
         Shape::F64 => {
             if let Some(value) = special(text) {
-                return Ok(Val::Float64(value.into()));
+                return Ok(Value::F64(value.into()));
             }
         }
         _ => {}
@@ -492,12 +478,13 @@ pub(super) fn from_text(text: &str, shape: &Shape, limits: &Limits) -> Result<Va
     Ok(value)
 }
 
-fn position<'s>(names: &'s [Box<str>], name: &str) -> Option<(usize, &'s str)> {
-    names
-        .iter()
-        .map(|name| &**name)
-        .enumerate()
-        .find(|(_, known)| *known == name)
+fn position(names: &[Box<str>], name: &str) -> Option<u32> {
+    let index = names.iter().position(|known| **known == *name)?;
+    u32::try_from(index).ok()
+}
+
+fn find_case<'c>(cases: &'c [Case], name: &str) -> Option<(u32, &'c Case)> {
+    (0..).zip(cases).find(|(_, case)| *case.name == *name)
 }
 
 /// The field of a key; the next one in the order of declaration is tried first.
@@ -512,37 +499,42 @@ fn find<'f>(fields: &'f [Field], key: &str, next: usize) -> Option<(usize, &'f F
     })
 }
 
-/// The slot of a flag that was not named before.
-fn flag<'s, 'v>(
+/// The name and the bit of a flag, which is noted as named and must not have been before.
+fn flag<'s>(
     names: &'s [Box<str>],
-    set: &'v mut [Option<bool>],
+    named: &mut u32,
     name: &str,
     shape: &Shape,
-) -> Result<(&'s str, &'v mut Option<bool>), Fault> {
-    let found = position(names, name);
-    let slot = found.and_then(|(index, _)| set.get_mut(index));
-    let (Some((_, name)), Some(slot)) = (found, slot) else {
+) -> Result<(&'s str, u32), Fault> {
+    let mut bits = (0..).map_while(|place| 1_u32.checked_shl(place)).zip(names);
+    let Some((bit, name)) = bits.find(|(_, known)| ***known == *name) else {
         return Err(unlike(name, shape));
     };
-    if slot.is_some() {
+    if *named & bit != 0 {
         return Err(mismatch(
             "each flag once",
             format!("{} again", quoted(name)),
         ));
     }
-    Ok((name, slot))
+    *named |= bit;
+    Ok((name, bit))
 }
 
-fn bare_case(text: &str, cases: &[Case], shape: &Shape) -> Result<Val, Fault> {
-    match cases.iter().find(|case| *case.name == *text) {
-        Some(Case {
-            payload: None,
-            name,
-        }) => Ok(Val::Variant(String::from(&**name), None)),
-        Some(Case {
-            payload: Some(payload),
-            ..
-        }) => Err(mismatch(expected(payload), "nothing").at_key("val")),
+fn enum_case(text: &str, names: &[Box<str>], shape: &Shape) -> Result<Value, Fault> {
+    let number = position(names, text).ok_or_else(|| unlike(text, shape))?;
+    Ok(Value::Enum(number))
+}
+
+fn bare_case(text: &str, cases: &[Case], shape: &Shape) -> Result<Value, Fault> {
+    match find_case(cases, text) {
+        Some((number, Case { payload: None, .. })) => Ok(Value::Variant(number, None)),
+        Some((
+            _,
+            Case {
+                payload: Some(payload),
+                ..
+            },
+        )) => Err(mismatch(expected(payload), "nothing").at_key("val")),
         None => Err(unlike(text, shape)),
     }
 }

@@ -3,11 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use wasmtime::component::Val;
 
 use super::Limits;
-use super::error::{Fault, expected, listed, mismatch, quoted, too_deep, too_large, too_many};
-use crate::shape::{Field, Shape};
+use super::error::{Fault, expected, mismatch, too_deep, too_large, too_many};
+use crate::shape::{Case, Field, Shape};
+use crate::value::{MAX_FLAGS, Value};
 
 /// The largest integer that every reader of JSON reads exactly: readers with numbers as `f64` are
 /// exact up to here.
@@ -39,7 +39,7 @@ impl<'l> Encoder<'l> {
         Ok(self.out)
     }
 
-    pub(super) fn arguments(&mut self, args: &[Val], params: &[Field]) -> Result<(), Fault> {
+    pub(super) fn arguments(&mut self, args: &[Value], params: &[Field]) -> Result<(), Fault> {
         if args.len() != params.len() {
             return Err(mismatch(
                 format!("{} arguments", params.len()),
@@ -52,7 +52,7 @@ impl<'l> Encoder<'l> {
         self.fields(params.iter().zip(args))
     }
 
-    pub(super) fn value(&mut self, val: &Val, shape: &Shape) -> Result<(), Fault> {
+    pub(super) fn value(&mut self, val: &Value, shape: &Shape) -> Result<(), Fault> {
         self.nodes += 1;
         if self.nodes > self.limits.nodes {
             return Err(too_many(self.limits.nodes));
@@ -60,69 +60,75 @@ impl<'l> Encoder<'l> {
         // Every step below writes a bounded amount, or asks for room itself.
         self.room_for(0)?;
         match (shape, val) {
-            (Shape::Bool, Val::Bool(v)) => self.json(v),
-            (Shape::U8, Val::U8(v)) => self.json(v),
-            (Shape::U16, Val::U16(v)) => self.json(v),
-            (Shape::U32, Val::U32(v)) => self.json(v),
-            (Shape::U64, Val::U64(v)) => self.wide(v, *v),
-            (Shape::S8, Val::S8(v)) => self.json(v),
-            (Shape::S16, Val::S16(v)) => self.json(v),
-            (Shape::S32, Val::S32(v)) => self.json(v),
-            (Shape::S64, Val::S64(v)) => self.wide(v, v.unsigned_abs()),
-            (Shape::F32, Val::Float32(v)) if v.is_finite() => self.json(v),
-            (Shape::F32, Val::Float32(v)) => self.json(special((*v).into())),
-            (Shape::F64, Val::Float64(v)) if v.is_finite() => self.json(v),
-            (Shape::F64, Val::Float64(v)) => self.json(special(*v)),
-            (Shape::Char, Val::Char(v)) => self.json(v),
-            (Shape::String, Val::String(v)) => {
+            (Shape::Bool, Value::Bool(v)) => self.json(v),
+            (Shape::U8, Value::U8(v)) => self.json(v),
+            (Shape::U16, Value::U16(v)) => self.json(v),
+            (Shape::U32, Value::U32(v)) => self.json(v),
+            (Shape::U64, Value::U64(v)) => self.wide(v, *v),
+            (Shape::S8, Value::S8(v)) => self.json(v),
+            (Shape::S16, Value::S16(v)) => self.json(v),
+            (Shape::S32, Value::S32(v)) => self.json(v),
+            (Shape::S64, Value::S64(v)) => self.wide(v, v.unsigned_abs()),
+            (Shape::F32, Value::F32(v)) if v.is_finite() => self.json(v),
+            (Shape::F32, Value::F32(v)) => self.json(special((*v).into())),
+            (Shape::F64, Value::F64(v)) if v.is_finite() => self.json(v),
+            (Shape::F64, Value::F64(v)) => self.json(special(*v)),
+            (Shape::Char, Value::Char(v)) => self.json(v),
+            (Shape::String, Value::String(v)) => {
                 self.room_for(v.len())?;
                 self.json(v)
             }
-            (Shape::Bytes, Val::List(items)) => self.base64(items),
-            (Shape::List(item), Val::List(items)) => {
+            (Shape::Bytes, Value::Bytes(bytes)) => self.base64(bytes),
+            (Shape::List(item), Value::List(items)) => {
                 self.array(items.iter().map(|val| (val, &**item)))
             }
-            (Shape::FixedList(item, len), Val::FixedLengthList(items))
+            (Shape::FixedList(item, len), Value::FixedList(items))
                 if items.len() == *len as usize =>
             {
                 self.array(items.iter().map(|val| (val, &**item)))
             }
-            (Shape::Tuple(shapes), Val::Tuple(items)) if items.len() == shapes.len() => {
+            (Shape::Tuple(shapes), Value::Tuple(items)) if items.len() == shapes.len() => {
                 self.array(items.iter().zip(shapes))
             }
-            (Shape::Record(fields), Val::Record(items))
-                if items.len() == fields.len()
-                    && items
-                        .iter()
-                        .zip(fields)
-                        .all(|(item, field)| *item.0 == *field.name) =>
-            {
-                self.fields(fields.iter().zip(items.iter().map(|(_, val)| val)))
+            (Shape::Record(fields), Value::Record(items)) if items.len() == fields.len() => {
+                self.fields(fields.iter().zip(items))
             }
-            (Shape::Variant(cases), Val::Variant(tag, payload)) => {
-                let case = cases.iter().find(|case| *case.name == **tag);
-                match (case.map(|case| &case.payload), payload) {
-                    (Some(None), None) => self.tagged(tag, None),
-                    (Some(Some(shape)), Some(val)) => self.tagged(tag, Some((val, shape))),
-                    _ => Err(unlike(kind(val), shape)),
+            (Shape::Variant(cases), Value::Variant(number, payload)) => {
+                match (cases.get(*number as usize), payload) {
+                    (
+                        Some(Case {
+                            name,
+                            payload: None,
+                        }),
+                        None,
+                    ) => self.tagged(name, None),
+                    (
+                        Some(Case {
+                            name,
+                            payload: Some(shape),
+                        }),
+                        Some(val),
+                    ) => self.tagged(name, Some((val, shape))),
+                    _ => Err(unlike(val.kind(), shape)),
                 }
             }
-            (Shape::Enum(names), Val::Enum(name)) if names.iter().any(|n| **n == **name) => {
-                self.json(name)
-            }
-            (Shape::Option(some), Val::Option(val)) => self.option(val.as_deref(), some),
-            (Shape::Result { ok, .. }, Val::Result(Ok(val))) => {
+            (Shape::Enum(names), Value::Enum(number)) => match names.get(*number as usize) {
+                Some(name) => self.json(name),
+                None => Err(unlike(val.kind(), shape)),
+            },
+            (Shape::Option(some), Value::Option(val)) => self.option(val.as_deref(), some),
+            (Shape::Result { ok, .. }, Value::Result(Ok(val))) => {
                 self.side("ok", val.as_deref(), ok.as_deref())
             }
-            (Shape::Result { err, .. }, Val::Result(Err(val))) => {
+            (Shape::Result { err, .. }, Value::Result(Err(val))) => {
                 self.side("err", val.as_deref(), err.as_deref())
             }
-            (Shape::Flags(names), Val::Flags(set)) => self.flags(names, set, shape),
-            (shape, val) => Err(unlike(kind(val), shape)),
+            (Shape::Flags(names), Value::Flags(set)) => self.flags(names, *set, shape),
+            (shape, val) => Err(unlike(val.kind(), shape)),
         }
     }
 
-    fn option(&mut self, val: Option<&Val>, some: &Shape) -> Result<(), Fault> {
+    fn option(&mut self, val: Option<&Value>, some: &Shape) -> Result<(), Fault> {
         match (val, some) {
             (None, Shape::Option(_)) => self.tagged("none", None),
             (Some(val), Shape::Option(_)) => self.tagged("some", Some((val, some))),
@@ -142,35 +148,24 @@ impl<'l> Encoder<'l> {
         Ok(())
     }
 
-    fn base64(&mut self, items: &[Val]) -> Result<(), Fault> {
-        const CHUNK: usize = 768;
-        let encoded = items.len().div_ceil(3).saturating_mul(4);
+    fn base64(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let encoded = bytes.len().div_ceil(3).saturating_mul(4);
         self.room_for(encoded)?;
         self.out.reserve(encoded + 2);
         self.out.push(b'"');
-        let (mut bytes, mut text) = ([0; CHUNK], [0; CHUNK / 3 * 4]);
-        for chunk in items.chunks(CHUNK) {
-            for (byte, item) in bytes.iter_mut().zip(chunk) {
-                let Val::U8(value) = item else {
-                    return Err(unlike(format!("a list of {}", kind(item)), &Shape::Bytes));
-                };
-                *byte = *value;
-            }
-            // Only the last chunk is not a multiple of three, so only it is padded.
-            let bytes = bytes.get(..chunk.len()).unwrap_or_default();
-            let written = STANDARD
-                .encode_slice(bytes, &mut text)
-                .map_err(|error| mismatch("room for base64", error.to_string()))?;
-            self.out
-                .extend_from_slice(text.get(..written).unwrap_or_default());
-        }
+        let start = self.out.len();
+        self.out.resize(start + encoded, 0);
+        let text = self.out.get_mut(start..).unwrap_or_default();
+        STANDARD
+            .encode_slice(bytes, text)
+            .map_err(|error| mismatch("room for base64", error.to_string()))?;
         self.out.push(b'"');
         Ok(())
     }
 
     fn array<'v>(
         &mut self,
-        items: impl Iterator<Item = (&'v Val, &'v Shape)>,
+        items: impl Iterator<Item = (&'v Value, &'v Shape)>,
     ) -> Result<(), Fault> {
         self.open(b'[')?;
         for (i, (val, shape)) in items.enumerate() {
@@ -185,7 +180,7 @@ impl<'l> Encoder<'l> {
 
     fn fields<'v>(
         &mut self,
-        fields: impl Iterator<Item = (&'v Field, &'v Val)>,
+        fields: impl Iterator<Item = (&'v Field, &'v Value)>,
     ) -> Result<(), Fault> {
         self.open(b'{')?;
         for (i, (field, val)) in fields.enumerate() {
@@ -201,7 +196,7 @@ impl<'l> Encoder<'l> {
         Ok(())
     }
 
-    fn tagged(&mut self, tag: &str, val: Option<(&Val, &Shape)>) -> Result<(), Fault> {
+    fn tagged(&mut self, tag: &str, val: Option<(&Value, &Shape)>) -> Result<(), Fault> {
         self.open(b'{')?;
         self.out.extend_from_slice(b"\"tag\":");
         self.json(tag)?;
@@ -214,14 +209,14 @@ impl<'l> Encoder<'l> {
         Ok(())
     }
 
-    fn side(&mut self, key: &str, val: Option<&Val>, shape: Option<&Shape>) -> Result<(), Fault> {
+    fn side(&mut self, key: &str, val: Option<&Value>, shape: Option<&Shape>) -> Result<(), Fault> {
         self.open(b'{')?;
         self.json(key)?;
         self.out.push(b':');
         match (val, shape) {
             (None, None) => self.json(&()),
             (Some(val), Some(shape)) => self.value(val, shape),
-            (Some(val), None) => Err(mismatch("no payload", kind(val))),
+            (Some(val), None) => Err(mismatch("no payload", val.kind())),
             (None, Some(shape)) => Err(unlike("nothing", shape)),
         }
         .map_err(|fault| fault.at_key(key))?;
@@ -229,25 +224,23 @@ impl<'l> Encoder<'l> {
         Ok(())
     }
 
-    fn flags(&mut self, names: &[Box<str>], set: &[String], shape: &Shape) -> Result<(), Fault> {
+    fn flags(&mut self, names: &[Box<str>], set: u32, shape: &Shape) -> Result<(), Fault> {
+        let places = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let unknown = set.checked_shr(places).unwrap_or(0);
+        if unknown != 0 || names.len() > MAX_FLAGS {
+            return Err(unlike(Value::Flags(set).kind(), shape));
+        }
         self.open(b'[')?;
-        let mut written = 0;
-        for name in names
-            .iter()
-            .filter(|name| set.iter().any(|s| **s == ***name))
-        {
-            if written > 0 {
+        let mut first = true;
+        for (place, name) in names.iter().enumerate() {
+            if set >> place & 1 == 0 {
+                continue;
+            }
+            if !first {
                 self.out.push(b',');
             }
+            first = false;
             self.json(name)?;
-            written += 1;
-        }
-        if written != set.len() {
-            let names = listed(set.iter().map(String::as_str));
-            return Err(unlike(
-                format!("an unknown or doubled one among {names}"),
-                shape,
-            ));
         }
         self.close(b']');
         Ok(())
@@ -298,41 +291,4 @@ fn special(value: f64) -> &'static str {
 
 fn unlike(found: impl Into<String>, shape: &Shape) -> Fault {
     mismatch(expected(shape), found)
-}
-
-/// The kind of a value, for an error.
-pub(super) fn kind(val: &Val) -> String {
-    match val {
-        Val::Bool(_) => "a bool".into(),
-        Val::S8(_) => "an s8".into(),
-        Val::U8(_) => "a u8".into(),
-        Val::S16(_) => "an s16".into(),
-        Val::U16(_) => "a u16".into(),
-        Val::S32(_) => "an s32".into(),
-        Val::U32(_) => "a u32".into(),
-        Val::S64(_) => "an s64".into(),
-        Val::U64(_) => "a u64".into(),
-        Val::Float32(_) => "an f32".into(),
-        Val::Float64(_) => "an f64".into(),
-        Val::Char(_) => "a char".into(),
-        Val::String(_) => "a string".into(),
-        Val::List(_) => "a list".into(),
-        Val::Map(_) => "a map".into(),
-        Val::Record(fields) => {
-            let names = fields.iter().map(|(name, _)| name.as_str());
-            format!("a record of {}", listed(names))
-        }
-        Val::Tuple(items) => format!("a tuple of {}", items.len()),
-        Val::Variant(case, None) => format!("the variant case {}", quoted(case)),
-        Val::Variant(case, Some(_)) => format!("the variant case {} with a payload", quoted(case)),
-        Val::Enum(case) => format!("the enum case {}", quoted(case)),
-        Val::Option(_) => "an option".into(),
-        Val::Result(_) => "a result".into(),
-        Val::Flags(names) => format!("flags {}", listed(names.iter().map(String::as_str))),
-        Val::Resource(_) => "a resource".into(),
-        Val::Future(_) => "a future".into(),
-        Val::Stream(_) => "a stream".into(),
-        Val::ErrorContext(_) => "an error-context".into(),
-        Val::FixedLengthList(items) => format!("a list of the fixed length {}", items.len()),
-    }
 }

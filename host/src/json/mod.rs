@@ -1,6 +1,6 @@
 //! JSON to and from component values, driven by the type.
 //!
-//! This stage takes bytes and a [`Shape`] and returns wasmtime's [`Val`], or the other way round.
+//! This stage takes bytes and a [`Shape`] and returns a [`Value`], or the other way round.
 //! It knows nothing of NATS, HTTP or components, and builds no tree in between: one pass over the
 //! text makes the value, one pass over the value makes the text.
 //!
@@ -58,10 +58,10 @@ mod scan;
 mod tests;
 
 use bytes::Bytes;
-use wasmtime::component::Val;
 
 use crate::call::{Reply, Returned};
 use crate::shape::{Shape, Signature};
+use crate::value::Value;
 use decode::Decoder;
 use encode::Encoder;
 pub use error::JsonError;
@@ -78,8 +78,8 @@ pub const DEFAULT_BYTES: usize = 1 << 20;
 
 /// Default upper bound of the values in a body.
 ///
-/// A [`Val`] is 40 bytes and a record's field, with its name, about 100. So the values of one call
-/// stay near 10 MB whatever the body says.
+/// A [`Value`] is 32 bytes, and a list has room for up to twice its items while it is read. So the
+/// values of one call stay below 7 MB whatever the body says, besides the texts and bytes in them.
 pub const DEFAULT_NODES: usize = 100_000;
 
 /// What becomes of a record's keys that its type does not have.
@@ -103,7 +103,7 @@ pub struct Limits {
     ///
     /// Each value counts once, with the ones inside it and with the missing fields of a record. A
     /// `list<u8>` counts as one value: its bytes are bounded by `bytes`, since three of them take
-    /// four bytes of base64. They are 40 bytes each as [`Val`]s, so a body of 1 MiB makes 30 MiB.
+    /// four bytes of base64.
     pub nodes: usize,
     /// How keys that a record does not have are read.
     pub unknown_keys: UnknownKeys,
@@ -133,7 +133,7 @@ pub fn decode_arguments(
     body: &[u8],
     signature: &Signature,
     limits: &Limits,
-) -> Result<Vec<Val>, JsonError> {
+) -> Result<Vec<Value>, JsonError> {
     let read = || {
         let mut decoder = Decoder::new(body, limits)?;
         let args = decoder.arguments(&signature.params)?;
@@ -150,7 +150,7 @@ pub fn decode_arguments(
 ///
 /// The values are not of the parameters' types or exceed a limit.
 pub fn encode_arguments(
-    args: &[Val],
+    args: &[Value],
     signature: &Signature,
     limits: &Limits,
 ) -> Result<Vec<u8>, JsonError> {
@@ -171,7 +171,7 @@ pub fn decode_result(
     body: &[u8],
     signature: &Signature,
     limits: &Limits,
-) -> Result<Option<Val>, JsonError> {
+) -> Result<Option<Value>, JsonError> {
     let read = || {
         let mut decoder = Decoder::new(body, limits)?;
         let result = match &signature.result {
@@ -193,14 +193,14 @@ pub fn decode_result(
 ///
 /// The value is not of the result's type or exceeds a limit.
 pub fn encode_result(
-    value: Option<&Val>,
+    value: Option<&Value>,
     signature: &Signature,
     limits: &Limits,
 ) -> Result<Vec<u8>, JsonError> {
     match (value, &signature.result) {
         (None, None) => Ok(Vec::new()),
         (Some(value), Some(shape)) => encode_value(value, shape, limits),
-        (Some(value), None) => Err(error::mismatch("no result", encode::kind(value)).at_root()),
+        (Some(value), None) => Err(error::mismatch("no result", value.kind()).at_root()),
         (None, Some(shape)) => Err(error::mismatch(error::expected(shape), "nothing").at_root()),
     }
 }
@@ -211,7 +211,7 @@ pub fn encode_result(
 ///
 /// As [`encode_result`].
 pub fn encode_reply(
-    value: Option<&Val>,
+    value: Option<&Value>,
     signature: &Signature,
     limits: &Limits,
 ) -> Result<Reply, JsonError> {
@@ -219,7 +219,7 @@ pub fn encode_reply(
     let body = Bytes::from(encode_result(value, signature, limits)?);
     // The encoder writes no white space, so the payload stands between these and the last brace.
     let returned = match value {
-        Some(Val::Result(Err(_))) => {
+        Some(Value::Result(Err(_))) => {
             let payload = START.len()..body.len().saturating_sub(1);
             Returned::Err(body.slice(payload))
         }
@@ -233,7 +233,7 @@ pub fn encode_reply(
 /// # Errors
 ///
 /// The body is not JSON, is not of the type or exceeds a limit.
-pub fn decode_value(body: &[u8], shape: &Shape, limits: &Limits) -> Result<Val, JsonError> {
+pub fn decode_value(body: &[u8], shape: &Shape, limits: &Limits) -> Result<Value, JsonError> {
     let read = || {
         let mut decoder = Decoder::new(body, limits)?;
         let value = decoder.value(shape)?;
@@ -248,7 +248,7 @@ pub fn decode_value(body: &[u8], shape: &Shape, limits: &Limits) -> Result<Val, 
 /// # Errors
 ///
 /// The value is not of the type or exceeds a limit.
-pub fn encode_value(value: &Val, shape: &Shape, limits: &Limits) -> Result<Vec<u8>, JsonError> {
+pub fn encode_value(value: &Value, shape: &Shape, limits: &Limits) -> Result<Vec<u8>, JsonError> {
     let write = || {
         let mut encoder = Encoder::new(limits);
         encoder.value(value, shape)?;
@@ -267,6 +267,6 @@ pub fn encode_value(value: &Val, shape: &Shape, limits: &Limits) -> Result<Vec<u
 /// # Errors
 ///
 /// The text is no value of the type, or exceeds a default limit.
-pub fn value_from_text(text: &str, shape: &Shape) -> Result<Val, JsonError> {
+pub fn value_from_text(text: &str, shape: &Shape) -> Result<Value, JsonError> {
     decode::from_text(text, shape, &Limits::default()).map_err(JsonError::at_root)
 }

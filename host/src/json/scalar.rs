@@ -1,8 +1,7 @@
 //! The values of single tokens.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use wasmtime::component::Val;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 /// The value of a JSON number when it is whole, whatever way it is written.
 pub(super) fn integral(token: &str) -> Option<i128> {
@@ -61,7 +60,7 @@ pub(super) fn one_char(text: &str) -> Option<char> {
 }
 
 /// Base64 in either alphabet, padded or not.
-pub(super) fn base64(text: &str) -> Option<Vec<Val>> {
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
     let data = text
         .strip_suffix("==")
         .or_else(|| text.strip_suffix('='))
@@ -69,19 +68,8 @@ pub(super) fn base64(text: &str) -> Option<Vec<Val>> {
     if data.len() != text.len() && !text.len().is_multiple_of(4) {
         return None;
     }
-    unpadded(data, &STANDARD_NO_PAD).or_else(|| unpadded(data, &URL_SAFE_NO_PAD))
-}
-
-/// Decodes in pieces, so that only the values take memory.
-fn unpadded(data: &str, alphabet: &GeneralPurpose) -> Option<Vec<Val>> {
-    const CHUNK: usize = 1024;
-    let mut values = Vec::with_capacity(data.len() / 4 * 3 + 2);
-    let mut bytes = [0; CHUNK / 4 * 3];
-    for chunk in data.as_bytes().chunks(CHUNK) {
-        let len = alphabet.decode_slice(chunk, &mut bytes).ok()?;
-        values.extend(bytes.iter().take(len).map(|byte| Val::U8(*byte)));
-    }
-    Some(values)
+    let standard = STANDARD_NO_PAD.decode(data);
+    standard.or_else(|_| URL_SAFE_NO_PAD.decode(data)).ok()
 }
 
 /// Whether the key is the snake-case form of the name: `on_hand` for `on-hand`.

@@ -1,15 +1,15 @@
 //! Interfaces wired as events: which functions may be events, their subscribers, and their keys.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use wasmtime::component::Val;
 
 use super::{EventProblem, PlanError, Wiring, events, owned_nearest};
 use crate::interface::InterfaceId;
 use crate::manifest::EventSpec;
 use crate::shape::{Field, InterfaceDescription, Shape, Signature};
 use crate::text::did_you_mean;
+use crate::value::Value;
 
 /// An interface that is wired as events, in one of its tracks.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,22 +35,42 @@ pub struct EventFunction {
     pub key: Option<KeyPath>,
 }
 
-/// The path to the key in a function's arguments: the parameter's index, then indices of record
-/// fields.
+/// The path to the key in a function's arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPath(Vec<usize>);
+pub struct KeyPath {
+    /// The parameter's index, then indices of record fields.
+    indices: Vec<usize>,
+    /// The names of the cases, if the key is an enum.
+    cases: Box<[Box<str>]>,
+}
 
 impl KeyPath {
-    /// The key in arguments of the type that the path was resolved against.
+    /// The text of the key in arguments of the type that the path was resolved against.
     #[must_use]
-    pub fn find<'v>(&self, arguments: &'v [Val]) -> Option<&'v Val> {
-        let (first, fields) = self.0.split_first()?;
-        fields
+    pub fn text<'v>(&'v self, arguments: &'v [Value]) -> Option<Cow<'v, str>> {
+        let (first, fields) = self.indices.split_first()?;
+        let key = fields
             .iter()
             .try_fold(arguments.get(*first)?, |value, field| match value {
-                Val::Record(fields) => fields.get(*field).map(|(_, value)| value),
+                Value::Record(fields) => fields.get(*field),
                 _ => None,
-            })
+            })?;
+        Some(match key {
+            Value::String(text) => text.into(),
+            Value::Enum(case) => self.cases.get(*case as usize)?.as_ref().into(),
+            Value::Bool(value) => value.to_string().into(),
+            Value::U8(value) => value.to_string().into(),
+            Value::U16(value) => value.to_string().into(),
+            Value::U32(value) => value.to_string().into(),
+            Value::U64(value) => value.to_string().into(),
+            Value::S8(value) => value.to_string().into(),
+            Value::S16(value) => value.to_string().into(),
+            Value::S32(value) => value.to_string().into(),
+            Value::S64(value) => value.to_string().into(),
+            Value::Char(value) => value.to_string().into(),
+            // No key is of any other type.
+            _ => return None,
+        })
     }
 
     /// Resolves a path of kebab-case names.
@@ -87,7 +107,7 @@ impl KeyPath {
             indices.push(index);
             shape = Some(&field.shape);
         }
-        match shape {
+        let cases = match shape {
             Some(
                 Shape::Bool
                 | Shape::U8
@@ -99,11 +119,12 @@ impl KeyPath {
                 | Shape::S32
                 | Shape::S64
                 | Shape::Char
-                | Shape::String
-                | Shape::Enum(_),
-            ) => Ok(Self(indices)),
-            _ => Err(refuse(path.len())),
-        }
+                | Shape::String,
+            ) => Box::default(),
+            Some(Shape::Enum(cases)) => cases.clone(),
+            _ => return Err(refuse(path.len())),
+        };
+        Ok(Self { indices, cases })
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::Val;
-
 use super::{EventWire, KeyPath};
 use crate::call::{Call, CallError};
 use crate::json;
 use crate::shape::{Shape, Signature};
 use crate::subject;
+use crate::value::Value;
 
 /// Number of partitions of an ordered wire. The events of one partition are handled one after the
 /// other, so this is also the upper bound of the events that a subscriber handles at a time.
@@ -92,7 +91,7 @@ impl Publication {
 
     /// An event with these arguments, of which the body of `call` is the JSON.
     #[must_use]
-    pub fn event(&self, arguments: &[Val], call: Call) -> Event {
+    pub fn event(&self, arguments: &[Value], call: Call) -> Event {
         Event {
             subject: self.subject_of(arguments),
             stream: self.stream.clone(),
@@ -101,9 +100,9 @@ impl Publication {
     }
 
     /// The subject of an event with these arguments, its partition included.
-    pub(crate) fn subject_of(&self, arguments: &[Val]) -> String {
-        match self.key.as_ref().and_then(|key| key.find(arguments)) {
-            Some(key) => subject::of_partition(&self.subject, partition(key)),
+    pub(crate) fn subject_of(&self, arguments: &[Value]) -> String {
+        match self.key.as_ref().and_then(|key| key.text(arguments)) {
+            Some(key) => subject::of_partition(&self.subject, partition(&key)),
             None => self.subject.clone(),
         }
     }
@@ -127,31 +126,16 @@ impl Publication {
     }
 
     /// The function's result after publishing.
-    pub(crate) fn done(&self) -> Option<Val> {
+    pub(crate) fn done(&self) -> Option<Value> {
         let result = self.signature.result.as_ref()?;
         debug_assert!(matches!(result, Shape::Result { ok: None, .. }));
-        Some(Val::Result(Ok(None)))
+        Some(Value::Result(Ok(None)))
     }
 }
 
 /// The partition of a key: FNV-1a of its text, which any client can compute.
-fn partition(key: &Val) -> u32 {
-    let text = match key {
-        Val::String(text) | Val::Enum(text) => text.clone(),
-        Val::Bool(value) => value.to_string(),
-        Val::U8(value) => value.to_string(),
-        Val::U16(value) => value.to_string(),
-        Val::U32(value) => value.to_string(),
-        Val::U64(value) => value.to_string(),
-        Val::S8(value) => value.to_string(),
-        Val::S16(value) => value.to_string(),
-        Val::S32(value) => value.to_string(),
-        Val::S64(value) => value.to_string(),
-        Val::Char(value) => value.to_string(),
-        // No key is of any other type; see `KeyPath`.
-        _ => String::new(),
-    };
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+fn partition(key: &str) -> u32 {
+    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
     hash % PARTITIONS
@@ -169,11 +153,7 @@ mod tests {
             ("a", 0xe40c_292c),
             ("foobar", 0xbf9c_f968),
         ] {
-            assert_eq!(partition(&Val::String(text.into())), hash % PARTITIONS);
+            assert_eq!(partition(text), hash % PARTITIONS);
         }
-        assert_eq!(
-            partition(&Val::U64(17)),
-            partition(&Val::String("17".into()))
-        );
     }
 }

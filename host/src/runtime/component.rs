@@ -16,7 +16,7 @@ use crate::interfaces::Missing;
 use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::manifest::Digest;
 use crate::plan::Description;
-use crate::shape::{InterfaceDescription, Shape, ShapeError, Signature};
+use crate::shape::{InterfaceDescription, ShapeError, Signature};
 
 /// Upper bound of the bytes of a component.
 pub const MAX_BYTES: u64 = 256 << 20;
@@ -276,20 +276,6 @@ impl Component {
     #[must_use]
     pub fn resources_required(&self) -> Option<wasmtime::ResourcesRequired> {
         self.compiled.resources_required()
-    }
-
-    /// Whether the host ever takes a `list<u8>` out of an instance: as a result, or as an argument of
-    /// what it imports.
-    pub(crate) fn lifts_bytes(&self) -> bool {
-        let functions = |interfaces: &'_ [InterfaceDescription], taken: fn(&Signature) -> bool| {
-            let mut functions = interfaces.iter().flat_map(|i| i.functions.values());
-            functions.any(taken)
-        };
-        functions(&self.exports, |f| {
-            f.result.as_ref().is_some_and(Shape::holds_bytes)
-        }) || functions(&self.imports, |f| {
-            f.params.iter().any(|param| param.shape.holds_bytes())
-        })
     }
 
     /// Where the function is found in every instance of this component.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 use wasmtime::component::{
-    ComponentExportIndex, Instance as Wasm, InstancePre, Resource, ResourceTableError, Val,
+    ComponentExportIndex, Instance as Wasm, InstancePre, Resource, ResourceTableError,
 };
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
@@ -32,6 +32,7 @@ use crate::interfaces::messaging::wasmcloud::BrokerMessage;
 use crate::interfaces::{CurrentCall, Message, Output};
 use crate::json;
 use crate::manifest::ServiceSpec;
+use crate::value::{self, Value};
 
 /// The linked component and the context that all instances of one service share.
 pub(super) struct Blueprint {
@@ -140,7 +141,7 @@ impl Instance {
         }
     }
 
-    /// Runs one exported function.
+    /// Runs one exported function, and returns its result if it has one.
     ///
     /// # Errors
     ///
@@ -152,19 +153,20 @@ impl Instance {
     pub(super) async fn invoke(
         mut self,
         function: &ComponentExportIndex,
-        arguments: &[Val],
-        results: &mut [Val],
+        arguments: &[Value],
         call: CurrentCall,
-    ) -> Result<Self, CallError> {
+    ) -> Result<(Self, Option<Value>), CallError> {
         self.begin(call);
         let Some(function) = self.wasm.get_func(&mut self.store, function) else {
             return Err(CallError::defect("the function is not exported"));
         };
         let called = {
-            let mut called = pin!(function.call_async(&mut self.store, arguments, results));
+            let mut called = pin!(value::call(function, &mut self.store, arguments));
             poll_fn(|context| turns::poll(called.as_mut(), context)).await
         };
-        self.finish(called)
+        let mut result = None;
+        let instance = self.finish(called.map(|value| result = value))?;
+        Ok((instance, result))
     }
 
     /// Hands an HTTP request to the component, which sends the response's head through `head` and
@@ -343,19 +345,11 @@ impl Instance {
 }
 
 /// Bytes that the host copies out of an instance in one go, be it a result or the arguments of one
-/// call to the host: wasmtime counts them before it copies. Within them are the texts of a message of
-/// that size, which take twice its bytes where a guest has UTF-16, and the values that JSON can hold;
-/// where `lists` of bytes can be among them, each byte as a value.
-pub(super) fn fuel(message: usize, lists: bool) -> usize {
-    const VAL: usize = size_of::<Val>();
-    let texts = message.saturating_mul(2);
-    let bytes = if lists {
-        // Four bytes of base64 are three.
-        (message / 4 * 3).saturating_mul(VAL)
-    } else {
-        0
-    };
-    texts + json::DEFAULT_NODES * VAL + bytes
+/// call to the host: they are counted before they are copied. Within them are the values that JSON can
+/// hold, and the texts and bytes of a message of that size: texts take twice its bytes where a guest
+/// has UTF-16, and of four bytes of base64 there are three.
+pub(super) fn fuel(message: usize) -> usize {
+    message.saturating_mul(2) + json::DEFAULT_NODES * size_of::<Value>()
 }
 
 /// wasmtime's error for it has no public type.

@@ -136,7 +136,7 @@ mod tests {
             http::BODY_CHUNK,
             held::MAX_HANDLES,
             held::MAX_HELD,
-            super::instance::fuel(0, false),
+            super::instance::fuel(0),
         ] {
             let bound = with_commas(bound);
             assert!(page.contains(&bound), "{bound} is not there");

@@ -137,25 +137,6 @@ impl Signature {
 }
 
 impl Shape {
-    /// Whether a `list<u8>` is in it.
-    pub(crate) fn holds_bytes(&self) -> bool {
-        match self {
-            Self::Bytes => true,
-            Self::List(item) | Self::FixedList(item, _) | Self::Option(item) => item.holds_bytes(),
-            Self::Tuple(items) => items.iter().any(Self::holds_bytes),
-            Self::Record(fields) => fields.iter().any(|field| field.shape.holds_bytes()),
-            Self::Variant(cases) => {
-                let mut payloads = cases.iter().filter_map(|case| case.payload.as_ref());
-                payloads.any(Self::holds_bytes)
-            }
-            Self::Result { ok, err } => {
-                let mut sides = [ok, err].into_iter().flatten();
-                sides.any(|side| side.holds_bytes())
-            }
-            _ => false,
-        }
-    }
-
     /// Resolves a type.
     ///
     /// # Errors

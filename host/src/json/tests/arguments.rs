@@ -19,7 +19,7 @@ fn arguments_come_by_name_or_by_position_or_not_at_all() {
         &[("order-id", Shape::U32), ("note", option(Shape::String))],
         None,
     );
-    let full = vec![Val::U32(7), some(text("x"))];
+    let full = vec![Value::U32(7), some(text("x"))];
     let json = encode_arguments(&full, &reserve, &limits).unwrap();
     assert_eq!(json, br#"{"orderId":7,"note":"x"}"#);
     for json in [
@@ -32,7 +32,7 @@ fn arguments_come_by_name_or_by_position_or_not_at_all() {
     }
     assert_eq!(
         decode(r#"{"orderId":7}"#, &reserve).unwrap(),
-        [Val::U32(7), none()]
+        [Value::U32(7), none()]
     );
     for (json, message) in [
         (
@@ -114,17 +114,17 @@ fn a_function_without_result_returns_nothing() {
         error.to_string(),
         "$: expected nothing or null, found an object"
     );
-    let error = encode_result(Some(&Val::U8(1)), &unit, &limits).unwrap_err();
+    let error = encode_result(Some(&Value::U8(1)), &unit, &limits).unwrap_err();
     assert_eq!(error.to_string(), "$: expected no result, found a u8");
 
     let one = signature(&[], Some(Shape::U8));
     assert_eq!(
-        encode_result(Some(&Val::U8(1)), &one, &limits).unwrap(),
+        encode_result(Some(&Value::U8(1)), &one, &limits).unwrap(),
         b"1"
     );
     assert_eq!(
         decode_result(b"1", &one, &limits).unwrap(),
-        Some(Val::U8(1))
+        Some(Value::U8(1))
     );
     let error = decode_result(b"", &one, &limits).unwrap_err();
     assert_eq!(
@@ -140,40 +140,40 @@ fn a_function_without_result_returns_nothing() {
 
 #[test]
 fn text_stands_for_itself_where_json_would_need_quotes() {
-    let case = |text: &str, shape: Shape, val: Val| {
+    let case = |text: &str, shape: Shape, val: Value| {
         assert_eq!(value_from_text(text, &shape).unwrap(), val, "{text}");
     };
     case("", Shape::String, text(""));
     case("\"a\" b", Shape::String, text("\"a\" b"));
     case("5", Shape::String, text("5"));
-    case("5", Shape::Char, Val::Char('5'));
-    case("5", Shape::U8, Val::U8(5));
-    case("-5", Shape::S64, Val::S64(-5));
-    case("18446744073709551615", Shape::U64, Val::U64(u64::MAX));
-    case("1.5", Shape::F32, Val::Float32(1.5));
-    case("-Infinity", Shape::F32, Val::Float32(f32::NEG_INFINITY));
-    case("NaN", Shape::F64, Val::Float64(f64::NAN));
-    case("true", Shape::Bool, Val::Bool(true));
-    case("5", option(Shape::U8), some(Val::U8(5)));
+    case("5", Shape::Char, Value::Char('5'));
+    case("5", Shape::U8, Value::U8(5));
+    case("-5", Shape::S64, Value::S64(-5));
+    case("18446744073709551615", Shape::U64, Value::U64(u64::MAX));
+    case("1.5", Shape::F32, Value::F32(1.5));
+    case("-Infinity", Shape::F32, Value::F32(f32::NEG_INFINITY));
+    case("NaN", Shape::F64, Value::F64(f64::NAN));
+    case("true", Shape::Bool, Value::Bool(true));
+    case("5", option(Shape::U8), some(Value::U8(5)));
     case("null", option(Shape::String), some(text("null")));
-    case("5", option(option(Shape::U8)), some(some(Val::U8(5))));
+    case("5", option(option(Shape::U8)), some(some(Value::U8(5))));
     case(
         "deep-blue",
         Shape::Enum(names(&["deep-blue"])),
-        Val::Enum("deep-blue".into()),
+        Value::Enum(0),
     );
     case(
         "[1,2]",
         list(Shape::U16),
-        Val::List(vec![Val::U16(1), Val::U16(2)]),
+        Value::List(vec![Value::U16(1), Value::U16(2)]),
     );
-    case("YQ", Shape::Bytes, Val::List(vec![Val::U8(97)]));
-    case("\"YQ\"", Shape::Bytes, Val::List(vec![Val::U8(97)]));
-    case("[97]", Shape::Bytes, Val::List(vec![Val::U8(97)]));
+    case("YQ", Shape::Bytes, Value::Bytes(vec![97]));
+    case("\"YQ\"", Shape::Bytes, Value::Bytes(vec![97]));
+    case("[97]", Shape::Bytes, Value::Bytes(vec![97]));
     let shape = variant(&[("open", None), ("until", Some(Shape::U8))]);
-    case("open", shape.clone(), Val::Variant("open".into(), None));
-    case("\"open\"", shape.clone(), Val::Variant("open".into(), None));
-    let until = Val::Variant("until".into(), Some(Box::new(Val::U8(1))));
+    case("open", shape.clone(), Value::Variant(0, None));
+    case("\"open\"", shape.clone(), Value::Variant(0, None));
+    let until = Value::Variant(1, Some(Box::new(Value::U8(1))));
     case(r#"{"tag":"until","val":1}"#, shape, until);
 
     let refused = |text: &str, shape: Shape, message: &str| {
@@ -274,92 +274,91 @@ fn a_value_of_another_type_is_not_written() {
     let rec = record(&[("a", Shape::U8), ("b", Shape::U8)]);
     let var = variant(&[("a", Some(Shape::U8)), ("b", None)]);
     let flags = Shape::Flags(names(&["a", "b"]));
-    let u8s = |n: u8| (0..n).map(Val::U8).collect::<Vec<_>>();
-    let field = |name: &str, n| (name.to_owned(), Val::U8(n));
+    let u8s = |n: u8| (0..n).map(Value::U8).collect::<Vec<_>>();
     for (shape, val, message) in [
         (
             &Shape::U8,
-            Val::U16(1),
+            Value::U16(1),
             "$: expected u8 (0 to 255), found a u16",
         ),
         (
             &Shape::String,
-            Val::Char('a'),
+            Value::Char('a'),
             "$: expected string, found a char",
         ),
         (
             &tuple,
-            Val::Tuple(u8s(2)),
+            Value::Tuple(u8s(2)),
             "$: expected tuple (an array of 1), found a tuple of 2",
         ),
         (
             &tuple,
-            Val::List(u8s(1)),
+            Value::List(u8s(1)),
             "$: expected tuple (an array of 1), found a list",
         ),
         (
             &fixed,
-            Val::FixedLengthList(u8s(2)),
+            Value::FixedList(u8s(2)),
             "$: expected list (an array of 1), found a list of the fixed length 2",
         ),
         (
             &Shape::Bytes,
-            Val::List(vec![Val::U8(1), Val::Bool(true)]),
-            "$: expected list<u8> (base64, or an array of 0 to 255), found a list of a bool",
+            Value::List(u8s(1)),
+            "$: expected list<u8> (base64, or an array of 0 to 255), found a list",
         ),
         (
             &rec,
-            Val::Record(vec![field("a", 1)]),
-            "$: expected record (an object), found a record of a",
+            Value::Record(u8s(1)),
+            "$: expected record (an object), found a record of 1",
         ),
         (
             &rec,
-            Val::Record(vec![field("b", 1), field("a", 1)]),
-            "$: expected record (an object), found a record of b, a",
+            Value::Tuple(u8s(2)),
+            "$: expected record (an object), found a tuple of 2",
         ),
         (
             &rec,
-            Val::Record(vec![field("a", 1), ("b".into(), none())]),
+            Value::Record(vec![Value::U8(1), none()]),
             "$.b: expected u8 (0 to 255), found an option",
         ),
         (
             &var,
-            Val::Variant("a".into(), None),
-            "$: expected variant (an object with \"tag\", one of the tags a, b), found the variant case \"a\"",
+            Value::Variant(0, None),
+            "$: expected variant (an object with \"tag\", one of the tags a, b), found case 0 of a variant",
         ),
         (
             &var,
-            Val::Variant("b".into(), Some(Box::new(none()))),
-            "$: expected variant (an object with \"tag\", one of the tags a, b), found the variant case \"b\" with a payload",
+            Value::Variant(1, Some(Box::new(none()))),
+            "$: expected variant (an object with \"tag\", one of the tags a, b), found case 1 of a variant with a payload",
+        ),
+        (
+            &var,
+            Value::Variant(2, None),
+            "$: expected variant (an object with \"tag\", one of the tags a, b), found case 2 of a variant",
         ),
         (
             &Shape::Enum(names(&["a"])),
-            Val::Enum("z\n".into()),
-            "$: expected enum (a string, the case a), found the enum case \"z\\n\"",
+            Value::Enum(1),
+            "$: expected enum (a string, the case a), found case 1 of an enum",
         ),
         (
             &flags,
-            Val::Flags(vec!["a".into(), "a".into()]),
-            "$: expected flags (an array of strings, each one of the flags a, b), found an unknown or doubled one among a, a",
-        ),
-        (
-            &flags,
-            Val::Flags(vec!["z".into()]),
-            "$: expected flags (an array of strings, each one of the flags a, b), found an unknown or doubled one among z",
+            Value::Flags(0b101),
+            "$: expected flags (an array of strings, each one of the flags a, b), found the flags 0b101",
         ),
         (
             &result(None, Some(Shape::U8)),
-            Val::Result(Ok(Some(Box::new(none())))),
+            Value::Result(Ok(Some(Box::new(none())))),
             "$.ok: expected no payload, found an option",
         ),
         (
             &result(None, Some(Shape::U8)),
-            Val::Result(Err(None)),
+            Value::Result(Err(None)),
             "$.err: expected u8 (0 to 255), found nothing",
         ),
         (
             &list(Shape::U8),
-            Val::List(vec![none()]),
+            Value::List(vec![none()]),
             "$[0]: expected u8 (0 to 255), found an option",
         ),
         (
@@ -369,7 +368,7 @@ fn a_value_of_another_type_is_not_written() {
         ),
         (
             &option(Shape::U8),
-            Val::U8(1),
+            Value::U8(1),
             "$: expected u8 (0 to 255) or null, found a u8",
         ),
     ] {

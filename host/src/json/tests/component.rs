@@ -1,4 +1,4 @@
-//! Values are those of wasmtime: a component returns the value that it was called with.
+//! A component returns the value that it was called with.
 
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, Store};
@@ -36,15 +36,16 @@ const ECHO: &str = r#"(component
         (canon lift (core func $i "echo") (memory (core memory $i "memory"))
             (realloc (core func $i "realloc")))))"#;
 
-#[test]
-fn a_component_takes_the_values_that_are_read_and_returns_those_that_are_written() {
+#[tokio::test]
+async fn a_component_takes_the_values_that_are_read_and_returns_those_that_are_written() {
     let mut config = Config::new();
     config.wasm_component_model_fixed_length_lists(true);
     let engine = Engine::new(&config).unwrap();
     let component = Component::new(&engine, ECHO).unwrap();
     let mut store = Store::new(&engine, ());
     let instance = Linker::new(&engine)
-        .instantiate(&mut store, &component)
+        .instantiate_async(&mut store, &component)
+        .await
         .unwrap();
     let echo = instance.get_func(&mut store, "echo").unwrap();
     let signature = Signature::of(&echo.ty(&store)).unwrap();
@@ -79,10 +80,10 @@ fn a_component_takes_the_values_that_are_read_and_returns_those_that_are_written
         ),
     ] {
         let args = decode_arguments(given.as_bytes(), &signature, &limits).unwrap();
-        let mut results = [Val::Bool(false)];
-        echo.call(&mut store, &args, &mut results).unwrap();
-        assert_eq!(results[0], args[0]);
-        let result = encode_result(Some(&results[0]), &signature, &limits).unwrap();
+        let called = crate::value::call(echo, &mut store, &args).await;
+        let result = called.unwrap();
+        assert_eq!(result.as_ref(), args.first());
+        let result = encode_result(result.as_ref(), &signature, &limits).unwrap();
         let result = String::from_utf8(result).unwrap();
         // What is written as arguments is the same under the parameter's name.
         match written {

@@ -5,8 +5,12 @@ use super::*;
 #[test]
 fn lists_and_tuples_are_arrays() {
     let shape = list(Shape::U8);
-    written(&shape, Val::List(vec![]), "[]");
-    written(&shape, Val::List(vec![Val::U8(1), Val::U8(2)]), "[1,2]");
+    written(&shape, Value::List(vec![]), "[]");
+    written(
+        &shape,
+        Value::List(vec![Value::U8(1), Value::U8(2)]),
+        "[1,2]",
+    );
     refused(&shape, "{}", "$: expected list (an array), found an object");
     refused(&shape, "[1,]", "$[1]: expected u8 (0 to 255), found ]");
     refused(&shape, "[,1]", "$[0]: expected u8 (0 to 255), found ,");
@@ -20,7 +24,7 @@ fn lists_and_tuples_are_arrays() {
     let pair = Shape::Tuple(Box::new([Shape::String, Shape::Bool]));
     written(
         &pair,
-        Val::Tuple(vec![text("a"), Val::Bool(true)]),
+        Value::Tuple(vec![text("a"), Value::Bool(true)]),
         "[\"a\",true]",
     );
     let expected = "$: expected tuple (an array of 2), found";
@@ -36,7 +40,7 @@ fn lists_and_tuples_are_arrays() {
     let fixed = Shape::FixedList(Box::new(Shape::U8), 2);
     written(
         &fixed,
-        Val::FixedLengthList(vec![Val::U8(1), Val::U8(2)]),
+        Value::FixedList(vec![Value::U8(1), Value::U8(2)]),
         "[1,2]",
     );
     refused(
@@ -70,14 +74,7 @@ fn records_are_objects() {
         ("note", option(Shape::String)),
         ("nested", option(option(Shape::Bool))),
     ]);
-    let val = |note: Val| {
-        Val::Record(vec![
-            ("sku".into(), text("tea")),
-            ("on-hand-now".into(), Val::U32(3)),
-            ("note".into(), note),
-            ("nested".into(), none()),
-        ])
-    };
+    let val = |note: Value| Value::Record(vec![text("tea"), Value::U32(3), note, none()]);
     written(
         &shape,
         val(none()),
@@ -164,7 +161,7 @@ fn keys_of_a_record_in_kebab_case_are_paths_in_brackets() {
         key: "x-y".into(),
         shape: list(Shape::Bool),
     }]));
-    let val = Val::Record(vec![("x-y".into(), Val::List(vec![Val::Bool(true)]))]);
+    let val = Value::Record(vec![Value::List(vec![Value::Bool(true)])]);
     written(&shape, val, r#"{"x-y":[true]}"#);
     refused(
         &shape,
@@ -185,11 +182,11 @@ fn variants_are_objects_with_a_tag() {
         ("sold-out", None),
         ("maybe", Some(option(Shape::U8))),
     ]);
-    let stock = |n| Val::Variant("in-stock".into(), Some(Box::new(Val::U8(n))));
-    let sold_out = || Val::Variant("sold-out".into(), None);
+    let stock = |n| Value::Variant(0, Some(Box::new(Value::U8(n))));
+    let sold_out = || Value::Variant(1, None);
     written(&shape, stock(3), r#"{"tag":"in-stock","val":3}"#);
     written(&shape, sold_out(), r#"{"tag":"sold-out"}"#);
-    let maybe = Val::Variant("maybe".into(), Some(Box::new(none())));
+    let maybe = Value::Variant(2, Some(Box::new(none())));
     written(&shape, maybe, r#"{"tag":"maybe","val":null}"#);
     read(&shape, r#""sold-out""#, sold_out());
     read(&shape, r#"{"val":3,"tag":"in-stock"}"#, stock(3));
@@ -300,8 +297,8 @@ fn a_payload_before_its_tag_is_read_as_strictly_as_behind_it() {
 #[test]
 fn enums_are_their_cases() {
     let shape = Shape::Enum(names(&["red", "deep-blue"]));
-    written(&shape, Val::Enum("red".into()), "\"red\"");
-    written(&shape, Val::Enum("deep-blue".into()), "\"deep-blue\"");
+    written(&shape, Value::Enum(0), "\"red\"");
+    written(&shape, Value::Enum(1), "\"deep-blue\"");
     for json in ["\"deepBlue\"", "\"Red\"", "\"\"", "0", "null"] {
         let message =
             format!("$: expected enum (a string, one of the cases red, deep-blue), found {json}");
@@ -318,12 +315,16 @@ fn enums_are_their_cases() {
 fn options_are_null_or_the_value() {
     let shape = option(Shape::U8);
     written(&shape, none(), "null");
-    written(&shape, some(Val::U8(1)), "1");
+    written(&shape, some(Value::U8(1)), "1");
     refused(&shape, "nul", "$: expected u8 (0 to 255), found nul");
     refused(&shape, "nullx", "$: expected u8 (0 to 255), found nullx");
     // Nothing else is written as null, so any other payload needs no tag.
     let unit = result(None, None);
-    written(&option(unit), some(Val::Result(Ok(None))), "{\"ok\":null}");
+    written(
+        &option(unit),
+        some(Value::Result(Ok(None))),
+        "{\"ok\":null}",
+    );
 }
 
 #[test]
@@ -331,9 +332,9 @@ fn the_outer_levels_of_a_nested_option_are_tagged() {
     let two = option(option(Shape::U8));
     written(&two, none(), r#"{"tag":"none"}"#);
     written(&two, some(none()), r#"{"tag":"some","val":null}"#);
-    written(&two, some(some(Val::U8(1))), r#"{"tag":"some","val":1}"#);
+    written(&two, some(some(Value::U8(1))), r#"{"tag":"some","val":1}"#);
     read(&two, "null", none());
-    read(&two, r#"{"val":1,"tag":"some"}"#, some(some(Val::U8(1))));
+    read(&two, r#"{"val":1,"tag":"some"}"#, some(some(Value::U8(1))));
     let three = option(two.clone());
     written(
         &three,
@@ -373,9 +374,9 @@ fn the_outer_levels_of_a_nested_option_are_tagged() {
 #[test]
 fn results_are_objects_of_one_key() {
     let shape = result(Some(Shape::U8), Some(Shape::String));
-    let ok = |val: Option<Val>| Val::Result(Ok(val.map(Box::new)));
-    let err = |val: Option<Val>| Val::Result(Err(val.map(Box::new)));
-    written(&shape, ok(Some(Val::U8(1))), r#"{"ok":1}"#);
+    let ok = |val: Option<Value>| Value::Result(Ok(val.map(Box::new)));
+    let err = |val: Option<Value>| Value::Result(Err(val.map(Box::new)));
+    written(&shape, ok(Some(Value::U8(1))), r#"{"ok":1}"#);
     written(&shape, err(Some(text("no"))), r#"{"err":"no"}"#);
     let bare = result(None, None);
     written(&bare, ok(None), r#"{"ok":null}"#);
@@ -415,15 +416,15 @@ fn results_are_objects_of_one_key() {
 #[test]
 fn flags_are_arrays_of_names() {
     let shape = Shape::Flags(names(&["read", "write", "may-run"]));
-    let flags = |names: &[&str]| Val::Flags(names.iter().map(|n| (*n).into()).collect());
-    written(&shape, flags(&[]), "[]");
-    written(&shape, flags(&["read", "may-run"]), r#"["read","may-run"]"#);
-    read(&shape, r#"["may-run","read"]"#, flags(&["read", "may-run"]));
-    read(&shape, "{}", flags(&[]));
+    let (none, read_and_run) = (Value::Flags(0), Value::Flags(0b101));
+    written(&shape, none.clone(), "[]");
+    written(&shape, read_and_run.clone(), r#"["read","may-run"]"#);
+    read(&shape, r#"["may-run","read"]"#, read_and_run.clone());
+    read(&shape, "{}", none);
     read(
         &shape,
         r#"{"may-run":true,"read":true,"write":false}"#,
-        flags(&["read", "may-run"]),
+        read_and_run,
     );
     let expected = "flags (an array of strings, each one of the flags read, write, may-run)";
     refused(
@@ -466,4 +467,21 @@ fn flags_are_arrays_of_names() {
         r#"{"read":1}"#,
         "$.read: expected bool (true or false), found 1",
     );
+}
+
+#[test]
+fn a_type_has_32_flags_at_most() {
+    let many: Vec<String> = (0..33).map(|i| format!("f{i}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let all = Shape::Flags(names(&many[..32]));
+    let json = format!("[\"{}\"]", many[..32].join("\",\""));
+    written(&all, Value::Flags(u32::MAX), &json);
+    written(&all, Value::Flags(1 << 31), "[\"f31\"]");
+    let beyond = Shape::Flags(names(&many));
+    refused(
+        &beyond,
+        "[]",
+        "$: expected at most 32 flags, found a type of 33",
+    );
+    encode(&Value::Flags(0), &beyond).unwrap_err();
 }

@@ -29,7 +29,7 @@ fn depth_is_bounded_in_both_directions() {
         "at most 64 nested arrays and objects (the depth limit)"
     );
     assert!(!error.is_too_large());
-    let val = Val::List(vec![val]);
+    let val = Value::List(vec![val]);
     assert_eq!(encode(&val, &nested(max + 1)).unwrap_err(), error);
 
     // The type, not the text, says how deep the reader goes.
@@ -77,14 +77,14 @@ fn size_is_bounded_in_both_directions() {
             "$: expected at most 10 bytes of JSON (the size limit), found more"
         );
     }
-    let bytes = |len| Val::List(vec![Val::U8(0); len]);
+    let bytes = |len| Value::Bytes(vec![0; len]);
     assert!(encode_value(&bytes(6), &Shape::Bytes, &limits).is_ok());
     assert!(
         encode_value(&bytes(7), &Shape::Bytes, &limits)
             .unwrap_err()
             .is_too_large()
     );
-    let bools = Val::List(vec![Val::Bool(true); 3]);
+    let bools = Value::List(vec![Value::Bool(true); 3]);
     let error = encode_value(&bools, &list(Shape::Bool), &limits).unwrap_err();
     assert!(error.is_too_large());
     let signature = Signature {
@@ -108,7 +108,7 @@ fn values_are_bounded_in_both_directions() {
         "$[4]: expected at most 5 values (the node limit), found another"
     );
     assert!(error.is_too_large());
-    let val = Val::List(vec![Val::Bool(true); 5]);
+    let val = Value::List(vec![Value::Bool(true); 5]);
     assert_eq!(encode_value(&val, &bools, &limits).unwrap_err(), error);
     // Missing fields are values too: a few bytes cannot become many of them.
     let three = record(&[
@@ -127,8 +127,7 @@ fn values_are_bounded_in_both_directions() {
 
 #[test]
 fn a_full_body_is_read_within_the_limits() {
-    let bytes = vec![Val::U8(7); (DEFAULT_BYTES - 2) / 4 * 3];
-    let bytes = Val::List(bytes);
+    let bytes = Value::Bytes(vec![7; (DEFAULT_BYTES - 2) / 4 * 3]);
     let json = encode(&bytes, &Shape::Bytes).unwrap();
     assert!(json.len() > DEFAULT_BYTES - 8);
     assert_eq!(decode(json, &Shape::Bytes).unwrap(), bytes);
@@ -145,7 +144,7 @@ fn a_full_body_is_read_within_the_limits() {
     assert!(decode(&number, &Shape::U64).is_err());
     assert!(decode(&number, &Shape::F64).is_err());
     let zeros = format!("0.{}1", "0".repeat(DEFAULT_BYTES - 3));
-    assert_eq!(decode(&zeros, &Shape::F64).unwrap(), Val::Float64(0.0));
+    assert_eq!(decode(&zeros, &Shape::F64).unwrap(), Value::F64(0.0));
     assert!(decode(&zeros, &Shape::U64).is_err());
 }
 
@@ -198,7 +197,7 @@ fn every_cut_is_an_error() {
 fn a_byte_order_mark_is_skipped_once() {
     let mark = "\u{feff}";
     let read = |text: String| decode(text.as_bytes(), &Shape::U32);
-    assert_eq!(read(format!("{mark} 5")).unwrap(), Val::U32(5));
+    assert_eq!(read(format!("{mark} 5")).unwrap(), Value::U32(5));
     for text in [
         format!("{mark}{mark}5"),
         format!(" {mark}5"),

@@ -2,147 +2,11 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::{Index, select, subsequence};
-use proptest::strategy::Union;
+use proptest::sample::{Index, select};
 
 use super::hostile::check_against_serde_json;
 use super::*;
-
-/// Distinct names whose keys and snake-case forms are distinct too.
-const NAMES: [&str; 8] = [
-    "a", "on-hand", "x1-y2-z3", "tag", "val", "ok", "none", "URL-of",
-];
-
-fn arbitrary_shape() -> impl Strategy<Value = Shape> {
-    let leaf = select(vec![
-        Shape::Bool,
-        Shape::U8,
-        Shape::U16,
-        Shape::U32,
-        Shape::U64,
-        Shape::S8,
-        Shape::S16,
-        Shape::S32,
-        Shape::S64,
-        Shape::F32,
-        Shape::F64,
-        Shape::Char,
-        Shape::String,
-        Shape::Bytes,
-        Shape::Enum(names(&NAMES[..3])),
-        Shape::Flags(names(&NAMES)),
-        result(None, None),
-    ]);
-    leaf.prop_recursive(5, 24, 4, |inner| {
-        let payload = || proptest::option::of(inner.clone());
-        let named = |of: BoxedStrategy<Option<Shape>>| {
-            (subsequence(&NAMES[..], 1..=4), vec(of, 4))
-                .prop_map(|(names, shapes)| names.into_iter().zip(shapes).collect::<Vec<_>>())
-        };
-        prop_oneof![
-            // A list of `u8` has a shape of its own.
-            inner.clone().prop_map(|item| match item {
-                Shape::U8 => Shape::Bytes,
-                item => list(item),
-            }),
-            (inner.clone(), 1..4_u32).prop_map(|(item, len)| Shape::FixedList(item.into(), len)),
-            vec(inner.clone(), 1..4).prop_map(|items| Shape::Tuple(items.into())),
-            named(inner.clone().prop_map(Some).boxed()).prop_map(|named| {
-                let named: Vec<_> = named.into_iter().map(|(n, s)| (n, s.unwrap())).collect();
-                record(&named)
-            }),
-            named(payload().boxed()).prop_map(|cases| variant(&cases)),
-            inner.clone().prop_map(option),
-            inner.clone().prop_map(|some| option(option(some))),
-            (payload(), payload()).prop_map(|(ok, err)| result(ok, err)),
-        ]
-    })
-}
-
-fn arbitrary_val(shape: &Shape) -> BoxedStrategy<Val> {
-    let payload = |shape: &Option<Box<Shape>>| match shape {
-        Some(shape) => arbitrary_val(shape)
-            .prop_map(|val| Some(Box::new(val)))
-            .boxed(),
-        None => Just(None).boxed(),
-    };
-    match shape {
-        Shape::Bool => any::<bool>().prop_map(Val::Bool).boxed(),
-        Shape::U8 => any::<u8>().prop_map(Val::U8).boxed(),
-        Shape::U16 => any::<u16>().prop_map(Val::U16).boxed(),
-        Shape::U32 => any::<u32>().prop_map(Val::U32).boxed(),
-        // Half of them near the border between numbers and strings.
-        Shape::U64 => prop_oneof![any::<u64>(), (1 << 53) - 2..(1_u64 << 53) + 2]
-            .prop_map(Val::U64)
-            .boxed(),
-        Shape::S8 => any::<i8>().prop_map(Val::S8).boxed(),
-        Shape::S16 => any::<i16>().prop_map(Val::S16).boxed(),
-        Shape::S32 => any::<i32>().prop_map(Val::S32).boxed(),
-        Shape::S64 => prop_oneof![any::<i64>(), (-(1 << 53) - 2..-(1_i64 << 53) + 2)]
-            .prop_map(Val::S64)
-            .boxed(),
-        // By their bits, so that subnormals, infinities and every NaN come up.
-        Shape::F32 => any::<u32>()
-            .prop_map(|bits| Val::Float32(f32::from_bits(bits)))
-            .boxed(),
-        Shape::F64 => any::<u64>()
-            .prop_map(|bits| Val::Float64(f64::from_bits(bits)))
-            .boxed(),
-        Shape::Char => any::<char>().prop_map(Val::Char).boxed(),
-        Shape::String => any::<String>().prop_map(Val::String).boxed(),
-        Shape::Bytes => vec(any::<u8>().prop_map(Val::U8), 0..10)
-            .prop_map(Val::List)
-            .boxed(),
-        Shape::List(item) => vec(arbitrary_val(item), 0..4).prop_map(Val::List).boxed(),
-        Shape::FixedList(item, len) => vec(arbitrary_val(item), *len as usize)
-            .prop_map(Val::FixedLengthList)
-            .boxed(),
-        Shape::Tuple(items) => items
-            .iter()
-            .map(arbitrary_val)
-            .collect::<Vec<_>>()
-            .prop_map(Val::Tuple)
-            .boxed(),
-        Shape::Record(fields) => {
-            let names: Vec<String> = fields.iter().map(|field| field.name.to_string()).collect();
-            let vals: Vec<_> = fields
-                .iter()
-                .map(|field| arbitrary_val(&field.shape))
-                .collect();
-            vals.prop_map(move |vals| Val::Record(names.iter().cloned().zip(vals).collect()))
-                .boxed()
-        }
-        Shape::Variant(cases) => Union::new(cases.iter().map(|case| {
-            let name = case.name.to_string();
-            payload(&case.payload.clone().map(Box::new))
-                .prop_map(move |val| Val::Variant(name.clone(), val))
-        }))
-        .boxed(),
-        Shape::Enum(names) => select(names.to_vec())
-            .prop_map(|n| Val::Enum(n.into()))
-            .boxed(),
-        Shape::Option(some) => proptest::option::of(arbitrary_val(some).prop_map(Box::new))
-            .prop_map(Val::Option)
-            .boxed(),
-        Shape::Result { ok, err } => prop_oneof![
-            payload(ok).prop_map(|val| Val::Result(Ok(val))),
-            payload(err).prop_map(|val| Val::Result(Err(val))),
-        ]
-        .boxed(),
-        Shape::Flags(names) => {
-            let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-            let len = names.len();
-            subsequence(names, 0..=len).prop_map(Val::Flags).boxed()
-        }
-    }
-}
-
-fn arbitrary_pair() -> impl Strategy<Value = (Shape, Val)> {
-    arbitrary_shape().prop_flat_map(|shape| {
-        let val = arbitrary_val(&shape);
-        (Just(shape), val)
-    })
-}
+use crate::value::arbitrary::{NAMES, arbitrary_pair, arbitrary_shape};
 
 /// Text that begins like JSON more often than random bytes do.
 fn arbitrary_json_like() -> impl Strategy<Value = String> {
@@ -184,7 +48,7 @@ proptest! {
     #[test]
     fn a_value_is_read_back_as_it_was_written((shape, val) in arbitrary_pair()) {
         let json = encode(&val, &shape).unwrap();
-        // `Val` takes every NaN for the same and tells the zeros apart.
+        // Every NaN is equal, and the zeros are not.
         prop_assert_eq!(&decode(&json, &shape).unwrap(), &val, "{}", json);
         // It is JSON for others, on one line.
         prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{}", json);
@@ -205,10 +69,10 @@ proptest! {
             params: fields(&params),
             result: pairs.first().map(|(shape, _)| shape.clone()),
         };
-        let args: Vec<Val> = pairs.into_iter().map(|(_, val)| val).collect();
+        let args: Vec<Value> = pairs.into_iter().map(|(_, val)| val).collect();
         let json = if by_position && !args.is_empty() {
             let shape = Shape::Tuple(params.into_iter().map(|(_, shape)| shape).collect());
-            encode(&Val::Tuple(args.clone()), &shape).unwrap().into_bytes()
+            encode(&Value::Tuple(args.clone()), &shape).unwrap().into_bytes()
         } else {
             encode_arguments(&args, &signature, &limits).unwrap()
         };
@@ -277,7 +141,7 @@ proptest! {
         inner in r#"([a-zé"\\/bfnrtu]|\\u[0-9a-f]{4}|\\ud83e\\udd80|\\["\\/bfnrt]|\PC){0,12}"#,
     ) {
         let json = format!("\"{inner}\"");
-        let theirs = serde_json::from_str::<String>(&json).ok().map(Val::String);
+        let theirs = serde_json::from_str::<String>(&json).ok().map(Value::String);
         prop_assert_eq!(decode(&json, &Shape::String).ok(), theirs, "{}", json);
     }
 
@@ -287,12 +151,12 @@ proptest! {
     ) {
         let wide: f64 = json.parse().unwrap();
         let narrow: f32 = json.parse().unwrap();
-        let finite = wide.is_finite().then_some(Val::Float64(wide));
+        let finite = wide.is_finite().then_some(Value::F64(wide));
         prop_assert_eq!(decode(&json, &Shape::F64).ok(), finite);
-        let finite = narrow.is_finite().then_some(Val::Float32(narrow));
+        let finite = narrow.is_finite().then_some(Value::F32(narrow));
         prop_assert_eq!(decode(&json, &Shape::F32).ok(), finite);
         // An integer only when nothing is lost.
-        if let Ok(Val::S32(int)) = decode(&json, &Shape::S32) {
+        if let Ok(Value::S32(int)) = decode(&json, &Shape::S32) {
             prop_assert_eq!(f64::from(int), wide);
         } else {
             prop_assert!(wide.fract() != 0.0 || wide.abs() >= 2147483648.0 || json.contains(['.', 'e', 'E']));
@@ -302,11 +166,11 @@ proptest! {
     #[test]
     fn whole_numbers_are_read_in_every_notation(value in any::<i64>(), shift in 0..30_usize) {
         let shifted = format!("{value}{}e-{shift}", "0".repeat(shift));
-        prop_assert_eq!(decode(&shifted, &Shape::S64).unwrap(), Val::S64(value));
+        prop_assert_eq!(decode(&shifted, &Shape::S64).unwrap(), Value::S64(value));
         let digits = value.unsigned_abs().to_string();
         let (sign, len) = (if value < 0 { "-" } else { "" }, digits.len());
         let scientific = format!("{sign}{}.{}0e{}", &digits[..1], &digits[1..], len - 1);
-        prop_assert_eq!(decode(&scientific, &Shape::S64).unwrap(), Val::S64(value));
+        prop_assert_eq!(decode(&scientific, &Shape::S64).unwrap(), Value::S64(value));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Wires with `mode = "event"`.
 
 use super::*;
+use crate::value::Value;
 
 const EVENT: &str = "[wire.'shop:orders/events']\nmode = 'event'\n";
 const PLACED: &str = "shop:orders/events@1.0.0: placed(order: record); paid(order: record) -> done";
@@ -89,7 +90,28 @@ fn an_event_wire_names_what_is_there() {
     assert!(order("order.sku.x").contains("`order.sku` of `paid` cannot be a key"));
     let plan = try_plan(mail, &format!("{durable}order-by = 'order.sku'")).unwrap();
     let key = plan.events[0].functions["placed"].key.as_ref().unwrap();
-    let sku = wasmtime::component::Val::String("tea".into());
-    let order = wasmtime::component::Val::Record(vec![("sku".into(), sku.clone())]);
-    assert_eq!(key.find(&[order]), Some(&sku));
+    let order = Value::Record(vec![Value::String("tea".into())]);
+    assert_eq!(key.text(&[order]).as_deref(), Some("tea"));
+}
+
+#[test]
+fn a_key_has_the_text_that_its_json_has() {
+    let signature: Signature =
+        "func(a: s64, b: record { c: char, d: bool, e: enum { low, very-high } })"
+            .parse()
+            .unwrap();
+    let values = [
+        Value::S64(-17),
+        Value::Record(vec![Value::Char('é'), Value::Bool(true), Value::Enum(1)]),
+    ];
+    for (path, text) in [
+        (&["a"][..], "-17"),
+        (&["b", "c"], "é"),
+        (&["b", "d"], "true"),
+        (&["b", "e"], "very-high"),
+    ] {
+        let path: Vec<_> = path.iter().map(|step| (*step).to_owned()).collect();
+        let key = KeyPath::resolve("f", &signature, &path).unwrap();
+        assert_eq!(key.text(&values).as_deref(), Some(text));
+    }
 }

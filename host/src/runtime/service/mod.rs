@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::SemaphorePermit;
-use wasmtime::component::{ComponentExportIndex, Val};
+use wasmtime::component::ComponentExportIndex;
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use http::HttpHandler;
@@ -244,7 +244,7 @@ impl Service {
                 spec: Arc::clone(&spec),
                 output,
                 connections,
-                fuel: instance::fuel(spec.limits.message, component.lifts_bytes()),
+                fuel: instance::fuel(spec.limits.message),
                 bucket: subject::data_bucket(app, &spec.name).into(),
                 runtime: runtime.clone(),
                 share: runtime.pool.share(),
@@ -408,17 +408,12 @@ impl Service {
                     }
                 })?;
             let instance = self.instance().await?;
-            let mut results = [const { Val::Bool(false) }; 1];
-            let results = match function.signature.result {
-                Some(_) => results.as_mut_slice(),
-                None => &mut [],
-            };
             let current = current(&call, term, backend);
-            let instance = instance
-                .invoke(&function.index, &arguments, results, current)
+            let (instance, result) = instance
+                .invoke(&function.index, &arguments, current)
                 .await?;
             self.put_back(instance, term.started);
-            json::encode_reply(results.first(), &function.signature, &self.limits).map_err(
+            json::encode_reply(result.as_ref(), &function.signature, &self.limits).map_err(
                 |error| {
                     let why = format!("result: {error}");
                     if error.is_too_large() {

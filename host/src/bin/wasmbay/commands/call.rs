@@ -11,8 +11,8 @@ use wasmbay::json::{self, Limits};
 use wasmbay::nats::ConnectOptions;
 use wasmbay::shape::{Shape, Signature};
 use wasmbay::transport::Client;
+use wasmbay::value::Value;
 use wasmbay::wire::ErrorBody;
-use wasmtime::component::Val;
 
 use super::discover::{self, Wanted};
 use super::pretty::pretty;
@@ -130,7 +130,7 @@ pub(super) fn check(
     body: &[u8],
     function: &FunctionId,
     signature: &Signature,
-) -> anyhow::Result<Vec<Val>> {
+) -> anyhow::Result<Vec<Value>> {
     match json::decode_arguments(body, signature, &Limits::default()) {
         Ok(values) => Ok(values),
         Err(error) => {

@@ -1,0 +1,320 @@
+//! wasmtime's traits of values, for values whose types are known at run time only.
+//!
+//! All `unsafe` of this room is here. wasmtime calls these traits with the function's type as the
+//! component declares it; what is done with it is in `lower` and `lift`, which check each value and
+//! each address against that type and have no `unsafe`.
+//!
+//! The traits are hidden and may change with any version of wasmtime. What they have to do is what
+//! wasmtime does for its own `Val`, and a test compares the two.
+
+use std::future::Future;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+
+use wasmtime::component::__internal::wasmtime_environ::component::{
+    MAX_FLAT_PARAMS, MAX_FLAT_RESULTS,
+};
+use wasmtime::component::__internal::{
+    CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext, LowerContext,
+};
+use wasmtime::component::{
+    ComponentNamedList, ComponentType, Func, Lift, LinkerInstance, Lower, TypedFunc,
+};
+use wasmtime::{AsContextMut, Result, StoreContextMut, ValRaw, bail};
+
+use super::{Value, lift, lower};
+use crate::shape::{Shape, Signature};
+
+/// What the traits ask for when the type is not known. Nothing may rely on the size: where values
+/// stand in memory, `lower` and `lift` take size and alignment from the function's type.
+const UNKNOWN: CanonicalAbiInfo = CanonicalAbiInfo {
+    size32: 0,
+    align32: 1,
+    size64: 0,
+    align64: 1,
+    flat_count: Some(0),
+};
+
+/// Calls an exported function of this instance, whose type is checked against the arguments.
+///
+/// # Errors
+///
+/// As `Func::call_async` of wasmtime: arguments of another type, a trap, a result that violates the
+/// canonical ABI or takes more than the store's fuel for calls to the host.
+///
+/// # Cancel safety
+///
+/// The store of a dropped future is of no further use.
+pub(crate) async fn call(
+    function: Func,
+    store: impl AsContextMut<Data: Send>,
+    arguments: &[Value],
+) -> Result<Option<Value>> {
+    // SAFETY: what this leaves unchecked is whether the function has these parameters and this
+    // result. `Arguments` and `Returned` stand for any: they get the function's own type whenever
+    // they are lowered or lifted, and check the values against it then.
+    let function =
+        unsafe { TypedFunc::<Arguments<'_>, Returned<MAX_FLAT_RESULTS>>::new_unchecked(function) };
+    let Returned(result) = function.call_async(store, Arguments(arguments)).await?;
+    Ok(result)
+}
+
+/// A function that guests import: arguments to a result, which are of the types that it was defined
+/// with.
+pub(crate) trait Imported<T: 'static>: Send + Sync + 'static {
+    fn call<'a>(
+        &self,
+        store: StoreContextMut<'a, T>,
+        arguments: Vec<Value>,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<Value>>> + Send + 'a>>;
+}
+
+/// Defines a function of an imported interface.
+///
+/// # Errors
+///
+/// There is one of that name. Whether a component imports it with this signature is checked when the
+/// component is linked.
+pub(crate) fn define<T: 'static>(
+    instance: &mut LinkerInstance<'_, T>,
+    name: &str,
+    signature: &Signature,
+    function: impl Imported<T>,
+) -> Result<()> {
+    let params = total(signature.params.iter().map(|param| &param.shape));
+    let params = within(MAX_FLAT_PARAMS, params);
+    let result = signature.result.as_ref();
+    match within(MAX_FLAT_RESULTS, result.map_or(0, flat_count)) {
+        0 => define_with_result::<T, 0>(instance, name, params, function),
+        _ => define_with_result::<T, 1>(instance, name, params, function),
+    }
+}
+
+/// The number of core values of parameters or results: none where they are too many, since they
+/// stand in memory then.
+fn within(most: usize, count: usize) -> usize {
+    if count > most { 0 } else { count }
+}
+
+fn define_with_result<T: 'static, const RESULTS: usize>(
+    instance: &mut LinkerInstance<'_, T>,
+    name: &str,
+    params: usize,
+    function: impl Imported<T>,
+) -> Result<()> {
+    // The number of core values is part of a Rust type, so there is a function for each.
+    macro_rules! define {
+        ($($count:literal)*) => {
+            match params {
+                $($count => instance.func_wrap_async(
+                    name,
+                    move |store: StoreContextMut<'_, T>, Passed::<$count>(arguments)| {
+                        let returned = function.call(store, arguments);
+                        Box::new(async move { Ok(Returned::<RESULTS>(returned.await?)) })
+                    },
+                ),)*
+                _ => bail!("{params} core values are more than a function can have"),
+            }
+        };
+    }
+    define!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+}
+
+/// The number of core values that a value of this shape is, as the canonical ABI flattens it.
+fn flat_count(shape: &Shape) -> usize {
+    let of = |shape: &Option<Box<Shape>>| shape.as_deref().map_or(0, flat_count);
+    match shape {
+        Shape::Bool
+        | Shape::U8
+        | Shape::U16
+        | Shape::U32
+        | Shape::U64
+        | Shape::S8
+        | Shape::S16
+        | Shape::S32
+        | Shape::S64
+        | Shape::F32
+        | Shape::F64
+        | Shape::Char
+        | Shape::Enum(_) => 1,
+        Shape::String | Shape::Bytes | Shape::List(_) => 2,
+        Shape::FixedList(item, len) => flat_count(item).saturating_mul(*len as usize),
+        Shape::Tuple(items) => total(items.iter()),
+        Shape::Record(fields) => total(fields.iter().map(|field| &field.shape)),
+        Shape::Variant(cases) => {
+            let payloads = cases.iter().filter_map(|case| case.payload.as_ref());
+            let longest = payloads.map(flat_count).max();
+            longest.unwrap_or(0).saturating_add(1)
+        }
+        Shape::Option(some) => flat_count(some).saturating_add(1),
+        Shape::Result { ok, err } => of(ok).max(of(err)).saturating_add(1),
+        Shape::Flags(names) => names.len().div_ceil(u32::BITS as usize),
+    }
+}
+
+fn total<'s>(shapes: impl Iterator<Item = &'s Shape>) -> usize {
+    shapes.map(flat_count).fold(0, usize::saturating_add)
+}
+
+/// Whether parameters or results are this many core values.
+fn check(ty: &InterfaceType, types: &InstanceType<'_>, most: usize, count: usize) -> Result<()> {
+    let InterfaceType::Tuple(tuple) = ty else {
+        bail!("parameters or results are no tuple");
+    };
+    let found = types.types[*tuple].abi.flat_count(most).unwrap_or(0);
+    if found != count {
+        bail!("expected {count} core values, found {found}");
+    }
+    Ok(())
+}
+
+/// All arguments of an exported function.
+struct Arguments<'a>(&'a [Value]);
+
+/// All arguments of an imported function, which are `COUNT` core values. None, if they are in memory.
+struct Passed<const COUNT: usize>(Vec<Value>);
+
+/// The result of a function, which is `COUNT` core values. None, if it is in memory.
+struct Returned<const COUNT: usize>(Option<Value>);
+
+// SAFETY: `Lower` is a sequence of `ValRaw`, the longest that wasmtime passes to a function as core
+// values, so there is room for those of every function. wasmtime lowers to it in all cases, since it
+// is not too long for core values, and never relies on `ABI`. No type is checked here because
+// `lower` checks each value.
+unsafe impl ComponentType for Arguments<'_> {
+    type Lower = [ValRaw; MAX_FLAT_PARAMS];
+    const ABI: CanonicalAbiInfo = UNKNOWN;
+
+    fn typecheck(_: &InterfaceType, _: &InstanceType<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+// SAFETY: it stands for the tuple of all parameters; see `ComponentType`.
+unsafe impl ComponentNamedList for Arguments<'_> {}
+
+// SAFETY: every slot is initialised before anything else, and `lower::parameters` writes values of
+// the function's types, or the address of their copies in memory that the guest has allocated.
+unsafe impl Lower for Arguments<'_> {
+    fn linear_lower_to_flat<T>(
+        &self,
+        cx: &mut LowerContext<'_, T>,
+        ty: InterfaceType,
+        dst: &mut MaybeUninit<Self::Lower>,
+    ) -> Result<()> {
+        let slots = dst.write([ValRaw::u64(0); MAX_FLAT_PARAMS]);
+        lower::parameters(cx, ty, self.0, slots)
+    }
+
+    fn linear_lower_to_memory<T>(
+        &self,
+        _: &mut LowerContext<'_, T>,
+        _: InterfaceType,
+        _: usize,
+    ) -> Result<()> {
+        bail!("arguments of an export are lowered to core values")
+    }
+}
+
+// SAFETY: `Lower` is a sequence of `ValRaw`, as long as `typecheck` has found the parameters to be.
+// Where they stand in memory wasmtime has checked their address by their own type and not by `ABI`.
+unsafe impl<const COUNT: usize> ComponentType for Passed<COUNT> {
+    type Lower = [ValRaw; COUNT];
+    const ABI: CanonicalAbiInfo = UNKNOWN;
+
+    fn typecheck(ty: &InterfaceType, types: &InstanceType<'_>) -> Result<()> {
+        check(ty, types, MAX_FLAT_PARAMS, COUNT)
+    }
+}
+
+// SAFETY: it stands for the tuple of all parameters; see `ComponentType`.
+unsafe impl<const COUNT: usize> ComponentNamedList for Passed<COUNT> {}
+
+// SAFETY: what is lifted is checked, value by value, by the type that wasmtime gives with it.
+unsafe impl<const COUNT: usize> Lift for Passed<COUNT> {
+    fn linear_lift_from_flat(
+        cx: &mut LiftContext<'_>,
+        ty: InterfaceType,
+        src: &Self::Lower,
+    ) -> Result<Self> {
+        Ok(Self(lift::tuple_from_flat(cx, ty, src)?))
+    }
+
+    fn linear_lift_from_memory(
+        cx: &mut LiftContext<'_>,
+        ty: InterfaceType,
+        bytes: &[u8],
+    ) -> Result<Self> {
+        // By `ABI` there are no bytes, but they begin where the arguments do. Should that ever not
+        // be so, `lift` finds an address that is not the guest's and refuses it.
+        let start = bytes.as_ptr().addr();
+        let offset = start.wrapping_sub(cx.memory().as_ptr().addr());
+        Ok(Self(lift::tuple_from_memory(cx, ty, offset)?))
+    }
+}
+
+// SAFETY: `Lower` is a sequence of `ValRaw`. A result that is lifted has the one slot that wasmtime
+// gives to every function; a result that is lowered has as many as `typecheck` has found. wasmtime
+// checks addresses by the result's own type or leaves that to `lift`, and not by `ABI`.
+unsafe impl<const COUNT: usize> ComponentType for Returned<COUNT> {
+    type Lower = [ValRaw; COUNT];
+    const ABI: CanonicalAbiInfo = UNKNOWN;
+
+    fn typecheck(ty: &InterfaceType, types: &InstanceType<'_>) -> Result<()> {
+        check(ty, types, MAX_FLAT_RESULTS, COUNT)
+    }
+}
+
+// SAFETY: it stands for the tuple of all results; see `ComponentType`.
+unsafe impl<const COUNT: usize> ComponentNamedList for Returned<COUNT> {}
+
+// SAFETY: what is lifted is checked by the type that wasmtime gives with it, and so is the address
+// of a result in memory.
+unsafe impl Lift for Returned<MAX_FLAT_RESULTS> {
+    fn linear_lift_from_flat(
+        cx: &mut LiftContext<'_>,
+        ty: InterfaceType,
+        src: &Self::Lower,
+    ) -> Result<Self> {
+        Ok(Self(lift::results(cx, ty, src)?))
+    }
+
+    fn linear_lift_from_memory(
+        _: &mut LiftContext<'_>,
+        _: InterfaceType,
+        _: &[u8],
+    ) -> Result<Self> {
+        bail!("results of an export are lifted from core values")
+    }
+}
+
+// SAFETY: every slot is initialised before anything else, and `lower` writes a value of the
+// function's type to them, or to the address that wasmtime has checked for that type.
+unsafe impl<const COUNT: usize> Lower for Returned<COUNT> {
+    fn linear_lower_to_flat<T>(
+        &self,
+        cx: &mut LowerContext<'_, T>,
+        ty: InterfaceType,
+        dst: &mut MaybeUninit<Self::Lower>,
+    ) -> Result<()> {
+        let slots = dst.write([ValRaw::u64(0); COUNT]);
+        lower::tuple_to_flat(cx, ty, self.0.as_slice(), slots)
+    }
+
+    fn linear_lower_to_memory<T>(
+        &self,
+        cx: &mut LowerContext<'_, T>,
+        ty: InterfaceType,
+        offset: usize,
+    ) -> Result<()> {
+        lower::tuple_to_memory(cx, ty, self.0.as_slice(), offset)
+    }
+}
+
+/// Lowers a string to core values: its address and its length.
+pub(super) fn string_to_flat<T>(cx: &mut LowerContext<'_, T>, text: &str) -> Result<[ValRaw; 2]> {
+    let mut pair = MaybeUninit::uninit();
+    <str as Lower>::linear_lower_to_flat(text, cx, InterfaceType::String, &mut pair)?;
+    // SAFETY: lowering initialises all of its destination when it returns `Ok`.
+    Ok(unsafe { pair.assume_init() })
+}
