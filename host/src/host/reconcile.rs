@@ -12,8 +12,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::drain::Drain;
 use super::neighbours::Conflict;
 use super::{Host, HostError, peers};
-use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned};
-use crate::events::stream::{self, Orphan, Provisioning, Purpose};
+use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned, shared};
+use crate::events::stream::{self, Orphan, Provisioning, Purpose, Share};
 use crate::manifest::{App, Specification};
 use crate::plan::{self, Plan};
 use crate::runtime::{Component, Engine, Service};
@@ -150,12 +150,15 @@ impl Host {
         let (services, applied) = self
             .prepare(app, &plan, components, &before.services)
             .await?;
-        let orphans = self.provision(app, &plan).await?;
+        let (shares, orphans) = self.provision(app, &plan).await?;
 
         let mut next = Deployment::new(app, plan, services);
         let orphaned = orphans.iter().filter_map(|o| orphaned(app, &next.plan, o));
-        let orphaned: Vec<_> = orphaned.collect();
-        next.bindings.extend(orphaned);
+        let further = shares.iter().filter(|share| !share.is_first());
+        let further = further.filter_map(|share| shared(app, &next.plan, share));
+        let beside: Vec<_> = orphaned.chain(further).collect();
+        next.bindings.extend(beside);
+        next.shares = shares;
         let served = self.served().clone();
         let Difference {
             arriving,
@@ -241,9 +244,13 @@ impl Host {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates the streams and consumers of durable events; returns what waits in those of earlier
-    /// versions.
-    async fn provision(&self, app: &App, plan: &Plan) -> Result<Vec<Orphan>, HostError> {
+    /// Creates the streams and consumers of durable events and messages; returns the consumers of messages,
+    /// and what waits in those of earlier versions.
+    async fn provision(
+        &self,
+        app: &App,
+        plan: &Plan,
+    ) -> Result<(Vec<Share>, Vec<Orphan>), HostError> {
         if let Some(worker) = self.workers.first() {
             let context = &worker.context;
             let provisioning = Provisioning {
@@ -251,14 +258,17 @@ impl Host {
                 host: &self.id,
                 app,
                 plan,
+                shares: &[],
                 purpose: Purpose::Apply,
             };
-            let unretired = provisioning.run().await?;
-            self.current.store().report_complete();
-            self.current.store().report_unretired(unretired);
-            return Ok(stream::orphans(context, app, plan, &self.id).await);
+            let provisioned = provisioning.run().await?;
+            let store = self.current.store();
+            store.report_complete();
+            store.report_unretired(provisioned.is_unretired);
+            let orphans = stream::orphans(context, app, plan, &self.id).await;
+            return Ok((provisioned.shares, orphans));
         }
-        Ok(Vec::new())
+        Ok((Vec::new(), Vec::new()))
     }
 
     /// Has every worker serve the unserved sources. If one cannot, the arriving ones are served by

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 use crate::manifest::DeliveryPolicy;
+use crate::manifest::subjects::SubjectPattern;
 use crate::runtime::{Exported, Service};
 
 /// A source of messages.
@@ -50,6 +51,8 @@ pub(crate) struct Subscriber {
     pub(crate) policy: DeliveryPolicy,
     /// A permit for each event that this host works on; further events wait without being refused.
     pub(crate) permits: Semaphore,
+    /// Subjects whose messages another consumer of the service delivers.
+    pub(crate) elsewhere: Vec<SubjectPattern>,
 }
 
 impl Subscriber {
@@ -59,7 +62,13 @@ impl Subscriber {
         Self {
             policy,
             permits: Semaphore::new(permits as usize),
+            elsewhere: Vec::new(),
         }
+    }
+
+    /// The same, without messages on these subjects.
+    pub(crate) fn except(self, elsewhere: Vec<SubjectPattern>) -> Self {
+        Self { elsewhere, ..self }
     }
 }
 
