@@ -71,6 +71,12 @@ impl StoreHealth {
     ///
     /// # Cancel safety
     ///
+    /// There may be streams that are left from a time when the app stored events: the host is to look.
+    pub(crate) fn report_unknown(&self) {
+        self.report_unretired(true);
+        self.wanted.notify_one();
+    }
+
     /// A dropped future has taken no report.
     pub(crate) async fn wanted(&self) {
         self.wanted.notified().await;

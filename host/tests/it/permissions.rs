@@ -150,12 +150,28 @@ async fn replies_come_below_the_prefix_that_the_login_may_subscribe_to() {
     let cli = Cli::new();
     let call = ["call", "caller/api.ask", "[41]", "--nats", &url];
     let said = cli.run(&[&call[..], &["--nats-inbox-prefix", "_MINE"]].concat());
-    assert!(said.contains("42"), "{said}");
+    assert!(said.contains("[stdout]\n42\n"), "{said}");
     let said = cli.run(&[&call[..], &["--timeout", "1s"]].concat());
-    assert!(!said.contains("42"), "{said}");
+    assert!(!said.contains("[stdout]"), "{said}");
     let said = cli.run(&[&call[..], &["--nats-inbox-prefix", "mine.>"]].concat());
     assert!(said.contains("tokens of letters"), "{said}");
     assert!(host.stop(DEADLINE).await.is_complete());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_without_jetstream_is_enough_for_calls_and_warns_of_nothing() {
+    let subjects: Vec<_> = documented("## Publish")
+        .into_iter()
+        .filter(|subject| !subject.starts_with("$JS") && !subject.starts_with("$KV"))
+        .collect();
+    let server = Configured::start(&users(&subjects, &documented("## Subscribe"))).await;
+    let cli = Cli::new().with(&[("wasmbay.toml", APP), ("guest.wasm", GUEST)]);
+    let url = server.url_of("host");
+    let up = cli.up(&["--no-gateway", "--log", "wasmbay=debug", "--nats", &url]);
+    up.until("streams cannot be listed");
+    let log = up.stderr();
+    assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+    up.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

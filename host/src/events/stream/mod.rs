@@ -7,9 +7,10 @@
 //! wire that is no longer durable leaves its stream, a service that no longer subscribes its
 //! consumers.
 
+mod available;
 mod kinds;
-mod orphans;
 mod messages;
+mod orphans;
 mod retire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,14 +29,16 @@ use crate::manifest::{App, Durable, StreamSpec, keys};
 use crate::plan::{EventWire, PARTITIONS, Plan};
 use crate::subject;
 
+pub use available::Unavailable;
+pub(crate) use available::available;
 use kinds::{APP, metadata};
 pub use kinds::{Stored, stored};
 pub(crate) use kinds::{find, publication_of};
+pub(crate) use messages::Share;
+use messages::{Subscription, next_stored};
 pub(crate) use orphans::{Orphan, orphans};
 use retire::retire;
 
-pub(crate) use messages::Share;
-use messages::{Subscription, next_stored};
 /// Upper bound of the ack wait: how long until an event of a crashed host is delivered again. Work
 /// that takes longer reports progress.
 pub const MAX_ACK_WAIT: Duration = Duration::from_secs(30);
@@ -54,12 +57,12 @@ const ATTEMPTS_SIZE: i64 = 16 << 20;
 /// Time for which attempts at an event are kept after the last one: longer than any wait between two.
 const ATTEMPTS_AGE: Duration = Duration::from_secs(3 * 86_400);
 
-/// A stream, bucket or consumer could not be created or updated.
-#[derive(Debug, thiserror::Error)]
-#[error("events cannot be stored: {what} \"{name}\"")]
 /// What NATS answers when it cannot.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// A stream, bucket or consumer could not be created or updated.
+#[derive(Debug, thiserror::Error)]
+#[error("events cannot be stored: {what} \"{name}\"")]
 pub struct StoreError {
     /// `stream`, `bucket` or `consumer`.
     pub what: &'static str,
@@ -79,6 +82,17 @@ impl StoreError {
             what,
             name,
             source: NoRoom::explain(source.into()),
+        }
+    }
+
+    /// Whether a cluster that has just begun may take it a moment later.
+    pub(crate) fn may_pass(&self) -> bool {
+        match refusal(self.source.as_ref()) {
+            Some(CreateStreamErrorKind::TimedOut) => true,
+            Some(CreateStreamErrorKind::JetStream(refused)) => {
+                available::INCOMPLETE.contains(&refused.error_code())
+            }
+            _ => false,
         }
     }
 }
@@ -101,18 +115,22 @@ impl NoRoom {
             ErrorCode::INSUFFICIENT_RESOURCES,
             ErrorCode::STORAGE_RESOURCES_EXCEEDED,
         ];
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
-        while let Some(error_) = cause {
-            if let Some(refused) = error_.downcast_ref::<CreateStreamError>()
-                && let CreateStreamErrorKind::JetStream(refused) = refused.kind()
-                && CODES.contains(&refused.error_code())
+        match refusal(error.as_ref()) {
+            Some(CreateStreamErrorKind::JetStream(refused))
+                if CODES.contains(&refused.error_code()) =>
             {
-                return Box::new(Self(error));
+                Box::new(Self(error))
             }
-            cause = error_.source();
+            _ => error,
         }
-        error
     }
+}
+
+/// The refusal of a stream or bucket behind an error.
+fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<CreateStreamErrorKind> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut refusals = chain.filter_map(|error| error.downcast_ref::<CreateStreamError>());
+    refusals.next().map(CreateStreamError::kind)
 }
 
 /// One of a subscriber's consumers.
@@ -169,7 +187,18 @@ pub(crate) struct Provisioning<'a> {
     pub(crate) host: &'a str,
     pub(crate) app: &'a App,
     pub(crate) plan: &'a Plan,
+    /// The consumers of messages that this host knows, for [`Purpose::Restore`].
+    pub(crate) shares: &'a [Share],
     pub(crate) purpose: Purpose,
+}
+
+/// What there is in JetStream now, beside what the plan says.
+#[derive(Debug, Default)]
+pub(crate) struct Provisioned {
+    /// Whether a stream that this app does not use stores on, since another host uses it.
+    pub(crate) is_unretired: bool,
+    /// The consumers of messages; none for [`Purpose::Restore`].
+    pub(crate) shares: Vec<Share>,
 }
 
 /// The streams that store what this app publishes or subscribes to.
@@ -187,24 +216,14 @@ impl Provisioning<'_> {
     ///
     /// JetStream is not there or refuses.
     pub(crate) async fn run(&self) -> Result<Provisioned, StoreError> {
-    /// The consumers of messages that this host knows, for [`Purpose::Restore`].
-    pub(crate) shares: &'a [Share],
         let app = self.app.name.as_str();
         let stored = names(self.app, self.plan);
         for wire in &self.plan.events {
-/// What there is in JetStream now, beside what the plan says.
-#[derive(Debug, Default)]
-pub(crate) struct Provisioned {
-    /// Whether a stream that this app does not use stores on, since another host uses it.
-    pub(crate) is_unretired: bool,
-    /// The consumers of messages; none for [`Purpose::Restore`].
-    pub(crate) shares: Vec<Share>,
-}
-
             if let Some(durable) = &wire.spec.durable {
                 self.wire(wire, durable).await?;
             }
         }
+        let mut shares = Vec::new();
         for spec in &self.app.streams {
             shares.extend(self.messages(spec).await?);
         }
@@ -223,7 +242,6 @@ pub(crate) struct Provisioned {
             .chain(self.plan.events.iter().map(|wire| &wire.interface))
             .map(|interface| subject::stream(app, interface))
             .filter(|stream| !stored.contains(stream))
-        let mut shares = Vec::new();
             .collect();
         let core = core_subscriptions(self.app);
         if used.is_empty() && core.is_empty() {
