@@ -8,6 +8,7 @@ use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions};
 use super::*;
 use crate::support::apps::start_with;
 use crate::support::http;
+use crate::support::nats::Configured;
 
 const ATTEMPTS: &str = "KV_bay_app_attempts";
 
@@ -240,6 +241,44 @@ async fn an_app_for_whose_streams_there_is_no_room_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_no_room_is_not_ready_until_it_has() {
+    // What the app reserves, and little more.
+    let server = Configured::with_room(90 << 20).await;
+    let client = ConnectOptions::to(server.url()).connect().await.unwrap();
+    let lines = durable("retention = { size = \"1MiB\" }");
+    let lines = lines.trim_start_matches(EXTERNAL);
+    let services = Services(&[("publisher", PUBLISHES, "")], lines);
+    let host = start_ready(server.url(), &services).await;
+    readiness(&host, 200, "").await;
+    // Another stream takes all of it.
+    let context = jetstream::new(client.clone());
+    let foreign = Config {
+        name: "foreign".to_owned(),
+        ..Config::default()
+    };
+    let foreign = context.create_stream(foreign).await.unwrap();
+    let body = "x".repeat(900 << 10);
+    let mut stored = 0;
+    loop {
+        let answer = request(&client, "foreign", &*body).await.payload;
+        if String::from_utf8_lossy(&answer).contains("error") {
+            break;
+        }
+        stored += 1;
+        assert!(stored < 200);
+    }
+    let refused = request(&client, PUBLISH, event(1, 1)).await;
+    let refused = String::from_utf8(refused.payload.to_vec()).unwrap();
+    assert!(refused.contains("did not store the event"), "{refused}");
+    readiness(&host, 503, "insufficient resources").await;
+
+    foreign.purge().await.unwrap();
+    assert_eq!(request(&client, PUBLISH, event(1, 2)).await.payload, OK);
+    readiness(&host, 200, "").await;
+    assert_eq!(host.stop(DEADLINE).await.given_up, 0);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_given_less_room_than_it_has_taken_loses_nothing() {
     let bench = Bench::start().await;
     let lines = durable("retention = { size = \"1MiB\" }");
@@ -340,6 +379,9 @@ fn second(name: &str, key: &str) -> String {
     )
 }
 
+/// More attempts than there is time for.
+const PATIENT: &str = "retry = { attempts = 100, backoff = [\"200ms\"] }";
+
 /// Five events of version 1 that wait for their next attempt, and the host.
 async fn five_that_wait(bench: &Bench, judge: &Judge) -> Host {
     let a = sink("a");
@@ -379,9 +421,6 @@ async fn events_of_an_earlier_version_are_handled_by_the_next_of_the_same_types(
     bench.done("a").await;
     assert_eq!(host.stop(DEADLINE).await.given_up, 0);
     bench.nats.stop().await;
-/// More attempts than there is time for.
-const PATIENT: &str = "retry = { attempts = 100, backoff = [\"200ms\"] }";
-
 }
 
 #[tokio::test]

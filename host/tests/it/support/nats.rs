@@ -55,6 +55,17 @@ impl Configured {
         Self::in_folder(folder, &lines).await
     }
 
+    /// As [`start`](Self::start), with at most so many bytes in JetStream.
+    pub(crate) async fn with_room(bytes: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let lines = format!(
+            "jetstream {{ store_dir: \"{}\", max_file_store: {bytes} }}",
+            data.display()
+        );
+        Self::in_folder(folder, &lines).await
+    }
+
     /// As [`start`](Self::start), without JetStream.
     pub(crate) async fn without_jetstream(lines: &str) -> Self {
         Self::in_folder(tempfile::tempdir().unwrap(), lines).await
