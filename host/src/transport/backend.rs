@@ -9,8 +9,10 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::{HeaderMap, StatusCode, Subject, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 
 use super::keyvalue::Bucket;
+use super::responders::Responders;
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
@@ -18,6 +20,7 @@ use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, P
 use crate::manifest::KeyValueGrant;
 use crate::nats::{RequestError, Requests, connected, wire_size};
 use crate::plan::Event;
+use crate::shape::Signature;
 use crate::wire;
 
 /// Waits between attempts without responders: doubled from the first to the last.
@@ -42,6 +45,7 @@ pub(crate) struct NatsBackend {
     /// The buckets that were opened and what was granted of them, so that opening one again asks
     /// nothing.
     buckets: Mutex<HashMap<String, (KeyValueGrant, Bucket)>>,
+    responders: Responders,
 }
 
 impl NatsBackend {
@@ -66,6 +70,7 @@ impl NatsBackend {
             session: rand::random(),
             published: AtomicU64::new(0),
             buckets: Mutex::default(),
+            responders: Responders::default(),
         }
     }
 
@@ -365,6 +370,18 @@ impl Backend for NatsBackend {
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
         let last = call.deadline;
         Box::pin(self.call_until(subject, call, last))
+    }
+
+    fn misfit<'a>(
+        &'a self,
+        subject: &'a str,
+        wanted: &'a Signature,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Option<String>> {
+        let asked = self
+            .responders
+            .misfit(self.nats(), subject, wanted, deadline.into());
+        Box::pin(asked)
     }
 
     fn publish(&self, event: Event) -> Pending<'_, ()> {

@@ -13,6 +13,7 @@ mod client;
 pub(crate) mod consumer;
 mod keyvalue;
 mod pull;
+mod responders;
 pub(crate) mod subscription;
 
 pub use client::Client;
