@@ -2,9 +2,11 @@
 
 use std::num::NonZeroUsize;
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use wasmbay::events::dead_letters::{DeadLetters, Filter};
 use wasmbay::host::{Host, HostError, HostOptions};
-use wasmbay::nats::ConnectOptions;
+use wasmbay::micro::Answer;
+use wasmbay::nats::{ConnectOptions, settled};
 use wasmbay::runtime::{Engine, EngineOptions};
 
 use crate::support::apps::{Services, apply, start, start_with};
@@ -156,6 +158,58 @@ async fn replies_come_below_the_prefix_that_the_login_may_subscribe_to() {
     let said = cli.run(&[&call[..], &["--nats-inbox-prefix", "mine.>"]].concat());
     assert!(said.contains("tokens of letters"), "{said}");
     assert!(host.stop(DEADLINE).await.is_complete());
+}
+
+/// The services that answer a ping of a client with other inboxes than the host's, where the host may
+/// reply as `responses` says. Ends when the host was refused a reply, or all have answered.
+async fn answering(responses: &str) -> Vec<String> {
+    let own = |subject: String| subject.replace("_INBOX.", "_MINE.");
+    let publish: Vec<_> = documented("## Publish").into_iter().map(own).collect();
+    let subscribe: Vec<_> = documented("## Subscribe").into_iter().map(own).collect();
+    let users = users(&publish, &subscribe).replace(
+        "permissions: {",
+        &format!("permissions: {{ allow_responses: {responses}, "),
+    );
+    let server = Configured::start(&users).await;
+    let options = ConnectOptions {
+        inbox_prefix: Some("_MINE".to_owned()),
+        ..ConnectOptions::to(server.url_of("host"))
+    };
+    let violations = options.violations.clone();
+    let host = start_with(HostOptions::new(options), &SERVICES).await;
+    let client = ConnectOptions::to(server.url_of("admin"))
+        .connect()
+        .await
+        .unwrap();
+    let ask = client.request("bay.app.test.caller.api.v1.ask", r#"{"n":41}"#.into());
+    assert_eq!(&*ask.await.unwrap().payload, b"42");
+    let inbox = client.new_inbox();
+    let mut replies = client.subscribe(inbox.clone()).await.unwrap();
+    let ping = client.publish_with_reply("$SRV.PING", inbox, "".into());
+    ping.await.unwrap();
+    let mut names = Vec::new();
+    until_ok("all have answered, or one was refused", async || {
+        settled(&client).await.unwrap();
+        while let Some(Some(reply)) = replies.next().now_or_never() {
+            let answer: Answer = serde_json::from_slice(&reply.payload).unwrap();
+            names.push(answer.name);
+        }
+        let is_refused = violations.of("_INBOX.").is_some();
+        (names.len() == 3 || is_refused)
+            .then_some(())
+            .ok_or(names.clone())
+    })
+    .await;
+    assert!(host.stop(DEADLINE).await.is_complete());
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn discovery_answers_as_often_as_the_host_may_reply_to_a_message() {
+    let all = answering("{ max: 100, expires: \"1m\" }").await;
+    assert_eq!(all, ["caller", "guest", "other"]);
+    assert_eq!(answering("true").await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
