@@ -111,14 +111,13 @@ pub fn message_stream(app: &str, name: &str) -> String {
 /// The subjects of a stream of messages: these, and those of replays to one service.
 #[must_use]
 pub fn stored_messages(app: &str, subjects: &str) -> Vec<String> {
-    consumed_messages(app, "*", subjects)
+    vec![subjects.to_owned(), replayed_messages(app, "*", subjects)]
 }
 
-/// The filter subjects of the consumer of a service for messages on these subjects.
+/// The subjects on which messages on these subjects are replayed to a service.
 #[must_use]
-pub fn consumed_messages(app: &str, service: &str, subjects: &str) -> Vec<String> {
-    let replays = format!("{REPLAY}.{app}.{service}.{MESSAGE}.{subjects}");
-    vec![subjects.to_owned(), replays]
+pub fn replayed_messages(app: &str, service: &str, subjects: &str) -> String {
+    format!("{REPLAY}.{app}.{service}.{MESSAGE}.{subjects}")
 }
 
 /// Whether the subject of a stored event or message is that of a replay.
@@ -358,8 +357,8 @@ mod tests {
 
     #[test]
     fn a_message_is_replayed_on_a_subject_beside_the_events() {
-        let consumed = consumed_messages("shop", "mail", "orders.>");
-        assert_eq!(consumed, ["orders.>", "bay-replay.shop.mail._.orders.>"]);
+        let replays = replayed_messages("shop", "mail", "orders.>");
+        assert_eq!(replays, "bay-replay.shop.mail._.orders.>");
         let stored = stored_messages("shop", "orders.>");
         assert_eq!(stored, ["orders.>", "bay-replay.shop.*._.orders.>"]);
         let replayed = replay("shop", "mail", "orders.new.7");

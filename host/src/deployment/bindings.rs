@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::events::stream::{self, Orphan};
+use crate::events::stream::{self, Orphan, Share};
 use crate::interface::InterfaceId;
 use crate::manifest::{App, DeliveryPolicy, ServiceSpec};
 use crate::plan::Plan;
@@ -154,6 +154,27 @@ pub(crate) fn orphaned(app: &App, plan: &Plan, orphan: &Orphan) -> Option<(Sourc
             None => Delivery::DurableEvent(subscriber),
             Some(why) => Delivery::Orphaned(subscriber, why.as_str().into()),
         },
+    };
+    Some((source, bound))
+}
+
+/// What stands behind a further consumer of messages, beside what the plan says.
+pub(crate) fn shared(app: &App, plan: &Plan, share: &Share) -> Option<(Source, Bound)> {
+    let (spec, interface) = (
+        app.services.get(&share.service)?,
+        plan.messages.get(&share.service)?,
+    );
+    let stored = app.streams.iter().find(|s| s.stream == share.stream)?;
+    let policy = stored.durable.delivery(&share.service).clone();
+    let subscriber = Subscriber::new(policy, spec.limits.concurrency);
+    let source = Source::Consumer {
+        stream: share.stream.clone(),
+        name: share.consumer.clone(),
+    };
+    let bound = Bound {
+        service: share.service.clone(),
+        interface: interface.clone(),
+        delivery: Delivery::DurableMessage(Arc::new(subscriber.except(share.elsewhere.clone()))),
     };
     Some((source, bound))
 }

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::events::health::StoreHealth;
+use crate::events::stream::Share;
 use crate::interface::InterfaceId;
 use crate::manifest::App;
 use crate::plan::Plan;
 use crate::runtime::Service;
 
-pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order, orphaned};
+pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order, orphaned, shared};
 
 use bindings::bindings;
 
@@ -32,6 +33,8 @@ pub struct Deployment {
     pub(crate) plan: Plan,
     /// What the plan was made of; nothing before the first.
     pub(crate) app: Option<Arc<App>>,
+    /// The consumers of stored messages.
+    pub(crate) shares: Vec<Share>,
 }
 
 impl Deployment {
@@ -44,6 +47,7 @@ impl Deployment {
             services,
             plan,
             app: Some(Arc::new(app.clone())),
+            shares: Vec::new(),
         }
     }
 

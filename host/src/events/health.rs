@@ -5,8 +5,14 @@
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Time for which a refusal for want of room counts. Then the next event shows whether there is room: a
+/// host that is not ready may get none.
+const FULL: Duration = Duration::from_secs(10);
 
 /// The state of what an app stores.
 #[derive(Default)]
@@ -22,7 +28,7 @@ pub(crate) struct StoreHealth {
 #[derive(Default)]
 struct Reasons {
     missing: Option<String>,
-    full: Option<String>,
+    full: Option<(Instant, String)>,
 }
 
 impl StoreHealth {
@@ -39,7 +45,7 @@ impl StoreHealth {
 
     /// JetStream has no room for an event, other than by the bound of its stream.
     pub(crate) fn report_full(&self, why: impl Display) {
-        self.reasons().full = Some(why.to_string());
+        self.reasons().full = Some((Instant::now(), why.to_string()));
         self.is_full.store(true, Ordering::Relaxed);
     }
 
@@ -54,12 +60,21 @@ impl StoreHealth {
     /// Why events cannot be stored or handled now, if they cannot.
     pub(crate) fn reason(&self) -> Option<String> {
         let reasons = self.reasons();
-        reasons.missing.as_ref().or(reasons.full.as_ref()).cloned()
+        let full = reasons.full.as_ref();
+        let full = full.filter(|(since, _)| since.elapsed() < FULL);
+        let full = full.map(|(_, why)| why);
+        reasons.missing.as_ref().or(full).cloned()
     }
 
     /// Whether a stream that the app does not use stores on, since another host uses it.
     pub(crate) fn report_unretired(&self, is_unretired: bool) {
         self.is_unretired.store(is_unretired, Ordering::Relaxed);
+    }
+
+    /// There may be streams that are left from a time when the app stored events: the host is to look.
+    pub(crate) fn report_unknown(&self) {
+        self.report_unretired(true);
+        self.wanted.notify_one();
     }
 
     /// Whether a stream has to be looked at again.
@@ -97,5 +112,17 @@ mod tests {
         assert_eq!(health.reason().as_deref(), Some("no space left"));
         health.report_stored();
         assert_eq!(health.reason(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn want_of_room_is_the_reason_until_an_event_shows_it_again() {
+        let health = StoreHealth::default();
+        health.report_full("no space left");
+        tokio::time::advance(FULL - Duration::from_secs(1)).await;
+        assert_eq!(health.reason().as_deref(), Some("no space left"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(health.reason(), None);
+        health.report_full("no space left");
+        assert_eq!(health.reason().as_deref(), Some("no space left"));
     }
 }

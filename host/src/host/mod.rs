@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::admin::Admin;
 use crate::call::CallError;
 use crate::deployment::{Current, drain_order};
-use crate::events::stream::StoreError;
+use crate::events::stream::{StoreError, Unavailable};
 use crate::gateway::Gateway;
 use crate::manifest::{App, Digest, SpecificationError};
 use crate::nats::ConnectOptions;
@@ -44,6 +44,9 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// NATS takes the last replies.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Default time for which a host that starts waits for JetStream, where its app needs it.
+pub const DEFAULT_JETSTREAM_WAIT: Duration = Duration::from_secs(30);
+
 /// Interval of dropping instances that have been idle for too long.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -63,6 +66,9 @@ pub struct HostOptions {
     pub engine: EngineOptions,
     /// Upper bound of the time for which calls of a replaced or removed service go on.
     pub grace: Duration,
+    /// Upper bound of the time for which the first [`Host::apply`] waits for JetStream, where the app needs
+    /// it: a cluster may have no leader yet.
+    pub jetstream_wait: Duration,
 }
 
 impl HostOptions {
@@ -76,6 +82,7 @@ impl HostOptions {
             admin: None,
             engine: EngineOptions::default(),
             grace: DEFAULT_GRACE,
+            jetstream_wait: DEFAULT_JETSTREAM_WAIT,
         }
     }
 }
@@ -151,6 +158,14 @@ pub enum HostError {
     /// A component cannot be linked.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// The app stores events or messages, and there is no JetStream.
+    #[error("app \"{app}\" stores events or messages, which needs JetStream")]
+    JetStream {
+        /// The app.
+        app: String,
+        /// What is missing.
+        source: Unavailable,
+    },
     /// The streams and consumers of durable events cannot be created.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -207,6 +222,7 @@ pub struct Host {
     neighbours: Neighbours,
     app: String,
     grace: Duration,
+    jetstream_wait: Duration,
     workers: Arc<Vec<Worker>>,
     /// The functions that are called in the process.
     local: Arc<Local>,
@@ -257,6 +273,7 @@ impl Host {
             neighbours,
             app: app.name.clone(),
             grace: options.grace,
+            jetstream_wait: options.jetstream_wait,
             admin: Arc::new(Admin::new(
                 &app.name,
                 Arc::clone(&gateway),

@@ -8,16 +8,22 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::drain::Drain;
 use super::neighbours::Conflict;
 use super::{Host, HostError, peers};
-use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned};
-use crate::events::stream::{self, Orphan, Provisioning, Purpose};
+use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned, shared};
+use crate::events::stream::{self, Orphan, Provisioning, Purpose, Share};
 use crate::manifest::{App, LocalCall, Specification};
 use crate::plan::{self, Plan};
 use crate::runtime::{Component, Engine, Service};
 use crate::transport::{Binding, Delivery, Slot, Source};
+
+/// Time between two attempts to create what JetStream cannot take yet.
+const PROVISION_AGAIN: Duration = Duration::from_millis(500);
 
 /// The slots behind the sources that workers were ordered to serve.
 pub(super) type Served = BTreeMap<Source, ServedSource>;
@@ -150,12 +156,15 @@ impl Host {
         let (services, applied) = self
             .prepare(app, &plan, components, &before.services)
             .await?;
-        let orphans = self.provision(app, &plan).await?;
+        let (shares, orphans) = self.provision(app, &plan, &before).await?;
 
         let mut next = Deployment::new(app, plan, services);
         let orphaned = orphans.iter().filter_map(|o| orphaned(app, &next.plan, o));
-        let orphaned: Vec<_> = orphaned.collect();
-        next.bindings.extend(orphaned);
+        let further = shares.iter().filter(|share| !share.is_first());
+        let further = further.filter_map(|share| shared(app, &next.plan, share));
+        let beside: Vec<_> = orphaned.chain(further).collect();
+        next.bindings.extend(beside);
+        next.shares = shares;
         let served = self.served().clone();
         let Difference {
             arriving,
@@ -272,24 +281,63 @@ impl Host {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates the streams and consumers of durable events; returns what waits in those of earlier
-    /// versions.
-    async fn provision(&self, app: &App, plan: &Plan) -> Result<Vec<Orphan>, HostError> {
-        if let Some(worker) = self.workers.first() {
-            let context = &worker.context;
-            let provisioning = Provisioning {
-                context,
-                host: &self.id,
-                app,
-                plan,
-                purpose: Purpose::Apply,
-            };
-            let unretired = provisioning.run().await?;
-            self.current.store().report_complete();
-            self.current.store().report_unretired(unretired);
-            return Ok(stream::orphans(context, app, plan, &self.id).await);
+    /// Creates the streams and consumers of durable events and messages; returns the consumers of messages,
+    /// and what waits in those of earlier versions.
+    async fn provision(
+        &self,
+        app: &App,
+        plan: &Plan,
+        before: &Deployment,
+    ) -> Result<(Vec<Share>, Vec<Orphan>), HostError> {
+        let Some(worker) = self.workers.first() else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let (context, store) = (&worker.context, self.current.store());
+        let stores = !stream::names(app, plan).is_empty();
+        let stored = before.app.as_ref();
+        let stored = stored.is_some_and(|app| !stream::names(app, &before.plan).is_empty());
+        if !stores && !stored {
+            // An app that stores nothing does not wait for JetStream. What it has stored once is looked for
+            // in the background.
+            if worker.client.server_info().jetstream {
+                store.report_unknown();
+            }
+            return Ok((Vec::new(), Vec::new()));
         }
-        Ok(Vec::new())
+        let wait = match before.revision {
+            0 => self.jetstream_wait,
+            // What serves goes on.
+            _ => Duration::ZERO,
+        };
+        let until = Instant::now() + wait;
+        if stores {
+            let available = stream::available(context, until).await;
+            available.map_err(|source| HostError::JetStream {
+                app: app.name.clone(),
+                source,
+            })?;
+        }
+        let provisioning = Provisioning {
+            context,
+            host: &self.id,
+            app,
+            plan,
+            shares: &[],
+            purpose: Purpose::Apply,
+        };
+        let provisioned = loop {
+            match provisioning.run().await {
+                Err(error) if error.may_pass() && Instant::now() < until => {
+                    tracing::warn!(%error, "trying again");
+                    tokio::time::sleep(PROVISION_AGAIN).await;
+                }
+                provisioned => break provisioned?,
+            }
+        };
+        store.report_complete();
+        store.report_unretired(provisioned.is_unretired);
+        let orphans = stream::orphans(context, app, plan, &self.id).await;
+        Ok((provisioned.shares, orphans))
     }
 
     /// Has every worker serve the unserved sources. If one cannot, the arriving ones are served by

@@ -90,9 +90,10 @@ impl Upkeep {
             host: &self.host,
             app,
             plan: &deployment.plan,
+            shares: &deployment.shares,
             purpose: Purpose::Restore,
         };
-        store.report_unretired(provisioning.run().await?);
+        store.report_unretired(provisioning.run().await?.is_unretired);
         Ok(())
     }
 }

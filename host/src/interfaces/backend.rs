@@ -1,6 +1,7 @@
 //! The [`Backend`]: what host interfaces need from outside of the process, in types of their own.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -8,6 +9,7 @@ use futures_util::future::BoxFuture;
 use crate::call::{Call, CallError};
 use crate::manifest::KeyValueGrant;
 use crate::plan::Event;
+use crate::shape::Signature;
 
 /// The outcome of an operation of a [`Backend`].
 pub type Pending<'a, T> = BoxFuture<'a, Result<T, CallError>>;
@@ -17,6 +19,18 @@ pub type Pending<'a, T> = BoxFuture<'a, Result<T, CallError>>;
 pub trait Backend: Send + Sync {
     /// Calls the function of this subject.
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes>;
+
+    /// Which service answers on this subject with a type that a caller of `wanted` cannot read, as words for
+    /// the error of a reply that did not decode. Unknown unless an implementation says otherwise.
+    fn misfit<'a>(
+        &'a self,
+        subject: &'a str,
+        wanted: &'a Signature,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Option<String>> {
+        let _ = (subject, wanted, deadline);
+        Box::pin(std::future::ready(None))
+    }
 
     /// Publishes an event; returns when it is stored, if it has a stream.
     fn publish(&self, event: Event) -> Pending<'_, ()>;

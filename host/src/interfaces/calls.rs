@@ -3,11 +3,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
-use super::{Caller, CallerView};
+use super::{Backend, Caller, CallerView};
 use crate::call::CallError;
 use crate::interface::FunctionId;
 use crate::json::{self, UnknownKeys};
@@ -103,8 +105,14 @@ impl Import {
                 backend.publish(event).await.map(|()| publication.done())
             }
             None => {
-                let reply = backend.call(&self.subject, call).await;
-                reply.and_then(|body| self.decode(&body))
+                let deadline = call.deadline;
+                match backend.call(&self.subject, call).await {
+                    Ok(body) => match self.decode(&body) {
+                        Ok(value) => Ok(value),
+                        Err(error) => Err(self.bad_reply(&error, &*backend, deadline).await),
+                    },
+                    Err(error) => Err(error),
+                }
             }
         };
         match result {
@@ -122,9 +130,30 @@ impl Import {
         }
     }
 
-    fn decode(&self, body: &[u8]) -> Result<Option<Value>, CallError> {
+    fn decode(&self, body: &[u8]) -> Result<Option<Value>, json::JsonError> {
         json::decode_result(body, &self.signature, &self.limits)
-            .map_err(|error| CallError::bad_reply(format_args!("result of {}: {error}", self.id)))
+    }
+
+    /// The error of a reply that does not decode, which names who answers with another type. Boxed, as
+    /// calls that succeed do not need room for it.
+    fn bad_reply<'a>(
+        &'a self,
+        error: &'a json::JsonError,
+        backend: &'a dyn Backend,
+        deadline: Instant,
+    ) -> BoxFuture<'a, CallError> {
+        Box::pin(async move {
+            let id = &self.id;
+            let misfit = backend
+                .misfit(&self.subject, &self.signature, deadline)
+                .await;
+            match misfit {
+                Some(misfit) => {
+                    CallError::bad_reply(format_args!("result of {id}: {error}; {misfit}"))
+                }
+                None => CallError::bad_reply(format_args!("result of {id}: {error}")),
+            }
+        })
     }
 }
 

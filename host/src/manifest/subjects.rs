@@ -63,17 +63,33 @@ impl SubjectPattern {
         }
     }
 
-    /// Whether one message could be covered by both.
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+    /// What covers the messages that both cover.
+    pub(crate) fn intersection(&self, other: &Self) -> Option<Self> {
         let (mut own, mut theirs) = (self.0.split('.'), other.0.split('.'));
+        let mut both: Vec<&str> = Vec::new();
         loop {
             match (own.next(), theirs.next()) {
-                (None, None) => return true,
-                (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-                (Some(one), Some(two)) if one == "*" || two == "*" || one == two => {}
-                _ => return false,
+                (None, None) => return Some(Self(both.join("."))),
+                (Some(">"), Some(token)) => {
+                    both.push(token);
+                    both.extend(theirs);
+                    return Some(Self(both.join(".")));
+                }
+                (Some(token), Some(">")) => {
+                    both.push(token);
+                    both.extend(own);
+                    return Some(Self(both.join(".")));
+                }
+                (Some("*"), Some(token)) | (Some(token), Some("*")) => both.push(token),
+                (Some(one), Some(two)) if one == two => both.push(one),
+                _ => return None,
             }
         }
+    }
+
+    /// Whether one message could be covered by both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.intersection(other).is_some()
     }
 }
 
@@ -230,9 +246,11 @@ mod tests {
         }
 
         #[test]
-        fn what_both_cover_overlaps(one in "a(\\.[ab*]){0,3}(\\.>)?", two in "a(\\.[ab*]){0,3}(\\.>)?", subject in "a(\\.[ab]){0,4}") {
+        fn an_intersection_covers_what_both_cover(one in "a(\\.[ab*]){0,3}(\\.>)?", two in "a(\\.[ab*]){0,3}(\\.>)?", subject in "a(\\.[ab]){0,4}") {
             let (one, two) = (pattern(&one), pattern(&two));
-            prop_assert!(!(one.matches(&subject) && two.matches(&subject)) || one.overlaps(&two));
+            let both = one.intersection(&two);
+            prop_assert_eq!(both.as_ref().is_some_and(|both| both.matches(&subject)), one.matches(&subject) && two.matches(&subject));
+            prop_assert!(both.is_none_or(|both| one.covers(&both) && two.covers(&both)));
         }
 
         #[test]

@@ -40,6 +40,9 @@ pub const CLIENT_CAPACITY: usize = 2_048;
 /// Time for which [`settled`] waits for the server.
 pub const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Where JetStream is asked for its streams.
+const STREAM_LIST: &str = "API.STREAM.LIST\"";
+
 const RECONNECT_DELAY_FIRST: Duration = Duration::from_millis(25);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
 
@@ -527,6 +530,10 @@ fn log_event(connection: &str, event: &Event, again: bool) {
         }
         Event::ServerError(ServerError::AuthorizationViolation) => {
             tracing::error!(connection, "NATS refuses the login");
+        }
+        // Asked in the background, and no permission that an app needs which stores nothing.
+        Event::ServerError(ServerError::Other(error)) if error.contains(STREAM_LIST) => {
+            tracing::debug!(connection, error, "streams cannot be listed");
         }
         // Also a subscription or a subject that this login may not use.
         Event::ServerError(error) => tracing::error!(connection, %error, "NATS reports an error"),

@@ -26,5 +26,5 @@ pub use server::{
     INSTALL, ManagedServer, READY_DEADLINE, RESTART_DELAY_MAX, STOP_DEADLINE, ServerError,
     ServerOptions,
 };
-pub(crate) use services::ask_services;
+pub(crate) use services::{ask_services, find_service};
 pub use violations::Violations;

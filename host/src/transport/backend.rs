@@ -9,9 +9,11 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::{HeaderMap, StatusCode, Subject, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 
 use super::keyvalue::Bucket;
 use super::local::{Local, LocalCalls};
+use super::responders::Responders;
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
@@ -19,6 +21,7 @@ use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, P
 use crate::manifest::KeyValueGrant;
 use crate::nats::{RequestError, Requests, connected, wire_size};
 use crate::plan::Event;
+use crate::shape::Signature;
 use crate::wire;
 
 /// Waits between attempts without responders: doubled from the first to the last.
@@ -45,6 +48,7 @@ pub(crate) struct NatsBackend {
     /// The buckets that were opened and what was granted of them, so that opening one again asks
     /// nothing.
     buckets: Mutex<HashMap<String, (KeyValueGrant, Bucket)>>,
+    responders: Responders,
 }
 
 impl NatsBackend {
@@ -82,6 +86,7 @@ impl NatsBackend {
             session: rand::random(),
             published: AtomicU64::new(0),
             buckets: Mutex::default(),
+            responders: Responders::default(),
         }
     }
 
@@ -397,6 +402,18 @@ impl Backend for NatsBackend {
             Err(call) => call,
         };
         Box::pin(self.call_until(subject, call, last))
+    }
+
+    fn misfit<'a>(
+        &'a self,
+        subject: &'a str,
+        wanted: &'a Signature,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Option<String>> {
+        let asked = self
+            .responders
+            .misfit(self.nats(), subject, wanted, deadline.into());
+        Box::pin(asked)
     }
 
     fn publish(&self, event: Event) -> Pending<'_, ()> {

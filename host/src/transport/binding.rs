@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::local::UnderWay;
 use crate::manifest::DeliveryPolicy;
+use crate::manifest::subjects::SubjectPattern;
 use crate::runtime::{Exported, Service};
 
 /// A source of messages.
@@ -52,6 +53,8 @@ pub(crate) struct Subscriber {
     pub(crate) policy: DeliveryPolicy,
     /// A permit for each event that this host works on; further events wait without being refused.
     pub(crate) permits: Semaphore,
+    /// Subjects whose messages another consumer of the service delivers.
+    pub(crate) elsewhere: Vec<SubjectPattern>,
 }
 
 impl Subscriber {
@@ -61,7 +64,13 @@ impl Subscriber {
         Self {
             policy,
             permits: Semaphore::new(permits as usize),
+            elsewhere: Vec::new(),
         }
+    }
+
+    /// The same, without messages on these subjects.
+    pub(crate) fn except(self, elsewhere: Vec<SubjectPattern>) -> Self {
+        Self { elsewhere, ..self }
     }
 }
 

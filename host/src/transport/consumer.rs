@@ -359,7 +359,11 @@ async fn attempt(
         return Err(CallError::not_found(why).into());
     }
     let service = &binding.service;
-    let _permit = match binding.delivery.subscriber() {
+    let subscriber = binding.delivery.subscriber();
+    if subscriber.is_some_and(|s| s.elsewhere.iter().any(|one| one.matches(&message.subject))) {
+        return Ok(());
+    }
+    let _permit = match subscriber {
         // The semaphore is never closed.
         Some(subscriber) => subscriber.permits.acquire().await.ok(),
         None => None,

@@ -14,6 +14,7 @@ pub(crate) mod consumer;
 mod keyvalue;
 pub(crate) mod local;
 mod pull;
+mod responders;
 pub(crate) mod subscription;
 
 pub use client::Client;

@@ -1,5 +1,7 @@
 //! Messages that are stored until they are handled, on a real nats-server.
 
+mod added;
+
 use std::sync::{Arc, Mutex};
 
 use async_nats::jetstream::stream::Config;

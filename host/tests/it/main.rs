@@ -20,6 +20,7 @@ mod gateway;
 mod host;
 mod isolation;
 mod javascript;
+mod jetstream;
 mod keyvalue;
 mod local;
 mod messaging;

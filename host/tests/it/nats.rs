@@ -1,5 +1,6 @@
 //! The managed server, connections and requests, all against a real `nats-server`.
 
+mod logins;
 mod requests;
 
 use std::path::{Path, PathBuf};

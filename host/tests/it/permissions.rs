@@ -2,9 +2,11 @@
 
 use std::num::NonZeroUsize;
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use wasmbay::events::dead_letters::{DeadLetters, Filter};
 use wasmbay::host::{Host, HostError, HostOptions};
-use wasmbay::nats::ConnectOptions;
+use wasmbay::micro::Answer;
+use wasmbay::nats::{ConnectOptions, settled};
 use wasmbay::runtime::{Engine, EngineOptions};
 
 use crate::support::apps::{Services, apply, start, start_with};
@@ -150,12 +152,80 @@ async fn replies_come_below_the_prefix_that_the_login_may_subscribe_to() {
     let cli = Cli::new();
     let call = ["call", "caller/api.ask", "[41]", "--nats", &url];
     let said = cli.run(&[&call[..], &["--nats-inbox-prefix", "_MINE"]].concat());
-    assert!(said.contains("42"), "{said}");
+    assert!(said.contains("[stdout]\n42\n"), "{said}");
     let said = cli.run(&[&call[..], &["--timeout", "1s"]].concat());
     assert!(said.contains("error: no service answers"), "{said}");
     let said = cli.run(&[&call[..], &["--nats-inbox-prefix", "mine.>"]].concat());
     assert!(said.contains("tokens of letters"), "{said}");
     assert!(host.stop(DEADLINE).await.is_complete());
+}
+
+/// The services that answer a ping of a client with other inboxes than the host's, where the host may
+/// reply as `responses` says. Ends when the host was refused a reply, or all have answered.
+async fn answering(responses: &str) -> Vec<String> {
+    let own = |subject: String| subject.replace("_INBOX.", "_MINE.");
+    let publish: Vec<_> = documented("## Publish").into_iter().map(own).collect();
+    let subscribe: Vec<_> = documented("## Subscribe").into_iter().map(own).collect();
+    let users = users(&publish, &subscribe).replace(
+        "permissions: {",
+        &format!("permissions: {{ allow_responses: {responses}, "),
+    );
+    let server = Configured::start(&users).await;
+    let options = ConnectOptions {
+        inbox_prefix: Some("_MINE".to_owned()),
+        ..ConnectOptions::to(server.url_of("host"))
+    };
+    let violations = options.violations.clone();
+    let host = start_with(HostOptions::new(options), &SERVICES).await;
+    let client = ConnectOptions::to(server.url_of("admin"))
+        .connect()
+        .await
+        .unwrap();
+    let ask = client.request("bay.app.test.caller.api.v1.ask", r#"{"n":41}"#.into());
+    assert_eq!(&*ask.await.unwrap().payload, b"42");
+    let inbox = client.new_inbox();
+    let mut replies = client.subscribe(inbox.clone()).await.unwrap();
+    let ping = client.publish_with_reply("$SRV.PING", inbox, "".into());
+    ping.await.unwrap();
+    let mut names = Vec::new();
+    until_ok("all have answered, or one was refused", async || {
+        settled(&client).await.unwrap();
+        while let Some(Some(reply)) = replies.next().now_or_never() {
+            let answer: Answer = serde_json::from_slice(&reply.payload).unwrap();
+            names.push(answer.name);
+        }
+        let is_refused = violations.of("_INBOX.").is_some();
+        (names.len() == 3 || is_refused)
+            .then_some(())
+            .ok_or(names.clone())
+    })
+    .await;
+    assert!(host.stop(DEADLINE).await.is_complete());
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn discovery_answers_as_often_as_the_host_may_reply_to_a_message() {
+    let all = answering("{ max: 100, expires: \"1m\" }").await;
+    assert_eq!(all, ["caller", "guest", "other"]);
+    assert_eq!(answering("true").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_without_jetstream_is_enough_for_calls_and_warns_of_nothing() {
+    let subjects: Vec<_> = documented("## Publish")
+        .into_iter()
+        .filter(|subject| !subject.starts_with("$JS") && !subject.starts_with("$KV"))
+        .collect();
+    let server = Configured::start(&users(&subjects, &documented("## Subscribe"))).await;
+    let cli = Cli::new().with(&[("wasmbay.toml", APP), ("guest.wasm", GUEST)]);
+    let url = server.url_of("host");
+    let up = cli.up(&["--no-gateway", "--log", "wasmbay=debug", "--nats", &url]);
+    up.until("streams cannot be listed");
+    let log = up.stderr();
+    assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+    up.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

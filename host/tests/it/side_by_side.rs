@@ -71,6 +71,30 @@ async fn unknown_keys_are_ignored_between_services_and_named_to_people() {
 }
 
 #[tokio::test]
+async fn a_reply_that_does_not_decode_names_the_service_that_sent_it() {
+    let external = "[wire.\"test:other/api\"]\nexternal = true\n";
+    let bench = bench(&Services(&[("caller", CALLER, "")], external)).await;
+    let typed = "(func $ask (param \"n\" u32) (result u32)";
+    let other = OTHER.replace(typed, &typed.replace("result u32", "result bool"));
+    assert_ne!(other, OTHER);
+    let host = start(bench.nats.url(), &Services(&[("other", &other, "")], "")).await;
+    let ask = "bay.app.test.caller.api.v1.ask";
+    // The second one is told what was found for the first.
+    for _ in 0..2 {
+        let reply = bench.request(ask, r#"{"n":41}"#).await;
+        let body: wire::ErrorBody = serde_json::from_slice(&reply.payload).unwrap();
+        assert_eq!(body.error.code, 502);
+        let message = body.error.message;
+        let named = "it has another type in service \"other\" (digest ";
+        assert!(message.contains(named), "{message}");
+        let why = "result: a `u32` is expected and a `bool` comes";
+        assert!(message.contains(why), "{message}");
+    }
+    assert!(host.stop(DEADLINE).await.is_complete());
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn no_reply_goes_where_its_sender_may_not_publish() {
     let bench = bench(&Services(&[("guest", GUEST, ""), ("other", OTHER, "")], "")).await;
     let context = jetstream::new(bench.client.clone());

@@ -86,7 +86,10 @@ pub(crate) struct Cache {
 
 /// A NATS system that exists.
 #[derive(clap::Args)]
-#[command(next_help_heading = "NATS")]
+#[command(
+    next_help_heading = "NATS",
+    group = clap::ArgGroup::new("system").args(["nats", "context"]).multiple(true)
+)]
 pub(crate) struct Nats {
     /// Servers of one NATS system, joined by commas
     #[arg(
@@ -97,35 +100,39 @@ pub(crate) struct Nats {
         value_name = "URL"
     )]
     pub(crate) url: Option<String>,
-    /// A credentials file; with --nats, otherwise the one that NATS_CREDS names
-    #[arg(long = "nats-creds", value_name = "FILE", requires = "nats", value_hint = ValueHint::FilePath)]
+    /// A context of the `nats` command line, `.` for the selected one: servers, login and what else
+    /// it says. Other options take its place
+    #[arg(long = "nats-context", env = "NATS_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// A credentials file; otherwise the one that NATS_CREDS names
+    #[arg(long = "nats-creds", value_name = "FILE", requires = "system", value_hint = ValueHint::FilePath)]
     pub(crate) creds: Option<PathBuf>,
     /// A file with the seed of an nkey
-    #[arg(long = "nats-nkey", value_name = "FILE", requires = "nats", value_hint = ValueHint::FilePath)]
+    #[arg(long = "nats-nkey", value_name = "FILE", requires = "system", value_hint = ValueHint::FilePath)]
     pub(crate) nkey: Option<PathBuf>,
     /// Certificates to trust instead of the system's
-    #[arg(long = "nats-ca", value_name = "FILE", requires = "nats", value_hint = ValueHint::FilePath)]
+    #[arg(long = "nats-ca", value_name = "FILE", requires = "system", value_hint = ValueHint::FilePath)]
     pub(crate) ca: Option<PathBuf>,
     /// A client certificate
-    #[arg(long = "nats-cert", value_name = "FILE", requires_all = ["nats", "key"], value_hint = ValueHint::FilePath)]
+    #[arg(long = "nats-cert", value_name = "FILE", requires_all = ["system", "key"], value_hint = ValueHint::FilePath)]
     pub(crate) cert: Option<PathBuf>,
     /// The first tokens of reply subjects, otherwise _INBOX; the login must be allowed to subscribe
     /// below it
-    #[arg(long = "nats-inbox-prefix", value_name = "PREFIX", requires = "nats", value_parser = inbox_prefix)]
+    #[arg(long = "nats-inbox-prefix", value_name = "PREFIX", requires = "system", value_parser = inbox_prefix)]
     pub(crate) inbox_prefix: Option<String>,
     /// Begin TLS before the server says anything, as one with handshake_first wants it
-    #[arg(long = "nats-tls-first", requires = "nats")]
+    #[arg(long = "nats-tls-first", requires = "system")]
     pub(crate) tls_first: bool,
     /// The JetStream domain, where hub and leaf nodes have their own
-    #[arg(long = "js-domain", value_name = "DOMAIN", requires = "nats", value_parser = domain)]
+    #[arg(long = "js-domain", value_name = "DOMAIN", requires = "system", value_parser = domain)]
     pub(crate) js_domain: Option<String>,
     /// The key to the client certificate
-    #[arg(long = "nats-key", value_name = "FILE", requires_all = ["nats", "cert"], value_hint = ValueHint::FilePath)]
+    #[arg(long = "nats-key", value_name = "FILE", requires_all = ["system", "cert"], value_hint = ValueHint::FilePath)]
     pub(crate) key: Option<PathBuf>,
 }
 
 /// One or more tokens of a subject, without wildcards.
-fn inbox_prefix(text: &str) -> Result<String, &'static str> {
+pub(crate) fn inbox_prefix(text: &str) -> Result<String, &'static str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let is_token = |token: &str| !token.is_empty() && token.chars().all(plain);
     if !text.split('.').all(is_token) {
@@ -135,7 +142,7 @@ fn inbox_prefix(text: &str) -> Result<String, &'static str> {
 }
 
 /// A JetStream domain: one token of a subject.
-fn domain(text: &str) -> Result<String, &'static str> {
+pub(crate) fn domain(text: &str) -> Result<String, &'static str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if text.is_empty() || !text.chars().all(plain) {
         return Err("a domain has letters, digits, `-` and `_`");

@@ -1,5 +1,7 @@
 //! The options of an existing NATS system.
 
+mod context;
+
 use std::path::PathBuf;
 
 use wasmbay::nats::{ConnectOptions, Nkey};
@@ -7,20 +9,40 @@ use wasmbay::nats::{ConnectOptions, Nkey};
 use crate::args::Nats;
 
 impl Nats {
-    /// How to connect, if a server was named.
-    pub(crate) fn options(&self) -> Option<ConnectOptions> {
-        let url = self.url.clone().filter(|url| !url.is_empty())?;
-        Some(ConnectOptions {
-            credentials: self.creds.clone().or_else(given_creds),
-            nkey: self.nkey.clone().map(Nkey::File),
-            tls_ca: self.ca.clone(),
-            tls_cert: self.cert.clone(),
-            tls_key: self.key.clone(),
-            js_domain: self.js_domain.clone(),
-            inbox_prefix: self.inbox_prefix.clone(),
-            tls_first: self.tls_first,
-            ..ConnectOptions::to(url)
-        })
+    /// How to connect, if a server or a context was named. What is given beside a context takes the place
+    /// of what the context says.
+    ///
+    /// # Errors
+    ///
+    /// The context cannot be read.
+    pub(crate) fn options(&self) -> anyhow::Result<Option<ConnectOptions>> {
+        let url = self.url.clone().filter(|url| !url.is_empty());
+        let context = self.context.as_deref().filter(|name| !name.is_empty());
+        let context = context.map(context::read).transpose()?;
+        let mut options = match (context, url) {
+            (None, None) => return Ok(None),
+            (None, Some(url)) => ConnectOptions::to(url),
+            (Some(context), None) => context,
+            (Some(context), Some(url)) => ConnectOptions {
+                urls: vec![url],
+                ..context
+            },
+        };
+        let place = |option: &mut Option<PathBuf>, given: Option<PathBuf>| {
+            *option = given.or_else(|| option.take());
+        };
+        place(&mut options.credentials, self.creds.clone());
+        place(&mut options.tls_ca, self.ca.clone());
+        place(&mut options.tls_cert, self.cert.clone());
+        place(&mut options.tls_key, self.key.clone());
+        if self.context.is_none() {
+            options.credentials = options.credentials.or_else(given_creds);
+        }
+        options.nkey = self.nkey.clone().map(Nkey::File).or(options.nkey);
+        options.js_domain = self.js_domain.clone().or(options.js_domain);
+        options.inbox_prefix = self.inbox_prefix.clone().or(options.inbox_prefix);
+        options.tls_first |= self.tls_first;
+        Ok(Some(options))
     }
 }
 

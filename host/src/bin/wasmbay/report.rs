@@ -325,6 +325,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
             | HostError::Service(_)
             | HostError::Renamed { .. } => Some(Exit::Configuration),
             HostError::Worker(error) if error.is_refusal() => Some(Exit::Configuration),
+            HostError::JetStream { source, .. } if !source.may_pass() => Some(Exit::Configuration),
             _ => None,
         }
     });

@@ -7,7 +7,9 @@
 //! wire that is no longer durable leaves its stream, a service that no longer subscribes its
 //! consumers.
 
+mod available;
 mod kinds;
+mod messages;
 mod orphans;
 mod retire;
 
@@ -18,9 +20,7 @@ use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info};
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::kv;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info as StreamInfo, RawMessageErrorKind, Stream,
-};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::TryStreamExt;
 
@@ -29,9 +29,13 @@ use crate::manifest::{App, Durable, StreamSpec, keys};
 use crate::plan::{EventWire, PARTITIONS, Plan};
 use crate::subject;
 
+pub use available::Unavailable;
+pub(crate) use available::available;
 use kinds::{APP, metadata};
 pub use kinds::{Stored, stored};
 pub(crate) use kinds::{find, publication_of};
+pub(crate) use messages::Share;
+use messages::{Subscription, next_stored};
 pub(crate) use orphans::{Orphan, orphans};
 use retire::retire;
 
@@ -52,6 +56,9 @@ const ATTEMPTS_SIZE: i64 = 16 << 20;
 
 /// Time for which attempts at an event are kept after the last one: longer than any wait between two.
 const ATTEMPTS_AGE: Duration = Duration::from_secs(3 * 86_400);
+
+/// What NATS answers when it cannot.
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// A stream, bucket or consumer could not be created or updated.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +84,17 @@ impl StoreError {
             source: NoRoom::explain(source.into()),
         }
     }
+
+    /// Whether a cluster that has just begun may take it a moment later.
+    pub(crate) fn may_pass(&self) -> bool {
+        match refusal(self.source.as_ref()) {
+            Some(CreateStreamErrorKind::TimedOut) => true,
+            Some(CreateStreamErrorKind::JetStream(refused)) => {
+                available::INCOMPLETE.contains(&refused.error_code())
+            }
+            _ => false,
+        }
+    }
 }
 
 /// JetStream has no room for a stream or bucket.
@@ -97,18 +115,22 @@ impl NoRoom {
             ErrorCode::INSUFFICIENT_RESOURCES,
             ErrorCode::STORAGE_RESOURCES_EXCEEDED,
         ];
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
-        while let Some(error_) = cause {
-            if let Some(refused) = error_.downcast_ref::<CreateStreamError>()
-                && let CreateStreamErrorKind::JetStream(refused) = refused.kind()
-                && CODES.contains(&refused.error_code())
+        match refusal(error.as_ref()) {
+            Some(CreateStreamErrorKind::JetStream(refused))
+                if CODES.contains(&refused.error_code()) =>
             {
-                return Box::new(Self(error));
+                Box::new(Self(error))
             }
-            cause = error_.source();
+            _ => error,
         }
-        error
     }
+}
+
+/// The refusal of a stream or bucket behind an error.
+fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<CreateStreamErrorKind> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut refusals = chain.filter_map(|error| error.downcast_ref::<CreateStreamError>());
+    refusals.next().map(CreateStreamError::kind)
 }
 
 /// One of a subscriber's consumers.
@@ -137,7 +159,8 @@ pub(crate) fn consumers(durable: &Durable, service: &str) -> Vec<ConsumerName> {
 /// Whether a consumer is one of several that an ordered wire has for a subscriber: no service has a
 /// `_` in its name.
 pub(crate) fn is_partition(consumer: &str) -> bool {
-    consumer.contains('_')
+    let partition = consumer.split_once('_').map(|(_, partition)| partition);
+    partition.is_some_and(|partition| partition.parse::<u32>().is_ok())
 }
 
 /// How long an event may be unacknowledged before another host gets it.
@@ -164,7 +187,18 @@ pub(crate) struct Provisioning<'a> {
     pub(crate) host: &'a str,
     pub(crate) app: &'a App,
     pub(crate) plan: &'a Plan,
+    /// The consumers of messages that this host knows, for [`Purpose::Restore`].
+    pub(crate) shares: &'a [Share],
     pub(crate) purpose: Purpose,
+}
+
+/// What there is in JetStream now, beside what the plan says.
+#[derive(Debug, Default)]
+pub(crate) struct Provisioned {
+    /// Whether a stream that this app does not use stores on, since another host uses it.
+    pub(crate) is_unretired: bool,
+    /// The consumers of messages; none for [`Purpose::Restore`].
+    pub(crate) shares: Vec<Share>,
 }
 
 /// The streams that store what this app publishes or subscribes to.
@@ -176,12 +210,12 @@ pub(crate) fn names(app: &App, plan: &Plan) -> BTreeSet<String> {
 }
 
 impl Provisioning<'_> {
-    /// Does it. Returns whether a stream that this app does not use stores on, since another host uses it.
+    /// Does it.
     ///
     /// # Errors
     ///
     /// JetStream is not there or refuses.
-    pub(crate) async fn run(&self) -> Result<bool, StoreError> {
+    pub(crate) async fn run(&self) -> Result<Provisioned, StoreError> {
         let app = self.app.name.as_str();
         let stored = names(self.app, self.plan);
         for wire in &self.plan.events {
@@ -189,8 +223,9 @@ impl Provisioning<'_> {
                 self.wire(wire, durable).await?;
             }
         }
+        let mut shares = Vec::new();
         for spec in &self.app.streams {
-            self.messages(spec).await?;
+            shares.extend(self.messages(spec).await?);
         }
         if !stored.is_empty() {
             let replicas = self.app.replicas().into();
@@ -210,7 +245,10 @@ impl Provisioning<'_> {
             .collect();
         let core = core_subscriptions(self.app);
         if used.is_empty() && core.is_empty() {
-            return Ok(false);
+            return Ok(Provisioned {
+                shares,
+                ..Provisioned::default()
+            });
         }
         let of_messages = subject::message_stream(app, "");
         let unused = |config: &Config| {
@@ -221,7 +259,10 @@ impl Provisioning<'_> {
             let unlisted = config.name.starts_with(&of_messages) && !stored.contains(&config.name);
             used.contains(&config.name) || unlisted && config.subjects.iter().any(subscribed)
         };
-        Ok(retire(self.context, app, self.host, unused).await)
+        Ok(Provisioned {
+            is_unretired: retire(self.context, app, self.host, unused).await,
+            shares,
+        })
     }
 
     /// The stream of a durable wire, and the consumers of its subscribers.
@@ -262,7 +303,7 @@ impl Provisioning<'_> {
     }
 
     /// The stream of a manifest's `[stream.NAME]`, and the consumers of its subscribers.
-    async fn messages(&self, spec: &StreamSpec) -> Result<(), StoreError> {
+    async fn messages(&self, spec: &StreamSpec) -> Result<Vec<Share>, StoreError> {
         let (app, durable) = (self.app.name.as_str(), &spec.durable);
         let subjects = spec.subjects.iter().map(SubjectPattern::as_str);
         let config = Config {
@@ -274,27 +315,23 @@ impl Provisioning<'_> {
             ..storage(spec.stream.clone(), durable)
         };
         self.create_or_update(config).await?;
-        for (service, subscriber) in &self.app.services {
-            let granted = subscriber.grants.subscribe.iter();
-            let filter_subjects: Vec<_> = granted
-                .filter(|pattern| subscriber.grants.stream_behind(pattern) == Some(&spec.stream))
-                .flat_map(|pattern| subject::consumed_messages(app, service, pattern.as_str()))
-                .collect();
-            if filter_subjects.is_empty() {
-                continue;
-            }
-            let consumer = ConsumerConfig {
-                durable_name: Some(service.clone()),
-                filter_subjects,
-                ack_wait: ack_wait(subscriber.limits.timeout),
-                max_ack_pending: i64::from(durable.delivery(service).in_flight),
-                ack_policy: AckPolicy::Explicit,
-                ..ConsumerConfig::default()
+        let mut shares = Vec::new();
+        for service in self.app.services.values() {
+            let granted = service.grants.subscribe.iter();
+            let of_stream = granted.filter(|pattern| {
+                service.grants.stream_behind(pattern) == Some(spec.stream.as_str())
+            });
+            let subscription = Subscription {
+                app,
+                stream: spec,
+                service,
+                subjects: of_stream.cloned().collect(),
             };
-            self.subscribe(&spec.stream, service, vec![consumer])
-                .await?;
+            if !subscription.subjects.is_empty() {
+                shares.extend(self.subscribe_to_messages(&subscription).await?);
+            }
         }
-        Ok(())
+        Ok(shares)
     }
 
     async fn dead_letters(&self, replicas: usize) -> Result<(), StoreError> {
@@ -376,7 +413,7 @@ impl Provisioning<'_> {
         service: &str,
         wanted: Vec<ConsumerConfig>,
     ) -> Result<(), StoreError> {
-        let fail = |source: Box<dyn std::error::Error + Send + Sync>| StoreError {
+        let fail = |source: Error| StoreError {
             what: "consumer",
             name: format!("{service} of {stream}"),
             source,
@@ -398,7 +435,8 @@ impl Provisioning<'_> {
         }
         let mut begin = None;
         for old in &others {
-            let unfinished = unfinished(&handle, old).await.map_err(fail)?;
+            let subjects = &old.config.filter_subjects;
+            let unfinished = unfinished(&handle, old, subjects).await.map_err(fail)?;
             begin = Some(begin.map_or(unfinished, |begin: u64| begin.min(unfinished)));
         }
         for mut config in wanted.iter().cloned() {
@@ -408,16 +446,7 @@ impl Provisioning<'_> {
                 continue;
             }
             if is_restored {
-                let stored = handle.cached_info().state.messages;
-                tracing::warn!(
-                    stream,
-                    consumer = name,
-                    stored,
-                    "a consumer is lost, and created again: all that is stored is delivered anew"
-                );
-            }
-            if let Some(info) = there {
-                warn_of_added(stream, handle.cached_info(), info, &config);
+                warn_of_lost(&handle, &name);
             }
             config.deliver_policy = match there {
                 // Where a consumer begins cannot be changed.
@@ -467,58 +496,32 @@ fn storage(name: String, durable: &Durable) -> Config {
     }
 }
 
-/// A consumer has one position for all of its subjects, so what is stored before it of a subject that is
-/// added is not delivered.
-fn warn_of_added(stream: &str, there: &StreamInfo, before: &Info, wanted: &ConsumerConfig) {
-    let position = before.delivered.stream_sequence;
-    if position == 0 || there.state.messages == 0 || there.state.first_sequence > position {
-        return;
-    }
-    let known = &before.config.filter_subjects;
-    let added = wanted.filter_subjects.iter();
-    let added: Vec<_> = added
-        .filter(|subject| !known.contains(subject) && !subject::is_replay(subject))
-        .map(String::as_str)
-        .collect();
-    if !added.is_empty() {
-        tracing::warn!(
-            stream,
-            consumer = before.name,
-            position,
-            "{} is subscribed to from here on: what the stream has of it up to this position is not delivered",
-            added.join(", ")
-        );
-    }
+fn warn_of_lost(stream: &Stream, consumer: &str) {
+    let info = stream.cached_info();
+    tracing::warn!(
+        stream = info.config.name,
+        consumer,
+        stored = info.state.messages,
+        "a consumer is lost, and created again: all that is stored is delivered anew"
+    );
 }
 
-/// The sequence of the first event that a consumer has not finished, or the one after the last.
-async fn unfinished(
-    stream: &Stream,
-    consumer: &Info,
-) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+/// The sequence of the first event on these subjects that a consumer has not finished, or the one after
+/// the last.
+async fn unfinished(stream: &Stream, consumer: &Info, subjects: &[String]) -> Result<u64, Error> {
     let end = stream.cached_info().state.last_sequence + 1;
     if consumer.num_pending == 0 && consumer.num_ack_pending == 0 {
         return Ok(end);
     }
     // Its floor is where it last finished something, and that may be long ago.
     let floor = consumer.ack_floor.stream_sequence;
-    let mut first = end;
-    for subject in &consumer.config.filter_subjects {
-        let next = stream.raw_message_builder().sequence(floor + 1);
-        match next.next_by_subject(subject.as_str()).send().await {
-            Ok(message) => first = first.min(message.sequence),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(first)
+    let subjects = subjects.iter().map(String::as_str);
+    let first = next_stored(stream, floor + 1, subjects).await?;
+    Ok(first.map_or(end, |first| first.min(end)))
 }
 
 /// The consumers that a service has on a stream, with and without partitions.
-async fn consumers_of(
-    stream: &Stream,
-    service: &str,
-) -> Result<Vec<Info>, Box<dyn std::error::Error + Send + Sync>> {
+async fn consumers_of(stream: &Stream, service: &str) -> Result<Vec<Info>, Error> {
     let all: Vec<Info> = stream.consumers().try_collect().await?;
     let own = |name: &str| name.split('_').next() == Some(service);
     Ok(all.into_iter().filter(|info| own(&info.name)).collect())

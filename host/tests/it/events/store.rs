@@ -8,6 +8,7 @@ use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions};
 use super::*;
 use crate::support::apps::start_with;
 use crate::support::http;
+use crate::support::nats::Configured;
 
 const ATTEMPTS: &str = "KV_bay_app_attempts";
 
@@ -240,6 +241,44 @@ async fn an_app_for_whose_streams_there_is_no_room_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_no_room_is_not_ready_until_it_has() {
+    // What the app reserves, and little more.
+    let server = Configured::with_room(90 << 20).await;
+    let client = ConnectOptions::to(server.url()).connect().await.unwrap();
+    let lines = durable("retention = { size = \"1MiB\" }");
+    let lines = lines.trim_start_matches(EXTERNAL);
+    let services = Services(&[("publisher", PUBLISHES, "")], lines);
+    let host = start_ready(server.url(), &services).await;
+    readiness(&host, 200, "").await;
+    // Another stream takes all of it.
+    let context = jetstream::new(client.clone());
+    let foreign = Config {
+        name: "foreign".to_owned(),
+        ..Config::default()
+    };
+    let foreign = context.create_stream(foreign).await.unwrap();
+    let body = "x".repeat(900 << 10);
+    let mut stored = 0;
+    loop {
+        let answer = request(&client, "foreign", &*body).await.payload;
+        if String::from_utf8_lossy(&answer).contains("error") {
+            break;
+        }
+        stored += 1;
+        assert!(stored < 200);
+    }
+    let refused = request(&client, PUBLISH, event(1, 1)).await;
+    let refused = String::from_utf8(refused.payload.to_vec()).unwrap();
+    assert!(refused.contains("did not store the event"), "{refused}");
+    readiness(&host, 503, "insufficient resources").await;
+
+    foreign.purge().await.unwrap();
+    assert_eq!(request(&client, PUBLISH, event(1, 2)).await.payload, OK);
+    readiness(&host, 200, "").await;
+    assert_eq!(host.stop(DEADLINE).await.given_up, 0);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_given_less_room_than_it_has_taken_loses_nothing() {
     let bench = Bench::start().await;
     let lines = durable("retention = { size = \"1MiB\" }");
@@ -292,7 +331,11 @@ async fn hosts_with_another_manifest_leave_a_durable_wire_as_it_is() {
     assert_eq!(newer.stop(DEADLINE).await.given_up, 0);
     let next = start(bench.nats.url(), &calls).await;
     let replays = ["bay-replay.app.*.test.events.sink.v1.>"];
-    assert_eq!(config(&bench.client, STREAM).await.subjects, replays);
+    until_ok("the stream stores nothing but replays", async || {
+        let subjects = config(&bench.client, STREAM).await.subjects;
+        (subjects == replays).then_some(()).ok_or(subjects)
+    })
+    .await;
     for host in [older, next] {
         assert_eq!(host.stop(DEADLINE).await.given_up, 0);
     }
@@ -337,10 +380,13 @@ fn second(name: &str, key: &str) -> String {
     )
 }
 
+/// More attempts than there is time for.
+const PATIENT: &str = "retry = { attempts = 100, backoff = [\"200ms\"] }";
+
 /// Five events of version 1 that wait for their next attempt, and the host.
 async fn five_that_wait(bench: &Bench, judge: &Judge) -> Host {
     let a = sink("a");
-    let lines = durable("retry = { attempts = 100, backoff = [\"200ms\"] }");
+    let lines = durable(PATIENT);
     let host = start(bench.nats.url(), &Services(&[("a", &a, "")], &lines)).await;
     for n in 0..5 {
         bench.publish(1, n).await;
@@ -364,7 +410,7 @@ async fn events_of_an_earlier_version_are_handled_by_the_next_of_the_same_types(
     .await;
     let host = five_that_wait(&bench, &judge).await;
     let next = second("a", "key");
-    apply(&host, &Services(&[("a", &next, "")], &durable(QUICK)))
+    apply(&host, &Services(&[("a", &next, "")], &durable(PATIENT)))
         .await
         .unwrap();
     swapped.store(true, Ordering::SeqCst);
@@ -387,7 +433,7 @@ async fn events_of_an_earlier_version_that_no_service_can_handle_become_dead_let
     let services = Services(&[("a", &next, "")], &durable(QUICK));
     // Another host handles them still, so they are left to it.
     let a = sink("a");
-    let patient = durable("retry = { attempts = 100, backoff = [\"200ms\"] }");
+    let patient = durable(PATIENT);
     let other = start(bench.nats.url(), &Services(&[("a", &a, "")], &patient)).await;
     apply(&host, &services).await.unwrap();
     let before = judge.attempts().len();

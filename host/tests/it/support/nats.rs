@@ -50,12 +50,30 @@ impl Configured {
     /// Starts a server with JetStream and these further lines of configuration.
     pub(crate) async fn start(lines: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("nats.conf");
         let data = folder.path().join("data");
-        let config = format!(
-            "listen: \"127.0.0.1:-1\"\njetstream {{ store_dir: \"{}\" }}\n{lines}\n",
+        let lines = format!("jetstream {{ store_dir: \"{}\" }}\n{lines}", data.display());
+        Self::in_folder(folder, &lines).await
+    }
+
+    /// As [`start`](Self::start), with at most so many bytes in JetStream.
+    pub(crate) async fn with_room(bytes: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let lines = format!(
+            "jetstream {{ store_dir: \"{}\", max_file_store: {bytes} }}",
             data.display()
         );
+        Self::in_folder(folder, &lines).await
+    }
+
+    /// As [`start`](Self::start), without JetStream.
+    pub(crate) async fn without_jetstream(lines: &str) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), lines).await
+    }
+
+    async fn in_folder(folder: TempDir, lines: &str) -> Self {
+        let path = folder.path().join("nats.conf");
+        let config = format!("listen: \"127.0.0.1:-1\"\n{lines}\n");
         std::fs::write(&path, config).unwrap();
         let child = std::process::Command::new(program().await)
             .arg("--config")
@@ -81,6 +99,11 @@ impl Configured {
             url: url.unwrap(),
             _folder: folder,
         }
+    }
+
+    /// The server's URL.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// The server's URL with a login.

@@ -77,7 +77,7 @@ pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit>
 
 /// Where NATS is, and the app if that is known.
 pub(super) fn place(args: &Place) -> anyhow::Result<(ConnectOptions, Option<String>)> {
-    if let Some(nats) = args.nats.options() {
+    if let Some(nats) = args.nats.options()? {
         return Ok((nats, args.app.clone()));
     }
     let here = std::env::current_dir().context("the working directory")?;
@@ -93,7 +93,7 @@ pub(super) fn place(args: &Place) -> anyhow::Result<(ConnectOptions, Option<Stri
                 "{} runs with a NATS password, which is kept in no file",
                 running.app
             ),
-            "name the NATS system: `--nats URL`, or NATS_URL",
+            "name the NATS system: `--nats URL` or NATS_URL, `--nats-context NAME` or NATS_CONTEXT",
         ));
     };
     Ok((

@@ -15,7 +15,7 @@ pub(super) enum Server {
 
 impl Server {
     pub(super) async fn start(args: &Up, root: &Path) -> anyhow::Result<Self> {
-        if let Some(options) = args.nats.options() {
+        if let Some(options) = args.nats.options()? {
             return Ok(Self::Given(options));
         }
         let data = root.join(NATS_DATA);
