@@ -304,9 +304,7 @@ impl Host {
             .filter(|(source, _)| leaving.contains(source))
             .map(|(source, bound)| (source.clone(), bound.clone()))
             .collect();
-        let mut layers = drain_order(&bindings, |service, interface| {
-            before.imports(service, interface)
-        });
+        let mut layers = drain_order(&bindings, |service, callee| before.calls(service, callee));
         // Sources of a step that did not get as far as a deployment.
         let unknown = leaving.into_iter().filter(|s| !bindings.contains_key(s));
         layers.push(unknown.collect());

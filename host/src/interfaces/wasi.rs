@@ -145,6 +145,7 @@ mod tests {
         let spec = ServiceSpec {
             name: "guest".into(),
             config: BTreeMap::new(),
+            wires: BTreeMap::new(),
             limits: Limits::default(),
             reuse: 1,
             grants: Grants::default(),

@@ -14,6 +14,8 @@ use super::kinds::settings;
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
 use super::values::HostPattern;
+use super::wires;
+use crate::interface::InterfaceId;
 use crate::text::{did_you_mean, shown};
 
 /// Stands for a number of replicas that is not given, until the wires are read.
@@ -27,6 +29,9 @@ pub struct ServiceSpec {
     pub name: String,
     /// What `wasi:config` gives the component.
     pub config: BTreeMap<String, String>,
+    /// The services that answer what it imports, where it chose them itself.
+    #[serde(rename = "wire")]
+    pub wires: BTreeMap<InterfaceId, String>,
     /// What the service may use.
     pub limits: Limits,
     /// Calls that one instance serves; 1 means a fresh instance for each.
@@ -126,8 +131,23 @@ impl Grants {
     }
 }
 
+impl ServiceSpec {
+    /// The service that it chose for an interface that it imports.
+    #[must_use]
+    pub fn exporter_of(&self, import: &InterfaceId) -> Option<&str> {
+        let mut wires = self.wires.iter();
+        let (_, exporter) = wires.find(|(interface, _)| import.answers_to(interface))?;
+        Some(exporter)
+    }
+}
+
 /// Reads one service, without its component.
-pub(super) fn read(name: &str, section: &Section<'_>, streams: &[StreamSpec]) -> ServiceSpec {
+pub(super) fn read(
+    name: &str,
+    section: &Section<'_>,
+    streams: &[StreamSpec],
+    declared: &[&str],
+) -> ServiceSpec {
     let config = section.entries(&service::CONFIG, plain_text).into_iter();
     let limits = section.section(&service::LIMITS, &limits::TABLE);
     let grants = section.section(&service::GRANTS, &grants::TABLE);
@@ -136,6 +156,7 @@ pub(super) fn read(name: &str, section: &Section<'_>, streams: &[StreamSpec]) ->
         config: config
             .map(|(key, value)| (key.value.to_owned(), value))
             .collect(),
+        wires: wires::read_chosen(name, section, declared),
         limits: Limits::read(&limits, &Limits::default()),
         reuse: section.read_or_default(&service::REUSE),
         grants: read_grants(&grants, streams),

@@ -15,7 +15,7 @@ use wasmbay::runtime::{Engine, EngineOptions};
 use wasmbay::wire;
 
 use crate::support::apps::{Bench, Services, apply, bench, start};
-use crate::support::components::{CALLER, CALLS_ITSELF, GUEST, OTHER};
+use crate::support::components::{CALLER, GUEST, OTHER, PASSES_ON};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, assert_no_message, until, until_ok};
 
@@ -187,9 +187,15 @@ async fn an_import_without_responders_fails_with_its_cause() {
 
 #[tokio::test]
 async fn calls_in_a_circle_end_after_so_many_hops() {
+    let table = |next: &str| {
+        format!("limits = {{ hops = 5 }}\nwire = {{ \"test:other/api\" = \"{next}\" }}")
+    };
     let bench = bench(&Services(
-        &[("circle", CALLS_ITSELF, "limits = { hops = 5 }")],
-        "",
+        &[
+            ("one", PASSES_ON, &table("two")),
+            ("two", PASSES_ON, &table("one")),
+        ],
+        "[wire.\"test:other/api\"]\nservice = \"one\"\n",
     ))
     .await;
     let reply = bench

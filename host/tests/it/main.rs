@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod between;
 mod build;
 mod cli;
 mod component;

@@ -188,7 +188,8 @@ impl Service {
             let wire = events
                 .iter()
                 .find(|wire| wire.interface.compatible(&interface.id));
-            calls::link(&mut linker, app, interface, wire.map(|w| &**w), &limits).map_err(link)?;
+            let (wire, exporter) = (wire.map(|w| &**w), spec.exporter_of(&interface.id));
+            calls::link(&mut linker, app, interface, wire, exporter, &limits).map_err(link)?;
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {

@@ -99,7 +99,9 @@ pub(super) async fn ask(client: &Client, patience: Duration) -> anyhow::Result<V
 fn answering(answer: Answer) -> Vec<Answering> {
     let app = answer.metadata.get("app").cloned().unwrap_or_default();
     let endpoints = answer.endpoints.unwrap_or_default().into_iter();
+    // The functions of a service that others chose by its name are for those, not for people.
     endpoints
+        .filter(|endpoint| !wasmbay::subject::is_of_service(&endpoint.subject))
         .filter_map(|endpoint| {
             let interface: InterfaceId = endpoint.metadata.get("interface")?.parse().ok()?;
             let name = endpoint.metadata.get("function").cloned();
