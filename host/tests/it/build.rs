@@ -56,6 +56,7 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
     let spec = ServiceSpec {
         name: "hello-you".into(),
         config: BTreeMap::new(),
+        env: BTreeMap::new(),
         wires: BTreeMap::new(),
         limits: Limits::default(),
         reuse: times,

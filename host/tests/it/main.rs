@@ -15,6 +15,7 @@ mod component;
 mod courier;
 mod docs;
 mod durable;
+mod environment;
 mod events;
 mod examples;
 mod gateway;

@@ -81,6 +81,7 @@ pub(crate) fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     let mut spec = ServiceSpec {
         name: "guest".into(),
         config: BTreeMap::new(),
+        env: BTreeMap::new(),
         wires: BTreeMap::new(),
         limits: Limits::default(),
         reuse: 1_000,
