@@ -15,7 +15,7 @@ use super::{Host, HostError, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned};
 use crate::events::stream::{self, Orphan, Provisioning, Purpose};
 use crate::manifest::{App, Specification};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Unreached};
 use crate::runtime::{Component, Engine, Service};
 use crate::transport::{Binding, Slot, Source};
 
@@ -151,6 +151,9 @@ impl Host {
             .prepare(app, &plan, components, &before.services)
             .await?;
         let orphans = self.provision(app, &plan).await?;
+        for unreached in newly_unreached(app, components, &before) {
+            tracing::warn!("{unreached}");
+        }
 
         let mut next = Deployment::new(app, plan, services);
         let orphaned = orphans.iter().filter_map(|o| orphaned(app, &next.plan, o));
@@ -363,7 +366,6 @@ impl Host {
                 spec,
                 events,
             )?;
-            warn_of_grants(&service);
             service.warm().await.map_err(|source| HostError::Warm {
                 service: name.clone(),
                 source,
@@ -383,6 +385,25 @@ impl Host {
     }
 }
 
+/// What nothing leads to, without what was so before.
+fn newly_unreached(
+    app: &App,
+    components: &BTreeMap<String, Arc<Component>>,
+    before: &Deployment,
+) -> Vec<Unreached> {
+    let described =
+        |(name, component): (&String, &Arc<Component>)| (name.clone(), component.description());
+    let known = before.app.as_ref().map(|app| {
+        let services = before.services.iter();
+        let components = services.map(|(name, service)| described((name, &service.component)));
+        plan::unreached(app, &components.collect())
+    });
+    let known = known.unwrap_or_default();
+    let mut all = plan::unreached(app, &components.iter().map(described).collect());
+    all.retain(|unreached| !known.contains(unreached));
+    all
+}
+
 /// A binding of a running service.
 fn bind(services: &BTreeMap<String, Arc<Service>>, bound: &Bound) -> Option<Binding> {
     let service = services.get(&bound.service)?;
@@ -396,23 +417,4 @@ fn bind(services: &BTreeMap<String, Arc<Service>>, bound: &Bound) -> Option<Bind
         exported: Arc::clone(exported),
         delivery: bound.delivery.clone(),
     })
-}
-
-/// Warns of a component and grants that do not fit together: neither is wrong, but messages that the
-/// operator expects would never come.
-fn warn_of_grants(service: &Service) {
-    let name = &service.spec.name;
-    match (service.messages(), service.spec.grants.subscribe.is_empty()) {
-        (Some(handler), true) => tracing::warn!(
-            service = name,
-            "it exports {}, but is granted no subject: `grants = {{ subscribe = [\"…\"] }}`",
-            handler.id
-        ),
-        (None, false) => tracing::warn!(
-            service = name,
-            "it is granted subjects to subscribe to, but exports neither wasmcloud:messaging/handler@0.2.0 nor \
-             wasi:messaging/incoming-handler@0.2.0-draft"
-        ),
-        _ => {}
-    }
 }

@@ -20,12 +20,14 @@ mod error;
 mod events;
 mod publication;
 mod routes;
+mod unreached;
 
 pub use bind::{Bindings, Body, spells};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 pub use events::{EventFunction, EventWire, KeyPath};
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
+pub use unreached::{Unreached, unreached};
 
 /// The signatures of a component, by which a host plans without compiling it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ pub use stats::{Stats, StatsReading};
 
 use super::Runtime;
 use super::admission::Admission;
-use super::component::Component;
+use super::component::{Component, Uncalled};
 use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Reply};
 use crate::interface::{FunctionId, InterfaceId};
@@ -99,6 +99,14 @@ pub enum ServiceError {
         /// All of them.
         missing: Vec<Missing>,
     },
+    /// Nothing of the component can be called.
+    #[error("service \"{service}\": nothing of it can be called\n{}", uncalled(.exports))]
+    Uncallable {
+        /// The service.
+        service: String,
+        /// What it exports.
+        exports: Vec<Uncalled>,
+    },
     /// The component imports something that neither the host nor a service can provide.
     #[error("service \"{service}\": an import cannot be satisfied")]
     Link {
@@ -111,6 +119,14 @@ pub enum ServiceError {
 
 fn lines(missing: &[Missing]) -> String {
     let lines: Vec<_> = missing.iter().map(|m| format!("  {m}")).collect();
+    lines.join("\n")
+}
+
+fn uncalled(exports: &[Uncalled]) -> String {
+    if exports.is_empty() {
+        return "  it has no exports; export an interface with functions, wasi:http/incoming-handler, or a handler of messages".to_owned();
+    }
+    let lines: Vec<_> = exports.iter().map(|one| format!("  {one}")).collect();
     lines.join("\n")
 }
 
@@ -173,6 +189,12 @@ impl Service {
             return Err(ServiceError::Missing {
                 service: spec.name.clone(),
                 missing: component.missing.clone(),
+            });
+        }
+        if !component.is_callable() {
+            return Err(ServiceError::Uncallable {
+                service: spec.name.clone(),
+                exports: component.uncalled.clone(),
             });
         }
         let link = |source| ServiceError::Link {

@@ -266,6 +266,10 @@ impl About<'_> {
                     .map(|m| m.interface.id.to_string())
                     .collect(),
             ),
+            (
+                "Exports what is never called",
+                component.uncalled.iter().map(ToString::to_string).collect(),
+            ),
             ("Needs from other services", functions(&component.imports)),
             ("Needs from the host", by_package(&component.host_imports)),
             (
@@ -307,6 +311,7 @@ impl About<'_> {
                 "instead": missing.instead,
             })).collect::<Vec<_>>(),
             "http": component.http,
+            "uncalled": component.uncalled.iter().map(|one| &one.export).collect::<Vec<_>>(),
             "messages": component.messages.as_ref().map(|m| m.interface.id.to_string()),
             "wit": self.wit,
         })

@@ -104,7 +104,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         admin: admin(&args, &project.app)?,
     };
     if let Some(crowded) = super::check::crowded(&project.app, args.instances) {
-        terminal.note(crowded);
+        terminal.note(format_args!("warning: {crowded}"));
     }
     let engine = Engine::new(args.cache.engine(args.instances))?;
     // Before the first build, so that no change falls between it and watching.
