@@ -35,6 +35,12 @@ use widen::widen;
 const VALUES: &str = include_str!("values.js");
 const GLOBALS: &str = include_str!("globals.js");
 
+/// What a source has that says `URL` or `URLSearchParams`, and only then: esbuild leaves out an
+/// injected file without side effects that nothing refers to.
+const URL: &str = include_str!("url/url.js");
+const URL_FILE: &str = "url/url.js";
+const URL_PACKAGE: &str = r#"{ "sideEffects": false }"#;
+
 /// Declarations of what `globals.js` adds.
 pub(super) const GLOBALS_TYPES: &str = include_str!("globals.d.ts");
 
@@ -93,7 +99,11 @@ impl Edge {
             "import {{ {helpers} }} from './values.js';\nexport {{ {helpers} }};\n{}",
             types.text
         );
-        edge.files.push(("types.js".to_owned(), text));
+        edge.files.extend([
+            ("types.js".to_owned(), text),
+            (URL_FILE.to_owned(), URL.to_owned()),
+            ("url/package.json".to_owned(), URL_PACKAGE.to_owned()),
+        ]);
         Ok(edge)
     }
 
@@ -109,7 +119,10 @@ impl Edge {
         let alias = |(name, file): &(String, String)| {
             format!("--alias:{name}={}", folder.join(file).display())
         };
-        let mut arguments = vec![format!("--external:{RAW}*")];
+        let mut arguments = vec![
+            format!("--external:{RAW}*"),
+            format!("--inject:{}", folder.join(URL_FILE).display()),
+        ];
         // Of two versions of an interface neither is the one without a version.
         let mut once = BTreeSet::new();
         let twice: BTreeSet<&str> = (self.aliases.iter())
