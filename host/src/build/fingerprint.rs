@@ -1,4 +1,4 @@
-//! What a component was made of, so that a build can tell that it has nothing to do.
+//! What a component was made of, by which a build knows that it has nothing to do.
 
 use std::fs;
 use std::io;
@@ -63,7 +63,7 @@ impl Fingerprint {
         })
     }
 
-    /// Whether the component that carries this fingerprint is what a build would give.
+    /// Whether the component that carries this fingerprint is what a build would make.
     ///
     /// Where a tool is missing, a component with the same sources is taken as it is.
     pub(super) fn allows_reuse(&self, inputs: &Inputs<'_>) -> Result<bool, BuildError> {

@@ -51,7 +51,7 @@ const RAW: &str = "wasmbay-raw:";
 /// Stands before the list of what the source does not export, in what the tool prints.
 const MARK: &str = "wasmbay-exports: ";
 
-/// The world that the tool is given, as text.
+/// The world that the tool reads, as text.
 pub(super) const WIT: &str = "world.wit";
 
 /// The modules of a world.
@@ -114,7 +114,7 @@ impl Edge {
         Ok(())
     }
 
-    /// What esbuild needs to be told to bundle `entry.js`, where the files are in `folder`.
+    /// The arguments with which esbuild bundles `entry.js`, where the files are in `folder`.
     pub(super) fn arguments(&self, folder: &Path) -> Vec<String> {
         let alias = |(name, file): &(String, String)| {
             format!("--alias:{name}={}", folder.join(file).display())
@@ -134,7 +134,7 @@ impl Edge {
         arguments
     }
 
-    /// Gives the tool's modules in a bundle their own names.
+    /// Writes the names of the tool's modules back into a bundle.
     pub(super) fn finish(bundle: &str) -> String {
         bundle.replace(&format!("\"{RAW}"), "\"")
     }
@@ -221,9 +221,10 @@ impl<'a> Types<'a> {
             }
             TypeDefKind::Option(ty) => {
                 let some = self.of(ty)?;
-                match is_option(resolve, ty) {
-                    false => format!("option({some})"),
-                    true => format!("variant({{ none: null, some: {some} }})"),
+                if is_option(resolve, ty) {
+                    format!("variant({{ none: null, some: {some} }})")
+                } else {
+                    format!("option({some})")
                 }
             }
             TypeDefKind::Result(result) => {
@@ -347,9 +348,12 @@ fn imported(types: &mut Types<'_>, name: &str, id: InterfaceId) -> String {
         exports.push((class_name(&camel_case(name)), local));
     }
     let pairs = |separator: &str, swap: bool| {
-        let pair = |(name, local): &(String, String)| match swap {
-            true => format!("{local}{separator}{name}"),
-            false => format!("{name}{separator}{local}"),
+        let pair = |(name, local): &(String, String)| {
+            if swap {
+                format!("{local}{separator}{name}")
+            } else {
+                format!("{name}{separator}{local}")
+            }
         };
         exports.iter().map(pair).collect::<Vec<_>>().join(", ")
     };

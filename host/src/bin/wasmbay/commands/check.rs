@@ -119,9 +119,10 @@ fn check(
     found: &mut Found,
 ) -> anyhow::Result<BTreeMap<String, Description>> {
     let progress = Progress::new(*terminal);
-    let files = match args.no_build {
-        true => built(project, found),
-        false => build_all(project, &progress, found),
+    let files = if args.no_build {
+        built(project, found)
+    } else {
+        build_all(project, &progress, found)
     };
     let engine = args.cache.looking_engine()?;
     let mut components = BTreeMap::new();
@@ -184,7 +185,7 @@ fn built(project: &Project, found: &mut Found) -> Vec<(String, PathBuf)> {
     files
 }
 
-/// Builds all guests. A tool that is missing is reported once, whoever needs it.
+/// Builds all guests. A tool that is missing is reported once, however many need it.
 fn build_all(project: &Project, progress: &Progress, found: &mut Found) -> Vec<(String, PathBuf)> {
     let (built, errors) = build(project.jobs(None), progress);
     let mut missing = BTreeSet::new();

@@ -368,7 +368,7 @@ fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> 
     tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 
-/// Tells other commands where the app is. They are a convenience, so failing is no reason to stop.
+/// Writes down where other commands find the app. They are a convenience, so failing is no reason to stop.
 fn announce(project: &Project, host: &Host, server: &Server) -> Option<Announced> {
     let running = Running {
         pid: std::process::id(),
