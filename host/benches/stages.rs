@@ -185,6 +185,8 @@ impl Guest {
         let spec = ServiceSpec {
             name: "echo".into(),
             config: BTreeMap::new(),
+            env: BTreeMap::new(),
+            wires: BTreeMap::new(),
             limits: manifest::Limits::default(),
             reuse,
             grants: Grants::default(),

@@ -20,6 +20,10 @@ const DEAD_LETTER: &str = "bay-dlq";
 /// there.
 const MESSAGE: &str = "_";
 
+/// The token before the name of a service whose functions are called by name; the subject of any
+/// other function has a namespace there, which is never this.
+const OF_SERVICE: &str = "_";
+
 /// The queue group in which every host subscribes, so that one of them gets each request.
 pub const QUEUE_GROUP: &str = "bay";
 
@@ -60,6 +64,26 @@ pub fn of_function(app: &str, function: &FunctionId) -> String {
         of_interface(app, &function.interface),
         function.name
     )
+}
+
+/// The subject on which a function of one service is called by those that chose the service, whatever
+/// other services export it. Below the app's own subjects, so that a host needs no further permission;
+/// beside those of the package, so that a client that may call the package does not go round the
+/// service that the app chose for it.
+#[must_use]
+pub fn of_service_function(app: &str, service: &str, function: &FunctionId) -> String {
+    let subject = of_function(app, function);
+    format!(
+        "{ROOT}.{app}.{OF_SERVICE}.{service}.{}",
+        below_app(&subject, app)
+    )
+}
+
+/// Whether a subject is one of [`of_service_function`].
+#[must_use]
+pub fn is_of_service(subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    tokens.next() == Some(ROOT) && tokens.nth(1) == Some(OF_SERVICE)
 }
 
 /// The subject of one partition of a function's events.
@@ -298,6 +322,17 @@ mod tests {
             of_function("shop", &function),
             "bay.shop.acme.stock.reserve.v1.hold"
         );
+    }
+
+    #[test]
+    fn a_function_of_one_service_has_a_subject_beside_the_packages() {
+        let function: FunctionId = "acme:stock/reserve.hold@1.4.2".parse().unwrap();
+        let subject = of_service_function("shop", "lager", &function);
+        assert_eq!(subject, "bay.shop._.lager.acme.stock.reserve.v1.hold");
+        assert!(is_of_service(&subject));
+        assert!(!is_of_service(&of_function("shop", &function)));
+        assert!(!is_of_service("orders._.x"));
+        assert_eq!(function_name(&subject), Some("hold"));
     }
 
     #[test]

@@ -225,6 +225,8 @@ impl InProcess {
         let spec = ServiceSpec {
             name: "bench".to_owned(),
             config: BTreeMap::new(),
+            env: BTreeMap::new(),
+            wires: BTreeMap::new(),
             limits: Limits::default(),
             reuse,
             grants: Grants::default(),

@@ -29,63 +29,30 @@ pub(super) struct AdminRequest<'a> {
     pub(super) started: Instant,
 }
 
+/// Writes the rows of the table.
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:ident,)*) => {
+        [$(Route {
+            method: stringify!($method),
+            path: $path,
+            handler: |server, asked| Box::pin(server.$handler(asked)),
+        }),*]
+    };
+}
+
 /// What is served, in the order in which `/` lists it. A GET answers HEAD as well.
-static ROUTES: [Route; 11] = [
-    Route {
-        method: "GET",
-        path: "/dead-letters",
-        handler: |desk, asked| Box::pin(desk.list(asked)),
-    },
-    Route {
-        method: "DELETE",
-        path: "/dead-letters",
-        handler: |desk, asked| Box::pin(desk.purge_many(asked)),
-    },
-    Route {
-        method: "POST",
-        path: "/dead-letters/replay",
-        handler: |desk, asked| Box::pin(desk.replay_many(asked)),
-    },
-    Route {
-        method: "GET",
-        path: "/dead-letters/{id}",
-        handler: |desk, asked| Box::pin(desk.show(asked)),
-    },
-    Route {
-        method: "PUT",
-        path: "/dead-letters/{id}",
-        handler: |desk, asked| Box::pin(desk.edit(asked)),
-    },
-    Route {
-        method: "DELETE",
-        path: "/dead-letters/{id}",
-        handler: |desk, asked| Box::pin(desk.purge(asked)),
-    },
-    Route {
-        method: "POST",
-        path: "/dead-letters/{id}/replay",
-        handler: |desk, asked| Box::pin(desk.replay(asked)),
-    },
-    Route {
-        method: "GET",
-        path: "/healthz",
-        handler: |desk, asked| Box::pin(desk.healthz(asked)),
-    },
-    Route {
-        method: "GET",
-        path: "/readyz",
-        handler: |desk, asked| Box::pin(desk.readyz(asked)),
-    },
-    Route {
-        method: "GET",
-        path: "/metrics",
-        handler: |desk, asked| Box::pin(desk.metrics(asked)),
-    },
-    Route {
-        method: "GET",
-        path: "/",
-        handler: |desk, asked| Box::pin(desk.index(asked)),
-    },
+static ROUTES: [Route; 11] = routes![
+    GET "/dead-letters" => list,
+    DELETE "/dead-letters" => purge_many,
+    POST "/dead-letters/replay" => replay_many,
+    GET "/dead-letters/{id}" => show,
+    PUT "/dead-letters/{id}" => edit,
+    DELETE "/dead-letters/{id}" => purge,
+    POST "/dead-letters/{id}/replay" => replay,
+    GET "/healthz" => healthz,
+    GET "/readyz" => readyz,
+    GET "/metrics" => metrics,
+    GET "/" => index,
 ];
 
 /// Every route as `METHOD /path`.

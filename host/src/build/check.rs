@@ -1,5 +1,5 @@
-//! What a world says that no service, or none in the guest's language, can have: told in the WIT's
-//! terms before a compiler or the host tells it in its own.
+//! What a world says that no service, or none in the guest's language, can have: said in the WIT's
+//! terms before a compiler or the host says it in its own.
 
 #![expect(
     clippy::indexing_slicing,

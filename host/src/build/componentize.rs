@@ -54,8 +54,8 @@ pub(super) fn componentize(module: &[u8], folder: &Path) -> Result<Vec<u8>, Buil
     encode().map_err(|error| failed("making a component", folder, error.into()))
 }
 
-/// Writes a file unless it has these contents, so that compilers which look at times are not
-/// told of changes that are none.
+/// Writes a file unless it has these contents, so that compilers which look at times see
+/// no changes that are none.
 pub(super) fn write(path: &Path, contents: &[u8]) -> Result<(), BuildError> {
     if fs::read(path).is_ok_and(|there| there == contents) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a component was made of, so that a build can tell that it has nothing to do.
+//! What a component was made of, by which a build knows that it has nothing to do.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use super::{BuildError, Language, Tools};
 use crate::text::hex;
 
 /// Changes when the recipes do, so that components of an older wasmbay are built again.
-const RECIPES: &str = concat!(env!("CARGO_PKG_VERSION"), "/3");
+const RECIPES: &str = concat!(env!("CARGO_PKG_VERSION"), "/4");
 
 /// All that can change a component.
 pub(super) struct Inputs<'a> {
@@ -63,7 +63,7 @@ impl Fingerprint {
         })
     }
 
-    /// Whether the component that carries this fingerprint is what a build would give.
+    /// Whether the component that carries this fingerprint is what a build would make.
     ///
     /// Where a tool is missing, a component with the same sources is taken as it is.
     pub(super) fn allows_reuse(&self, inputs: &Inputs<'_>) -> Result<bool, BuildError> {

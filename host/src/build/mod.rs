@@ -105,8 +105,8 @@ impl Guest {
     }
 
     /// Compiles the guest, unless the component is there and nothing that went into it has changed,
-    /// and gives the component's file. `progress` hears one line for each step, and those that the
-    /// compilers print as they go.
+    /// and returns the component's file. `progress` is called with one line for each step, and those that
+    /// the compilers print as they go.
     ///
     /// The component is replaced in one step, so a reader has the old one or the
     /// new one.

@@ -28,7 +28,7 @@ macro_rules! template {
     };
 }
 
-/// Writes a service that greets, in the language, and gives the files that were written or
+/// Writes a service that greets, in the language, and returns the files that were written or
 /// extended.
 ///
 /// Where `into` holds an app (a `wasmbay.toml`), the service is added to it. Elsewhere a folder

@@ -16,9 +16,9 @@ pub(super) enum Stdout {
     Data,
 }
 
-/// Runs a command of a build to its end and gives its standard output.
+/// Runs a command of a build to its end and returns its standard output.
 ///
-/// `progress` hears each line of its standard error.
+/// `progress` is called with each line of its standard error.
 pub(super) fn run(
     step: &str,
     folder: &Path,

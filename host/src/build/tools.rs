@@ -313,7 +313,7 @@ fn version_in(text: &str) -> Option<&str> {
         .find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'))
 }
 
-/// The version in the package of npm that a program belongs to: this one does not tell its own.
+/// The version in the package of npm that a program belongs to: this one does not print its own.
 fn npm_version(path: &Path) -> Option<String> {
     let path = path.canonicalize().ok()?;
     let package = path

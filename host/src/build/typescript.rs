@@ -188,12 +188,13 @@ fn declare_function(text: &mut String, resolve: &Resolve, function: &Function) {
     function_docs(text, resolve, function);
     let signature = signature(resolve, function, 0);
     // A reserved word names an export, but no declaration.
-    let _ = match RESERVED.contains(&name.as_str()) {
-        false => writeln!(text, "export function {name}{signature};"),
-        true => writeln!(
+    let _ = if RESERVED.contains(&name.as_str()) {
+        writeln!(
             text,
             "function _{name}{signature};\nexport {{ _{name} as {name} }};"
-        ),
+        )
+    } else {
+        writeln!(text, "export function {name}{signature};")
     };
 }
 
@@ -260,9 +261,10 @@ fn signature(resolve: &Resolve, function: &Function, skip: usize) -> String {
             | FunctionKind::AsyncMethod(_)
             | FunctionKind::AsyncStatic(_)
     );
-    match asynchronous {
-        false => format!("({parameters}): {ok}"),
-        true => format!("({parameters}): Promise<{ok}>"),
+    if asynchronous {
+        format!("({parameters}): Promise<{ok}>")
+    } else {
+        format!("({parameters}): {ok}")
     }
 }
 

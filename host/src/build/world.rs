@@ -32,7 +32,7 @@ impl World {
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_dir(wit).map_err(|error| BuildError::Wit {
             wit: wit.to_owned(),
-            // The error alone does not tell the file and the line.
+            // The error alone has neither file nor line.
             source: resolve.render_error(&error).into(),
         })?;
         let expected = folder

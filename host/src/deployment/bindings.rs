@@ -50,6 +50,24 @@ pub(super) fn bindings(app: &App, plan: &Plan) -> Bindings {
             bindings.extend(sources.into_iter().map(|source| (source, bound.clone())));
         }
     }
+    for (name, interfaces) in &plan.chosen {
+        for (interface, functions) in interfaces {
+            let bound = Bound {
+                service: name.clone(),
+                interface: interface.clone(),
+                delivery: Delivery::Call,
+            };
+            let sources = functions.iter().map(|function| Source::Subject {
+                subject: subject::of_service_function(
+                    &app.name,
+                    name,
+                    &interface.function(function),
+                ),
+                group: subject::QUEUE_GROUP.to_owned(),
+            });
+            bindings.extend(sources.map(|source| (source, bound.clone())));
+        }
+    }
     for (name, interface) in &plan.messages {
         if let Some(spec) = app.services.get(name) {
             bindings.extend(message_sources(app, spec, interface));
@@ -206,18 +224,18 @@ pub(crate) fn difference<'s>(
 }
 
 /// The sources in the order in which they can stop: first those of services that no other service
-/// among them calls, so that a call under way still finds what it needs. `imports` says whether a
-/// service imports an interface.
+/// among them calls, so that a call under way still finds what it needs. `calls` says whether a
+/// service calls what is bound.
 pub(crate) fn drain_order(
     bindings: &Bindings,
-    imports: impl Fn(&str, &InterfaceId) -> bool,
+    calls: impl Fn(&str, &Bound) -> bool,
 ) -> Vec<Vec<Source>> {
     let mut left: Vec<(&Source, &Bound)> = bindings.iter().collect();
     let mut layers = Vec::new();
     while !left.is_empty() {
         let needed = |(_, callee): &(&Source, &Bound)| {
             left.iter().any(|(_, caller)| {
-                caller.service != callee.service && imports(&caller.service, &callee.interface)
+                caller.service != callee.service && calls(&caller.service, callee)
             })
         };
         let (kept, free): (Vec<_>, Vec<_>) = left.iter().partition(|bound| needed(bound));
@@ -317,6 +335,22 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_another_one_chose_has_a_subject_of_its_own() {
+        let api = "a:stock/api@1.0.0";
+        let components = [
+            ("orders", component(&[], &[api])),
+            ("stock", component(&[api], &[])),
+            ("mail", component(&[api], &[api])),
+        ];
+        let wires = "[wire.\"a:stock/api\"]\nservice = \"mail\"\n[service.mail.wire]\n\"a:stock/api\" = \"stock\"";
+        let bindings = bound(&format!("{SHOP}\n{wires}"), &components);
+        let service = |source| bindings[&subject(source, "bay")].service.as_str();
+        assert_eq!(service("bay.shop.a.stock.api.v1.run"), "mail");
+        assert_eq!(service("bay.shop._.stock.a.stock.api.v1.run"), "stock");
+        assert_eq!(bindings.len(), 2);
+    }
+
+    #[test]
     fn an_event_has_a_group_for_each_service() {
         let bindings = shop("[wire.\"a:orders/events\"]\nmode = \"event\"");
         let bound = &bindings[&subject("bay.shop.a.orders.events.v1.run", "bay.mail")];
@@ -379,10 +413,10 @@ mod tests {
 
     #[test]
     fn callers_stop_before_what_they_call() {
-        let imports = |service: &str, interface: &InterfaceId| {
-            service == "orders" && interface.package == "stock"
+        let calls = |service: &str, callee: &Bound| {
+            service == "orders" && callee.interface.package == "stock"
         };
-        let layers = drain_order(&shop(""), imports);
+        let layers = drain_order(&shop(""), calls);
         let stock = subject("bay.shop.a.stock.api.v1.run", "bay");
         assert_eq!(layers.len(), 2);
         assert_eq!(layers[1], [stock]);

@@ -11,7 +11,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::events::health::StoreHealth;
 use crate::events::stream::Share;
-use crate::interface::InterfaceId;
 use crate::manifest::App;
 use crate::plan::Plan;
 use crate::runtime::Service;
@@ -51,10 +50,13 @@ impl Deployment {
         }
     }
 
-    /// Whether a service imports an interface.
-    pub(crate) fn imports(&self, service: &str, interface: &InterfaceId) -> bool {
-        let service = self.services.get(service);
-        service.is_some_and(|service| service.imports(interface))
+    /// Whether a service calls what is bound: it imports the interface, and chose no other exporter.
+    pub(crate) fn calls(&self, service: &str, callee: &Bound) -> bool {
+        let Some(service) = self.services.get(service) else {
+            return false;
+        };
+        let chosen = service.spec.exporter_of(&callee.interface);
+        service.imports(&callee.interface) && chosen.is_none_or(|chosen| chosen == callee.service)
     }
 }
 

@@ -99,6 +99,9 @@ impl ArgumentPlan {
                 param.write(&mut object, &given)?;
             }
         }
+        if self.takes_body() {
+            check_utf8(&body)?;
+        }
         match &self.body {
             BodyPlan::None => {}
             BodyPlan::Whole(field) => whole(&mut object, field, &body)?,
@@ -231,6 +234,17 @@ fn refuse(place: &str, name: &str, why: &dyn fmt::Display) -> Refusal {
     )
 }
 
+/// Checks here what the callee would find by an offset in all of the arguments.
+fn check_utf8(body: &[u8]) -> Result<(), Refusal> {
+    let Err(error) = std::str::from_utf8(body) else {
+        return Ok(());
+    };
+    let at = error.valid_up_to();
+    let byte = body.get(at).copied().unwrap_or_default();
+    let why = format_args!("expected UTF-8, found the byte 0x{byte:02x} at offset {at}");
+    Err(bad_body(&why))
+}
+
 /// The body as the value of one parameter.
 fn whole(object: &mut Object, field: &Field, body: &[u8]) -> Result<(), Refusal> {
     if body.trim_ascii().is_empty() && matches!(field.shape, Shape::Option(_)) {
@@ -257,16 +271,17 @@ fn whole(object: &mut Object, field: &Field, body: &[u8]) -> Result<(), Refusal>
 /// Its keys are checked here, so that a body cannot set parameters of the path or the query string,
 /// however the callee treats a doubled key.
 fn merged(object: &mut Object, fields: &[Field], body: &[u8]) -> Result<(), Refusal> {
-    let body = body.trim_ascii();
-    if body.is_empty() {
+    if body.trim_ascii().is_empty() {
         return Ok(());
     }
+    // With the space around it, so that lines and columns in errors are those of what was sent.
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = reader
         .deserialize_map(Members(fields))
         .and_then(|()| reader.end());
     read.map_err(|error| bad_body(&error))?;
     let members = body
+        .trim_ascii()
         .strip_prefix(b"{")
         .and_then(|body| body.strip_suffix(b"}"));
     let members = members.unwrap_or_default().trim_ascii();

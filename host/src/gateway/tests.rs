@@ -107,7 +107,12 @@ fn found(table: &Table, method: &str, path: &str) -> String {
 }
 
 /// The arguments of a request at a table's only route.
-fn arguments(table: &Table, method: &str, target: &str, body: &str) -> Result<String, Refusal> {
+fn arguments(
+    table: &Table,
+    method: &str,
+    target: &str,
+    body: &(impl AsRef<[u8]> + ?Sized),
+) -> Result<String, Refusal> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
@@ -116,12 +121,17 @@ fn arguments(table: &Table, method: &str, target: &str, body: &str) -> Result<St
     let Destination::Call(route, params) = table.find(&method.parse().unwrap(), &path) else {
         panic!("no route");
     };
-    let body = Bytes::copy_from_slice(body.as_bytes());
+    let body = Bytes::copy_from_slice(body.as_ref());
     let arguments = route.arguments.arguments(&params, query, body)?;
     Ok(String::from_utf8(arguments.to_vec()).unwrap())
 }
 
-fn refused(table: &Table, method: &str, target: &str, body: &str) -> String {
+fn refused(
+    table: &Table,
+    method: &str,
+    target: &str,
+    body: &(impl AsRef<[u8]> + ?Sized),
+) -> String {
     let refusal = arguments(table, method, target, body).unwrap_err();
     assert_eq!(refusal.status, StatusCode::BAD_REQUEST);
     refusal.message
@@ -421,6 +431,25 @@ fn a_body_is_the_one_parameter_that_is_left() {
         arguments(&optional, "PUT", "/p/7", "").unwrap(),
         r#"{"id":7}"#
     );
+}
+
+#[test]
+fn places_in_a_broken_body_are_those_of_what_was_sent() {
+    let whole = one("PUT", "/p/{id}", "", "func(id: u32, note: string)");
+    let object = one("PUT", "/p/{id}", "", "func(id: u32, a: string, b: string)");
+    let bad = |table: &Table, body: &[u8]| refused(table, "PUT", "/p/7", body);
+    assert_eq!(
+        bad(&whole, b"\"ab\xff\""),
+        "body: expected UTF-8, found the byte 0xff at offset 3"
+    );
+    assert_eq!(
+        bad(&object, b" {\"a\":\"\xff\"}"),
+        "body: expected UTF-8, found the byte 0xff at offset 7"
+    );
+    let broken = bad(&object, b"\n\n  {\"a\":\"x\",}");
+    assert_eq!(broken, "body: trailing comma at line 3 column 12");
+    let broken = bad(&whole, b"\n  \"x\" 1");
+    assert_eq!(broken, "body: $: expected nothing more, found 1");
 }
 
 #[test]

@@ -13,9 +13,13 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::deployment::{Current, Deployment};
 use crate::events::stream;
+use crate::interface::InterfaceId;
 use crate::micro::{self, Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
 use crate::runtime::{Service, Stats};
 use crate::subject;
+
+/// The interfaces that services answer, as a plan has them.
+type Answers = BTreeMap<String, BTreeMap<InterfaceId, Vec<String>>>;
 
 /// Answers for the services of a host.
 pub(crate) struct Directory {
@@ -112,7 +116,18 @@ impl Directory {
 
     fn endpoints(&self, deployment: &Deployment, service: &Service, verb: Verb) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
+        let name = &*service.spec.name;
+        let answers = |by: &Answers, id: &InterfaceId| {
+            let interfaces = by.get(name);
+            interfaces.is_some_and(|interfaces| interfaces.contains_key(id))
+        };
+        let plan = &deployment.plan;
         for exported in service.interfaces() {
+            let by_name = !answers(&plan.serves, &exported.id);
+            if by_name && !answers(&plan.chosen, &exported.id) {
+                // A wire leaves it out.
+                continue;
+            }
             let event = deployment.plan.event_wire(&exported.id);
             let queue_group = match event {
                 Some(_) => subject::queue_group_of(&service.spec.name),
@@ -135,7 +150,12 @@ impl Directory {
                 }
                 endpoints.push(Endpoint {
                     name: format!("{}-{name}", exported.id.name),
-                    subject: subject::of_function(&self.app, &function.id),
+                    subject: if by_name {
+                        let service = &service.spec.name;
+                        subject::of_service_function(&self.app, service, &function.id)
+                    } else {
+                        subject::of_function(&self.app, &function.id)
+                    },
                     queue_group: queue_group.clone(),
                     metadata: if verb == Verb::Info {
                         metadata

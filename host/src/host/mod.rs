@@ -393,8 +393,8 @@ impl Host {
         let half = (Instant::now() + grace / 2).into();
         let closed = tokio::time::timeout_at(half, &mut gateway).await.is_ok();
         let deployment = self.current.get();
-        let order = drain_order(&deployment.bindings, |service, interface| {
-            deployment.imports(service, interface)
+        let order = drain_order(&deployment.bindings, |service, callee| {
+            deployment.calls(service, callee)
         });
         // Discovery does not announce what goes away.
         for task in std::mem::take(&mut self.background) {

@@ -18,7 +18,7 @@ use super::{Host, HostError, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned, shared};
 use crate::events::stream::{self, Orphan, Provisioning, Purpose, Share};
 use crate::manifest::{App, LocalCall, Specification};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Unreached};
 use crate::runtime::{Component, Engine, Service};
 use crate::transport::{Binding, Delivery, Slot, Source};
 
@@ -157,6 +157,9 @@ impl Host {
             .prepare(app, &plan, components, &before.services)
             .await?;
         let (shares, orphans) = self.provision(app, &plan, &before).await?;
+        for unreached in newly_unreached(app, components, &before) {
+            tracing::warn!("{unreached}");
+        }
 
         let mut next = Deployment::new(app, plan, services);
         let orphaned = orphans.iter().filter_map(|o| orphaned(app, &next.plan, o));
@@ -385,9 +388,7 @@ impl Host {
             .filter(|(source, _)| leaving.contains_key(source))
             .map(|(source, bound)| (source.clone(), bound.clone()))
             .collect();
-        let order = drain_order(&bindings, |service, interface| {
-            before.imports(service, interface)
-        });
+        let order = drain_order(&bindings, |service, callee| before.calls(service, callee));
         let mut layers: Vec<Vec<_>> = order
             .into_iter()
             .map(|layer| {
@@ -454,7 +455,6 @@ impl Host {
                 spec,
                 events,
             )?;
-            warn_of_grants(&service);
             service.warm().await.map_err(|source| HostError::Warm {
                 service: name.clone(),
                 source,
@@ -474,6 +474,25 @@ impl Host {
     }
 }
 
+/// What nothing leads to, without what was so before.
+fn newly_unreached(
+    app: &App,
+    components: &BTreeMap<String, Arc<Component>>,
+    before: &Deployment,
+) -> Vec<Unreached> {
+    let described =
+        |(name, component): (&String, &Arc<Component>)| (name.clone(), component.description());
+    let known = before.app.as_ref().map(|app| {
+        let services = before.services.iter();
+        let components = services.map(|(name, service)| described((name, &service.component)));
+        plan::unreached(app, &components.collect())
+    });
+    let known = known.unwrap_or_default();
+    let mut all = plan::unreached(app, &components.iter().map(described).collect());
+    all.retain(|unreached| !known.contains(unreached));
+    all
+}
+
 /// A binding of a running service.
 fn bind(services: &BTreeMap<String, Arc<Service>>, bound: &Bound) -> Option<Binding> {
     let service = services.get(&bound.service)?;
@@ -487,23 +506,4 @@ fn bind(services: &BTreeMap<String, Arc<Service>>, bound: &Bound) -> Option<Bind
         exported: Arc::clone(exported),
         delivery: bound.delivery.clone(),
     })
-}
-
-/// Warns of a component and grants that do not fit together: neither is wrong, but messages that the
-/// operator expects would never come.
-fn warn_of_grants(service: &Service) {
-    let name = &service.spec.name;
-    match (service.messages(), service.spec.grants.subscribe.is_empty()) {
-        (Some(handler), true) => tracing::warn!(
-            service = name,
-            "it exports {}, but is granted no subject: `grants = {{ subscribe = [\"…\"] }}`",
-            handler.id
-        ),
-        (None, false) => tracing::warn!(
-            service = name,
-            "it is granted subjects to subscribe to, but exports neither wasmcloud:messaging/handler@0.2.0 nor \
-             wasi:messaging/incoming-handler@0.2.0-draft"
-        ),
-        _ => {}
-    }
 }

@@ -44,20 +44,24 @@ enum OnFailure {
     EnumUnavailable(u32),
 }
 
-/// Defines every function of an imported interface as a call to its exporter, or as an event where
-/// the interface is wired so.
+/// Defines every function of an imported interface as a call to its exporter, which the service may
+/// have chosen by name, or as an event where the interface is wired so.
 pub(crate) fn link<T: CallerView>(
     linker: &mut Linker<T>,
     app: &str,
     interface: &InterfaceDescription,
     events: Option<&EventWire>,
+    exporter: Option<&str>,
     limits: &json::Limits,
 ) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&interface.id.to_string())?;
     for (name, signature) in &interface.functions {
         let id = interface.id.function(name);
         let import = Arc::new(Import {
-            subject: subject::of_function(app, &id),
+            subject: match exporter {
+                Some(service) => subject::of_service_function(app, service, &id),
+                None => subject::of_function(app, &id),
+            },
             id,
             signature: signature.clone(),
             publication: events.and_then(|wire| Publication::new(app, wire, name)),

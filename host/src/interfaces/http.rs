@@ -81,14 +81,22 @@ impl GuestHttp {
     }
 
     fn allows(&self, uri: &http::Uri) -> bool {
-        let default = if uri.scheme_str() == Some("http") {
-            80
-        } else {
-            443
-        };
-        let port = uri.port_u16().unwrap_or(default);
         uri.host()
-            .is_some_and(|host| self.service.grants.allows_http(host, port))
+            .is_some_and(|host| self.service.grants.allows_http(host, port(uri)))
+    }
+}
+
+fn port(uri: &http::Uri) -> u16 {
+    let http = uri.scheme_str() == Some("http");
+    uri.port_u16().unwrap_or(if http { 80 } else { 443 })
+}
+
+/// The grant that would allow a request: with a port only where it takes one.
+fn grant_for(uri: &http::Uri) -> String {
+    let host = shown(uri.host().unwrap_or_default());
+    match port(uri) {
+        80 | 443 => host.into_owned(),
+        port => format!("{host}:{port}"),
     }
 }
 
@@ -200,8 +208,11 @@ impl WasiHttpHooks for GuestHttp {
         self.sent |= allowed;
         if !allowed && self.output.admits(0) {
             let service = &*self.service.name;
-            let host = shown(request.uri().host().unwrap_or_default());
-            tracing::warn!(service, %host, "outgoing HTTP refused; `grants = {{ http = [\"{host}\"] }}` would allow it");
+            let grant = grant_for(request.uri());
+            tracing::warn!(
+                service,
+                "outgoing HTTP refused; `grants = {{ http = [\"{grant}\"] }}` would allow it"
+            );
         }
         self.add_trace(request.headers_mut());
         let connections = Arc::clone(&self.connections);
@@ -218,6 +229,24 @@ impl WasiHttpHooks for GuestHttp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_grant_that_is_named_allows_the_request() {
+        for (uri, grant) in [
+            ("http://api.example/a", "api.example"),
+            ("https://api.example:443/a", "api.example"),
+            ("https://api.example:80/a", "api.example"),
+            ("http://api.example:8080/a", "api.example:8080"),
+            ("https://127.0.0.1:1/a", "127.0.0.1:1"),
+            ("http://[::1]:8080/a", "[::1]:8080"),
+            ("http://[::1]/a", "[::1]"),
+        ] {
+            let uri: http::Uri = uri.parse().unwrap();
+            assert_eq!(grant_for(&uri), grant);
+            let pattern: crate::manifest::values::HostPattern = grant.parse().unwrap();
+            assert!(pattern.matches(uri.host().unwrap(), port(&uri)), "{uri}");
+        }
+    }
 
     #[test]
     fn the_trace_of_a_call_goes_on_unless_the_guest_has_its_own() {

@@ -130,6 +130,8 @@ mod tests {
         Output::new(Arc::new(ServiceSpec {
             name: "guest".into(),
             config: BTreeMap::new(),
+            env: BTreeMap::new(),
+            wires: BTreeMap::new(),
             limits: Limits::default(),
             reuse: 1,
             grants: Grants::default(),

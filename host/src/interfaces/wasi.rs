@@ -1,6 +1,7 @@
-//! WASI 0.2 with nothing granted: no files, no sockets, no environment. The output of a guest
-//! becomes log records.
+//! WASI 0.2 with nothing granted: no files, no sockets, and of the environment what the manifest gives.
+//! The output of a guest becomes log records.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,13 +22,18 @@ pub(super) const MAX_LINE: usize = 8 << 10;
 /// does not yield, and 64 MiB, wasmtime's own bound, took more than a second.
 pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
-/// A context that grants nothing and logs what the guest prints, with the service's name.
-pub(crate) fn context(output: &Arc<Output>) -> WasiCtx {
+/// A context that grants nothing but these variables, and logs what the guest prints, with the service's
+/// name.
+pub(crate) fn context(output: &Arc<Output>, env: &BTreeMap<String, String>) -> WasiCtx {
     let printed = |stream| Printed {
         output: Arc::clone(output),
         stream,
     };
-    WasiCtxBuilder::new()
+    let mut context = WasiCtxBuilder::new();
+    for (name, value) in env {
+        context.env(name, value);
+    }
+    context
         .stdout(printed("stdout"))
         .stderr(printed("stderr"))
         .allow_tcp(false)
@@ -119,7 +125,6 @@ impl Drop for Lines {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Mutex;
 
     use super::*;
@@ -145,6 +150,8 @@ mod tests {
         let spec = ServiceSpec {
             name: "guest".into(),
             config: BTreeMap::new(),
+            env: BTreeMap::new(),
+            wires: BTreeMap::new(),
             limits: Limits::default(),
             reuse: 1,
             grants: Grants::default(),

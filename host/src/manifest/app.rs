@@ -70,7 +70,7 @@ impl App {
                          a letter, at most {MAX_NAME} characters"
                     ));
                 }
-                (name.value.to_owned(), services::read(name.value, section, &streams))
+                (name.value.to_owned(), services::read(name.value, section, &streams, &declared))
             })
             .collect();
         let wires = wires::read(top, &declared);

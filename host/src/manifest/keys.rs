@@ -89,6 +89,10 @@ tables! {
             => "A guest's folder, which is built when it has changed, or a `.wasm` file. Required.";
         CONFIG "config": Other = Other::table(&["strings, numbers and booleans, nothing nested"])
             => "What the component reads through `wasi:config`, as text.";
+        ENV "env": Other = Other::table(&["strings, numbers and booleans by name, 64KiB in all, nothing nested; no `=` in a name and no NUL"])
+            => "What the component finds as environment variables, as text. Nothing of the host's own environment is there.";
+        WIRE "wire": Other = Other::table(&["`[service.NAME.wire]` with `\"namespace:package/interface\" = \"SERVICE\"`"])
+            => "Which service answers an interface that this one imports, where it is another than for the rest of the app; see [a service between two others](#a-service-between-two-others). The version may be left out.";
         LIMITS "limits": Other = Other::table(&["`limits = { memory = \"64MiB\", timeout = \"2s\" }`"])
             => "What the service may use; see below.";
         // An instance costs ten to fifty times a plain call, so a thousand calls make that cost vanish

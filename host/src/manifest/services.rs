@@ -13,8 +13,14 @@ use super::keys::{app, grants, keyvalue, limits, service};
 use super::kinds::settings;
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
-use super::values::HostPattern;
+use super::values::{HostPattern, size_text};
+use super::wires;
+use crate::interface::InterfaceId;
 use crate::text::{did_you_mean, shown};
+
+/// Upper bound of the bytes of all names and values of `env`: each instance has a copy, and a guest that
+/// asks for them gets all at once.
+const MAX_ENV: usize = 64 << 10;
 
 /// Stands for a number of replicas that is not given, until the wires are read.
 pub(super) const AS_WIRES: u8 = 0;
@@ -27,6 +33,11 @@ pub struct ServiceSpec {
     pub name: String,
     /// What `wasi:config` gives the component.
     pub config: BTreeMap<String, String>,
+    /// What `wasi:cli/environment` gives the component.
+    pub env: BTreeMap<String, String>,
+    /// The services that answer what it imports, where it chose them itself.
+    #[serde(rename = "wire")]
+    pub wires: BTreeMap<InterfaceId, String>,
     /// What the service may use.
     pub limits: Limits,
     /// Calls that one instance serves; 1 means a fresh instance for each.
@@ -126,8 +137,23 @@ impl Grants {
     }
 }
 
+impl ServiceSpec {
+    /// The service that it chose for an interface that it imports.
+    #[must_use]
+    pub fn exporter_of(&self, import: &InterfaceId) -> Option<&str> {
+        let mut wires = self.wires.iter();
+        let (_, exporter) = wires.find(|(interface, _)| import.answers_to(interface))?;
+        Some(exporter)
+    }
+}
+
 /// Reads one service, without its component.
-pub(super) fn read(name: &str, section: &Section<'_>, streams: &[StreamSpec]) -> ServiceSpec {
+pub(super) fn read(
+    name: &str,
+    section: &Section<'_>,
+    streams: &[StreamSpec],
+    declared: &[&str],
+) -> ServiceSpec {
     let config = section.entries(&service::CONFIG, plain_text).into_iter();
     let limits = section.section(&service::LIMITS, &limits::TABLE);
     let grants = section.section(&service::GRANTS, &grants::TABLE);
@@ -136,10 +162,34 @@ pub(super) fn read(name: &str, section: &Section<'_>, streams: &[StreamSpec]) ->
         config: config
             .map(|(key, value)| (key.value.to_owned(), value))
             .collect(),
+        env: read_env(section),
+        wires: wires::read_chosen(name, section, declared),
         limits: Limits::read(&limits, &Limits::default()),
         reuse: section.read_or_default(&service::REUSE),
         grants: read_grants(&grants, streams),
     }
+}
+
+/// Reads the environment variables. The C library of a guest parts names from values at the first `=`,
+/// and ends either at a NUL.
+fn read_env(section: &Section<'_>) -> BTreeMap<String, String> {
+    let value = |value: &DeValue<'_>| plain_text(value).filter(|text| !text.contains('\0'));
+    let mut env = BTreeMap::new();
+    let mut bytes = 0;
+    for (name, value) in section.entries(&service::ENV, value) {
+        if name.value.is_empty() || name.value.contains(['=', '\0']) {
+            let name_text = shown(name.value);
+            section.report(name.at, format!("`env`: `{name_text}` is no name of a variable; accepted: a text without `=` and NUL"));
+        }
+        bytes += name.value.len() + value.len();
+        env.insert(name.value.to_owned(), value);
+    }
+    if bytes > MAX_ENV {
+        let most = size_text(MAX_ENV as u64);
+        let why = format!("`env` has {bytes} bytes of names and values; accepted: {most} in all");
+        section.report_key(service::ENV.name, why);
+    }
+    env
 }
 
 /// Reads where the services' components are.

@@ -1,11 +1,14 @@
-//! `[wire."…"]`: the choice of who answers an interface.
+//! `[wire."…"]` and `[service.NAME.wire]`: the choice of who answers an interface.
+
+use std::collections::BTreeMap;
 
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
+use toml::de::DeValue;
 
 use super::events::{self, EventSpec};
-use super::file::Section;
-use super::keys::{app, wire};
+use super::file::{At, Section};
+use super::keys::{app, service, wire};
 use super::services::check_service;
 use crate::interface::InterfaceId;
 
@@ -85,10 +88,8 @@ pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Wire> {
                 continue;
             }
         };
-        let meets = |other: &&Wire| {
-            interface.answers_to(&other.interface) || other.interface.answers_to(&interface)
-        };
-        if let Some(other) = wires.iter().find(meets) {
+        let mut others = wires.iter();
+        if let Some(other) = others.find(|other| meet(&other.interface, &interface)) {
             section.report(
                 name.at,
                 format!(
@@ -110,6 +111,46 @@ pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Wire> {
         }));
     }
     wires
+}
+
+/// Reads `[service.NAME.wire]`: who answers what this service imports.
+pub(super) fn read_chosen(
+    own: &str,
+    section: &Section<'_>,
+    declared: &[&str],
+) -> BTreeMap<InterfaceId, String> {
+    let mut chosen: BTreeMap<InterfaceId, String> = BTreeMap::new();
+    for (name, exporter) in section.entries(&service::WIRE, DeValue::as_str) {
+        let at = name.at;
+        let interface: InterfaceId = match name.value.parse() {
+            Ok(interface) => interface,
+            Err(error) => {
+                section.report(at, format!("`wire`: {error}"));
+                continue;
+            }
+        };
+        if let Some(other) = chosen.keys().find(|other| meet(other, &interface)) {
+            section.report(
+                at,
+                format!("`wire`: `{other}` is wired already; keep one of the two"),
+            );
+        }
+        if exporter == own {
+            section.report(
+                at,
+                format!("`wire`: the service would call itself for `{interface}`; accepted: another service that exports it"),
+            );
+        }
+        let value = exporter;
+        check_service(section, At { value, at }, declared);
+        chosen.insert(interface, exporter.to_owned());
+    }
+    chosen
+}
+
+/// Whether some interface is meant by both.
+fn meet(one: &InterfaceId, other: &InterfaceId) -> bool {
+    one.answers_to(other) || other.answers_to(one)
 }
 
 /// Reads a wire for calls.

@@ -114,6 +114,29 @@ pub enum PlanError {
         /// The exporter's type.
         found: Box<Signature>,
     },
+    /// A service whose calls of an interface would come back to itself.
+    #[error(
+        "service \"{service}\": imports {import}, which it exports itself, so it would call itself; {}",
+        another(.service, .import, .others)
+    )]
+    CallsItself {
+        /// The service.
+        service: String,
+        /// The interface.
+        import: InterfaceId,
+        /// The other services that export it.
+        others: Vec<String>,
+    },
+    /// A wrong entry of a service's own `wire`.
+    #[error("service \"{service}\": `wire.\"{interface}\"`: {problem}")]
+    Choice {
+        /// The importing service.
+        service: String,
+        /// The interface.
+        interface: InterfaceId,
+        /// The problem.
+        problem: ChoiceProblem,
+    },
     /// A wrong wire of events.
     #[error("wire \"{interface}\": {problem}")]
     Event {
@@ -152,6 +175,16 @@ fn version(id: &InterfaceId) -> String {
         .map_or_else(|| "it without a version".to_owned(), ToString::to_string)
 }
 
+/// The fix for a service that would call itself.
+fn another(service: &str, import: &InterfaceId, others: &[String]) -> String {
+    match others.first() {
+        Some(other) => format!(
+            "choose who answers it: `[service.{service}.wire]` with `\"{import}\" = \"{other}\"`"
+        ),
+        None => "add another service that exports it".to_owned(),
+    }
+}
+
 fn quoted(names: &[String]) -> String {
     names
         .iter()
@@ -166,6 +199,32 @@ fn list(names: &[String]) -> String {
     } else {
         names.join(", ")
     }
+}
+
+/// The problem of an entry of a service's own `wire`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChoiceProblem {
+    /// The service does not import the interface.
+    #[error("the service does not import it; remove the entry{}", suggestion(.nearest))]
+    NotImported {
+        /// The nearest of its imports.
+        nearest: Option<String>,
+    },
+    /// The chosen service does not export the interface.
+    #[error("service \"{exporter}\" does not export it{} (it exports: {})", suggestion(.nearest), list(.exports))]
+    NotExported {
+        /// The chosen service.
+        exporter: String,
+        /// The nearest of its exports.
+        nearest: Option<String>,
+        /// All of them.
+        exports: Vec<String>,
+    },
+    /// The interface is wired as events.
+    #[error(
+        "the interface is wired as events, which every service that exports it gets; remove the entry"
+    )]
+    Events,
 }
 
 /// The problem of a wire of events.

@@ -15,16 +15,19 @@ use crate::shape::{InterfaceDescription, Signature};
 use crate::text::{did_you_mean, nearest};
 
 mod bind;
+mod choices;
 mod error;
 mod events;
 mod publication;
 mod routes;
+mod unreached;
 
 pub use bind::{Bindings, Body, spells};
-pub use error::{EventProblem, PlanError, RouteProblem};
+pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 pub use events::{EventFunction, EventWire, KeyPath};
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
+pub use unreached::{Unreached, unreached};
 
 /// The signatures of a component, by which a host plans without compiling it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +58,11 @@ pub struct Plan {
     /// The interfaces that each service answers, after wires chose, with their functions. Every service
     /// has an entry.
     pub serves: BTreeMap<String, BTreeMap<InterfaceId, Vec<String>>>,
+    /// The interfaces that a service answers for the importers that chose it in their own `wire`, with
+    /// their functions. Only services that were chosen have an entry.
+    pub chosen: BTreeMap<String, BTreeMap<InterfaceId, Vec<String>>>,
     /// Every function that a service imports or a route calls: what must have a responder before
-    /// the app is ready.
+    /// the app is ready. Without those of services that their importer chose, which are of the app.
     pub required: BTreeSet<FunctionId>,
     /// The routes that call functions, in the manifest's order.
     pub routes: Vec<PlannedRoute>,
@@ -105,6 +111,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
         errors.extend(wiring.check_wire(wire).err());
     }
     errors.extend(wiring.check_exporters());
+    errors.extend(wiring.check_choices());
     let mut plan = Plan {
         events: wiring.plan_events(&mut errors),
         messages: components
@@ -117,10 +124,12 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
         plan.serves
             .insert(service.clone(), wiring.served_by(service));
     }
+    plan.chosen = wiring.plan_choices();
     for service in &services {
         for import in service.imports {
             errors.extend(wiring.check_import(service.name, import));
-            if plan.event_wire(&import.id).is_some() {
+            let chosen = wiring.choice(service.name, &import.id).is_some();
+            if chosen || plan.event_wire(&import.id).is_some() {
                 continue;
             }
             plan.required
@@ -352,6 +361,9 @@ impl<'a> Wiring<'a> {
     }
 
     fn check_import(&self, service: &str, import: &InterfaceDescription) -> Vec<PlanError> {
+        if let Some(exporter) = self.choice(service, &import.id) {
+            return self.check_chosen(service, import, exporter);
+        }
         if is_external(self.app, &import.id) {
             return Vec::new();
         }
@@ -363,6 +375,9 @@ impl<'a> Wiring<'a> {
             return exporters
                 .flat_map(|(exporter, export)| check_functions(service, import, exporter, export))
                 .collect();
+        }
+        if exporters.clone().any(|(exporter, _)| *exporter == service) {
+            return vec![self.calls_itself(service, &import.id)];
         }
         let Some((exporter, export)) = exporters.next() else {
             let service = service.to_owned();

@@ -1,3 +1,4 @@
+mod choices;
 mod events;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@
 //! and no other component is known.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use wasmtime::component::types::{ComponentInstance, ComponentItem, Type};
@@ -17,12 +18,16 @@ use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::manifest::Digest;
 use crate::plan::Description;
 use crate::shape::{InterfaceDescription, ShapeError, Signature};
+use crate::text::shown;
 
 /// Upper bound of the bytes of a component.
 pub const MAX_BYTES: u64 = 256 << 20;
 
 /// The interface of components that handle HTTP requests.
 const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2";
+
+/// The interface of components that are started once.
+const COMMAND: &str = "wasi:cli/run@";
 
 /// The interfaces of components that handle messages.
 const BROKER_HANDLER: &str = "wasmcloud:messaging/handler@0.2.";
@@ -52,7 +57,24 @@ pub struct Component {
     pub http: Option<String>,
     /// The handler of messages, if there is one.
     pub messages: Option<MessageHandler>,
+    /// What it exports besides, and no call reaches.
+    pub uncalled: Vec<Uncalled>,
     pub(crate) compiled: Compiled,
+}
+
+/// An export that no call reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncalled {
+    /// The export.
+    pub export: String,
+    /// Why it is not called, and the fix.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Uncalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.export, self.why)
+    }
 }
 
 /// The interface by which a component handles messages.
@@ -189,6 +211,7 @@ impl Component {
             missing: Vec::new(),
             http: None,
             messages: None,
+            uncalled: Vec::new(),
             compiled,
         };
         let ty = component.compiled.component_type();
@@ -210,8 +233,14 @@ impl Component {
                         });
                     }
                 }
-                // `wasi:cli/run` and the like: for other hosts.
-                ComponentItem::ComponentInstance(_) if is_host_provided(name) => {}
+                ComponentItem::ComponentInstance(_) if is_host_provided(name) => {
+                    let why = if name.starts_with(COMMAND) {
+                        "the start of a command, which runs once and ends; a service is called, by an interface of its own"
+                    } else {
+                        "of other hosts; export an interface of your own"
+                    };
+                    component.add_uncalled(name, why);
+                }
                 // Without a package it is no interface that others could import:
                 // componentize-py exports such an instance for its own start.
                 ComponentItem::ComponentInstance(_) if !name.contains(':') => {}
@@ -222,6 +251,10 @@ impl Component {
                 }
                 // Toolchains add functions such as `init` beside the interfaces. They have no
                 // subject, so no client can call them.
+                ComponentItem::ComponentFunc(_) => {
+                    let why = "a function outside of any interface; move it into one that the world exports";
+                    component.add_uncalled(name, why);
+                }
                 _ => {}
             }
         }
@@ -251,10 +284,25 @@ impl Component {
                 }
             }
         }
-        component
-            .exports
-            .retain(|interface| !interface.functions.is_empty());
+        let (called, empty): (Vec<_>, Vec<_>) = std::mem::take(&mut component.exports)
+            .into_iter()
+            .partition(|interface| !interface.functions.is_empty());
+        component.exports = called;
+        for InterfaceDescription { id, .. } in empty {
+            component.add_uncalled(&id.to_string(), "an interface without functions");
+        }
         Ok(component)
+    }
+
+    fn add_uncalled(&mut self, export: &str, why: &'static str) {
+        let export = shown(export).into_owned();
+        self.uncalled.push(Uncalled { export, why });
+    }
+
+    /// Whether a call, a request or a message can reach it.
+    #[must_use]
+    pub fn is_callable(&self) -> bool {
+        !self.exports.is_empty() || self.http.is_some() || self.messages.is_some()
     }
 
     /// The description of the component for a plan.
@@ -422,6 +470,7 @@ fn check_preamble(bytes: &[u8]) -> Result<(), ComponentError> {
     match bytes {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(ComponentError::CoreModule),
         [0, b'a', b's', b'm', ..] => Ok(()),
+        _ if text && is_text_of_module(bytes) => Err(ComponentError::CoreModule),
         _ if text => Ok(()),
         _ => {
             let start = bytes.get(..8).unwrap_or(bytes);
@@ -431,6 +480,80 @@ fn check_preamble(bytes: &[u8]) -> Result<(), ComponentError> {
                 format!("`{}`", start.escape_ascii())
             };
             Err(ComponentError::NotWasm { start })
+        }
+    }
+}
+
+/// Whether the text format begins with `(module`, after space and comments.
+fn is_text_of_module(bytes: &[u8]) -> bool {
+    let mut rest = bytes.trim_ascii_start();
+    loop {
+        rest = if rest.starts_with(b";;") {
+            let end = rest.iter().position(|b| *b == b'\n');
+            end.and_then(|end| rest.get(end..)).unwrap_or_default()
+        } else if rest.starts_with(b"(;") {
+            let Some(after) = behind_comment(rest) else {
+                return false;
+            };
+            after
+        } else {
+            break;
+        }
+        .trim_ascii_start();
+    }
+    let keyword = rest.strip_prefix(b"(").map(<[u8]>::trim_ascii_start);
+    let behind = keyword.and_then(|keyword| keyword.strip_prefix(b"module"));
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'(' | b')' | b';' | b'$');
+    behind.is_some_and(|behind| behind.first().is_none_or(ends))
+}
+
+/// The text behind the block comment that it begins with. They nest.
+fn behind_comment(text: &[u8]) -> Option<&[u8]> {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    loop {
+        match text.get(at..at + 2)? {
+            b"(;" => depth += 1,
+            b";)" => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+        if depth == 0 {
+            return text.get(at..);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_module_is_known_by_its_text() {
+        for text in [
+            "(module)",
+            "\n\t( module (func))",
+            ";; one\n;; two\n(module $name)",
+            "(; a (; nested ;) comment ;) (module(func))",
+            "(module",
+        ] {
+            assert!(is_text_of_module(text.as_bytes()), "{text}");
+            let refused = check_preamble(text.as_bytes());
+            assert!(matches!(refused, Err(ComponentError::CoreModule)), "{text}");
+        }
+        for text in [
+            "(component (core module))",
+            ";; (module)\n(component)",
+            "(; (module) ;)(component)",
+            "(; without an end",
+            "(modules)",
+            ";;",
+            "(",
+        ] {
+            assert!(!is_text_of_module(text.as_bytes()), "{text}");
         }
     }
 }

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use wasmtime::component::Linker;
 
-pub use component::{Component, ComponentError, MAX_BYTES, MessageHandler};
+pub use component::{Component, ComponentError, MAX_BYTES, MessageHandler, Uncalled};
 pub use engine::{
     DEFAULT_INSTANCES, EPOCH_TICK, Engine, EngineError, EngineOptions, MAX_MEMORY,
     MAX_TABLE_ELEMENTS,

@@ -49,7 +49,7 @@ impl State {
                 output: Arc::clone(output),
                 call: None,
             },
-            wasi: wasi::context(output),
+            wasi: wasi::context(output, &spec.env),
             table,
             http: WasiHttpCtx::new(),
             guest_http,

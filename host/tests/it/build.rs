@@ -48,6 +48,11 @@ fn build(guest: &Guest) -> Result<(), BuildError> {
 
 /// The service's last greeting, after it was loaded and called so many times as a host does it.
 fn greeting(component: &Path, who: &str, times: u32) -> String {
+    greetings(component, who, times, times).pop().unwrap()
+}
+
+/// The service's greetings, of instances that serve so many calls each.
+fn greetings(component: &Path, who: &str, times: u32, reuse: u32) -> Vec<String> {
     let engine = Engine::new(EngineOptions {
         instances: 20,
         cache: None,
@@ -56,8 +61,10 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
     let spec = ServiceSpec {
         name: "hello-you".into(),
         config: BTreeMap::new(),
+        env: BTreeMap::new(),
+        wires: BTreeMap::new(),
         limits: Limits::default(),
-        reuse: times,
+        reuse,
         grants: Grants::default(),
     };
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
@@ -79,7 +86,7 @@ fn greeting(component: &Path, who: &str, times: u32) -> String {
         let reply = tokio.block_on(service.call(function, call(), &backend));
         String::from_utf8(reply.unwrap().body.to_vec()).unwrap()
     });
-    replies.last().unwrap()
+    replies.collect()
 }
 
 /// Makes a service, builds it, calls it, builds it again with nothing to do, and breaks it by the
@@ -152,6 +159,40 @@ fn a_new_service_in_javascript_builds_as_it_is() {
 fn a_new_service_in_python_builds_as_it_is() {
     let broken = ("app.py", "return f", "return return f");
     makes_a_component(Language::Python, broken, "app.py\", line 6");
+}
+
+#[test]
+fn generators_in_python_differ_between_instances() {
+    let root = tempfile::tempdir().unwrap();
+    scaffold(Language::Python, "hello-you", root.path()).unwrap();
+    let folder = root.path().join("hello-you/hello-you");
+    let source = r#"
+import random
+from wit_world import exports
+
+OWN = random.Random()
+SEEDED = random.Random(7)
+
+
+class Greetings(exports.Greetings):
+    def greet(self, who: str) -> str:
+        return f"{random.random()} {OWN.random()} {SEEDED.random()}"
+"#;
+    fs::write(folder.join("app.py"), source).unwrap();
+    let guest = Guest::open(&folder).unwrap();
+    build(&guest).unwrap();
+    let numbers = greetings(&guest.component(), "you", 2, 1);
+    let [first, second] = &numbers[..] else {
+        panic!("{numbers:?}");
+    };
+    let pairs: Vec<_> = first
+        .trim_matches('"')
+        .split(' ')
+        .zip(second.trim_matches('"').split(' '))
+        .collect();
+    let same: Vec<_> = pairs.iter().map(|(one, other)| one == other).collect();
+    // The one with a seed of its own begins alike in each instance.
+    assert_eq!(same, [false, false, true], "{pairs:?}");
 }
 
 #[test]

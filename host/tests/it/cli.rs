@@ -3,6 +3,7 @@
 mod dead_letters;
 mod running;
 mod stopping;
+mod uncalled;
 mod unread;
 mod watching;
 
@@ -157,6 +158,7 @@ fn a_file_that_is_no_component_is_refused_by_what_it_is() {
                 &["inspect", "text.wasm"],
                 &["inspect", "empty.wasm"],
                 &["inspect", "module.wasm"],
+                &["inspect", "module.wat"],
                 &["inspect", "truncated.wasm"],
                 &["inspect", "missing.wasm"],
             ],

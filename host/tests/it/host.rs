@@ -15,7 +15,7 @@ use wasmbay::runtime::{Engine, EngineOptions};
 use wasmbay::wire;
 
 use crate::support::apps::{Bench, Services, apply, bench, start};
-use crate::support::components::{CALLER, CALLS_ITSELF, GUEST, OTHER};
+use crate::support::components::{CALLER, GUEST, OTHER, PASSES_ON};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, assert_no_message, until, until_ok};
 
@@ -188,9 +188,15 @@ async fn an_import_without_responders_fails_with_its_cause() {
 
 #[tokio::test]
 async fn calls_in_a_circle_end_after_so_many_hops() {
+    let table = |next: &str| {
+        format!("limits = {{ hops = 5 }}\nwire = {{ \"test:other/api\" = \"{next}\" }}")
+    };
     let bench = bench(&Services(
-        &[("circle", CALLS_ITSELF, "limits = { hops = 5 }")],
-        "",
+        &[
+            ("one", PASSES_ON, &table("two")),
+            ("two", PASSES_ON, &table("one")),
+        ],
+        "[wire.\"test:other/api\"]\nservice = \"one\"\n",
     ))
     .await;
     let reply = bench
@@ -200,7 +206,7 @@ async fn calls_in_a_circle_end_after_so_many_hops() {
     assert_eq!(body.error.code, 508);
     assert_eq!(
         body.error.message,
-        "service \"circle\": test:other/api.ask@1.0.0: the call passed through 6 services, 5 are allowed; \
+        "service \"one\": test:other/api.ask@1.0.0: the call passed through 6 services, 5 are allowed; \
          do two of them call each other?"
     );
     bench.end().await;

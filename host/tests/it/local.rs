@@ -21,7 +21,7 @@ use wasmbay::nats::{ConnectOptions, settled};
 
 use crate::host::code;
 use crate::support::apps::{Bench, Services, apply, start_with};
-use crate::support::components::{CALLER, CALLS_ITSELF, GUEST, OTHER, SLEEPER};
+use crate::support::components::{CALLER, GUEST, OTHER, PASSES_ON, SLEEPER};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, assert_no_message, until_ok};
 
@@ -124,7 +124,10 @@ fn without_times(text: &str) -> String {
 /// What callers get, for every way in which a call can end.
 async fn outcomes(way: Way) -> Vec<(String, u16, String)> {
     let nats = Nats::start().await;
-    let circle = ("circle", CALLS_ITSELF, "limits = { hops = 5 }");
+    let next =
+        |next| format!("limits = {{ hops = 5 }}\nwire = {{ \"test:other/api\" = \"{next}\" }}");
+    let (to_one, to_two) = (next("one"), next("two"));
+    let circle = [("one", PASSES_ON, &*to_two), ("two", PASSES_ON, &*to_one)];
     let large = format!("[\"{}\"]", "x".repeat(5_000));
     let mut outcomes = Vec::new();
 
@@ -151,7 +154,8 @@ async fn outcomes(way: Way) -> Vec<(String, u16, String)> {
     }
     assert!(host.stop(DEADLINE).await.is_complete());
 
-    let (host, address) = host_on(&nats, &Services(&[circle], &way.wires(&["other"]))).await;
+    let wires = way.wires(&["other"]) + "service = \"one\"\n";
+    let (host, address) = host_on(&nats, &Services(&circle, &wires)).await;
     let (status, text) = post(address, "other/api/ask", "[1]").await;
     outcomes.push(("circle".to_owned(), status, text));
     assert!(host.stop(DEADLINE).await.is_complete());

@@ -8,12 +8,14 @@
 )]
 
 mod admin;
+mod between;
 mod build;
 mod cli;
 mod component;
 mod courier;
 mod docs;
 mod durable;
+mod environment;
 mod events;
 mod examples;
 mod gateway;

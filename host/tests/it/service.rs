@@ -81,6 +81,8 @@ pub(crate) fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     let mut spec = ServiceSpec {
         name: "guest".into(),
         config: BTreeMap::new(),
+        env: BTreeMap::new(),
+        wires: BTreeMap::new(),
         limits: Limits::default(),
         reuse: 1_000,
         grants: Grants::default(),

@@ -150,9 +150,25 @@ pub(crate) fn domain(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
+/// A function, and the arguments that are sent to it.
+#[derive(clap::Args)]
+pub(crate) struct Outgoing {
+    /// The function, with its interface
+    #[arg(value_name = "INTERFACE.FUNCTION")]
+    pub(crate) function: String,
+    /// The arguments: an object by parameter, or an array; @FILE reads a file, - reads stdin
+    #[arg(value_name = "JSON|@FILE|-")]
+    pub(crate) arguments: Option<String>,
+    /// How long to wait for the result, or until an event is stored
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) app: WhichApp,
+}
+
 /// Which app is meant.
 #[derive(clap::Args)]
-pub(crate) struct Place {
+pub(crate) struct WhichApp {
     /// The app, where several run on one NATS system
     #[arg(long, value_name = "NAME")]
     pub(crate) app: Option<String>,
@@ -173,9 +189,10 @@ fn color_in(args: impl Iterator<Item = OsString>) -> ColorChoice {
     let mut follows = false;
     for arg in args {
         let text = arg.to_string_lossy();
-        let value = match follows {
-            true => Some(&*text),
-            false => text.strip_prefix("--color="),
+        let value = if follows {
+            Some(&*text)
+        } else {
+            text.strip_prefix("--color=")
         };
         if let Some(choice) = value.and_then(|value| value.parse().ok()) {
             return choice;

@@ -85,7 +85,7 @@ struct State {
 }
 
 impl Background {
-    /// Starts the thread; `report` is told how many lines were dropped.
+    /// Starts the thread; `report` is called with the number of lines that were dropped.
     fn start(
         name: &str,
         target: impl Write + Send + 'static,

@@ -40,9 +40,10 @@ pub(crate) enum Source {
 impl Source {
     /// A folder is a guest, anything else is a component.
     pub(crate) fn of(component: &Path) -> Result<Self, BuildError> {
-        match component.is_dir() {
-            true => Guest::open(component).map(Self::Guest),
-            false => Ok(Self::File(component.to_owned())),
+        if component.is_dir() {
+            Guest::open(component).map(Self::Guest)
+        } else {
+            Ok(Self::File(component.to_owned()))
         }
     }
 
@@ -84,9 +85,10 @@ impl Source {
 
 /// The manifest's file, given the file or its folder.
 pub(crate) fn manifest_in(path: &Path) -> PathBuf {
-    match path.is_dir() {
-        true => path.join(FILE_NAME),
-        false => path.to_owned(),
+    if path.is_dir() {
+        path.join(FILE_NAME)
+    } else {
+        path.to_owned()
     }
 }
 
@@ -281,7 +283,7 @@ impl Workbench {
         self.project = project;
     }
 
-    /// Marks the services that depend on a file that has changed; tells whether there are any.
+    /// Marks the services that depend on a file that has changed; returns whether there are any.
     pub(crate) fn touch(&mut self, changed: &BTreeSet<PathBuf>) -> bool {
         let touches = |source: &Source, path| source.depends_on(path) || source.is_below(path);
         let touched = |source: &&Source| changed.iter().any(|path| touches(source, path));
@@ -294,7 +296,7 @@ impl Workbench {
         !names.is_empty()
     }
 
-    /// Builds and loads what is pending, and gives the time that building took.
+    /// Builds and loads what is pending, and returns the time that building took.
     ///
     /// # Errors
     ///

@@ -89,7 +89,7 @@ impl Terminal {
         out.flush()
     }
 
-    /// Tells what happens, unless told to be quiet or to print for a script.
+    /// Prints what happens, unless `--quiet` or JSON is asked for.
     pub(crate) fn say(&self, text: impl Display) {
         if !self.quiet && !self.json() {
             self.print(text);
@@ -111,7 +111,7 @@ impl Terminal {
         }
     }
 
-    /// Prints a line of progress on stderr, unless told to be quiet.
+    /// Prints a line of progress on stderr, unless `--quiet` is asked for.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {
             print_error(text);
@@ -172,13 +172,14 @@ pub(crate) struct Failures(pub(crate) Vec<anyhow::Error>);
 
 /// The value, or everything that is wrong.
 pub(crate) fn all_of<T>(value: T, errors: Vec<anyhow::Error>) -> anyhow::Result<T> {
-    match errors.is_empty() {
-        true => Ok(value),
-        false => Err(Failures(errors).into()),
+    if errors.is_empty() {
+        Ok(value)
+    } else {
+        Err(Failures(errors).into())
     }
 }
 
-/// Prints an error, and tells how the process has to end.
+/// Prints an error, and returns how the process has to end.
 pub(crate) fn error(error: &anyhow::Error) -> Exit {
     if is_broken_pipe(error) {
         return Exit::Done;
@@ -211,7 +212,7 @@ pub(crate) fn plain(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// An error as it is told: what is wrong, why, and what fixes it.
+/// An error as it is printed: what is wrong, why, and what fixes it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     /// One for each thing that is wrong.

@@ -1,4 +1,4 @@
-//! Which files change, told in bursts: an editor that saves, or a checkout, is one change.
+//! Which files change, reported in bursts: an editor that saves, or a checkout, is one change.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Component, Path, PathBuf};
@@ -75,7 +75,7 @@ impl Watch {
         }
     }
 
-    /// Watches what is wanted and is not watched yet; tells whether there was any.
+    /// Watches what is wanted and is not watched yet; returns whether there was any.
     fn watch_wanted(&mut self) -> bool {
         let wanted = &self.wanted.folders;
         for gone in self.followed.difference(wanted) {
@@ -304,9 +304,10 @@ fn folders(project: &Project) -> BTreeSet<PathBuf> {
             Source::File(file) => parent_of(file),
             Source::Guest(guest) => {
                 for path in guest.sources() {
-                    match path.is_dir() {
-                        true => drop(trees.insert(path, name)),
-                        false => parent_of(&path),
+                    if path.is_dir() {
+                        trees.insert(path, name);
+                    } else {
+                        parent_of(&path);
                     }
                 }
             }

@@ -35,6 +35,12 @@ use widen::widen;
 const VALUES: &str = include_str!("values.js");
 const GLOBALS: &str = include_str!("globals.js");
 
+/// What a source has that says `URL` or `URLSearchParams`, and only then: esbuild leaves out an
+/// injected file without side effects that nothing refers to.
+const URL: &str = include_str!("url/url.js");
+const URL_FILE: &str = "url/url.js";
+const URL_PACKAGE: &str = r#"{ "sideEffects": false }"#;
+
 /// Declarations of what `globals.js` adds.
 pub(super) const GLOBALS_TYPES: &str = include_str!("globals.d.ts");
 
@@ -45,7 +51,7 @@ const RAW: &str = "wasmbay-raw:";
 /// Stands before the list of what the source does not export, in what the tool prints.
 const MARK: &str = "wasmbay-exports: ";
 
-/// The world that the tool is given, as text.
+/// The world that the tool reads, as text.
 pub(super) const WIT: &str = "world.wit";
 
 /// The modules of a world.
@@ -93,7 +99,11 @@ impl Edge {
             "import {{ {helpers} }} from './values.js';\nexport {{ {helpers} }};\n{}",
             types.text
         );
-        edge.files.push(("types.js".to_owned(), text));
+        edge.files.extend([
+            ("types.js".to_owned(), text),
+            (URL_FILE.to_owned(), URL.to_owned()),
+            ("url/package.json".to_owned(), URL_PACKAGE.to_owned()),
+        ]);
         Ok(edge)
     }
 
@@ -104,12 +114,15 @@ impl Edge {
         Ok(())
     }
 
-    /// What esbuild needs to be told to bundle `entry.js`, where the files are in `folder`.
+    /// The arguments with which esbuild bundles `entry.js`, where the files are in `folder`.
     pub(super) fn arguments(&self, folder: &Path) -> Vec<String> {
         let alias = |(name, file): &(String, String)| {
             format!("--alias:{name}={}", folder.join(file).display())
         };
-        let mut arguments = vec![format!("--external:{RAW}*")];
+        let mut arguments = vec![
+            format!("--external:{RAW}*"),
+            format!("--inject:{}", folder.join(URL_FILE).display()),
+        ];
         // Of two versions of an interface neither is the one without a version.
         let mut once = BTreeSet::new();
         let twice: BTreeSet<&str> = (self.aliases.iter())
@@ -121,7 +134,7 @@ impl Edge {
         arguments
     }
 
-    /// Gives the tool's modules in a bundle their own names.
+    /// Writes the names of the tool's modules back into a bundle.
     pub(super) fn finish(bundle: &str) -> String {
         bundle.replace(&format!("\"{RAW}"), "\"")
     }
@@ -208,9 +221,10 @@ impl<'a> Types<'a> {
             }
             TypeDefKind::Option(ty) => {
                 let some = self.of(ty)?;
-                match is_option(resolve, ty) {
-                    false => format!("option({some})"),
-                    true => format!("variant({{ none: null, some: {some} }})"),
+                if is_option(resolve, ty) {
+                    format!("variant({{ none: null, some: {some} }})")
+                } else {
+                    format!("option({some})")
                 }
             }
             TypeDefKind::Result(result) => {
@@ -334,9 +348,12 @@ fn imported(types: &mut Types<'_>, name: &str, id: InterfaceId) -> String {
         exports.push((class_name(&camel_case(name)), local));
     }
     let pairs = |separator: &str, swap: bool| {
-        let pair = |(name, local): &(String, String)| match swap {
-            true => format!("{local}{separator}{name}"),
-            false => format!("{name}{separator}{local}"),
+        let pair = |(name, local): &(String, String)| {
+            if swap {
+                format!("{local}{separator}{name}")
+            } else {
+                format!("{name}{separator}{local}")
+            }
         };
         exports.iter().map(pair).collect::<Vec<_>>().join(", ")
     };

@@ -1,4 +1,4 @@
-//! The world that the tool is given: the guest's own, and what the globals of `globals.js` import.
+//! The world that the tool reads: the guest's own, and what the globals of `globals.js` import.
 
 use wit_component::WitPrinter;
 use wit_parser::Resolve;

@@ -91,7 +91,7 @@ fn compiler(cc: &Path, cpp: bool) -> Command {
             "-target",
             "wasm32-wasi",
             "-Wno-deprecated",
-            // It gives a program 16 MiB of stack, all of it in each instance's memory.
+            // Its default is 16 MiB of stack, all of it in each instance's memory.
             "-Wl,-z,stack-size=65536",
         ]);
         return command;

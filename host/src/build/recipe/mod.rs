@@ -23,7 +23,7 @@ pub(super) struct Job<'a> {
     pub(super) tools: &'a Tools,
 }
 
-/// What a recipe gives.
+/// The result of a recipe.
 pub(super) struct Built {
     /// The component's bytes.
     pub(super) component: Vec<u8>,

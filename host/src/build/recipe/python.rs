@@ -1,11 +1,17 @@
 //! Python: the interpreter and the source in one component.
 
+use std::fs;
 use std::process::Command;
 
 use super::{Built, Job};
+use crate::build::componentize::write;
 use crate::build::language::module;
 use crate::build::process::{Stdout, run};
 use crate::build::{BuildError, Tool};
+
+/// The module that a component begins with, which imports the service's own.
+const START: &str = "wasmbay_start";
+const START_MODULE: &str = include_str!("start.py");
 
 pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let componentize = job.tools.find(Tool::ComponentizePy)?;
@@ -13,6 +19,10 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         folder: job.folder.to_owned(),
         expected: "app.py or main.py".to_owned(),
     })?;
+    let start = job.scratch.join("start");
+    fs::create_dir_all(&start).map_err(BuildError::writing(&start))?;
+    let text = START_MODULE.replace("APP", &module);
+    write(&start.join(format!("{START}.py")), text.as_bytes())?;
     let output = job.scratch.join("component.wasm");
     let mut command = Command::new(componentize);
     command
@@ -25,9 +35,13 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
             "--world",
             &job.world.name,
             "componentize",
-            &module,
-            "--output",
+            START,
+            "--python-path",
+            ".",
+            "--python-path",
         ])
+        .arg(&start)
+        .arg("--output")
         .arg(&output);
     run(
         "componentize-py",

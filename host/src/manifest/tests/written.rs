@@ -14,6 +14,8 @@ const EVERYTHING: &str = r#"
     [service.inventory]
     component = "inventory.wasm"
     config = { warehouse = "lisbon", shelves = 12, "an.odd \"key\"" = "two\nlines" }
+    env = { WAREHOUSE = "porto", "any name" = "a=b" }
+    wire = { "shop:payment/payments@1.0.0" = "audit" }
     reuse = 1
     grants = { http = ["*.example.com", "[::1]:80"], keyvalue = true, publish = ["a.>"], subscribe = ["b.*"] }
     [service.inventory.limits]

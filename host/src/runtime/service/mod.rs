@@ -24,7 +24,7 @@ pub use stats::{Stats, StatsReading};
 
 use super::Runtime;
 use super::admission::Admission;
-use super::component::Component;
+use super::component::{Component, Uncalled};
 use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Reply};
 use crate::interface::{FunctionId, InterfaceId};
@@ -111,6 +111,14 @@ pub enum ServiceError {
         /// All of them.
         missing: Vec<Missing>,
     },
+    /// Nothing of the component can be called.
+    #[error("service \"{service}\": nothing of it can be called\n{}", uncalled(.exports))]
+    Uncallable {
+        /// The service.
+        service: String,
+        /// What it exports.
+        exports: Vec<Uncalled>,
+    },
     /// The component imports something that neither the host nor a service can provide.
     #[error("service \"{service}\": an import cannot be satisfied")]
     Link {
@@ -123,6 +131,14 @@ pub enum ServiceError {
 
 fn lines(missing: &[Missing]) -> String {
     let lines: Vec<_> = missing.iter().map(|m| format!("  {m}")).collect();
+    lines.join("\n")
+}
+
+fn uncalled(exports: &[Uncalled]) -> String {
+    if exports.is_empty() {
+        return "  it has no exports; export an interface with functions, wasi:http/incoming-handler, or a handler of messages".to_owned();
+    }
+    let lines: Vec<_> = exports.iter().map(|one| format!("  {one}")).collect();
     lines.join("\n")
 }
 
@@ -187,6 +203,12 @@ impl Service {
                 missing: component.missing.clone(),
             });
         }
+        if !component.is_callable() {
+            return Err(ServiceError::Uncallable {
+                service: spec.name.clone(),
+                exports: component.uncalled.clone(),
+            });
+        }
         let link = |source| ServiceError::Link {
             service: spec.name.clone(),
             source,
@@ -200,7 +222,8 @@ impl Service {
             let wire = events
                 .iter()
                 .find(|wire| wire.interface.compatible(&interface.id));
-            calls::link(&mut linker, app, interface, wire.map(|w| &**w), &limits).map_err(link)?;
+            let (wire, exporter) = (wire.map(|w| &**w), spec.exporter_of(&interface.id));
+            calls::link(&mut linker, app, interface, wire, exporter, &limits).map_err(link)?;
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {

@@ -128,3 +128,46 @@ fn what_would_be_the_same_in_every_instance_is_not_done_at_build_time() {
     let error = build(&early).unwrap_err().to_string();
     assert!(error.contains("call it inside functions"), "{error}");
 }
+
+#[test]
+fn urls_are_taken_apart_as_browsers_do_it() {
+    let wit = "package t:links@1.0.0;
+        interface links { resolve: func(link: string, base: string) -> string; search: func(query: string) -> string; }
+        world service { export links; }";
+    let source = "export const links = {
+        resolve: (link, base) => new URL(link, base).href,
+        search: (query) => [...new URLSearchParams(query)].map(([name, value]) => `${name}: ${value}`).join(', '),
+    };";
+    let (_root, guest) = guest(wit, source);
+    let mut service = Service::new(&build(&guest).unwrap());
+    let mut call = |function: &str, texts: &[&str]| {
+        let params: Vec<_> = texts
+            .iter()
+            .map(|text| Val::String((*text).into()))
+            .collect();
+        match service
+            .call("t:links/links@1.0.0", function, &params)
+            .unwrap()
+        {
+            Val::String(text) => text,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        call(
+            "resolve",
+            &["../b c?q=é#f", "HTTPS://Example.com:443/a/d/e"]
+        ),
+        "https://example.com/a/b%20c?q=%C3%A9#f"
+    );
+    assert_eq!(call("search", &["?a=1+2&b=%26&a"]), "a: 1 2, b: &, a: ");
+}
+
+#[test]
+fn a_source_without_urls_does_not_carry_them() {
+    let (_root, guest) = guest(TOOLBOX, TOOLS);
+    build(&guest).unwrap();
+    let bundle = guest.folder.join(".wasmbay/javascript/bundle.js");
+    let bundle = fs::read_to_string(bundle).unwrap();
+    assert!(bundle.contains("TextDecoder") && !bundle.contains("URLSearchParams"));
+}

@@ -203,8 +203,8 @@ pub(crate) const OTHER: &str = r#"
   (export "test:other/api@1.0.0" (instance $api)))
 "#;
 
-/// Exports `test:other/api@1.0.0` and imports it too: `ask` calls itself, without end.
-pub(crate) const CALLS_ITSELF: &str = r#"
+/// Exports `test:other/api@1.0.0` and imports it too: `ask` returns what another service says to it.
+pub(crate) const PASSES_ON: &str = r#"
 (component
   (import "test:other/api@1.0.0" (instance $other (export "ask" (func (param "n" u32) (result u32)))))
   (core func $again (canon lower (func $other "ask")))

@@ -11,7 +11,7 @@ use wasmbay::manifest::FILE_NAME;
 use super::shown;
 use crate::progress::Progress;
 use crate::project::{Built, Job, Project, build};
-use crate::report::{self, Exit, Failures, Terminal, all_of};
+use crate::report::{self, Exit, Terminal, all_of};
 
 /// Build guests
 ///
@@ -52,10 +52,7 @@ pub(super) fn run(args: Build, terminal: &Terminal) -> anyhow::Result<Exit> {
     } else if !terminal.quiet && !built.is_empty() {
         terminal.result(report::table(&built.iter().map(row).collect::<Vec<_>>()))?;
     }
-    match errors.is_empty() {
-        true => Ok(Exit::Done),
-        false => Err(Failures(errors).into()),
-    }
+    all_of(Exit::Done, errors)
 }
 
 /// A folder with a manifest is an app, another folder a guest, a file a manifest.
@@ -80,9 +77,10 @@ fn file_size(built: &Built) -> u64 {
 }
 
 fn row(built: &Built) -> Vec<String> {
-    let time = match built.fresh {
-        true => report::time(built.time),
-        false => "up to date".to_owned(),
+    let time = if built.fresh {
+        report::time(built.time)
+    } else {
+        "up to date".to_owned()
     };
     let size = report::size(file_size(built));
     vec![

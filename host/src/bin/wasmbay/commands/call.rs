@@ -1,7 +1,6 @@
 //! `wasmbay call`.
 
 use std::io::{IsTerminal as _, Read as _};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use wasmbay::wire::ErrorBody;
 
 use super::discover::{self, Wanted};
 use super::pretty::pretty;
-use crate::args::{Place, duration};
+use crate::args::{Outgoing, WhichApp};
 use crate::report::{Exit, Terminal, failure, plain};
 use crate::running::Running;
 
@@ -39,23 +38,15 @@ Examples:
 Exit codes: 0 a result, 1 an error or an `err` value, 2 wrong usage. With --output json an `err`
 value is a result, and an error is printed as {\"error\":{\"code\":…,\"message\":…,\"blame\":…}}.")]
 pub(crate) struct Call {
-    /// The function
-    #[arg(value_name = "INTERFACE.FUNCTION")]
-    function: String,
-    /// The arguments: an object by parameter, or an array; @FILE reads a file, - reads stdin
-    #[arg(value_name = "JSON|@FILE|-")]
-    arguments: Option<String>,
-    /// How long to wait for the result
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    timeout: Duration,
     #[command(flatten)]
-    place: Place,
+    outgoing: Outgoing,
 }
 
 pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let args = args.outgoing;
     let wanted: Wanted = args.function.parse()?;
     let body = arguments(args.arguments.as_deref())?;
-    let (nats, app) = place(&args.place)?;
+    let (nats, app) = reach(&args.app)?;
     let client = nats.named("wasmbay call").connect().await?;
 
     let all = discover::ask(&client, args.timeout).await?;
@@ -76,7 +67,7 @@ pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit>
 }
 
 /// Where NATS is, and the app if that is known.
-pub(super) fn place(args: &Place) -> anyhow::Result<(ConnectOptions, Option<String>)> {
+pub(super) fn reach(args: &WhichApp) -> anyhow::Result<(ConnectOptions, Option<String>)> {
     if let Some(nats) = args.nats.options()? {
         return Ok((nats, args.app.clone()));
     }
@@ -152,9 +143,10 @@ pub(super) fn misfit(why: &str, function: &str, takes: &str) -> anyhow::Error {
 /// made for.
 fn result(body: &[u8], signature: Option<&Signature>, terminal: &Terminal) -> anyhow::Result<Exit> {
     let text = String::from_utf8_lossy(body);
-    match std::io::stdout().is_terminal() && !terminal.json() {
-        true => terminal.result(plain(&pretty(&text)))?,
-        false => terminal.result(&text)?,
+    if std::io::stdout().is_terminal() && !terminal.json() {
+        terminal.result(plain(&pretty(&text)))?;
+    } else {
+        terminal.result(&text)?;
     }
     let may_fail = matches!(
         signature,

@@ -9,7 +9,7 @@ use serde_json::json;
 use wasmbay::build::BuildError;
 use wasmbay::host::{self, HostError};
 use wasmbay::manifest::{App, ManifestError};
-use wasmbay::plan::PlanError;
+use wasmbay::plan::{self, Description, PlanError, Unreached};
 use wasmbay::runtime::{Component, DEFAULT_INSTANCES, Engine, Runtime, Service};
 
 use super::shown;
@@ -54,19 +54,21 @@ pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
             None
         }
     };
+    let mut warnings = Vec::new();
     if let Some(project) = &project {
-        check(project, &args, terminal, &mut found)?;
+        let components = check(project, &args, terminal, &mut found)?;
+        warnings.extend(crowded(&project.app, DEFAULT_INSTANCES));
+        let unreached = plan::unreached(&project.app, &components);
+        warnings.extend(unreached.iter().map(Unreached::to_string));
     }
     let problems = found.0;
-    let crowded = project
-        .as_ref()
-        .and_then(|project| crowded(&project.app, DEFAULT_INSTANCES));
-    if let Some(crowded) = crowded {
-        terminal.note(crowded);
+    for warning in &warnings {
+        terminal.note(format_args!("warning: {warning}"));
     }
     if terminal.json() {
         let all: Vec<_> = problems.iter().flat_map(describe).collect();
-        terminal.result_json(&json!({ "manifest": manifest, "problems": all }))?;
+        terminal
+            .result_json(&json!({ "manifest": manifest, "problems": all, "warnings": warnings }))?;
     } else if let (Some(project), true) = (&project, problems.is_empty()) {
         let routes = count(project.app.routes.len(), "route");
         let services = count(project.app.services.len(), "service");
@@ -109,17 +111,18 @@ impl Found {
     }
 }
 
-/// Each stage goes on with what the one before it left whole.
+/// Each stage goes on with what the one before it left whole. Returns what was loaded.
 fn check(
     project: &Project,
     args: &Check,
     terminal: &Terminal,
     found: &mut Found,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<BTreeMap<String, Description>> {
     let progress = Progress::new(*terminal);
-    let files = match args.no_build {
-        true => built(project, found),
-        false => build_all(project, &progress, found),
+    let files = if args.no_build {
+        built(project, found)
+    } else {
+        build_all(project, &progress, found)
     };
     let engine = args.cache.looking_engine()?;
     let mut components = BTreeMap::new();
@@ -142,7 +145,10 @@ fn check(
             Err(error) => found.push("wiring", error),
         }
     }
-    Ok(())
+    let described = components.into_iter();
+    Ok(described
+        .map(|(name, component)| (name, component.description()))
+        .collect())
 }
 
 /// A warning if the services together can work on more calls than a host has instances: those beyond
@@ -155,7 +161,7 @@ pub(super) fn crowded(app: &App, instances: u32) -> Option<String> {
     let calls: u64 = calls.sum();
     (calls > u64::from(instances)).then(|| {
         format!(
-            "warning: the services can work on {calls} calls at a time (the sum of `limits.concurrency`) and a host has {instances} instances; `--instances {calls}` has one for each"
+            "the services can work on {calls} calls at a time (the sum of `limits.concurrency`) and a host has {instances} instances; `--instances {calls}` has one for each"
         )
     })
 }
@@ -179,7 +185,7 @@ fn built(project: &Project, found: &mut Found) -> Vec<(String, PathBuf)> {
     files
 }
 
-/// Builds all guests. A tool that is missing is reported once, whoever needs it.
+/// Builds all guests. A tool that is missing is reported once, however many need it.
 fn build_all(project: &Project, progress: &Progress, found: &mut Found) -> Vec<(String, PathBuf)> {
     let (built, errors) = build(project.jobs(None), progress);
     let mut missing = BTreeSet::new();

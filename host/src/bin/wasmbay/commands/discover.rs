@@ -1,4 +1,4 @@
-//! Which functions there are, as their services tell over NATS, and which of them is meant.
+//! Which functions there are, as discovery over NATS has them, and which of them is meant.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -25,14 +25,14 @@ const LISTED: usize = 10;
 /// How alike names have to be to be suggested: 0 is nothing alike, 1 the same.
 const ALIKE: f64 = 0.6;
 
-/// A function that somebody answers for.
+/// A function of a service that answered.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answering {
     /// Empty for a service that names none.
     pub(super) app: String,
     pub(super) function: FunctionId,
     pub(super) subject: String,
-    /// Absent for a service that tells none, or one that cannot be read.
+    /// Absent for a service that states none, or one that cannot be read.
     pub(super) signature: Option<Signature>,
     /// How it is published: `durable` or `core`. Absent for what is called.
     pub(super) event: Option<String>,
@@ -89,7 +89,7 @@ pub(super) async fn ask(client: &Client, patience: Duration) -> anyhow::Result<V
             continue;
         };
         for one in answering(answer) {
-            // Every host that runs the service tells the same.
+            // Every host that runs the service answers the same.
             found.insert((one.app.clone(), one.subject.clone()), one);
         }
     }
@@ -99,7 +99,9 @@ pub(super) async fn ask(client: &Client, patience: Duration) -> anyhow::Result<V
 fn answering(answer: Answer) -> Vec<Answering> {
     let app = answer.metadata.get("app").cloned().unwrap_or_default();
     let endpoints = answer.endpoints.unwrap_or_default().into_iter();
+    // The functions of a service that others chose by its name are for those, not for people.
     endpoints
+        .filter(|endpoint| !wasmbay::subject::is_of_service(&endpoint.subject))
         .filter_map(|endpoint| {
             let interface: InterfaceId = endpoint.metadata.get("interface")?.parse().ok()?;
             let name = endpoint.metadata.get("function").cloned();

@@ -11,10 +11,10 @@ use futures_util::TryStreamExt as _;
 use serde_json::json;
 use wasmbay::events::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, Filter, Pace};
 
-use super::call::{misfit, place};
+use super::call::{misfit, reach};
 use super::discover::Wanted;
-use crate::args::Place;
-use crate::report::{Exit, Failures, Terminal, count, failure};
+use crate::args::WhichApp;
+use crate::report::{Exit, Terminal, all_of, count, failure};
 
 /// Dead letters that are looked at together when many are replayed.
 const PAGE: usize = 1_000;
@@ -65,7 +65,7 @@ pub(crate) struct DlqLs {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
-    place: Place,
+    app: WhichApp,
 }
 
 /// Which dead letters are meant.
@@ -102,7 +102,7 @@ pub(crate) struct DlqShow {
     /// The dead letter's id
     id: String,
     #[command(flatten)]
-    place: Place,
+    app: WhichApp,
 }
 
 #[derive(clap::Args)]
@@ -113,7 +113,7 @@ pub(crate) struct DlqReplay {
     #[arg(long, value_name = "N/s", value_parser = rate)]
     rate: Option<u32>,
     #[command(flatten)]
-    place: Place,
+    app: WhichApp,
 }
 
 #[derive(clap::Args)]
@@ -124,14 +124,14 @@ pub(crate) struct DlqPurge {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    place: Place,
+    app: WhichApp,
 }
 
 pub(super) async fn run(args: Dlq, terminal: &Terminal) -> anyhow::Result<Exit> {
     match args.verb {
         DlqVerb::Ls(args) => list(args, terminal).await,
         DlqVerb::Show(args) => {
-            let store = Store::reach(&args.place).await?;
+            let store = Store::reach(&args.app).await?;
             show::dead_letter(&store.get(&args.id).await?, terminal)
         }
         DlqVerb::Replay(args) => replay(args, terminal).await,
@@ -148,8 +148,8 @@ struct Store {
 }
 
 impl Store {
-    async fn reach(args: &Place) -> anyhow::Result<Self> {
-        let (nats, app) = place(args)?;
+    async fn reach(args: &WhichApp) -> anyhow::Result<Self> {
+        let (nats, app) = reach(args)?;
         let nats = nats.named("wasmbay dlq");
         let client = nats.connect().await?;
         let context = nats.jetstream(client.clone());
@@ -233,10 +233,10 @@ async fn list(args: DlqLs, terminal: &Terminal) -> anyhow::Result<Exit> {
     let DlqLs {
         filter: Chosen { service, function },
         limit,
-        place,
+        app,
     } = args;
     let filter = filter(service.as_ref(), function.as_ref())?;
-    let store = Store::reach(&place).await?;
+    let store = Store::reach(&app).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let page = store.dead_letters.list(&filter, None, limit).await?;
     show::dead_letters(&page.entries, terminal)?;
@@ -254,7 +254,7 @@ async fn replay(args: DlqReplay, terminal: &Terminal) -> anyhow::Result<Exit> {
         ..
     } = &args.meant;
     let filter = filter(service.as_ref(), function.as_ref())?;
-    let store = Store::reach(&args.place).await?;
+    let store = Store::reach(&args.app).await?;
     let mut pace = Pace::new(args.rate);
     let (mut replayed, mut errors) = (Vec::new(), Vec::new());
     for id in ids {
@@ -294,14 +294,13 @@ async fn purge(args: DlqPurge, terminal: &Terminal) -> anyhow::Result<Exit> {
         ..
     } = &args.meant;
     let filter = filter(service.as_ref(), function.as_ref())?;
-    let store = Store::reach(&args.place).await?;
-    let wanted = match ids.is_empty() {
-        false => ids.clone(),
-        true => {
-            let page = store.dead_letters.list(&filter, None, usize::MAX).await?;
-            let ids = page.entries.iter().map(|entry| entry.id().to_owned());
-            ids.collect()
-        }
+    let store = Store::reach(&args.app).await?;
+    let wanted = if ids.is_empty() {
+        let page = store.dead_letters.list(&filter, None, usize::MAX).await?;
+        let ids = page.entries.iter().map(|entry| entry.id().to_owned());
+        ids.collect()
+    } else {
+        ids.clone()
     };
     if !wanted.is_empty() && !args.yes && !confirmed(wanted.len())? {
         return Ok(Exit::Failed);
@@ -325,10 +324,7 @@ async fn purge(args: DlqPurge, terminal: &Terminal) -> anyhow::Result<Exit> {
 }
 
 fn ended(errors: Vec<anyhow::Error>) -> anyhow::Result<Exit> {
-    match errors.is_empty() {
-        true => Ok(Exit::Done),
-        false => Err(Failures(errors).into()),
-    }
+    all_of(Exit::Done, errors)
 }
 
 /// Asks whether so many dead letters may go for good.

@@ -1,7 +1,5 @@
 //! `wasmbay emit`.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use serde_json::json;
 use wasmbay::call::Call as Message;
@@ -9,9 +7,9 @@ use wasmbay::events::stream::{self, Stored};
 use wasmbay::plan::Event;
 use wasmbay::transport::Client;
 
-use super::call::{arguments, check, place};
+use super::call::{arguments, check, reach};
 use super::discover::{self, Answering, Wanted};
-use crate::args::{Place, duration};
+use crate::args::Outgoing;
 use crate::report::{Exit, Terminal, failure, plain};
 
 /// What the metadata of discovery calls an event that is stored.
@@ -31,23 +29,15 @@ Examples:
 
 Exit codes: 0 published, 1 not known to be, 2 wrong usage.")]
 pub(crate) struct Emit {
-    /// The event: a function of an interface that is wired as events
-    #[arg(value_name = "INTERFACE.FUNCTION")]
-    function: String,
-    /// The arguments: an object by parameter, or an array; @FILE reads a file, - reads stdin
-    #[arg(value_name = "JSON|@FILE|-")]
-    arguments: Option<String>,
-    /// How long to wait until it is stored
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    timeout: Duration,
     #[command(flatten)]
-    place: Place,
+    outgoing: Outgoing,
 }
 
 pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let args = args.outgoing;
     let wanted: Wanted = args.function.parse()?;
     let body = arguments(args.arguments.as_deref())?;
-    let (nats, app) = place(&args.place)?;
+    let (nats, app) = reach(&args.app)?;
     let nats = nats.named("wasmbay emit");
     let client = nats.connect().await?;
 

@@ -59,9 +59,10 @@ pub(super) fn run(args: Inspect, terminal: &Terminal) -> anyhow::Result<Exit> {
         producers: producers(&binary),
         component: &component,
     };
-    match terminal.json() {
-        true => terminal.result_json(&about.json())?,
-        false => terminal.result(about.text())?,
+    if terminal.json() {
+        terminal.result_json(&about.json())?;
+    } else {
+        terminal.result(about.text())?;
     }
     Ok(Exit::Done)
 }
@@ -117,8 +118,8 @@ fn source(name: &str, component: &Path, terminal: &Terminal) -> anyhow::Result<P
     Ok(source.file())
 }
 
-/// The component's world and the packages it refers to, without those of WASI, which everybody
-/// can look up.
+/// The component's world and the packages it refers to, without those of WASI, which are
+/// published.
 fn wit(binary: &[u8]) -> Option<String> {
     // A component that was not made by the usual tools may not name its types; it runs all the
     // same.
@@ -266,6 +267,10 @@ impl About<'_> {
                     .map(|m| m.interface.id.to_string())
                     .collect(),
             ),
+            (
+                "Exports what is never called",
+                component.uncalled.iter().map(ToString::to_string).collect(),
+            ),
             ("Needs from other services", functions(&component.imports)),
             ("Needs from the host", by_package(&component.host_imports)),
             (
@@ -307,6 +312,7 @@ impl About<'_> {
                 "instead": missing.instead,
             })).collect::<Vec<_>>(),
             "http": component.http,
+            "uncalled": component.uncalled.iter().map(|one| &one.export).collect::<Vec<_>>(),
             "messages": component.messages.as_ref().map(|m| m.interface.id.to_string()),
             "wit": self.wit,
         })

@@ -104,7 +104,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         admin: admin(&args, &project.app)?,
     };
     if let Some(crowded) = super::check::crowded(&project.app, args.instances) {
-        terminal.note(crowded);
+        terminal.note(format_args!("warning: {crowded}"));
     }
     let engine = Engine::new(args.cache.engine(args.instances))?;
     // Before the first build, so that no change falls between it and watching.
@@ -368,7 +368,7 @@ fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> 
     tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 
-/// Tells other commands where the app is. They are a convenience, so failing is no reason to stop.
+/// Writes down where other commands find the app. They are a convenience, so failing is no reason to stop.
 fn announce(project: &Project, host: &Host, server: &Server) -> Option<Announced> {
     let running = Running {
         pid: std::process::id(),

@@ -69,6 +69,8 @@ fn service(then: &str) -> Served {
     let spec = ServiceSpec {
         name: "site".into(),
         config: BTreeMap::new(),
+        env: BTreeMap::new(),
+        wires: BTreeMap::new(),
         limits: Limits::default(),
         reuse: 1_000,
         grants: Grants::default(),

@@ -13,7 +13,7 @@ use wasmbay::json::DEFAULT_BYTES;
 use wasmbay::shape::Signature;
 
 use super::{Store, explained};
-use crate::args::Place;
+use crate::args::WhichApp;
 use crate::commands::call::arguments;
 use crate::commands::{discover, pretty::pretty};
 use crate::report::{Exit, Terminal, failure};
@@ -29,11 +29,11 @@ pub(crate) struct DlqEdit {
     #[arg(value_name = "JSON|@FILE|-")]
     body: Option<String>,
     #[command(flatten)]
-    place: Place,
+    app: WhichApp,
 }
 
 pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let store = Store::reach(&args.place).await?;
+    let store = Store::reach(&args.app).await?;
     let id = &args.id;
     let edited = match &args.body {
         Some(_) => {
@@ -61,11 +61,12 @@ pub(super) async fn run(args: DlqEdit, terminal: &Terminal) -> anyhow::Result<Ex
             }
         }
     };
-    match terminal.json() {
-        true => terminal.result_json(&json!({ "edited": edited.id, "size": edited.size }))?,
-        false => terminal.say(format_args!(
+    if terminal.json() {
+        terminal.result_json(&json!({ "edited": edited.id, "size": edited.size }))?;
+    } else {
+        terminal.say(format_args!(
             "edited; `wasmbay dlq replay {id}` delivers it again"
-        )),
+        ));
     }
     Ok(Exit::Done)
 }
@@ -99,7 +100,7 @@ async fn stated(store: &Store, dead_letter: &DeadLetter) -> Option<Signature> {
         .find_map(|one| one.signature)
 }
 
-/// Has the body edited, and gives the file if it changed.
+/// Opens the body in an editor, and returns the file if it changed.
 fn in_editor(dead_letter: &DeadLetter) -> anyhow::Result<Option<tempfile::NamedTempFile>> {
     let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let editor = named("VISUAL").or_else(|| named("EDITOR"));

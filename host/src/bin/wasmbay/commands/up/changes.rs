@@ -48,7 +48,7 @@ impl Changes<'_> {
         self.terminal.note("what ran before goes on");
     }
 
-    /// Reads the manifest again if it changed, or what it names; tells whether that was taken over.
+    /// Reads the manifest again if it changed, or what it names; returns whether that was taken over.
     fn reload(&mut self, changed: &BTreeSet<PathBuf>) -> anyhow::Result<bool> {
         let renews = self.watch.renews(changed);
         if !renews && !self.unreadable {
@@ -151,9 +151,10 @@ impl Swap<'_> {
         };
         for name in replaced {
             let (old, new) = (digest(self.old, name), digest(self.new, name));
-            match old == new {
-                true => terminal.say(format_args!("reconfigured {name} {took}")),
-                false => terminal.say(format_args!("swapped {name} {old} → {new} {took}")),
+            if old == new {
+                terminal.say(format_args!("reconfigured {name} {took}"));
+            } else {
+                terminal.say(format_args!("swapped {name} {old} → {new} {took}"));
             }
         }
         for name in started {

@@ -1,4 +1,4 @@
-//! What tells a host to stop.
+//! The signals that stop a host.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-/// Signals within this time after the first are that first one, told several times.
+/// Signals within this time after the first are that first one, sent several times.
 const TOGETHER: Duration = Duration::from_secs(1);
 
 /// SIGINT and SIGTERM.

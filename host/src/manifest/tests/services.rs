@@ -1,0 +1,94 @@
+use super::*;
+
+#[test]
+fn variables_are_texts_by_name() {
+    let app = accepted(
+        "env = { LEVEL = 'debug', SHELVES = 1_200, RATIO = 1.50, OPEN = true, 'a b' = 'x=y' }",
+    );
+    let env = &app.services["a"].env;
+    let env: Vec<_> = env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(
+        env,
+        [
+            "LEVEL=debug",
+            "OPEN=true",
+            "RATIO=1.50",
+            "SHELVES=1200",
+            "a b=x=y"
+        ]
+    );
+}
+
+#[test]
+fn what_no_environment_can_hold_is_refused() {
+    let accepted = "strings, numbers and booleans by name, 64KiB in all, nothing nested; no `=` in a name and no NUL";
+    assert_eq!(
+        problem("env = { A = [1] }"),
+        format!("4:13: service \"a\": `env.A` is [1]; accepted: {accepted}")
+    );
+    assert_eq!(
+        problem("env = ['A=1']"),
+        format!("4:7: service \"a\": `env` is ['A=1']; accepted: {accepted}")
+    );
+    assert_eq!(
+        problem("env = { A = \"\\u0000\" }"),
+        format!("4:13: service \"a\": `env.A` is \"\\u0000\"; accepted: {accepted}")
+    );
+    for (name, shown) in [("'A=B'", "A=B"), ("''", ""), ("\"\\u0000\"", "\\u{0}")] {
+        assert_eq!(
+            problem(&format!("env = {{ {name} = 1 }}")),
+            format!(
+                "4:9: service \"a\": `env`: `{shown}` is no name of a variable; accepted: a text without `=` and NUL"
+            )
+        );
+    }
+}
+
+#[test]
+fn an_environment_is_bounded() {
+    let of = |bytes: usize| format!("env = {{ A = '{}' }}", "x".repeat(bytes));
+    accepted(&of((64 << 10) - 1));
+    assert_eq!(
+        problem(&of(64 << 10)),
+        "4:1: service \"a\": `env` has 65537 bytes of names and values; accepted: 64KiB in all"
+    );
+}
+
+#[test]
+fn a_service_chooses_who_answers_what_it_imports() {
+    let app =
+        accepted("wire = { 'a:b/c' = 'b', 'a:b/d@1.2.0' = 'b' }\n[service.b]\ncomponent = 'b'");
+    let chosen = |interface: &str| {
+        let interface = interface.parse().unwrap();
+        app.services["a"].exporter_of(&interface).map(str::to_owned)
+    };
+    assert_eq!(chosen("a:b/c@3.0.0").as_deref(), Some("b"));
+    assert_eq!(chosen("a:b/d@1.0.0").as_deref(), Some("b"));
+    assert_eq!(chosen("a:b/d@2.0.0"), None);
+    assert!(app.services["b"].wires.is_empty());
+}
+
+#[test]
+fn a_choice_that_cannot_be_one_is_refused() {
+    assert_eq!(
+        problem("wire = { 'a:b/c' = 'a' }"),
+        "4:10: service \"a\": `wire`: the service would call itself for `a:b/c`; accepted: another service that exports it"
+    );
+    assert_eq!(
+        problem("wire = { 'a:b/c' = 'catalo' }\n[service.catalog]\ncomponent = 'b'"),
+        "4:10: service \"a\": there is no service `catalo`; did you mean `catalog`? (services: a, catalog)"
+    );
+    assert_eq!(
+        problem("wire = { 'a:b' = 'b' }\n[service.b]\ncomponent = 'b'"),
+        "4:10: service \"a\": `wire`: `a:b` is not an interface such as `acme:stock/reserve@1.0.0`"
+    );
+    assert_eq!(
+        problem("wire = { 'a:b/c' = 'b', 'a:b/c@1.0.0' = 'b' }\n[service.b]\ncomponent = 'b'"),
+        "4:25: service \"a\": `wire`: `a:b/c` is wired already; keep one of the two"
+    );
+    assert_eq!(
+        problem("wire = { 'a:b/c' = true }"),
+        "4:20: service \"a\": `wire.a:b/c` is true; accepted: `[service.NAME.wire]` with \
+         `\"namespace:package/interface\" = \"SERVICE\"`"
+    );
+}
