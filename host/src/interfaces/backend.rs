@@ -7,9 +7,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::call::{Call, CallError};
+use crate::json;
 use crate::manifest::KeyValueGrant;
 use crate::plan::Event;
-use crate::shape::Signature;
+use crate::shape::{Signature, TypeId};
+use crate::value::Value;
 
 /// The outcome of an operation of a [`Backend`].
 pub type Pending<'a, T> = BoxFuture<'a, Result<T, CallError>>;
@@ -19,6 +21,23 @@ pub type Pending<'a, T> = BoxFuture<'a, Result<T, CallError>>;
 pub trait Backend: Send + Sync {
     /// Calls the function of this subject.
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes>;
+
+    /// Calls the function of this subject with values instead of JSON, if that means the same: its callee
+    /// is in the process and of the caller's own type. Other calls are given back, as all are unless an
+    /// implementation says otherwise.
+    #[expect(
+        clippy::result_large_err,
+        reason = "nothing failed: the call goes another way"
+    )]
+    fn call_values<'a>(
+        &'a self,
+        subject: &'a str,
+        values: Values<'_>,
+        call: Call,
+    ) -> Result<Pending<'a, Answer>, (Vec<Value>, Call)> {
+        let _ = subject;
+        Err((values.arguments, call))
+    }
 
     /// Which service answers on this subject with a type that a caller of `wanted` cannot read, as words for
     /// the error of a reply that did not decode. Unknown unless an implementation says otherwise.
@@ -66,6 +85,24 @@ where
 {
     let error = CallError::unsupported(why);
     Box::pin(std::future::ready(Err(error)))
+}
+
+/// The arguments of a call as values.
+pub struct Values<'a> {
+    pub(crate) arguments: Vec<Value>,
+    /// The type of the function, as the caller imports it.
+    pub(crate) signature: &'a Signature,
+    pub(crate) identity: TypeId,
+    /// The caller's bounds on what it sends and gets.
+    pub(crate) limits: json::Limits,
+}
+
+/// The result of a call that was made with values.
+pub enum Answer {
+    /// As a value, if the function has a result.
+    Value(Option<Value>),
+    /// As JSON, which decides exactly about what is near a limit.
+    Json(Bytes),
 }
 
 /// An incoming message.

@@ -5,16 +5,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
-use super::{Backend, Caller, CallerView};
+use super::{Answer, Backend, Caller, CallerView, Values};
 use crate::call::CallError;
 use crate::interface::FunctionId;
 use crate::json::{self, UnknownKeys};
 use crate::plan::{EventWire, Publication};
-use crate::shape::{Case, InterfaceDescription, Shape, Signature};
+use crate::shape::{Case, InterfaceDescription, Shape, Signature, TypeId};
 use crate::subject;
 use crate::value::{self, Imported, Value};
 
@@ -23,6 +24,7 @@ struct Import {
     id: FunctionId,
     subject: String,
     signature: Signature,
+    identity: TypeId,
     /// The publication, if it is an event and no call.
     publication: Option<Publication>,
     on_failure: OnFailure,
@@ -64,6 +66,7 @@ pub(crate) fn link<T: CallerView>(
             },
             id,
             signature: signature.clone(),
+            identity: signature.identity(),
             publication: events.and_then(|wire| Publication::new(app, wire, name)),
             on_failure: OnFailure::of(signature),
             limits: json::Limits {
@@ -86,7 +89,7 @@ impl<T: CallerView> Imported<T> for Arc<Import> {
         let import = Self::clone(self);
         Box::pin(async move {
             let caller = store.data_mut().caller();
-            Import::call(&import, caller, &arguments).await
+            Import::call(&import, caller, arguments).await
         })
     }
 }
@@ -95,29 +98,44 @@ impl Import {
     async fn call(
         &self,
         caller: &mut Caller,
-        arguments: &[Value],
+        arguments: Vec<Value>,
     ) -> wasmtime::Result<Option<Value>> {
-        let body = json::encode_arguments(arguments, &self.signature, &self.limits)
-            .map_err(|error| wasmtime::format_err!("arguments of {}: {error}", self.id))?;
-        let Some((backend, call)) = caller.outgoing(body.into()) else {
+        let Some((backend, mut call)) = caller.outgoing(Bytes::new()) else {
             // While it is instantiated a component belongs to no call.
             wasmtime::bail!("{} was called before any call began", self.id);
         };
-        let result = match &self.publication {
+        let deadline = call.deadline;
+        let answer = match &self.publication {
             Some(publication) => {
-                let event = publication.event(arguments, call);
-                backend.publish(event).await.map(|()| publication.done())
+                call.body = self.encode(&arguments)?;
+                let event = publication.event(&arguments, call);
+                let published = backend.publish(event).await;
+                published.map(|()| Answer::Value(publication.done()))
             }
             None => {
-                let deadline = call.deadline;
-                match backend.call(&self.subject, call).await {
-                    Ok(body) => match self.decode(&body) {
-                        Ok(value) => Ok(value),
-                        Err(error) => Err(self.bad_reply(&error, &*backend, deadline).await),
-                    },
-                    Err(error) => Err(error),
+                let values = Values {
+                    arguments,
+                    signature: &self.signature,
+                    identity: self.identity,
+                    limits: self.limits,
+                };
+                match backend.call_values(&self.subject, values, call) {
+                    Ok(pending) => pending.await,
+                    Err((arguments, mut call)) => {
+                        call.body = self.encode(&arguments)?;
+                        let body = backend.call(&self.subject, call).await;
+                        body.map(Answer::Json)
+                    }
                 }
             }
+        };
+        let result = match answer {
+            Ok(Answer::Value(value)) => Ok(value),
+            Ok(Answer::Json(body)) => match self.decode(&body) {
+                Ok(value) => Ok(value),
+                Err(error) => Err(self.bad_reply(&error, &*backend, deadline).await),
+            },
+            Err(error) => Err(error),
         };
         match result {
             Ok(value) => Ok(value),
@@ -132,6 +150,13 @@ impl Import {
                 }
             },
         }
+    }
+
+    fn encode(&self, arguments: &[Value]) -> wasmtime::Result<Bytes> {
+        let body = json::encode_arguments(arguments, &self.signature, &self.limits);
+        let body =
+            body.map_err(|error| wasmtime::format_err!("arguments of {}: {error}", self.id))?;
+        Ok(body.into())
     }
 
     fn decode(&self, body: &[u8]) -> Result<Option<Value>, json::JsonError> {

@@ -20,7 +20,8 @@ pub(crate) mod provided;
 pub(crate) mod wasi;
 
 pub use backend::{
-    Backend, Expected, KeyPage, KeyValue, KeyValueError, Message, OutgoingMessage, Pending,
+    Answer, Backend, Expected, KeyPage, KeyValue, KeyValueError, Message, OutgoingMessage, Pending,
+    Values,
 };
 pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};

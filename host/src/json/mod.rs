@@ -52,6 +52,7 @@
 mod decode;
 mod encode;
 mod error;
+mod measure;
 mod scalar;
 mod scan;
 #[cfg(test)]
@@ -65,6 +66,7 @@ use crate::value::Value;
 use decode::Decoder;
 use encode::Encoder;
 pub use error::JsonError;
+pub(crate) use measure::Measure;
 pub(crate) use scan::BYTE_ORDER_MARK;
 
 /// Default upper bound of the nesting of arrays and objects.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use wasmtime::component::types::{ComponentFunc, Type};
 
 use crate::interface::InterfaceId;
@@ -365,6 +366,17 @@ impl Signature {
 }
 
 crate::text::serde_as_text!(Signature);
+
+/// The identity of a function's type: signatures with the same one are the same, names included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TypeId([u8; 32]);
+
+impl Signature {
+    /// The identity of this type: the SHA-256 of its text, which has everything that it consists of.
+    pub(crate) fn identity(&self) -> TypeId {
+        TypeId(Sha256::digest(self.to_string()).into())
+    }
+}
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,11 +17,15 @@ use super::responders::Responders;
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
-use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, Pending};
+use crate::interfaces::{
+    Answer, Backend, Expected, KeyValue, Message, OutgoingMessage, Pending, Values,
+};
+use crate::json;
 use crate::manifest::KeyValueGrant;
 use crate::nats::{RequestError, Requests, connected, wire_size};
 use crate::plan::Event;
 use crate::shape::Signature;
+use crate::value::Value;
 use crate::wire;
 
 /// Waits between attempts without responders: doubled from the first to the last.
@@ -122,16 +126,13 @@ impl NatsBackend {
         }
     }
 
-    /// A call of a function that this host serves; others are given back.
-    fn call_here(&self, subject: &str, call: Call) -> Result<Pending<'static, Bytes>, Call> {
-        let Some((local, own)) = &self.local else {
-            return Err(call);
-        };
+    /// What calls of functions that this host serves need: the bytes that NATS carries with this call
+    /// beside its headers, and what the callee's own calls go through.
+    fn here(&self, call: &Call) -> Option<(&LocalCalls, usize, Arc<dyn Backend>)> {
+        let (local, own) = self.local.as_ref()?;
         let carried = self.nats().max_payload();
-        let Some(backend) = own.upgrade().filter(|_| wire::size_bound(&call) <= carried) else {
-            return Err(call);
-        };
-        local.start(subject, call, carried, backend)
+        let left = carried.checked_sub(wire::size_bound(call))?;
+        Some((local, left, own.upgrade()?))
     }
 
     /// The connection.
@@ -341,20 +342,20 @@ impl NatsBackend {
 
 /// A stream's answer to a message that it is to store.
 #[derive(serde::Deserialize)]
-struct Answer {
+struct Stored {
     stream: Option<String>,
     #[serde(default)]
     seq: u64,
-    error: Option<AnswerError>,
+    error: Option<StoreRefusal>,
 }
 
 #[derive(serde::Deserialize)]
-struct AnswerError {
+struct StoreRefusal {
     description: String,
     err_code: Option<ErrorCode>,
 }
 
-impl AnswerError {
+impl StoreRefusal {
     /// Whether JetStream has no room at all, which is no matter of the stream's own bound.
     fn is_full(&self) -> bool {
         let no_room = [
@@ -372,7 +373,7 @@ fn lost(subject: &str, stream: &str) -> String {
 
 fn stored(answer: &[u8], stream: &str, store: &StoreHealth) -> Result<u64, CallError> {
     let why = match serde_json::from_slice(answer) {
-        Ok(Answer {
+        Ok(Stored {
             stream: Some(by),
             error: None,
             seq,
@@ -380,7 +381,7 @@ fn stored(answer: &[u8], stream: &str, store: &StoreHealth) -> Result<u64, CallE
             store.report_stored();
             return Ok(seq);
         }
-        Ok(Answer {
+        Ok(Stored {
             error: Some(error), ..
         }) => {
             if error.is_full() {
@@ -397,9 +398,13 @@ fn stored(answer: &[u8], stream: &str, store: &StoreHealth) -> Result<u64, CallE
 impl Backend for NatsBackend {
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
         let last = call.deadline;
-        let call = match self.call_here(subject, call) {
-            Ok(pending) => return pending,
-            Err(call) => call,
+        let carried = self.nats().max_payload();
+        let call = match self.here(&call) {
+            Some((local, _, backend)) => match local.start(subject, call, carried, backend) {
+                Ok(pending) => return pending,
+                Err(call) => call,
+            },
+            None => call,
         };
         Box::pin(self.call_until(subject, call, last))
     }
@@ -414,6 +419,25 @@ impl Backend for NatsBackend {
             .responders
             .misfit(self.nats(), subject, wanted, deadline.into());
         Box::pin(asked)
+    }
+
+    fn call_values<'a>(
+        &'a self,
+        subject: &'a str,
+        values: Values<'_>,
+        call: Call,
+    ) -> Result<Pending<'a, Answer>, (Vec<Value>, Call)> {
+        match self.here(&call) {
+            Some((local, left, backend)) => {
+                let limits = json::Limits {
+                    bytes: values.limits.bytes.min(left),
+                    ..values.limits
+                };
+                let carried = self.nats().max_payload();
+                local.start_with(subject, Values { limits, ..values }, call, carried, backend)
+            }
+            None => Err((values.arguments, call)),
+        }
     }
 
     fn publish(&self, event: Event) -> Pending<'_, ()> {

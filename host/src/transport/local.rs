@@ -24,11 +24,13 @@ use tokio::sync::watch;
 
 use super::{Binding, Slot};
 use crate::call::{Call, CallError};
-use crate::interfaces::{Backend, Pending};
+use crate::interfaces::{Answer, Backend, Pending, Values};
+use crate::json::Measure;
 use crate::manifest::LocalCall;
 use crate::per_core::PerCore;
 use crate::poll;
 use crate::subject;
+use crate::value::Value;
 
 /// The functions that a host serves itself, by subject.
 type Functions = HashMap<String, Arc<Slot>>;
@@ -164,23 +166,77 @@ impl LocalCalls {
         carried: usize,
         backend: Arc<dyn Backend>,
     ) -> Result<Pending<'static, Bytes>, Call> {
-        let counted = self.find(subject);
-        let room = |counted: &Counted| counted.0.binding.service.free() > 0;
-        let Some(counted) = counted.filter(room) else {
+        let Some(counted) = self.find(subject) else {
             return Err(call);
         };
-        let name = subject::function_name(subject)
-            .unwrap_or_default()
-            .to_owned();
-        // It arrives at its service now, as it would over NATS: what was before is no wait of the service's.
-        let call = Call {
-            arrived: Instant::now(),
-            ..call
-        };
-        let run = run(counted, name, call, carried, backend);
-        Ok(Box::pin(ToItsEnd::new(run)))
+        let name = function_name(subject);
+        let call = arriving(call);
+        Ok(Box::pin(ToItsEnd::new(async move {
+            let here = &counted.0;
+            let called = async {
+                let function = here.binding.exported.function(&name)?;
+                here.binding.service.call(function, call, &backend).await
+            };
+            let reply = here.bounded(called).await?;
+            super::check_result(reply.body.len(), carried)?;
+            Ok(reply.body)
+        })))
     }
 
+    /// As [`Self::start`] with values, if the function has the caller's own type and nothing comes near a
+    /// limit, of the caller, the callee or the wire.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Self::start`].
+    pub(super) fn start_with(
+        &self,
+        subject: &str,
+        values: Values<'_>,
+        call: Call,
+        carried: usize,
+        backend: Arc<dyn Backend>,
+    ) -> Result<Pending<'static, Answer>, (Vec<Value>, Call)> {
+        let name = function_name(subject);
+        let Values {
+            arguments,
+            signature,
+            identity,
+            limits,
+        } = values;
+        let counted = self.find(subject).filter(|counted| {
+            let Binding {
+                service, exported, ..
+            } = &counted.0.binding;
+            let measure = Measure::of_arguments(&arguments, signature);
+            let function = exported.functions.get(&name);
+            function.is_some_and(|function| function.identity == identity)
+                && measure.is_within(&limits)
+                && service.takes(measure)
+        });
+        let Some(counted) = counted else {
+            return Err((arguments, call));
+        };
+        let call = arriving(call);
+        Ok(Box::pin(ToItsEnd::new(async move {
+            let here = &counted.0;
+            let called = async {
+                let Binding {
+                    service, exported, ..
+                } = &here.binding;
+                let function = exported.function(&name)?;
+                let called = service.call_values(function, arguments, limits, call, &backend);
+                called.await
+            };
+            let answer = here.bounded(called).await?;
+            if let Answer::Json(body) = &answer {
+                super::check_result(body.len(), carried)?;
+            }
+            Ok(answer)
+        })))
+    }
+
+    /// The function of this subject, if one more call of it has room here.
     fn find(&self, subject: &str) -> Option<Counted> {
         let mut view = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         view.follow();
@@ -191,7 +247,24 @@ impl LocalCalls {
                 binding: Binding::clone(&changes.borrow_and_update()),
             });
         }
+        if here.binding.service.free() == 0 {
+            return None;
+        }
         Counted::new(here)
+    }
+}
+
+fn function_name(subject: &str) -> String {
+    let name = subject::function_name(subject);
+    name.unwrap_or_default().to_owned()
+}
+
+/// The call as it arrives at its service now, which is when it would over NATS: what was before is no
+/// wait of the service's.
+fn arriving(call: Call) -> Call {
+    Call {
+        arrived: Instant::now(),
+        ..call
     }
 }
 
@@ -212,38 +285,30 @@ impl View {
     }
 }
 
-/// The life of a local call.
-async fn run(
-    counted: Counted,
-    name: String,
-    call: Call,
-    carried: usize,
-    backend: Arc<dyn Backend>,
-) -> Result<Bytes, CallError> {
-    let Here { slot, binding } = &*counted.0;
-    let called = async {
-        let function = binding.exported.function(&name)?;
-        binding.service.call(function, call, &backend).await
-    };
-    // A defect of the host in one call must not end its caller's.
-    let mut called = pin!(AssertUnwindSafe(called).catch_unwind());
-    let ended = match poll::once(&mut called).await {
-        Poll::Ready(ended) => ended,
-        Poll::Pending => {
-            let mut given_up = slot.local.given_up.subscribe();
-            tokio::select! {
-                biased;
-                ended = called => ended,
-                _ = given_up.wait_for(|given_up| *given_up) => return Err(CallError::stopped()),
+impl Here {
+    /// The outcome of a call here, which a drain and a defect of the host end too.
+    async fn bounded<T>(
+        &self,
+        called: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        // A defect of the host in one call must not end its caller's.
+        let mut called = pin!(AssertUnwindSafe(called).catch_unwind());
+        let ended = match poll::once(&mut called).await {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => {
+                let mut given_up = self.slot.local.given_up.subscribe();
+                tokio::select! {
+                    biased;
+                    ended = called => ended,
+                    _ = given_up.wait_for(|given_up| *given_up) => return Err(CallError::stopped()),
+                }
             }
-        }
-    };
-    let service = &binding.service.spec.name;
-    let reply = ended.unwrap_or_else(|_| {
-        Err(CallError::host_failed().within(format_args!("service \"{service}\"")))
-    })?;
-    super::check_result(reply.body.len(), carried)?;
-    Ok(reply.body)
+        };
+        ended.unwrap_or_else(|_| {
+            let service = &self.binding.service.spec.name;
+            Err(CallError::host_failed().within(format_args!("service \"{service}\"")))
+        })
+    }
 }
 
 /// A future that goes on as a task when it is dropped after it has begun.

@@ -28,14 +28,15 @@ use super::component::{Component, Uncalled};
 use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Reply};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::interfaces::{Backend, CurrentCall, Missing, calls};
-use crate::json::{self, UnknownKeys};
+use crate::interfaces::{Answer, Backend, CurrentCall, Missing, calls};
+use crate::json::{self, Measure, UnknownKeys};
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
 use crate::poll;
-use crate::shape::{InterfaceDescription, Signature};
+use crate::shape::{InterfaceDescription, Signature, TypeId};
 use crate::subject;
 use crate::text::shown;
+use crate::value::Value;
 
 /// A service that can be called.
 pub struct Service {
@@ -95,6 +96,7 @@ pub struct Function {
     pub id: FunctionId,
     /// Its type.
     pub signature: Signature,
+    pub(crate) identity: TypeId,
     /// Counts since the service was started.
     pub stats: Stats,
     index: ComponentExportIndex,
@@ -242,6 +244,7 @@ impl Service {
                     let function = Function {
                         id: interface.id.function(name),
                         signature: signature.clone(),
+                        identity: signature.identity(),
                         stats: Stats::default(),
                         index: component.export_index(&interface.id, name)?,
                     };
@@ -430,24 +433,67 @@ impl Service {
                         CallError::bad_arguments(why)
                     }
                 })?;
-            let instance = self.instance().await?;
             let current = current(&call, term, backend);
-            let (instance, result) = instance
-                .invoke(&function.index, &arguments, current)
-                .await?;
-            self.put_back(instance, term.started);
-            json::encode_reply(result.as_ref(), &function.signature, &self.limits).map_err(
-                |error| {
-                    let why = format!("result: {error}");
-                    if error.is_too_large() {
-                        CallError::result_too_large(why)
-                    } else {
-                        CallError::trap(why)
-                    }
-                },
-            )
+            let result = self.invoke(function, &arguments, current, term).await?;
+            self.encode(function, result.as_ref())
         };
         self.run(function.into(), term, admitted, work).await
+    }
+
+    /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the
+    /// caller may not get as a value within its `limits` is JSON, as is what the service may not return.
+    pub(crate) async fn call_values(
+        &self,
+        function: &Function,
+        arguments: Vec<Value>,
+        limits: json::Limits,
+        call: Call,
+        backend: &Arc<dyn Backend>,
+    ) -> Result<Answer, CallError> {
+        let term = self.term(&call);
+        let work = async {
+            let current = current(&call, term, backend);
+            let result = self.invoke(function, &arguments, current, term).await?;
+            let measure = Measure::of_result(result.as_ref(), &function.signature);
+            if measure.is_within(&self.limits) && measure.is_within(&limits) {
+                return Ok(Answer::Value(result));
+            }
+            let reply = self.encode(function, result.as_ref())?;
+            Ok(Answer::Json(reply.body))
+        };
+        self.run(function.into(), term, Admitted(None), work).await
+    }
+
+    /// Runs a function in an instance.
+    async fn invoke(
+        &self,
+        function: &Function,
+        arguments: &[Value],
+        current: CurrentCall,
+        term: Term,
+    ) -> Result<Option<Value>, CallError> {
+        let instance = self.instance().await?;
+        let invoked = instance.invoke(&function.index, arguments, current).await;
+        let (instance, result) = invoked?;
+        self.put_back(instance, term.started);
+        Ok(result)
+    }
+
+    fn encode(&self, function: &Function, result: Option<&Value>) -> Result<Reply, CallError> {
+        let reply = json::encode_reply(result, &function.signature, &self.limits);
+        reply.map_err(|error| {
+            let why = format!("result: {error}");
+            if error.is_too_large() {
+                CallError::result_too_large(why)
+            } else {
+                CallError::trap(why)
+            }
+        })
+    }
+
+    /// Whether the service takes arguments of this size.
+    pub(crate) fn takes(&self, measure: Measure) -> bool {
+        measure.is_within(&self.limits)
     }
 
     /// The bounds of a run that begins now.
