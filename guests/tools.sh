@@ -2,6 +2,7 @@
 # Installs what builds the guests, and the NATS server, into .tools/ of this project.
 #
 #   guests/tools.sh [nats|python|typescript|go|c|rust ...]      (all of these by default)
+#   guests/tools.sh starlingmonkey                              (for guests that ask for this runtime; 390 MB)
 #   guests/tools.sh nestjs                                      (what the benchmarks compare with)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
@@ -15,7 +16,7 @@
 set -euo pipefail
 
 readonly NESTJS=12.1.1 NATS_NODE=3.4.0
-readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2
+readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
@@ -190,6 +191,16 @@ npm_program() {
 install_esbuild() { npm_program esbuild "$ESBUILD"; }
 install_componentize_qjs() { npm_program componentize-qjs "$COMPONENTIZE_QJS"; }
 
+# The package is in a scope, which its program's name is not.
+install_componentize_js() {
+    need npm Node
+    npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" \
+        "@bytecodealliance/componentize-js@$COMPONENTIZE_JS"
+    mkdir bin
+    ln -s ../node_modules/.bin/componentize-js bin/
+    bin/componentize-js --version
+}
+
 # What the benchmarks compare with. Node looks for packages beside the script, so the script is
 # linked to where they are.
 install_nestjs() {
@@ -338,9 +349,13 @@ for wanted in "$@"; do
     go) go_ ;;
     c) c ;;
     rust) rust ;;
+    starlingmonkey)
+        tool esbuild "$ESBUILD" install_esbuild
+        tool componentize-js "$COMPONENTIZE_JS" install_componentize_js
+        ;;
     nestjs) tool nestjs "$NESTJS" install_nestjs ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust or nestjs" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey or nestjs" >&2
         exit 2
         ;;
     esac

@@ -60,6 +60,14 @@ pub enum BuildError {
         /// The guest's folder.
         folder: PathBuf,
     },
+    /// There is no such runtime.
+    #[error("`wasmbay.runtime` in {} is {found}; accepted: \"quickjs\", \"starlingmonkey\"", folder.join("package.json").display())]
+    Runtime {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// What is there.
+        found: String,
+    },
     /// The WIT has an error.
     #[error("the WIT in {} has an error", wit.display())]
     Wit {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::world::World;
-use super::{BuildError, Language, Tools};
+use super::{BuildError, Language, Tools, tools_of};
 use crate::text::hex;
 
 /// Changes when the recipes do, so that components of an older wasmbay are built again.
@@ -119,7 +119,7 @@ impl Inputs<'_> {
     /// Their versions would have to be asked for, which takes longer than all else here.
     fn tools(&self) -> Option<String> {
         let mut digest = Sha256::new();
-        for tool in self.language.tools() {
+        for tool in tools_of(self.folder, self.language) {
             let path = self.tools.find(*tool).ok()?.canonicalize().ok()?;
             let about = path.metadata().ok()?;
             let modified = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;

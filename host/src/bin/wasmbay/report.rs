@@ -316,7 +316,8 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 BuildError::NoLanguage { .. }
                 | BuildError::TwoLanguages { .. }
                 | BuildError::NoWit { .. }
-                | BuildError::NoWorld { .. } => Exit::Configuration,
+                | BuildError::NoWorld { .. }
+                | BuildError::Runtime { .. } => Exit::Configuration,
                 _ => Exit::Failed,
             });
         }

@@ -1,18 +1,19 @@
-//! TypeScript and JavaScript: one bundle, run by QuickJS inside the component.
+//! TypeScript and JavaScript: one bundle, run by QuickJS inside the component, or by the runtime that the
+//! guest asks for.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use super::{Built, Job};
+use super::{Built, Job, starlingmonkey};
 use crate::build::componentize::write;
 use crate::build::edge::{self, Edge, exact};
-use crate::build::language::script;
+use crate::build::language::{Runtime, runtime, script};
 use crate::build::process::{Stdout, run};
 use crate::build::{BuildError, Tool, typescript};
 
 pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
-    let esbuild = job.tools.find(Tool::Esbuild)?;
-    let componentize = job.tools.find(Tool::ComponentizeQjs)?;
+    let runtime = runtime(job.folder)?;
     let entry = script(job.folder).ok_or_else(|| BuildError::NoEntry {
         folder: job.folder.to_owned(),
         expected: "index.ts or index.js, nor the file that its package.json calls `main`"
@@ -21,6 +22,13 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
     // First, so that an editor has them however the build ends.
     let declarations = typescript::declarations(&job.world.resolve, job.world.id);
     write(&job.scratch.join("bindings.d.ts"), declarations.as_bytes())?;
+    let bundle = job.scratch.join("bundle.js");
+    if runtime == Runtime::StarlingMonkey {
+        let arguments = starlingmonkey::arguments(job);
+        make_bundle(job, &entry, &arguments, &bundle, progress)?;
+        return starlingmonkey::componentize(job, &bundle, progress);
+    }
+    let componentize = job.tools.find(Tool::ComponentizeQjs)?;
     write(
         &job.scratch.join("globals.d.ts"),
         edge::GLOBALS_TYPES.as_bytes(),
@@ -28,27 +36,11 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
     let edge = Edge::of(job.world, job.folder, &entry)?;
     let modules = job.scratch.join("edge");
     edge.write(&modules)?;
-    let bundle = job.scratch.join("bundle.js");
-    let mut command = Command::new(esbuild);
-    command
-        .current_dir(job.folder)
-        .arg(modules.join("entry.js"))
-        .args([
-            "--bundle",
-            "--format=esm",
-            "--platform=neutral",
-            "--main-fields=module,main",
-            "--conditions=import",
-            "--target=es2023",
-            "--log-level=warning",
-        ])
-        .args(edge.arguments(&modules))
-        .arg(format!("--outfile={}", bundle.display()));
-    run(
-        "esbuild",
-        job.folder,
-        &mut command,
-        Stdout::Messages,
+    make_bundle(
+        job,
+        &modules.join("entry.js"),
+        &edge.arguments(&modules),
+        &bundle,
         progress,
     )?;
     let text = fs::read_to_string(&bundle).map_err(BuildError::reading(&bundle))?;
@@ -80,6 +72,40 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         source: error.into(),
     })?;
     Ok(built)
+}
+
+/// Puts the source and all that it imports into one module.
+fn make_bundle(
+    job: &Job<'_>,
+    entry: &Path,
+    arguments: &[String],
+    bundle: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let esbuild = job.tools.find(Tool::Esbuild)?;
+    let mut command = Command::new(esbuild);
+    command
+        .current_dir(job.folder)
+        .arg(entry)
+        .args([
+            "--bundle",
+            "--format=esm",
+            "--platform=neutral",
+            "--main-fields=module,main",
+            "--conditions=import",
+            "--target=es2023",
+            "--log-level=warning",
+        ])
+        .args(arguments)
+        .arg(format!("--outfile={}", bundle.display()));
+    run(
+        "esbuild",
+        job.folder,
+        &mut command,
+        Stdout::Messages,
+        progress,
+    )
+    .map(drop)
 }
 
 /// What the tool printed, for people, where the source lacks exports.

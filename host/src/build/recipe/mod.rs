@@ -5,6 +5,7 @@ pub(super) mod go;
 mod javascript;
 mod python;
 mod rust;
+mod starlingmonkey;
 
 use std::path::{Path, PathBuf};
 

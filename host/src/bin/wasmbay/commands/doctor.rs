@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
 use serde_json::json;
-use wasmbay::build::{Tool, ToolStatus, Tools, detect};
+use wasmbay::build::{Tool, ToolStatus, Tools, detect, tools_of};
 use wasmbay::manifest::{FILE_NAME, Manifest};
 
 use crate::project::manifest_in;
@@ -31,9 +31,7 @@ pub(crate) struct Doctor {
 pub(super) fn run(args: Doctor, terminal: &Terminal) -> anyhow::Result<Exit> {
     let manifest = manifest(args.manifest)?;
     let root = manifest.as_ref().map_or(Path::new("."), |read| &read.root);
-    let needed = manifest
-        .as_ref()
-        .map_or_else(|| Tool::ALL.into_iter().collect(), needed);
+    let needed = manifest.as_ref().map_or_else(usual, needed);
     // In the order of `Tool::ALL`.
     let tools: Vec<(ToolStatus, bool)> = Tools::near(root)
         .all()
@@ -76,16 +74,22 @@ fn manifest(named: Option<PathBuf>) -> anyhow::Result<Option<Manifest>> {
     }
 }
 
+/// What is needed where no app says so.
+fn usual() -> BTreeSet<Tool> {
+    let tools = Tool::ALL.into_iter();
+    tools.filter(|tool| !tool.is_optional()).collect()
+}
+
 /// What running this app takes on a machine that has nothing but wasmbay.
 fn needed(manifest: &Manifest) -> BTreeSet<Tool> {
     // A folder that is no guest is `check`'s to report.
-    let languages = manifest
+    let guests = manifest
         .components
         .values()
         .filter(|path| path.is_dir())
-        .filter_map(|path| detect(path).ok());
-    languages
-        .flat_map(|language| language.tools().iter().copied())
+        .filter_map(|path| Some(tools_of(path, detect(path).ok()?)));
+    guests
+        .flat_map(|tools| tools.iter().copied())
         .chain([Tool::NatsServer])
         .collect()
 }
