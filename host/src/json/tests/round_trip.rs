@@ -46,6 +46,45 @@ fn arbitrary_json_like() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
+    fn a_measure_is_never_too_small((shape, val) in arbitrary_pair()) {
+        let signature = Signature {
+            params: [crate::shape::Field {
+                name: "value".into(),
+                key: "value".into(),
+                shape: shape.clone(),
+            }]
+            .into(),
+            result: Some(shape),
+        };
+        let arguments = [val];
+        let measure = Measure::of_arguments(&arguments, &signature);
+        let limits = Limits {
+            bytes: measure.bytes,
+            nodes: measure.nodes,
+            depth: measure.depth,
+            ..Limits::default()
+        };
+        let body = encode_arguments(&arguments, &signature, &limits);
+        prop_assert!(body.is_ok(), "{:?} {:?}", measure, body);
+        let read = decode_arguments(&body.unwrap(), &signature, &limits);
+        prop_assert_eq!(read.as_deref().ok(), Some(&arguments[..]), "{:?} {:?}", measure, read);
+        let measure = Measure::of_result(arguments.first(), &signature);
+        let limits = Limits {
+            bytes: measure.bytes,
+            nodes: measure.nodes,
+            depth: measure.depth,
+            ..Limits::default()
+        };
+        let reply = encode_reply(arguments.first(), &signature, &limits);
+        prop_assert!(reply.is_ok(), "{:?} {:?}", measure, reply);
+        let read = decode_result(&reply.unwrap().body, &signature, &limits);
+        let read = read.ok().flatten();
+        prop_assert_eq!(read.as_ref(), arguments.first(), "{:?}", measure);
+        // And not by so much that JSON is written where it need not be.
+        prop_assert!(measure.is_within(&Limits::default()));
+    }
+
+    #[test]
     fn a_value_is_read_back_as_it_was_written((shape, val) in arbitrary_pair()) {
         let json = encode(&val, &shape).unwrap();
         // Every NaN is equal, and the zeros are not.
