@@ -117,6 +117,47 @@ async fn a_result_is_bounded_before_it_is_copied() {
     );
 }
 
+/// Exports `test:bytes/api@1.0.0`, whose `echo` returns its argument and `zeros` so many bytes.
+const BYTES: &str = r#"
+(component
+  (core module $code
+    (memory (export "memory") 200)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+    (func (export "return") (param $at i32) (param $length i32) (result i32)
+      (i32.store (i32.const 16) (local.get $at))
+      (i32.store (i32.const 20) (local.get $length))
+      (i32.const 16))
+    (func (export "zeros") (param $length i32) (result i32)
+      (i32.store (i32.const 16) (i32.const 1024))
+      (i32.store (i32.const 20) (local.get $length))
+      (i32.const 16)))
+  (core instance $core (instantiate $code))
+  (alias core export $core "memory" (core memory $memory))
+  (alias core export $core "realloc" (core func $realloc))
+  (func $echo (param "bytes" (list u8)) (result (list u8))
+    (canon lift (core func $core "return") (memory (core memory $memory)) (realloc (core func $realloc))))
+  (func $zeros (param "length" u32) (result (list u8))
+    (canon lift (core func $core "zeros") (memory (core memory $memory))))
+  (instance $api (export "echo" (func $echo)) (export "zeros" (func $zeros)))
+  (export "test:bytes/api@1.0.0" (instance $api)))
+"#;
+
+#[tokio::test]
+async fn a_list_of_bytes_is_as_large_as_a_message_can_hold() {
+    let guest = guest_on(&runtime(5), BYTES, Other::Fails, |_| {});
+    let text = format!("\"{}\"", "QUJD".repeat((1 << 18) - 2));
+    let echoed = guest.call("echo", &format!("[{text}]")).await.unwrap();
+    assert!(echoed == text);
+    // The first is more than a message can hold, the second more than is copied to find that out.
+    for length in [800_000, 10_000_000] {
+        let error = guest
+            .call("zeros", &format!("[{length}]"))
+            .await
+            .unwrap_err();
+        assert_eq!((error.code, error.blame), (Code::TooLarge, Blame::Guest));
+    }
+}
+
 #[tokio::test]
 async fn guests_that_compute_do_not_starve_others_on_their_thread() {
     const SPINNING: u32 = 64;
