@@ -4,6 +4,7 @@
 //! cargo run --release --example load -- nats://127.0.0.1:4222/bay.hello.bay.hello.greeter.v1.greet \
 //!     --body '{"name":"Ada"}' --concurrency 128 --process host=4711
 //! cargo run --release --example load -- http://127.0.0.1:8080/hello/Ada --method GET
+//! cargo run --release --example load -- nats://127.0.0.1:4222/bay.hello.bay.hello.greeter.v1.greet --flood 4
 //! ```
 //!
 //! As many calls as `--concurrency` says are under way at any time; the next one starts when one
@@ -12,13 +13,16 @@
 #![expect(clippy::print_stdout, reason = "a program's output")]
 
 mod drive;
+mod flood;
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 use drive::{Body, Process, Run, Target};
+use serde::Serialize;
 
 /// Drives a NATS subject or an HTTP URL and measures what a call costs.
 #[derive(Parser)]
@@ -49,6 +53,10 @@ struct Args {
     /// A process whose CPU time is reported, as `name=pid`; can be repeated.
     #[arg(long)]
     process: Vec<NamedProcess>,
+    /// Then send so many times as many calls as were answered, and say what is answered of those. For
+    /// NATS.
+    #[arg(long, value_name = "FACTOR")]
+    flood: Option<f64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -73,7 +81,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let body = Body::new(&args.body, args.size)?;
     let expect = args.expect.as_deref().map(|text| body.padded(text));
-    let report = drive::run(&Run {
+    let run = Run {
         target: args.target,
         method: args.method,
         expect,
@@ -82,9 +90,16 @@ fn main() -> anyhow::Result<()> {
         duration: Duration::try_from_secs_f64(args.duration)?,
         warm_up: Duration::try_from_secs_f64(args.warm_up)?,
         processes: args.process.into_iter().map(|named| named.0).collect(),
-    })?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    };
+    match args.flood {
+        Some(factor) => print(&flood::run(&run, factor)?, args.json),
+        None => print(&drive::run(&run)?, args.json),
+    }
+}
+
+fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
     } else {
         print!("{report}");
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerError, jetstream};
@@ -26,10 +26,10 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// consumer" warning.
 ///
 /// The client reads its socket in bursts of up to 8 MiB (128 reads of 64 KiB) before another task
-/// of the same thread runs, which is some 55,000 of the smallest messages; so a lower bound could
-/// drop replies without any slow consumer. Memory is taken as messages come, an idle subscription
-/// costs next to nothing.
-pub const SUBSCRIPTION_CAPACITY: usize = 65_536;
+/// of the same thread runs. The smallest message with a reply subject that a host gets has 64 bytes or
+/// more, so one burst is at most as many; a lower bound could drop calls and replies without any slow
+/// consumer. Memory is taken as messages come, an idle subscription costs next to nothing.
+pub const SUBSCRIPTION_CAPACITY: usize = 131_072;
 
 /// Upper bound of the commands (publish, subscribe) that wait for the connection. Further ones wait
 /// in their callers.
@@ -306,7 +306,7 @@ impl ConnectOptions {
         login: Option<Login>,
     ) -> Result<async_nats::ConnectOptions, ConnectError> {
         let name = self.name.clone().unwrap_or_else(|| "wasmbay".to_owned());
-        let connected = AtomicBool::new(false);
+        let (connected, dropped) = (AtomicBool::new(false), AtomicU64::new(0));
         let violations = self.violations.clone();
         let options = match &self.credentials {
             Some(path) => with_credentials(path).await?,
@@ -328,7 +328,12 @@ impl ConnectOptions {
                 {
                     violations.note(error);
                 }
-                log_event(&name, &event, again);
+                // One for each message that is dropped: said often enough to be noticed, and no flood.
+                let is_repeated = matches!(event, Event::SlowConsumer(_))
+                    && !(dropped.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two();
+                if !is_repeated {
+                    log_event(&name, &event, again);
+                }
                 std::future::ready(())
             });
         match login {

@@ -25,9 +25,11 @@ use crate::poll;
 
 /// Upper bound of the requests of one connection that wait for their replies.
 ///
-/// The capacity of the inbox's subscription, so that replies which come all at once cannot overflow
-/// it.
-pub const MAX_OUTSTANDING: usize = SUBSCRIPTION_CAPACITY;
+/// No more than the capacity of the inbox's subscription, so that replies which come all at once cannot
+/// overflow it.
+pub const MAX_OUTSTANDING: usize = 65_536;
+
+const _: () = assert!(MAX_OUTSTANDING <= SUBSCRIPTION_CAPACITY);
 
 /// A request without a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

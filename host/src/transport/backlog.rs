@@ -3,12 +3,23 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::poll::POLL_BUDGET;
+
 /// Messages that wait. Beyond it the oldest is shed, long before the client library would drop
 /// messages without a word.
 pub(super) const MAX_MESSAGES: usize = 8_192;
 
 /// Bytes of messages that wait; beyond it the same.
 pub(super) const MAX_BYTES: usize = 64 << 20;
+
+/// Upper bound of the time for which messages are worked on before the connection reads and writes.
+const MAX_BUDGET: Duration = Duration::from_millis(20);
+
+/// The time to work on messages after so much was spent on taking and shedding: as much, so that a flood
+/// does not have all of it for being shed.
+pub(super) fn work_budget(spent: Duration) -> Duration {
+    spent.clamp(POLL_BUDGET, MAX_BUDGET)
+}
 
 /// A bounded queue whose members know when they arrived.
 pub(super) struct Backlog<M> {
@@ -107,6 +118,15 @@ mod tests {
         std::iter::from_fn(|| backlog.next(now, WAIT, unordered))
             .map(|(_, message)| message)
             .collect()
+    }
+
+    #[test]
+    fn a_flood_takes_no_more_time_than_the_calls() {
+        let shed = Duration::from_millis(7);
+        assert_eq!(work_budget(shed), shed);
+        assert_eq!(work_budget(Duration::ZERO), POLL_BUDGET);
+        // Others of the thread wait meanwhile.
+        assert_eq!(work_budget(Duration::from_secs(1)), MAX_BUDGET);
     }
 
     #[test]

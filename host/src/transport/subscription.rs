@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use tokio::sync::{oneshot, watch};
 use tokio::task;
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, work_budget};
 use super::{Binding, Delivery, Drained, Slot};
 use crate::call::{CallError, Code, Reply};
 use crate::interfaces::{self, Backend};
@@ -77,8 +77,10 @@ pub(crate) async fn serve(
                 Err(oneshot::error::TryRecvError::Empty) => {}
             }
         }
+        let began = Instant::now();
         subscription.take_arrived().await;
-        subscription.work(Budget::new(POLL_BUDGET)).await;
+        let budget = work_budget(began.elapsed());
+        subscription.work(Budget::new(budget)).await;
         // The connection's own task reads and writes now.
         task::yield_now().await;
     };

@@ -3,7 +3,7 @@
 //! measures on the same machine.
 
 mod http;
-mod nats;
+pub(crate) mod nats;
 mod process;
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub(crate) use process::Process;
 use process::Usage;
 
 /// How long an answer may take before its call counts as lost.
-const LOST: Duration = Duration::from_secs(5);
+pub(crate) const LOST: Duration = Duration::from_secs(5);
 
 /// What is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,7 +254,7 @@ impl Tally {
 }
 
 /// Whether an answer is the one that was to come.
-fn check(run: &Run, body: &[u8]) -> Result<(), String> {
+pub(crate) fn check(run: &Run, body: &[u8]) -> Result<(), String> {
     match &run.expect {
         Some(expected) if expected != body => {
             let start = body.get(..200).unwrap_or(body);

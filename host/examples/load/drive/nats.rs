@@ -19,9 +19,7 @@ pub(super) fn drive(
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
     let mut connection = Connection::open(address)?;
-    let inbox = format!("_INBOX.{:x}", rand::random::<u64>());
-    connection.write(format!("SUB {inbox}.* 1\r\nPING\r\n").as_bytes())?;
-    connection.wait_for_pong()?;
+    let inbox = connection.subscribe_inbox()?;
 
     let mut slots: Vec<Slot> = (0..run.concurrency)
         .map(|slot| Slot::new(run, subject, &inbox, slot))
@@ -109,7 +107,7 @@ impl Slot {
 }
 
 /// What the server sends.
-enum Event<'a> {
+pub(crate) enum Event<'a> {
     Message {
         slot: usize,
         outcome: Result<&'a [u8], String>,
@@ -119,8 +117,8 @@ enum Event<'a> {
     Other,
 }
 
-struct Connection {
-    stream: TcpStream,
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
     input: Vec<u8>,
     /// What of `input` is filled, and how much of that is used up.
     filled: usize,
@@ -128,7 +126,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(address: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(address: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -143,6 +141,14 @@ impl Connection {
             \"protocol\":1,\"lang\":\"rust\",\"version\":\"0\",\"name\":\"load\"}\r\n",
         )?;
         Ok(connection)
+    }
+
+    /// Subscribes to the replies of an inbox, and returns its name.
+    pub(crate) fn subscribe_inbox(&mut self) -> anyhow::Result<String> {
+        let inbox = format!("_INBOX.{:x}", rand::random::<u64>());
+        self.write(format!("SUB {inbox}.* 1\r\nPING\r\n").as_bytes())?;
+        self.wait_for_pong()?;
+        Ok(inbox)
     }
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
@@ -179,7 +185,7 @@ impl Connection {
     }
 
     /// Reads what has come, waiting for it a while; whether anything has.
-    fn read(&mut self) -> anyhow::Result<bool> {
+    pub(crate) fn read(&mut self) -> anyhow::Result<bool> {
         self.input.copy_within(self.used..self.filled, 0);
         self.filled -= self.used;
         self.used = 0;
@@ -201,7 +207,7 @@ impl Connection {
     }
 
     /// The next whole message or ping.
-    fn next(&mut self) -> anyhow::Result<Option<Event<'_>>> {
+    pub(crate) fn next(&mut self) -> anyhow::Result<Option<Event<'_>>> {
         let rest = self.input.get(self.used..self.filled).unwrap_or_default();
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
             return Ok(None);
