@@ -195,8 +195,8 @@ impl Host {
         let Some(worker) = self.workers.first() else {
             return;
         };
-        let (client, deployment) = (worker.client.clone(), self.current.get());
-        let comparing = peers::compare(client, self.app.clone(), self.id.clone(), deployment);
+        let (link, deployment) = (worker.link.clone(), self.current.get());
+        let comparing = peers::compare(link, self.app.clone(), self.id.clone(), deployment);
         let comparison = worker.runtime.spawn(comparing);
         let mut last = self
             .comparison
@@ -245,9 +245,9 @@ impl Host {
     /// versions.
     async fn provision(&self, app: &App, plan: &Plan) -> Result<Vec<Orphan>, HostError> {
         if let Some(worker) = self.workers.first() {
-            let context = &worker.context;
             let provisioning = Provisioning {
-                context,
+                context: &worker.context,
+                link: &worker.link,
                 host: &self.id,
                 app,
                 plan,
@@ -256,7 +256,7 @@ impl Host {
             let unretired = provisioning.run().await?;
             self.current.store().report_complete();
             self.current.store().report_unretired(unretired);
-            return Ok(stream::orphans(context, app, plan, &self.id).await);
+            return Ok(stream::orphans(&provisioning).await);
         }
         Ok(Vec::new())
     }

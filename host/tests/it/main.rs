@@ -21,6 +21,7 @@ mod host;
 mod isolation;
 mod javascript;
 mod keyvalue;
+mod malformed;
 mod messaging;
 mod nats;
 mod permissions;

@@ -26,6 +26,7 @@ use futures_util::TryStreamExt;
 
 use crate::manifest::subjects::SubjectPattern;
 use crate::manifest::{App, Durable, StreamSpec, keys};
+use crate::nats::Link;
 use crate::plan::{EventWire, PARTITIONS, Plan};
 use crate::subject;
 
@@ -160,6 +161,8 @@ pub(crate) enum Purpose {
 /// manifest, so only what this plan uses is touched.
 pub(crate) struct Provisioning<'a> {
     pub(crate) context: &'a Context,
+    /// Asks other hosts.
+    pub(crate) link: &'a Link,
     /// The id of this host, by which others know it in discovery.
     pub(crate) host: &'a str,
     pub(crate) app: &'a App,
@@ -221,7 +224,7 @@ impl Provisioning<'_> {
             let unlisted = config.name.starts_with(&of_messages) && !stored.contains(&config.name);
             used.contains(&config.name) || unlisted && config.subjects.iter().any(subscribed)
         };
-        Ok(retire(self.context, app, self.host, unused).await)
+        Ok(retire(self.context, self.link, app, self.host, unused).await)
     }
 
     /// The stream of a durable wire, and the consumers of its subscribers.
