@@ -75,6 +75,7 @@ pub mod call;
 pub mod deployment;
 pub mod events;
 pub mod gateway;
+pub mod headers;
 pub mod host;
 pub mod interface;
 pub mod interfaces;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
-const ROOMS: [&str; 25] = [
+const ROOMS: [&str; 26] = [
     "host",
     "admin",
     "gateway",
@@ -19,6 +19,7 @@ const ROOMS: [&str; 25] = [
     "nats",
     "programs",
     "wire",
+    "headers",
     "micro",
     "subject",
     "json",

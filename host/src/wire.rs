@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Blame, Call, CallError, Code, Trace, is_traceparent};
+use crate::headers::Headers;
 use crate::text::{one_line, shown};
 
 /// Milliseconds until the caller stops waiting.
@@ -46,18 +46,6 @@ pub const MAX_HEADER: usize = 8 << 10;
 const MAX_ERROR: usize = 512;
 
 const JSON: &str = "application/json";
-
-/// The headers of every call, as names that need not be checked and copied.
-mod name {
-    use async_nats::HeaderName;
-
-    pub(super) static DEADLINE: HeaderName = HeaderName::from_static(super::DEADLINE);
-    pub(super) static HOPS: HeaderName = HeaderName::from_static(super::HOPS);
-    pub(super) static CALLER: HeaderName = HeaderName::from_static(super::CALLER);
-    pub(super) static TRACEPARENT: HeaderName = HeaderName::from_static(super::TRACEPARENT);
-    pub(super) static TRACESTATE: HeaderName = HeaderName::from_static(super::TRACESTATE);
-    pub(super) static BAGGAGE: HeaderName = HeaderName::from_static(super::BAGGAGE);
-}
 
 /// The body of an error, the same on NATS and over HTTP.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,11 +97,7 @@ pub fn error_body(error: &CallError) -> Bytes {
 ///
 /// [`Code::BadArguments`] for an invalid header. An invalid body is an error later, when it is
 /// decoded by its type.
-pub fn read_call(
-    headers: Option<&HeaderMap>,
-    body: Bytes,
-    now: Instant,
-) -> Result<Call, CallError> {
+pub fn read_call(headers: Option<&Headers>, body: Bytes, now: Instant) -> Result<Call, CallError> {
     read(headers, body, now, |left| {
         let milliseconds = left
             .parse()
@@ -128,24 +112,20 @@ pub fn read_call(
 /// # Errors
 ///
 /// As [`read_call`].
-pub fn read_event(
-    headers: Option<&HeaderMap>,
-    body: Bytes,
-    now: Instant,
-) -> Result<Call, CallError> {
+pub fn read_event(headers: Option<&Headers>, body: Bytes, now: Instant) -> Result<Call, CallError> {
     read(headers, body, now, |_| Ok(MAX_DEADLINE))
 }
 
 /// Reads each header once: lookups by name would cost more than the few headers.
 fn read(
-    headers: Option<&HeaderMap>,
+    headers: Option<&Headers>,
     body: Bytes,
     now: Instant,
     left: impl Fn(&str) -> Result<Duration, CallError>,
 ) -> Result<Call, CallError> {
     let mut call = without_headers(body, now);
-    for (name, value) in headers.into_iter().flat_map(first_values) {
-        match canonical(name) {
+    for (name, value) in headers.into_iter().flat_map(known) {
+        match name {
             CONTENT_TYPE => {
                 if !is_json(value) {
                     return Err(bad_header(CONTENT_TYPE, value, JSON));
@@ -166,10 +146,10 @@ fn read(
 /// Reads what travels along with a message that arrives `now`. Its sender may know nothing of these
 /// headers, so those that make no sense are left out.
 #[must_use]
-pub fn read_message(headers: Option<&HeaderMap>, now: Instant) -> Call {
+pub fn read_message(headers: Option<&Headers>, now: Instant) -> Call {
     let mut call = without_headers(Bytes::new(), now);
-    for (name, value) in headers.into_iter().flat_map(first_values) {
-        match canonical(name) {
+    for (name, value) in headers.into_iter().flat_map(known) {
+        match name {
             HOPS => call.hops = value.parse().unwrap_or(0),
             name => call.keep(name, value),
         }
@@ -177,9 +157,10 @@ pub fn read_message(headers: Option<&HeaderMap>, now: Instant) -> Call {
     call
 }
 
-/// The name of a header as this module writes it. Clients write names in any case (Go's `http.Header`
-/// makes `Traceparent` of `traceparent`), and proxies change it.
-fn canonical(name: &str) -> &str {
+/// The headers that this module knows, each with its first value, by the names that it writes. Clients
+/// write names in any case (Go's `http.Header` makes `Traceparent` of `traceparent`), and proxies change
+/// it.
+fn known(headers: &Headers) -> impl Iterator<Item = (&'static str, &str)> {
     const NAMES: [&str; 9] = [
         DEADLINE,
         TRACEPARENT,
@@ -191,10 +172,13 @@ fn canonical(name: &str) -> &str {
         ERROR,
         ERROR_CODE,
     ];
-    let mut names = NAMES.into_iter();
-    names
-        .find(|known| known.eq_ignore_ascii_case(name))
-        .unwrap_or(name)
+    let mut seen = [false; NAMES.len()];
+    headers.iter().filter_map(move |(name, value)| {
+        let mut names = NAMES.into_iter().zip(&mut seen);
+        let (name, seen) = names.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        let first = !std::mem::replace(seen, true);
+        first.then_some((name, value))
+    })
 }
 
 /// Whether a media type is JSON, such as `application/json; charset=utf-8` or
@@ -215,12 +199,6 @@ fn without_headers(body: Bytes, now: Instant) -> Call {
         caller: None,
         trace: Trace::default(),
     }
-}
-
-fn first_values(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    headers
-        .iter()
-        .filter_map(|(name, values)| Some((name.as_ref(), values.first()?.as_str())))
 }
 
 impl Call {
@@ -254,21 +232,17 @@ pub fn is_own_header(name: &str) -> bool {
 
 /// The headers of a message that its sender chose.
 #[must_use]
-pub fn read_headers(headers: Option<&HeaderMap>) -> Vec<(String, String)> {
-    let all = headers.into_iter().flat_map(HeaderMap::iter);
-    all.map(|(name, values)| (name.to_string(), values))
-        .filter(|(name, _)| !is_own_header(name))
-        .flat_map(|(name, values)| {
-            let pair = move |value: &HeaderValue| (name.clone(), value.as_str().to_owned());
-            values.iter().map(pair).collect::<Vec<_>>()
-        })
+pub fn read_headers(headers: Option<&Headers>) -> Vec<(String, String)> {
+    let all = headers.into_iter().flat_map(Headers::iter);
+    all.filter(|(name, _)| !is_own_header(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }
 
 /// Adds the headers that a guest chose, whose names and values were checked.
-pub fn add_headers(headers: &mut HeaderMap, chosen: &[(String, String)]) {
+pub fn add_headers(headers: &mut Headers, chosen: &[(String, String)]) {
     for (name, value) in chosen.iter().filter(|(name, _)| !is_own_header(name)) {
-        headers.append(name.as_str(), &*one_line(value, usize::MAX));
+        headers.append(name, one_line(value, usize::MAX));
     }
 }
 
@@ -281,11 +255,11 @@ fn bad_header(name: &str, value: &str, expected: &str) -> CallError {
 
 /// The headers of a call that is sent `now`.
 #[must_use]
-pub fn write_call(call: &Call, now: Instant) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+pub fn write_call(call: &Call, now: Instant) -> Headers {
+    let mut headers = Headers::new();
     let left = call.deadline.saturating_duration_since(now).as_millis();
     let left = u64::try_from(left).unwrap_or(u64::MAX);
-    headers.insert(name::DEADLINE.clone(), HeaderValue::from(left));
+    headers.append(DEADLINE, left);
     // Absent means 0, and each header costs.
     if call.hops > 0 {
         write_hops(&mut headers, call);
@@ -296,32 +270,32 @@ pub fn write_call(call: &Call, now: Instant) -> HeaderMap {
 
 /// The headers of an event: those of a call without a deadline, since no caller waits.
 #[must_use]
-pub fn write_event(call: &Call) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+pub fn write_event(call: &Call) -> Headers {
+    let mut headers = Headers::new();
     write_hops(&mut headers, call);
     write_context(&mut headers, call);
     headers
 }
 
-fn write_hops(headers: &mut HeaderMap, call: &Call) {
-    headers.insert(name::HOPS.clone(), HeaderValue::from(u16::from(call.hops)));
+fn write_hops(headers: &mut Headers, call: &Call) {
+    headers.append(HOPS, call.hops);
 }
 
-fn write_context(headers: &mut HeaderMap, call: &Call) {
+fn write_context(headers: &mut Headers, call: &Call) {
     let Trace {
         parent,
         state,
         baggage,
     } = &call.trace;
-    let optional: [(&HeaderName, _); 4] = [
-        (&name::CALLER, &call.caller),
-        (&name::TRACEPARENT, parent),
-        (&name::TRACESTATE, state),
-        (&name::BAGGAGE, baggage),
+    let optional = [
+        (CALLER, &call.caller),
+        (TRACEPARENT, parent),
+        (TRACESTATE, state),
+        (BAGGAGE, baggage),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
-            headers.insert(name.clone(), &*one_line(value, MAX_HEADER));
+            headers.append(name, one_line(value, MAX_HEADER));
         }
     }
 }
@@ -344,10 +318,10 @@ pub(crate) fn size_bound(call: &Call) -> usize {
 
 /// The headers and body of a reply that is an error.
 #[must_use]
-pub fn write_error(error: &CallError) -> (HeaderMap, Bytes) {
-    let mut headers = HeaderMap::new();
-    headers.insert(ERROR, &*one_line(&error.message, MAX_ERROR));
-    headers.insert(ERROR_CODE, error.code.status().to_string().as_str());
+pub fn write_error(error: &CallError) -> (Headers, Bytes) {
+    let mut headers = Headers::new();
+    headers.append(ERROR, one_line(&error.message, MAX_ERROR));
+    headers.append(ERROR_CODE, error.code.status());
     (headers, error_body(error))
 }
 
@@ -359,13 +333,13 @@ pub fn write_error(error: &CallError) -> (HeaderMap, Bytes) {
 /// # Errors
 ///
 /// The error of the reply.
-pub fn read_reply(headers: Option<&HeaderMap>, body: Bytes) -> Result<Bytes, CallError> {
+pub fn read_reply(headers: Option<&Headers>, body: Bytes) -> Result<Bytes, CallError> {
     let Some(headers) = headers else {
         return Ok(body);
     };
     let (mut code, mut message) = (None, None);
-    for (name, value) in first_values(headers) {
-        match canonical(name) {
+    for (name, value) in known(headers) {
+        match name {
             ERROR_CODE => code = Some(value),
             ERROR => message = Some(value),
             _ => {}
@@ -410,7 +384,7 @@ mod tests {
             ..call()
         };
         let headers = write_call(&sent, now);
-        assert_eq!(headers.get(HOPS).unwrap().as_str(), "3");
+        assert_eq!(headers.get(HOPS).unwrap(), "3");
         let read = read_call(Some(&headers), sent.body.clone(), now).unwrap();
         assert_eq!(read.deadline, sent.deadline);
         assert_eq!(
@@ -429,7 +403,7 @@ mod tests {
             ..call()
         };
         let headers = write_call(&sent, now);
-        assert_eq!((headers.len(), headers.get(HOPS)), (1, None));
+        assert_eq!((headers.iter().count(), headers.get(HOPS)), (1, None));
         let read = read_call(Some(&headers), Bytes::new(), now).unwrap();
         assert_eq!(
             (read.hops, read.caller, read.trace),
@@ -440,16 +414,23 @@ mod tests {
     #[test]
     fn what_is_too_long_is_left_out_and_an_event_has_no_deadline() {
         let now = Instant::now();
-        let mut headers = HeaderMap::new();
-        headers.insert(CALLER, "x".repeat(MAX_HEADER + 1));
-        headers.insert(BAGGAGE, "x".repeat(MAX_HEADER));
-        headers.insert(DEADLINE, "soon");
-        headers.insert(HOPS, "2");
+        let mut headers = Headers::new();
+        headers.append(CALLER, "x".repeat(MAX_HEADER + 1));
+        headers.append(BAGGAGE, "x".repeat(MAX_HEADER));
+        headers.append(DEADLINE, "soon");
+        headers.append(HOPS, "2");
         let event = read_event(Some(&headers), Bytes::new(), now).unwrap();
         assert_eq!((event.caller, event.hops), (None, 2));
         assert_eq!(event.trace.baggage.map(|b| b.len()), Some(MAX_HEADER));
         assert_eq!(event.deadline, now + MAX_DEADLINE);
-        headers.insert(HOPS, "many");
+        headers.append(HOPS, "3");
+        assert_eq!(
+            read_message(Some(&headers), now).hops,
+            2,
+            "the first counts"
+        );
+        let mut headers = Headers::new();
+        headers.append(HOPS, "many");
         assert_eq!(read_message(Some(&headers), now).hops, 0);
     }
 
@@ -457,11 +438,11 @@ mod tests {
     fn names_are_read_in_any_case() {
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let now = Instant::now();
-        let mut headers = HeaderMap::new();
-        headers.insert("Traceparent", trace);
-        headers.insert("BAY-CALLER", "orders");
-        headers.insert("bay-deadline-ms", "1500");
-        headers.insert("content-type", "application/problem+JSON; charset=utf-8");
+        let mut headers = Headers::new();
+        headers.append("Traceparent", trace);
+        headers.append("BAY-CALLER", "orders");
+        headers.append("bay-deadline-ms", "1500");
+        headers.append("content-type", "application/problem+JSON; charset=utf-8");
         let call = read_call(Some(&headers), Bytes::new(), now).unwrap();
         assert_eq!(call.trace.parent.as_deref(), Some(trace));
         assert_eq!(call.caller.as_deref(), Some("orders"));
@@ -471,21 +452,21 @@ mod tests {
             ("BAY-HOPS", "-1"),
             ("content-TYPE", "text/xml"),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value);
+            let mut headers = Headers::new();
+            headers.append(name, value);
             read_call(Some(&headers), Bytes::new(), now).unwrap_err();
         }
-        let mut headers = HeaderMap::new();
-        headers.insert("nats-service-error", "no stock");
-        headers.insert("nats-service-error-code", "404");
+        let mut headers = Headers::new();
+        headers.append("nats-service-error", "no stock");
+        headers.append("nats-service-error-code", "404");
         let error = read_reply(Some(&headers), Bytes::new()).unwrap_err();
         assert_eq!((error.code, &*error.message), (Code::NotFound, "no stock"));
     }
 
     #[test]
     fn a_malformed_trace_does_not_travel_on() {
-        let mut headers = HeaderMap::new();
-        headers.insert(TRACEPARENT, "00-zz-01");
+        let mut headers = Headers::new();
+        headers.append(TRACEPARENT, "00-zz-01");
         let call = read_call(Some(&headers), Bytes::new(), Instant::now()).unwrap();
         assert_eq!(call.trace.parent, None);
     }
@@ -505,8 +486,8 @@ mod tests {
             (HOPS, "256"),
             (CONTENT_TYPE, "text/xml"),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value);
+            let mut headers = Headers::new();
+            headers.append(name, value);
             let error = read_call(Some(&headers), Bytes::new(), Instant::now()).unwrap_err();
             assert_eq!(
                 (error.code, error.blame),
@@ -520,8 +501,8 @@ mod tests {
     #[test]
     fn guests_neither_see_nor_set_headers_of_the_host() {
         let mut headers = write_call(&call(), Instant::now());
-        headers.insert(MESSAGE_ID, "7");
-        headers.insert("BAY-hops", "0");
+        headers.append(MESSAGE_ID, "7");
+        headers.append("BAY-hops", "0");
         add_headers(
             &mut headers,
             &[
@@ -540,14 +521,14 @@ mod tests {
             pair("Sku", "8"),
         ];
         assert_eq!(read, wanted);
-        assert_eq!(headers.get(CALLER).unwrap().as_str(), "orders");
+        assert_eq!(headers.get(CALLER).unwrap(), "orders");
         assert!(is_own_header("TraceParent") && !is_own_header("bay") && !is_own_header("Bäy-"));
     }
 
     #[test]
     fn an_endless_deadline_is_bounded() {
-        let mut headers = HeaderMap::new();
-        headers.insert(DEADLINE, u64::MAX.to_string().as_str());
+        let mut headers = Headers::new();
+        headers.append(DEADLINE, u64::MAX);
         let now = Instant::now();
         assert_eq!(
             read_call(Some(&headers), Bytes::new(), now)
@@ -561,10 +542,7 @@ mod tests {
     fn an_error_is_read_as_it_was_written() {
         let error = CallError::new(Code::Overloaded, Blame::Host, "busy\r\nInjected: yes");
         let (headers, body) = write_error(&error);
-        assert_eq!(
-            headers.get(ERROR).unwrap().as_str(),
-            "busy\\r\\nInjected: yes"
-        );
+        assert_eq!(headers.get(ERROR).unwrap(), "busy\\r\\nInjected: yes");
         let read = read_reply(Some(&headers), body).unwrap_err();
         assert_eq!(
             (read.code, read.blame, read.message),
@@ -574,9 +552,9 @@ mod tests {
 
     #[test]
     fn an_error_of_another_kind_of_service_is_understood() {
-        let mut headers = HeaderMap::new();
-        headers.insert(ERROR, "no stock");
-        headers.insert(ERROR_CODE, "422");
+        let mut headers = Headers::new();
+        headers.append(ERROR, "no stock");
+        headers.append(ERROR_CODE, "422");
         let error = read_reply(Some(&headers), Bytes::from_static(b"plain text")).unwrap_err();
         assert_eq!(
             (error.code, error.message.as_str()),

@@ -60,7 +60,7 @@ impl AdminServer {
         } = asked;
         query.only(&[])?;
         let expected = if_match(request.headers())?;
-        let limit = self.client.max_payload();
+        let limit = self.link.max_payload();
         let dead_letter = self.dead_letters.find(id).await?;
         // A message may be anything. No browser sends a PUT for a page of another origin.
         if !dead_letter.is_message() {

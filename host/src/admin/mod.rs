@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use async_nats::{Client, jetstream};
+use async_nats::jetstream;
 use http::header::{CACHE_CONTROL, CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
@@ -31,6 +31,7 @@ use crate::gateway::places::Places;
 use crate::gateway::request::without_body;
 use crate::gateway::{Gateway, accept};
 use crate::manifest::keys;
+use crate::nats::Link;
 use crate::telemetry;
 use crate::text::shown;
 use query::Query;
@@ -61,7 +62,7 @@ struct AdminServer {
     admin: Arc<Admin>,
     /// The address that is listened on.
     bound: SocketAddr,
-    client: Client,
+    link: Link,
     context: jetstream::Context,
     dead_letters: DeadLetters,
     tasks: Weak<Tasks>,
@@ -93,7 +94,7 @@ impl Admin {
     pub(crate) async fn serve(
         self: Arc<Self>,
         listener: std::net::TcpListener,
-        client: Client,
+        link: Link,
         context: jetstream::Context,
     ) {
         let bound = match listener.local_addr() {
@@ -109,11 +110,11 @@ impl Admin {
             // One request at a time on each connection: the bound of connections bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
             let server = AdminServer {
-                dead_letters: DeadLetters::new(context.clone(), &self.app),
+                dead_letters: DeadLetters::new(context.clone(), link.clone(), &self.app),
                 context,
                 admin: self,
                 bound,
-                client,
+                link,
                 tasks,
             };
             (server, builder)
@@ -186,7 +187,7 @@ impl AdminServer {
     async fn readyz(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
         let gateway = &self.admin.gateway;
-        Ok(readyz(gateway, gateway.table().as_deref(), &self.client).await)
+        Ok(readyz(gateway, gateway.table().as_deref(), &self.link).await)
     }
 
     async fn index(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {

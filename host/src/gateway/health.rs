@@ -4,18 +4,16 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use async_nats::Client;
-use async_nats::connection::State;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::answer::{Answer, json, to_json};
 use super::route::{HEALTHZ, READYZ};
 use super::{Gateway, Table};
 use crate::micro::Verb;
+use crate::nats::{Asking, Link, PublishError};
 
 /// Time for services outside of this app to answer INFO.
 const LOOKUP: Duration = Duration::from_millis(300);
@@ -68,16 +66,16 @@ pub(crate) fn healthz() -> Answer {
     json(StatusCode::OK, Bytes::from_static(br#"{"status":"ok"}"#))
 }
 
-/// Ready means that NATS is up, every required function has a responder, and what JetStream keeps for
-/// events is there and takes them.
+/// Ready means that NATS is up and refuses no subscription, every required function has a responder, and
+/// what JetStream keeps for events is there and takes them.
 ///
 /// Functions of the app's own services have one as soon as there are routes. For the others the only
 /// request without an effect is ADR-32's INFO, which plain NATS programs need not answer: a responder
 /// that never did is unknown, and does not block; one that did and stopped is missing.
-pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Client) -> Answer {
+pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, link: &Link) -> Answer {
     let mut readiness = Readiness {
         ready: false,
-        nats: client.connection_state() == State::Connected,
+        nats: link.is_connected(),
         reason: None,
         missing: Vec::new(),
         unknown: Vec::new(),
@@ -88,7 +86,7 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
         Some(table) if readiness.nats => {
             let mut known = gateway.responders.lock().await;
             if !table.external.is_empty() {
-                known.refresh(table, client).await;
+                known.refresh(table, link).await;
             }
             for (function, subject) in &table.external {
                 if known.answering.contains(subject) {
@@ -101,7 +99,12 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
                 };
                 list.push(function.to_string());
             }
-            readiness.reason = gateway.current.store().reason().map(Cow::Owned);
+            let refused = || {
+                let words = link.refused()?;
+                Some(format!("NATS refuses a subscription: {words}"))
+            };
+            let reason = gateway.current.store().reason().or_else(refused);
+            readiness.reason = reason.map(Cow::Owned);
             readiness.ready = readiness.missing.is_empty() && readiness.reason.is_none();
         }
         Some(_) => {}
@@ -115,30 +118,22 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, client: &Cl
 }
 
 impl Responders {
-    async fn refresh(&mut self, table: &Table, client: &Client) {
+    async fn refresh(&mut self, table: &Table, link: &Link) {
         if self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
             return;
         }
         self.asked = Some(Instant::now());
         self.answering.clear();
-        if let Err(error) = self.ask(table, client).await {
-            tracing::debug!(error, "services could not be asked for");
+        if let Err(error) = self.ask(table, link).await {
+            tracing::debug!(%error, "services could not be asked for");
         }
         self.ever.extend(self.answering.iter().cloned());
     }
 
     /// Collects answers until every required function has a responder, or none come any more.
-    async fn ask(
-        &mut self,
-        table: &Table,
-        client: &Client,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        let deadline = Instant::now() + LOOKUP;
-        let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await?;
-        client
-            .publish_with_reply(Verb::Info.subject(), inbox, Bytes::new())
-            .await?;
+    async fn ask(&mut self, table: &Table, link: &Link) -> Result<(), PublishError> {
+        let subject = Verb::Info.subject();
+        let mut asking = Asking::new(link, subject.as_ref(), Bytes::new(), LOOKUP).await?;
         let found = |answering: &HashSet<String>| {
             table
                 .external
@@ -146,7 +141,7 @@ impl Responders {
                 .all(|(_, subject)| answering.contains(subject))
         };
         while !found(&self.answering) {
-            let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else {
+            let Some(answer) = asking.next().await else {
                 break;
             };
             // An answer of another form is of no service of ADR-32.

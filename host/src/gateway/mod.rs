@@ -27,7 +27,6 @@ mod unread;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use async_nats::Client;
 use tokio::sync::watch;
 
 pub use connection::{IDLE, LINGER, MAX_HEADERS, MAX_STREAMS};
@@ -36,6 +35,7 @@ pub use places::RESERVE;
 use crate::deployment::Current;
 use crate::interfaces::Backend;
 use crate::manifest::GatewaySpec;
+use crate::nats::Link;
 use connection::Tasks;
 use counts::Counts;
 use health::Responders;
@@ -60,7 +60,7 @@ pub struct Gateway {
 struct Front {
     gateway: Arc<Gateway>,
     backend: Arc<dyn Backend>,
-    client: Client,
+    link: Link,
     tasks: Weak<Tasks>,
 }
 
@@ -123,7 +123,7 @@ impl Gateway {
         self: Arc<Self>,
         listener: std::net::TcpListener,
         backend: Arc<dyn Backend>,
-        client: Client,
+        link: Link,
     ) -> impl Future<Output = ()> + Send + 'static {
         let closing = self.closing.subscribe();
         let (header, places) = (self.spec.header, Arc::clone(&self.places));
@@ -132,7 +132,7 @@ impl Gateway {
             let front = Front {
                 gateway: self,
                 backend,
-                client,
+                link,
                 tasks,
             };
             (front, builder)

@@ -101,7 +101,7 @@ impl Front {
             return match route::own(request.method(), &path) {
                 Some(Ok(Own::Healthz)) => (route::HEALTHZ, Ok(healthz())),
                 Some(Ok(Own::Readyz)) => {
-                    let answer = Box::pin(readyz(&self.gateway, None, &self.client));
+                    let answer = Box::pin(readyz(&self.gateway, None, &self.link));
                     (route::READYZ, Ok(answer.await))
                 }
                 _ => (route::NO_ROUTE, Err(not_yet())),
@@ -110,7 +110,7 @@ impl Front {
         match table.find(request.method(), &path) {
             Destination::Healthz => (route::HEALTHZ, Ok(healthz())),
             Destination::Readyz => {
-                let answer = Box::pin(readyz(&self.gateway, Some(table), &self.client));
+                let answer = Box::pin(readyz(&self.gateway, Some(table), &self.link));
                 (route::READYZ, Ok(answer.await))
             }
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),

@@ -6,17 +6,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_nats::{Client, Message};
 use futures_util::StreamExt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::call::CallError;
 use crate::deployment::{Current, Deployment};
 use crate::events::stream;
+use crate::headers::Headers;
 use crate::interface::InterfaceId;
 use crate::micro::{self, Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
+use crate::nats::{Link, Message, PublishError, SubscribeError};
 use crate::runtime::{Service, Stats};
-use crate::subject;
+use crate::{subject, wire};
 
 /// The interfaces that services answer, as a plan has them.
 type Answers = BTreeMap<String, BTreeMap<InterfaceId, Vec<String>>>;
@@ -43,18 +45,22 @@ impl Directory {
     /// # Errors
     ///
     /// The subscription is refused.
-    pub(crate) async fn serve(&self, client: Client) -> Result<(), async_nats::SubscribeError> {
-        let mut questions = client.subscribe(format!("{ROOT}.>")).await?;
+    pub(crate) async fn serve(&self, link: Link) -> Result<(), SubscribeError> {
+        let mut questions = link.subscribe(&format!("{ROOT}.>"), None)?;
         while let Some(question) = questions.next().await {
-            self.answer(&client, question).await;
+            self.answer(&link, question).await;
         }
         Ok(())
     }
 
-    async fn answer(&self, client: &Client, question: Message) {
+    async fn answer(&self, link: &Link, question: Message) {
         let Some(to) = question.reply.filter(|to| !subject::is_reserved(to)) else {
             return;
         };
+        if let Some(why) = question.malformed {
+            let (headers, body) = wire::write_error(&CallError::bad_arguments(why));
+            return sent(link.publish(&to, None, &headers, &body).await);
+        }
         let Some((verb, name, id)) = parse(&question.subject) else {
             return;
         };
@@ -68,9 +74,7 @@ impl Directory {
             }
             let answer =
                 serde_json::to_vec(&self.describe(&deployment, service, verb)).unwrap_or_default();
-            if let Err(error) = client.publish(to.clone(), answer.into()).await {
-                tracing::debug!(%error, "an answer to discovery could not be sent");
-            }
+            sent(link.publish(&to, None, &Headers::new(), &answer).await);
         }
     }
 
@@ -205,4 +209,10 @@ fn stats(stats: &Stats, verb: Verb) -> Option<EndpointStats> {
             average_processing_time: nanoseconds / stats.requests.max(1),
         }
     })
+}
+
+fn sent(sent: Result<(), PublishError>) {
+    if let Err(error) = sent {
+        tracing::debug!(%error, "an answer to discovery could not be sent");
+    }
 }

@@ -261,7 +261,7 @@ impl Host {
             workers.push(Worker::start(index, count, nats, &app.name, store, &local).await?);
         }
         let neighbours = match workers.first() {
-            Some(worker) => Neighbours::ask(&worker.client, &app.name).await,
+            Some(worker) => Neighbours::ask(&worker.link, &app.name).await,
             None => Neighbours::default(),
         };
         let (spec, deployment) = (app.gateway.clone(), Arc::clone(&current));
@@ -308,8 +308,8 @@ impl Host {
                 .try_clone()
                 .map_err(failed(Listening::Gateway, address))?;
             let gateway = Arc::clone(&self.gateway);
-            let (backend, client) = (Arc::clone(&worker.backend), worker.client.clone());
-            let serving = gateway.serve(listener, backend, client);
+            let (backend, link) = (Arc::clone(&worker.backend), worker.link.clone());
+            let serving = gateway.serve(listener, backend, link);
             self.serving.push(worker.runtime.spawn(serving));
         }
         Ok(())
@@ -327,16 +327,17 @@ impl Host {
             );
         }
         let serving =
-            Arc::clone(&self.admin).serve(listener, worker.client.clone(), worker.context.clone());
+            Arc::clone(&self.admin).serve(listener, worker.link.clone(), worker.context.clone());
         self.serving.push(worker.runtime.spawn(serving));
     }
 
     fn start_background(&mut self) {
         if let Some(worker) = self.workers.first() {
             let directory = Directory::new(&self.app, &self.id, Arc::clone(&self.current));
-            let client = worker.client.clone();
+            let link = worker.link.clone();
             let upkeep = Upkeep {
-                client: client.clone(),
+                client: worker.client.clone(),
+                link: link.clone(),
                 context: worker.context.clone(),
                 host: self.id.clone(),
                 current: Arc::clone(&self.current),
@@ -344,7 +345,7 @@ impl Host {
             };
             self.background.push(worker.runtime.spawn(upkeep.run()));
             self.background.push(worker.runtime.spawn(async move {
-                if let Err(error) = directory.serve(client).await {
+                if let Err(error) = directory.serve(link).await {
                     tracing::error!(%error, "services cannot be discovered");
                 }
             }));

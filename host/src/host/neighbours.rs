@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use async_nats::Client;
-
 use crate::manifest::App;
 use crate::micro::{APP, Answer, HOST, Verb};
-use crate::nats::ask_services;
+use crate::nats::{Link, ask_services};
 use crate::plan::Plan;
 use crate::subject;
 
@@ -37,8 +35,8 @@ pub(super) struct Conflict {
 
 impl Neighbours {
     /// Asks for the hosts of the app with this name.
-    pub(super) async fn ask(client: &Client, app: &str) -> Self {
-        match ask_services(client, Verb::Info, LOOKUP).await {
+    pub(super) async fn ask(link: &Link, app: &str) -> Self {
+        match ask_services(link, Verb::Info, LOOKUP).await {
             Ok(answers) => Self::read(answers, app),
             Err(error) => {
                 tracing::debug!(%error, "other hosts could not be asked");

@@ -7,12 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
-
 use crate::deployment::Deployment;
 use crate::interface::FunctionId;
 use crate::micro::{Answer, HOST, Verb};
-use crate::nats::ask_services;
+use crate::nats::{Link, ask_services};
 use crate::shape::{Signature, Unreadable};
 use crate::subject;
 use crate::text::shown;
@@ -21,13 +19,8 @@ use crate::text::shown;
 const LOOKUP: Duration = Duration::from_millis(500);
 
 /// Asks what other hosts serve and warns of functions that cannot be called across versions.
-pub(super) async fn compare(
-    client: Client,
-    app: String,
-    host: String,
-    deployment: Arc<Deployment>,
-) {
-    let answers = match ask_services(&client, Verb::Info, LOOKUP).await {
+pub(super) async fn compare(link: Link, app: String, host: String, deployment: Arc<Deployment>) {
+    let answers = match ask_services(&link, Verb::Info, LOOKUP).await {
         Ok(answers) => answers,
         Err(error) => return tracing::debug!(%error, "other hosts cannot be asked"),
     };

@@ -238,8 +238,8 @@ impl Host {
         let Some(worker) = self.workers.first() else {
             return;
         };
-        let (client, deployment) = (worker.client.clone(), self.current.get());
-        let comparing = peers::compare(client, self.app.clone(), self.id.clone(), deployment);
+        let (link, deployment) = (worker.link.clone(), self.current.get());
+        let comparing = peers::compare(link, self.app.clone(), self.id.clone(), deployment);
         let comparison = worker.runtime.spawn(comparing);
         let mut last = self
             .comparison
@@ -322,6 +322,7 @@ impl Host {
         }
         let provisioning = Provisioning {
             context,
+            link: &worker.link,
             host: &self.id,
             app,
             plan,
@@ -339,7 +340,7 @@ impl Host {
         };
         store.report_complete();
         store.report_unretired(provisioned.is_unretired);
-        let orphans = stream::orphans(context, app, plan, &self.id).await;
+        let orphans = stream::orphans(&provisioning).await;
         Ok((provisioned.shares, orphans))
     }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::deployment::Current;
 use crate::events::stream::{self, Provisioning, Purpose, StoreError};
+use crate::nats::Link;
 
 /// Time between two looks at whether the connection was lost and restored.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,6 +26,7 @@ const RETIRE: Duration = Duration::from_secs(30);
 /// What the upkeep of an app's streams takes.
 pub(super) struct Upkeep {
     pub(super) client: Client,
+    pub(super) link: Link,
     pub(super) context: jetstream::Context,
     pub(super) host: String,
     pub(super) current: Arc<Current>,
@@ -87,6 +89,7 @@ impl Upkeep {
         }
         let provisioning = Provisioning {
             context: &self.context,
+            link: &self.link,
             host: &self.host,
             app,
             plan: &deployment.plan,

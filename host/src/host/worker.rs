@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use async_nats::connection::State;
 use async_nats::{Client, jetstream};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::events::health::StoreHealth;
 use crate::interfaces::Backend;
-use crate::nats::{ConnectOptions, Requests, settled};
+use crate::nats::{ConnectOptions, Link, Requests};
 use crate::transport::backend::NatsBackend;
 use crate::transport::consumer::{self, Failures};
 use crate::transport::local::Local;
@@ -31,8 +30,10 @@ pub(crate) struct Worker {
     /// Calls over the worker's connection.
     pub(crate) backend: Arc<dyn Backend>,
     /// The worker's connection.
+    pub(crate) link: Link,
+    /// Another one, of the client library, for JetStream's management and its stores.
     pub(crate) client: Client,
-    /// JetStream over it.
+    /// JetStream over that.
     pub(crate) context: jetstream::Context,
 }
 
@@ -54,7 +55,7 @@ pub enum WorkerError {
         /// The subject.
         subject: String,
         /// Why.
-        source: async_nats::SubscribeError,
+        source: crate::nats::SubscribeError,
     },
     /// The login may not subscribe to a subject.
     #[error("the NATS login may not subscribe to {subject}: {reason}")]
@@ -121,18 +122,21 @@ impl Worker {
             .spawn(move || {
                 runtime.block_on(async {
                     match connect(&nats, &store, &local).await {
-                        Ok((client, context, backend)) => {
+                        Ok(connected) => {
                             let link = Arc::new(consumer::Link {
-                                client: client.clone(),
-                                backend: Arc::clone(&backend),
+                                nats: connected.link.clone(),
+                                backend: Arc::clone(&connected.backend),
                                 violations: nats.violations.clone(),
-                                failures: Failures::new(context.clone(), &app),
-                                api: nats.jetstream_prefix(),
-                                context: context.clone(),
+                                failures: Failures::new(
+                                    connected.context.clone(),
+                                    connected.link.clone(),
+                                    &app,
+                                ),
+                                context: connected.context.clone(),
                                 workers,
                                 store,
                             });
-                            if ready.send(Ok((client, context, backend))).is_ok() {
+                            if ready.send(Ok(connected)).is_ok() {
                                 run(link, inbox).await;
                             }
                         }
@@ -142,12 +146,19 @@ impl Worker {
                 });
             })
             .map_err(WorkerError::Thread)?;
-        let (client, context, backend) = connected.await.map_err(|_| WorkerError::Gone)??;
+        let connected = connected.await.map_err(|_| WorkerError::Gone)??;
+        let Connected {
+            link,
+            client,
+            context,
+            backend,
+        } = connected;
         Ok(Self {
             orders,
             thread,
             runtime: handle,
             backend,
+            link,
             client,
             context,
         })
@@ -184,10 +195,9 @@ impl Worker {
     /// Writes out what is still buffered, closes the connection and ends the thread. Tasks that
     /// are still running on it are dropped. Returns whether NATS took everything by the deadline.
     pub(crate) async fn stop(self, deadline: Instant) -> bool {
-        let flushed = tokio::time::timeout_at(deadline.into(), self.client.flush()).await;
-        let connected = self.client.connection_state() == State::Connected;
         // Without a server nothing can be written.
-        let taken = matches!(flushed, Ok(Ok(()))) && connected;
+        let settled = tokio::time::timeout_at(deadline.into(), self.link.settled()).await;
+        let taken = matches!(settled, Ok(Ok(())));
         if !taken {
             tracing::warn!("NATS did not take the last replies");
         }
@@ -200,16 +210,30 @@ impl Worker {
     }
 }
 
+/// The connections of a worker.
+struct Connected {
+    link: Link,
+    client: Client,
+    context: jetstream::Context,
+    backend: Arc<dyn Backend>,
+}
+
 async fn connect(
     nats: &ConnectOptions,
     store: &Arc<StoreHealth>,
     local: &Local,
-) -> Result<(Client, jetstream::Context, Arc<dyn Backend>), WorkerError> {
+) -> Result<Connected, WorkerError> {
+    let link = nats.link().await?;
     let client = nats.connect().await?;
-    let requests = Requests::new(client.clone()).await?;
+    let requests = Requests::new(link.clone())?;
     let context = nats.jetstream(client.clone());
     let backend = NatsBackend::of_worker(requests, context.clone(), Arc::clone(store), local);
-    Ok((client, context, backend))
+    Ok(Connected {
+        link,
+        client,
+        context,
+        backend,
+    })
 }
 
 /// A source that this worker serves. While it drains, another step may have the same source served
@@ -279,17 +303,16 @@ async fn subscribe(
         let (stop, stopped) = oneshot::channel();
         let task = match &source {
             Source::Subject { subject, group } => {
-                let (client, backend) = (link.client.clone(), Arc::clone(&link.backend));
+                let (nats, backend) = (link.nats.clone(), Arc::clone(&link.backend));
                 subjects.push(subject.clone());
-                let messages = client
-                    .queue_subscribe(subject.clone(), group.clone())
-                    .await
-                    .map_err(|source| WorkerError::Subscribe {
+                let messages = nats.subscribe(subject, Some(group)).map_err(|source| {
+                    WorkerError::Subscribe {
                         subject: subject.clone(),
                         source,
-                    })?;
+                    }
+                })?;
                 tokio::spawn(subscription::serve(
-                    client, messages, serving, backend, stopped,
+                    nats, messages, serving, backend, stopped,
                 ))
             }
             Source::Consumer { stream, name } => {
@@ -311,9 +334,8 @@ async fn subscribe(
             task,
         });
     }
-    settled(&link.client).await?;
-    // The server refuses before it confirms; the client reports it by another task.
-    tokio::task::yield_now().await;
+    // The server refuses before it confirms.
+    link.nats.settled().await?;
     let refused = |subject: String| {
         let reason = link.violations.of(&subject)?;
         Some(WorkerError::Refused { subject, reason })

@@ -25,10 +25,6 @@ pub trait Backend: Send + Sync {
     /// Calls the function of this subject with values instead of JSON, if that means the same: its callee
     /// is in the process and of the caller's own type. Other calls are given back, as all are unless an
     /// implementation says otherwise.
-    #[expect(
-        clippy::result_large_err,
-        reason = "nothing failed: the call goes another way"
-    )]
     fn call_values<'a>(
         &'a self,
         subject: &'a str,

@@ -116,6 +116,16 @@ impl From<&str> for Nkey {
     }
 }
 
+impl Nkey {
+    /// Where it is, for errors.
+    pub(super) fn origin(&self) -> String {
+        match self {
+            Self::File(path) => format!("in {}", path.display()),
+            Self::Seed(_) => "given".to_owned(),
+        }
+    }
+}
+
 impl fmt::Debug for Nkey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -236,6 +246,12 @@ pub enum ConnectError {
 #[error("{0}")]
 pub struct ConnectCause(String);
 
+impl ConnectCause {
+    pub(super) fn new(error: String) -> Self {
+        Self(error)
+    }
+}
+
 /// The server did not confirm the subscriptions.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -350,7 +366,7 @@ impl ConnectOptions {
             options = options.tls_first();
         }
         if let Some(nkey) = &self.nkey {
-            options = options.nkey(seed(nkey).await?);
+            options = options.nkey(seed(nkey)?);
         }
         if let Some(path) = &self.tls_ca {
             // Read here only to name the file in the error: the client reads it anew on every
@@ -440,7 +456,7 @@ async fn with_credentials(path: &Path) -> Result<async_nats::ConnectOptions, Con
 }
 
 /// The login of a credentials file for a server that sent this nonce.
-fn credentials(text: &str, nonce: &[u8]) -> io::Result<async_nats::Auth> {
+pub(super) fn credentials(text: &str, nonce: &[u8]) -> io::Result<async_nats::Auth> {
     let section = |title: &str| {
         let mut lines = text.lines().map(str::trim);
         lines.find(|line| line.starts_with("---") && line.contains(title))?;
@@ -457,9 +473,16 @@ fn credentials(text: &str, nonce: &[u8]) -> io::Result<async_nats::Auth> {
     Ok(auth)
 }
 
-async fn seed(nkey: &Nkey) -> Result<String, ConnectError> {
+/// The file is small, and a connection is not opened often.
+pub(super) fn seed(nkey: &Nkey) -> Result<String, ConnectError> {
     let text = match nkey {
-        Nkey::File(path) => read("nkey", path).await?,
+        Nkey::File(path) => {
+            std::fs::read_to_string(path).map_err(|source| ConnectError::ReadFile {
+                what: "nkey",
+                path: path.clone(),
+                source,
+            })?
+        }
         Nkey::Seed(seed) => seed.clone(),
     };
     text.lines()
@@ -467,15 +490,8 @@ async fn seed(nkey: &Nkey) -> Result<String, ConnectError> {
         .find(|line| line.starts_with("SU"))
         .map(str::to_owned)
         .ok_or_else(|| ConnectError::BadNkey {
-            from: nkey_origin(Some(nkey)),
+            from: nkey.origin(),
         })
-}
-
-fn nkey_origin(nkey: Option<&Nkey>) -> String {
-    match nkey {
-        Some(Nkey::File(path)) => format!("in {}", path.display()),
-        Some(Nkey::Seed(_)) | None => "given".to_owned(),
-    }
 }
 
 fn connect_error(
@@ -491,10 +507,12 @@ fn connect_error(
         .is_some_and(|inner| inner.is::<async_nats::rustls::Error>());
     match error.kind() {
         ConnectErrorKind::AuthorizationViolation => ConnectError::Unauthorized { url, source },
-        ConnectErrorKind::Authentication if nkey.is_some() => ConnectError::BadNkey {
-            from: nkey_origin(nkey),
+        ConnectErrorKind::Authentication => match nkey {
+            Some(nkey) => ConnectError::BadNkey {
+                from: nkey.origin(),
+            },
+            None => ConnectError::Unauthorized { url, source },
         },
-        ConnectErrorKind::Authentication => ConnectError::Unauthorized { url, source },
         ConnectErrorKind::Tls => ConnectError::Tls { url, source },
         ConnectErrorKind::Io if handshake => ConnectError::Tls { url, source },
         _ => ConnectError::Unreachable { url, source },
@@ -503,7 +521,7 @@ fn connect_error(
 
 /// At once, then 25 ms doubling to 2 s. A random quarter more or less keeps the connections of one
 /// host, and the hosts of one fleet, from coming back in step.
-fn reconnect_delay(attempt: usize) -> Duration {
+pub(super) fn reconnect_delay(attempt: usize) -> Duration {
     let Some(doublings) = attempt.checked_sub(2) else {
         return Duration::ZERO;
     };

@@ -7,8 +7,10 @@
 
 mod address;
 mod connect;
+mod delivered;
 mod folder;
 mod launch;
+mod link;
 mod requests;
 mod server;
 mod services;
@@ -20,8 +22,14 @@ pub use connect::{
     CLIENT_CAPACITY, CONNECT_TIMEOUT, ConnectCause, ConnectError, ConnectOptions, Nkey,
     PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, settled,
 };
-pub(crate) use requests::connected;
-pub use requests::{MAX_OUTSTANDING, RequestError, Requests, wire_size};
+pub(crate) use delivered::Delivered;
+pub(crate) use link::Asking;
+pub use link::{
+    Link, Malformed, Message, OUTPUT_CAPACITY, PublishError, SUBSCRIPTION_BYTES, SubscribeError,
+    Subscription,
+};
+pub(crate) use requests::wire_size;
+pub use requests::{MAX_OUTSTANDING, RequestError, Requests};
 pub use server::{
     INSTALL, ManagedServer, READY_DEADLINE, RESTART_DELAY_MAX, STOP_DEADLINE, ServerError,
     ServerOptions,

@@ -1,26 +1,22 @@
-//! Requests over one connection, each with its reply, and without leaks.
+//! Requests over one connection, each with its reply.
 //!
-//! The client's own `request` keeps an entry for every request that is never answered
-//! (<https://github.com/nats-io/nats.rs/issues/1617>); delete this module when that is fixed
-//! upstream.
+//! All replies come over one subscription, and the task that reads the connection hands each to its
+//! request.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use async_nats::client::PublishErrorKind;
-use async_nats::connection::State;
-use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, Subscriber};
+use async_nats::{HeaderMap, StatusCode, Subject};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::future::Either;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::connect::SUBSCRIPTION_CAPACITY;
+use super::connect::{SUBSCRIPTION_CAPACITY, SettleError};
+use super::link::{Link, Message, PublishError, Subscription};
 use super::waiting::{Outcome, Waiting};
+use crate::headers::Headers;
 use crate::poll;
 
 /// Upper bound of the requests of one connection that wait for their replies.
@@ -73,50 +69,50 @@ pub enum RequestError {
 
 /// Sends requests over one connection and hands each its reply.
 ///
-/// All replies come over one subscription, restored by the client after a reconnect; a request
-/// whose reply was lost meanwhile waits until its deadline. Two tasks serve all requests, one for
-/// replies and one for deadlines; they end when this is dropped.
+/// All replies come over one subscription, restored after a reconnect; a request whose reply was lost
+/// meanwhile waits until its deadline. A task serves the deadlines of all; it ends when this is dropped.
 ///
 /// # Examples
 /// ```no_run
-/// # async fn example(client: async_nats::Client) -> Result<(), wasmbay::nats::RequestError> {
+/// # async fn example(link: wasmbay::nats::Link) -> Result<(), wasmbay::nats::RequestError> {
 /// use wasmbay::nats::Requests;
 ///
-/// let requests = Requests::new(client).await?;
+/// let requests = Requests::new(link)?;
 /// let reply = requests.request("greet".into(), Default::default(), "you".into()).await?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Requests {
-    client: Client,
+    link: Link,
     /// The inbox with its last dot.
     prefix: String,
     waiting: Arc<Waiting>,
-    tasks: [JoinHandle<()>; 2],
+    deadlines: JoinHandle<()>,
+    /// Replies come as long as this is there.
+    _inbox: Subscription,
 }
 
 impl Requests {
-    /// Subscribes an inbox on the connection and starts reading it.
+    /// Subscribes an inbox on the connection.
     ///
     /// # Errors
     /// [`RequestError::Closed`] when the connection is.
-    pub async fn new(client: Client) -> Result<Self, RequestError> {
-        let prefix = format!("{}.", client.new_inbox());
-        let inbox = client
-            .subscribe(format!("{prefix}*"))
-            .await
-            .map_err(|_closed| RequestError::Closed)?;
+    pub fn new(link: Link) -> Result<Self, RequestError> {
+        let prefix = format!("{}.", link.new_inbox());
         let waiting = Arc::new(Waiting::default());
-        let tasks = [
-            tokio::spawn(read_replies(inbox, prefix.len(), Arc::clone(&waiting))),
-            tokio::spawn(watch_deadlines(Arc::clone(&waiting))),
-        ];
+        let (replies, prefix_len) = (Arc::clone(&waiting), prefix.len());
+        let handler = Arc::new(move |message| match message {
+            Some(message) => take_reply(message, prefix_len, &replies),
+            None => replies.close(),
+        });
+        let inbox = link.handle(&format!("{prefix}*"), handler);
         Ok(Self {
-            client,
+            link,
             prefix,
+            deadlines: tokio::spawn(watch_deadlines(Arc::clone(&waiting))),
             waiting,
-            tasks,
+            _inbox: inbox.map_err(|_closed| RequestError::Closed)?,
         })
     }
 
@@ -132,11 +128,11 @@ impl Requests {
     /// ignored.
     ///
     /// # Cost
-    /// One allocation for the reply subject, and four short locks.
+    /// One allocation for the reply subject, and a few short locks.
     pub fn request(
         &self,
         subject: Subject,
-        headers: HeaderMap,
+        headers: Headers,
         payload: Bytes,
     ) -> impl Future<Output = Result<Message, RequestError>> + Send {
         self.send(subject, headers, payload, None, false)
@@ -155,7 +151,7 @@ impl Requests {
     pub fn request_until(
         &self,
         subject: Subject,
-        headers: HeaderMap,
+        headers: Headers,
         payload: Bytes,
         deadline: Instant,
     ) -> impl Future<Output = Result<Message, RequestError>> + Send {
@@ -170,7 +166,7 @@ impl Requests {
     pub fn call_until(
         &self,
         subject: Subject,
-        headers: HeaderMap,
+        headers: Headers,
         payload: Bytes,
         deadline: Instant,
     ) -> impl Future<Output = Result<Message, RequestError>> + Send {
@@ -180,53 +176,44 @@ impl Requests {
     async fn send(
         &self,
         subject: Subject,
-        headers: HeaderMap,
+        headers: Headers,
         payload: Bytes,
         deadline: Option<Instant>,
         is_call: bool,
     ) -> Result<Message, RequestError> {
-        let size = wire_size(&headers, payload.len());
-        let limit = self.client.max_payload();
+        let size = headers.size() + payload.len();
+        let limit = self.link.max_payload();
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });
         }
-        connected(&self.client, deadline).await?;
+        self.link.connected(deadline).await?;
         let token = self.waiting.register(deadline)?;
         let reply = Reply {
             waiting: &self.waiting,
             token: Some(token),
         };
-        let (client, to) = (&self.client, self.reply_subject(token, is_call));
-        // Not in a block of its own, whose future would hold all of this twice.
-        let sending = if headers.is_empty() {
-            Either::Left(client.publish_with_reply(subject.clone(), to, payload))
-        } else {
-            Either::Right(client.publish_with_reply_and_headers(
-                subject.clone(),
-                to,
-                headers,
-                payload,
-            ))
-        };
+        let to = self.reply_subject(token, is_call);
         // The connection takes it at once unless it is down or far behind.
-        let sending = pin!(sending);
-        let sent = match deadline {
-            Some(deadline) => poll::within(deadline, sending).await,
-            None => Ok(sending.await),
+        let sent = {
+            let sending = self.link.publish(&subject, Some(&to), &headers, &payload);
+            let sending = pin!(sending);
+            match deadline {
+                Some(deadline) => poll::within(deadline, sending).await,
+                None => Ok(sending.await),
+            }
         };
         match sent {
             Ok(Ok(())) => {}
             Err(_) => return Err(RequestError::Deadline),
             Ok(Err(error)) => {
-                return Err(match error.kind() {
+                return Err(match error {
                     // The limit can shrink between the check above and here, by a reconnect to
                     // another server.
-                    PublishErrorKind::MaxPayloadExceeded => RequestError::TooLarge {
-                        size,
-                        limit: client.max_payload(),
-                    },
-                    PublishErrorKind::InvalidSubject => RequestError::InvalidSubject { subject },
-                    PublishErrorKind::Send => RequestError::Closed,
+                    PublishError::TooLarge { size, limit } => {
+                        RequestError::TooLarge { size, limit }
+                    }
+                    PublishError::InvalidSubject(_) => RequestError::InvalidSubject { subject },
+                    PublishError::Closed => RequestError::Closed,
                 });
             }
         }
@@ -244,14 +231,13 @@ impl Requests {
     }
 
     /// The connection.
-    pub fn client(&self) -> &Client {
-        &self.client
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 
-    fn reply_subject(&self, token: u64, is_call: bool) -> Subject {
+    fn reply_subject(&self, token: u64, is_call: bool) -> String {
         let mut digits = [0; TOKEN_LEN];
         let digits = write_token(&mut digits, token);
-        // Of exactly this size, since a string with room to spare would be copied once more.
         let mut subject =
             String::with_capacity(self.prefix.len() + usize::from(is_call) + digits.len());
         subject.push_str(&self.prefix);
@@ -259,14 +245,21 @@ impl Requests {
             subject.push(CALL);
         }
         subject.push_str(digits);
-        Subject::from(subject)
+        subject
     }
 }
 
 impl Drop for Requests {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
+        self.deadlines.abort();
+    }
+}
+
+impl From<SettleError> for RequestError {
+    fn from(error: SettleError) -> Self {
+        match error {
+            SettleError::Deadline => Self::Deadline,
+            SettleError::Closed => Self::Closed,
         }
     }
 }
@@ -305,46 +298,18 @@ impl Drop for Reply<'_> {
     }
 }
 
-/// Waits until there is a connection. What were published without one would wait in the client, and
-/// be sent when its caller has long given up.
-///
-/// # Errors
-///
-/// [`RequestError::Deadline`] when there is none until the deadline, [`RequestError::Closed`] when the
-/// client was closed.
-pub(crate) async fn connected(
-    client: &Client,
-    deadline: Option<Instant>,
-) -> Result<(), RequestError> {
-    const LOOK: Duration = Duration::from_millis(10);
-    loop {
-        match client.connection_state() {
-            State::Connected => return Ok(()),
-            State::Disconnected | State::Pending => {}
-        }
-        let next = Instant::now() + LOOK;
-        if deadline.is_some_and(|deadline| deadline < next) {
-            return Err(RequestError::Deadline);
-        }
-        tokio::time::sleep_until(next).await;
+fn take_reply(message: Message, prefix_len: usize, waiting: &Waiting) {
+    let tail = message.subject.get(prefix_len..).unwrap_or_default();
+    let (token, is_call) = match tail.strip_prefix(CALL) {
+        Some(token) => (token, true),
+        None => (tail, false),
+    };
+    if is_call && is_acknowledgement(&message) {
+        return;
     }
-}
-
-async fn read_replies(mut inbox: Subscriber, prefix_len: usize, waiting: Arc<Waiting>) {
-    while let Some(message) = inbox.next().await {
-        let tail = message.subject.get(prefix_len..).unwrap_or_default();
-        let (token, is_call) = match tail.strip_prefix(CALL) {
-            Some(token) => (token, true),
-            None => (tail, false),
-        };
-        if is_call && is_acknowledgement(&message) {
-            continue;
-        }
-        if let Some(token) = read_token(token) {
-            waiting.answer(token, message);
-        }
+    if let Some(token) = read_token(token) {
+        waiting.answer(token, message);
     }
-    waiting.close();
 }
 
 /// Whether a message is what a stream of an app says when it stores something, or cannot.
@@ -385,10 +350,10 @@ async fn watch_deadlines(waiting: Arc<Waiting>) {
     }
 }
 
-/// Bytes of a message that count against the server's `max_payload`: its body, and its headers as
+/// Bytes of a message of the client library that count against the server's `max_payload`: its body, and its headers as
 /// they are on the wire: `NATS/1.0`, a line `name: value` for each value, and an empty line, each
 /// ended by two bytes; none without headers.
-pub fn wire_size(headers: &HeaderMap, payload_len: usize) -> usize {
+pub(crate) fn wire_size(headers: &HeaderMap, payload_len: usize) -> usize {
     if headers.is_empty() {
         return payload_len;
     }

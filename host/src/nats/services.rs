@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, StatusCode};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::time::{Instant, timeout_at};
 
+use super::link::{Asking, Link, PublishError};
 use crate::micro::{Answer, Verb};
 
 /// The answers of all services that come within this time; none at once where nothing would answer.
@@ -15,16 +13,16 @@ use crate::micro::{Answer, Verb};
 ///
 /// The connection is closed.
 pub(crate) async fn ask_services(
-    client: &Client,
+    link: &Link,
     verb: Verb,
     time: Duration,
-) -> Result<Vec<Answer>, async_nats::Error> {
+) -> Result<Vec<Answer>, PublishError> {
     let mut answers = Vec::new();
     let all = |answer: &Answer| {
         answers.push(answer.clone());
         None::<()>
     };
-    find_service(client, verb, time, all).await?;
+    find_service(link, verb, time, all).await?;
     Ok(answers)
 }
 
@@ -34,21 +32,14 @@ pub(crate) async fn ask_services(
 ///
 /// The connection is closed.
 pub(crate) async fn find_service<T>(
-    client: &Client,
+    link: &Link,
     verb: Verb,
     time: Duration,
     mut look: impl FnMut(&Answer) -> Option<T>,
-) -> Result<Option<T>, async_nats::Error> {
-    let last = Instant::now() + time;
-    let inbox = client.new_inbox();
-    let mut replies = client.subscribe(inbox.clone()).await?;
-    client
-        .publish_with_reply(verb.subject(), inbox, Bytes::new())
-        .await?;
-    while let Ok(Some(reply)) = timeout_at(last, replies.next()).await {
-        if reply.status == Some(StatusCode::NO_RESPONDERS) {
-            break;
-        }
+) -> Result<Option<T>, PublishError> {
+    let subject = verb.subject();
+    let mut asking = Asking::new(link, subject.as_ref(), Bytes::new(), time).await?;
+    while let Some(reply) = asking.next().await {
         // What answers in another way is no service of ADR-32.
         let answer = serde_json::from_slice::<Answer>(&reply.payload).ok();
         if let Some(found) = answer.as_ref().and_then(&mut look) {

@@ -6,10 +6,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use async_nats::Message;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::link::Message;
 use super::requests::{MAX_OUTSTANDING, RequestError};
 
 /// Bits of a token for the index of a slot.
@@ -264,7 +264,7 @@ mod tests {
             payload: text.into(),
             headers: None,
             status: None,
-            description: None,
+            malformed: None,
             length: 0,
         }
     }

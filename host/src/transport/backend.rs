@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::{HeaderMap, StatusCode, Subject, jetstream};
+use async_nats::{StatusCode, Subject, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -17,12 +17,13 @@ use super::responders::Responders;
 use crate::call::{Call, CallError};
 use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
+use crate::headers::Headers;
 use crate::interfaces::{
     Answer, Backend, Expected, KeyValue, Message, OutgoingMessage, Pending, Values,
 };
 use crate::json;
 use crate::manifest::KeyValueGrant;
-use crate::nats::{RequestError, Requests, connected, wire_size};
+use crate::nats::{self, Link, RequestError, Requests};
 use crate::plan::Event;
 use crate::shape::Signature;
 use crate::value::Value;
@@ -44,7 +45,8 @@ pub(crate) struct NatsBackend {
     requests: Requests,
     /// The calls that need no NATS, and what carries those of the guests that they reach.
     local: Option<(LocalCalls, Weak<NatsBackend>)>,
-    context: jetstream::Context,
+    /// Opens buckets; without one there are none.
+    context: Option<jetstream::Context>,
     session: u64,
     published: AtomicU64,
     /// Learns what streams do not take.
@@ -56,11 +58,19 @@ pub(crate) struct NatsBackend {
 }
 
 impl NatsBackend {
-    /// A backend on this connection.
+    /// A backend on this connection, which has no buckets.
     #[must_use]
     pub(crate) fn new(requests: Requests) -> Self {
-        let context = jetstream::new(requests.client().clone());
-        Self::with(requests, context, Arc::default(), None)
+        Self {
+            requests,
+            local: None,
+            context: None,
+            store: Arc::default(),
+            session: rand::random(),
+            published: AtomicU64::new(0),
+            buckets: Mutex::default(),
+            responders: Responders::default(),
+        }
     }
 
     /// The backend of a worker: functions that its host serves are called in the process, and `store`
@@ -73,25 +83,12 @@ impl NatsBackend {
         local: &Local,
     ) -> Arc<Self> {
         let local = LocalCalls::new(local);
-        Arc::new_cyclic(|own| Self::with(requests, context, store, Some((local, Weak::clone(own)))))
-    }
-
-    fn with(
-        requests: Requests,
-        context: jetstream::Context,
-        store: Arc<StoreHealth>,
-        local: Option<(LocalCalls, Weak<Self>)>,
-    ) -> Self {
-        Self {
-            requests,
-            local,
-            context,
+        Arc::new_cyclic(|own| Self {
+            local: Some((local, Weak::clone(own))),
+            context: Some(context),
             store,
-            session: rand::random(),
-            published: AtomicU64::new(0),
-            buckets: Mutex::default(),
-            responders: Responders::default(),
-        }
+            ..Self::new(requests)
+        })
     }
 
     /// Sends a call and waits for its reply until `last`.
@@ -114,7 +111,7 @@ impl NatsBackend {
                 .requests
                 .call_until(subject.clone(), headers, body, last.into());
             match request.await {
-                Ok(reply) => return wire::read_reply(reply.headers.as_ref(), reply.payload),
+                Ok(reply) => return read_reply(reply),
                 Err(RequestError::NoResponders { .. })
                     if Instant::now() + retry < unanswered_until =>
                 {
@@ -136,8 +133,8 @@ impl NatsBackend {
     }
 
     /// The connection.
-    pub(super) fn nats(&self) -> &async_nats::Client {
-        self.requests.client()
+    pub(super) fn nats(&self) -> &Link {
+        self.requests.link()
     }
 }
 
@@ -145,30 +142,18 @@ impl NatsBackend {
     /// Publishes a message on core NATS.
     async fn publish_once(
         &self,
-        subject: Subject,
-        reply_to: Option<Subject>,
+        subject: &str,
+        reply_to: Option<&str>,
         own: &[(String, String)],
         call: Call,
     ) -> Result<(), CallError> {
         let mut headers = wire::write_event(&call);
         wire::add_headers(&mut headers, own);
         self.check_size(&headers, &call)?;
-        let client = self.requests.client();
         let sent = async {
-            connected(client, None).await.map_err(|_| ())?;
-            let sent = match reply_to {
-                Some(to) => {
-                    client
-                        .publish_with_reply_and_headers(subject, to, headers, call.body)
-                        .await
-                }
-                None => {
-                    client
-                        .publish_with_headers(subject, headers, call.body)
-                        .await
-                }
-            };
-            sent.map_err(|_| ())
+            self.nats().connected(None).await.map_err(|_| ())?;
+            let sent = self.nats().publish(subject, reply_to, &headers, &call.body);
+            sent.await.map_err(|_| ())
         };
         match tokio::time::timeout_at(call.deadline.into(), sent).await {
             Ok(Ok(())) => Ok(()),
@@ -209,17 +194,13 @@ impl NatsBackend {
         let headers = request_headers(&message);
         let OutgoingMessage { subject, call, .. } = message;
         self.check_size(&headers, &call)?;
-        let client = self.requests.client();
+        let link = self.nats();
         let closed = || refused(&RequestError::Closed);
         let mut replies: Vec<Message> = Vec::new();
         let gathering = async {
-            let inbox = client.new_inbox();
-            let mut answers = client
-                .subscribe(inbox.clone())
-                .await
-                .map_err(|_| closed())?;
-            let to = Subject::from(subject.as_str());
-            let sent = client.publish_with_reply_and_headers(to, inbox, headers, call.body);
+            let inbox = link.new_inbox();
+            let mut answers = link.subscribe(&inbox, None).map_err(|_| closed())?;
+            let sent = link.publish(&subject, Some(&inbox), &headers, &call.body);
             sent.await.map_err(|_| closed())?;
             let mut left = expected.bytes;
             while replies.len() < expected.replies {
@@ -257,7 +238,7 @@ impl NatsBackend {
         let write_headers = || {
             let mut headers = wire::write_event(&call);
             wire::add_headers(&mut headers, own);
-            headers.insert(wire::MESSAGE_ID, id.as_str());
+            headers.append(wire::MESSAGE_ID, &id);
             headers
         };
         let first = write_headers();
@@ -300,7 +281,11 @@ impl NatsBackend {
         {
             return Ok(Arc::new(bucket.clone()));
         }
-        let opened = Bucket::open(self.context.clone(), name, granted).await;
+        let Some(context) = self.context.clone() else {
+            let why = format!("there is no store for bucket {name}");
+            return Err(CallError::unsupported(why));
+        };
+        let opened = Bucket::open(context, name, granted).await;
         let bucket = opened.map_err(|error| {
             let why = format!("bucket {name} cannot be opened: {error}");
             CallError::unavailable(why)
@@ -315,20 +300,17 @@ impl NatsBackend {
         format!("{:016x}-{next:x}", self.session)
     }
 
-    fn check_size(&self, headers: &HeaderMap, call: &Call) -> Result<(), CallError> {
+    fn check_size(&self, headers: &Headers, call: &Call) -> Result<(), CallError> {
         let limit = self.nats().max_payload();
-        match wire_size(headers, call.body.len()) {
+        match headers.size() + call.body.len() {
             size if size > limit => Err(refused(&RequestError::TooLarge { size, limit })),
             _ => Ok(()),
         }
     }
 
     /// Whether the event still fits when it has become a dead letter.
-    fn check_storable(&self, headers: &HeaderMap, call: &Call) -> Result<(), CallError> {
-        let (size, carried) = (
-            wire_size(headers, call.body.len()),
-            self.nats().max_payload(),
-        );
+    fn check_storable(&self, headers: &Headers, call: &Call) -> Result<(), CallError> {
+        let (size, carried) = (headers.size() + call.body.len(), self.nats().max_payload());
         // A server that takes little leaves half of it; such a dead letter has its body in the stream.
         let limit = carried - dead_letters::HEADROOM.min(carried / 2);
         if size <= limit {
@@ -446,7 +428,10 @@ impl Backend for NatsBackend {
                 let Event { subject, call, .. } = event;
                 self.store(&subject, &[], call, &stream).await.map(drop)
             }),
-            None => Box::pin(self.publish_once(event.subject.into(), None, &[], event.call)),
+            None => Box::pin(async move {
+                let Event { subject, call, .. } = event;
+                self.publish_once(&subject, None, &[], call).await
+            }),
         }
     }
 
@@ -473,8 +458,7 @@ impl Backend for NatsBackend {
                     stored.map(drop)
                 }
                 None => {
-                    let reply_to = reply_to.map(Subject::from);
-                    self.publish_once(subject.into(), reply_to, &headers, call)
+                    self.publish_once(&subject, reply_to.as_deref(), &headers, call)
                         .await
                 }
             }
@@ -495,25 +479,34 @@ impl Backend for NatsBackend {
 }
 
 /// The headers of a message that waits for replies.
-fn request_headers(message: &OutgoingMessage) -> HeaderMap {
+fn request_headers(message: &OutgoingMessage) -> Headers {
     let mut headers = wire::write_call(&message.call, Instant::now());
     wire::add_headers(&mut headers, &message.headers);
     headers
 }
 
+/// Reads a reply: its result or its error.
+fn read_reply(reply: nats::Message) -> Result<Bytes, CallError> {
+    if let Some(why) = reply.malformed {
+        return Err(CallError::bad_reply(format_args!("the reply: {why}")));
+    }
+    wire::read_reply(reply.headers.as_ref(), reply.payload)
+}
+
 /// A reply as a message, if it is no error and has no more than `limit` bytes.
-fn received(reply: async_nats::Message, limit: usize) -> Result<Message, CallError> {
+fn received(reply: nats::Message, limit: usize) -> Result<Message, CallError> {
     let headers = wire::read_headers(reply.headers.as_ref());
-    let body = wire::read_reply(reply.headers.as_ref(), reply.payload)?;
+    let (subject, reply_to) = (reply.subject.clone(), reply.reply.clone());
+    let body = read_reply(reply)?;
     let size = body.len();
     if size > limit {
         let why = format!("the reply has {size} bytes, {limit} are allowed");
         return Err(CallError::request_too_large(why));
     }
     Ok(Message {
-        subject: reply.subject.into_string(),
+        subject: subject.into_string(),
         body: body.into(),
-        reply_to: reply.reply.map(Subject::into_string),
+        reply_to: reply_to.map(Subject::into_string),
         headers,
     })
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::backend::NatsBackend;
 use crate::call::{Call, CallError};
 use crate::interfaces::Backend as _;
-use crate::nats::{RequestError, Requests, settled};
+use crate::nats::{Link, RequestError, Requests};
 use crate::plan::Event;
 
 /// Time after a call's deadline within which its reply is accepted: the host that runs the service
@@ -25,8 +25,8 @@ impl Client {
     /// # Errors
     ///
     /// The connection is closed.
-    pub async fn new(nats: async_nats::Client) -> Result<Self, RequestError> {
-        let backend = NatsBackend::new(Requests::new(nats).await?);
+    pub fn new(nats: Link) -> Result<Self, RequestError> {
+        let backend = NatsBackend::new(Requests::new(nats)?);
         Ok(Self { backend })
     }
 
@@ -48,7 +48,7 @@ impl Client {
     pub async fn publish(&self, event: Event) -> Result<Option<u64>, CallError> {
         let Some(stream) = event.stream.clone() else {
             self.backend.publish(event).await?;
-            let settled = settled(self.backend.nats()).await;
+            let settled = self.backend.nats().settled().await;
             return settled.map(|()| None).map_err(CallError::unavailable);
         };
         let Event { subject, call, .. } = event;

@@ -5,19 +5,19 @@
 //! time, and to another one after the consumer's `ack_wait` without an acknowledgement; so work
 //! that takes longer reports progress.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::message::Info;
-use async_nats::jetstream::{self, AckKind, Message};
-use async_nats::{Client, Subject};
+use async_nats::Subject;
+use async_nats::jetstream::{self, AckKind};
 use tokio::sync::oneshot;
 use tokio::task;
 use tokio::time::MissedTickBehavior;
 
-use super::pull::{Appetite, Bounds, HEARTBEAT, PullError, Pulls};
+use super::pull::{Appetite, Bounds, HEARTBEAT, PullError, Pulls, Stored};
 use super::{Binding, Delivery, Slot};
 use crate::call::{CallError, Code};
 use crate::events::attempts::AttemptStore;
@@ -25,8 +25,9 @@ use crate::events::dead_letters::{Attempt, DeadLetter, DeadLetters, dead_letter_
 use crate::events::health::StoreHealth;
 use crate::events::retry::{self, Failure, Next};
 use crate::events::stream;
+use crate::headers::Headers;
 use crate::interfaces::{self, Backend};
-use crate::nats::Violations;
+use crate::nats::{self, Delivered, Violations};
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
 use crate::runtime::Admitted;
 use crate::{subject, wire};
@@ -55,9 +56,9 @@ pub(crate) struct Failures {
 
 impl Failures {
     /// The failures of the app with this name.
-    pub(crate) fn new(context: jetstream::Context, app: &str) -> Self {
+    pub(crate) fn new(context: jetstream::Context, link: nats::Link, app: &str) -> Self {
         Self {
-            dead_letters: DeadLetters::new(context.clone(), app),
+            dead_letters: DeadLetters::new(context.clone(), link, app),
             attempts: AttemptStore::new(context, app),
         }
     }
@@ -65,10 +66,8 @@ impl Failures {
 
 /// The connection and the stores that all consumers of a worker share.
 pub(crate) struct Link {
-    pub(crate) client: Client,
+    pub(crate) nats: nats::Link,
     pub(crate) context: jetstream::Context,
-    /// What the subjects of JetStream's API begin with.
-    pub(crate) api: String,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) failures: Failures,
     /// What the connection's login was refused.
@@ -233,7 +232,7 @@ impl Work {
     /// The pull has ended.
     async fn work_on(
         &mut self,
-        first: Message,
+        first: Stored,
         pulls: &mut Pulls,
         budget: Option<Budget>,
     ) -> Result<(), PullError> {
@@ -280,8 +279,9 @@ impl Work {
         let number = given_up.len();
         for reply in given_up.into_iter().flatten() {
             // Without it the event would be delivered again too, only later.
-            let nak = AckKind::Nak(None).into();
-            let _ = self.link.client.publish(reply, nak).await;
+            let (none, nak) = (Headers::new(), bytes::Bytes::from(AckKind::Nak(None)));
+            let sent = self.link.nats.publish(&reply, None, &none, &nak);
+            let _ = sent.await;
         }
         number
     }
@@ -304,7 +304,7 @@ fn settle(ended: &Ended<Subject>) {
 }
 
 /// The life of one event at one subscriber, from its arrival to its acknowledgement.
-async fn handle(message: Message, slot: Arc<Slot>, link: Arc<Link>) {
+async fn handle(message: Stored, slot: Arc<Slot>, link: Arc<Link>) {
     let binding = slot.binding();
     let attempt = pin!(attempt(&message, &binding, &link.backend));
     match with_progress(&message, &binding, attempt).await {
@@ -314,7 +314,7 @@ async fn handle(message: Message, slot: Arc<Slot>, link: Arc<Link>) {
             {
                 tracing::warn!(id, %error, "a dead letter was handled and is still there");
             }
-            acknowledge(&message, AckKind::Ack).await;
+            message.acknowledge(AckKind::Ack).await;
             // Boxed, so that events which succeed at once do not carry its state about.
             Box::pin(forget(&message, &binding, &link.failures)).await;
         }
@@ -328,7 +328,7 @@ async fn handle(message: Message, slot: Arc<Slot>, link: Arc<Link>) {
 
 /// Waits for an attempt, and reports progress to the server every half ack wait.
 async fn with_progress(
-    message: &Message,
+    message: &Stored,
     binding: &Binding,
     mut attempt: Pin<&mut impl Future<Output = Result<(), Failure>>>,
 ) -> Result<(), Failure> {
@@ -337,21 +337,14 @@ async fn with_progress(
         let deadline = tokio::time::Instant::now() + half;
         match poll::within(deadline, attempt.as_mut()).await {
             Ok(result) => return result,
-            Err(_) => acknowledge(message, AckKind::Progress).await,
+            Err(_) => message.acknowledge(AckKind::Progress).await,
         }
-    }
-}
-
-async fn acknowledge(message: &Message, kind: AckKind) {
-    if let Err(error) = message.ack_with(kind).await {
-        // The event is delivered again.
-        tracing::debug!(%error, "an acknowledgement could not be sent");
     }
 }
 
 /// One attempt at an event. That the host is busy is none: the event waits for its turn.
 async fn attempt(
-    message: &Message,
+    message: &Stored,
     binding: &Binding,
     backend: &Arc<dyn Backend>,
 ) -> Result<(), Failure> {
@@ -360,7 +353,11 @@ async fn attempt(
     }
     let service = &binding.service;
     let subscriber = binding.delivery.subscriber();
-    if subscriber.is_some_and(|s| s.elsewhere.iter().any(|one| one.matches(&message.subject))) {
+    if subscriber.is_some_and(|s| {
+        s.elsewhere
+            .iter()
+            .any(|one| one.matches(&message.message.subject))
+    }) {
         return Ok(());
     }
     let _permit = match subscriber {
@@ -386,7 +383,7 @@ async fn attempt(
 
 /// Hands an event or a message to its service; what the guest itself returns is the inner result.
 async fn call(
-    message: &Message,
+    message: &Stored,
     binding: &Binding,
     backend: &Arc<dyn Backend>,
     admitted: Admitted<'_>,
@@ -394,6 +391,10 @@ async fn call(
     let Binding {
         service, exported, ..
     } = binding;
+    let message = &message.message;
+    if let Some(why) = message.malformed {
+        return Err(CallError::bad_arguments(why));
+    }
     let headers = message.headers.as_ref();
     if let Delivery::DurableMessage(_) | Delivery::Message = binding.delivery {
         let call = wire::read_message(headers, Instant::now());
@@ -420,41 +421,50 @@ async fn call(
 
 /// The id of the dead letter of a replayed event. Any client can send the header; publishing on the
 /// replay subjects takes a permission.
-fn replayed(message: &Message) -> Option<&str> {
+fn replayed(Stored { message, .. }: &Stored) -> Option<&str> {
     let id = message.headers.as_ref()?.get(wire::DEAD_LETTER)?;
-    subject::is_replay(&message.subject).then_some(id.as_str())
+    subject::is_replay(&message.subject).then_some(id)
 }
 
 /// The id of an event's dead letter, and the key of the attempts at it.
-fn names(message: &Message, info: &Info<'_>, service: &str) -> (String, String) {
+fn names(message: &Stored, delivered: &Delivered<'_>, service: &str) -> (String, String) {
     let id = match replayed(message) {
         Some(id) => id.to_owned(),
-        None => dead_letter_id(info.stream, info.stream_sequence, info.published, service),
+        None => {
+            let Delivered {
+                stream,
+                sequence,
+                published,
+                ..
+            } = *delivered;
+            dead_letter_id(stream, sequence, published, service)
+        }
     };
-    let key = format!("{service}.{id}.{}", info.stream_sequence);
+    let key = format!("{service}.{id}.{}", delivered.sequence);
     (id, key)
 }
 
 /// Removes what is written down of an event that failed and is handled now.
-async fn forget(message: &Message, binding: &Binding, failures: &Failures) {
-    if let Ok(info) = message.info()
-        && info.delivered > 1
+async fn forget(message: &Stored, binding: &Binding, failures: &Failures) {
+    if let Some(delivered) = message.delivered()
+        && delivered.times > 1
     {
-        let (_, key) = names(message, &info, &binding.service.spec.name);
+        let (_, key) = names(message, &delivered, &binding.service.spec.name);
         failures.attempts.remove(&key).await;
     }
 }
 
 /// Has an event that failed come again after a while, or makes it a dead letter.
-async fn fail(message: &Message, binding: &Binding, link: &Link, failure: Failure) {
+async fn fail(message: &Stored, binding: &Binding, link: &Link, failure: Failure) {
     let Link {
         failures, store, ..
     } = link;
-    let (Some(subscriber), Ok(info)) = (binding.delivery.subscriber(), message.info()) else {
+    let (Some(subscriber), Some(delivered)) = (binding.delivery.subscriber(), message.delivered())
+    else {
         return;
     };
     let service = &binding.service.spec.name;
-    let (id, key) = names(message, &info, service);
+    let (id, key) = names(message, &delivered, service);
     let Failure {
         outcome,
         code,
@@ -471,7 +481,7 @@ async fn fail(message: &Message, binding: &Binding, link: &Link, failure: Failur
     };
     let code = code.map(Code::status);
     attempts.push(Attempt::now(outcome, code, blame, &error));
-    let tried = retry::tried(attempts.len(), info.delivered);
+    let tried = retry::tried(attempts.len(), delivered.times);
     let random = rand::random_range(-1.0..=1.0);
     if let Next::Retry(delay) = retry::next(&subscriber.policy.retry, outcome, tried, random) {
         // What could not be read is not replaced.
@@ -485,7 +495,7 @@ async fn fail(message: &Message, binding: &Binding, link: &Link, failure: Failur
             ?delay,
             "an event failed and is delivered again: {error}"
         );
-        return acknowledge(message, AckKind::Nak(Some(delay))).await;
+        return message.acknowledge(AckKind::Nak(Some(delay))).await;
     }
     let left_out = (tried as usize).saturating_sub(attempts.len());
     let Some(dead_letter) = dead_letter(message, binding, id.clone(), attempts) else {
@@ -499,24 +509,25 @@ async fn fail(message: &Message, binding: &Binding, link: &Link, failure: Failur
     match failures.dead_letters.store(dead_letter, replayed).await {
         Ok(()) => {
             tracing::warn!(service, id, tried, "an event is a dead letter now: {error}");
-            acknowledge(message, AckKind::Term).await;
+            message.acknowledge(AckKind::Term).await;
             failures.attempts.remove(&key).await;
         }
         Err(refused) => {
             store.report_missing(format_args!("dead letters cannot be stored: {refused}"));
             tracing::error!(service, id, %refused, "a dead letter cannot be stored, its event is tried again");
-            acknowledge(message, AckKind::Nak(Some(RETRY_STORE))).await;
+            message.acknowledge(AckKind::Nak(Some(RETRY_STORE))).await;
         }
     }
 }
 
 fn dead_letter(
-    message: &Message,
+    message: &Stored,
     binding: &Binding,
     id: String,
     attempts: Vec<Attempt>,
 ) -> Option<DeadLetter> {
-    let info = message.info().ok()?;
+    let delivered = message.delivered()?;
+    let message = &message.message;
     let exported = &binding.exported;
     let function = if binding.delivery.is_message() {
         exported.functions.values().next()?.id.clone()
@@ -524,28 +535,21 @@ fn dead_letter(
         let (name, _) = subject::of_stored(&message.subject)?;
         exported.id.function(name)
     };
-    let headers = message.headers.as_ref().map(|headers| {
-        let texts = |values: &[async_nats::HeaderValue]| {
-            values
-                .iter()
-                .map(|value| value.as_str().to_owned())
-                .collect()
-        };
-        headers
-            .iter()
-            .map(|(name, values)| (name.to_string(), texts(values)))
-            .collect()
-    });
+    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in message.headers.iter().flat_map(Headers::iter) {
+        let values = headers.entry(name.to_owned()).or_default();
+        values.push(value.to_owned());
+    }
     Some(DeadLetter {
         id,
         service: binding.service.spec.name.clone(),
         digest: binding.service.component.digest.to_string(),
         function: function.to_string(),
         subject: subject::original(&message.subject),
-        headers: headers.unwrap_or_default(),
-        stream: info.stream.to_owned(),
-        sequence: info.stream_sequence,
-        published: rfc3339(info.published),
+        headers,
+        stream: delivered.stream.to_owned(),
+        sequence: delivered.sequence,
+        published: rfc3339(delivered.published),
         attempts,
         left_out: 0,
         edited: false,

@@ -7,14 +7,15 @@
 use std::task::Poll;
 use std::time::Duration;
 
+use async_nats::StatusCode;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
-use async_nats::jetstream::{self, Message};
-use async_nats::{Client, StatusCode, Subject, Subscriber};
+use async_nats::jetstream::{AckKind, Context};
 use futures_util::StreamExt;
 
 use super::consumer::Link;
-use crate::nats::settled;
+use crate::headers::Headers;
+use crate::nats::{self, Delivered, SETTLE_DEADLINE, Subscription};
 use crate::poll;
 
 /// Time for which a pull for events stays with the server. Then it is made again, so that one that
@@ -36,14 +37,39 @@ pub(super) enum PullError {
     Ended(String),
 }
 
+/// A message that a stream handed out.
+pub(super) struct Stored {
+    pub(super) message: nats::Message,
+    nats: nats::Link,
+}
+
+impl Stored {
+    /// What the stream says of it.
+    pub(super) fn delivered(&self) -> Option<Delivered<'_>> {
+        Delivered::parse(self.message.reply.as_ref()?)
+    }
+
+    /// Tells the stream what became of it.
+    pub(super) async fn acknowledge(&self, kind: AckKind) {
+        let Some(to) = &self.message.reply else {
+            return;
+        };
+        let (none, body) = (Headers::new(), bytes::Bytes::from(kind));
+        let sent = self.nats.publish(to, None, &none, &body);
+        if let Err(error) = sent.await {
+            // It is delivered again.
+            tracing::debug!(%error, "an acknowledgement could not be sent");
+        }
+    }
+}
+
 /// The pulls of one worker from one consumer.
 pub(super) struct Pulls {
-    context: jetstream::Context,
-    client: Client,
+    nats: nats::Link,
     /// Where pulls are sent.
-    api: Subject,
-    inbox: Subject,
-    arrived: Subscriber,
+    api: String,
+    inbox: String,
+    arrived: Subscription,
     /// Events that were asked for and have neither come nor been refused.
     asked: usize,
     /// Looks since the server last sent anything.
@@ -53,20 +79,16 @@ pub(super) struct Pulls {
 impl Pulls {
     /// Finds the consumer, and asks for nothing yet.
     pub(super) async fn open(link: &Link, stream: &str, consumer: &str) -> Result<Self, PullError> {
-        let Link {
-            client,
-            context,
-            api,
-            ..
-        } = link;
+        let Link { nats, context, .. } = link;
+        let context: &Context = context;
+        let api = nats.jetstream_api();
         let found = context.get_consumer_from_stream(consumer, stream).await;
         let _: PullConsumer = found.map_err(|error| not_found(&error))?;
-        let inbox = Subject::from(client.new_inbox());
-        let arrived = client.subscribe(inbox.clone()).await;
+        let inbox = nats.new_inbox();
+        let arrived = nats.subscribe(&inbox, None);
         Ok(Self {
-            context: context.clone(),
-            client: client.clone(),
-            api: format!("{api}.CONSUMER.MSG.NEXT.{stream}.{consumer}").into(),
+            nats: nats.clone(),
+            api: format!("{api}.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
             inbox,
             arrived: arrived.map_err(|error| PullError::Ended(error.to_string()))?,
             asked: 0,
@@ -92,9 +114,10 @@ impl Pulls {
         let (expires, heartbeat) = (PULL.as_nanos(), HEARTBEAT.as_nanos());
         let pull =
             format!(r#"{{"batch":{batch},"expires":{expires},"idle_heartbeat":{heartbeat}}}"#);
-        let (to, inbox) = (self.api.clone(), self.inbox.clone());
-        let sent = self.client.publish_with_reply(to, inbox, pull.into()).await;
-        sent.map_err(|error| PullError::Ended(error.to_string()))?;
+        let (to, inbox, none) = (&self.api, Some(&*self.inbox), Headers::new());
+        let sent = self.nats.publish(to, inbox, &none, pull.as_bytes());
+        sent.await
+            .map_err(|error| PullError::Ended(error.to_string()))?;
         self.asked += batch;
         Ok(())
     }
@@ -104,7 +127,7 @@ impl Pulls {
     /// # Cancel safety
     ///
     /// A dropped future has taken none.
-    pub(super) async fn next(&mut self) -> Result<Message, PullError> {
+    pub(super) async fn next(&mut self) -> Result<Stored, PullError> {
         loop {
             let next = self.arrived.next().await;
             if let Some(event) = self.read(next)? {
@@ -114,7 +137,7 @@ impl Pulls {
     }
 
     /// An event that has arrived already.
-    pub(super) fn ready(&mut self) -> Result<Option<Message>, PullError> {
+    pub(super) fn ready(&mut self) -> Result<Option<Stored>, PullError> {
         while let Poll::Ready(next) = poll::ready(&mut self.arrived) {
             if let Some(event) = self.read(next)? {
                 return Ok(Some(event));
@@ -135,38 +158,38 @@ impl Pulls {
 
     /// Takes the pulls back. What the server had handed out until then has arrived afterwards.
     pub(super) async fn close(&mut self) {
-        // As a core subscription ends: this side keeps it until the server has.
-        const NEVER: u64 = 10_000_000_000;
         self.asked = 0;
-        if self.arrived.unsubscribe_after(NEVER).await.is_ok()
-            && let Err(error) = settled(&self.client).await
-        {
-            tracing::debug!(%error, "the end of pulling events");
+        let ended = tokio::time::timeout(SETTLE_DEADLINE, self.arrived.unsubscribe());
+        if !matches!(ended.await, Ok(Ok(()))) {
+            tracing::debug!("NATS did not confirm the end of pulling events");
         }
     }
 
     /// An event, or nothing for a word of the server's.
-    fn read(&mut self, next: Option<async_nats::Message>) -> Result<Option<Message>, PullError> {
+    fn read(&mut self, next: Option<nats::Message>) -> Result<Option<Stored>, PullError> {
         let Some(message) = next else {
             return Err(PullError::Ended("the connection is closed".to_owned()));
         };
         self.silent = 0;
-        let Some(status) = message.status.filter(|status| *status != StatusCode::OK) else {
+        // What is stored has a subject to acknowledge it; its publisher may write any status.
+        let said = message.status.filter(|_| message.reply.is_none());
+        let Some(status) = said.filter(|status| *status != StatusCode::OK) else {
             self.asked = self.asked.saturating_sub(1);
-            let context = self.context.clone();
-            return Ok(Some(Message { message, context }));
+            let nats = self.nats.clone();
+            return Ok(Some(Stored { message, nats }));
         };
         if status == StatusCode::IDLE_HEARTBEAT {
             return Ok(None);
         }
-        let why = message.description.as_deref().unwrap_or("no reason given");
+        let headers = message.headers.as_ref();
+        let why = headers.and_then(Headers::description);
+        let why = why.unwrap_or("no reason given");
         if status == StatusCode::NO_RESPONDERS || why == "Consumer Deleted" {
             return Err(PullError::Gone(format!("{status} {why}")));
         }
         // A pull that has ended says how much of it is left.
-        let headers = message.headers.as_ref();
         let left = headers.and_then(|headers| headers.get("Nats-Pending-Messages"));
-        match left.and_then(|left| left.as_str().parse::<usize>().ok()) {
+        match left.and_then(|left| left.parse::<usize>().ok()) {
             Some(left) => {
                 self.asked = self.asked.saturating_sub(left);
                 Ok(None)

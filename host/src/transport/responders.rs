@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::Client;
 use tokio::time::Instant;
 
 use crate::micro::{Answer, Verb};
-use crate::nats::find_service;
+use crate::nats::{Link, find_service};
 use crate::shape::Signature;
 use crate::text::shown;
 
@@ -31,7 +30,7 @@ impl Responders {
     /// for an error.
     pub(super) async fn misfit(
         &self,
-        client: &Client,
+        link: &Link,
         subject: &str,
         wanted: &Signature,
         deadline: Instant,
@@ -51,7 +50,7 @@ impl Responders {
         }
         let time = LOOKUP.min(deadline.saturating_duration_since(now));
         let said = |answer: &Answer| describe(answer, subject, wanted);
-        let found = find_service(client, Verb::Info, time, said).await;
+        let found = find_service(link, Verb::Info, time, said).await;
         let found = found.unwrap_or_default();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert(subject.to_owned(), (now, found.clone()));

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_nats::client::PublishError;
-use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
+use async_nats::Subject;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{oneshot, watch};
@@ -20,8 +19,9 @@ use tokio::task;
 use super::backlog::{Backlog, work_budget};
 use super::{Binding, Delivery, Drained, Slot};
 use crate::call::{CallError, Code, Reply};
+use crate::headers::Headers;
 use crate::interfaces::{self, Backend};
-use crate::nats::settled;
+use crate::nats::{self, Message, PublishError};
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
 use crate::subject;
 use crate::text::{one_line, shown};
@@ -37,8 +37,8 @@ const MAX_LOGGED: usize = 500;
 /// handed out is answered: by the service until the time that was sent, with 503 from then on.
 /// Returns the number of the latter, and whether the server confirmed the end.
 pub(crate) async fn serve(
-    client: Client,
-    messages: Subscriber,
+    link: nats::Link,
+    messages: nats::Subscription,
     slot: Arc<Slot>,
     backend: Arc<dyn Backend>,
     mut stop: oneshot::Receiver<Instant>,
@@ -47,7 +47,10 @@ pub(crate) async fn serve(
     let mut subscription = Subscription {
         binding: copy(&mut changes),
         changes,
-        link: Arc::new(Link { client, backend }),
+        link: Arc::new(Link {
+            nats: link,
+            backend,
+        }),
         messages,
         backlog: Backlog::new(),
         shed_reply: wire::write_error(&CallError::overloaded(
@@ -89,19 +92,19 @@ pub(crate) async fn serve(
 
 /// The worker's connection, for replies and for the imports of guests.
 struct Link {
-    client: Client,
+    nats: nats::Link,
     backend: Arc<dyn Backend>,
 }
 
 struct Subscription {
     link: Arc<Link>,
-    messages: Subscriber,
+    messages: nats::Subscription,
     /// A copy of the binding in the slot: all workers would count references to the one there.
     binding: Arc<Binding>,
     changes: watch::Receiver<Arc<Binding>>,
     backlog: Backlog<Message>,
     /// The reply to what is shed, made once: a flood is no time to format.
-    shed_reply: (HeaderMap, Bytes),
+    shed_reply: (Headers, Bytes),
     /// Calls under way by the subject of their reply.
     in_flight: InFlight<Subject>,
     /// Messages that were dropped for their reply subject.
@@ -125,13 +128,8 @@ impl Subscription {
         while let Some(message) = self.backlog.shed(arrived, wait) {
             match self.reply_of(&message) {
                 Some(to) => {
-                    let (headers, body) = self.shed_reply.clone();
-                    log_unsent(
-                        self.link
-                            .client
-                            .publish_with_headers(to, headers, body)
-                            .await,
-                    );
+                    let (headers, body) = &self.shed_reply;
+                    log_unsent(self.link.nats.publish(&to, None, headers, body).await);
                 }
                 None => lost += 1,
             }
@@ -198,26 +196,16 @@ impl Subscription {
         if let Ended::Panicked(to) = ended {
             let service = &self.binding.service.spec.name;
             let error = CallError::host_failed().within(format_args!("service \"{service}\""));
-            reply_error(&self.link.client, to, &error).await;
+            reply_error(&self.link.nats, to, &error).await;
         }
     }
 
     /// Stops the flow and answers everything that had arrived before it stopped.
     async fn drain(mut self, deadline: Instant) -> Drained {
-        // `Subscriber::drain` forgets the subscription as soon as its UNSUB is written, and drops
-        // what the server sends until it has read that. A maximum that is never reached keeps the
-        // subscription on this side. A server reads at most nine digits of a maximum and takes a
-        // longer one for none, so on that side it ends at once.
-        const NEVER: u64 = 10_000_000_000;
-        let stopped = match self.messages.unsubscribe_after(NEVER).await {
-            // Without a server, nothing is confirmed; what runs is given up all the same in time.
-            Ok(()) => {
-                let confirmed = settled(&self.link.client);
-                let confirmed = tokio::time::timeout_at((deadline + CONFIRM).into(), confirmed);
-                matches!(confirmed.await, Ok(Ok(())))
-            }
-            Err(_) => false,
-        };
+        // Without a server, nothing is confirmed; what runs is given up all the same in time.
+        let confirmed = self.messages.unsubscribe();
+        let confirmed = tokio::time::timeout_at((deadline + CONFIRM).into(), confirmed);
+        let stopped = matches!(confirmed.await, Ok(Ok(())));
         if !stopped {
             tracing::warn!("NATS did not confirm the end of a subscription, calls may be lost");
         }
@@ -249,7 +237,7 @@ impl Subscription {
         given_up.extend(in_flight.abort().await);
         let number = given_up.len();
         for to in given_up {
-            reply_error(&link.client, to, &CallError::stopped()).await;
+            reply_error(&link.nats, to, &CallError::stopped()).await;
         }
         number
     }
@@ -270,9 +258,13 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
         reply: to,
         headers,
         payload,
+        malformed,
         ..
     } = message;
     let result = async {
+        if let Some(why) = malformed {
+            return Err(CallError::bad_arguments(why));
+        }
         let call = wire::read_call(headers.as_ref(), payload, arrived)?;
         let name = subject::function_name(&subject).unwrap_or_default();
         let function = binding.exported.function(name)?;
@@ -283,13 +275,17 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
         return log_outcome(&binding, &subject, result.as_ref().map(Reply::error));
     };
     match result {
-        Ok(Reply { body, .. }) => reply(&link.client, to, body).await,
-        Err(error) => reply_error(&link.client, Some(to), &error).await,
+        Ok(Reply { body, .. }) => reply(&link.nats, to, body).await,
+        Err(error) => reply_error(&link.nats, Some(to), &error).await,
     }
 }
 
 /// The life of one message that is no call. Only the guest may reply.
 async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, binding: Arc<Binding>) {
+    if let Some(why) = message.malformed {
+        let error = CallError::bad_arguments(why);
+        return log_outcome(&binding, &message.subject, Err(&error));
+    }
     let call = wire::read_message(message.headers.as_ref(), arrived);
     let subject = message.subject.clone();
     let message = interfaces::Message {
@@ -337,18 +333,18 @@ fn log_outcome(
 }
 
 /// Sends the one reply of a call.
-async fn reply(client: &Client, to: Subject, body: Bytes) {
-    match super::check_result(body.len(), client.max_payload()) {
-        Ok(()) => log_unsent(client.publish(to, body).await),
-        Err(error) => reply_error(client, Some(to), &error).await,
+async fn reply(link: &nats::Link, to: Subject, body: Bytes) {
+    match super::check_result(body.len(), link.max_payload()) {
+        Ok(()) => log_unsent(link.publish(&to, None, &Headers::new(), &body).await),
+        Err(error) => reply_error(link, Some(to), &error).await,
     }
 }
 
 /// Sends the one reply of a call that failed, if it has a reply subject.
-async fn reply_error(client: &Client, to: Option<Subject>, error: &CallError) {
+async fn reply_error(link: &nats::Link, to: Option<Subject>, error: &CallError) {
     if let Some(to) = to {
         let (headers, body) = wire::write_error(error);
-        log_unsent(client.publish_with_headers(to, headers, body).await);
+        log_unsent(link.publish(&to, None, &headers, &body).await);
     }
 }
 

@@ -360,7 +360,9 @@ fn memory_that_a_guest_does_not_have_is_not_written() {
                 ))
             });
             assert_eq!(values, vals, "{address}");
-            assert_eq!(values.1.is_ok(), address == 0, "{address}: {values:?}");
+            if aligned.contains(&address) {
+                assert_eq!(values.1.is_ok(), address == 0, "{address}: {values:?}");
+            }
         }
     }
 }

@@ -62,7 +62,8 @@ async fn until_dead_letters(
     bench: &Bench,
     enough: impl Fn(&[DeadLetter]) -> bool,
 ) -> Vec<DeadLetter> {
-    let all = DeadLetters::new(jetstream::new(bench.client.clone()), "app");
+    let context = jetstream::new(bench.client.clone());
+    let all = DeadLetters::new(context, bench.nats.link().await, "app");
     until_ok("there are enough dead letters", async || {
         let page = all.list(&Filter::default(), None, 100).await.unwrap();
         let entries = page.entries.into_iter();
@@ -239,7 +240,8 @@ async fn a_dead_letter_is_edited_and_replayed_to_its_service_alone() {
     store(&bench.client, "work.x.1", "obey out.judge").await;
     let found = until_dead_letters(&bench, |all| all.len() == 1).await;
     assert_eq!((count("one"), count("two")), (3, 1));
-    let all = DeadLetters::new(jetstream::new(bench.client.clone()), "app");
+    let context = jetstream::new(bench.client.clone());
+    let all = DeadLetters::new(context, bench.nats.link().await, "app");
     let dead_letter = all.get(&found[0].id).await.unwrap();
     assert!(dead_letter.is_message());
     assert_eq!(

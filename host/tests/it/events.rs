@@ -26,6 +26,7 @@ mod busy;
 mod dead_letters;
 mod domain;
 mod load;
+mod malformed;
 mod stopping;
 mod store;
 
@@ -279,7 +280,8 @@ impl Bench {
     pub(crate) async fn start() -> Self {
         let nats = Nats::start().await;
         let client = nats.connect().await;
-        let dead_letters = DeadLetters::new(jetstream::new(client.clone()), "app");
+        let context = jetstream::new(client.clone());
+        let dead_letters = DeadLetters::new(context, nats.link().await, "app");
         Self {
             nats,
             client,

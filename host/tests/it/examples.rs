@@ -453,8 +453,9 @@ fn shop_notifies_customers_after_notifications_was_down() {
 
 /// Waits for the dead letter of the customer without an address, edits one in and replays it.
 async fn replay_with_address(shop: &Example) {
-    let client = ConnectOptions::to(&shop.nats).connect().await.unwrap();
-    let dead_letters = DeadLetters::new(async_nats::jetstream::new(client), "shop");
+    let nats = ConnectOptions::to(&shop.nats);
+    let context = nats.jetstream(nats.connect().await.unwrap());
+    let dead_letters = DeadLetters::new(context, nats.link().await.unwrap(), "shop");
     let dead_letter = until_ok("there is one dead letter", async || {
         let list = dead_letters.list(&Filter::default(), None, 10).await;
         match &list.unwrap().entries[..] {

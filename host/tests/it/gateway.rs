@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use async_nats::Client;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
@@ -24,7 +23,7 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use wasmbay::build::{Guest, Tools};
@@ -35,7 +34,7 @@ use wasmbay::host::{Host, HostOptions};
 use wasmbay::interface::InterfaceId;
 use wasmbay::interfaces::Backend;
 use wasmbay::manifest::{GatewaySpec, Manifest, RpcPaths};
-use wasmbay::nats::{ConnectOptions, settled};
+use wasmbay::nats::{ConnectOptions, Link, settled};
 use wasmbay::plan::Event;
 use wasmbay::plan::{Description, plan};
 use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
@@ -44,6 +43,7 @@ use wasmbay::shape::InterfaceDescription;
 use crate::support::apps::{Services, apply};
 use crate::support::components::GUEST;
 use crate::support::nats::Nats;
+use crate::support::raw::let_in;
 use crate::support::{DEADLINE, until, until_ok};
 
 const ROUTES: &str = r#"
@@ -163,9 +163,15 @@ struct Front {
 }
 
 /// A connection to NATS that never gets through.
-async fn no_nats() -> Client {
-    let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
-    options.connect("nats://127.0.0.1:9").await.unwrap()
+async fn no_nats() -> Link {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = ConnectOptions::to(listener.local_addr().unwrap().to_string());
+    // It gets through once.
+    let (link, stream) = tokio::join!(options.link(), let_in(&listener));
+    drop((stream, listener));
+    let link = link.unwrap();
+    until("the connection is lost", || !link.is_connected()).await;
+    link
 }
 
 impl Front {
@@ -176,7 +182,7 @@ impl Front {
     }
 
     /// Without routes.
-    fn bare(change: impl FnOnce(&mut GatewaySpec), client: Client) -> Self {
+    fn bare(change: impl FnOnce(&mut GatewaySpec), link: Link) -> Self {
         let mut spec = GatewaySpec::default();
         change(&mut spec);
         let current = Arc::new(Current::default());
@@ -185,7 +191,7 @@ impl Front {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let fake = Arc::new(Fake::default());
-        let serving = Arc::clone(&gateway).serve(listener, Arc::clone(&fake) as _, client);
+        let serving = Arc::clone(&gateway).serve(listener, Arc::clone(&fake) as _, link);
         Self {
             gateway,
             fake,

@@ -45,8 +45,8 @@ async fn host_of(url: &str, services: &Services<'_>, wait: Duration) -> Host {
 }
 
 #[tokio::test]
-async fn an_app_that_stores_nothing_asks_nothing_of_a_server_without_jetstream() {
-    let server = Configured::without_jetstream("").await;
+async fn an_app_that_stores_nothing_asks_nothing_of_a_server_start_core() {
+    let server = Configured::start_core("").await;
     let client = connect(&server).await;
     // To such a server it is a subject like any other.
     let mut asked = client.subscribe("$JS.>").await.unwrap();
@@ -62,8 +62,8 @@ async fn an_app_that_stores_nothing_asks_nothing_of_a_server_without_jetstream()
 const APP: &str = "name = \"app\"\n[service.guest]\ncomponent = \"guest.wasm\"";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_jetstream_warns_of_nothing() {
-    let server = Configured::without_jetstream("").await;
+async fn a_start_start_core_warns_of_nothing() {
+    let server = Configured::start_core("").await;
     let cli = Cli::new().with(&[("wasmbay.toml", APP), ("guest.wasm", GUEST)]);
     let up = cli.up(&["--no-gateway", "--nats", server.url()]);
     let log = up.stderr();
@@ -77,7 +77,7 @@ async fn a_start_without_jetstream_warns_of_nothing() {
 
 #[tokio::test]
 async fn an_app_that_stores_events_says_that_there_is_no_jetstream() {
-    let server = Configured::without_jetstream("").await;
+    let server = Configured::start_core("").await;
     let host = host_of(server.url(), &PUBLISHERS, DEADLINE).await;
     let error = apply(&host, &PUBLISHERS).await.unwrap_err();
     assert!(matches!(error, HostError::JetStream { .. }), "{error:?}");

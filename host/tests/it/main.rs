@@ -25,6 +25,7 @@ mod javascript;
 mod jetstream;
 mod keyvalue;
 mod local;
+mod malformed;
 mod messaging;
 mod nats;
 mod permissions;

@@ -1,5 +1,7 @@
 //! The managed server, connections and requests, all against a real `nats-server`.
 
+mod credentials;
+mod link;
 mod logins;
 mod requests;
 
@@ -8,16 +10,17 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap};
+use async_nats::Client;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
+use wasmbay::headers::Headers;
 use wasmbay::nats::{
     ConnectError, ConnectOptions, ManagedServer, Nkey, RequestError, Requests, ServerError,
-    ServerOptions, settled, wire_size,
+    ServerOptions, settled,
 };
 
 use crate::support::nats::Nats;
@@ -103,10 +106,10 @@ async fn a_killed_server_comes_back_on_its_port_with_its_data_and_clients_reconn
     let bucket = jetstream.create_key_value(bucket).await.unwrap();
     bucket.put("key", "value".into()).await.unwrap();
     let _echo = echo(&client, "echo").await;
-    let requests = Requests::new(nats.connect().await).await.unwrap();
+    let requests = Requests::new(nats.link().await).unwrap();
     assert_eq!(
         requests
-            .request("echo".into(), HeaderMap::new(), "1".into())
+            .request("echo".into(), Headers::new(), "1".into())
             .await
             .unwrap()
             .payload,
@@ -126,7 +129,7 @@ async fn a_killed_server_comes_back_on_its_port_with_its_data_and_clients_reconn
     // reconnect later than the requester, and a request may be lost in the gap.
     let answered = async {
         loop {
-            let request = requests.request("echo".into(), HeaderMap::new(), "2".into());
+            let request = requests.request("echo".into(), Headers::new(), "2".into());
             match timeout(Duration::from_secs(1), request).await {
                 Ok(Ok(reply)) => return reply.payload,
                 Ok(Err(RequestError::NoResponders { .. })) | Err(_) => {}
@@ -358,16 +361,18 @@ async fn a_server_that_is_not_there_is_named_without_the_password() {
         .unwrap()
         .port();
     let options = ConnectOptions::to(format!("nats://ann:s3cret@127.0.0.1:{port}"));
-    let error = options.connect().await.unwrap_err();
-    assert!(matches!(error, ConnectError::Unreachable { .. }));
-    assert_eq!(
-        error.to_string(),
-        format!(
-            "cannot connect to NATS at nats://127.0.0.1:{port}; check the address, and that a \
-             nats-server is running there"
-        )
-    );
-    assert!(!format!("{error:?}").contains("s3cret"));
+    let (client, link) = (options.connect().await, options.link().await);
+    for error in [client.unwrap_err(), link.unwrap_err()] {
+        assert!(matches!(error, ConnectError::Unreachable { .. }));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot connect to NATS at nats://127.0.0.1:{port}; check the address, and that a \
+                 nats-server is running there"
+            )
+        );
+        assert!(!format!("{error:?}").contains("s3cret"));
+    }
 }
 
 #[tokio::test]
@@ -381,16 +386,21 @@ async fn a_login_in_the_url_is_used_and_a_wrong_one_is_refused_without_showing_i
         .await
         .unwrap();
     settled(&client).await.unwrap();
+    let link = ConnectOptions::to(format!("nats://ann:s3%20cret@{host}"))
+        .link()
+        .await
+        .unwrap();
+    link.settled().await.unwrap();
     for login in ["", "ann:wr0ng@", "wr0ng@"] {
-        let error = ConnectOptions::to(format!("nats://{login}{host}"))
-            .connect()
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(error, ConnectError::Unauthorized { .. }),
-            "{error:?}"
-        );
-        assert!(!format!("{error} {error:?}").contains("wr0ng"), "{error:?}");
+        let options = ConnectOptions::to(format!("nats://{login}{host}"));
+        let (client, link) = (options.connect().await, options.link().await);
+        for error in [client.unwrap_err(), link.unwrap_err()] {
+            assert!(
+                matches!(error, ConnectError::Unauthorized { .. }),
+                "{error:?}"
+            );
+            assert!(!format!("{error} {error:?}").contains("wr0ng"), "{error:?}");
+        }
     }
     server.stop().await;
 }
@@ -414,9 +424,16 @@ async fn an_nkey_logs_in_from_a_file_and_as_it_is() {
         ..ConnectOptions::to(server.url())
     };
     for nkey in [Nkey::from(SEED), Nkey::File(seed)] {
-        let client = to(Some(nkey)).connect().await.unwrap();
+        let client = to(Some(nkey.clone())).connect().await.unwrap();
         settled(&client).await.unwrap();
+        let link = to(Some(nkey)).link().await.unwrap();
+        link.settled().await.unwrap();
     }
+    let error = to(None).link().await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::Unauthorized { .. }),
+        "{error:?}"
+    );
     let error = to(None).connect().await.unwrap_err();
     assert!(
         matches!(error, ConnectError::Unauthorized { .. }),
@@ -479,7 +496,9 @@ async fn files_that_are_missing_or_wrong_are_named() {
             "nkey is no user's seed",
         ),
     ] {
-        let error = options.connect().await.unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        let (client, link) = (options.connect().await, options.link().await);
+        for error in [client.unwrap_err(), link.unwrap_err()] {
+            assert!(error.to_string().contains(says), "{error}");
+        }
     }
 }

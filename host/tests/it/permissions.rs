@@ -90,17 +90,16 @@ async fn the_documented_permissions_are_enough_for_durable_events() {
     let server = Configured::start(&users(&publish, &subscribe)).await;
     let services = Services(&[("guest", RETURNS_ERROR, "")], WIRE);
     let host = start(&server.url_of("host"), &services).await;
-    let client = ConnectOptions::to(server.url_of("admin"))
-        .connect()
-        .await
-        .unwrap();
+    let admin = ConnectOptions::to(server.url_of("admin"));
+    let client = admin.connect().await.unwrap();
+    let link = admin.link().await.unwrap();
     // It refuses this number, so that the event is retried and becomes a dead letter.
     let event = client.request(
         "bay.app.test.events.sink.v1.happened",
         r#"{"key":1,"n":13}"#.into(),
     );
     event.await.unwrap();
-    let dead_letters = DeadLetters::new(async_nats::jetstream::new(client), "app");
+    let dead_letters = DeadLetters::new(async_nats::jetstream::new(client), link, "app");
     let entry = until_ok("there is one dead letter", async || {
         let page = dead_letters.list(&Filter::default(), None, 10).await;
         <[_; 1]>::try_from(page.unwrap().entries)
@@ -213,7 +212,7 @@ async fn discovery_answers_as_often_as_the_host_may_reply_to_a_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_without_jetstream_is_enough_for_calls_and_warns_of_nothing() {
+async fn a_login_start_core_is_enough_for_calls_and_warns_of_nothing() {
     let subjects: Vec<_> = documented("## Publish")
         .into_iter()
         .filter(|subject| !subject.starts_with("$JS") && !subject.starts_with("$KV"))

@@ -4,17 +4,26 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use async_nats::StatusCode;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use futures_util::StreamExt;
+use futures_util::StreamExt as _;
 use serde::{Serialize, Serializer};
-use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout, timeout_at};
 
 use super::error::failed;
 use super::{DeadLetter, DeadLetterError, DeadLetters, Unreadable, read};
+use crate::headers::Headers;
 use crate::interface::FunctionRef;
+use crate::nats::{Delivered, Message, Subscription};
+use crate::subject;
 
 /// Dead letters of one request to the server.
 const BATCH: usize = 256;
+
+/// Time for the server to send the next one.
+const ANSWER: Duration = Duration::from_secs(5);
+
+const WHAT: &str = "list dead letters";
 
 /// Upper bound of the dead letters replayed in a second.
 pub const MAX_RATE: u32 = 100_000;
@@ -202,7 +211,6 @@ impl DeadLetters {
         from: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, DeadLetterError> {
-        const WHAT: &str = "list dead letters";
         let Some(stream) = self.stream().await? else {
             return Ok(Page::default());
         };
@@ -226,23 +234,27 @@ impl DeadLetters {
         // With one more it is known whether there are more.
         let wanted = limit.saturating_add(1);
         let mut page = Page::default();
+        let mut batches = Batches::new(self, &consumer.cached_info().name)?;
         'pages: while page.entries.len() < wanted {
             let most = (wanted - page.entries.len()).min(BATCH);
-            let batch = consumer.fetch().max_messages(most).messages().await;
-            let mut batch = batch.map_err(failed(WHAT))?;
+            batches.ask(most).await?;
             let before = page.entries.len();
-            while let Some(message) = batch.next().await {
-                let message = message.map_err(failed(WHAT))?;
-                let revision = message.info().map_err(failed(WHAT))?.stream_sequence;
+            while let Some(message) = batches.next().await? {
+                let delivered = message.reply.as_deref().and_then(Delivered::parse);
+                let delivered = delivered.ok_or("a message without its sequence");
+                let revision = delivered.map_err(failed(WHAT))?.sequence;
                 if revision > end {
                     break 'pages;
                 }
-                let (subject, headers) = (&message.subject, message.headers.as_ref());
-                let read = read(&self.app, subject, headers, revision);
-                page.entries.push(match read {
-                    Ok(dead_letter) => Entry::DeadLetter(Box::new(dead_letter)),
-                    Err(unreadable) => Entry::Unreadable(Box::new(unreadable)),
-                });
+                let headers = match message.malformed {
+                    Some(why) => Err(why),
+                    None => Ok(message.headers.as_ref()),
+                };
+                page.entries
+                    .push(match read(&self.app, &message.subject, headers, revision) {
+                        Ok(dead_letter) => Entry::DeadLetter(Box::new(dead_letter)),
+                        Err(unreadable) => Entry::Unreadable(Box::new(unreadable)),
+                    });
             }
             if page.entries.len() == before {
                 break;
@@ -311,6 +323,66 @@ impl DeadLetters {
             }
         }
         Ok(replays)
+    }
+}
+
+/// What a consumer has, in batches. Over a connection on which a malformed message is one message.
+struct Batches<'a> {
+    letters: &'a DeadLetters,
+    api: String,
+    inbox: String,
+    arrived: Subscription,
+    /// Messages of the present batch that have not come.
+    left: usize,
+}
+
+impl<'a> Batches<'a> {
+    fn new(letters: &'a DeadLetters, consumer: &str) -> Result<Self, DeadLetterError> {
+        let link = &letters.link;
+        let stream = subject::dead_letter_stream(&letters.app);
+        let inbox = link.new_inbox();
+        let arrived = link.subscribe(&inbox, None).map_err(failed(WHAT))?;
+        Ok(Self {
+            letters,
+            api: format!(
+                "{}.CONSUMER.MSG.NEXT.{stream}.{consumer}",
+                link.jetstream_api()
+            ),
+            inbox,
+            arrived,
+            left: 0,
+        })
+    }
+
+    async fn ask(&mut self, most: usize) -> Result<(), DeadLetterError> {
+        let pull = format!(r#"{{"batch":{most},"no_wait":true}}"#);
+        let (inbox, none) = (Some(&*self.inbox), Headers::new());
+        let link = &self.letters.link;
+        let sent = link.publish(&self.api, inbox, &none, pull.as_bytes());
+        sent.await.map_err(failed(WHAT))?;
+        self.left = most;
+        Ok(())
+    }
+
+    /// The next message of the batch; `None` at its end.
+    async fn next(&mut self) -> Result<Option<Message>, DeadLetterError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let next = timeout(ANSWER, self.arrived.next()).await;
+        let message = next.map_err(failed(WHAT))?;
+        let message = message.ok_or("the connection is closed");
+        let message = message.map_err(failed(WHAT))?;
+        // What is stored has a subject to acknowledge it, and any status.
+        match message.status.filter(|_| message.reply.is_none()) {
+            // There are no more.
+            Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => Ok(None),
+            Some(status) => Err(failed(WHAT)(format!("the server answers {status}"))),
+            None => {
+                self.left -= 1;
+                Ok(Some(message))
+            }
+        }
     }
 }
 

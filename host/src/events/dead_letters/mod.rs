@@ -9,6 +9,7 @@
 
 mod error;
 mod list;
+mod raw;
 mod record;
 mod shown;
 
@@ -16,7 +17,7 @@ use std::fmt;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::Stream;
 use bytes::Bytes;
 
 pub use error::{DeadLetterError, Unreadable};
@@ -25,12 +26,14 @@ pub use record::{Attempt, DeadLetter, HEADROOM};
 pub(crate) use record::{dead_letter_id, rfc3339};
 
 use super::stream;
+use crate::headers::Headers;
 use crate::json::{self, Limits};
-use crate::nats::wire_size;
+use crate::nats::{Link, Malformed, wire_size};
 use crate::shape::Signature;
 use crate::text::shown;
 use crate::{subject, wire};
 use error::{failed, refused};
+use raw::Which;
 use record::{replay_id, shorten, with_history_of};
 
 /// Attempts at storing a dead letter that is changed by others meanwhile.
@@ -40,6 +43,8 @@ const STORE_ATTEMPTS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     context: Context,
+    /// What was stored is read over it, since anything can be stored.
+    link: Link,
     app: String,
 }
 
@@ -68,9 +73,10 @@ fn is_id(text: &str) -> bool {
 impl DeadLetters {
     /// The dead letters of the app with this name. Opens their stream when it is first used.
     #[must_use]
-    pub fn new(context: Context, app: &str) -> Self {
+    pub fn new(context: Context, link: Link, app: &str) -> Self {
         Self {
             context,
+            link,
             app: app.to_owned(),
         }
     }
@@ -83,33 +89,22 @@ impl DeadLetters {
     pub async fn find(&self, id: &str) -> Result<DeadLetter, DeadLetterError> {
         const WHAT: &str = "read a dead letter";
         let not_found = || DeadLetterError::NotFound { id: id.to_owned() };
-        let message = match Sequence::parse(id) {
-            Some(Sequence(revision)) => {
-                let stream = self.stream().await?.ok_or_else(not_found)?;
-                match stream.get_raw_message(revision).await {
-                    Ok(message) => message,
-                    Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
-                        return Err(not_found());
-                    }
-                    Err(error) => return Err(failed(WHAT)(error)),
-                }
-            }
+        let subject;
+        let which = match Sequence::parse(id) {
+            Some(Sequence(revision)) => Which::Sequence(revision),
             None => {
-                let subject = self.subjects(&Filter::only(id))?;
-                let stream = self.stream().await?.ok_or_else(not_found)?;
-                match stream.get_last_raw_message_by_subject(&subject).await {
-                    Ok(message) => message,
-                    Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                        return Err(not_found());
-                    }
-                    Err(error) => return Err(failed(WHAT)(error)),
-                }
+                subject = self.subjects(&Filter::only(id))?;
+                Which::LastOf(&subject)
             }
         };
-        let (subject, headers) = (&message.subject, Some(&message.headers));
-        match read(&self.app, subject, headers, message.sequence) {
+        self.stream().await?.ok_or_else(not_found)?;
+        let stream = subject::dead_letter_stream(&self.app);
+        let message = self.raw(WHAT, &stream, which).await?;
+        let message = message.ok_or_else(not_found)?;
+        let headers = message.headers.as_ref().map(Some).map_err(|why| *why);
+        match read(&self.app, &message.subject, headers, message.sequence) {
             Ok(dead_letter) => Ok(DeadLetter {
-                body: message.payload,
+                body: message.body,
                 ..dead_letter
             }),
             Err(unreadable) => Err(DeadLetterError::Unreadable(Box::new(unreadable))),
@@ -127,17 +122,13 @@ impl DeadLetters {
             return Ok(dead_letter);
         }
         const WHAT: &str = "read an event";
-        let stream = self.context.get_stream_no_info(&dead_letter.stream).await;
-        let stream = stream.map_err(failed(WHAT))?;
-        match stream.get_raw_message(dead_letter.sequence).await {
-            Ok(event) => Ok(DeadLetter {
-                body: event.payload,
+        let which = Which::Sequence(dead_letter.sequence);
+        match self.raw(WHAT, &dead_letter.stream, which).await? {
+            Some(event) => Ok(DeadLetter {
+                body: event.body,
                 ..dead_letter
             }),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
-                Err(DeadLetterError::NoBody { id: dead_letter.id })
-            }
-            Err(error) => Err(failed(WHAT)(error)),
+            None => Err(DeadLetterError::NoBody { id: dead_letter.id }),
         }
     }
 
@@ -255,13 +246,13 @@ impl DeadLetters {
             let Some(stream) = self.stream().await? else {
                 return Ok(0);
             };
-            return match stream.get_raw_message(revision).await {
-                Ok(_) => {
+            let (name, which) = (&stream.cached_info().config.name, Which::Sequence(revision));
+            return match self.raw(WHAT, name, which).await? {
+                Some(_) => {
                     let deleted = stream.delete_message(revision).await;
                     Ok(u64::from(deleted.map_err(failed(WHAT))?))
                 }
-                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(0),
-                Err(error) => Err(failed(WHAT)(error)),
+                None => Ok(0),
             };
         }
         let subjects = self.subjects(filter)?;
@@ -390,13 +381,14 @@ impl DeadLetters {
 fn read(
     app: &str,
     subject: &str,
-    headers: Option<&HeaderMap>,
+    headers: Result<Option<&Headers>, Malformed>,
     revision: u64,
 ) -> Result<DeadLetter, Unreadable> {
     let unreadable = |why: &str| Unreadable::new(subject, revision, why);
+    let headers = headers.map_err(|why| unreadable(&why.to_string()))?;
     let record = headers.and_then(|headers| headers.get(wire::DEAD_LETTER));
     let record = record.ok_or_else(|| unreadable("the header Bay-Dead-Letter is missing"))?;
-    let dead_letter: DeadLetter = serde_json::from_str(record.as_str())
+    let dead_letter: DeadLetter = serde_json::from_str(record)
         .map_err(|error| unreadable(&format!("the header Bay-Dead-Letter: {error}")))?;
     // The record says where the event is replayed, so it has to belong to the subject that
     // permissions were checked for.
@@ -417,11 +409,11 @@ mod tests {
     fn an_unreadable_message_has_a_name_and_a_reason() {
         let subject = "bay-dlq.shop.mail.shop.orders.events.v1.placed.0123456789abcdef";
         let read = |subject: &str, record: Option<&str>| {
-            let mut headers = HeaderMap::new();
+            let mut headers = Headers::new();
             if let Some(record) = record {
-                headers.insert(wire::DEAD_LETTER, record);
+                headers.append(wire::DEAD_LETTER, record);
             }
-            let unreadable = read("shop", subject, Some(&headers), 17).unwrap_err();
+            let unreadable = read("shop", subject, Ok(Some(&headers)), 17).unwrap_err();
             assert_eq!((&*unreadable.subject, unreadable.revision), (subject, 17));
             (unreadable.id, unreadable.unreadable)
         };

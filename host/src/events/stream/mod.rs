@@ -26,6 +26,7 @@ use futures_util::TryStreamExt;
 
 use crate::manifest::subjects::SubjectPattern;
 use crate::manifest::{App, Durable, StreamSpec, keys};
+use crate::nats::Link;
 use crate::plan::{EventWire, PARTITIONS, Plan};
 use crate::subject;
 
@@ -183,6 +184,8 @@ pub(crate) enum Purpose {
 /// manifest, so only what this plan uses is touched.
 pub(crate) struct Provisioning<'a> {
     pub(crate) context: &'a Context,
+    /// Asks other hosts.
+    pub(crate) link: &'a Link,
     /// The id of this host, by which others know it in discovery.
     pub(crate) host: &'a str,
     pub(crate) app: &'a App,
@@ -260,7 +263,7 @@ impl Provisioning<'_> {
             used.contains(&config.name) || unlisted && config.subjects.iter().any(subscribed)
         };
         Ok(Provisioned {
-            is_unretired: retire(self.context, app, self.host, unused).await,
+            is_unretired: retire(self.context, self.link, app, self.host, unused).await,
             shares,
         })
     }

@@ -8,10 +8,9 @@ use async_nats::jetstream::stream::Config;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::kinds::{interface_of, signatures_of};
-use super::names;
 use super::retire::used_by_others;
+use super::{Provisioning, names};
 use crate::interface::InterfaceId;
-use crate::manifest::App;
 use crate::plan::{EventWire, Plan};
 use crate::shape::Signature;
 
@@ -28,7 +27,15 @@ pub(crate) struct Orphan {
 }
 
 /// Finds them, and says how many events wait. Only a warning when JetStream does not list them.
-pub(crate) async fn orphans(context: &Context, app: &App, plan: &Plan, host: &str) -> Vec<Orphan> {
+pub(crate) async fn orphans(provisioning: &Provisioning<'_>) -> Vec<Orphan> {
+    let Provisioning {
+        context,
+        link,
+        host,
+        app,
+        plan,
+        ..
+    } = *provisioning;
     let stored = names(app, plan);
     if stored.is_empty() {
         return Vec::new();
@@ -51,7 +58,7 @@ pub(crate) async fn orphans(context: &Context, app: &App, plan: &Plan, host: &st
     if earlier.is_empty() {
         return Vec::new();
     }
-    let others = used_by_others(&context.client(), &app.name, host).await;
+    let others = used_by_others(link, &app.name, host).await;
     let mut orphans = Vec::new();
     for (config, interface) in earlier {
         let waiting = match waiting(context, &config.name).await {

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::Client;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::Config;
 use futures_util::StreamExt;
 
 use crate::micro::{APP, Answer, HOST, STREAMS, Verb};
-use crate::nats::ask_services;
+use crate::nats::{Link, ask_services};
 use crate::subject;
 
 /// How long other hosts are given to say what they use.
@@ -23,6 +22,7 @@ const LOOKUP: Duration = Duration::from_millis(300);
 /// Only a warning when it fails: an app without durable wires must not depend on JetStream.
 pub(super) async fn retire(
     context: &Context,
+    link: &Link,
     app: &str,
     host: &str,
     unused: impl Fn(&Config) -> bool,
@@ -42,7 +42,7 @@ pub(super) async fn retire(
     if leaving.is_empty() {
         return false;
     }
-    let used = used_by_others(&context.client(), app, host).await;
+    let used = used_by_others(link, app, host).await;
     let mut left = false;
     for mut config in leaving {
         let name = config.name.clone();
@@ -77,8 +77,8 @@ fn stores(config: &Config) -> bool {
 }
 
 /// The streams that other hosts of an app say to use.
-pub(super) async fn used_by_others(client: &Client, app: &str, host: &str) -> BTreeSet<String> {
-    match ask_services(client, Verb::Ping, LOOKUP).await {
+pub(super) async fn used_by_others(link: &Link, app: &str, host: &str) -> BTreeSet<String> {
+    match ask_services(link, Verb::Ping, LOOKUP).await {
         Ok(answers) => {
             let streams = answers.iter().flat_map(|a| streams_of(a, app, host));
             streams.collect()

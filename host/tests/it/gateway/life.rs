@@ -1,6 +1,7 @@
 //! A gateway from its first routes to its end, and whether it is ready.
 
 use super::*;
+use crate::support::nats::Configured;
 
 #[tokio::test]
 async fn a_gateway_that_closes_answers_what_has_come() {
@@ -65,7 +66,7 @@ async fn routes_are_replaced_while_requests_flow() {
 #[tokio::test]
 async fn ready_means_nats_and_a_responder_for_everything() {
     let nats = Nats::start().await;
-    let front = Front::bare(|_| {}, nats.connect().await);
+    let front = Front::bare(|_| {}, nats.link().await);
     let reply = front.get("/readyz").await;
     assert_eq!(
         (reply.status, &reply.json()["reason"]),
@@ -123,6 +124,25 @@ async fn ready_means_nats_and_a_responder_for_everything() {
     })
     .await;
     assert_eq!(front.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_subscription_that_nats_refuses_is_not_ready() {
+    let lines = "authorization { users = [ { user: a, password: a, permissions: \
+                 { publish: \">\", subscribe: [\"x\", \"_INBOX.>\"] } } ] }";
+    let server = Configured::start(lines).await;
+    let link = ConnectOptions::to(server.url_of("a")).link().await.unwrap();
+    let front = Front::bare(|_| {}, link.clone());
+    front.set_routes(ROUTES, &BTreeMap::new());
+    assert_eq!(front.get("/readyz").await.status, 200);
+    let refused = link.subscribe("y", None).unwrap();
+    link.settled().await.unwrap();
+    let reply = front.get("/readyz").await;
+    let reason = reply.json()["reason"].to_string();
+    assert_eq!(reply.status, 503);
+    assert!(reason.contains("NATS refuses a subscription"), "{reason}");
+    drop(refused);
+    assert_eq!(front.get("/readyz").await.status, 200);
 }
 
 async fn until_readyz(front: &Front, holds: impl Fn(u16, &Value) -> bool) {

@@ -85,8 +85,8 @@ fn file(name: &str) -> PathBuf {
 async fn tls_begins_before_the_server_says_anything_where_it_wants_that() {
     let tls = format!(
         "tls {{ cert_file: {:?}, key_file: {:?}, handshake_first: true }}",
-        file("cert.pem"),
-        file("key.pem")
+        file("server.pem"),
+        file("server.key")
     );
     let server = Configured::start(&tls).await;
     let url = server.url().replace("nats://", "tls://");

@@ -8,9 +8,9 @@ async fn a_request_gets_its_reply_and_headers_go_both_ways() {
     let responder = nats.connect().await;
     let mut asked = responder.subscribe("ask").await.unwrap();
     settled(&responder).await.unwrap();
-    let requests = Requests::new(nats.connect().await).await.unwrap();
-    let mut headers = HeaderMap::new();
-    headers.insert("Bay-Hops", "3");
+    let requests = Requests::new(nats.link().await).unwrap();
+    let mut headers = Headers::new();
+    headers.append("Bay-Hops", "3");
     let answer = async {
         let question = asked.next().await.unwrap();
         assert_eq!(question.payload, "how much?");
@@ -28,10 +28,7 @@ async fn a_request_gets_its_reply_and_headers_go_both_ways() {
         .unwrap();
     let reply = reply.unwrap();
     assert_eq!(reply.payload, "so much");
-    assert_eq!(
-        reply.headers.unwrap().get("Bay-Hops").unwrap().as_str(),
-        "3"
-    );
+    assert_eq!(reply.headers.unwrap().get("Bay-Hops"), Some("3"));
     assert_eq!(requests.outstanding(), 0);
     nats.stop().await;
 }
@@ -40,12 +37,12 @@ async fn a_request_gets_its_reply_and_headers_go_both_ways() {
 async fn requests_that_cannot_be_sent_have_errors_of_their_own_and_leave_nothing_waiting() {
     let nats = Nats::start().await;
     let client = nats.connect().await;
-    let requests = Requests::new(client.clone()).await.unwrap();
+    let requests = Requests::new(nats.link().await).unwrap();
     let ask = |subject: &'static str, headers, size| {
         requests.request(subject.into(), headers, Bytes::from(vec![b'x'; size]))
     };
 
-    let unanswered = timeout(DEADLINE, ask("none", HeaderMap::new(), 1))
+    let unanswered = timeout(DEADLINE, ask("none", Headers::new(), 1))
         .await
         .unwrap()
         .unwrap_err();
@@ -55,7 +52,7 @@ async fn requests_that_cannot_be_sent_have_errors_of_their_own_and_leave_nothing
             subject: "none".into()
         }
     );
-    let invalid = ask("no subject", HeaderMap::new(), 1).await.unwrap_err();
+    let invalid = ask("no subject", Headers::new(), 1).await.unwrap_err();
     assert_eq!(
         invalid,
         RequestError::InvalidSubject {
@@ -66,14 +63,14 @@ async fn requests_that_cannot_be_sent_have_errors_of_their_own_and_leave_nothing
     // The server takes exactly its limit, headers included, and one byte more is not sent at all.
     let _echo = echo(&client, "echo").await;
     let limit = client.max_payload();
-    let mut headers = HeaderMap::new();
-    headers.insert(
+    let mut headers = Headers::new();
+    headers.append(
         "traceparent",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     );
     headers.append("Many", "one");
     headers.append("Many", "two");
-    let room = limit - wire_size(&headers, 0);
+    let room = limit - headers.size();
     let reply = timeout(DEADLINE, ask("echo", headers.clone(), room))
         .await
         .unwrap()
@@ -87,7 +84,7 @@ async fn requests_that_cannot_be_sent_have_errors_of_their_own_and_leave_nothing
             limit
         }
     );
-    let large = ask("echo", HeaderMap::new(), limit + 1).await.unwrap_err();
+    let large = ask("echo", Headers::new(), limit + 1).await.unwrap_err();
     assert_eq!(
         large,
         RequestError::TooLarge {
@@ -104,10 +101,10 @@ async fn dropped_requests_leave_nothing_waiting_and_their_late_replies_are_ignor
     let nats = Nats::start().await;
     let client = nats.connect().await;
     let mut asked = client.subscribe("ask").await.unwrap();
-    let requests = Requests::new(client.clone()).await.unwrap();
+    let requests = Requests::new(nats.link().await).unwrap();
     let mut dropped = Vec::new();
     for _ in 0..100 {
-        let mut request = Box::pin(requests.request("ask".into(), HeaderMap::new(), "late".into()));
+        let mut request = Box::pin(requests.request("ask".into(), Headers::new(), "late".into()));
         // Polled once, so that it is sent.
         assert!(request.as_mut().now_or_never().is_none());
         dropped.push(request);
@@ -125,7 +122,7 @@ async fn dropped_requests_leave_nothing_waiting_and_their_late_replies_are_ignor
                 .unwrap();
         }
     };
-    let request = requests.request("ask".into(), HeaderMap::new(), "now".into());
+    let request = requests.request("ask".into(), Headers::new(), "now".into());
     let (reply, ()) = timeout(DEADLINE, async { tokio::join!(request, answer) })
         .await
         .unwrap();
@@ -136,14 +133,14 @@ async fn dropped_requests_leave_nothing_waiting_and_their_late_replies_are_ignor
 #[tokio::test]
 async fn each_request_waits_until_its_own_deadline() {
     let nats = Nats::start().await;
-    let client = nats.connect().await;
-    let _silent = client.subscribe("silent").await.unwrap();
-    let requests = Requests::new(client.clone()).await.unwrap();
+    let link = nats.link().await;
+    let _silent = link.subscribe("silent", None).unwrap();
+    let requests = Requests::new(link.clone()).unwrap();
     let begun = Instant::now();
     let ask = |milliseconds| {
         let deadline = begun + Duration::from_millis(milliseconds);
         let request =
-            requests.request_until("silent".into(), HeaderMap::new(), Bytes::new(), deadline);
+            requests.request_until("silent".into(), Headers::new(), Bytes::new(), deadline);
         async move { (request.await.unwrap_err(), begun.elapsed()) }
     };
     // The second comes before the first, for which a timer runs already.
@@ -161,14 +158,14 @@ async fn each_request_waits_until_its_own_deadline() {
 #[tokio::test]
 async fn a_closed_connection_ends_what_waits_and_what_comes_after() {
     let nats = Nats::start().await;
-    let client = nats.connect().await;
-    let _silent = client.subscribe("silent").await.unwrap();
-    let requests = Requests::new(client.clone()).await.unwrap();
-    let ask = || requests.request("silent".into(), HeaderMap::new(), Bytes::new());
+    let link = nats.link().await;
+    let _silent = link.subscribe("silent", None).unwrap();
+    let requests = Requests::new(link.clone()).unwrap();
+    let ask = || requests.request("silent".into(), Headers::new(), Bytes::new());
     let waiting = ask();
     let closing = async {
         until("the request waits", || requests.outstanding() == 1).await;
-        client.drain().await.unwrap();
+        link.close();
     };
     let (waiting, ()) = timeout(DEADLINE, async { tokio::join!(waiting, closing) })
         .await
@@ -187,14 +184,14 @@ async fn ten_thousand_requests_at_a_time_each_get_their_own_reply() {
     let nats = Nats::start().await;
     let responder = nats.connect().await;
     let _echo = echo(&responder, "echo").await;
-    let requests = Arc::new(Requests::new(nats.connect().await).await.unwrap());
+    let requests = Arc::new(Requests::new(nats.link().await).unwrap());
     let started = std::time::Instant::now();
     let all = (0..10_000_u32).map(|number| {
         let requests = Arc::clone(&requests);
         async move {
             let body = Bytes::from(number.to_string());
             let reply = requests
-                .request("echo".into(), HeaderMap::new(), body.clone())
+                .request("echo".into(), Headers::new(), body.clone())
                 .await
                 .unwrap();
             assert_eq!(reply.payload, body);
@@ -232,25 +229,22 @@ async fn settled_means_that_another_connection_reaches_the_subscription() {
 #[tokio::test]
 async fn nothing_is_sent_that_its_caller_has_given_up() {
     let nats = Nats::start().await;
-    let (responder, client) = (nats.connect().await, nats.connect().await);
-    let mut received = responder.subscribe("late").await.unwrap();
-    let requests = Requests::new(client.clone()).await.unwrap();
-    settled(&responder).await.unwrap();
+    let (responder, link) = (nats.link().await, nats.link().await);
+    let mut received = responder.subscribe("late", None).unwrap();
+    let requests = Requests::new(link.clone()).unwrap();
+    responder.settled().await.unwrap();
     kill_9(nats.server.pid().unwrap());
-    let state = async_nats::connection::State::Connected;
-    until("the connection is lost", || {
-        client.connection_state() != state
-    })
-    .await;
+    until("the connection is lost", || !link.is_connected()).await;
     let soon = Instant::now() + Duration::from_millis(50);
-    let given_up = requests.request_until("late".into(), HeaderMap::new(), "old".into(), soon);
+    let given_up = requests.request_until("late".into(), Headers::new(), "old".into(), soon);
     assert_eq!(given_up.await.unwrap_err(), RequestError::Deadline);
     until("both are connected again", || {
-        client.connection_state() == state && responder.connection_state() == state
+        link.is_connected() && responder.is_connected()
     })
     .await;
-    settled(&responder).await.unwrap();
-    client.publish("late", "new".into()).await.unwrap();
+    responder.settled().await.unwrap();
+    let none = Headers::new();
+    link.publish("late", None, &none, b"new").await.unwrap();
     let first = timeout(DEADLINE, received.next()).await;
     assert_eq!(&*first.unwrap().unwrap().payload, b"new");
     nats.stop().await;

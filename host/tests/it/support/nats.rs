@@ -2,7 +2,7 @@
 
 use async_nats::Client;
 use tempfile::TempDir;
-use wasmbay::nats::{ConnectOptions, ManagedServer, ServerOptions};
+use wasmbay::nats::{ConnectOptions, Link, ManagedServer, ServerOptions};
 
 /// A server that is stopped by [`stop`](Self::stop), or killed at the end of the test's runtime.
 pub(crate) struct Nats {
@@ -34,6 +34,11 @@ impl Nats {
         ConnectOptions::to(self.url()).connect().await.unwrap()
     }
 
+    /// A new connection for messages as the host makes it.
+    pub(crate) async fn link(&self) -> Link {
+        ConnectOptions::to(self.url()).link().await.unwrap()
+    }
+
     pub(crate) async fn stop(self) {
         self.server.stop().await;
     }
@@ -43,7 +48,9 @@ impl Nats {
 pub(crate) struct Configured {
     child: std::process::Child,
     url: String,
-    _folder: TempDir,
+    /// Where other servers of its cluster connect to.
+    cluster: Option<String>,
+    folder: TempDir,
 }
 
 impl Configured {
@@ -52,7 +59,7 @@ impl Configured {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let lines = format!("jetstream {{ store_dir: \"{}\" }}\n{lines}", data.display());
-        Self::in_folder(folder, &lines).await
+        Self::start_in(folder, &lines).await
     }
 
     /// As [`start`](Self::start), with at most so many bytes in JetStream.
@@ -63,15 +70,15 @@ impl Configured {
             "jetstream {{ store_dir: \"{}\", max_file_store: {bytes} }}",
             data.display()
         );
-        Self::in_folder(folder, &lines).await
+        Self::start_in(folder, &lines).await
     }
 
     /// As [`start`](Self::start), without JetStream.
-    pub(crate) async fn without_jetstream(lines: &str) -> Self {
-        Self::in_folder(tempfile::tempdir().unwrap(), lines).await
+    pub(crate) async fn start_core(lines: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), lines).await
     }
 
-    async fn in_folder(folder: TempDir, lines: &str) -> Self {
+    async fn start_in(folder: TempDir, lines: &str) -> Self {
         let path = folder.path().join("nats.conf");
         let config = format!("listen: \"127.0.0.1:-1\"\n{lines}\n");
         std::fs::write(&path, config).unwrap();
@@ -86,24 +93,44 @@ impl Configured {
         let ports = folder
             .path()
             .join(format!("nats-server_{}.ports", child.id()));
-        let mut url = None;
+        let (mut url, mut cluster) = (None, None);
         super::until("the server has written its port", || {
             let text = std::fs::read_to_string(&ports).unwrap_or_default();
             let ports: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
             url = ports["nats"][0].as_str().map(str::to_owned);
+            cluster = ports["cluster"][0].as_str().map(str::to_owned);
             url.is_some()
         })
         .await;
         Self {
             child,
             url: url.unwrap(),
-            _folder: folder,
+            cluster,
+            folder,
         }
     }
 
     /// The server's URL.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    pub(crate) fn cluster(&self) -> &str {
+        self.cluster.as_deref().unwrap()
+    }
+
+    /// Has the server read these lines instead of those that it was started with.
+    pub(crate) fn reload(&self, lines: &str) {
+        let config = format!("listen: \"127.0.0.1:-1\"\n{lines}\n");
+        std::fs::write(self.folder.path().join("nats.conf"), config).unwrap();
+        self.signal("-HUP");
+    }
+
+    /// Sends a signal, such as `-USR2`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let mut kill = std::process::Command::new("kill");
+        let sent = kill.args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// The server's URL with a login.

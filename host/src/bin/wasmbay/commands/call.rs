@@ -47,9 +47,9 @@ pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit>
     let wanted: Wanted = args.function.parse()?;
     let body = arguments(args.arguments.as_deref())?;
     let (nats, app) = reach(&args.app)?;
-    let client = nats.named("wasmbay call").connect().await?;
+    let link = nats.named("wasmbay call").link().await?;
 
-    let all = discover::ask(&client, args.timeout).await?;
+    let all = discover::ask(&link, args.timeout).await?;
     let all: Vec<_> = all
         .into_iter()
         .filter(|one| app.as_ref().is_none_or(|app| one.app == *app))
@@ -58,7 +58,7 @@ pub(super) async fn run(args: Call, terminal: &Terminal) -> anyhow::Result<Exit>
     if let Some(signature) = &found.signature {
         check(&body, &found.function, signature)?;
     }
-    let client = Client::new(client).await?;
+    let client = Client::new(link)?;
     let call = Message::new(body, args.timeout);
     match client.call(&found.subject, call).await {
         Ok(body) => result(&body, found.signature.as_ref(), terminal),

@@ -5,12 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::{Client, StatusCode};
-use bytes::Bytes;
+use async_nats::StatusCode;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
+use wasmbay::headers::Headers;
 use wasmbay::interface::{FunctionId, FunctionRef, InterfaceId};
 use wasmbay::micro::{Answer, Verb};
+use wasmbay::nats::Link;
 use wasmbay::shape::Signature;
 
 use crate::report::failure;
@@ -63,17 +64,14 @@ impl FromStr for Wanted {
 }
 
 /// Asks every service what it offers.
-pub(super) async fn ask(client: &Client, patience: Duration) -> anyhow::Result<Vec<Answering>> {
-    let inbox = client.new_inbox();
-    let mut answers = client
-        .subscribe(inbox.clone())
-        .await
-        .context("cannot ask over NATS")?;
+pub(super) async fn ask(link: &Link, patience: Duration) -> anyhow::Result<Vec<Answering>> {
+    const WHAT: &str = "cannot ask over NATS";
+    let inbox = link.new_inbox();
+    let mut answers = link.subscribe(&inbox, None).context(WHAT)?;
     let asked = Instant::now();
-    client
-        .publish_with_reply(Verb::Info.subject(), inbox, Bytes::new())
-        .await
-        .context("cannot ask over NATS")?;
+    let (subject, none) = (Verb::Info.subject(), Headers::new());
+    let sent = link.publish(&subject, Some(&inbox), &none, b"");
+    sent.await.context(WHAT)?;
     let mut found = BTreeMap::new();
     let last = asked + patience;
     let mut until = last;

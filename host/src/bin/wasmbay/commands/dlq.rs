@@ -10,6 +10,7 @@ use async_nats::jetstream::Context;
 use futures_util::TryStreamExt as _;
 use serde_json::json;
 use wasmbay::events::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, Filter, Pace};
+use wasmbay::nats::Link;
 
 use super::call::{misfit, reach};
 use super::discover::Wanted;
@@ -143,7 +144,7 @@ pub(super) async fn run(args: Dlq, terminal: &Terminal) -> anyhow::Result<Exit> 
 /// The dead letters of the app that is meant.
 struct Store {
     app: String,
-    client: async_nats::Client,
+    link: Link,
     dead_letters: DeadLetters,
 }
 
@@ -151,16 +152,16 @@ impl Store {
     async fn reach(args: &WhichApp) -> anyhow::Result<Self> {
         let (nats, app) = reach(args)?;
         let nats = nats.named("wasmbay dlq");
-        let client = nats.connect().await?;
-        let context = nats.jetstream(client.clone());
+        let link = nats.link().await?;
+        let context = nats.jetstream(nats.connect().await?);
         let app = match app {
             Some(app) => app,
             None => only(&context).await?,
         };
         Ok(Self {
-            dead_letters: DeadLetters::new(context, &app),
+            dead_letters: DeadLetters::new(context, link.clone(), &app),
             app,
-            client,
+            link,
         })
     }
 

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use wasmbay::call::Call as Message;
 use wasmbay::events::stream::{self, Stored};
+use wasmbay::nats::Link;
 use wasmbay::plan::Event;
 use wasmbay::transport::Client;
 
@@ -39,17 +40,17 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
     let body = arguments(args.arguments.as_deref())?;
     let (nats, app) = reach(&args.app)?;
     let nats = nats.named("wasmbay emit");
-    let client = nats.connect().await?;
+    let link = nats.link().await?;
 
     // An app without stored events does not depend on JetStream.
-    let context = nats.jetstream(client.clone());
+    let context = nats.jetstream(nats.connect().await?);
     let stored = stream::stored(&context).await.unwrap_or_else(|error| {
         tracing::debug!(%error, "streams cannot be listed");
         Vec::new()
     });
     let is_meant = |one: &str| app.as_ref().is_none_or(|app| app == one);
     let mut all: Vec<Answering> = stored.iter().map(answering).collect();
-    for one in discover::ask(&client, args.timeout).await? {
+    for one in discover::ask(&link, args.timeout).await? {
         if !all.iter().any(|known| known.subject == one.subject) {
             all.push(one);
         }
@@ -86,7 +87,7 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
             call,
         },
     };
-    publish(client, event, terminal).await
+    publish(link, event, terminal).await
 }
 
 /// A stored kind of event as though its subscriber had answered.
@@ -100,13 +101,9 @@ fn answering(stored: &Stored) -> Answering {
     }
 }
 
-async fn publish(
-    client: async_nats::Client,
-    event: Event,
-    terminal: &Terminal,
-) -> anyhow::Result<Exit> {
+async fn publish(link: Link, event: Event, terminal: &Terminal) -> anyhow::Result<Exit> {
     let (subject, stream) = (event.subject.clone(), event.stream.clone());
-    let client = Client::new(client).await?;
+    let client = Client::new(link)?;
     let sequence = client.publish(event).await.context("cannot publish")?;
     match (stream, terminal.json()) {
         (None, true) => terminal.result_json(&json!({ "subject": subject }))?,

@@ -90,10 +90,7 @@ async fn replace(
 /// The type of the event, as a subscriber that runs states it.
 async fn stated(store: &Store, dead_letter: &DeadLetter) -> Option<Signature> {
     let function: FunctionId = dead_letter.function.parse().ok()?;
-    let answering = discover::ask(&store.client, PATIENCE)
-        .await
-        .ok()?
-        .into_iter();
+    let answering = discover::ask(&store.link, PATIENCE).await.ok()?.into_iter();
     answering
         .filter(|one| one.app == store.app && one.function.name == function.name)
         .filter(|one| one.function.interface.compatible(&function.interface))
