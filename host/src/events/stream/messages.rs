@@ -117,15 +117,21 @@ pub(super) struct Subscription<'a> {
 impl Subscription<'_> {
     fn consumer(&self, name: &str, subjects: &[SubjectPattern]) -> ConsumerConfig {
         let mut filter_subjects: Vec<_> = subjects.iter().map(ToString::to_string).collect();
-        if name == self.service.name {
+        let (app, service) = (self.app, &self.service.name);
+        let description = match name == service {
+            true => format!("messages for {service} of {app}"),
+            false => format!("messages for {service} of {app}, on subjects that were added"),
+        };
+        if name == service {
             let all = self.subjects.iter();
-            filter_subjects.extend(all.map(|subject| {
-                subject::replayed_messages(self.app, &self.service.name, subject.as_str())
-            }));
+            filter_subjects.extend(
+                all.map(|subject| subject::replayed_messages(app, service, subject.as_str())),
+            );
         }
-        let delivery = self.stream.durable.delivery(&self.service.name);
+        let delivery = self.stream.durable.delivery(service);
         ConsumerConfig {
             durable_name: Some(name.to_owned()),
+            description: Some(description),
             filter_subjects,
             ack_wait: ack_wait(self.service.limits.timeout),
             max_ack_pending: i64::from(delivery.in_flight),

@@ -290,6 +290,10 @@ impl Provisioning<'_> {
                 .into_iter()
                 .map(|ConsumerName { name, partition }| ConsumerConfig {
                     durable_name: Some(name),
+                    description: Some(match partition {
+                        Some(partition) => format!("partition {partition} for {service} of {app}"),
+                        None => format!("events for {service} of {app}"),
+                    }),
                     filter_subjects: subject::consumed(app, service, interface, partition),
                     ack_wait: ack_wait(timeout),
                     max_ack_pending: match partition {

@@ -66,6 +66,13 @@ async fn what_was_stored_before_a_subject_was_added_is_delivered_once() {
     assert_handled(&mut out, &["a2", "b3"]).await;
     let consumers = ["relay", "relay_added_1"];
     assert_eq!(idle_consumers(&bench.client).await, consumers);
+    let context = jetstream::new(bench.client.clone());
+    let added = context.get_consumer_from_stream("relay_added_1", STREAM);
+    let added: jetstream::consumer::PullConsumer = added.await.unwrap();
+    assert_eq!(
+        added.cached_info().config.description.as_deref(),
+        Some("messages for relay of app, on subjects that were added")
+    );
 
     // Another host finds both, and nothing is left for it.
     let lines = subscribes("\"work.a\", \"work.b\"");
