@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::{Login, Servers, redact};
+use super::nkey::{Nkey, seed};
 use super::violations::Violations;
 
 /// Time for one server to accept a connection, answer and log the client in.
@@ -90,49 +91,6 @@ pub struct ConnectOptions {
     pub tls_first: bool,
     /// Where refused permissions are noted.
     pub violations: Violations,
-}
-
-/// The seed of an nkey.
-#[derive(Clone)]
-pub enum Nkey {
-    /// In a file, alone or between `BEGIN`/`END` lines.
-    File(PathBuf),
-    /// In the options.
-    Seed(String),
-}
-
-impl From<&str> for Nkey {
-    /// A seed if it looks like one (a user's begins with `SU` and has 58 letters and digits), else
-    /// a path.
-    fn from(text: &str) -> Self {
-        if text.len() == 58
-            && text.starts_with("SU")
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        {
-            Self::Seed(text.to_owned())
-        } else {
-            Self::File(PathBuf::from(text))
-        }
-    }
-}
-
-impl Nkey {
-    /// Where it is, for errors.
-    pub(super) fn origin(&self) -> String {
-        match self {
-            Self::File(path) => format!("in {}", path.display()),
-            Self::Seed(_) => "given".to_owned(),
-        }
-    }
-}
-
-impl fmt::Debug for Nkey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Seed(_) => f.write_str("Seed(…)"),
-        }
-    }
 }
 
 impl fmt::Debug for ConnectOptions {
@@ -471,27 +429,6 @@ pub(super) fn credentials(text: &str, nonce: &[u8]) -> io::Result<async_nats::Au
     auth.jwt = Some(jwt.to_owned());
     auth.signature = Some(signature);
     Ok(auth)
-}
-
-/// The file is small, and a connection is not opened often.
-pub(super) fn seed(nkey: &Nkey) -> Result<String, ConnectError> {
-    let text = match nkey {
-        Nkey::File(path) => {
-            std::fs::read_to_string(path).map_err(|source| ConnectError::ReadFile {
-                what: "nkey",
-                path: path.clone(),
-                source,
-            })?
-        }
-        Nkey::Seed(seed) => seed.clone(),
-    };
-    text.lines()
-        .map(str::trim)
-        .find(|line| line.starts_with("SU"))
-        .map(str::to_owned)
-        .ok_or_else(|| ConnectError::BadNkey {
-            from: nkey.origin(),
-        })
 }
 
 fn connect_error(

@@ -11,6 +11,7 @@ mod delivered;
 mod folder;
 mod launch;
 mod link;
+mod nkey;
 mod requests;
 mod server;
 mod services;
@@ -19,8 +20,8 @@ mod waiting;
 
 pub use address::redact;
 pub use connect::{
-    CLIENT_CAPACITY, CONNECT_TIMEOUT, ConnectCause, ConnectError, ConnectOptions, Nkey,
-    PING_INTERVAL, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, settled,
+    CLIENT_CAPACITY, CONNECT_TIMEOUT, ConnectCause, ConnectError, ConnectOptions, PING_INTERVAL,
+    SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, settled,
 };
 pub(crate) use delivered::Delivered;
 pub(crate) use link::Asking;
@@ -28,6 +29,7 @@ pub use link::{
     Link, Malformed, Message, OUTPUT_CAPACITY, PublishError, SUBSCRIPTION_BYTES, SubscribeError,
     Subscription,
 };
+pub use nkey::Nkey;
 pub(crate) use requests::wire_size;
 pub use requests::{MAX_OUTSTANDING, RequestError, Requests};
 pub use server::{

@@ -13,7 +13,8 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::{Deserialize, Serialize};
 
 use crate::nats::address::Login;
-use crate::nats::connect::{ConnectError, ConnectOptions, credentials, seed};
+use crate::nats::connect::{ConnectError, ConnectOptions, credentials};
+use crate::nats::nkey::seed;
 
 /// A server's description of itself.
 #[derive(Clone, Debug, Default, Deserialize)]
