@@ -4,6 +4,7 @@
 //! admission, an instance, the guest, statistics and the error. It knows neither NATS nor the
 //! gateway; the imports of guests go through a [`Backend`].
 
+mod function;
 mod http;
 mod message;
 mod stats;
@@ -26,17 +27,16 @@ use super::Runtime;
 use super::admission::Admission;
 use super::component::{Component, Uncalled};
 use super::instance::{self, Blueprint, Instance};
-use crate::call::{Call, CallError, Code, Reply};
+use crate::call::{Call, CallError, Code};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::interfaces::{Answer, Backend, CurrentCall, Missing, calls};
-use crate::json::{self, Measure, UnknownKeys};
+use crate::interfaces::{Backend, CurrentCall, Missing, calls};
+use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
 use crate::poll;
 use crate::shape::{InterfaceDescription, Signature, TypeId};
 use crate::subject;
 use crate::text::shown;
-use crate::value::Value;
 
 /// A service that can be called.
 pub struct Service {
@@ -384,116 +384,6 @@ impl Service {
     /// A dropped future has taken no turn.
     pub(crate) async fn admit(&self) -> Admitted<'_> {
         Admitted(self.admission.enter_patiently().await)
-    }
-
-    /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.
-    ///
-    /// A guest's own `err` value is a result. The call is counted in the function's [`Stats`].
-    ///
-    /// # Errors
-    ///
-    /// Every way in which a call ends without a result; see [`Code`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future stops the guest and drops its instance.
-    pub fn call(
-        &self,
-        function: &Function,
-        call: Call,
-        backend: &Arc<dyn Backend>,
-    ) -> impl Future<Output = Result<Reply, CallError>> + Send {
-        self.call_admitted(Admitted(None), function, call, backend)
-    }
-
-    /// As [`Service::call`], by a turn that was taken before.
-    pub(crate) async fn call_admitted(
-        &self,
-        admitted: Admitted<'_>,
-        function: &Function,
-        call: Call,
-        backend: &Arc<dyn Backend>,
-    ) -> Result<Reply, CallError> {
-        let term = self.term(&call);
-        let work = async {
-            let limits = json::Limits {
-                unknown_keys: match call.caller {
-                    // Services are deployed one at a time, so a caller may know a later type.
-                    Some(_) => UnknownKeys::Ignore,
-                    None => UnknownKeys::Refuse,
-                },
-                ..self.limits
-            };
-            let arguments = json::decode_arguments(&call.body, &function.signature, &limits)
-                .map_err(|error| {
-                    let why = format!("arguments: {error}");
-                    if error.is_too_large() {
-                        CallError::request_too_large(why)
-                    } else {
-                        CallError::bad_arguments(why)
-                    }
-                })?;
-            let current = current(&call, term, backend);
-            let result = self.invoke(function, &arguments, current, term).await?;
-            self.encode(function, result.as_ref())
-        };
-        self.run(function.into(), term, admitted, work).await
-    }
-
-    /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the
-    /// caller may not get as a value within its `limits` is JSON, as is what the service may not return.
-    pub(crate) async fn call_values(
-        &self,
-        function: &Function,
-        arguments: Vec<Value>,
-        limits: json::Limits,
-        call: Call,
-        backend: &Arc<dyn Backend>,
-    ) -> Result<Answer, CallError> {
-        let term = self.term(&call);
-        let work = async {
-            let current = current(&call, term, backend);
-            let result = self.invoke(function, &arguments, current, term).await?;
-            let measure = Measure::of_result(result.as_ref(), &function.signature);
-            if measure.is_within(&self.limits) && measure.is_within(&limits) {
-                return Ok(Answer::Value(result));
-            }
-            let reply = self.encode(function, result.as_ref())?;
-            Ok(Answer::Json(reply.body))
-        };
-        self.run(function.into(), term, Admitted(None), work).await
-    }
-
-    /// Runs a function in an instance.
-    async fn invoke(
-        &self,
-        function: &Function,
-        arguments: &[Value],
-        current: CurrentCall,
-        term: Term,
-    ) -> Result<Option<Value>, CallError> {
-        let instance = self.instance().await?;
-        let invoked = instance.invoke(&function.index, arguments, current).await;
-        let (instance, result) = invoked?;
-        self.put_back(instance, term.started);
-        Ok(result)
-    }
-
-    fn encode(&self, function: &Function, result: Option<&Value>) -> Result<Reply, CallError> {
-        let reply = json::encode_reply(result, &function.signature, &self.limits);
-        reply.map_err(|error| {
-            let why = format!("result: {error}");
-            if error.is_too_large() {
-                CallError::result_too_large(why)
-            } else {
-                CallError::trap(why)
-            }
-        })
-    }
-
-    /// Whether the service takes arguments of this size.
-    pub(crate) fn takes(&self, measure: Measure) -> bool {
-        measure.is_within(&self.limits)
     }
 
     /// The bounds of a run that begins now.

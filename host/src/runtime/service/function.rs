@@ -1,0 +1,122 @@
+//! Calls of a service's functions: with JSON, and with values from the same process.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::{Admitted, Function, Service, Term, current};
+use crate::call::{Call, CallError, Reply};
+use crate::interfaces::{Answer, Backend, CurrentCall};
+use crate::json::{self, Measure, UnknownKeys};
+use crate::value::Value;
+
+impl Service {
+    /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.
+    ///
+    /// A guest's own `err` value is a result. The call is counted in the function's [`Stats`].
+    ///
+    /// # Errors
+    ///
+    /// Every way in which a call ends without a result; see [`Code`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the guest and drops its instance.
+    pub fn call(
+        &self,
+        function: &Function,
+        call: Call,
+        backend: &Arc<dyn Backend>,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send {
+        self.call_admitted(Admitted(None), function, call, backend)
+    }
+
+    /// As [`Service::call`], by a turn that was taken before.
+    pub(crate) async fn call_admitted(
+        &self,
+        admitted: Admitted<'_>,
+        function: &Function,
+        call: Call,
+        backend: &Arc<dyn Backend>,
+    ) -> Result<Reply, CallError> {
+        let term = self.term(&call);
+        let work = async {
+            let limits = json::Limits {
+                unknown_keys: match call.caller {
+                    // Services are deployed one at a time, so a caller may know a later type.
+                    Some(_) => UnknownKeys::Ignore,
+                    None => UnknownKeys::Refuse,
+                },
+                ..self.limits
+            };
+            let arguments = json::decode_arguments(&call.body, &function.signature, &limits)
+                .map_err(|error| {
+                    let why = format!("arguments: {error}");
+                    if error.is_too_large() {
+                        CallError::request_too_large(why)
+                    } else {
+                        CallError::bad_arguments(why)
+                    }
+                })?;
+            let current = current(&call, term, backend);
+            let result = self.invoke(function, &arguments, current, term).await?;
+            self.encode(function, result.as_ref())
+        };
+        self.run(function.into(), term, admitted, work).await
+    }
+
+    /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the
+    /// caller may not get as a value within its `limits` is JSON, as is what the service may not return.
+    pub(crate) async fn call_values(
+        &self,
+        function: &Function,
+        arguments: Vec<Value>,
+        limits: json::Limits,
+        call: Call,
+        backend: &Arc<dyn Backend>,
+    ) -> Result<Answer, CallError> {
+        let term = self.term(&call);
+        let work = async {
+            let current = current(&call, term, backend);
+            let result = self.invoke(function, &arguments, current, term).await?;
+            let measure = Measure::of_result(result.as_ref(), &function.signature);
+            if measure.is_within(&self.limits) && measure.is_within(&limits) {
+                return Ok(Answer::Value(result));
+            }
+            let reply = self.encode(function, result.as_ref())?;
+            Ok(Answer::Json(reply.body))
+        };
+        self.run(function.into(), term, Admitted(None), work).await
+    }
+
+    /// Runs a function in an instance.
+    async fn invoke(
+        &self,
+        function: &Function,
+        arguments: &[Value],
+        current: CurrentCall,
+        term: Term,
+    ) -> Result<Option<Value>, CallError> {
+        let instance = self.instance().await?;
+        let invoked = instance.invoke(&function.index, arguments, current).await;
+        let (instance, result) = invoked?;
+        self.put_back(instance, term.started);
+        Ok(result)
+    }
+
+    fn encode(&self, function: &Function, result: Option<&Value>) -> Result<Reply, CallError> {
+        let reply = json::encode_reply(result, &function.signature, &self.limits);
+        reply.map_err(|error| {
+            let why = format!("result: {error}");
+            if error.is_too_large() {
+                CallError::result_too_large(why)
+            } else {
+                CallError::trap(why)
+            }
+        })
+    }
+
+    /// Whether the service takes arguments of this size.
+    pub(crate) fn takes(&self, measure: Measure) -> bool {
+        measure.is_within(&self.limits)
+    }
+}
