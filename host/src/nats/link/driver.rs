@@ -4,18 +4,22 @@ use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::RETIRE_TIMEOUT;
 use super::connection::{Connection, DialError, Dialer, READ, read_info};
 use super::protocol::{self, Operation};
-use super::state::Shared;
+use super::state::{Handler, Shared, Sink};
 use crate::nats::connect::PING_INTERVAL;
 
 /// Pings without a sign of life after which the server counts as gone.
 const UNANSWERED: u8 = 2;
+
+/// Time for one server of a system to learn of the subscriptions of another.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes that are read before other tasks of the thread run.
 const BURST: usize = 4 * READ;
@@ -166,12 +170,55 @@ async fn go_elsewhere(shared: Arc<Shared>, mut dialer: Dialer, than: String) -> 
         connection.write(&subscriptions);
         connection.write(protocol::PING);
         match timeout(RETIRE_TIMEOUT, pass(&shared, &mut connection, 1)).await {
-            Ok(Ok(())) => return (connection, known),
+            Ok(Ok(())) => {
+                // Without the permission for it, or a way from there to here, it goes on all the same.
+                let _ = timeout(KNOWN_TIMEOUT, until_known(&shared, &mut connection)).await;
+                return (connection, known);
+            }
             Ok(Err(error)) => {
                 tracing::debug!(connection = &*shared.name, %error, "NATS client");
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Waits until the present server knows the subscriptions of the other one, by a message that follows
+/// them on its way: until then a call there would have no responder once they end here.
+async fn until_known(shared: &Shared, connection: &mut Connection) -> Result<(), DialError> {
+    let (sent, arrived) = tokio::sync::oneshot::channel();
+    let sent = std::sync::Mutex::new(Some(sent));
+    let handler: Handler = Arc::new(move |_| {
+        let sent = sent.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It may not be waited for any more.
+        let _ = sent.map(|sent| sent.send(()));
+    });
+    let inbox = format!("{}.{:032x}", shared.inbox, rand::random::<u128>());
+    let Ok(sid) = shared.subscribe(&inbox, None, Sink::Handler(handler)) else {
+        return Ok(());
+    };
+    let _marker = Marker { shared, sid };
+    if shared.confirm().await.is_err() {
+        return Ok(());
+    }
+    let mut publication = Vec::new();
+    protocol::write_publish(&mut publication, &inbox, None, b"", b"");
+    connection.write(&publication);
+    tokio::select! {
+        _ = arrived => Ok(()),
+        ended = pass(shared, connection, u64::MAX) => ended,
+    }
+}
+
+/// A subscription for a moment.
+struct Marker<'a> {
+    shared: &'a Shared,
+    sid: u64,
+}
+
+impl Drop for Marker<'_> {
+    fn drop(&mut self) {
+        self.shared.forget(self.sid);
     }
 }
 
