@@ -12,11 +12,11 @@ use crate::value::Value;
 impl Service {
     /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.
     ///
-    /// A guest's own `err` value is a result. The call is counted in the function's [`Stats`].
+    /// A guest's own `err` value is a result. The call is counted in the function's [`Stats`](super::Stats).
     ///
     /// # Errors
     ///
-    /// Every way in which a call ends without a result; see [`Code`].
+    /// Every way in which a call ends without a result; see [`Code`](crate::call::Code).
     ///
     /// # Cancel safety
     ///
