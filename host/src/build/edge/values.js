@@ -93,20 +93,41 @@ const object = (value) => {
   return value;
 };
 
-// Each field is `[key, the tool's key, type]`.
-export const record = (...fields) => ({
-  lift(value) {
-    const made = {};
-    for (const [key, raw, type] of fields) made[key] = lift(type, value[raw]);
-    return made;
-  },
-  lower(value) {
-    object(value);
-    const made = {};
-    for (const [key, raw, type] of fields) made[raw] = lower(type, value[key]);
-    return made;
-  },
-});
+// Each field is `[key, the tool's key, type]`. The small runtime interprets, so every step of a call
+// costs: nothing is taken apart here that does not have to be.
+export const record = (...fields) => {
+  const keys = fields.map(([key]) => key);
+  const raws = fields.map(([, raw]) => raw);
+  const types = fields.map(([, , type]) => type);
+  const renamed = keys.some((key, at) => key !== raws[at]);
+  const lifted = keys.filter((_, at) => types[at]?.lift);
+  const lifts = types.filter((type) => type?.lift).map((type) => type.lift);
+  return {
+    lift(value) {
+      if (!renamed) {
+        // The tool made the object for this call.
+        for (let at = 0; at < lifted.length; at++) {
+          const key = lifted[at];
+          value[key] = lifts[at](value[key]);
+        }
+        return value;
+      }
+      const made = {};
+      for (let at = 0; at < keys.length; at++) made[keys[at]] = lift(types[at], value[raws[at]]);
+      return made;
+    },
+    lower(value) {
+      object(value);
+      const made = {};
+      for (let at = 0; at < keys.length; at++) {
+        const type = types[at];
+        const given = value[keys[at]];
+        made[raws[at]] = type?.lower ? type.lower(given) : given;
+      }
+      return made;
+    },
+  };
+};
 
 export const tuple = (...types) => ({
   lift: (value) => types.map((type, at) => lift(type, value[at])),
@@ -144,7 +165,8 @@ export const running = () => made;
 export function imported(raw, params, ok, err) {
   return (...given) => {
     if (!made) throw new Error('an imported function cannot be called when the service is built: call it inside functions');
-    const values = params.map((type, at) => lower(type, given[at]));
+    const values = [];
+    for (let at = 0; at < params.length; at++) values[at] = lower(params[at], given[at]);
     let result;
     try {
       result = raw(...values);
@@ -193,10 +215,10 @@ function members(value) {
 
 function wrap(target, key, [, , params, ok, err]) {
   return (...given) => {
-    const values = params.map((type, at) => lift(type, given[at]));
+    for (let at = 0; at < params.length; at++) given[at] = lift(params[at], given[at]);
     let result;
     try {
-      result = target[key](...values);
+      result = target[key](...given);
     } catch (thrown) {
       if (!err?.lower || (thrown instanceof Error && !carries(thrown))) throw thrown;
       throw carries(thrown) ? { payload: err.lower(thrown.payload) } : err.lower(thrown);
