@@ -18,6 +18,11 @@ use tokio::time::error::Elapsed;
 /// the share of the thread for others.
 pub(crate) const POLL_BUDGET: Duration = Duration::from_micros(500);
 
+/// The waker of the task that runs.
+pub(crate) async fn waker() -> Waker {
+    poll_fn(|context| Poll::Ready(context.waker().clone())).await
+}
+
 /// The outcome of a future's first poll.
 pub(crate) async fn once<F: Future>(future: &mut Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
@@ -60,19 +65,17 @@ impl<F: Future<Output = ()>> TaskSlot<F> {
         Self(None)
     }
 
-    async fn poll(&mut self, future: F) -> First<F> {
+    fn poll(&mut self, waker: &Waker, future: impl FnOnce() -> F) -> First<F> {
         let mut future = match self.0.take() {
             Some(mut slot) => {
-                Pin::set(&mut slot, future);
+                Pin::set(&mut slot, future());
                 slot
             }
-            None => Box::pin(future),
+            None => Box::pin(future()),
         };
-        let polled = poll_fn(|context| {
-            let poll = AssertUnwindSafe(|| future.as_mut().poll(context));
-            Poll::Ready(catch_unwind(poll))
-        });
-        match polled.await {
+        let mut context = Context::from_waker(waker);
+        let polled = AssertUnwindSafe(|| future.as_mut().poll(&mut context));
+        match catch_unwind(polled) {
             Ok(Poll::Ready(())) => {
                 self.0 = Some(future);
                 First::Done
@@ -109,17 +112,23 @@ impl<K> InFlight<K> {
         }
     }
 
-    /// Polls a future once and parks it if it has to wait; `None` means parked.
-    pub(crate) async fn start<F>(
+    /// Polls a future once with the loop's waker, and parks it if it has to wait; `None` means parked.
+    ///
+    /// # Cost
+    ///
+    /// The future is made where it is polled: those of calls are large, and each time that one is
+    /// passed on it is copied.
+    pub(crate) fn start<F>(
         &mut self,
         slot: &mut TaskSlot<F>,
+        waker: &Waker,
         key: Option<K>,
-        future: F,
+        future: impl FnOnce() -> F,
     ) -> Option<Ended<K>>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        match slot.poll(future).await {
+        match slot.poll(waker, future) {
             First::Done => Some(Ended::Done),
             First::Panicked => Some(Ended::Panicked(key)),
             First::Pending(future) => {
@@ -214,8 +223,9 @@ mod tests {
     #[tokio::test]
     async fn a_slot_is_reused_after_any_end() {
         let (mut slot, mut in_flight) = (TaskSlot::new(), InFlight::new());
+        let waker = waker().await;
         for does in [Does::End, Does::Wait, Does::End, Does::Panic, Does::End] {
-            let ended = in_flight.start(&mut slot, Some(7), future(does)).await;
+            let ended = in_flight.start(&mut slot, &waker, Some(7), || future(does));
             match does {
                 Does::End => assert_eq!(ended, Some(Ended::Done)),
                 Does::Panic => assert_eq!(ended, Some(Ended::Panicked(Some(7)))),
@@ -231,21 +241,22 @@ mod tests {
     #[tokio::test]
     async fn a_parked_future_that_panics_is_reported_with_its_key() {
         let (mut slot, mut in_flight) = (TaskSlot::new(), InFlight::new());
-        let future = async {
+        let waker = waker().await;
+        let future = || async {
             task::yield_now().await;
             panic!("a defect");
         };
-        assert_eq!(in_flight.start(&mut slot, Some("key"), future).await, None);
+        let ended = in_flight.start(&mut slot, &waker, Some("key"), future);
+        assert_eq!(ended, None);
         assert_eq!(in_flight.next().await, Some(Ended::Panicked(Some("key"))));
     }
 
     #[tokio::test]
     async fn aborting_returns_the_keys_of_what_had_not_ended() {
         let (mut slot, mut in_flight) = (TaskSlot::new(), InFlight::new());
+        let waker = waker().await;
         for key in [Some(1), None] {
-            let ended = in_flight
-                .start(&mut slot, key, std::future::pending())
-                .await;
+            let ended = in_flight.start(&mut slot, &waker, key, std::future::pending);
             assert_eq!(ended, None);
         }
         let mut aborted = in_flight.abort().await;

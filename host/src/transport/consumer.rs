@@ -236,12 +236,13 @@ impl Work {
         pulls: &mut Pulls,
         budget: Option<Budget>,
     ) -> Result<(), PullError> {
-        let mut slot = TaskSlot::new();
+        let (mut slot, waker) = (TaskSlot::new(), poll::waker().await);
         let mut next = Some(first);
         while let Some(message) = next {
             let reply = message.message.reply.clone();
-            let event = handle(message, Arc::clone(&self.slot), Arc::clone(&self.link));
-            match self.in_flight.start(&mut slot, reply, event).await {
+            let (to, link) = (Arc::clone(&self.slot), Arc::clone(&self.link));
+            let event = || handle(message, to, link);
+            match self.in_flight.start(&mut slot, &waker, reply, event) {
                 Some(ended) => {
                     self.appetite.quick();
                     settle(&ended);

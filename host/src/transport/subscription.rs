@@ -151,14 +151,14 @@ impl Subscription {
         }
         let wait = self.binding.service.longest_wait();
         let is_call = matches!(self.binding.delivery, Delivery::Call);
-        let mut slot = TaskSlot::new();
+        let (mut slot, waker) = (TaskSlot::new(), poll::waker().await);
         while let Some(now) = budget.left()
             && let Some((arrived, message)) = self.backlog.next(now, wait, is_call)
         {
             let to = self.reply_of(&message);
             let (link, binding) = (Arc::clone(&self.link), Arc::clone(&self.binding));
-            let handled = handle(link, message, arrived, binding);
-            if let Some(ended) = self.in_flight.start(&mut slot, to, handled).await {
+            let handled = || handle(link, message, arrived, binding);
+            if let Some(ended) = self.in_flight.start(&mut slot, &waker, to, handled) {
                 self.settle(ended).await;
             }
         }

@@ -39,7 +39,7 @@ impl Service {
         backend: &Arc<dyn Backend>,
     ) -> Result<Reply, CallError> {
         let term = self.term(&call);
-        let work = async {
+        let work = || async {
             let limits = json::Limits {
                 unknown_keys: match call.caller {
                     // Services are deployed one at a time, so a caller may know a later type.
@@ -75,7 +75,7 @@ impl Service {
         backend: &Arc<dyn Backend>,
     ) -> Result<Answer, CallError> {
         let term = self.term(&call);
-        let work = async {
+        let work = || async {
             let current = current(&call, term, backend);
             let result = self.invoke(function, &arguments, current, term).await?;
             let measure = Measure::of_result(result.as_ref(), &function.signature);

@@ -73,7 +73,7 @@ impl Service {
             return Err(CallError::not_found(why));
         };
         let term = self.term(&call);
-        let work = async {
+        let work = || async {
             let instance = match handler.served() {
                 Served::One => self.unused_instance().await?,
                 Served::Unknown | Served::Many => self.instance().await?,

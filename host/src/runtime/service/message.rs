@@ -38,7 +38,7 @@ impl Service {
     ) -> Result<Result<(), String>, CallError> {
         let (kind, function) = self.message_handler()?;
         let term = self.term(&call);
-        let work = async {
+        let work = || async {
             let (size, limit) = (message.body.len(), self.spec.limits.message);
             if size > limit {
                 let why = format!("the message has {size} bytes, {limit} are allowed");

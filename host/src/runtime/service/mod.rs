@@ -399,12 +399,15 @@ impl Service {
 
     /// The one path of every run: checks hops and deadline, admits, works, and bounds, counts,
     /// names and logs the outcome.
-    async fn run<T>(
+    ///
+    /// The work is a future that is made where it is awaited: passed on, it would be copied and its
+    /// space taken again at each level.
+    async fn run<T, W: Future<Output = Result<T, CallError>>>(
         &self,
         account: Account<'_>,
         term: Term,
         admitted: Admitted<'_>,
-        work: impl Future<Output = Result<T, CallError>>,
+        work: impl FnOnce() -> W,
     ) -> Result<T, CallError> {
         let Term {
             started, deadline, ..
@@ -421,7 +424,7 @@ impl Service {
                 Admitted(Some(permit)) => permit,
                 Admitted(None) => self.admission.enter(term.arrived, deadline).await?,
             };
-            work.await
+            work().await
         });
         let ended = poll::within(deadline.into(), running).await;
         let result = ended.unwrap_or_else(|_| {
