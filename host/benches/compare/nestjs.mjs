@@ -1,30 +1,54 @@
-// The echo as a NestJS microservice over NATS, written without a build step: decorators are applied
-// as the functions that they are.
+// The echo as a NestJS microservice over NATS, and a NestJS gateway in front of it, written without a
+// build step: decorators are applied as the functions that they are.
 
 import 'reflect-metadata';
-import { Controller, Module } from '@nestjs/common';
+import { Body, Controller, HttpCode, Inject, Module, Post } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { MessagePattern, Payload, Transport } from '@nestjs/microservices';
+import { ClientsModule, MessagePattern, Payload, Transport } from '@nestjs/microservices';
 
-const [server, pattern] = process.argv.slice(2);
+const [role, server, pattern] = process.argv.slice(2);
+const transport = { transport: Transport.NATS, options: { servers: [server] } };
+const logger = ['error', 'warn'];
+
+function decorate(type, method, onMethod, onArgument) {
+  onArgument(type.prototype, method, 0);
+  for (const decorator of onMethod) {
+    decorator(type.prototype, method, Object.getOwnPropertyDescriptor(type.prototype, method));
+  }
+  Controller()(type);
+}
 
 class Echo {
   echo({ item }) {
     return { id: item.id, text: item.text };
   }
 }
-Payload()(Echo.prototype, 'echo', 0);
-MessagePattern(pattern)(Echo.prototype, 'echo', Object.getOwnPropertyDescriptor(Echo.prototype, 'echo'));
+decorate(Echo, 'echo', [MessagePattern(pattern)], Payload());
 
-Controller()(Echo);
+class Gateway {
+  constructor(client) {
+    this.client = client;
+  }
+
+  echo(body) {
+    return this.client.send(pattern, body);
+  }
+}
+Inject('ECHO')(Gateway, undefined, 0);
+decorate(Gateway, 'echo', [HttpCode(200), Post('/')], Body());
 
 class App {}
-Module({ controllers: [Echo] })(App);
 
-const app = await NestFactory.createMicroservice(App, {
-  transport: Transport.NATS,
-  options: { servers: [server] },
-  logger: ['error', 'warn'],
-});
-await app.listen();
-console.log('ready');
+if (role === 'service') {
+  Module({ controllers: [Echo] })(App);
+  const app = await NestFactory.createMicroservice(App, { ...transport, logger });
+  await app.listen();
+  console.log('ready');
+} else {
+  const clients = ClientsModule.register([{ name: 'ECHO', ...transport }]);
+  Module({ imports: [clients], controllers: [Gateway] })(App);
+  const app = await NestFactory.create(App, { logger });
+  await app.listen(0, '127.0.0.1');
+  const { address, port } = app.getHttpServer().address();
+  console.log(`ready ${address}:${port}`);
+}

@@ -2,9 +2,11 @@
 //! are not being measured are stopped, so that their idle work does not disturb the measurement.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,7 +18,7 @@ pub(crate) struct Server {
     pub(crate) address: Option<SocketAddr>,
     child: Child,
     input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
+    output: Lines<BufReader<File>>,
 }
 
 impl Server {
@@ -45,7 +47,7 @@ impl Server {
             address: None,
             input: child.stdin.take(),
             child,
-            output: BufReader::new(output).lines(),
+            output: BufReader::new(File::from(OwnedFd::from(output))).lines(),
         };
         for _ in 0..lines {
             let address = server.answer("ready")?;
@@ -53,6 +55,28 @@ impl Server {
                 server.address = Some(address.parse()?);
             }
         }
+        Ok(server)
+    }
+
+    /// Starts a server of others, which says on stderr at which URL it serves.
+    pub(crate) fn serve(name: &str, command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        let output = child.stderr.take().context("no output")?;
+        let mut server = Self {
+            name: name.to_owned(),
+            address: None,
+            input: None,
+            child,
+            output: BufReader::new(File::from(OwnedFd::from(output))).lines(),
+        };
+        let line = server.wait("http://")?;
+        let url = line.split("http://").nth(1).context("no URL")?;
+        server.address = Some(url.trim_end_matches('/').parse()?);
         Ok(server)
     }
 

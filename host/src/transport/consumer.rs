@@ -198,11 +198,14 @@ impl Work {
                 }
             };
             let budget = Budget::new(POLL_BUDGET);
-            self.work_on(next, pulls, Some(budget)).await?;
+            let all = self.work_on(next, pulls, Some(budget)).await?;
             self.reap();
-            // The connection's own task reads and writes now: all acknowledgements go out in one
-            // write.
-            task::yield_now().await;
+            if !all {
+                // The connection's own task reads and writes now. With nothing left to do it does so
+                // while the next event is waited for: what is asked for goes out in one write with
+                // all acknowledgements.
+                task::yield_now().await;
+            }
         }
     }
 
@@ -225,7 +228,7 @@ impl Work {
     }
 
     /// Works on an event and on those that have arrived behind it, within the budget if there is
-    /// one.
+    /// one. Returns whether these were all.
     ///
     /// # Errors
     ///
@@ -235,7 +238,7 @@ impl Work {
         first: Stored,
         pulls: &mut Pulls,
         budget: Option<Budget>,
-    ) -> Result<(), PullError> {
+    ) -> Result<bool, PullError> {
         let (mut slot, waker) = (TaskSlot::new(), poll::waker().await);
         let mut next = Some(first);
         while let Some(message) = next {
@@ -253,11 +256,11 @@ impl Work {
                 .as_ref()
                 .is_some_and(|budget| budget.left().is_none())
             {
-                return Ok(());
+                return Ok(false);
             }
             next = pulls.ready()?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn reap(&mut self) {

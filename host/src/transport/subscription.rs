@@ -84,8 +84,11 @@ pub(crate) async fn serve(
         subscription.take_arrived().await;
         let budget = work_budget(began.elapsed());
         subscription.work(Budget::new(budget)).await;
-        // The connection's own task reads and writes now.
-        task::yield_now().await;
+        if !subscription.backlog.is_empty() {
+            // The connection's own task reads and writes now. With nothing left to do, the wait for the
+            // next message is a turn for it as well.
+            task::yield_now().await;
+        }
     };
     subscription.drain(deadline).await
 }
