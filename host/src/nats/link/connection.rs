@@ -75,7 +75,7 @@ impl Connection {
     }
 
     /// Writes until nothing is left; then it is not ready, since more can come.
-    pub(super) fn poll_write(
+    fn poll_write(
         &mut self,
         shared: Option<&Shared>,
         context: &mut Context<'_>,

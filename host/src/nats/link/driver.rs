@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, timeout};
@@ -14,7 +13,6 @@ use super::RETIRE_TIMEOUT;
 use super::connection::{Connection, DialError, Dialer, READ, read_info};
 use super::protocol::{self, Operation};
 use super::state::{Handler, Shared, Sink};
-use super::subscription::Queue;
 use crate::nats::connect::PING_INTERVAL;
 
 /// Pings without a sign of life after which the server counts as gone.
@@ -22,10 +20,6 @@ const UNANSWERED: u8 = 2;
 
 /// Time for one server of a system to learn of the subscriptions of another.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Time for which nothing is read because a subscription has enough: the server keeps what comes, and
-/// slows down those who publish it. Much longer, and it would end the connection of a slow consumer.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Bytes that are read before other tasks of the thread run.
 const BURST: usize = 4 * READ;
@@ -113,14 +107,8 @@ async fn serve(
         }
         silent = 0;
         let is_lame_duck = connection.info.is_lame_duck;
-        match take(shared, dialer, connection) {
-            Ok(None) => {}
-            Ok(Some(queue)) => {
-                if let Err(error) = give_time(&queue, shared, connection).await {
-                    return error.into();
-                }
-            }
-            Err(error) => return error,
+        if let Err(error) = take(shared, dialer, connection) {
+            return error;
         }
         if connection.info.is_lame_duck && !is_lame_duck && moving.is_none() {
             tracing::warn!(
@@ -144,20 +132,15 @@ async fn poll_some<T>(pending: &mut Option<Pending<T>>) -> T {
     }
 }
 
-/// Handles everything that has been read. Returns a queue in which enough messages wait.
+/// Handles everything that has been read.
 fn take(
     shared: &Shared,
     dialer: &mut Dialer,
     connection: &mut Connection,
-) -> Result<Option<Arc<Queue>>, DialError> {
-    let mut high = None;
+) -> Result<(), DialError> {
     while let Some(operation) = connection.next()? {
         match operation {
-            Operation::Message(sid, message) => {
-                if let Some(queue) = shared.deliver(sid, message) {
-                    high = Some(queue);
-                }
-            }
+            Operation::Message(sid, message) => shared.deliver(sid, message),
             Operation::Ping => shared.answer_ping(),
             Operation::Pong => shared.pong(),
             Operation::Ok => {}
@@ -176,24 +159,7 @@ fn take(
             }
         }
     }
-    Ok(high)
-}
-
-/// Only writes, until a subscription has room or [`PATIENCE`] is over.
-///
-/// A flood of calls beyond what can even be refused is a flood of replies, for which the writer may have
-/// to wait: without this what comes meanwhile would soon be dropped.
-async fn give_time(queue: &Queue, shared: &Shared, connection: &mut Connection) -> io::Result<()> {
-    let room = poll_fn(
-        |context| match connection.poll_write(Some(shared), context) {
-            Poll::Ready(ended) => Poll::Ready(ended),
-            Poll::Pending => queue.poll_room(context).map(Ok),
-        },
-    );
-    timeout(PATIENCE, room).await.unwrap_or_else(|_| {
-        queue.overrun();
-        Ok(())
-    })
+    Ok(())
 }
 
 /// Connects to another server and subscribes there; done when it has seen the subscriptions.
@@ -270,8 +236,7 @@ async fn pass(
 ) -> Result<(), DialError> {
     while pongs > 0 {
         match connection.receive().await? {
-            // It is about to end: there is no time to give.
-            Operation::Message(sid, message) => drop(shared.deliver(sid, message)),
+            Operation::Message(sid, message) => shared.deliver(sid, message),
             Operation::Ping => connection.write(protocol::PONG),
             Operation::Pong => pongs -= 1,
             Operation::Info(info) => connection.info = read_info(&info)?,

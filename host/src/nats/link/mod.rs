@@ -36,9 +36,11 @@ use state::{Shared, Sink, Tried};
 /// [`SUBSCRIPTION_CAPACITY`](super::SUBSCRIPTION_CAPACITY).
 pub const SUBSCRIPTION_BYTES: usize = 256 << 20;
 
-/// Bytes that wait to be written to the connection of a [`Link`]. Whoever publishes more
-/// waits.
-pub const OUTPUT_CAPACITY: usize = 8 << 20;
+/// Bytes that wait to be written to the connection of a [`Link`]. Whoever publishes more waits.
+///
+/// As much as a server holds for a client. A flood of calls is one of refusals, and while those wait for
+/// room nobody reads what comes.
+pub const OUTPUT_CAPACITY: usize = 64 << 20;
 
 /// Time in which a server that is about to shut down hands over what it had handed out already.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);

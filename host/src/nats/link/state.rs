@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::login::Info;
 use super::protocol::{self, Message};
-use super::subscription::{Pushed, Queue};
+use super::subscription::Queue;
 use super::{OUTPUT_CAPACITY, PublishError, SubscribeError};
 use crate::headers::Headers;
 use crate::nats::violations::Violations;
@@ -305,27 +305,26 @@ impl Shared {
         }
     }
 
-    /// Hands a message to its subscription. Returns its queue when enough messages wait in it.
-    pub(super) fn deliver(&self, sid: u64, message: Message) -> Option<Arc<Queue>> {
+    /// Hands a message to its subscription.
+    pub(super) fn deliver(&self, sid: u64, message: Message) {
         let state = self.lock();
-        let entry = state.subscriptions.get(&sid)?;
+        let Some(entry) = state.subscriptions.get(&sid) else {
+            return;
+        };
         match &entry.sink {
             Sink::Queue(queue) => {
                 let queue = Arc::clone(queue);
                 drop(state);
-                match queue.push(message) {
-                    Pushed::Queued => {}
-                    Pushed::High => return Some(queue),
-                    // Often enough to be noticed, and no flood.
-                    Pushed::Lost(lost) if lost.is_power_of_two() => {
-                        let connection = &self.name;
-                        tracing::warn!(
-                            connection,
-                            lost,
-                            "a subscription was read too slowly, messages were dropped"
-                        );
-                    }
-                    Pushed::Lost(_) => {}
+                // Often enough to be noticed, and no flood.
+                if let Some(lost) = queue.push(message)
+                    && lost.is_power_of_two()
+                {
+                    let connection = &self.name;
+                    tracing::warn!(
+                        connection,
+                        lost,
+                        "a subscription was read too slowly, messages were dropped"
+                    );
                 }
             }
             Sink::Handler(handler) => {
@@ -334,7 +333,6 @@ impl Shared {
                 handler(Some(message));
             }
         }
-        None
     }
 
     pub(super) fn answer_ping(&self) {
