@@ -23,6 +23,17 @@ pub struct Call {
     pub caller: Option<String>,
     /// The trace that the call belongs to.
     pub trace: Trace,
+    /// By what a repetition of the call can be recognised.
+    pub identity: Option<Identity>,
+}
+
+/// By what a repetition of a call can be recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The step of a pipeline's run that it is an attempt of.
+    Step(Box<str>),
+    /// The key that its caller chose for a run.
+    Key(Box<str>),
 }
 
 /// W3C trace context, passed on as it came.
@@ -41,6 +52,8 @@ pub struct Trace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
 pub enum Code {
+    /// No failure yet: a run of a pipeline goes on, beyond the time that its caller waits.
+    Accepted = 202,
     /// The arguments do not decode.
     BadArguments = 400,
     /// There is no such function.
@@ -87,6 +100,10 @@ pub struct CallError {
     pub blame: Blame,
     /// The message for a person.
     pub message: String,
+    /// The run of a pipeline that the error is about.
+    pub run: Option<Box<str>>,
+    /// It is certain that no service got the call.
+    pub undelivered: bool,
 }
 
 /// Upper bound of the bytes of an error's message: enough for every cause in a chain, and little of
@@ -94,7 +111,8 @@ pub struct CallError {
 pub const MAX_MESSAGE: usize = 4_096;
 
 /// Every [`Code`], for reading one back from its number.
-pub const CODES: [Code; 9] = [
+pub const CODES: [Code; 10] = [
+    Code::Accepted,
     Code::BadArguments,
     Code::NotFound,
     Code::TooLarge,
@@ -150,6 +168,8 @@ impl CallError {
             code,
             blame,
             message: line.into_owned(),
+            run: None,
+            undelivered: false,
         }
     }
 
@@ -215,6 +235,20 @@ impl CallError {
         Self::new(Code::Unavailable, Blame::Network, why.to_string())
     }
 
+    /// No service answers, so that none got the call.
+    pub(crate) fn no_responders(why: impl Display) -> Self {
+        Self {
+            undelivered: true,
+            ..Self::unavailable(why)
+        }
+    }
+
+    /// A run goes on while its caller does not wait any more.
+    pub(crate) fn goes_on(run: &str) -> Self {
+        let why = format!("run {run} goes on; `wasmbay runs show {run}` tells how it ended");
+        Self::new(Code::Accepted, Blame::Host, why).of_run(run)
+    }
+
     /// The backend does not support the operation of a guest.
     pub(crate) fn unsupported(why: impl Display) -> Self {
         Self::new(Code::Unavailable, Blame::Host, why.to_string())
@@ -265,11 +299,19 @@ impl CallError {
 
     /// The same error with a location before its message, such as service and function.
     pub(crate) fn within(self, location: impl Display) -> Self {
-        Self::new(
-            self.code,
-            self.blame,
-            format!("{location}: {}", self.message),
-        )
+        let message = format!("{location}: {}", self.message);
+        Self {
+            message: one_line(&message, MAX_MESSAGE).into_owned(),
+            ..self
+        }
+    }
+
+    /// The same error, about this run.
+    pub(crate) fn of_run(self, run: &str) -> Self {
+        Self {
+            run: Some(run.into()),
+            ..self
+        }
     }
 }
 
@@ -314,6 +356,7 @@ impl Call {
             hops: 0,
             caller: None,
             trace: Trace::begin(true),
+            identity: None,
         }
     }
 
@@ -387,6 +430,8 @@ mod tests {
             ),
             (CallError::bad_reply("x"), 502, Blame::Guest),
             (CallError::unavailable("x"), 503, Blame::Network),
+            (CallError::no_responders("x"), 503, Blame::Network),
+            (CallError::goes_on("x"), 202, Blame::Host),
             (CallError::unsupported("x"), 503, Blame::Host),
             (CallError::stopped(), 503, Blame::Host),
             (CallError::deadline_before_start(), 504, Blame::Network),

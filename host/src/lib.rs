@@ -84,6 +84,7 @@ pub mod manifest;
 pub mod micro;
 pub mod nats;
 mod per_core;
+pub mod pipelines;
 pub mod plan;
 mod poll;
 mod programs;

@@ -16,6 +16,10 @@ const REPLAY: &str = "bay-replay";
 /// The first token of the subjects of stored dead letters.
 const DEAD_LETTER: &str = "bay-dlq";
 
+/// The first token of the subjects of runs of pipelines: apart, so that who may call an app's functions
+/// cannot write its journals.
+const RUN: &str = "bay-run";
+
 /// The token before the subject of a replayed message; that of a replayed event has a namespace
 /// there.
 const MESSAGE: &str = "_";
@@ -45,7 +49,7 @@ pub fn queue_group_of_messages(app: &str, service: &str) -> String {
 #[must_use]
 pub fn is_own(subject: &str) -> bool {
     let first = subject.split('.').next().unwrap_or_default();
-    [ROOT, REPLAY, DEAD_LETTER].contains(&first)
+    [ROOT, REPLAY, DEAD_LETTER, RUN].contains(&first)
 }
 
 /// Whether a subject belongs to NATS or to hosts. nats-server does not hold the reply subject of a
@@ -112,6 +116,36 @@ pub fn stream(app: &str, interface: &InterfaceId) -> String {
 #[must_use]
 pub fn dead_letter_stream(app: &str) -> String {
     format!("{ROOT}_{app}_dlq")
+}
+
+/// The stream of the runs of an app's pipelines.
+#[must_use]
+pub fn run_stream(app: &str) -> String {
+    format!("{ROOT}_{app}_runs")
+}
+
+/// The subjects of the stream of runs.
+#[must_use]
+pub fn stored_runs(app: &str) -> Vec<String> {
+    vec![open_run(app, "*", "*"), run(app, "*", "*")]
+}
+
+/// The subject of the work on a run: stored until the run has ended well. `*` stands for any.
+#[must_use]
+pub fn open_run(app: &str, pipeline: &str, id: &str) -> String {
+    format!("{RUN}.{app}.open.{pipeline}.{id}")
+}
+
+/// The subject of the journal of a run. `*` stands for any.
+#[must_use]
+pub fn run(app: &str, pipeline: &str, id: &str) -> String {
+    format!("{RUN}.{app}.run.{pipeline}.{id}")
+}
+
+/// The subject on which a host says that a run has ended.
+#[must_use]
+pub fn ended_run(app: &str, id: &str) -> String {
+    format!("{RUN}.{app}.ended.{id}")
 }
 
 /// The bucket of an app's attempt store.

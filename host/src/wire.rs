@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Blame, Call, CallError, Code, Trace, is_traceparent};
+use crate::call::{Blame, Call, CallError, Code, Identity, Trace, is_traceparent};
 use crate::headers::Headers;
 use crate::text::{one_line, shown};
 
@@ -25,6 +25,8 @@ pub const CONTENT_TYPE: &str = "Content-Type";
 pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// The id of the dead letter of a replayed event, and the record of a stored dead letter.
 pub const DEAD_LETTER: &str = "Bay-Dead-Letter";
+/// The step of a run that a call is an attempt of: the same for each attempt.
+pub const STEP: &str = "Bay-Step";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context, the vendors' part.
@@ -63,6 +65,9 @@ pub struct ErrorDetail {
     pub message: String,
     /// The party at fault.
     pub blame: Blame,
+    /// The run of a pipeline that the error is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }
 
 impl From<&CallError> for ErrorBody {
@@ -71,12 +76,15 @@ impl From<&CallError> for ErrorBody {
             code,
             blame,
             message,
+            run,
+            ..
         } = error;
         Self {
             error: ErrorDetail {
                 code: code.status(),
                 message: message.clone(),
                 blame: *blame,
+                run: run.as_deref().map(str::to_owned),
             },
         }
     }
@@ -198,6 +206,7 @@ fn without_headers(body: Bytes, now: Instant) -> Call {
         hops: 0,
         caller: None,
         trace: Trace::default(),
+        identity: None,
     }
 }
 
@@ -217,6 +226,15 @@ impl Call {
             *field = Some(value.to_owned());
         }
     }
+}
+
+/// Whether a text can be the key of a run: what HTTP and NATS carry without changing it.
+#[must_use]
+pub fn is_run_key(key: &str) -> bool {
+    (1..=255).contains(&key.len())
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() || byte == b' ')
 }
 
 /// Whether a header is of the host, of NATS or of tracing: guests can neither set nor see it.
@@ -298,6 +316,11 @@ fn write_context(headers: &mut Headers, call: &Call) {
             headers.append(name, one_line(value, MAX_HEADER));
         }
     }
+    match &call.identity {
+        Some(Identity::Step(step)) => headers.append(STEP, one_line(step, MAX_HEADER)),
+        Some(Identity::Key(key)) => headers.append(MESSAGE_ID, one_line(key, MAX_HEADER)),
+        None => {}
+    }
 }
 
 /// An upper bound of the bytes that a call takes on the wire, headers included.
@@ -310,10 +333,13 @@ pub(crate) fn size_bound(call: &Call) -> usize {
         baggage,
     } = &call.trace;
     let texts = [&call.caller, parent, state, baggage];
+    let identity = call.identity.as_ref().map_or(0, |identity| match identity {
+        Identity::Step(text) | Identity::Key(text) => (10 * text.len()).min(MAX_HEADER + 16) + 16,
+    });
     let texts = texts.into_iter().flatten();
     // A character that is escaped takes up to ten bytes.
     let headers = texts.map(|text| (10 * text.len()).min(MAX_HEADER + 16));
-    headers.sum::<usize>() + FIXED + call.body.len()
+    headers.sum::<usize>() + identity + FIXED + call.body.len()
 }
 
 /// The headers and body of a reply that is an error.
@@ -351,7 +377,17 @@ pub fn read_reply(headers: Option<&Headers>, body: Bytes) -> Result<Bytes, CallE
     let status = code.and_then(|code| code.parse().ok()).unwrap_or(500);
     let code = Code::from_status(status).unwrap_or(Code::Trap);
     if let Ok(body) = serde_json::from_slice::<ErrorBody>(&body) {
-        return Err(CallError::new(code, body.error.blame, body.error.message));
+        let ErrorDetail {
+            blame,
+            message,
+            run,
+            ..
+        } = body.error;
+        let error = CallError::new(code, blame, message);
+        return Err(CallError {
+            run: run.map(Into::into),
+            ..error
+        });
     }
     let message = message.unwrap_or("the service gave no reason");
     Err(CallError::new(code, Blame::Guest, message))
@@ -373,6 +409,7 @@ mod tests {
                 state: Some("a=b".into()),
                 baggage: None,
             },
+            identity: None,
         }
     }
 

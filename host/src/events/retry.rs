@@ -33,12 +33,13 @@ impl From<CallError> for Failure {
             code,
             blame,
             message,
+            ..
         } = error;
         let outcome = match code {
             Code::BadArguments | Code::NotFound | Code::TooLarge | Code::TooManyHops => None,
             Code::Trap | Code::Dependency => Some(Outcome::Trap),
             Code::Deadline => Some(Outcome::Timeout),
-            Code::Overloaded | Code::Unavailable => Some(Outcome::Overload),
+            Code::Accepted | Code::Overloaded | Code::Unavailable => Some(Outcome::Overload),
         };
         Self {
             outcome,

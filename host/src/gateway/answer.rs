@@ -95,6 +95,8 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// The methods that the path takes, for 405.
     pub(crate) allow: Option<String>,
+    /// The run of a pipeline that it is about.
+    pub(crate) run: Option<String>,
 }
 
 impl Refusal {
@@ -104,6 +106,7 @@ impl Refusal {
             blame,
             message: message.into(),
             allow: None,
+            run: None,
         }
     }
 
@@ -118,11 +121,16 @@ impl Refusal {
                 code: self.status.as_u16(),
                 message: self.message.clone(),
                 blame: self.blame,
+                run: self.run.clone(),
             },
         }
     }
 
     pub(crate) fn answer(self) -> Answer {
+        if self.status == StatusCode::ACCEPTED {
+            let run = serde_json::json!({ "run": self.run });
+            return json(self.status, to_json(&run));
+        }
         let mut answer = json(self.status, to_json(&self.body()));
         let headers = answer.headers_mut();
         if matches!(
@@ -140,7 +148,11 @@ impl Refusal {
 
 impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
-        Self::new(status(error.code.status()), error.blame, error.message)
+        let status = status(error.code.status());
+        Self {
+            run: error.run.map(Into::into),
+            ..Self::new(status, error.blame, error.message)
+        }
     }
 }
 

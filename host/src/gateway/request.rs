@@ -18,17 +18,19 @@ use super::health::{healthz, readyz};
 use super::origin;
 use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::{Front, Table};
-use crate::call::{Blame, Call, CallError, Trace, is_traceparent};
+use crate::call::{Blame, Call, CallError, Identity, Trace, is_traceparent};
 use crate::json::{self, Limits};
 use crate::poll;
 use crate::telemetry;
 use crate::text::shown;
+use crate::wire::is_run_key;
 use crate::wire::{self, MAX_HEADER};
 
 // Statics, since a name that is text is checked and hashed anew for each request.
 static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);
 static TRACESTATE: HeaderName = HeaderName::from_static(wire::TRACESTATE);
 static BAGGAGE: HeaderName = HeaderName::from_static(wire::BAGGAGE);
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 impl Answers for Front {
     fn timeout(&self) -> Duration {
@@ -94,6 +96,7 @@ impl Front {
             hops: 0,
             caller: None,
             trace,
+            identity: None,
         };
         let uri = request.uri().clone();
         let path = route::normalized(uri.path());
@@ -164,6 +167,7 @@ impl Front {
             Bytes::new()
         };
         call.body = route.arguments.arguments(params, query, body)?;
+        call.identity = key_of(&route.way, request.headers())?;
         match self.send(&route.way, call).await? {
             Some(reply) => route.outcome.answer(&route.planned, reply),
             None => Ok(empty(status(route.planned.status))),
@@ -177,6 +181,7 @@ impl Front {
         mut call: Call,
     ) -> Result<Answer, Refusal> {
         call.body = self.read_json(request, call.deadline.into()).await?;
+        call.identity = key_of(&function.way, request.headers())?;
         let reply = self.send(&function.way, call).await?;
         Ok(reply.map_or_else(|| empty(StatusCode::ACCEPTED), rpc))
     }
@@ -185,7 +190,7 @@ impl Front {
     /// deadline, a call also when its service must have answered.
     async fn send(&self, way: &Way, mut call: Call) -> Result<Option<Bytes>, CallError> {
         match way {
-            Way::Call(Callee { subject, limit }) => {
+            Way::Call(Callee { subject, limit, .. }) => {
                 if let Some(limit) = limit {
                     // From now on: the body may have been long in coming.
                     call.deadline = call.deadline.min(std::time::Instant::now() + *limit);
@@ -214,6 +219,24 @@ impl Front {
         }
         Ok(body)
     }
+}
+
+/// The key that a client chose for the run which its request begins: a second request with it is the
+/// same run.
+fn key_of(way: &Way, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
+    let Way::Call(Callee {
+        begins_run: true, ..
+    }) = way
+    else {
+        return Ok(None);
+    };
+    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let key = key.to_str().ok().filter(|key| is_run_key(key));
+    let why = "Idempotency-Key: accepted: 1 to 255 visible ASCII characters";
+    let key = key.ok_or_else(|| Refusal::caller(StatusCode::BAD_REQUEST, why))?;
+    Ok(Some(Identity::Key(key.into())))
 }
 
 /// The answer to HEAD: the headers, the length among them, without the body.

@@ -76,6 +76,8 @@ pub(crate) struct Callee {
     pub(crate) subject: String,
     /// How long an answer can take, where the service is known.
     pub(crate) limit: Option<Duration>,
+    /// A call begins a run, for which its caller can have a key.
+    pub(crate) begins_run: bool,
 }
 
 /// A route to an HTTP component.
@@ -166,15 +168,14 @@ impl Table {
     fn add_functions(&mut self, app: &str, deployment: &Deployment) {
         let plan = &deployment.plan;
         let served = |id: &InterfaceId| {
-            plan.serves
-                .values()
-                .flatten()
-                .any(|(s, _)| s.compatible(id))
+            let mut served = plan.serves.values().flatten();
+            served.any(|(s, _)| s.compatible(id))
         };
         let external = plan
             .required
             .iter()
-            .filter(|function| !served(&function.interface));
+            .filter(|function| !served(&function.interface))
+            .filter(|function| plan.pipeline_of(function).is_none());
         self.external = external
             .map(|function| (function.clone(), subject::of_function(app, function)))
             .collect();
@@ -188,6 +189,11 @@ impl Table {
         });
         let all: BTreeSet<_> = exported
             .chain(plan.required.iter().cloned())
+            .chain(
+                plan.pipelines
+                    .iter()
+                    .map(|pipeline| pipeline.function.clone()),
+            )
             .chain(events)
             .filter(|function| self.rpc.include(&function.interface))
             .collect();
@@ -313,6 +319,7 @@ impl Way {
             None => Self::Call(Callee {
                 subject: subject::of_function(app, function),
                 limit: limit(deployment, &function.interface),
+                begins_run: deployment.plan.pipeline_of(function).is_some(),
             }),
         }
     }

@@ -17,6 +17,8 @@ use crate::headers::Headers;
 use crate::interface::InterfaceId;
 use crate::micro::{self, Answer, Endpoint, EndpointStats, ROOT, Verb, parse};
 use crate::nats::{Link, Message, PublishError, SubscribeError};
+use crate::pipelines::Serving;
+use crate::plan::Pipeline;
 use crate::runtime::{Service, Stats};
 use crate::{subject, wire};
 
@@ -28,15 +30,22 @@ pub(crate) struct Directory {
     app: String,
     host: String,
     current: Arc<Current>,
+    pipelines: Option<Arc<Serving>>,
 }
 
 impl Directory {
     /// The directory of the host with this id.
-    pub(crate) fn new(app: &str, host: &str, current: Arc<Current>) -> Self {
+    pub(crate) fn new(
+        app: &str,
+        host: &str,
+        current: Arc<Current>,
+        pipelines: Option<Arc<Serving>>,
+    ) -> Self {
         Self {
             app: app.to_owned(),
             host: host.to_owned(),
             current,
+            pipelines,
         }
     }
 
@@ -76,6 +85,57 @@ impl Directory {
                 serde_json::to_vec(&self.describe(&deployment, service, verb)).unwrap_or_default();
             sent(link.publish(&to, None, &Headers::new(), &answer).await);
         }
+        for pipeline in &deployment.plan.pipelines {
+            let own = &*pipeline.name;
+            if name.is_none_or(|name| name == own) && id.is_none_or(|id| id == self.id(own)) {
+                let answer = serde_json::to_vec(&self.describe_pipeline(pipeline, verb));
+                let answer = answer.unwrap_or_default();
+                sent(link.publish(&to, None, &Headers::new(), &answer).await);
+            }
+        }
+    }
+
+    /// The answer of a pipeline: it has one function.
+    fn describe_pipeline(&self, pipeline: &Pipeline, verb: Verb) -> Answer {
+        let Pipeline {
+            name,
+            function,
+            signature,
+            ..
+        } = pipeline;
+        let metadata = BTreeMap::from([
+            ("interface".to_owned(), function.interface.to_string()),
+            ("function".to_owned(), function.name.clone()),
+            ("signature".to_owned(), signature.to_string()),
+            ("pipeline".to_owned(), name.clone()),
+        ]);
+        let counts = self
+            .pipelines
+            .as_ref()
+            .and_then(|serving| serving.stats(name));
+        let endpoint = Endpoint {
+            name: format!("{}-{}", function.interface.name, function.name),
+            subject: subject::of_function(&self.app, function),
+            queue_group: subject::QUEUE_GROUP.to_owned(),
+            metadata: match verb {
+                Verb::Info => metadata,
+                _ => BTreeMap::new(),
+            },
+            stats: counts.and_then(|counts| stats(&counts, verb)),
+        };
+        Answer {
+            kind: kind(verb),
+            id: self.id(name),
+            version: "0.0.0".to_owned(),
+            metadata: BTreeMap::from([
+                (micro::APP.to_owned(), self.app.clone()),
+                (micro::HOST.to_owned(), self.host.clone()),
+            ]),
+            description: (verb == Verb::Info).then(|| format!("pipeline {name} of {}", self.app)),
+            started: None,
+            endpoints: (verb != Verb::Ping).then(|| vec![endpoint]),
+            name: name.clone(),
+        }
     }
 
     fn id(&self, service: &str) -> String {
@@ -88,7 +148,7 @@ impl Directory {
         let name = service.spec.name.to_string();
         let endpoints = (verb != Verb::Ping).then(|| self.endpoints(deployment, service, verb));
         Answer {
-            kind: format!("io.nats.micro.v1.{}_response", verb.as_str().to_lowercase()),
+            kind: kind(verb),
             id: self.id(&name),
             version: format!("0.0.0+{}", digest.short()),
             metadata: self.metadata(deployment, digest.as_str()),
@@ -195,6 +255,10 @@ impl Directory {
         }
         endpoints
     }
+}
+
+fn kind(verb: Verb) -> String {
+    format!("io.nats.micro.v1.{}_response", verb.as_str().to_lowercase())
 }
 
 fn stats(stats: &Stats, verb: Verb) -> Option<EndpointStats> {

@@ -25,6 +25,7 @@ use crate::events::stream::{StoreError, Unavailable};
 use crate::gateway::Gateway;
 use crate::manifest::{App, Digest, SpecificationError};
 use crate::nats::ConnectOptions;
+use crate::pipelines::Serving;
 use crate::plan::PlanError;
 use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
 pub use crate::transport::Drained;
@@ -226,6 +227,7 @@ pub struct Host {
     workers: Arc<Vec<Worker>>,
     /// The functions that are called in the process.
     local: Arc<Local>,
+    pipelines: Option<Arc<Serving>>,
     gateway: Arc<Gateway>,
     address: Option<SocketAddr>,
     admin: Arc<Admin>,
@@ -284,6 +286,7 @@ impl Host {
             admin_address: bound(&admin_listener),
             workers: Arc::new(workers),
             local,
+            pipelines: None,
             serving: Vec::new(),
             current,
             served: Mutex::default(),
@@ -292,6 +295,10 @@ impl Host {
             background: Vec::new(),
             comparison: Mutex::default(),
         };
+        host.pipelines = host
+            .workers
+            .first()
+            .map(|worker| Arc::new(worker.pipelines(&app.name)));
         host.open_gateway(listener)?;
         host.open_admin(admin_listener);
         host.start_background();
@@ -333,7 +340,8 @@ impl Host {
 
     fn start_background(&mut self) {
         if let Some(worker) = self.workers.first() {
-            let directory = Directory::new(&self.app, &self.id, Arc::clone(&self.current));
+            let (current, pipelines) = (Arc::clone(&self.current), self.pipelines.clone());
+            let directory = Directory::new(&self.app, &self.id, current, pipelines);
             let link = worker.link.clone();
             let upkeep = Upkeep {
                 client: worker.client.clone(),
@@ -405,6 +413,10 @@ impl Host {
             given_up: self.drains.finish(deadline).await,
             confirmed: true,
         };
+        // Their steps call services, so they stop before those do.
+        if let Some(pipelines) = &self.pipelines {
+            drained.given_up += pipelines.stop(deadline).await;
+        }
         for layer in order {
             let layer = self.retire(&layer);
             drained = drained.and(drain::drain(&self.workers, &layer, deadline).await);

@@ -18,6 +18,7 @@ use super::{Host, HostError, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned, shared};
 use crate::events::stream::{self, Orphan, Provisioning, Purpose, Share};
 use crate::manifest::{App, LocalCall, Specification};
+use crate::pipelines;
 use crate::plan::{self, Plan, Unreached};
 use crate::runtime::{Component, Engine, Service};
 use crate::transport::{Binding, Delivery, Slot, Source};
@@ -196,6 +197,12 @@ impl Host {
             }
         }
         let leaving = self.retire(&leaving);
+        if let Some(pipelines) = &self.pipelines {
+            // Refused by a connection that is closed, which ends the host.
+            if let Err(error) = pipelines.apply(&next.plan.pipelines) {
+                tracing::error!(%error, "pipelines are not served");
+            }
+        }
         self.local.serve(self.local_calls(app, &next));
         self.current.swap(next);
         self.drain_retired(&before, leaving);
@@ -296,9 +303,9 @@ impl Host {
             return Ok((Vec::new(), Vec::new()));
         };
         let (context, store) = (&worker.context, self.current.store());
-        let stores = !stream::names(app, plan).is_empty();
+        let stores = stores(app, plan);
         let stored = before.app.as_ref();
-        let stored = stored.is_some_and(|app| !stream::names(app, &before.plan).is_empty());
+        let stored = stored.is_some_and(|app| self::stores(app, &before.plan));
         if !stores && !stored {
             // An app that stores nothing does not wait for JetStream. What it has stored once is looked for
             // in the background.
@@ -330,7 +337,11 @@ impl Host {
             purpose: Purpose::Apply,
         };
         let provisioned = loop {
-            match provisioning.run().await {
+            let provisioned = async {
+                pipelines::provision(context, app).await?;
+                provisioning.run().await
+            };
+            match provisioned.await {
                 Err(error) if error.may_pass() && Instant::now() < until => {
                     tracing::warn!(%error, "trying again");
                     tokio::time::sleep(PROVISION_AGAIN).await;
@@ -473,6 +484,11 @@ impl Host {
             .collect();
         Ok((services, applied))
     }
+}
+
+/// Whether an app needs JetStream.
+pub(super) fn stores(app: &App, plan: &Plan) -> bool {
+    !stream::names(app, plan).is_empty() || !app.pipelines.is_empty()
 }
 
 /// What nothing leads to, without what was so before.

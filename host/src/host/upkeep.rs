@@ -9,9 +9,11 @@ use std::time::Duration;
 use async_nats::{Client, jetstream};
 use tokio::time::{Instant, sleep};
 
+use super::reconcile::stores;
 use crate::deployment::Current;
-use crate::events::stream::{self, Provisioning, Purpose, StoreError};
+use crate::events::stream::{Provisioning, Purpose, StoreError};
 use crate::nats::Link;
+use crate::pipelines;
 
 /// Time between two looks at whether the connection was lost and restored.
 const LOOK: Duration = Duration::from_secs(1);
@@ -84,9 +86,10 @@ impl Upkeep {
             return Ok(());
         };
         let store = self.current.store();
-        if stream::names(app, &deployment.plan).is_empty() && !store.is_unretired() {
+        if !stores(app, &deployment.plan) && !store.is_unretired() {
             return Ok(());
         }
+        pipelines::restore(&self.context, app).await?;
         let provisioning = Provisioning {
             context: &self.context,
             link: &self.link,

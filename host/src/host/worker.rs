@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::events::health::StoreHealth;
 use crate::interfaces::Backend;
 use crate::nats::{ConnectOptions, Link, Requests};
+use crate::pipelines::Serving;
 use crate::transport::backend::NatsBackend;
 use crate::transport::consumer::{self, Failures};
 use crate::transport::local::Local;
@@ -162,6 +163,13 @@ impl Worker {
             client,
             context,
         })
+    }
+
+    /// Serves the pipelines of the app of this name, none yet.
+    pub(crate) fn pipelines(&self, app: &str) -> Serving {
+        let (link, context) = (self.link.clone(), self.context.clone());
+        let backend = Arc::clone(&self.backend);
+        Serving::new(app, link, context, backend, self.runtime.clone())
     }
 
     /// Serves more sources.

@@ -76,6 +76,7 @@ impl Caller {
             hops: current.hops.saturating_add(1),
             caller: Some(self.service.name.clone()),
             trace: current.trace.clone(),
+            identity: None,
         };
         Some((Arc::clone(&current.backend), call))
     }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::file::{self, Section};
 use super::keys::{self, app};
 use super::{
-    GatewaySpec, MAX_NAME, Problem, Provider, Route, ServiceSpec, StreamSpec, Wire, gateway,
-    routes, services, streams, wires,
+    GatewaySpec, MAX_NAME, PipelineSpec, Problem, Provider, Route, ServiceSpec, StreamSpec, Wire,
+    gateway, pipelines, routes, services, streams, wires,
 };
 use crate::interface::{InterfaceId, is_label};
 
@@ -30,6 +30,9 @@ pub struct App {
     /// Subjects whose messages are stored.
     #[serde(rename = "stream", serialize_with = "by_name")]
     pub streams: Vec<StreamSpec>,
+    /// Functions that are made of steps.
+    #[serde(rename = "pipeline", serialize_with = "by_own_name")]
+    pub pipelines: Vec<PipelineSpec>,
     /// What the gateway serves.
     #[serde(rename = "route")]
     pub routes: Vec<Route>,
@@ -76,11 +79,13 @@ impl App {
         let wires = wires::read(top, &declared);
         let routes = routes::read(top, &declared);
         let gateway = gateway::read(top);
+        let pipelines = pipelines::read(top, &declared);
         let mut app = Self {
             name: name?.value.to_owned(),
             services,
             wires,
             streams,
+            pipelines,
             routes,
             gateway,
         };
@@ -122,6 +127,13 @@ fn by_interface<S: Serializer>(wires: &[Wire], serializer: S) -> Result<S::Ok, S
 
 fn by_name<S: Serializer>(streams: &[StreamSpec], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(streams.iter().map(|stream| (&stream.name, stream)))
+}
+
+fn by_own_name<S: Serializer>(
+    pipelines: &[PipelineSpec],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pipelines.iter().map(|pipeline| (&pipeline.name, pipeline)))
 }
 
 impl<'de> Deserialize<'de> for App {

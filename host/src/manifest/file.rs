@@ -193,6 +193,17 @@ impl<'f> Section<'f> {
         self.place(key).is_some()
     }
 
+    /// What was typed under `key`, with its place.
+    pub(super) fn typed(&self, key: &str) -> Option<&'f Spanned<DeValue<'f>>> {
+        self.table?.get(key)
+    }
+
+    /// A place as messages begin with it: file, line and column.
+    pub(super) fn place_text(&self, at: usize) -> String {
+        let (line, column) = position(self.file.text, at);
+        format!("{}:{line}:{column}: ", self.file.path.display())
+    }
+
     /// The line of a place, from 1.
     pub(super) fn line(&self, at: usize) -> usize {
         position(self.file.text, at).0

@@ -78,6 +78,8 @@ tables! {
             => "Who answers an interface, where the services' exports leave it open. The version may be left out.";
         STREAM "stream": Other = Other::table(&["`[stream.NAME]`"])
             => "Subjects whose messages are stored until they are handled.";
+        PIPELINE "pipeline": Other = Other::table(&["`[pipeline.NAME]`"])
+            => "Functions that are made of steps, go on when a host is lost, and are undone when a step fails. See [pipelines](pipelines.md).";
         ROUTE "route": Other = Other::tables(&["`[[route]]`"])
             => "What the gateway serves, next to `POST /rpc/…`, `/healthz` and `/readyz`.";
         GATEWAY "gateway": Other = Other::table(&["`[gateway]`"])
@@ -221,6 +223,68 @@ tables! {
             => "As above, key by key.";
         IN_FLIGHT "in-flight": Or<Bounds<u32>> = Or(wire::IN_FLIGHT.values, "the wire's")
             => "As above.";
+    }
+
+    pipeline "`[pipeline.NAME]`"
+             "A function that is made of steps; see [pipelines](pipelines.md). NAME is as that of a service." {
+        IMPLEMENTS "implements": Other = Other::text(&["`namespace:package/interface.function`"])
+            => "The function that the pipeline is. No service exports its interface. Required.";
+        TYPE "type": Other = Other::text(&["`func(order-id: string) -> result<string, string>`: every type written out, as `wasmbay inspect` prints it"]).or("as services import it")
+            => "The function's type, where no service imports it.";
+        STEP "step": Other = Other::tables(&["`[[pipeline.NAME.step]]`, 1 to 32"])
+            => "What is called, one after the other; see below. Required.";
+        RESULT "result": Other = Other::new("any", &["a value of the function's result, with paths in it"]).or("nothing")
+            => "What the function returns when all steps are done; of a `result`, its ok side.";
+        DEADLINE "deadline": Bounds<Duration> = Bounds { default: secs(120), range: secs(1)..=secs(DAY) }
+            => "Time for all steps. A run that takes longer fails, and is undone; undoing has no deadline.";
+        IN_FLIGHT "in-flight": Bounds<u32> = Bounds { default: 256, range: 1..=10_000 }
+            => "Runs that are worked on at the same time, all hosts together. Others wait.";
+        // With its headers it is one message of NATS, which carries 1 MiB unless its server is told otherwise.
+        JOURNAL "journal": Bounds<usize> = Bounds { default: 256 << 10, range: 16 << 10..=16 << 20 }
+            => "Journal of one run: the arguments, the steps and their results. Beyond it the run fails, and is undone; arguments that leave no room in it are refused with 413.";
+        KEEP "keep": Bounds<Duration> = Bounds { default: secs(DAY), range: secs(60)..=secs(90 * DAY) }
+            => "Time for which a run is kept that has ended: to be looked at, and recognised by its key. One whose undo failed is kept until it is dealt with.";
+        SIZE "size": Bounds<u64> = Bounds { default: 64 << 20, range: 1 << 20..=1 << 40 }
+            => "All runs of the pipeline, those that are kept included; JetStream sets as much aside, and the pipelines of an app share it. Beyond it new calls fail with 503, and runs that have begun go on.";
+    }
+
+    step "`[[pipeline.NAME.step]]`" "" {
+        NAME "name": Other = Other::text(&["words of letters and digits joined by `-`"])
+            => "By which paths, logs and the command line mean the step. Required.";
+        CALL "call": Other = Other::text(&["`namespace:package/interface.function`"])
+            => "The function that is called; the version may be left out. Required.";
+        WITH "with": Other = Other::table(&["`{ order-id = \"$.orderId\", channel = \"email\" }`"])
+            => "The arguments by parameter: values, and paths into the pipeline's own arguments (`$`) and the results of earlier steps (`$NAME`).";
+        WHEN "when": Other = Other::text(&["a path to a boolean or an option"])
+            => "The step is skipped when the boolean is false or the option is none.";
+        ON_ERROR "on-error": Other = Other::text(&["fail", "retry", "continue"]).or("fail")
+            => "What an `err` value of the function means: the run fails; the step is tried again, then the run fails; or the run goes on without a result of the step.";
+        ERROR "error": Other = Other::new("any", &["a value of the pipeline's own error, with paths in it; `$error` is the step's `err` value"]).or("the step's `err` value, where its type fits")
+            => "The pipeline's own `err` value when the run fails with this step's `err` value.";
+        TIMEOUT "timeout": Bounds<Duration> = Bounds { default: secs(30), range: millis(10)..=secs(600) }
+            => "Time for one attempt.";
+        RETRY "retry": Other = Other::table(&["`retry = { attempts = 5 }`"])
+            => "How often the step is tried when its service traps, is away or does not answer in time; see below.";
+        UNDO "undo": Other = Other::table(&["`undo = { call = \"…\", with = { … } }`"]).or("nothing")
+            => "What undoes the step when the run fails after it; see below.";
+    }
+
+    undo "`undo` of a step" "" {
+        CALL "call": Other = step::CALL.values
+            => "The function that undoes the step. Required.";
+        WITH "with": Other = step::WITH.values
+            => "Its arguments, as of the step, whose own result is `$NAME` here.";
+        TIMEOUT "timeout": Bounds<Duration> = step::TIMEOUT.values
+            => "Time for one attempt.";
+        RETRY "retry": Other = step::RETRY.values
+            => "As of the step, for an `err` value too. After the last attempt the run is kept for a person.";
+    }
+
+    attempts "`retry` of a step or its undo" "" {
+        ATTEMPTS "attempts": Bounds<u32> = Bounds { default: 5, range: 1..=1_000 }
+            => "How often it is tried in all.";
+        BACKOFF "backoff": Steps = Steps { default: &[millis(100), secs(1), secs(10)], each: millis(1)..=secs(3_600), most: 20 }
+            => "The waits between the attempts; the last one repeats.";
     }
 
     route "`[[route]]`"

@@ -16,6 +16,7 @@ mod file;
 mod gateway;
 pub(crate) mod keys;
 mod kinds;
+mod pipelines;
 mod routes;
 mod services;
 mod specification;
@@ -28,6 +29,11 @@ pub use app::App;
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::{GatewaySpec, RpcPaths};
 pub use keys::reference;
+pub(crate) use pipelines::ERROR;
+pub use pipelines::{
+    Attempts, CallSpec, NoPath, OnError, PipelineBounds, PipelineSpec, Place, Segment, StepSpec,
+    Template, TemplateKind, ValuePath,
+};
 pub use routes::{Route, Target};
 pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};
 pub use specification::{Digest, DigestError, Specification, SpecificationError};

@@ -1,6 +1,8 @@
 //! The errors of a plan, each with its fix.
 
+use super::PipelineProblem;
 use crate::interface::{FunctionId, InterfaceId};
+use crate::manifest::Place;
 use crate::shape::{Field, Signature};
 use crate::text::did_you_mean;
 
@@ -152,6 +154,18 @@ pub enum PlanError {
         interface: InterfaceId,
         /// The app's interface with the nearest name.
         nearest: Option<String>,
+    },
+    /// A pipeline that cannot run.
+    #[error("{place}pipeline \"{pipeline}\": {within}{problem}")]
+    Pipeline {
+        /// Where in the manifest.
+        place: Place,
+        /// The pipeline.
+        pipeline: String,
+        /// Its step, as the beginning of a sentence.
+        within: String,
+        /// The problem.
+        problem: Box<PipelineProblem>,
     },
     /// A route that cannot be served.
     #[error("route \"{route}\": {problem}")]

@@ -18,6 +18,7 @@ mod bind;
 mod choices;
 mod error;
 mod events;
+mod pipelines;
 mod publication;
 mod routes;
 mod unreached;
@@ -25,6 +26,7 @@ mod unreached;
 pub use bind::{Bindings, Body, spells};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 pub use events::{EventFunction, EventWire, KeyPath};
+pub use pipelines::{Filled, JsonText, Pipeline, PipelineProblem, Root, Sources, Step, StepCall};
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
 pub use unreached::{Unreached, unreached};
@@ -70,6 +72,8 @@ pub struct Plan {
     pub http: Vec<PlannedHttp>,
     /// The interfaces that are wired as events, one entry for each track of an interface.
     pub events: Vec<Arc<EventWire>>,
+    /// The functions that are made of steps.
+    pub pipelines: Vec<Pipeline>,
     /// The interface of message handlers of each service that exports one.
     pub messages: BTreeMap<String, InterfaceId>,
 }
@@ -84,6 +88,15 @@ impl Plan {
         self.events
             .iter()
             .find(|wire| wire.interface.compatible(interface))
+    }
+
+    /// The pipeline that is this function.
+    #[must_use]
+    pub fn pipeline_of(&self, function: &FunctionId) -> Option<&Pipeline> {
+        self.pipelines.iter().find(|pipeline| {
+            pipeline.function.name == function.name
+                && pipeline.function.interface.compatible(&function.interface)
+        })
     }
 }
 
@@ -125,6 +138,11 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
             .insert(service.clone(), wiring.served_by(service));
     }
     plan.chosen = wiring.plan_choices();
+    plan.pipelines = wiring.plan_pipelines(&mut errors);
+    let steps = plan.pipelines.iter().flat_map(|pipeline| &pipeline.steps);
+    let calls = steps.flat_map(|step| std::iter::once(&step.call).chain(&step.undo));
+    plan.required
+        .extend(calls.map(|call| call.function.clone()));
     for service in &services {
         for import in service.imports {
             errors.extend(wiring.check_import(service.name, import));
@@ -153,7 +171,15 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
                 status,
                 errors: statuses,
             } => {
-                let found = wiring.resolve(function).and_then(|(function, signature)| {
+                let called = plan.pipelines.iter().find(|pipeline| {
+                    let own = &pipeline.function;
+                    own.name == function.name && own.interface.answers_to(&function.interface)
+                });
+                let called = match called {
+                    Some(pipeline) => Ok((pipeline.function.clone(), &pipeline.signature)),
+                    None => wiring.resolve(function),
+                };
+                let found = called.and_then(|(function, signature)| {
                     PlannedRoute::new(route, function, signature, query, *status, statuses)
                 });
                 match found {
@@ -317,8 +343,20 @@ impl<'a> Wiring<'a> {
             .collect()
     }
 
-    /// Whether a route calls a function of the interface.
+    /// Whether a route or a pipeline calls a function of the interface, or a pipeline is one.
     fn is_called(&self, interface: &InterfaceId) -> bool {
+        let steps = self.app.pipelines.iter().flat_map(|spec| &spec.steps);
+        let calls = steps.flat_map(|step| std::iter::once(&step.call).chain(&step.undo));
+        let called = calls.map(|call| &call.function.interface);
+        let implemented = self
+            .app
+            .pipelines
+            .iter()
+            .map(|spec| &spec.implements.interface);
+        let mut both = called.chain(implemented);
+        if both.any(|id| id.answers_to(interface) || interface.answers_to(id)) {
+            return true;
+        }
         self.app.routes.iter().any(|route| match &route.target {
             Target::Function {
                 function: FunctionId {
@@ -380,6 +418,12 @@ impl<'a> Wiring<'a> {
             return vec![self.calls_itself(service, &import.id)];
         }
         let Some((exporter, export)) = exporters.next() else {
+            let mut functions = import.functions.keys().peekable();
+            let is_pipeline = |name: &String| self.pipeline(&import.id, name).is_some();
+            // An interface of which some functions are pipelines is not exported, so all have to be.
+            if functions.peek().is_some() && functions.all(is_pipeline) {
+                return Vec::new();
+            }
             let service = service.to_owned();
             let name = InterfaceId {
                 version: None,

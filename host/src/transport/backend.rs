@@ -525,6 +525,7 @@ fn unanswered(error: &RequestError, subject: &str) -> CallError {
 fn refused(error: &RequestError) -> CallError {
     match error {
         RequestError::TooLarge { .. } => CallError::request_too_large(error),
+        RequestError::NoResponders { .. } => CallError::no_responders(error),
         _ => CallError::unavailable(error),
     }
 }

@@ -29,6 +29,7 @@ mod malformed;
 mod messaging;
 mod nats;
 mod permissions;
+mod pipelines;
 mod service;
 mod side_by_side;
 mod support;

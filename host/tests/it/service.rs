@@ -125,6 +125,7 @@ impl Guest {
             hops: 0,
             caller: None,
             trace: Trace::default(),
+            identity: None,
         }
     }
 

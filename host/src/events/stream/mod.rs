@@ -74,7 +74,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    fn of<E>(what: &'static str, name: &str) -> impl FnOnce(E) -> Self
+    pub(crate) fn of<E>(what: &'static str, name: &str) -> impl FnOnce(E) -> Self
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {

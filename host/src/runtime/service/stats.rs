@@ -34,7 +34,7 @@ pub struct StatsReading {
 }
 
 impl Stats {
-    pub(super) fn record(&self, time: Duration, error: Option<&CallError>) {
+    pub(crate) fn record(&self, time: Duration, error: Option<&CallError>) {
         self.durations.record(time);
         if let Some(error) = error {
             let last = format!("{}:{}", error.code.status(), error.message);

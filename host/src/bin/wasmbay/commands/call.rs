@@ -173,6 +173,7 @@ fn failed(error: &CallError, terminal: &Terminal) -> anyhow::Result<Exit> {
         code,
         blame,
         message,
+        ..
     } = error;
     anyhow::bail!(
         "{} {} (blame: {blame}): {message}",
@@ -183,6 +184,7 @@ fn failed(error: &CallError, terminal: &Terminal) -> anyhow::Result<Exit> {
 
 fn name(code: Code) -> &'static str {
     match code {
+        Code::Accepted => "goes on",
         Code::BadArguments => "bad arguments",
         Code::NotFound => "no such function",
         Code::TooLarge => "too large",

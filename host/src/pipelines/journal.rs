@@ -1,0 +1,192 @@
+//! The journals of runs: read, and written by who has seen the last state.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{Context, ErrorCode};
+use bytes::Bytes;
+
+use super::run::{Phase, Run};
+use crate::subject;
+
+/// Bytes of a message beside a journal: subject and headers.
+pub(super) const HEADROOM: usize = 4 << 10;
+
+/// Upper bound of the time for one operation on a journal.
+const OPERATION: Duration = Duration::from_secs(5);
+
+/// The journals of an app's runs.
+#[derive(Clone)]
+pub(crate) struct Journals {
+    pub(super) context: Context,
+    pub(super) app: String,
+}
+
+/// A run as it is stored.
+pub(super) struct Stored {
+    pub(super) run: Run,
+    /// The sequence in the stream.
+    pub(super) sequence: u64,
+}
+
+/// Why a journal could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    /// It is not as the writer had seen it.
+    #[error("somebody else wrote the journal of the run")]
+    Changed,
+    /// The stream has no room.
+    #[error("the stream of runs is full; `size` of the pipeline makes it larger, `keep` shorter")]
+    Full,
+    /// There is something else in its place.
+    #[error("the journal of the run cannot be read: {0}")]
+    Unreadable(String),
+    /// JetStream did not do it.
+    #[error("the journal of the run cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+impl Journals {
+    pub(crate) fn new(context: Context, app: &str) -> Self {
+        Self {
+            context,
+            app: app.to_owned(),
+        }
+    }
+
+    /// The stream, without asking for it.
+    pub(super) async fn stream(&self) -> Result<Stream<()>, JournalError> {
+        let name = subject::run_stream(&self.app);
+        let stream = self.context.get_stream_no_info(name).await;
+        stream.map_err(|error| JournalError::Unreachable(error.to_string()))
+    }
+
+    /// The journal of a run, of any pipeline if none is named.
+    pub(super) async fn read(
+        &self,
+        pipeline: Option<&str>,
+        id: &str,
+    ) -> Result<Option<Stored>, JournalError> {
+        let subject = subject::run(&self.app, pipeline.unwrap_or("*"), id);
+        self.last(&subject).await
+    }
+
+    /// The run as it was when it was begun or opened again, if it is open.
+    pub(super) async fn read_open(
+        &self,
+        pipeline: Option<&str>,
+        id: &str,
+    ) -> Result<Option<Stored>, JournalError> {
+        let subject = subject::open_run(&self.app, pipeline.unwrap_or("*"), id);
+        self.last(&subject).await
+    }
+
+    /// The last message of a subject, as the stream's leader has it: a replica may lag behind.
+    async fn last(&self, subject: &str) -> Result<Option<Stored>, JournalError> {
+        let stream = self.stream().await?;
+        let read = stream.get_last_raw_message_by_subject(subject);
+        let read = tokio::time::timeout(OPERATION, read).await;
+        let read = read.map_err(|_| JournalError::Unreachable("no answer in time".to_owned()))?;
+        match read {
+            Ok(message) => Ok(Some(Stored {
+                run: parse(&message.payload)?,
+                sequence: message.sequence,
+            })),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(JournalError::Unreachable(error.to_string())),
+        }
+    }
+
+    /// Writes a journal whose last state has this sequence; 0 for none. Returns the new one.
+    pub(super) async fn write(
+        &self,
+        run: &Run,
+        text: Bytes,
+        last: u64,
+    ) -> Result<u64, JournalError> {
+        let subject = subject::run(&self.app, &run.pipeline.name, &run.id);
+        let mut message = PublishMessage::build().payload(text);
+        if matches!(run.phase, Phase::Completed | Phase::RolledBack) {
+            message = message.ttl(Duration::from_secs(run.pipeline.keep));
+        }
+        self.publish(subject, message, last).await
+    }
+
+    /// Opens a run: some host works on it. `last` is the sequence of the last time that it was, 0 for never.
+    pub(super) async fn open(
+        &self,
+        run: &Run,
+        text: Bytes,
+        last: u64,
+    ) -> Result<u64, JournalError> {
+        let subject = subject::open_run(&self.app, &run.pipeline.name, &run.id);
+        self.publish(subject, PublishMessage::build().payload(text), last)
+            .await
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        message: PublishMessage,
+        last: u64,
+    ) -> Result<u64, JournalError> {
+        let message = message.expected_last_subject_sequence(last);
+        let published = async {
+            let acknowledged = self.context.send_publish(subject, message).await?;
+            Ok::<_, PublishError>(acknowledged.await?.sequence)
+        };
+        let published = tokio::time::timeout(OPERATION, published).await;
+        let published =
+            published.map_err(|_| JournalError::Unreachable("no answer in time".to_owned()))?;
+        published.map_err(|error| refused(&error))
+    }
+
+    /// Closes a run: no host works on it any more.
+    pub(super) async fn close(&self, run: &Run) -> Result<(), JournalError> {
+        let subject = subject::open_run(&self.app, &run.pipeline.name, &run.id);
+        let stream = self.stream().await?;
+        let purged = stream.purge().filter(subject).await;
+        purged
+            .map(drop)
+            .map_err(|error| JournalError::Unreachable(error.to_string()))
+    }
+}
+
+fn refused(error: &PublishError) -> JournalError {
+    use std::error::Error as _;
+    if error.kind() == PublishErrorKind::WrongLastSequence {
+        return JournalError::Changed;
+    }
+    let source = error.source();
+    let refusal = source.and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    let why = source.map_or_else(|| error.to_string(), ToString::to_string);
+    let full = [
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+    ];
+    let is_full = refusal.is_some_and(|refusal| full.contains(&refusal.error_code()));
+    if is_full || why.contains("maximum bytes exceeded") {
+        return JournalError::Full;
+    }
+    JournalError::Unreachable(why)
+}
+
+/// Reads a run.
+pub(super) fn parse(text: &[u8]) -> Result<Run, JournalError> {
+    let run: Run = serde_json::from_slice(text)
+        .map_err(|error| JournalError::Unreadable(error.to_string()))?;
+    if run.steps.len() != run.pipeline.steps.len() {
+        let why = "it has not as many steps as its pipeline".to_owned();
+        return Err(JournalError::Unreadable(why));
+    }
+    Ok(run)
+}
+
+/// Writes a run.
+pub(super) fn text(run: &Run) -> Result<Bytes, JournalError> {
+    let text = serde_json::to_vec(run);
+    text.map(Bytes::from)
+        .map_err(|error| JournalError::Unreadable(error.to_string()))
+}

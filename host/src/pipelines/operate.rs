@@ -1,0 +1,430 @@
+//! Runs as operators see them: listed, shown, cancelled, tried again, undone.
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use serde::Serialize;
+
+use super::OPERATOR;
+use super::journal::{self, JournalError, Journals, Stored};
+use super::run::{Phase, Run, StepFailure, StepState, Tried};
+use crate::plan::{JsonText, StepCall};
+use crate::subject;
+use crate::wire::ErrorDetail;
+
+/// How often a change is made anew when the run moved on meanwhile.
+const TRIES: u32 = 20;
+
+/// The runs of an app's pipelines.
+pub struct Runs {
+    journals: Journals,
+}
+
+/// Why something could not be done with a run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no such run.
+    #[error("there is no run \"{0}\", or it was not kept for longer")]
+    NotFound(String),
+    /// A text is no id.
+    #[error("\"{}\" is no id of a run; accepted: 32 digits of 0-9 and a-f", crate::text::shown(.0))]
+    NoId(String),
+    /// The run is not in a state for that.
+    #[error("run {id} {is}; {accepted}")]
+    State {
+        /// The run.
+        id: String,
+        /// How it stands.
+        is: &'static str,
+        /// What can be done.
+        accepted: &'static str,
+    },
+    /// The run was written again and again.
+    #[error("run {0} moves on too fast to be changed; try again")]
+    Busy(String),
+    /// The journal cannot be read or written.
+    #[error("{0}")]
+    Journal(String),
+}
+
+impl From<JournalError> for RunError {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(error.to_string())
+    }
+}
+
+/// A run in a list.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// Its pipeline.
+    pub pipeline: String,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The step that comes next, or that could not be undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// When it began, in milliseconds since 1970.
+    pub began: u64,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<u64>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Some of the runs.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Page {
+    /// The runs: open ones, those that were begun or opened again first come first; else those that were written
+    /// first.
+    pub runs: Vec<Listed>,
+    /// Where the next page begins, if there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// A run with everything that is known of it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ShownRun {
+    /// As in a list.
+    #[serde(flatten)]
+    pub run: Listed,
+    /// The function that it is a call of.
+    pub function: String,
+    /// Whether somebody wants it to be undone.
+    pub cancelled: bool,
+    /// The arguments.
+    pub input: JsonText,
+    /// The steps.
+    pub steps: Vec<ShownStep>,
+    /// What its callers got; nothing before its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply: Option<JsonText>,
+    /// The error that its callers got.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorDetail>,
+}
+
+/// A step of a run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ShownStep {
+    /// Its name.
+    pub name: String,
+    /// How it stands.
+    pub state: StepState,
+    /// Whether nobody knows the outcome of an attempt.
+    pub unknown: bool,
+    /// Its call.
+    pub call: ShownCall,
+    /// What it returned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<JsonText>,
+    /// The call that undoes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo: Option<ShownCall>,
+}
+
+/// A call of a step or its undo.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ShownCall {
+    /// The function.
+    pub function: String,
+    /// The value of `Bay-Step`.
+    pub id: String,
+    /// The arguments, once they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<JsonText>,
+    /// Its attempts.
+    #[serde(flatten)]
+    pub tried: Tried,
+}
+
+impl Runs {
+    /// The runs of the app of this name.
+    #[must_use]
+    pub fn new(context: Context, app: &str) -> Self {
+        Self {
+            journals: Journals::new(context, app),
+        }
+    }
+
+    /// A page of the runs: those that are open, which a host works on or a person has to; or `all` that are kept.
+    /// `from` is the `next` of the page before.
+    ///
+    /// # Errors
+    ///
+    /// JetStream cannot be reached.
+    pub async fn list(
+        &self,
+        all: bool,
+        pipeline: Option<&str>,
+        from: Option<u64>,
+        limit: usize,
+    ) -> Result<Page, RunError> {
+        let app = &self.journals.app;
+        let pipeline = pipeline.unwrap_or("*");
+        if pipeline != "*" && !crate::interface::is_label(pipeline) {
+            return Ok(Page::default());
+        }
+        let subject = match all {
+            true => subject::run(app, pipeline, "*"),
+            false => subject::open_run(app, pipeline, "*"),
+        };
+        let stream = self.journals.stream().await?;
+        let mut page = Page::default();
+        let mut from = from.unwrap_or(1).max(1);
+        while let Some((sequence, text)) = next(&stream, &subject, from).await? {
+            if page.runs.len() >= limit {
+                page.next = Some(sequence);
+                break;
+            }
+            from = sequence + 1;
+            let run = match journal::parse(&text) {
+                Ok(run) => run,
+                Err(error) => {
+                    tracing::warn!(sequence, %error, "left out of the list");
+                    continue;
+                }
+            };
+            let run = match all {
+                true => run,
+                false => self
+                    .journals
+                    .read(Some(&run.pipeline.name), &run.id)
+                    .await?
+                    .map_or(run, |stored| stored.run),
+            };
+            page.runs.push(listed(&run));
+        }
+        Ok(page)
+    }
+
+    /// A run.
+    ///
+    /// # Errors
+    ///
+    /// There is none with this id.
+    pub async fn show(&self, id: &str) -> Result<ShownRun, RunError> {
+        Ok(shown(&self.find(id).await?.0))
+    }
+
+    /// The run, and the sequence of its journal; 0 if it has none yet.
+    async fn find(&self, id: &str) -> Result<(Run, u64), RunError> {
+        check(id)?;
+        if let Some(Stored { run, sequence }) = self.journals.read(None, id).await? {
+            return Ok((run, sequence));
+        }
+        let open = self.journals.read_open(None, id).await?;
+        let open = open.ok_or_else(|| RunError::NotFound(id.to_owned()))?;
+        Ok((open.run, 0))
+    }
+
+    /// Cancels a run that has not ended: after the step that is under way it fails, and is undone.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, or there is none with this id.
+    pub async fn cancel(&self, id: &str) -> Result<(), RunError> {
+        let accepted =
+            "only one that runs can be cancelled; `wasmbay runs undo` undoes one that is completed";
+        let change = |run: &mut Run| {
+            if run.phase != Phase::Running {
+                return Err(state(run, accepted));
+            }
+            run.cancelled = true;
+            Ok(())
+        };
+        self.change(id, change).await.map(drop)
+    }
+
+    /// Has a run undone that is completed.
+    ///
+    /// # Errors
+    ///
+    /// It is not completed, or there is none with this id.
+    pub async fn undo(&self, id: &str) -> Result<(), RunError> {
+        let accepted =
+            "only one that is completed can be undone; `wasmbay runs cancel` cancels one that runs";
+        self.reopen(id, Phase::Completed, accepted).await
+    }
+
+    /// Has a run undone once more whose undo failed.
+    ///
+    /// # Errors
+    ///
+    /// Its undo has not failed, or there is none with this id.
+    pub async fn retry(&self, id: &str) -> Result<(), RunError> {
+        let accepted = "only one whose undo failed can be tried again";
+        self.reopen(id, Phase::UndoFailed, accepted).await
+    }
+
+    async fn reopen(&self, id: &str, from: Phase, accepted: &'static str) -> Result<(), RunError> {
+        let change = |run: &mut Run| {
+            if run.phase == from {
+                run.reopen();
+                OPERATOR.clone_into(&mut run.owner);
+                return Ok(());
+            }
+            // One that was reopened and that no host was told of is handed out now.
+            if run.phase == Phase::RollingBack && run.owner == OPERATOR {
+                return Ok(());
+            }
+            Err(state(run, accepted))
+        };
+        let run = self.change(id, change).await?;
+        let open = self
+            .journals
+            .read_open(Some(&run.pipeline.name), id)
+            .await?;
+        let last = open.map_or(0, |open| open.sequence);
+        match self.journals.open(&run, journal::text(&run)?, last).await {
+            // Somebody else did the same.
+            Ok(_) | Err(JournalError::Changed) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Changes the journal of a run as it is now.
+    async fn change(
+        &self,
+        id: &str,
+        change: impl Fn(&mut Run) -> Result<(), RunError>,
+    ) -> Result<Run, RunError> {
+        for _ in 0..TRIES {
+            let (mut run, sequence) = self.find(id).await?;
+            change(&mut run)?;
+            if sequence == 0 {
+                // Its owner, who has written nothing yet, goes on with what is written here.
+                OPERATOR.clone_into(&mut run.owner);
+            }
+            match self
+                .journals
+                .write(&run, journal::text(&run)?, sequence)
+                .await
+            {
+                Ok(_) => return Ok(run),
+                Err(JournalError::Changed) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RunError::Busy(id.to_owned()))
+    }
+}
+
+fn check(id: &str) -> Result<(), RunError> {
+    let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if id.len() == 32 && id.bytes().all(is_digit) {
+        return Ok(());
+    }
+    Err(RunError::NoId(id.to_owned()))
+}
+
+fn state(run: &Run, accepted: &'static str) -> RunError {
+    let is = match run.phase {
+        Phase::Running => "runs",
+        Phase::RollingBack => "is being undone",
+        Phase::Completed => "is completed",
+        Phase::RolledBack => "has failed and is undone",
+        Phase::UndoFailed => "has failed and could not be undone",
+    };
+    let id = run.id.clone();
+    RunError::State { id, is, accepted }
+}
+
+/// The first message of a subject from this sequence on.
+async fn next(
+    stream: &Stream<()>,
+    subject: &str,
+    from: u64,
+) -> Result<Option<(u64, bytes::Bytes)>, RunError> {
+    match stream.get_first_raw_message_by_subject(subject, from).await {
+        Ok(message) => Ok(Some((message.sequence, message.payload))),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => {
+            let error = JournalError::Unreachable(error.to_string());
+            Err(error.into())
+        }
+    }
+}
+
+fn listed(run: &Run) -> Listed {
+    let mut steps = run.pipeline.steps.iter().zip(&run.steps);
+    let step = match run.phase {
+        Phase::Running => steps.find(|(_, step)| step.state == StepState::Pending),
+        Phase::UndoFailed => steps.find(|(_, step)| step.undo.failure.is_some()),
+        _ => None,
+    };
+    Listed {
+        id: run.id.clone(),
+        pipeline: run.pipeline.name.clone(),
+        phase: run.phase,
+        step: step.map(|(step, _)| step.name.clone()),
+        began: run.began,
+        ended: run.ended,
+        why: run.cause.is_some().then(|| match run.phase {
+            Phase::UndoFailed => format!("{}; {}", run.why(), run.why_not_undone()),
+            _ => run.why(),
+        }),
+    }
+}
+
+fn shown(run: &Run) -> ShownRun {
+    let call = |index: usize, call: &StepCall, tried: &Tried, undo: bool| ShownCall {
+        function: call.function.to_string(),
+        id: run.step_id(index, undo),
+        arguments: (tried.attempts > 0)
+            .then(|| run.arguments(index, call))
+            .flatten(),
+        tried: tried.clone(),
+    };
+    let steps = run.pipeline.steps.iter().zip(&run.steps).enumerate();
+    let steps = steps.map(|(index, (step, state))| ShownStep {
+        name: step.name.clone(),
+        state: state.state,
+        unknown: state.unknown,
+        call: call(index, &step.call, &state.tried, false),
+        result: state.result.clone(),
+        undo: step
+            .undo
+            .as_ref()
+            .map(|undo| call(index, undo, &state.undo, true)),
+    });
+    let reply = run.has_ended().then(|| run.reply());
+    let text = |body: &[u8]| serde_json::from_slice(body).ok();
+    ShownRun {
+        run: listed(run),
+        function: run.pipeline.function.to_string(),
+        cancelled: run.cancelled,
+        input: run.input.clone(),
+        steps: steps.collect(),
+        reply: reply
+            .as_ref()
+            .and_then(|reply| reply.as_ref().ok())
+            .and_then(|body| text(body)),
+        error: reply.and_then(Result::err).map(|error| ErrorDetail {
+            code: error.code.status(),
+            message: error.message,
+            blame: error.blame,
+            run: None,
+        }),
+    }
+}
+
+impl ShownCall {
+    /// How its last attempt failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&StepFailure> {
+        self.tried.failure.as_ref()
+    }
+}

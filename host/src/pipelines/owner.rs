@@ -1,0 +1,440 @@
+//! The owner of a run: it calls what comes next, and stores what came of it before it goes on.
+//!
+//! Nothing holds a lock. An owner is who was handed the open run, until it was silent for longer than
+//! [`ACK_WAIT`]; it tells the server every second that it lives. One that was paused for longer finds that
+//! another wrote its journal, at its next write at the latest, and stops.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{AckKind, Message};
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::journal::{self, HEADROOM, JournalError, Journals, Stored};
+use super::run::{Action, Outcome, Phase, Run};
+use super::{ACK_WAIT, OPERATOR, PROGRESS, now, stopped};
+use crate::call::{Call, CallError, Identity, Trace};
+use crate::headers::Headers;
+use crate::interfaces::Backend;
+use crate::json::{self, Limits, UnknownKeys};
+use crate::nats::Link;
+use crate::plan::StepCall;
+use crate::{subject, wire};
+
+/// The waits before a journal that could not be written is written again, doubled from the first to the
+/// last.
+const FIRST_AGAIN: Duration = Duration::from_millis(100);
+const LAST_AGAIN: Duration = Duration::from_secs(2);
+
+/// Time between two looks at the journal of a run that waits: somebody may have cancelled it.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What working on runs takes.
+pub(super) struct Work {
+    pub(super) journals: Journals,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) link: Link,
+    /// The pipeline is not served here any more: the step under way is finished, and the rest is left to
+    /// other hosts.
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+/// Why an owner does not go on with its run.
+enum Left {
+    /// Another one owns the run, and this one says nothing any more.
+    Lost,
+    /// This host stops.
+    Stopping,
+    /// The journal cannot be read.
+    Failed(JournalError),
+}
+
+impl From<JournalError> for Left {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Changed => Self::Lost,
+            error => Self::Failed(error),
+        }
+    }
+}
+
+/// When the server last heard of an owner.
+struct Alive(Mutex<Instant>);
+
+impl Alive {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn silence(&self) -> Duration {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.elapsed()
+    }
+
+    /// Tells the server that the owner lives, for as long as it is polled.
+    async fn keep(&self, message: &Message) -> Infallible {
+        let mut every = tokio::time::interval(PROGRESS);
+        loop {
+            every.tick().await;
+            if message.ack_with(AckKind::Progress).await.is_ok() {
+                self.note();
+            }
+        }
+    }
+}
+
+impl Work {
+    /// Works on an open run that was handed to this host, until it has ended or is left.
+    pub(super) async fn run(&self, message: Message) {
+        let open = match journal::parse(&message.payload) {
+            Ok(open) => open,
+            Err(error) => {
+                let subject = &*message.subject;
+                tracing::error!(subject, %error, "an open run is none, and is dropped");
+                return answer(&message, AckKind::Term).await;
+            }
+        };
+        let (run, pipeline) = (open.id.clone(), open.pipeline.name.clone());
+        let again = message.info().is_ok_and(|info| info.delivered > 1);
+        let alive = Alive(Mutex::new(Instant::now()));
+        let working = async {
+            let mut owner = self.take(open, again, &alive).await?;
+            owner.work().await
+        };
+        let worked = tokio::select! {
+            worked = working => worked,
+            never = alive.keep(&message) => match never {},
+        };
+        match worked {
+            Ok(()) => answer(&message, AckKind::Ack).await,
+            Err(Left::Lost) => tracing::info!(run, pipeline, "another owner goes on with a run"),
+            Err(Left::Stopping) => answer(&message, AckKind::Nak(None)).await,
+            Err(Left::Failed(error)) => {
+                tracing::warn!(run, pipeline, %error, "a run cannot go on now");
+                answer(&message, AckKind::Nak(Some(LAST_AGAIN))).await;
+            }
+        }
+    }
+
+    /// Makes this host the owner of a run. `again` says that it was handed out before.
+    async fn take<'w>(
+        &'w self,
+        open: Run,
+        again: bool,
+        alive: &'w Alive,
+    ) -> Result<Owner<'w>, Left> {
+        let stored = self
+            .journals
+            .read(Some(&open.pipeline.name), &open.id)
+            .await?;
+        let (run, sequence) = match stored {
+            Some(Stored { run, sequence }) => (run, sequence),
+            None => (open, 0),
+        };
+        let name = format!("{:016x}", rand::random::<u64>());
+        let mut owner = Owner {
+            work: self,
+            run,
+            sequence,
+            alive,
+            unwritten: false,
+        };
+        if owner.run.has_ended() || sequence == 0 && !again {
+            owner.run.owner = name;
+            return Ok(owner);
+        }
+        if sequence > 0 && owner.run.owner.is_empty() {
+            // The last owner has finished what it did.
+            owner.run.owner = name;
+        } else {
+            tracing::info!(
+                run = owner.run.id,
+                pipeline = owner.run.pipeline.name,
+                "takes over a run"
+            );
+            owner.run.take_over(&name);
+        }
+        owner.write(None).await?;
+        Ok(owner)
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}
+
+async fn answer(message: &Message, kind: AckKind) {
+    if let Err(error) = message.ack_with(kind).await {
+        // It is handed out again.
+        tracing::debug!(%error, "an open run");
+    }
+}
+
+/// A run and its owner.
+struct Owner<'w> {
+    work: &'w Work,
+    run: Run,
+    /// The sequence of the journal's last state; 0 before the first.
+    sequence: u64,
+    alive: &'w Alive,
+    /// A phase began or ended that is not written.
+    unwritten: bool,
+}
+
+impl Owner<'_> {
+    async fn work(&mut self) -> Result<(), Left> {
+        loop {
+            let before = self.run.phase;
+            let action = self.run.next(now());
+            self.unwritten |= before != self.run.phase;
+            if matches!(action, Action::Ended) {
+                if self.unwritten {
+                    self.write(None).await?;
+                }
+                return self.end().await;
+            }
+            if self.work.is_stopping() {
+                self.run.owner.clear();
+                self.write(None).await?;
+                return Err(Left::Stopping);
+            }
+            match action {
+                Action::Ended => {}
+                Action::Wait(until) => {
+                    let wait = Duration::from_millis(until.saturating_sub(now()));
+                    let mut stopping = self.work.stopping.clone();
+                    let _ = timeout(wait.min(LOOK), stopped(&mut stopping)).await;
+                    if wait > LOOK {
+                        self.look().await?;
+                    }
+                }
+                Action::Call(index, arguments) => {
+                    self.check().await?;
+                    let Some(call) = self
+                        .run
+                        .pipeline
+                        .steps
+                        .get(index)
+                        .map(|step| step.call.clone())
+                    else {
+                        continue;
+                    };
+                    let began = now();
+                    let deadline = self.run.began.saturating_add(self.run.pipeline.deadline);
+                    let time = call.timeout.min(deadline.saturating_sub(began));
+                    let id = self.run.step_id(index, false);
+                    let outcome = self.call(&call, id, arguments, time).await;
+                    self.run.record_call(index, began, now(), outcome);
+                    self.run.next(now());
+                    self.write(Some(index)).await?;
+                }
+                Action::Undo(index, arguments) => {
+                    self.check().await?;
+                    let undo = self.run.pipeline.steps.get(index);
+                    let Some(undo) = undo.and_then(|step| step.undo.clone()) else {
+                        continue;
+                    };
+                    let began = now();
+                    let id = self.run.step_id(index, true);
+                    let outcome = self.call(&undo, id, arguments, undo.timeout).await;
+                    self.run.record_undo(index, began, now(), outcome);
+                    self.run.next(now());
+                    self.write(Some(index)).await?;
+                }
+            }
+        }
+    }
+
+    async fn call(&self, call: &StepCall, id: String, body: Bytes, millis: u64) -> Outcome {
+        let arrived = Instant::now();
+        let trace = match &self.run.trace {
+            Some(parent) => Trace {
+                parent: Some(parent.clone()),
+                ..Trace::default()
+            },
+            None => Trace::begin(false),
+        };
+        let made = Call {
+            body,
+            arrived,
+            deadline: arrived + Duration::from_millis(millis),
+            hops: self.run.hops.saturating_add(1),
+            caller: Some(self.run.pipeline.name.clone()),
+            trace,
+            identity: Some(Identity::Step(id.into())),
+        };
+        let subject = subject::of_function(&self.work.journals.app, &call.function);
+        let reply = match self.work.backend.call(&subject, made).await {
+            Ok(reply) => reply,
+            Err(error) => return Outcome::Failed(error),
+        };
+        // As this host writes it, so that paths find what the types say.
+        let limits = Limits {
+            bytes: self.work.link.max_payload(),
+            unknown_keys: UnknownKeys::Ignore,
+            ..Limits::default()
+        };
+        let read = json::decode_result(&reply, &call.signature, &limits);
+        let text =
+            read.and_then(|value| json::encode_result(value.as_ref(), &call.signature, &limits));
+        match text {
+            Ok(text) => Outcome::read(&call.signature, &text).unwrap_or_else(|| {
+                let why = "the reply cannot be kept";
+                Outcome::Failed(CallError::bad_reply(why))
+            }),
+            Err(error) => {
+                let why = format!("the reply of {}: {error}", call.function);
+                Outcome::Failed(CallError::bad_reply(why))
+            }
+        }
+    }
+
+    /// Makes sure before a call that this is still the owner, if it was silent for so long that it may not
+    /// be: a host that was paused.
+    async fn check(&mut self) -> Result<(), Left> {
+        if self.alive.silence() < ACK_WAIT.saturating_sub(PROGRESS) {
+            return Ok(());
+        }
+        self.look().await?;
+        self.alive.note();
+        Ok(())
+    }
+
+    /// Looks whether somebody else wrote the journal.
+    async fn look(&mut self) -> Result<(), Left> {
+        let run = &self.run;
+        let stored = self
+            .work
+            .journals
+            .read(Some(&run.pipeline.name), &run.id)
+            .await?;
+        match stored {
+            Some(stored) if stored.sequence != self.sequence => self.merge(stored),
+            None if self.sequence != 0 => Err(Left::Lost),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes up what an operator wrote.
+    fn merge(&mut self, stored: Stored) -> Result<(), Left> {
+        let Stored { run, sequence } = stored;
+        if run.owner != self.run.owner && run.owner != OPERATOR {
+            return Err(Left::Lost);
+        }
+        self.run.cancelled |= run.cancelled;
+        self.sequence = sequence;
+        Ok(())
+    }
+
+    /// Writes the journal, trying until it is written. `recorded` is the step whose result is new.
+    async fn write(&mut self, recorded: Option<usize>) -> Result<(), Left> {
+        self.run.writes += 1;
+        let mut text = journal::text(&self.run)?;
+        let carried = self.work.link.max_payload().saturating_sub(HEADROOM);
+        if let Some(index) = recorded
+            && text.len() > self.run.pipeline.journal.min(carried)
+        {
+            self.run.overflow(index);
+            self.run.next(now());
+            text = journal::text(&self.run)?;
+        }
+        let mut again = FIRST_AGAIN;
+        loop {
+            let written = self
+                .work
+                .journals
+                .write(&self.run, text.clone(), self.sequence);
+            let error = match written.await {
+                Ok(sequence) => {
+                    self.sequence = sequence;
+                    self.unwritten = false;
+                    return Ok(());
+                }
+                Err(JournalError::Changed) => match self.changed().await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {
+                        self.run.next(now());
+                        text = journal::text(&self.run)?;
+                        continue;
+                    }
+                    Err(Left::Failed(error @ JournalError::Unreachable(_))) => error,
+                    Err(left) => return Err(left),
+                },
+                Err(error) => error,
+            };
+            if self.work.is_stopping() || matches!(error, JournalError::Unreadable(_)) {
+                return Err(Left::Failed(error));
+            }
+            tracing::warn!(run = self.run.id, %error, "a journal is not written, trying again");
+            sleep(again).await;
+            again = (again * 2).min(LAST_AGAIN);
+        }
+    }
+
+    /// Whether the journal has what was to be written already: its acknowledgement was lost.
+    async fn changed(&mut self) -> Result<bool, Left> {
+        let run = &self.run;
+        let stored = self
+            .work
+            .journals
+            .read(Some(&run.pipeline.name), &run.id)
+            .await?;
+        let stored = stored.ok_or(Left::Lost)?;
+        let is_ours = stored.run.owner == run.owner && stored.run.writes == run.writes;
+        self.merge(stored)?;
+        if is_ours {
+            self.unwritten = false;
+        }
+        Ok(is_ours)
+    }
+
+    /// Tells those who wait that the run has ended, and closes it.
+    async fn end(&self) -> Result<(), Left> {
+        let run = &self.run;
+        let reply = run.reply();
+        let (headers, body) = match &reply {
+            Ok(body) => (Headers::new(), body.clone()),
+            Err(error) => wire::write_error(error),
+        };
+        let carried = self.work.link.max_payload().saturating_sub(HEADROOM);
+        if body.len() <= carried {
+            let subject = subject::ended_run(&self.work.journals.app, &run.id);
+            // Who waits looks at the journal from time to time.
+            if let Err(error) = self
+                .work
+                .link
+                .publish(&subject, None, &headers, &body)
+                .await
+            {
+                tracing::debug!(%error, "the end of a run");
+            }
+        }
+        let (id, pipeline) = (&run.id, &run.pipeline.name);
+        match run.phase {
+            Phase::UndoFailed => {
+                let (why, undo) = (run.why(), run.why_not_undone());
+                tracing::error!(
+                    run = id,
+                    pipeline,
+                    why,
+                    undo,
+                    "a run has failed and is not undone; `wasmbay runs retry` tries again"
+                );
+                return Ok(());
+            }
+            Phase::RolledBack => {
+                tracing::warn!(
+                    run = id,
+                    pipeline,
+                    why = run.why(),
+                    "a run has failed and is undone"
+                );
+            }
+            _ => tracing::debug!(run = id, pipeline, "a run is completed"),
+        }
+        Ok(self.work.journals.close(run).await?)
+    }
+}

@@ -1,0 +1,217 @@
+//! What of an app's pipelines runs at a host: a subscription and a worker for each.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Context;
+use futures_util::StreamExt as _;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::front::Front;
+use super::journal::Journals;
+use super::owner::Work;
+use super::stopped;
+use super::stream::open_runs;
+use crate::interfaces::Backend;
+use crate::nats::{Link, SubscribeError};
+use crate::plan::Pipeline;
+use crate::runtime::Stats;
+use crate::subject;
+
+/// The waits before open runs are asked for again, doubled from the first to the last.
+const FIRST_AGAIN: Duration = Duration::from_millis(100);
+const LAST_AGAIN: Duration = Duration::from_secs(2);
+
+/// The pipelines that a host serves.
+pub(crate) struct Serving {
+    journals: Journals,
+    link: Link,
+    backend: Arc<dyn Backend>,
+    runtime: Handle,
+    served: Mutex<BTreeMap<String, Served>>,
+    /// What is not served any more and has not ended.
+    leaving: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Served {
+    subject: String,
+    pipeline: watch::Sender<Arc<Pipeline>>,
+    stopping: watch::Sender<bool>,
+    stats: Arc<Stats>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Serves nothing yet; everything runs on the runtime of this connection.
+    pub(crate) fn new(
+        app: &str,
+        link: Link,
+        context: Context,
+        backend: Arc<dyn Backend>,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            journals: Journals::new(context, app),
+            link,
+            backend,
+            runtime,
+            served: Mutex::default(),
+            leaving: Mutex::default(),
+        }
+    }
+
+    fn served(&self) -> MutexGuard<'_, BTreeMap<String, Served>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves these pipelines and no others. Runs go on as the pipeline was when they began.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed.
+    pub(crate) fn apply(&self, pipelines: &[Pipeline]) -> Result<(), SubscribeError> {
+        let mut served = self.served();
+        let subject =
+            |pipeline: &Pipeline| subject::of_function(&self.journals.app, &pipeline.function);
+        let left = served.extract_if(.., |name, served| {
+            let mut same = pipelines.iter().filter(|pipeline| pipeline.name == *name);
+            !same.any(|pipeline| subject(pipeline) == served.subject)
+        });
+        for (_, left) in left {
+            left.stopping.send_replace(true);
+            let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            leaving.retain(|task| !task.is_finished());
+            leaving.extend(left.tasks);
+        }
+        for pipeline in pipelines {
+            let next = Arc::new(pipeline.clone());
+            match served.get(&pipeline.name) {
+                Some(served) => drop(served.pipeline.send_replace(next)),
+                None => {
+                    let begun = self.begin(subject(pipeline), next)?;
+                    served.insert(pipeline.name.clone(), begun);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, subject: String, pipeline: Arc<Pipeline>) -> Result<Served, SubscribeError> {
+        let messages = self.link.subscribe(&subject, Some(subject::QUEUE_GROUP))?;
+        let stats = Arc::new(Stats::default());
+        let (stopping, name) = (watch::Sender::new(false), pipeline.name.clone());
+        let pipeline = watch::Sender::new(pipeline);
+        let front = Front {
+            journals: self.journals.clone(),
+            link: self.link.clone(),
+            pipeline: pipeline.subscribe(),
+            stopping: stopping.subscribe(),
+            stats: Arc::clone(&stats),
+        };
+        let work = Arc::new(Work {
+            journals: self.journals.clone(),
+            backend: Arc::clone(&self.backend),
+            link: self.link.clone(),
+            stopping: stopping.subscribe(),
+        });
+        let tasks = vec![
+            self.runtime.spawn(front.serve(messages)),
+            self.runtime.spawn(work_on(name, work)),
+        ];
+        Ok(Served {
+            subject,
+            pipeline,
+            stopping,
+            stats,
+            tasks,
+        })
+    }
+
+    /// The statistics of a pipeline's calls.
+    pub(crate) fn stats(&self, pipeline: &str) -> Option<Arc<Stats>> {
+        self.served()
+            .get(pipeline)
+            .map(|served| Arc::clone(&served.stats))
+    }
+
+    /// Stops: the steps under way are finished, callers who wait are told that their runs go on, and other
+    /// hosts take the runs. Returns the number of tasks that had not ended by the deadline, which are dropped: their
+    /// runs are taken over.
+    pub(crate) async fn stop(&self, deadline: Instant) -> usize {
+        let served = std::mem::take(&mut *self.served());
+        let mut tasks =
+            std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        for served in served.into_values() {
+            served.stopping.send_replace(true);
+            tasks.extend(served.tasks);
+        }
+        let mut given_up = 0;
+        for mut task in tasks {
+            if tokio::time::timeout_at(deadline.into(), &mut task)
+                .await
+                .is_err()
+            {
+                task.abort();
+                given_up += 1;
+            }
+        }
+        given_up
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let leaving =
+            std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        let served = std::mem::take(&mut *self.served());
+        for task in served
+            .into_values()
+            .flat_map(|served| served.tasks)
+            .chain(leaving)
+        {
+            task.abort();
+        }
+    }
+}
+
+/// Works on the open runs of a pipeline that are handed to this host.
+async fn work_on(pipeline: String, work: Arc<Work>) {
+    let mut runs = JoinSet::new();
+    let mut stopping = work.stopping.clone();
+    let mut again = FIRST_AGAIN;
+    let pull = async {
+        loop {
+            match open_runs(&work.journals.context, &work.journals.app, &pipeline).await {
+                Ok(mut open) => {
+                    while let Some(message) = open.next().await {
+                        match message {
+                            Ok(message) => {
+                                again = FIRST_AGAIN;
+                                while runs.try_join_next().is_some() {}
+                                let work = Arc::clone(&work);
+                                runs.spawn(async move { work.run(message).await });
+                            }
+                            Err(error) => {
+                                tracing::debug!(pipeline, %error, "open runs");
+                                break;
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(pipeline, %error, "open runs cannot be asked for, trying again")
+                }
+            }
+            tokio::time::sleep(again).await;
+            again = (again * 2).min(LAST_AGAIN);
+        }
+    };
+    tokio::select! {
+        () = pull => {}
+        () = stopped(&mut stopping) => {}
+    }
+    while runs.join_next().await.is_some() {}
+}
