@@ -225,6 +225,7 @@ fn call(body: &Bytes) -> Call {
         hops: 0,
         caller: None,
         trace: Trace::default(),
+        identity: None,
     }
 }
 

@@ -228,15 +228,6 @@ impl Call {
     }
 }
 
-/// Whether a text can be the key of a run: what HTTP and NATS carry without changing it.
-#[must_use]
-pub fn is_run_key(key: &str) -> bool {
-    (1..=255).contains(&key.len())
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() || byte == b' ')
-}
-
 /// Whether a header is of the host, of NATS or of tracing: guests can neither set nor see it.
 #[must_use]
 pub fn is_own_header(name: &str) -> bool {

@@ -250,6 +250,7 @@ impl InProcess {
             hops: 0,
             caller: None,
             trace: Trace::default(),
+            identity: None,
         };
         let mut called = pin!(self.service.call(function, call, &self.backend));
         // Nothing wakes it up: it gives way to others when a tick passes, and is then asked again.

@@ -178,7 +178,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
 }
 
 /// Refuses a body where none means anything. A browser's form has a type even without one.
-async fn without_content(request: &mut Received) -> Result<(), Refusal> {
+pub(super) async fn without_content(request: &mut Received) -> Result<(), Refusal> {
     check_json(request.headers())?;
     read_body(request.body_mut(), 0).await.map(|_: Bytes| ())
 }

@@ -1,4 +1,4 @@
-//! The admin address: dead letters, readiness and metrics for operators, over HTTP.
+//! The admin address: dead letters, runs, readiness and metrics for operators, over HTTP.
 //!
 //! There is no authentication, so it is meant for a loopback address. A browser on that machine runs
 //! pages of any origin, and those must not reach it: `guard` refuses requests of pages of other
@@ -9,6 +9,7 @@ mod guard;
 mod metrics;
 mod query;
 mod routes;
+mod runs;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -32,6 +33,7 @@ use crate::gateway::request::without_body;
 use crate::gateway::{Gateway, accept};
 use crate::manifest::keys;
 use crate::nats::Link;
+use crate::pipelines::Runs;
 use crate::telemetry;
 use crate::text::shown;
 use query::Query;
@@ -65,6 +67,7 @@ struct AdminServer {
     link: Link,
     context: jetstream::Context,
     dead_letters: DeadLetters,
+    runs: Runs,
     tasks: Weak<Tasks>,
 }
 
@@ -111,6 +114,7 @@ impl Admin {
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
             let server = AdminServer {
                 dead_letters: DeadLetters::new(context.clone(), link.clone(), &self.app),
+                runs: Runs::new(context.clone(), &self.app),
                 context,
                 admin: self,
                 bound,

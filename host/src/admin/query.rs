@@ -10,10 +10,10 @@ use super::Refusal;
 use crate::events::dead_letters::Filter;
 use crate::text::shown;
 
-/// Dead letters of a page unless the query says otherwise.
+/// Entries of a page unless the query says otherwise.
 const LIMIT: usize = 100;
 
-/// Upper bound of the dead letters of a page.
+/// Upper bound of the entries of a page.
 const MAX_LIMIT: usize = 1_000;
 
 /// The names and values of a query string.
@@ -51,7 +51,7 @@ impl<'q> Query<'q> {
 pub(super) struct Asked<'q>(&'q [(Cow<'q, str>, Cow<'q, str>)]);
 
 impl Asked<'_> {
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         let mut found = self.0.iter().filter(|(other, _)| other == name);
         found.next().map(|(_, value)| &**value)
     }
@@ -88,7 +88,16 @@ impl Asked<'_> {
         }
     }
 
-    /// The number of dead letters of a page.
+    /// Whether something is wanted that is not by default.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        match self.text(name) {
+            None => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(bad(format!("`{name}`: accepted: true"))),
+        }
+    }
+
+    /// The number of entries of a page.
     pub(super) fn limit(&self) -> Result<usize, Refusal> {
         let read = |text: &str| match usize::from_str(text) {
             Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
@@ -98,7 +107,7 @@ impl Asked<'_> {
     }
 }
 
-fn bad(why: impl Into<String>) -> Refusal {
+pub(super) fn bad(why: impl Into<String>) -> Refusal {
     Refusal::caller(StatusCode::BAD_REQUEST, why)
 }
 

@@ -41,7 +41,7 @@ macro_rules! routes {
 }
 
 /// What is served, in the order in which `/` lists it. A GET answers HEAD as well.
-static ROUTES: [Route; 11] = routes![
+static ROUTES: [Route; 16] = routes![
     GET "/dead-letters" => list,
     DELETE "/dead-letters" => purge_many,
     POST "/dead-letters/replay" => replay_many,
@@ -49,6 +49,11 @@ static ROUTES: [Route; 11] = routes![
     PUT "/dead-letters/{id}" => edit,
     DELETE "/dead-letters/{id}" => purge,
     POST "/dead-letters/{id}/replay" => replay,
+    GET "/runs" => list_runs,
+    GET "/runs/{id}" => show_run,
+    POST "/runs/{id}/cancel" => cancel_run,
+    POST "/runs/{id}/retry" => retry_run,
+    POST "/runs/{id}/undo" => undo_run,
     GET "/healthz" => healthz,
     GET "/readyz" => readyz,
     GET "/metrics" => metrics,

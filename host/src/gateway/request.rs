@@ -20,10 +20,10 @@ use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::{Front, Table};
 use crate::call::{Blame, Call, CallError, Identity, Trace, is_traceparent};
 use crate::json::{self, Limits};
+use crate::pipelines::is_key;
 use crate::poll;
 use crate::telemetry;
 use crate::text::shown;
-use crate::wire::is_run_key;
 use crate::wire::{self, MAX_HEADER};
 
 // Statics, since a name that is text is checked and hashed anew for each request.
@@ -233,7 +233,7 @@ fn key_of(way: &Way, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
     let Some(key) = headers.get(&IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
-    let key = key.to_str().ok().filter(|key| is_run_key(key));
+    let key = key.to_str().ok().filter(|key| is_key(key));
     let why = "Idempotency-Key: accepted: 1 to 255 visible ASCII characters";
     let key = key.ok_or_else(|| Refusal::caller(StatusCode::BAD_REQUEST, why))?;
     Ok(Some(Identity::Key(key.into())))

@@ -159,8 +159,8 @@ pub enum HostError {
     /// A component cannot be linked.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The app stores events or messages, and there is no JetStream.
-    #[error("app \"{app}\" stores events or messages, which needs JetStream")]
+    /// The app stores events, messages or runs, and there is no JetStream.
+    #[error("app \"{app}\" stores events, messages or runs, which needs JetStream")]
     JetStream {
         /// The app.
         app: String,

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, timeout_at};
 
 use super::journal::{self, HEADROOM, JournalError, Journals};
 use super::run::Run;
-use super::{now, stopped};
+use super::{is_key, now, stopped};
 use crate::call::{Call, CallError, Code};
 use crate::headers::Headers;
 use crate::json::{self, Limits, UnknownKeys};
@@ -142,7 +142,7 @@ impl Front {
         let key = key.map(str::to_owned);
         let call = wire::read_call(message.headers.as_ref(), message.payload, Instant::now())?;
         let id = match &key {
-            Some(key) if wire::is_run_key(key) => id_of(&pipeline.name, key),
+            Some(key) if is_key(key) => id_of(&pipeline.name, key),
             Some(_) => {
                 let why = "header Nats-Msg-Id: expected 1 to 255 visible ASCII characters";
                 return Err(CallError::bad_arguments(why));

@@ -40,6 +40,12 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stops| *stops).await;
 }
 
+/// Whether a text can be the key of a run: what HTTP and NATS carry without changing it.
+pub(crate) fn is_key(key: &str) -> bool {
+    let mut bytes = key.bytes();
+    (1..=255).contains(&key.len()) && bytes.all(|byte| byte.is_ascii_graphic() || byte == b' ')
+}
+
 /// Milliseconds since 1970.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

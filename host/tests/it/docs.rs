@@ -82,7 +82,7 @@ fn the_command_line_reference_is_the_help() {
 
 #[test]
 fn the_manifests_shown_are_accepted() {
-    for path in ["manifest.md", "events.md", "messaging.md"].map(document) {
+    for path in ["manifest.md", "events.md", "messaging.md", "pipelines.md"].map(document) {
         let text = std::fs::read_to_string(&path).unwrap();
         let mut shown = 0;
         for block in text.split("```toml\n").skip(1) {
@@ -138,6 +138,8 @@ fn the_wire_reference_is_what_the_code_does() {
         wire::DEADLINE,
         wire::HOPS,
         wire::CALLER,
+        wire::STEP,
+        wire::MESSAGE_ID,
         wire::TRACEPARENT,
         wire::TRACESTATE,
         wire::BAGGAGE,

@@ -83,7 +83,7 @@ async fn an_app_that_stores_events_says_that_there_is_no_jetstream() {
     assert!(matches!(error, HostError::JetStream { .. }), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "app \"app\" stores events or messages, which needs JetStream"
+        "app \"app\" stores events, messages or runs, which needs JetStream"
     );
     let why = std::error::Error::source(&error).unwrap().to_string();
     assert!(why.contains("`nats-server -js`"), "{why}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use wasmbay::manifest::values::parse_duration;
 
-use crate::commands::{build, call, check, completions, dlq, doctor, emit, inspect, new, up};
+use crate::commands::{build, call, check, completions, dlq, doctor, emit, inspect, new, runs, up};
 
 /// Columns of the help, at most.
 const WIDTH: usize = 100;
@@ -71,6 +71,7 @@ pub(crate) enum Verb {
     Call(call::Call),
     Emit(emit::Emit),
     Dlq(dlq::Dlq),
+    Runs(runs::Runs),
     New(new::New),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),

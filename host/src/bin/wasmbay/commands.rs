@@ -11,6 +11,7 @@ pub(crate) mod emit;
 pub(crate) mod inspect;
 pub(crate) mod new;
 mod pretty;
+pub(crate) mod runs;
 pub(crate) mod up;
 
 use std::path::Path;
@@ -46,6 +47,7 @@ pub(crate) async fn run(args: Args, terminal: &Terminal, started: Instant) -> an
         Verb::Call(args) => call::run(args, terminal).await,
         Verb::Emit(args) => emit::run(args, terminal).await,
         Verb::Dlq(args) => dlq::run(args, terminal).await,
+        Verb::Runs(args) => runs::run(args, terminal).await,
         Verb::New(args) => new::run(args, terminal),
         Verb::Doctor(args) => doctor::run(args, terminal),
         Verb::Completions(args) => completions::run(&args),

@@ -181,7 +181,7 @@ fn every_problem_is_reported_with_its_place() {
          shop/wasmbay.toml:7:4: service \"inventory\": limits: unknown key `tiemout`; did you mean `timeout`? \
          (accepted: memory, tables, instances, timeout, concurrency, wait, queue, message, hops)\n\
          shop/wasmbay.toml:8:2: unknown key `wires`; did you mean `wire`? \
-         (accepted: name, service, wire, stream, route, gateway)"
+         (accepted: name, service, wire, stream, pipeline, route, gateway)"
     );
 }
 

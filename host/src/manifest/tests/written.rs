@@ -60,6 +60,26 @@ const EVERYTHING: &str = r#"
     subjects = ["a.b", "b.*"]
     retention = { age = "1s" }
 
+    [pipeline.checkout]
+    implements = "shop:checkout/checkout.place@1.0.0"
+    type = "func(order-id: string) -> result<string, string>"
+    deadline = "1h"
+    in-flight = 7
+    journal = "64KiB"
+    keep = "7d"
+    size = "1GiB"
+    result = ["$reserve['a b'].c", { x = "$$", y = [1, -2, 0.5, true] }]
+    [[pipeline.checkout.step]]
+    name = "reserve"
+    call = "shop:inventory/stock.reserve"
+    with = { order-id = "$.orderId", note = "$$5", lines = [{ sku = "$[0].sku" }] }
+    when = "$.express"
+    on-error = "retry"
+    error = { tag = "sold-out", val = "$error" }
+    timeout = "1s"
+    retry = { attempts = 9, backoff = ["1s", "1h"] }
+    undo = { call = "shop:inventory/stock.release", with = {}, timeout = "2s", retry = { attempts = 1 } }
+
     [[route]]
     method = "PUT"
     path = "/products/{sku}"

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::problem::Problem;
 use crate::json::{self, Limits};
 use crate::manifest::{ERROR, Place, Segment, Template, TemplateKind, ValuePath};
 use crate::plan::spells;
@@ -29,7 +30,10 @@ pub enum Filled {
         of: Root,
         /// The keys and indices from there on.
         path: Vec<Token>,
-        /// What may be absent is the payload of an option that is nested.
+        /// The step may have no result, which is null.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        optional: bool,
+        /// What may be absent is an option itself, so that the one around it is written in full.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         some: bool,
     },
@@ -87,12 +91,12 @@ impl Filled {
         Self::Path {
             of: Root::Error,
             path: Vec::new(),
+            optional: false,
             some: false,
         }
     }
 
-    /// The value as JSON; `None` if something is not there which the types say is: a value of another
-    /// version of the pipeline.
+    /// The value as JSON; `None` if it needs the result of a step that has none.
     #[must_use]
     pub fn json(&self, sources: &Sources<'_>) -> Option<JsonText> {
         let mut text = String::new();
@@ -103,7 +107,12 @@ impl Filled {
     fn write(&self, sources: &Sources<'_>, out: &mut String) -> Option<()> {
         match self {
             Self::Json(constant) => out.push_str(constant.0.get()),
-            Self::Path { of, path, some } => {
+            Self::Path {
+                of,
+                path,
+                optional,
+                some,
+            } => {
                 let root = match of {
                     Root::Input => Some(sources.input),
                     Root::Step(index) => *sources.steps.get(*index)?,
@@ -116,7 +125,7 @@ impl Filled {
                         out.push('}');
                     }
                     Some(root) => out.push_str(find(root, path)?),
-                    None if path.is_empty() => out.push_str("null"),
+                    None if *optional => out.push_str("null"),
                     None => return None,
                 }
             }
@@ -201,105 +210,6 @@ impl Known {
     }
 }
 
-/// Why a value does not fit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// A path to something of another type.
-    #[error("`{path}` is {found}; expected {expected}")]
-    Type {
-        /// The path.
-        path: String,
-        /// Its type.
-        found: String,
-        /// The type that fits.
-        expected: String,
-    },
-    /// A constant of another type.
-    #[error("expected {expected}: {why}")]
-    Constant {
-        /// The type that fits.
-        expected: String,
-        /// Where in the value, and what is there.
-        why: String,
-    },
-    /// A value with paths where no path can stand.
-    #[error(
-        "expected {expected}, found {found} with paths in it; accepted: a path to all of the value"
-    )]
-    Mixed {
-        /// The type that fits.
-        expected: String,
-        /// The kind of value.
-        found: &'static str,
-    },
-    /// A record's value without one of its fields.
-    #[error("`{field}` is missing; expected {expected}")]
-    FieldMissing {
-        /// The field.
-        field: String,
-        /// The record.
-        expected: String,
-    },
-    /// A key that a record does not have.
-    #[error("there is no `{key}`{suggestion}; expected {expected}")]
-    NoField {
-        /// The key.
-        key: String,
-        /// The nearest field, as the end of a sentence.
-        suggestion: String,
-        /// The record.
-        expected: String,
-    },
-    /// A path from no step.
-    #[error(
-        "`{path}`: no step before this one has the name `{root}`{suggestion}; accepted: `$` for the arguments{steps}"
-    )]
-    NoStep {
-        /// The path.
-        path: String,
-        /// Its root.
-        root: String,
-        /// The nearest step, as the end of a sentence.
-        suggestion: String,
-        /// The steps before.
-        steps: String,
-    },
-    /// A path into a step without a result.
-    #[error("`{path}`: the function of step \"{root}\" returns no value")]
-    NoValue {
-        /// The path.
-        path: String,
-        /// The step.
-        root: String,
-    },
-    /// A path that leads nowhere.
-    #[error("`{path}`: `{before}` is {shape}, {why}")]
-    NoMember {
-        /// The path.
-        path: String,
-        /// The part of it that leads somewhere.
-        before: String,
-        /// What is there.
-        shape: String,
-        /// Why the path does not go on.
-        why: String,
-    },
-    /// A path to the error outside of `error`.
-    #[error("`{path}`: `$error` is accepted in `error` only, of a step whose `err` has a value")]
-    NoError {
-        /// The path.
-        path: String,
-    },
-    /// What decides nothing.
-    #[error("`{path}` is {found}; expected a boolean or an option")]
-    Condition {
-        /// The path.
-        path: String,
-        /// Its type.
-        found: String,
-    },
-}
-
 /// What paths can begin with.
 pub(super) struct Roots<'a> {
     pub(super) input: &'a Shape,
@@ -330,6 +240,7 @@ impl Found<'_> {
     fn filled(self) -> Filled {
         let nested = matches!(self.shape, Some(Shape::Option(_)));
         Filled::Path {
+            optional: self.may_be_absent,
             some: self.may_be_absent && nested,
             of: self.of,
             path: self.path,

@@ -4,6 +4,7 @@
 //! deployed later. Every path in it leads to a value for certain: what may be absent is refused here.
 
 mod filled;
+mod problem;
 
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use crate::manifest::{CallSpec, OnError, PipelineSpec, Place, StepSpec, Template
 use crate::shape::{Shape, Signature};
 use crate::text::did_you_mean;
 
+use filled::Known;
 pub use filled::{Filled, JsonText, Root, Sources};
-use filled::{Known, Problem};
+use problem::Problem;
 
 /// A function that is made of steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

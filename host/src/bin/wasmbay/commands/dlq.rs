@@ -156,7 +156,7 @@ impl Store {
         let context = nats.jetstream(nats.connect().await?);
         let app = match app {
             Some(app) => app,
-            None => only(&context).await?,
+            None => only(&context, "dlq", "dead letters").await?,
         };
         Ok(Self {
             dead_letters: DeadLetters::new(context, link.clone(), &app),
@@ -180,8 +180,8 @@ fn filter(service: Option<&String>, function: Option<&String>) -> anyhow::Result
     })
 }
 
-/// The only app that keeps dead letters, where none was named.
-async fn only(context: &Context) -> anyhow::Result<String> {
+/// The only app that keeps something in a stream with this end of its name, where none was named.
+pub(super) async fn only(context: &Context, end: &str, what: &str) -> anyhow::Result<String> {
     let streams: Vec<String> = context
         .stream_names()
         .try_collect()
@@ -189,7 +189,10 @@ async fn only(context: &Context) -> anyhow::Result<String> {
         .context("cannot list streams")?;
     // No app's name has a `_`.
     let app = |name: &String| {
-        let app = name.strip_prefix("bay_")?.strip_suffix("_dlq")?;
+        let app = name
+            .strip_prefix("bay_")?
+            .strip_suffix(end)?
+            .strip_suffix('_')?;
         (!app.contains('_')).then(|| app.to_owned())
     };
     let mut apps: Vec<String> = streams.iter().filter_map(app).collect();
@@ -199,11 +202,11 @@ async fn only(context: &Context) -> anyhow::Result<String> {
             apps.push(last);
             apps.sort();
             Err(failure(
-                format!("several apps keep dead letters: {}", apps.join(", ")),
+                format!("several apps keep {what}: {}", apps.join(", ")),
                 "choose one: `--app NAME`",
             ))
         }
-        (None, _) => anyhow::bail!("no app keeps dead letters there"),
+        (None, _) => anyhow::bail!("no app keeps {what} there"),
     }
 }
 

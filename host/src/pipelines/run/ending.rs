@@ -1,0 +1,131 @@
+//! What the callers of a run get at its end.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{Cause, Phase, Run, StepFailure, StepState};
+use crate::call::{Blame, CallError, Code};
+use crate::plan::JsonText;
+use crate::shape::Shape;
+
+impl Run {
+    /// The reply to the run's callers, once it has ended.
+    ///
+    /// # Errors
+    ///
+    /// The error of a run that failed otherwise than with the pipeline's own `err`.
+    pub(crate) fn reply(&self) -> Result<Bytes, CallError> {
+        let failed =
+            |code, why: String| Err(CallError::new(code, Blame::Guest, why).of_run(&self.id));
+        let may_fail = matches!(self.pipeline.signature.result, Some(Shape::Result { .. }));
+        if self.phase == Phase::Completed {
+            let value = match &self.pipeline.result {
+                Some(filled) => match self.fill(filled, None) {
+                    Some(value) => Some(value),
+                    None => {
+                        return failed(
+                            Code::Dependency,
+                            "the journal of the run does not fit its pipeline".to_owned(),
+                        );
+                    }
+                },
+                None => None,
+            };
+            let text = value.as_ref().map_or("null", |value| value.get());
+            return Ok(match (&self.pipeline.signature.result, may_fail) {
+                (None, _) => Bytes::new(),
+                (_, true) => format!("{{\"ok\":{text}}}").into(),
+                (_, false) => text.to_owned().into(),
+            });
+        }
+        if self.phase == Phase::RolledBack
+            && let Some(value) = self.own_error()
+        {
+            return Ok(format!("{{\"err\":{}}}", value.get()).into());
+        }
+        let code = match self.cause {
+            Some(Cause::Deadline) => Code::Deadline,
+            Some(Cause::Cancelled) => Code::Unavailable,
+            Some(Cause::TooLarge) => Code::TooLarge,
+            _ => Code::Dependency,
+        };
+        let end = match (self.phase, self.undone()) {
+            (Phase::UndoFailed, _) => format!("{}; the run is kept", self.why_not_undone()),
+            (_, true) => "what was done is undone".to_owned(),
+            (_, false) => "nothing had to be undone".to_owned(),
+        };
+        failed(code, format!("{}; {end}", self.why()))
+    }
+
+    fn undone(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| step.state == StepState::Undone)
+    }
+
+    /// The pipeline's own `err` value, if that is why the run failed.
+    fn own_error(&self) -> Option<JsonText> {
+        let Some(Cause::Step(index)) = self.cause else {
+            return None;
+        };
+        let Some(StepFailure::Err(value)) = &self.steps.get(index)?.tried.failure else {
+            return None;
+        };
+        match (
+            &self.pipeline.signature.result,
+            &self.pipeline.steps.get(index)?.error,
+        ) {
+            (Some(Shape::Result { err: Some(_), .. }), Some(error)) => {
+                self.fill(error, Some(value))
+            }
+            (Some(Shape::Result { err: None, .. }), _) => Some(RawValue::NULL.to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Why it failed, for people.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match &self.cause {
+            None => "it has not failed".to_owned(),
+            Some(Cause::Step(index)) => {
+                let name = self
+                    .pipeline
+                    .steps
+                    .get(*index)
+                    .map_or("", |step| &*step.name);
+                let failure = self
+                    .steps
+                    .get(*index)
+                    .and_then(|step| step.tried.failure.as_ref());
+                let why = failure.map(StepFailure::to_string).unwrap_or_default();
+                format!("step \"{name}\": {why}")
+            }
+            Some(Cause::Deadline) => {
+                let deadline = std::time::Duration::from_millis(self.pipeline.deadline);
+                format!("its steps were not done within {deadline:?}")
+            }
+            Some(Cause::Cancelled) => "it was cancelled".to_owned(),
+            Some(Cause::TooLarge) => {
+                format!(
+                    "its journal would have more than {} bytes",
+                    self.pipeline.journal
+                )
+            }
+            Some(Cause::Unreadable) => "its journal does not fit its pipeline".to_owned(),
+        }
+    }
+
+    /// Which step could not be undone, and why, for people.
+    #[must_use]
+    pub fn why_not_undone(&self) -> String {
+        let mut steps = self.pipeline.steps.iter().zip(&self.steps);
+        let failed = steps.find_map(|(step, run)| {
+            let failure = run.undo.failure.as_ref()?;
+            Some(format!(
+                "step \"{}\" could not be undone: {failure}",
+                step.name
+            ))
+        });
+        failed.unwrap_or_default()
+    }
+}
