@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::cli::json;
+use crate::support::cli::Cli;
 
 #[tokio::test]
 async fn an_undo_that_fails_is_kept_and_tried_again_by_hand() {
@@ -122,4 +124,81 @@ async fn what_is_no_run_is_said_so() {
         assert!(error.contains(why), "{error}");
     }
     bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_shows_and_retries_runs() {
+    let fixed = Arc::new(AtomicBool::new(false));
+    let is_fixed = Arc::clone(&fixed);
+    let (bench, _shop) = open(move |function, before| match function {
+        "charge" if before == 0 => Some(Answer::Ok(r#"{"err":"declined"}"#)),
+        "release" if !is_fixed.load(Ordering::SeqCst) => Some(Answer::Trap),
+        _ => None,
+    })
+    .await;
+    assert!(place(&bench.client, ORDER, &[]).await.is_err());
+    let cli = Cli::new();
+    let nats = bench.nats.url().to_owned();
+    let run = |args: &[&str]| cli.run(&[&["runs"], args, &["--nats", &nats]].concat());
+    let listed = json(&run(&["ls", "--output", "json"]));
+    let id = listed["runs"][0]["id"].as_str().unwrap();
+    let text = run(&["ls"]);
+    let why = "undo failed  reserve";
+    assert!(
+        text.contains(why) && text.contains(id) && text.contains("checkout"),
+        "{text}"
+    );
+    let text = run(&["show", id]);
+    for wanted in [
+        "state     undo failed",
+        "undo reserve  ",
+        "2 attempts",
+        "it returned err: \"declined\"",
+        "undo arguments  {\"reservation\":\"r-1\"}",
+        "result          {\"id\":\"r-1\"}",
+        "error     502 step \"charge\"",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let refused = run(&["undo", id]);
+    assert!(
+        refused.contains("only one that is completed can be undone")
+            && refused.ends_with("[exit 1]"),
+        "{refused}"
+    );
+    fixed.store(true, Ordering::SeqCst);
+    let retried = run(&["retry", id]);
+    assert!(retried.contains("is undone once more"), "{retried}");
+    no_open_runs(&bench.client).await;
+    assert!(run(&["ls"]).contains("no open runs"));
+    assert!(run(&["ls", "--all"]).contains("rolled back"));
+    let missing = run(&["show", &"0".repeat(32)]);
+    assert!(
+        missing.contains("hint: `wasmbay runs ls --all`"),
+        "{missing}"
+    );
+    let called = cli.run(&["call", "checkout.place", ORDER, "--nats", &nats]);
+    assert!(
+        called.contains(r#"{"ok":{"reservationId":"r-1","receipt":"receipt-1"}}"#),
+        "{called}"
+    );
+    bench.end().await;
+}
+
+#[test]
+fn check_says_where_a_path_is_wrong() {
+    let text = format!(
+        "name = \"app\"\n[service.types]\ncomponent = \"types.wat\"\n{}",
+        manifest("").replace("count = \"$.count\"", "count = \"$.orderId\"")
+    );
+    let line = 1 + text
+        .lines()
+        .position(|line| line.contains("$.orderId\" }"))
+        .unwrap();
+    let cli = Cli::new().with(&[("wasmbay.toml", &text), ("types.wat", TYPES)]);
+    let seen = cli.run(&["check"]);
+    let wanted = format!(
+        "wasmbay.toml:{line}:38: pipeline \"checkout\": step \"reserve\": `with.count`: `$.orderId` is string; expected u32"
+    );
+    assert!(seen.contains(&wanted), "{seen}");
 }

@@ -72,8 +72,12 @@ pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
     } else if let (Some(project), true) = (&project, problems.is_empty()) {
         let routes = count(project.app.routes.len(), "route");
         let services = count(project.app.services.len(), "service");
+        let pipelines = match project.app.pipelines.len() {
+            0 => String::new(),
+            number => format!(", {}", count(number, "pipeline")),
+        };
         terminal.say(format_args!(
-            "{}: nothing is wrong ({services}, {routes})",
+            "{}: nothing is wrong ({services}, {routes}{pipelines})",
             shown(&manifest)
         ));
     } else {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use wasmbay::host::Host;
-use wasmbay::manifest::{Route, Target};
+use wasmbay::manifest::{PipelineSpec, Route, Target};
 use wasmbay::runtime::Component;
 
 use super::NATS_DATA;
@@ -28,6 +28,11 @@ impl Summary<'_> {
             report::time(self.time)
         );
         text.push_str(&table(&self.services().map(row).collect::<Vec<_>>()));
+        if !app.pipelines.is_empty() {
+            text.push_str("\n\n");
+            let pipelines = app.pipelines.iter().map(pipeline);
+            text.push_str(&table(&pipelines.collect::<Vec<_>>()));
+        }
         if !app.routes.is_empty() && self.host.gateway().is_some() {
             text.push_str("\n\n");
             text.push_str(&table(&app.routes.iter().map(route).collect::<Vec<_>>()));
@@ -138,6 +143,14 @@ fn row(service: Loaded<'_>) -> Vec<String> {
         report::size(service.component.size as u64),
         service.component.digest.short().to_owned(),
         service.exports().join(", "),
+    ]
+}
+
+fn pipeline(pipeline: &PipelineSpec) -> Vec<String> {
+    vec![
+        pipeline.name.clone(),
+        report::count(pipeline.steps.len(), "step"),
+        pipeline.implements.to_string(),
     ]
 }
 
