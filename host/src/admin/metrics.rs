@@ -21,6 +21,9 @@ use crate::call::Blame;
 use crate::deployment::Deployment;
 use crate::gateway::Gateway;
 use crate::gateway::answer::Payload;
+use crate::pipelines::Serving;
+use crate::runtime::Stats;
+use crate::subject;
 use crate::telemetry::{BOUNDS, Distribution};
 use crate::transport::Source;
 
@@ -126,8 +129,9 @@ impl AdminServer {
         asked.query.only(&[])?;
         let deployment = self.admin.current.get();
         let mut families = of_host(&self.admin.gateway, self.admin.current.store().reason());
-        families.extend(of_services(&deployment));
-        families.extend(of_consumers(&self.context, &deployment).await);
+        families.extend(of_services(&deployment, self.admin.pipelines.as_deref()));
+        let app = &self.admin.app;
+        families.extend(of_consumers(&self.context, &deployment, app).await);
         let families: Vec<_> = families.into_iter().filter_map(Family::finish).collect();
         let mut text = Vec::new();
         TextEncoder::new()
@@ -166,7 +170,7 @@ fn of_host(gateway: &Gateway, unstored: Option<String>) -> Vec<Family> {
     vec![build, stores, requests]
 }
 
-fn of_services(deployment: &Deployment) -> Vec<Family> {
+fn of_services(deployment: &Deployment, pipelines: Option<&Serving>) -> Vec<Family> {
     let mut calls = Family::histogram(
         "rpc_server_call_duration_seconds",
         "Calls, events, messages and HTTP requests that a service has handled, waiting included.",
@@ -186,20 +190,27 @@ fn of_services(deployment: &Deployment) -> Vec<Family> {
     );
     let mut instances = Family::gauge("wasmbay_instances", "Instances that exist.");
     let mut idle = Family::gauge("wasmbay_instances_idle", "Instances that no call uses.");
+    let mut add = |name: &str, method: &str, stats: &Stats| {
+        let labels = [("service", name), ("rpc_method", method)];
+        calls.add_durations(&labels, &stats.durations());
+        for ((code, blame), count) in stats.error_counts() {
+            let labels = [
+                ("service", name),
+                ("rpc_method", method),
+                ("code", &code.status().to_string()),
+                ("blame", blame.as_str()),
+            ];
+            errors.add(&labels, count);
+        }
+    };
+    for pipeline in &deployment.plan.pipelines {
+        if let Some(stats) = pipelines.and_then(|serving| serving.stats(&pipeline.name)) {
+            add(&pipeline.name, &pipeline.function.to_string(), &stats);
+        }
+    }
     for (name, service) in &deployment.services {
         for (function, stats) in service.counted() {
-            let method = function.to_string();
-            let labels = [("service", &**name), ("rpc_method", &method)];
-            calls.add_durations(&labels, &stats.durations());
-            for ((code, blame), count) in stats.error_counts() {
-                let labels = [
-                    ("service", &**name),
-                    ("rpc_method", &method),
-                    ("code", &code.status().to_string()),
-                    ("blame", blame.as_str()),
-                ];
-                errors.add(&labels, count);
-            }
+            add(name, &function.to_string(), stats);
         }
         let (usage, labels) = (service.usage(), [("service", &**name)]);
         running.add(&labels, usage.running as u64);
@@ -219,8 +230,12 @@ fn of_services(deployment: &Deployment) -> Vec<Family> {
     ]
 }
 
-/// The consumers of durable events and messages, which JetStream is asked about.
-async fn of_consumers(context: &jetstream::Context, deployment: &Deployment) -> Vec<Family> {
+/// The consumers of durable events, messages and open runs, which JetStream is asked about.
+async fn of_consumers(
+    context: &jetstream::Context,
+    deployment: &Deployment,
+    app: &str,
+) -> Vec<Family> {
     let mut waiting = Family::gauge(
         "wasmbay_consumer_waiting",
         "Events that no host has been given yet.",
@@ -233,27 +248,35 @@ async fn of_consumers(context: &jetstream::Context, deployment: &Deployment) -> 
         "wasmbay_consumer_redelivered",
         "Unacknowledged events that were handed out more than once.",
     );
-    let consumers = deployment.bindings.iter().filter_map(|(source, bound)| {
+    let of_events = deployment.bindings.iter().filter_map(|(source, bound)| {
         let Source::Consumer { stream, name } = source else {
             return None;
         };
-        Some(async move {
+        Some((stream.clone(), &*bound.service, &**name))
+    });
+    let of_runs = deployment.plan.pipelines.iter().map(|pipeline| {
+        let name = &*pipeline.name;
+        (subject::run_stream(app), name, name)
+    });
+    let consumers = of_events
+        .chain(of_runs)
+        .map(|(stream, service, name)| async move {
             let info = async {
-                let stream = context.get_stream_no_info(stream).await.ok()?;
+                let stream = context.get_stream_no_info(&stream).await.ok()?;
                 stream.consumer_info(name).await.ok()
             };
-            (stream, &bound.service, name, info.await)
-        })
-    });
+            let info = info.await;
+            (stream, service, name, info)
+        });
     let asked = tokio::time::timeout(ASK, join_all(consumers)).await;
     for (stream, service, consumer, info) in asked.unwrap_or_default() {
         let Some(info) = info else {
             continue;
         };
         let labels = [
-            ("stream", &**stream),
-            ("service", &**service),
-            ("consumer", &**consumer),
+            ("stream", &*stream),
+            ("service", service),
+            ("consumer", consumer),
         ];
         waiting.add(&labels, info.num_pending);
         unacknowledged.add(&labels, info.num_ack_pending as u64);

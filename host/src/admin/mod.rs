@@ -33,7 +33,7 @@ use crate::gateway::request::without_body;
 use crate::gateway::{Gateway, accept};
 use crate::manifest::keys;
 use crate::nats::Link;
-use crate::pipelines::Runs;
+use crate::pipelines::{Runs, Serving};
 use crate::telemetry;
 use crate::text::shown;
 use query::Query;
@@ -55,6 +55,8 @@ pub(crate) struct Admin {
     gateway: Arc<Gateway>,
     /// The current deployment, for the types of events that no stream has.
     current: Arc<Current>,
+    /// For the counts of their calls.
+    pipelines: Option<Arc<Serving>>,
     closing: watch::Sender<bool>,
     places: Arc<Places>,
 }
@@ -73,11 +75,17 @@ struct AdminServer {
 
 impl Admin {
     /// The admin address of the app whose gateway this is. Listens nowhere yet.
-    pub(crate) fn new(app: &str, gateway: Arc<Gateway>, current: Arc<Current>) -> Self {
+    pub(crate) fn new(
+        app: &str,
+        gateway: Arc<Gateway>,
+        current: Arc<Current>,
+        pipelines: Option<Arc<Serving>>,
+    ) -> Self {
         Self {
             app: app.to_owned(),
             gateway,
             current,
+            pipelines,
             closing: watch::Sender::new(false),
             places: Arc::new(Places::new(CONNECTIONS, CONNECTIONS)),
         }

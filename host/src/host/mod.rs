@@ -268,6 +268,8 @@ impl Host {
         };
         let (spec, deployment) = (app.gateway.clone(), Arc::clone(&current));
         let gateway = Arc::new(Gateway::new(&app.name, spec, deployment));
+        let pipelines = workers.first();
+        let pipelines = pipelines.map(|worker| Arc::new(worker.pipelines(&app.name)));
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let mut host = Self {
             runtime: Runtime::new(engine)?,
@@ -280,13 +282,14 @@ impl Host {
                 &app.name,
                 Arc::clone(&gateway),
                 Arc::clone(&current),
+                pipelines.clone(),
             )),
             gateway,
             address: bound(&listener),
             admin_address: bound(&admin_listener),
             workers: Arc::new(workers),
             local,
-            pipelines: None,
+            pipelines,
             serving: Vec::new(),
             current,
             served: Mutex::default(),
@@ -295,10 +298,6 @@ impl Host {
             background: Vec::new(),
             comparison: Mutex::default(),
         };
-        host.pipelines = host
-            .workers
-            .first()
-            .map(|worker| Arc::new(worker.pipelines(&app.name)));
         host.open_gateway(listener)?;
         host.open_admin(admin_listener);
         host.start_background();

@@ -600,6 +600,51 @@ async fn a_route_leads_to_a_pipeline_and_operators_see_its_runs() {
     assert_eq!(refused.status, 409);
     let cancelled = post(&admin, &format!("/runs/{run}/cancel"), "", "");
     assert_eq!(cancelled.json(), json!({ "run": run }));
+    let metrics = get("/metrics").body;
+    for wanted in [
+        "rpc_server_call_duration_seconds_count{service=\"checkout\",rpc_method=\"test:shop/checkout.place@1.0.0\"} 5",
+        "wasmbay_consumer_unacknowledged{stream=\"bay_app_runs\",service=\"checkout\",consumer=\"checkout\"} 1",
+    ] {
+        assert!(metrics.contains(wanted), "{wanted}: {metrics}");
+    }
     host.stop(Duration::from_millis(100)).await;
     nats.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_stream_refuses_new_runs_and_lets_others_go_on() {
+    let lines = manifest("").replace("deadline = \"30s\"", "size = \"1MiB\"");
+    let lines = lines.replace(
+        "retry = { attempts = 2, backoff = [\"20ms\"] }\n\n",
+        "retry = { attempts = 2, backoff = [\"3s\"] }\n\n",
+    );
+    assert!(lines.contains("\"3s\"") && lines.contains("1MiB"));
+    let bench = bench(&Services(&[("types", TYPES, "")], &lines)).await;
+    let shop = Shop::open(&bench.client, |function, before| {
+        (function == "charge" && before == 0).then_some(Answer::Trap)
+    })
+    .await;
+    let client = bench.client.clone();
+    let first = tokio::spawn(async move { place(&client, ORDER, &[]).await });
+    until("the first run waits", || shop.count("charge") == 1).await;
+    let large = format!(
+        r#"{{"orderId":"{}","count":1,"tell":false}}"#,
+        "x".repeat(100 << 10)
+    );
+    let mut refused = None;
+    for _ in 0..20 {
+        if let Err(error) = place(&bench.client, &large, &[]).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    let (code, error) = refused.unwrap();
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        code == 503 && message.contains("the stream of runs is full"),
+        "{message}"
+    );
+    assert!(shop.count("charge") > 3);
+    assert!(first.await.unwrap().is_ok());
+    bench.end().await;
 }

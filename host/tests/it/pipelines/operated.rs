@@ -198,7 +198,7 @@ fn check_says_where_a_path_is_wrong() {
     let cli = Cli::new().with(&[("wasmbay.toml", &text), ("types.wat", TYPES)]);
     let seen = cli.run(&["check"]);
     let wanted = format!(
-        "wasmbay.toml:{line}:38: pipeline \"checkout\": step \"reserve\": `with.count`: `$.orderId` is string; expected u32"
+        "wasmbay.toml:{line}:39: pipeline \"checkout\": step \"reserve\": `with.count`: `$.orderId` is string; expected u32"
     );
     assert!(seen.contains(&wanted), "{seen}");
 }
