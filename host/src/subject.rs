@@ -136,6 +136,13 @@ pub fn open_run(app: &str, pipeline: &str, id: &str) -> String {
     format!("{RUN}.{app}.open.{pipeline}.{id}")
 }
 
+/// The pipeline and the id in the subject of an open run.
+#[must_use]
+pub fn of_open_run(subject: &str) -> Option<(&str, &str)> {
+    let mut tokens = subject.split('.').skip(3);
+    Some((tokens.next()?, tokens.next()?))
+}
+
 /// The subject of the journal of a run. `*` stands for any.
 #[must_use]
 pub fn run(app: &str, pipeline: &str, id: &str) -> String {

@@ -245,7 +245,7 @@ tables! {
         KEEP "keep": Bounds<Duration> = Bounds { default: secs(DAY), range: secs(60)..=secs(90 * DAY) }
             => "Time for which a run is kept that has ended: to be looked at, and recognised by its key. One whose undo failed is kept until it is dealt with.";
         SIZE "size": Bounds<u64> = Bounds { default: 64 << 20, range: 1 << 20..=1 << 40 }
-            => "All runs of the pipeline, those that are kept included; JetStream sets as much aside, and the pipelines of an app share it. Beyond it new calls fail with 503, and runs that have begun go on.";
+            => "All runs of the pipeline, those that are kept included; JetStream sets as much aside, and the pipelines of an app share it. New calls fail with 503 beyond three quarters of it; the rest is for runs that have begun.";
     }
 
     step "`[[pipeline.NAME.step]]`" "" {

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout_at};
 
 use super::journal::{self, HEADROOM, JournalError, Journals};
+use super::room::Room;
 use super::run::Run;
 use super::{is_key, now, stopped};
 use crate::call::{Call, CallError, Code};
@@ -45,6 +46,7 @@ pub(super) struct Front {
     pub(super) pipeline: watch::Receiver<Arc<Pipeline>>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) stats: Arc<Stats>,
+    pub(super) room: Arc<Room>,
 }
 
 impl Front {
@@ -169,9 +171,12 @@ impl Front {
         {
             return reply;
         }
-        match self.journals.open(&run, text, 0).await {
+        if let Err(full) = self.room.take(text.len()) {
+            return Err(CallError::unavailable(full));
+        }
+        match self.journals.begin(&run, text).await {
             // One that has begun is another call for the same run.
-            Ok(_) | Err(JournalError::Changed) => {}
+            Ok(()) | Err(JournalError::Changed) => {}
             Err(error) => return Err(CallError::unavailable(error)),
         }
         if !waits {

@@ -1,9 +1,10 @@
 //! The journals of runs: read, and written by who has seen the last state.
 
+use std::future::IntoFuture as _;
 use std::time::Duration;
 
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 use bytes::Bytes;
@@ -63,6 +64,18 @@ impl Journals {
         stream.map_err(|error| JournalError::Unreachable(error.to_string()))
     }
 
+    /// The bytes that the stream has and those that it may have.
+    pub(super) async fn bytes(&self) -> Result<(u64, u64), JournalError> {
+        let name = subject::run_stream(&self.app);
+        let stream = tokio::time::timeout(OPERATION, self.context.get_stream(name)).await;
+        let stream = stream.map_err(|_| late())?;
+        let stream = stream.map_err(|error| JournalError::Unreachable(error.to_string()))?;
+        let info = stream.cached_info();
+        // A bound of -1 is none.
+        let most = u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX);
+        Ok((info.state.bytes, most))
+    }
+
     /// The journal of a run, of any pipeline if none is named.
     pub(super) async fn read(
         &self,
@@ -70,32 +83,61 @@ impl Journals {
         id: &str,
     ) -> Result<Option<Stored>, JournalError> {
         let subject = subject::run(&self.app, pipeline.unwrap_or("*"), id);
-        self.last(&subject).await
+        let last = self.last(&subject).await?;
+        last.map(|message| {
+            Ok(Stored {
+                run: parse(&message.payload)?,
+                sequence: message.sequence,
+            })
+        })
+        .transpose()
     }
 
-    /// The run as it was when it was begun or opened again, if it is open.
-    pub(super) async fn read_open(
-        &self,
-        pipeline: Option<&str>,
-        id: &str,
-    ) -> Result<Option<Stored>, JournalError> {
-        let subject = subject::open_run(&self.app, pipeline.unwrap_or("*"), id);
-        self.last(&subject).await
+    /// The sequence of the message by which a run is open; 0 for one that is not.
+    pub(super) async fn read_open(&self, pipeline: &str, id: &str) -> Result<u64, JournalError> {
+        let subject = subject::open_run(&self.app, pipeline, id);
+        let last = self.last(&subject).await?;
+        Ok(last.map_or(0, |message| message.sequence))
     }
 
     /// The last message of a subject, as the stream's leader has it: a replica may lag behind.
-    async fn last(&self, subject: &str) -> Result<Option<Stored>, JournalError> {
+    async fn last(&self, subject: &str) -> Result<Option<StreamMessage>, JournalError> {
         let stream = self.stream().await?;
         let read = stream.get_last_raw_message_by_subject(subject);
         let read = tokio::time::timeout(OPERATION, read).await;
-        let read = read.map_err(|_| JournalError::Unreachable("no answer in time".to_owned()))?;
-        match read {
-            Ok(message) => Ok(Some(Stored {
-                run: parse(&message.payload)?,
-                sequence: message.sequence,
-            })),
+        match read.map_err(|_| late())? {
+            Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(JournalError::Unreachable(error.to_string())),
+        }
+    }
+
+    /// Begins a run: its journal, which has room from then on whatever else is stored, and that it is open.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Changed`]: there is a run with this id.
+    pub(super) async fn begin(&self, run: &Run, text: Bytes) -> Result<(), JournalError> {
+        let subject = subject::run(&self.app, &run.pipeline.name, &run.id);
+        // One connection, one stream: the second is stored after the first, and need not wait for it.
+        let journal = self
+            .send(subject.clone(), PublishMessage::build().payload(text), 0)
+            .await?;
+        let opened = self.open(&run.pipeline.name, &run.id, 0);
+        let (journal, opened) = tokio::join!(acknowledged(journal), opened);
+        match (journal, opened) {
+            (Ok(_), Ok(_) | Err(JournalError::Changed)) => Ok(()),
+            (Ok(_), Err(error)) => {
+                if matches!(error, JournalError::Full) {
+                    self.purge(subject).await?;
+                }
+                Err(error)
+            }
+            (Err(JournalError::Full), Ok(_)) => {
+                self.close(&run.pipeline.name, &run.id).await?;
+                Err(JournalError::Full)
+            }
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -114,16 +156,15 @@ impl Journals {
         self.publish(subject, message, last).await
     }
 
-    /// Opens a run: some host works on it. `last` is the sequence of the last time that it was, 0 for never.
+    /// Opens a run: some host works on it. `last` is what [`read_open`](Self::read_open) returns.
     pub(super) async fn open(
         &self,
-        run: &Run,
-        text: Bytes,
+        pipeline: &str,
+        id: &str,
         last: u64,
     ) -> Result<u64, JournalError> {
-        let subject = subject::open_run(&self.app, &run.pipeline.name, &run.id);
-        self.publish(subject, PublishMessage::build().payload(text), last)
-            .await
+        let subject = subject::open_run(&self.app, pipeline, id);
+        self.publish(subject, PublishMessage::build(), last).await
     }
 
     async fn publish(
@@ -132,26 +173,44 @@ impl Journals {
         message: PublishMessage,
         last: u64,
     ) -> Result<u64, JournalError> {
+        acknowledged(self.send(subject, message, last).await?).await
+    }
+
+    async fn send(
+        &self,
+        subject: String,
+        message: PublishMessage,
+        last: u64,
+    ) -> Result<PublishAckFuture, JournalError> {
         let message = message.expected_last_subject_sequence(last);
-        let published = async {
-            let acknowledged = self.context.send_publish(subject, message).await?;
-            Ok::<_, PublishError>(acknowledged.await?.sequence)
-        };
-        let published = tokio::time::timeout(OPERATION, published).await;
-        let published =
-            published.map_err(|_| JournalError::Unreachable("no answer in time".to_owned()))?;
-        published.map_err(|error| refused(&error))
+        let sent = self.context.send_publish(subject, message);
+        let sent = tokio::time::timeout(OPERATION, sent).await;
+        sent.map_err(|_| late())?.map_err(|error| refused(&error))
     }
 
     /// Closes a run: no host works on it any more.
-    pub(super) async fn close(&self, run: &Run) -> Result<(), JournalError> {
-        let subject = subject::open_run(&self.app, &run.pipeline.name, &run.id);
+    pub(super) async fn close(&self, pipeline: &str, id: &str) -> Result<(), JournalError> {
+        self.purge(subject::open_run(&self.app, pipeline, id)).await
+    }
+
+    async fn purge(&self, subject: String) -> Result<(), JournalError> {
         let stream = self.stream().await?;
         let purged = stream.purge().filter(subject).await;
         purged
             .map(drop)
             .map_err(|error| JournalError::Unreachable(error.to_string()))
     }
+}
+
+async fn acknowledged(sent: PublishAckFuture) -> Result<u64, JournalError> {
+    let acknowledged = tokio::time::timeout(OPERATION, sent.into_future()).await;
+    let acknowledged = acknowledged.map_err(|_| late())?;
+    let acknowledged = acknowledged.map_err(|error| refused(&error))?;
+    Ok(acknowledged.sequence)
+}
+
+fn late() -> JournalError {
+    JournalError::Unreachable("no answer in time".to_owned())
 }
 
 fn refused(error: &PublishError) -> JournalError {

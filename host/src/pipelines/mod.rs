@@ -13,6 +13,7 @@ mod front;
 mod journal;
 mod operate;
 mod owner;
+mod room;
 mod run;
 mod serve;
 mod stream;

@@ -177,33 +177,32 @@ impl Runs {
         if pipeline != "*" && !crate::interface::is_label(pipeline) {
             return Ok(Page::default());
         }
-        let subject = match all {
+        let wanted = match all {
             true => subject::run(app, pipeline, "*"),
             false => subject::open_run(app, pipeline, "*"),
         };
         let stream = self.journals.stream().await?;
         let mut page = Page::default();
         let mut from = from.unwrap_or(1).max(1);
-        while let Some((sequence, text)) = next(&stream, &subject, from).await? {
+        while let Some((subject, sequence, text)) = next(&stream, &wanted, from).await? {
             if page.runs.len() >= limit {
                 page.next = Some(sequence);
                 break;
             }
             from = sequence + 1;
-            let run = match journal::parse(&text) {
-                Ok(run) => run,
-                Err(error) => {
+            let run = match (all, subject::of_open_run(&subject)) {
+                (false, Some((pipeline, id))) => self.journals.read(Some(pipeline), id).await,
+                _ => journal::parse(&text).map(|run| Some(Stored { run, sequence })),
+            };
+            let run = match run {
+                Ok(Some(stored)) => stored.run,
+                // It has ended since.
+                Ok(None) => continue,
+                Err(error @ JournalError::Unreadable(_)) => {
                     tracing::warn!(sequence, %error, "left out of the list");
                     continue;
                 }
-            };
-            let run = match all {
-                true => run,
-                false => self
-                    .journals
-                    .read(Some(&run.pipeline.name), &run.id)
-                    .await?
-                    .map_or(run, |stored| stored.run),
+                Err(error) => return Err(error.into()),
             };
             page.runs.push(listed(&run));
         }
@@ -216,18 +215,13 @@ impl Runs {
     ///
     /// There is none with this id.
     pub async fn show(&self, id: &str) -> Result<ShownRun, RunError> {
-        Ok(shown(&self.find(id).await?.0))
+        Ok(shown(&self.find(id).await?.run))
     }
 
-    /// The run, and the sequence of its journal; 0 if it has none yet.
-    async fn find(&self, id: &str) -> Result<(Run, u64), RunError> {
+    async fn find(&self, id: &str) -> Result<Stored, RunError> {
         check(id)?;
-        if let Some(Stored { run, sequence }) = self.journals.read(None, id).await? {
-            return Ok((run, sequence));
-        }
-        let open = self.journals.read_open(None, id).await?;
-        let open = open.ok_or_else(|| RunError::NotFound(id.to_owned()))?;
-        Ok((open.run, 0))
+        let stored = self.journals.read(None, id).await?;
+        stored.ok_or_else(|| RunError::NotFound(id.to_owned()))
     }
 
     /// Cancels a run that has not ended: after the step that is under way it fails, and is undone.
@@ -245,7 +239,8 @@ impl Runs {
             run.cancelled = true;
             Ok(())
         };
-        self.change(id, change).await.map(drop)
+        let run = self.change(id, change).await?;
+        self.hand_out(&run).await
     }
 
     /// Has a run undone that is completed.
@@ -283,13 +278,17 @@ impl Runs {
             Err(state(run, accepted))
         };
         let run = self.change(id, change).await?;
-        let open = self
-            .journals
-            .read_open(Some(&run.pipeline.name), id)
-            .await?;
-        let last = open.map_or(0, |open| open.sequence);
-        match self.journals.open(&run, journal::text(&run)?, last).await {
+        let last = self.journals.read_open(&run.pipeline.name, id).await?;
+        match self.journals.open(&run.pipeline.name, id, last).await {
             // Somebody else did the same.
+            Ok(_) | Err(JournalError::Changed) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has some host work on a run, if none does: who began it may have died before it was open.
+    async fn hand_out(&self, run: &Run) -> Result<(), RunError> {
+        match self.journals.open(&run.pipeline.name, &run.id, 0).await {
             Ok(_) | Err(JournalError::Changed) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -302,10 +301,10 @@ impl Runs {
         change: impl Fn(&mut Run) -> Result<(), RunError>,
     ) -> Result<Run, RunError> {
         for _ in 0..TRIES {
-            let (mut run, sequence) = self.find(id).await?;
+            let Stored { mut run, sequence } = self.find(id).await?;
             change(&mut run)?;
-            if sequence == 0 {
-                // Its owner, who has written nothing yet, goes on with what is written here.
+            if run.owner.is_empty() {
+                // An owner that has written nothing yet goes on with what is written here.
                 OPERATOR.clone_into(&mut run.owner);
             }
             match self
@@ -347,9 +346,9 @@ async fn next(
     stream: &Stream<()>,
     subject: &str,
     from: u64,
-) -> Result<Option<(u64, bytes::Bytes)>, RunError> {
+) -> Result<Option<(async_nats::Subject, u64, bytes::Bytes)>, RunError> {
     match stream.get_first_raw_message_by_subject(subject, from).await {
-        Ok(message) => Ok(Some((message.sequence, message.payload))),
+        Ok(message) => Ok(Some((message.subject, message.sequence, message.payload))),
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
         Err(error) => {
             let error = JournalError::Unreachable(error.to_string());

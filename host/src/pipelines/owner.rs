@@ -89,20 +89,19 @@ impl Alive {
 impl Work {
     /// Works on an open run that was handed to this host, until it has ended or is left.
     pub(super) async fn run(&self, message: Message) {
-        let open = match journal::parse(&message.payload) {
-            Ok(open) => open,
-            Err(error) => {
-                let subject = &*message.subject;
-                tracing::error!(subject, %error, "an open run is none, and is dropped");
-                return answer(&message, AckKind::Term).await;
-            }
+        let Some((pipeline, run)) = subject::of_open_run(&message.subject) else {
+            let subject = &*message.subject;
+            tracing::error!(subject, "an open run is none, and is dropped");
+            return answer(&message, AckKind::Term).await;
         };
-        let (run, pipeline) = (open.id.clone(), open.pipeline.name.clone());
         let again = message.info().is_ok_and(|info| info.delivered > 1);
         let alive = Alive(Mutex::new(Instant::now()));
         let working = async {
-            let mut owner = self.take(open, again, &alive).await?;
-            owner.work().await
+            match self.take(pipeline, run, again, &alive).await? {
+                Some(mut owner) => owner.work().await,
+                // Its beginning was refused.
+                None => Ok(self.journals.close(pipeline, run).await?),
+            }
         };
         let worked = tokio::select! {
             worked = working => worked,
@@ -119,20 +118,16 @@ impl Work {
         }
     }
 
-    /// Makes this host the owner of a run. `again` says that it was handed out before.
+    /// Makes this host the owner of a run, if there is one. `again` says that it was handed out before.
     async fn take<'w>(
         &'w self,
-        open: Run,
+        pipeline: &str,
+        id: &str,
         again: bool,
         alive: &'w Alive,
-    ) -> Result<Owner<'w>, Left> {
-        let stored = self
-            .journals
-            .read(Some(&open.pipeline.name), &open.id)
-            .await?;
-        let (run, sequence) = match stored {
-            Some(Stored { run, sequence }) => (run, sequence),
-            None => (open, 0),
+    ) -> Result<Option<Owner<'w>>, Left> {
+        let Some(Stored { run, sequence }) = self.journals.read(Some(pipeline), id).await? else {
+            return Ok(None);
         };
         let name = format!("{:016x}", rand::random::<u64>());
         let mut owner = Owner {
@@ -142,23 +137,21 @@ impl Work {
             alive,
             unwritten: false,
         };
-        if owner.run.has_ended() || sequence == 0 && !again {
-            owner.run.owner = name;
-            return Ok(owner);
+        if owner.run.has_ended() {
+            return Ok(Some(owner));
         }
-        if sequence > 0 && owner.run.owner.is_empty() {
-            // The last owner has finished what it did.
+        // A host that stops leaves a run without an owner, after it has finished what it did.
+        let is_left = owner.run.owner.is_empty() && (owner.run.writes > 0 || !again);
+        if is_left {
             owner.run.owner = name;
         } else {
-            tracing::info!(
-                run = owner.run.id,
-                pipeline = owner.run.pipeline.name,
-                "takes over a run"
-            );
+            tracing::info!(run = id, pipeline, "takes over a run");
             owner.run.take_over(&name);
         }
-        owner.write(None).await?;
-        Ok(owner)
+        if again {
+            owner.write(None).await?;
+        }
+        Ok(Some(owner))
     }
 
     fn is_stopping(&self) -> bool {
@@ -177,7 +170,7 @@ async fn answer(message: &Message, kind: AckKind) {
 struct Owner<'w> {
     work: &'w Work,
     run: Run,
-    /// The sequence of the journal's last state; 0 before the first.
+    /// The sequence of the journal's last state.
     sequence: u64,
     alive: &'w Alive,
     /// A phase began or ended that is not written.
@@ -313,8 +306,8 @@ impl Owner<'_> {
             .await?;
         match stored {
             Some(stored) if stored.sequence != self.sequence => self.merge(stored),
-            None if self.sequence != 0 => Err(Left::Lost),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => Err(Left::Lost),
         }
     }
 
@@ -435,6 +428,6 @@ impl Owner<'_> {
             }
             _ => tracing::debug!(run = id, pipeline, "a run is completed"),
         }
-        Ok(self.work.journals.close(run).await?)
+        Ok(self.work.journals.close(pipeline, id).await?)
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::front::Front;
 use super::journal::Journals;
 use super::owner::Work;
+use super::room::Room;
 use super::stopped;
 use super::stream::open_runs;
 use crate::interfaces::Backend;
@@ -31,6 +32,7 @@ pub(crate) struct Serving {
     link: Link,
     backend: Arc<dyn Backend>,
     runtime: Handle,
+    room: Arc<Room>,
     served: Mutex<BTreeMap<String, Served>>,
     /// What is not served any more and has not ended.
     leaving: Mutex<Vec<JoinHandle<()>>>,
@@ -58,6 +60,7 @@ impl Serving {
             link,
             backend,
             runtime,
+            room: Arc::default(),
             served: Mutex::default(),
             leaving: Mutex::default(),
         }
@@ -110,6 +113,7 @@ impl Serving {
             pipeline: pipeline.subscribe(),
             stopping: stopping.subscribe(),
             stats: Arc::clone(&stats),
+            room: Arc::clone(&self.room),
         };
         let work = Arc::new(Work {
             journals: self.journals.clone(),
@@ -117,7 +121,16 @@ impl Serving {
             link: self.link.clone(),
             stopping: stopping.subscribe(),
         });
+        let (room, journals) = (Arc::clone(&self.room), self.journals.clone());
+        let mut stops = stopping.subscribe();
+        let measuring = async move {
+            tokio::select! {
+                () = room.measure(&journals) => {}
+                () = stopped(&mut stops) => {}
+            }
+        };
         let tasks = vec![
+            self.runtime.spawn(measuring),
             self.runtime.spawn(front.serve(messages)),
             self.runtime.spawn(work_on(name, work)),
         ];
