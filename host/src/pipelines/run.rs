@@ -300,10 +300,10 @@ impl Run {
 
     /// What comes next. What needs no call is done by this: steps are skipped, and phases begin and end.
     pub(crate) fn next(&mut self, now: u64) -> Action {
-        if self.phase == Phase::Running {
-            if let Some(action) = self.forward(now) {
-                return action;
-            }
+        if self.phase == Phase::Running
+            && let Some(action) = self.forward(now)
+        {
+            return action;
         }
         if self.phase == Phase::RollingBack {
             return self.backward(now);

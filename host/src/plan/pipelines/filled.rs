@@ -174,11 +174,11 @@ fn find<'a>(root: &'a RawValue, path: &[Token]) -> Option<&'a str> {
         let value: &RawValue = match token {
             Token::Key(key) => {
                 let object: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
-                *object.get(key)?
+                object.get(key)?
             }
             Token::Index(index) => {
                 let array: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-                *array.get(*index as usize)?
+                array.get(*index as usize)?
             }
         };
         text = value.get();

@@ -328,10 +328,7 @@ impl Check<'_, '_> {
     /// Checks a step; its value is known to those after it.
     fn step(&mut self, spec: &StepSpec, own_error: Option<&Shape>) -> Option<Step> {
         let name = Some(spec.name.as_str());
-        let when = match &spec.when {
-            Some(template) => Some(self.when(spec, template)),
-            None => None,
-        };
+        let when = spec.when.as_ref().map(|template| self.when(spec, template));
         let call = self.call(spec, &spec.call, "");
         let Some(call) = call else {
             // Paths to it would be reported as well, and mislead.
