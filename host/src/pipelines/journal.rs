@@ -121,20 +121,20 @@ impl Journals {
         let subject = subject::run(&self.app, &run.pipeline.name, &run.id);
         // One connection, one stream: the second is stored after the first, and need not wait for it.
         let journal = self
-            .send(subject.clone(), PublishMessage::build().payload(text), 0)
+            .send(subject, PublishMessage::build().payload(text), 0)
             .await?;
         let opened = self.open(&run.pipeline.name, &run.id, 0);
         let (journal, opened) = tokio::join!(acknowledged(journal), opened);
         match (journal, opened) {
             (Ok(_), Ok(_) | Err(JournalError::Changed)) => Ok(()),
-            (Ok(_), Err(error)) => {
+            (Ok(sequence), Err(error)) => {
                 if matches!(error, JournalError::Full) {
-                    self.purge(subject).await?;
+                    self.delete(sequence).await?;
                 }
                 Err(error)
             }
-            (Err(JournalError::Full), Ok(_)) => {
-                self.close(&run.pipeline.name, &run.id).await?;
+            (Err(JournalError::Full), Ok(sequence)) => {
+                self.delete(sequence).await?;
                 Err(JournalError::Full)
             }
             (Err(error), _) => Err(error),
@@ -188,17 +188,14 @@ impl Journals {
         sent.map_err(|_| late())?.map_err(|error| refused(&error))
     }
 
-    /// Closes a run: no host works on it any more.
-    pub(super) async fn close(&self, pipeline: &str, id: &str) -> Result<(), JournalError> {
-        self.purge(subject::open_run(&self.app, pipeline, id)).await
-    }
-
-    async fn purge(&self, subject: String) -> Result<(), JournalError> {
-        let stream = self.stream().await?;
-        let purged = stream.purge().filter(subject).await;
-        purged
-            .map(drop)
-            .map_err(|error| JournalError::Unreachable(error.to_string()))
+    /// Deletes the message with this sequence: of an open run on which no host works any more, or of one that was
+    /// refused. By its sequence, since a purge makes the server forget what it was about to hand out again.
+    pub(super) async fn delete(&self, sequence: u64) -> Result<(), JournalError> {
+        let deleted = self.stream().await?;
+        match deleted.delete_message(sequence).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(JournalError::Unreachable(error.to_string())),
+        }
     }
 }
 

@@ -42,6 +42,14 @@ pub(super) struct Work {
     pub(super) stopping: watch::Receiver<bool>,
 }
 
+/// How a run has ended.
+enum Ended {
+    /// Nothing is left to do.
+    Well,
+    /// It stays open for a person.
+    ForNow,
+}
+
 /// Why an owner does not go on with its run.
 enum Left {
     /// Another one owns the run, and this one says nothing any more.
@@ -100,7 +108,7 @@ impl Work {
             match self.take(pipeline, run, again, &alive).await? {
                 Some(mut owner) => owner.work().await,
                 // Its beginning was refused.
-                None => Ok(self.journals.close(pipeline, run).await?),
+                None => Ok(Ended::Well),
             }
         };
         let worked = tokio::select! {
@@ -108,7 +116,16 @@ impl Work {
             never = alive.keep(&message) => match never {},
         };
         match worked {
-            Ok(()) => answer(&message, AckKind::Ack).await,
+            Ok(ended) => {
+                if let (Ended::Well, Ok(info)) = (ended, message.info())
+                    && let Err(error) = self.journals.delete(info.stream_sequence).await
+                {
+                    // It was deleted already, or it is handed out again.
+                    tracing::debug!(run, pipeline, %error, "an open run that has ended");
+                    return answer(&message, AckKind::Nak(Some(LAST_AGAIN))).await;
+                }
+                answer(&message, AckKind::Ack).await;
+            }
             Err(Left::Lost) => tracing::info!(run, pipeline, "another owner goes on with a run"),
             Err(Left::Stopping) => answer(&message, AckKind::Nak(None)).await,
             Err(Left::Failed(error)) => {
@@ -178,7 +195,7 @@ struct Owner<'w> {
 }
 
 impl Owner<'_> {
-    async fn work(&mut self) -> Result<(), Left> {
+    async fn work(&mut self) -> Result<Ended, Left> {
         loop {
             let before = self.run.phase;
             let action = self.run.next(now());
@@ -187,7 +204,7 @@ impl Owner<'_> {
                 if self.unwritten {
                     self.write(None).await?;
                 }
-                return self.end().await;
+                return Ok(self.end().await);
             }
             if self.work.is_stopping() {
                 self.run.owner.clear();
@@ -384,8 +401,8 @@ impl Owner<'_> {
         Ok(is_ours)
     }
 
-    /// Tells those who wait that the run has ended, and closes it.
-    async fn end(&self) -> Result<(), Left> {
+    /// Tells those who wait that the run has ended.
+    async fn end(&self) -> Ended {
         let run = &self.run;
         let reply = run.reply();
         let (headers, body) = match &reply {
@@ -416,7 +433,7 @@ impl Owner<'_> {
                     undo,
                     "a run has failed and is not undone; `wasmbay runs retry` tries again"
                 );
-                return Ok(());
+                return Ended::ForNow;
             }
             Phase::RolledBack => {
                 tracing::warn!(
@@ -428,6 +445,6 @@ impl Owner<'_> {
             }
             _ => tracing::debug!(run = id, pipeline, "a run is completed"),
         }
-        Ok(self.work.journals.close(pipeline, id).await?)
+        Ended::Well
     }
 }

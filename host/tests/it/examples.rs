@@ -172,12 +172,13 @@ fn shop_passes_an_order_through_five_languages() {
 
     let check = |curls: &[Curl]| curls.iter().for_each(|curl| curl.check(&shop.gateway));
     let shown = curls(&read("examples/shop/README.md"));
-    assert_eq!(shown.len(), 5);
+    assert_eq!(shown.len(), 7);
     let (calls, reports) = shown.split_at(3);
     check(calls);
     // Sales gets the event some time after the order.
     shop.sold("keyboard", 1, 1);
     check(reports);
+    shop.up.until("to ada@example.com: Your gift card");
     let shown = curls(&read("README.md"));
     assert_eq!(shown.len(), 3);
     check(&shown);

@@ -1,5 +1,8 @@
 //! Owners that die or are paused, as real processes.
 
+use std::collections::BTreeSet;
+
+use rand::Rng as _;
 use rustix::process::Signal;
 
 use super::*;
@@ -179,4 +182,98 @@ async fn a_host_that_was_paused_writes_nothing() {
     // The charge was made twice, and both with one id.
     assert_eq!(shop.functions(), ["reserve", "charge", "charge", "tell"]);
     assert_recognisable(&shop);
+}
+
+/// What the bank knows.
+#[derive(Default)]
+struct Books {
+    charged: BTreeSet<String>,
+    refunded: BTreeSet<String>,
+}
+
+/// Services that recognise a repetition; the bank declines orders whose number ends with 3.
+async fn keep_books(client: Client, books: Arc<Mutex<Books>>) {
+    let mut calls = client.subscribe("bay.app.test.shop.*.v1.*").await.unwrap();
+    settled(&client).await.unwrap();
+    tokio::spawn(async move {
+        while let Some(message) = calls.next().await {
+            if message.subject.ends_with("place") {
+                continue;
+            }
+            let Called { function, body, .. } = called(&message);
+            let order = body["order"].as_str().unwrap_or_default().to_owned();
+            let answer = match &*function {
+                "charge" if order.ends_with('3') => Answer::Ok(r#"{"err":"declined"}"#),
+                "charge" => {
+                    books.lock().unwrap().charged.insert(order);
+                    usual(&function)
+                }
+                "refund" => {
+                    books.lock().unwrap().refunded.insert(order);
+                    usual(&function)
+                }
+                _ => usual(&function),
+            };
+            // Long enough for a host to die meanwhile.
+            let client = client.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                answer_with(&client, message, answer).await;
+            });
+        }
+    });
+}
+
+/// Asks until there is an outcome, always for the same run; whether it was completed.
+async fn insist(client: Client, number: usize) -> bool {
+    let order = format!(r#"{{"orderId":"o-{number}","count":1,"tell":true}}"#);
+    loop {
+        let mut headers = HeaderMap::new();
+        headers.insert(wire::MESSAGE_ID, format!("o-{number}"));
+        headers.insert(wire::DEADLINE, "2000");
+        let request = client.request_with_headers(PLACE, headers, order.clone().into());
+        let Ok(Ok(reply)) = tokio::time::timeout(Duration::from_secs(3), request).await else {
+            continue;
+        };
+        let text: Value = serde_json::from_slice(&reply.payload).unwrap_or_default();
+        match (&text["ok"], &text["err"]) {
+            (Value::Null, Value::Null) => tokio::time::sleep(Duration::from_millis(50)).await,
+            (ok, _) => return !ok.is_null(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_balance_whatever_is_killed() {
+    const ORDERS: usize = 120;
+    let hosts = Hosts::new().await;
+    let books = Arc::new(Mutex::new(Books::default()));
+    keep_books(hosts.nats.connect().await, Arc::clone(&books)).await;
+    let mut running: Vec<Up> = (0..3).map(|_| hosts.start()).collect();
+    let orders = (0..ORDERS).map(|number| {
+        let client = hosts.client.clone();
+        tokio::spawn(async move {
+            // A few at a time, over several seconds.
+            tokio::time::sleep(Duration::from_millis(60 * number as u64)).await;
+            insist(client, number).await
+        })
+    });
+    let orders: Vec<_> = orders.collect();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let victim = rand::rng().random_range(0..running.len());
+        running.remove(victim).signal(Signal::KILL);
+        running.push(tokio::task::block_in_place(|| hosts.start()));
+    }
+    let mut completed = 0;
+    for (number, order) in orders.into_iter().enumerate() {
+        let outcome = tokio::time::timeout(3 * DEADLINE, order).await;
+        let is_completed = outcome.expect("an order has no outcome").unwrap();
+        assert_eq!(is_completed, number % 10 != 3, "order {number}");
+        completed += usize::from(is_completed);
+    }
+    no_open_runs(&hosts.client).await;
+    let books = books.lock().unwrap();
+    let paid = books.charged.difference(&books.refunded).count();
+    assert_eq!((completed, paid), (ORDERS / 10 * 9, ORDERS / 10 * 9));
 }
