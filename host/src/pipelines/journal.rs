@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{DeleteMessageErrorKind, LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 use bytes::Bytes;
 
@@ -194,6 +194,8 @@ impl Journals {
         let deleted = self.stream().await?;
         match deleted.delete_message(sequence).await {
             Ok(_) => Ok(()),
+            // It is not there any more.
+            Err(error) if matches!(error.kind(), DeleteMessageErrorKind::JetStream(_)) => Ok(()),
             Err(error) => Err(JournalError::Unreachable(error.to_string())),
         }
     }

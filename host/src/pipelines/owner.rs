@@ -120,7 +120,7 @@ impl Work {
                 if let (Ended::Well, Ok(info)) = (ended, message.info())
                     && let Err(error) = self.journals.delete(info.stream_sequence).await
                 {
-                    // It was deleted already, or it is handed out again.
+                    // It is handed out again.
                     tracing::debug!(run, pipeline, %error, "an open run that has ended");
                     return answer(&message, AckKind::Nak(Some(LAST_AGAIN))).await;
                 }
