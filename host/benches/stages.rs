@@ -190,6 +190,8 @@ impl Guest {
             limits: manifest::Limits::default(),
             reuse,
             grants: Grants::default(),
+            replicas: wasmbay::manifest::Replicas::Count(2),
+            require: BTreeMap::new(),
         };
         let made = Component::new(runtime.engine(), component.as_bytes()).map(|component| {
             let service = Service::new(runtime, "bench", Arc::new(component), Arc::new(spec));

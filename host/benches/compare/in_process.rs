@@ -230,6 +230,8 @@ impl InProcess {
             limits: Limits::default(),
             reuse,
             grants: Grants::default(),
+            replicas: wasmbay::manifest::Replicas::Count(2),
+            require: BTreeMap::new(),
         };
         let service = Service::new(runtime, "bench", Arc::clone(component), Arc::new(spec))?;
         let exported = service.interfaces().next().context("no interface")?.clone();

@@ -135,6 +135,8 @@ mod tests {
             limits: Limits::default(),
             reuse: 1,
             grants: Grants::default(),
+            replicas: crate::manifest::Replicas::Count(2),
+            require: BTreeMap::new(),
         }))
     }
 

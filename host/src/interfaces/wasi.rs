@@ -155,6 +155,8 @@ mod tests {
             limits: Limits::default(),
             reuse: 1,
             grants: Grants::default(),
+            replicas: crate::manifest::Replicas::Count(2),
+            require: BTreeMap::new(),
         };
         let log = Log::default();
         let writer = log.clone();

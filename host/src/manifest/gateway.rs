@@ -39,6 +39,8 @@ settings! {
         pub listen: Option<String> = LISTEN,
         /// `host:port` of the admin address; none leaves it to the command line.
         pub admin: Option<String> = ADMIN,
+        /// Names by which requests reach the app at the gateway of a fleet; none stands for all.
+        pub hosts: Vec<String> = HOSTS,
         /// Which functions have an RPC path.
         pub rpc: RpcPaths = RPC,
         /// Bytes of a request's body.

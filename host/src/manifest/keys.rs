@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::kinds::{
     Address, Bounds, Flag, Hundredths, Key, Or, Other, Outcomes, Rpc, Steps, Table,
 };
+use super::placement::{Copies, HostNames};
 
 /// Methods that a route may name, in the order in which messages list them.
 pub(crate) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -103,6 +104,10 @@ tables! {
             => "Calls that one instance serves before it is dropped; 1 is a fresh instance for each call. One that trapped or ran out of time is never used again.";
         GRANTS "grants": Other = Other::table(&["`grants = { http = [\"api.example.com\"] }`"])
             => "What the component may reach outside its sandbox; see below.";
+        REPLICAS "replicas": Copies = Copies { default: 2 }
+            => "Hosts of a [fleet](fleet.md) that run the service, or as many as there are. `wasmbay up` is one host and runs all.";
+        REQUIRE "require": Other = Other::table(&["labels such as `{ zone = \"a\" }`"]).or("none")
+            => "Labels that a host of a fleet must have to run the service. `wasmbay up` has none and asks for none.";
     }
 
     limits "`limits` of a service" "" {
@@ -310,6 +315,8 @@ tables! {
             => "Where the gateway listens; port 0 is any free one.";
         ADMIN "admin": Address = Address { default: "the command line's, or none", example: "127.0.0.1:8081" }
             => "Where [dead letters are served as JSON](events.md#over-http). Whoever can reach it can read, change and drop them, so it belongs on a loopback address.";
+        HOSTS "hosts": HostNames = HostNames
+            => "The names (`Host` headers) by which requests reach the app at the gateway of a [fleet](fleet.md), which has one gateway for all apps. `wasmbay up` has one app, which answers to every name.";
         RPC "rpc": Rpc = Rpc
             => "Which functions have [an RPC path](gateway.md#functions-at-their-rpc-path): all, none, or those of these interfaces. Without a version an interface stands for all of its versions.";
         BODY "body": Bounds<usize> = Bounds { default: 1 << 20, range: 1 << 10..=64 << 20 }

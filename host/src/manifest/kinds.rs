@@ -38,8 +38,8 @@ pub(super) trait Row: Sync {
 
 /// What a key accepts, for people.
 pub(super) struct Form {
-    kind: &'static str,
-    default: String,
+    pub(super) kind: &'static str,
+    pub(super) default: String,
     pub(super) accepted: String,
 }
 

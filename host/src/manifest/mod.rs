@@ -17,6 +17,7 @@ mod gateway;
 pub(crate) mod keys;
 mod kinds;
 mod pipelines;
+mod placement;
 mod routes;
 mod services;
 mod specification;
@@ -34,6 +35,7 @@ pub use pipelines::{
     Attempts, CallSpec, NoPath, OnError, PipelineBounds, PipelineSpec, Place, Segment, StepSpec,
     Template, TemplateKind, ValuePath,
 };
+pub use placement::{MAX_REPLICAS, Replicas, ReplicasError, is_label_text};
 pub use routes::{Route, Target};
 pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};
 pub use specification::{Digest, DigestError, Specification, SpecificationError};

@@ -11,6 +11,7 @@ use super::Find;
 use super::file::{At, Section};
 use super::keys::{app, grants, keyvalue, limits, service};
 use super::kinds::settings;
+use super::placement::{self, Replicas};
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
 use super::values::{HostPattern, size_text};
@@ -44,6 +45,10 @@ pub struct ServiceSpec {
     pub reuse: u32,
     /// What the component may reach outside its sandbox.
     pub grants: Grants,
+    /// The hosts of a fleet that run it.
+    pub replicas: Replicas,
+    /// The labels that such a host must have.
+    pub require: BTreeMap<String, String>,
 }
 
 settings! {
@@ -138,6 +143,17 @@ impl Grants {
 }
 
 impl ServiceSpec {
+    /// Whether a service that runs as `self` runs as `other` as well: all but the hosts is the same.
+    #[must_use]
+    pub fn runs_as(&self, other: &Self) -> bool {
+        let placed = Self {
+            replicas: self.replicas,
+            require: self.require.clone(),
+            ..other.clone()
+        };
+        *self == placed
+    }
+
     /// The service that it chose for an interface that it imports.
     #[must_use]
     pub fn exporter_of(&self, import: &InterfaceId) -> Option<&str> {
@@ -167,6 +183,8 @@ pub(super) fn read(
         limits: Limits::read(&limits, &Limits::default()),
         reuse: section.read_or_default(&service::REUSE),
         grants: read_grants(&grants, streams),
+        replicas: section.read_or_default(&service::REPLICAS),
+        require: placement::read_labels(section),
     }
 }
 

@@ -66,6 +66,8 @@ fn greetings(component: &Path, who: &str, times: u32, reuse: u32) -> Vec<String>
         limits: Limits::default(),
         reuse,
         grants: Grants::default(),
+        replicas: wasmbay::manifest::Replicas::Count(2),
+        require: BTreeMap::new(),
     };
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
     let runtime = Runtime::new(engine).unwrap();

@@ -86,6 +86,8 @@ pub(crate) fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
         limits: Limits::default(),
         reuse: 1_000,
         grants: Grants::default(),
+        replicas: wasmbay::manifest::Replicas::Count(2),
+        require: BTreeMap::new(),
     };
     change(&mut spec);
     spec

@@ -31,6 +31,8 @@ const EVERYTHING: &str = r#"
 
     [service.audit]
     component = "audit"
+    replicas = "all"
+    require = { zone = "west" }
     grants = { subscribe = ["a.b", "c"] }
 
     [wire."shop:payment/payments"]
@@ -99,6 +101,7 @@ const EVERYTHING: &str = r#"
     header = "8KiB"
     timeout = "10ms"
     connections = 1
+    hosts = ["shop.example.com"]
 "#;
 
 pub(super) fn again(app: &App) -> App {

@@ -74,6 +74,8 @@ fn service(then: &str) -> Served {
         limits: Limits::default(),
         reuse: 1_000,
         grants: Grants::default(),
+        replicas: crate::manifest::Replicas::Count(2),
+        require: BTreeMap::new(),
     };
     let service = Service::new(&runtime, "app", Arc::new(component), Arc::new(spec));
     let backend = MemoryBackend::default();
