@@ -74,6 +74,7 @@ pub mod build;
 pub mod call;
 pub mod deployment;
 pub mod events;
+pub mod fleet;
 pub mod gateway;
 pub mod headers;
 pub mod host;

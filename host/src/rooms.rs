@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
 const ROOMS: [&str; 27] = [
     "host",
+    "fleet",
     "admin",
     "gateway",
     "deployment",

@@ -167,6 +167,12 @@ pub fn data_bucket(app: &str, service: &str) -> String {
     format!("{ROOT}_{app}_data_{service}")
 }
 
+/// The buckets of a fleet. Those of apps begin otherwise, so no app's name leads to one of these.
+pub(crate) const FLEET_APPS: &str = "bay-fleet-apps";
+pub(crate) const FLEET_HOSTS: &str = "bay-fleet-hosts";
+pub(crate) const FLEET_REPORTS: &str = "bay-fleet-reports";
+pub(crate) const FLEET_COMPONENTS: &str = "bay-fleet-components";
+
 /// The stream of messages with this name in a manifest.
 #[must_use]
 pub fn message_stream(app: &str, name: &str) -> String {

@@ -6,14 +6,15 @@
 
 mod bindings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::events::health::StoreHealth;
 use crate::events::stream::Share;
 use crate::manifest::App;
-use crate::plan::Plan;
+use crate::plan::{Description, Plan};
 use crate::runtime::Service;
+use crate::transport::Source;
 
 pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order, orphaned, shared};
 
@@ -34,19 +35,45 @@ pub struct Deployment {
     pub(crate) app: Option<Arc<App>>,
     /// The consumers of stored messages.
     pub(crate) shares: Vec<Share>,
+    /// The components of the app's services, those that run on other hosts included.
+    pub(crate) described: BTreeMap<String, Description>,
 }
 
 impl Deployment {
     /// The deployment of an app with this plan.
     #[must_use]
     pub fn new(app: &App, plan: Plan, services: BTreeMap<String, Arc<Service>>) -> Self {
-        Self {
+        let all = bindings(app, &plan);
+        let mut deployment = Self {
             revision: 0,
-            bindings: bindings(app, &plan),
+            bindings: Bindings::new(),
             services,
             plan,
             app: Some(Arc::new(app.clone())),
             shares: Vec::new(),
+            described: BTreeMap::new(),
+        };
+        deployment.bind(all);
+        deployment
+    }
+
+    /// Adds bindings, without those of services that run on other hosts only.
+    pub(crate) fn bind(&mut self, bindings: impl IntoIterator<Item = (Source, Bound)>) {
+        let services = &self.services;
+        let here = bindings.into_iter();
+        let here = here.filter(|(_, bound)| services.contains_key(&bound.service));
+        self.bindings.extend(here);
+    }
+
+    /// Gives these services, which run on as before, the bindings that they had, where no other service
+    /// has one there now.
+    pub(crate) fn bind_as_before(&mut self, before: &Self, services: &BTreeSet<String>) {
+        self.bindings
+            .retain(|_, bound| !services.contains(&bound.service));
+        let had = before.bindings.iter();
+        for (source, bound) in had.filter(|(_, bound)| services.contains(&bound.service)) {
+            let bound = || bound.clone();
+            self.bindings.entry(source.clone()).or_insert_with(bound);
         }
     }
 

@@ -253,7 +253,9 @@ pub(crate) async fn serve<A: Answers>(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
-    let timeout = answers.timeout();
+    let timed = Arc::clone(&answers);
+    // Asked for when it counts: a gateway that several apps share gets others.
+    let timeout = || timed.timeout();
     let activity = Arc::clone(&place.activity);
     let service = service_fn(|request: http::Request<Incoming>| {
         let (answers, activity) = (Arc::clone(&answers), Arc::clone(&activity));
@@ -262,7 +264,7 @@ pub(crate) async fn serve<A: Answers>(
     let lingering = Arc::clone(&place.activity);
     let socket = TokioIo::new(Socket::new(stream, move || lingering.ends()));
     let mut connection = pin!(builder.serve_connection(socket, service));
-    let mut timer = pin!(sleep_until(activity.expiry(timeout)));
+    let mut timer = pin!(sleep_until(activity.expiry(timeout())));
     let mut ending = false;
     let mut lingering = false;
     let mut evicted = false;
@@ -288,7 +290,7 @@ pub(crate) async fn serve<A: Answers>(
             }
             () = timer.as_mut() => {
                 let now = Instant::now();
-                let expiry = activity.expiry(timeout);
+                let expiry = activity.expiry(timeout());
                 match (expiry > now, lingering) {
                     // Running requests have their time; an idle connection has lingered.
                     (_, false) if ending => match activity.running.load(Ordering::Relaxed) {

@@ -20,6 +20,7 @@ mod origin;
 pub(crate) mod places;
 pub(crate) mod request;
 pub(crate) mod route;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod unread;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 
 pub use connection::{IDLE, LINGER, MAX_HEADERS, MAX_STREAMS};
 pub use places::RESERVE;
+pub(crate) use shared::{Mount, SharedGateway};
 
 use crate::deployment::Current;
 use crate::interfaces::Backend;

@@ -2,7 +2,9 @@
 
 pub(crate) mod discovery;
 mod drain;
+mod load;
 mod neighbours;
+mod node;
 mod peers;
 mod reconcile;
 mod upkeep;
@@ -22,7 +24,7 @@ use crate::admin::Admin;
 use crate::call::CallError;
 use crate::deployment::{Current, drain_order};
 use crate::events::stream::{StoreError, Unavailable};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Mount};
 use crate::manifest::{App, Digest, SpecificationError};
 use crate::nats::ConnectOptions;
 use crate::pipelines::Serving;
@@ -32,9 +34,11 @@ pub use crate::transport::Drained;
 use crate::transport::local::Local;
 use discovery::Directory;
 use drain::Drains;
+pub use load::{check, load, specify};
 use neighbours::Neighbours;
+pub use node::{Node, NodeError, NodeOptions};
+pub use reconcile::Applied;
 use reconcile::Served;
-pub use reconcile::{Applied, check, load, specify};
 use upkeep::Upkeep;
 use worker::{Worker, WorkerError};
 
@@ -70,6 +74,9 @@ pub struct HostOptions {
     /// Upper bound of the time for which the first [`Host::apply`] waits for JetStream, where the app needs
     /// it: a cluster may have no leader yet.
     pub jetstream_wait: Duration,
+    /// Distinguishes the host from others of the app; a random text unless given. It is one token of
+    /// subjects.
+    pub id: Option<String>,
 }
 
 impl HostOptions {
@@ -84,6 +91,7 @@ impl HostOptions {
             engine: EngineOptions::default(),
             grace: DEFAULT_GRACE,
             jetstream_wait: DEFAULT_JETSTREAM_WAIT,
+            id: None,
         }
     }
 }
@@ -273,7 +281,7 @@ impl Host {
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let mut host = Self {
             runtime: Runtime::new(engine)?,
-            id: host_id(),
+            id: options.id.unwrap_or_else(host_id),
             neighbours,
             app: app.name.clone(),
             grace: options.grace,
@@ -377,6 +385,15 @@ impl Host {
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// The app behind a gateway that several apps share.
+    fn mount(&self, app: &App) -> Mount {
+        let spec = app.gateway.clone();
+        let gateway = Gateway::new(&self.app, spec, Arc::clone(&self.current));
+        let ways = self.workers.iter();
+        let ways = ways.map(|worker| (Arc::clone(&worker.backend), worker.link.clone()));
+        Mount::new(app, gateway, ways.collect())
     }
 
     /// The engine, for loading components.

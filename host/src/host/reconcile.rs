@@ -5,22 +5,22 @@
 //! carries them out. A step can be cancelled and repeated: the sources are recorded before the
 //! workers get the order to serve them.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::drain::Drain;
+use super::load::describe;
 use super::neighbours::Conflict;
 use super::{Host, HostError, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned, shared};
-use crate::events::stream::{self, Orphan, Provisioning, Purpose, Share};
-use crate::manifest::{App, LocalCall, Specification};
+use crate::events::stream::{self, Orphan, Provisioning, Purpose};
+use crate::manifest::{App, LocalCall, ServiceSpec, Specification};
 use crate::pipelines;
-use crate::plan::{self, Plan, Unreached};
-use crate::runtime::{Component, Engine, Service};
+use crate::plan::{self, Description, EventWire, Plan, Unreached};
+use crate::runtime::{Component, Service};
 use crate::transport::{Binding, Delivery, Slot, Source};
 
 /// Time between two attempts to create what JetStream cannot take yet.
@@ -37,7 +37,7 @@ pub(super) struct ServedSource {
 }
 
 /// The changes that [`Host::apply`] made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Applied {
     /// New services.
     pub started: Vec<String>,
@@ -45,79 +45,44 @@ pub struct Applied {
     pub replaced: Vec<String>,
     /// Removed services.
     pub stopped: Vec<String>,
+    /// Services that could not be brought up, where that does not refuse all of the step; what ran
+    /// before of them goes on.
+    pub failed: BTreeMap<String, HostError>,
 }
 
-/// Reads and compiles the file of each service.
-///
-/// # Errors
-///
-/// The first file that is no component that can be run.
-///
-/// # Cost
-///
-/// Blocks for as long as compiling takes; see [`Component::new`].
-pub fn load(
-    engine: &Engine,
-    files: &BTreeMap<String, PathBuf>,
-) -> Result<BTreeMap<String, Arc<Component>>, HostError> {
-    files
-        .iter()
-        .map(|(service, path)| {
-            let component =
-                Component::load(engine, path).map_err(|source| HostError::Component {
-                    service: service.clone(),
-                    path: path.clone(),
-                    source,
-                })?;
-            Ok((service.clone(), Arc::new(component)))
-        })
-        .collect()
+impl Applied {
+    /// Whether nothing changed, and nothing failed.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        let changed = [&self.started, &self.replaced, &self.stopped];
+        changed.iter().all(|services| services.is_empty()) && self.failed.is_empty()
+    }
 }
 
-/// Plans the wiring of the components of an app.
-///
-/// # Errors
-///
-/// Everything that does not fit.
-pub fn check(app: &App, components: &BTreeMap<String, Arc<Component>>) -> Result<Plan, HostError> {
-    let described = components
-        .iter()
-        .map(|(name, component)| (name.clone(), component.description()))
-        .collect();
-    plan::plan(app, &described).map_err(HostError::Plan)
+/// The services of an app that a host runs: all of them, or its part of a fleet's.
+#[derive(Clone, Copy)]
+struct Share<'a> {
+    components: &'a BTreeMap<String, Arc<Component>>,
+    /// Services that run on as they are, whatever is specified.
+    kept: &'a BTreeSet<String>,
+    /// Whether a service that does not start leaves the others alone.
+    by_itself: bool,
 }
 
-/// Specifies an app with these components.
-///
-/// # Errors
-///
-/// A service has no component.
-pub fn specify(
-    app: &App,
-    components: &BTreeMap<String, Arc<Component>>,
-) -> Result<Specification, HostError> {
-    let digest = |name: &String| Some((name.clone(), components.get(name)?.digest.clone()));
-    let digests = app.services.keys().filter_map(digest).collect();
-    Ok(Specification::new(app.clone(), digests)?)
-}
-
-/// Checks that the components are those that are specified.
+/// Checks that the components that are given are those that are specified.
 fn check_digests(
     specification: &Specification,
     components: &BTreeMap<String, Arc<Component>>,
 ) -> Result<(), HostError> {
     for (service, specified) in &specification.components {
-        let (service, specified) = (service.clone(), specified.clone());
-        match components.get(&service) {
-            Some(component) if component.digest == specified => {}
-            Some(component) => {
-                return Err(HostError::OtherComponent {
-                    service,
-                    specified,
-                    given: component.digest.clone(),
-                });
-            }
-            None => return Err(HostError::NoComponent { service, specified }),
+        if let Some(component) = components.get(service)
+            && component.digest != *specified
+        {
+            return Err(HostError::OtherComponent {
+                service: service.clone(),
+                specified: specified.clone(),
+                given: component.digest.clone(),
+            });
         }
     }
     Ok(())
@@ -142,23 +107,71 @@ impl Host {
         specification: &Specification,
         components: &BTreeMap<String, Arc<Component>>,
     ) -> Result<Applied, HostError> {
+        let mut specified = specification.components.iter();
+        if let Some((service, digest)) = specified.find(|(name, _)| !components.contains_key(*name))
+        {
+            return Err(HostError::NoComponent {
+                service: service.clone(),
+                specified: digest.clone(),
+            });
+        }
+        let share = Share {
+            components,
+            kept: &BTreeSet::new(),
+            by_itself: false,
+        };
+        self.step(specification, &describe(components), share).await
+    }
+
+    /// As [`Host::apply`], for the part of an app that runs on this host: the services with a component
+    /// here. `described` has those of all its services, by which they are wired. Services in `kept` run
+    /// on as they are. One that does not link or start is left out, and leaves the others alone.
+    ///
+    /// # Errors
+    ///
+    /// A component is not the specified one, or the app as a whole cannot run; then everything runs on
+    /// as before.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Host::apply`].
+    pub(super) async fn apply_part(
+        &self,
+        specification: &Specification,
+        described: &BTreeMap<String, Description>,
+        components: &BTreeMap<String, Arc<Component>>,
+        kept: &BTreeSet<String>,
+    ) -> Result<Applied, HostError> {
+        let share = Share {
+            components,
+            kept,
+            by_itself: true,
+        };
+        self.step(specification, described, share).await
+    }
+
+    async fn step(
+        &self,
+        specification: &Specification,
+        described: &BTreeMap<String, Description>,
+        share: Share<'_>,
+    ) -> Result<Applied, HostError> {
         let app = &specification.app;
         if app.name != self.app {
             let (running, wanted) = (self.app.clone(), app.name.clone());
             return Err(HostError::Renamed { running, wanted });
         }
-        check_digests(specification, components)?;
-        let plan = check(app, components)?;
+        check_digests(specification, share.components)?;
+        let plan = plan::plan(app, described).map_err(HostError::Plan)?;
         let _step = self.reconciling.lock().await;
         let before = self.current.get();
         if before.revision == 0 {
             self.meet_neighbours(app, &plan)?;
         }
-        let (services, applied) = self
-            .prepare(app, &plan, components, &before.services)
-            .await?;
+        let (services, unchanged, applied) =
+            self.prepare(app, &plan, share, &before.services).await?;
         let (shares, orphans) = self.provision(app, &plan, &before).await?;
-        for unreached in newly_unreached(app, components, &before) {
+        for unreached in newly_unreached(app, described, &before) {
             tracing::warn!("{unreached}");
         }
 
@@ -167,8 +180,10 @@ impl Host {
         let further = shares.iter().filter(|share| !share.is_first());
         let further = further.filter_map(|share| shared(app, &next.plan, share));
         let beside: Vec<_> = orphaned.chain(further).collect();
-        next.bindings.extend(beside);
+        next.bind(beside);
+        next.bind_as_before(&before, &unchanged);
         next.shares = shares;
+        next.described.clone_from(described);
         let served = self.served().clone();
         let Difference {
             arriving,
@@ -298,7 +313,7 @@ impl Host {
         app: &App,
         plan: &Plan,
         before: &Deployment,
-    ) -> Result<(Vec<Share>, Vec<Orphan>), HostError> {
+    ) -> Result<(Vec<stream::Share>, Vec<Orphan>), HostError> {
         let Some(worker) = self.workers.first() else {
             return Ok((Vec::new(), Vec::new()));
         };
@@ -431,27 +446,34 @@ impl Host {
     }
 
     /// The services of the app: running ones where nothing about them changed, else new ones,
-    /// linked and with a first instance.
+    /// linked and with a first instance. Also the names of those that run on although they should
+    /// change.
     async fn prepare(
         &self,
         app: &App,
         plan: &Plan,
-        components: &BTreeMap<String, Arc<Component>>,
+        share: Share<'_>,
         running: &BTreeMap<String, Arc<Service>>,
-    ) -> Result<(BTreeMap<String, Arc<Service>>, Applied), HostError> {
+    ) -> Result<(BTreeMap<String, Arc<Service>>, BTreeSet<String>, Applied), HostError> {
         let mut services = BTreeMap::new();
+        let mut unchanged = BTreeSet::new();
         let mut applied = Applied::default();
         for (name, spec) in &app.services {
-            let Some(component) = components.get(name) else {
+            let old = running.get(name);
+            if let Some(old) = old.filter(|_| share.kept.contains(name)) {
+                services.insert(name.clone(), Arc::clone(old));
+                unchanged.insert(name.clone());
+                continue;
+            }
+            let Some(component) = share.components.get(name) else {
                 continue;
             };
-            let old = running.get(name);
             let imports = component.imports.iter();
             let events: Vec<_> = imports
                 .filter_map(|import| plan.event_wire(&import.id).cloned())
                 .collect();
             let same = |old: &&Arc<Service>| {
-                *old.spec == *spec
+                old.spec.runs_as(spec)
                     && old.component.digest == component.digest
                     && old.publishes_alike(&events)
             };
@@ -459,22 +481,22 @@ impl Host {
                 services.insert(name.clone(), Arc::clone(old));
                 continue;
             }
-            let spec = Arc::new(spec.clone());
-            let service = Service::with_events(
-                &self.runtime,
-                &self.app,
-                Arc::clone(component),
-                spec,
-                events,
-            )?;
-            service.warm().await.map_err(|source| HostError::Warm {
-                service: name.clone(),
-                source,
-            })?;
-            services.insert(name.clone(), Arc::new(service));
-            match old {
-                Some(_) => applied.replaced.push(name.clone()),
-                None => applied.started.push(name.clone()),
+            match self.begin(component, spec, events).await {
+                Ok(service) => {
+                    services.insert(name.clone(), Arc::new(service));
+                    match old {
+                        Some(_) => applied.replaced.push(name.clone()),
+                        None => applied.started.push(name.clone()),
+                    }
+                }
+                Err(error) if share.by_itself => {
+                    if let Some(old) = old {
+                        services.insert(name.clone(), Arc::clone(old));
+                        unchanged.insert(name.clone());
+                    }
+                    applied.failed.insert(name.clone(), error);
+                }
+                Err(error) => return Err(error),
             }
         }
         applied.stopped = running
@@ -482,7 +504,25 @@ impl Host {
             .filter(|n| !services.contains_key(*n))
             .cloned()
             .collect();
-        Ok((services, applied))
+        Ok((services, unchanged, applied))
+    }
+
+    /// A service that is linked and has a first instance.
+    async fn begin(
+        &self,
+        component: &Arc<Component>,
+        spec: &ServiceSpec,
+        events: Vec<Arc<EventWire>>,
+    ) -> Result<Service, HostError> {
+        let (component, spec) = (Arc::clone(component), Arc::new(spec.clone()));
+        let name = spec.name.clone();
+        let service = Service::with_events(&self.runtime, &self.app, component, spec, events)?;
+        let warm = service.warm().await;
+        warm.map_err(|source| HostError::Warm {
+            service: name,
+            source,
+        })?;
+        Ok(service)
     }
 }
 
@@ -494,18 +534,15 @@ pub(super) fn stores(app: &App, plan: &Plan) -> bool {
 /// What nothing leads to, without what was so before.
 fn newly_unreached(
     app: &App,
-    components: &BTreeMap<String, Arc<Component>>,
+    described: &BTreeMap<String, Description>,
     before: &Deployment,
 ) -> Vec<Unreached> {
-    let described =
-        |(name, component): (&String, &Arc<Component>)| (name.clone(), component.description());
-    let known = before.app.as_ref().map(|app| {
-        let services = before.services.iter();
-        let components = services.map(|(name, service)| described((name, &service.component)));
-        plan::unreached(app, &components.collect())
-    });
+    let known = before
+        .app
+        .as_ref()
+        .map(|app| plan::unreached(app, &before.described));
     let known = known.unwrap_or_default();
-    let mut all = plan::unreached(app, &components.iter().map(described).collect());
+    let mut all = plan::unreached(app, described);
     all.retain(|unreached| !known.contains(unreached));
     all
 }

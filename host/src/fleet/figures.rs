@@ -1,0 +1,50 @@
+//! What services have done, as they say themselves by discovery.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::micro::{APP, HOST, Verb};
+use crate::nats::{Link, PublishError, ask_services};
+
+/// Time for services to answer.
+const ANSWER: Duration = Duration::from_millis(400);
+
+/// What a service has done on a host since it started there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Calls, events and messages.
+    pub calls: u64,
+    /// Those among them that failed.
+    pub errors: u64,
+}
+
+/// The id under which a host of a fleet runs an app. No name of either has a `_`.
+#[must_use]
+pub fn host_id(host: &str, app: &str) -> String {
+    format!("{host}_{app}")
+}
+
+/// The figures of all services, by the id of their host, app and service.
+///
+/// # Errors
+///
+/// The connection is closed.
+pub async fn figures(
+    link: &Link,
+) -> Result<BTreeMap<(String, String, String), Figures>, PublishError> {
+    let mut found = BTreeMap::new();
+    for answer in ask_services(link, Verb::Stats, ANSWER).await? {
+        let of = |key: &str| answer.metadata.get(key).cloned();
+        let (Some(host), Some(app)) = (of(HOST), of(APP)) else {
+            continue;
+        };
+        let endpoints = answer.endpoints.into_iter().flatten();
+        let stats = endpoints.filter_map(|endpoint| endpoint.stats);
+        let sum = stats.fold(Figures::default(), |sum, stats| Figures {
+            calls: sum.calls + stats.num_requests,
+            errors: sum.errors + stats.num_errors,
+        });
+        found.insert((host, app, answer.name), sum);
+    }
+    Ok(found)
+}

@@ -1,0 +1,41 @@
+//! A fleet: the hosts that share one NATS system, and what they are to run.
+//!
+//! What is deployed is kept in JetStream ([`Store`]): the bytes of components by their digest, and a
+//! [`Revision`] of each app. Every host reads the same and decides the same: which hosts run a service
+//! follows from [`place`] alone, so there is no scheduler and no leader. What changes between two
+//! revisions ([`changes`]), whom it breaks ([`breaks`]), which apps claim the same requests
+//! ([`clashes`]) and how far a rollout is ([`progress`]) are pure functions of the same data.
+//!
+//! Nothing here runs a service; `host::node` does.
+
+mod changes;
+mod claims;
+mod compatibility;
+mod figures;
+mod placement;
+mod progress;
+mod records;
+mod store;
+
+pub use changes::{Change, changes};
+pub use claims::{Clash, Fronted, clashes};
+pub use compatibility::{Break, Deployed, breaks};
+pub use figures::{Figures, figures, host_id};
+pub use placement::{Demand, Lack, Member, Placed, demands, place};
+pub use progress::{Progress, Replica, ReplicaState, progress};
+pub use records::{
+    FORMAT, HostRecord, RecordError, Report, Revision, ServiceReport, ServiceState, is_host_name,
+};
+pub use store::{Kept, Store, StoreError};
+pub(crate) use store::{Watched, read_app, read_host, read_report, watch};
+
+use std::time::Duration;
+
+/// Time between two signs of life of a host.
+pub const BEAT: Duration = Duration::from_millis(500);
+
+/// Time after which a host without a sign of life is taken for dead: five of them were missed.
+pub const DEAD: Duration = Duration::from_millis(2_500);
+
+/// Revisions of an app that are kept: as many as a key of JetStream can have.
+pub const HISTORY: u8 = 64;

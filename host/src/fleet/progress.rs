@@ -1,0 +1,252 @@
+//! How far hosts are with a revision, by what they report. Pure.
+
+use std::collections::BTreeMap;
+
+use super::records::{HostRecord, Report, Revision, ServiceState};
+use super::{Lack, Member, demands, place};
+
+/// A service on a host that is to run it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The service.
+    pub service: String,
+    /// The host.
+    pub host: String,
+    /// How far it is.
+    pub state: ReplicaState,
+}
+
+/// How far a replica is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicaState {
+    /// The host has said nothing of it yet.
+    Waiting,
+    /// The host brings it up.
+    Coming(ServiceState),
+    /// It answers, in this revision, since this time.
+    Serving(String),
+    /// It could not be brought up.
+    Failed(String),
+}
+
+/// How far a revision is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// By service and host.
+    pub replicas: Vec<Replica>,
+    /// Services on fewer hosts than they should have.
+    pub lacks: BTreeMap<String, Lack>,
+    /// Hosts that still run services of the app that they should not, and which.
+    pub leaving: BTreeMap<String, Vec<String>>,
+}
+
+impl Progress {
+    /// Whether every service runs where it should.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        let serves = |replica: &Replica| matches!(replica.state, ReplicaState::Serving(_));
+        !self.lacks.values().any(Lack::is_total) && self.replicas.iter().all(serves)
+    }
+
+    /// Whether something is wrong and nothing is under way.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        let moves = |replica: &Replica| {
+            matches!(
+                replica.state,
+                ReplicaState::Waiting | ReplicaState::Coming(_)
+            )
+        };
+        !self.is_done() && !self.replicas.iter().any(moves)
+    }
+
+    /// Replicas that answer.
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        let serves = |replica: &&Replica| matches!(replica.state, ReplicaState::Serving(_));
+        self.replicas.iter().filter(serves).count()
+    }
+}
+
+/// How far these hosts are, by these reports. Those of other processes count for nothing.
+#[must_use]
+pub fn progress(
+    revision: &Revision,
+    app: &str,
+    hosts: &[HostRecord],
+    reports: &[Report],
+) -> Progress {
+    let report = |host: &str| {
+        let record = hosts.iter().find(|record| record.name == host)?;
+        let mut own = reports.iter();
+        own.find(|report| report.host == host && report.id == record.id && report.app == app)
+    };
+    let members: Vec<Member> = hosts
+        .iter()
+        .filter(|record| !record.leaving)
+        .map(HostRecord::member)
+        .collect();
+    let mut progress = Progress::default();
+    let specification = revision.specification.as_ref();
+    for demand in specification.into_iter().flat_map(|s| demands(&s.app)) {
+        let placed = place(&demand, &members);
+        for host in placed.hosts {
+            let state = report(&host).map_or(ReplicaState::Waiting, |report| {
+                state_in(report, revision.number, demand.service)
+            });
+            progress.replicas.push(Replica {
+                service: demand.service.to_owned(),
+                host,
+                state,
+            });
+        }
+        if let Some(lack) = placed.lack {
+            progress.lacks.insert(demand.service.to_owned(), lack);
+        }
+    }
+    for record in hosts {
+        let Some(report) = report(&record.name) else {
+            continue;
+        };
+        let is_placed = |service: &&String| {
+            let mut replicas = progress.replicas.iter();
+            replicas.any(|replica| replica.service == **service && replica.host == record.name)
+        };
+        let left: Vec<_> = report
+            .services
+            .keys()
+            .filter(|s| !is_placed(s))
+            .cloned()
+            .collect();
+        if !left.is_empty() {
+            progress.leaving.insert(record.name.clone(), left);
+        }
+    }
+    progress
+}
+
+/// The state of a service in a report.
+fn state_in(report: &Report, revision: u64, service: &str) -> ReplicaState {
+    if report.revision < revision {
+        return ReplicaState::Waiting;
+    }
+    if let Some(error) = &report.error {
+        return ReplicaState::Failed(error.clone());
+    }
+    let Some(own) = report.services.get(service) else {
+        return ReplicaState::Waiting;
+    };
+    match own.state {
+        ServiceState::Serving | ServiceState::HandingOver => {
+            ReplicaState::Serving(own.since.clone())
+        }
+        ServiceState::Failed => ReplicaState::Failed(own.error.clone().unwrap_or_default()),
+        state @ (ServiceState::Fetching | ServiceState::Starting) => ReplicaState::Coming(state),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::fleet::records::{FORMAT, ServiceReport};
+    use crate::manifest::{Digest, Manifest, Specification};
+
+    fn revision(number: u64, lines: &str) -> Revision {
+        let text = format!("name = \"shop\"\n[service.a]\ncomponent = \"a.wasm\"\n{lines}");
+        let app = Manifest::parse(Path::new("wasmbay.toml"), &text)
+            .unwrap()
+            .app;
+        let components = BTreeMap::from([("a".to_owned(), Digest::of(b"a"))]);
+        Revision {
+            format: FORMAT,
+            number,
+            verb: "deploy".to_owned(),
+            specification: Some(Specification::new(app, components).unwrap()),
+            author: String::new(),
+            at: String::new(),
+            source: None,
+            message: None,
+            forced: Vec::new(),
+        }
+    }
+
+    fn host(name: &str, id: &str) -> HostRecord {
+        HostRecord {
+            format: FORMAT,
+            name: name.to_owned(),
+            id: id.to_owned(),
+            labels: BTreeMap::new(),
+            gateway: None,
+            version: String::new(),
+            started: String::new(),
+            leaving: false,
+        }
+    }
+
+    fn report(host: &str, id: &str, revision: u64, state: ServiceState) -> Report {
+        let service = ServiceReport {
+            state,
+            digest: Digest::of(b"a"),
+            since: "now".to_owned(),
+            error: (state == ServiceState::Failed).then(|| "it trapped".to_owned()),
+        };
+        Report {
+            format: FORMAT,
+            host: host.to_owned(),
+            id: id.to_owned(),
+            app: "shop".to_owned(),
+            revision,
+            error: None,
+            services: BTreeMap::from([("a".to_owned(), service)]),
+        }
+    }
+
+    #[test]
+    fn a_revision_is_done_when_every_host_serves_it() {
+        use ServiceState::{Failed, Serving, Starting};
+        let hosts = [host("x", "1"), host("y", "2")];
+        let at = |reports: &[Report]| progress(&revision(3, ""), "shop", &hosts, reports);
+        let both = |state| [report("x", "1", 3, Serving), report("y", "2", 3, state)];
+        assert!(at(&both(Serving)).is_done());
+        let coming = at(&both(Starting));
+        assert!(!coming.is_done() && !coming.is_stuck() && coming.serving() == 1);
+        assert!(at(&both(Failed)).is_stuck());
+        // Of an earlier revision, and of a process that has ended.
+        assert!(!at(&[report("x", "1", 2, Serving), report("y", "2", 3, Serving)]).is_done());
+        assert!(!at(&[report("x", "9", 3, Serving), report("y", "2", 3, Serving)]).is_done());
+    }
+
+    #[test]
+    fn what_cannot_be_placed_is_stuck() {
+        let none = progress(&revision(1, ""), "shop", &[], &[]);
+        assert!(none.is_stuck() && none.lacks["a"] == Lack::NoHost);
+        let hosts = [host("x", "1")];
+        let reports = [report("x", "1", 1, ServiceState::Serving)];
+        let one = progress(&revision(1, "replicas = 3"), "shop", &hosts, &reports);
+        assert!(one.is_done() && one.lacks.len() == 1);
+    }
+
+    #[test]
+    fn what_runs_where_it_should_not_is_told() {
+        let hosts = [host("x", "1"), host("y", "2"), host("z", "3")];
+        let all = ["x", "y", "z"].map(|name| {
+            let id = hosts
+                .iter()
+                .find(|host| host.name == name)
+                .unwrap()
+                .id
+                .clone();
+            report(name, &id, 1, ServiceState::Serving)
+        });
+        let found = progress(&revision(1, ""), "shop", &hosts, &all);
+        assert_eq!(found.leaving.len(), 1);
+        let undeployed = Revision {
+            specification: None,
+            ..revision(2, "")
+        };
+        let found = progress(&undeployed, "shop", &hosts, &all);
+        assert_eq!((found.leaving.len(), found.replicas.len()), (3, 0));
+    }
+}

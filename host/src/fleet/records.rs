@@ -1,0 +1,247 @@
+//! What hosts and deployers write for each other: revisions of apps, signs of life, reports.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Member;
+use crate::manifest::{Digest, Specification};
+use crate::text::shown;
+
+/// The format of what is written. A host reads no other one.
+pub const FORMAT: u32 = 1;
+
+/// Characters that the name of a host may have, as in a DNS label.
+const MAX_NAME: usize = 63;
+
+/// Whether a text can be the name of a host. It is a token of subjects, and a part of ids.
+#[must_use]
+pub fn is_host_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=MAX_NAME).contains(&text.len()) && text.chars().all(plain)
+}
+
+/// A state of an app that was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Counts the revisions of the app, from 1.
+    pub number: u64,
+    /// The verb that made it, such as `deploy` or `rollback to 3`.
+    pub verb: String,
+    /// What is to run; nothing once the app was undeployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub specification: Option<Specification>,
+    /// Who asked for it: `user@machine`, as that machine says.
+    pub author: String,
+    /// When, as RFC 3339, by the clock of that machine.
+    pub at: String,
+    /// The manifest that it was made from, on that machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Why, in the author's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What was known to break, and was forced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<String>,
+}
+
+/// A host's sign of life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Its name.
+    pub name: String,
+    /// Distinguishes the processes that had the name one after the other.
+    pub id: String,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Where its gateway listens.
+    #[serde(default)]
+    pub gateway: Option<String>,
+    /// Its version of wasmbay.
+    pub version: String,
+    /// When it started, as RFC 3339.
+    pub started: String,
+    /// Whether it is about to stop, and hands over what it runs.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+impl HostRecord {
+    /// The host as services are placed on it.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        Member {
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            gateway: self.gateway.is_some(),
+        }
+    }
+}
+
+/// What a host says of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The host.
+    pub host: String,
+    /// The process; see [`HostRecord::id`].
+    pub id: String,
+    /// The app.
+    pub app: String,
+    /// The revision that the host runs or is bringing up.
+    pub revision: u64,
+    /// What hinders the app as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Its services on this host.
+    pub services: BTreeMap<String, ServiceReport>,
+}
+
+/// What a host says of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceReport {
+    /// Its state.
+    pub state: ServiceState,
+    /// The component.
+    pub digest: Digest,
+    /// Since when, as RFC 3339.
+    pub since: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The state of a service on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceState {
+    /// Its component is fetched from the store, or compiled.
+    Fetching,
+    /// It is linked, and a first instance made.
+    Starting,
+    /// It answers.
+    Serving,
+    /// It could not be brought up; what ran before goes on, and the host tries again.
+    Failed,
+    /// It is not to run here any more, and goes on until it runs where it should.
+    HandingOver,
+}
+
+impl ServiceState {
+    /// As it is written and shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetching => "fetching",
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Failed => "failed",
+            Self::HandingOver => "handing-over",
+        }
+    }
+}
+
+/// A record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Another version of wasmbay wrote it.
+    #[error(
+        "it is written in format {0}, and this version of wasmbay reads format {FORMAT}; run one version everywhere"
+    )]
+    Format(u32),
+    /// It is none.
+    #[error("it cannot be read")]
+    Invalid(#[from] serde_json::Error),
+    /// It was stored for another app.
+    #[error("it is of \"{}\"", shown(.0))]
+    Name(String),
+}
+
+#[derive(Deserialize)]
+struct Formatted {
+    format: u32,
+}
+
+/// Reads a record, after its format.
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    let Formatted { format } = serde_json::from_slice(bytes)?;
+    if format != FORMAT {
+        return Err(RecordError::Format(format));
+    }
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+/// Reads a revision of this app.
+pub(super) fn read_revision(app: &str, bytes: &[u8]) -> Result<Revision, RecordError> {
+    let revision: Revision = read(bytes)?;
+    match &revision.specification {
+        Some(specification) if specification.app.name != app => {
+            Err(RecordError::Name(specification.app.name.clone()))
+        }
+        _ => Ok(revision),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::manifest::Manifest;
+
+    fn revision() -> Revision {
+        let text = "name = \"shop\"\n[service.a]\ncomponent = \"a.wasm\"\nreplicas = 3";
+        let app = Manifest::parse(Path::new("wasmbay.toml"), text)
+            .unwrap()
+            .app;
+        let components = BTreeMap::from([("a".to_owned(), Digest::of(b"a"))]);
+        Revision {
+            format: FORMAT,
+            number: 7,
+            verb: "deploy".to_owned(),
+            specification: Some(Specification::new(app, components).unwrap()),
+            author: "ada@desk".to_owned(),
+            at: "2026-11-30T16:00:00Z".to_owned(),
+            source: None,
+            message: Some("try it".to_owned()),
+            forced: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_revision_is_read_as_it_is_written() {
+        let revision = revision();
+        let bytes = serde_json::to_vec(&revision).unwrap();
+        assert_eq!(read_revision("shop", &bytes).unwrap(), revision);
+        assert!(matches!(
+            read_revision("other", &bytes),
+            Err(RecordError::Name(name)) if name == "shop"
+        ));
+    }
+
+    #[test]
+    fn another_format_is_said_before_anything_else() {
+        let error = read::<Revision>(br#"{"format":2,"unknown":true}"#).unwrap_err();
+        assert!(matches!(error, RecordError::Format(2)), "{error}");
+        for bytes in [&b""[..], b"{}", b"{\"format\":1}", b"\xff"] {
+            let error = read::<Revision>(bytes).unwrap_err();
+            assert!(matches!(error, RecordError::Invalid(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_host_is_one_token() {
+        assert!(is_host_name("host-1"));
+        for name in ["", "a.b", "A", "a b", "a_b", &"a".repeat(64)] {
+            assert!(!is_host_name(name), "{name}");
+        }
+    }
+}

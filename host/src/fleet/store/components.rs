@@ -1,0 +1,220 @@
+//! The components of a fleet: bytes by their digest, and their descriptions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use futures_util::future::{join_all, try_join_all};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+
+use super::{Store, StoreError, failed, keys, to_json, unreadable};
+use crate::fleet::records::{self, FORMAT};
+use crate::manifest::Digest;
+use crate::plan::Description;
+use crate::runtime::MAX_BYTES;
+
+/// Time to fetch one component.
+const FETCH: Duration = Duration::from_secs(60);
+
+/// Components that no revision names are kept for this long: a deploy stores them before it is
+/// written.
+const COLLECT: Duration = Duration::from_secs(3_600);
+
+/// What is stored beside a component, so that others plan with it without compiling it.
+#[derive(Serialize, Deserialize)]
+struct Described {
+    format: u32,
+    description: Description,
+}
+
+impl Store {
+    /// Stores a component that is not there yet; returns whether it was not.
+    ///
+    /// # Errors
+    ///
+    /// JetStream does not take it, or the bytes are too many.
+    pub async fn put_component(
+        &self,
+        bytes: &[u8],
+        description: &Description,
+    ) -> Result<bool, StoreError> {
+        const DOING: &str = "store a component";
+        let digest = Digest::of(bytes);
+        if self.is_stored(&digest, bytes.len()).await? {
+            return Ok(false);
+        }
+        let described = to_json(&Described {
+            format: FORMAT,
+            description: description.clone(),
+        });
+        let name = description_name(&digest);
+        let put = self.components.put(&*name, &mut &*described).await;
+        put.map_err(failed(DOING))?;
+        let put = self.components.put(digest.as_str(), &mut &*bytes).await;
+        put.map_err(failed(DOING))?;
+        Ok(true)
+    }
+
+    /// Whether a component is there with as many bytes. Whether they are the right ones is seen when
+    /// they are read.
+    async fn is_stored(&self, digest: &Digest, size: usize) -> Result<bool, StoreError> {
+        for name in [description_name(digest), digest.to_string()] {
+            match self.components.info(&name).await {
+                Ok(info) if info.deleted => return Ok(false),
+                Ok(info) if info.name == digest.as_str() && info.size != size => return Ok(false),
+                Ok(_) => {}
+                Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(failed("look for a component")(error)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Stores a component again whose stored bytes are not those of its digest.
+    ///
+    /// # Errors
+    ///
+    /// JetStream does not take it.
+    pub async fn repair_component(
+        &self,
+        bytes: &[u8],
+        description: &Description,
+    ) -> Result<bool, StoreError> {
+        let digest = Digest::of(bytes);
+        match self.component(&digest).await {
+            Ok(_) => Ok(false),
+            Err(StoreError::Corrupted { .. } | StoreError::Missing(_)) => {
+                // What is there does not count.
+                let _gone = self.components.delete(digest.as_str()).await;
+                self.put_component(bytes, description).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bytes of a component, which are those of its digest.
+    ///
+    /// # Errors
+    ///
+    /// They are not there, or others are.
+    ///
+    /// # Limits
+    ///
+    /// As many bytes as a component may have, within a minute.
+    pub async fn component(&self, digest: &Digest) -> Result<Bytes, StoreError> {
+        let bytes = self.object(digest.as_str(), digest).await?;
+        let found = Digest::of(&bytes);
+        if found == *digest {
+            Ok(bytes)
+        } else {
+            let (digest, found) = (digest.clone(), Some(found));
+            Err(StoreError::Corrupted { digest, found })
+        }
+    }
+
+    /// The description of a component.
+    ///
+    /// # Errors
+    ///
+    /// It is not there or cannot be read.
+    pub async fn description(&self, digest: &Digest) -> Result<Description, StoreError> {
+        let bytes = self.object(&description_name(digest), digest).await?;
+        let read = records::read::<Described>(&bytes);
+        let what = format!("the description of component {}", digest.short());
+        Ok(read.map_err(unreadable(what))?.description)
+    }
+
+    /// The descriptions of the components of an app, by service.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not there or cannot be read.
+    pub async fn descriptions(
+        &self,
+        components: &BTreeMap<String, Digest>,
+    ) -> Result<BTreeMap<String, Description>, StoreError> {
+        let mut found = BTreeMap::new();
+        let digests: BTreeSet<_> = components.values().collect();
+        let digests: Vec<_> = digests.into_iter().collect();
+        // So many at a time, as each takes a consumer for a moment.
+        for some in digests.chunks(16) {
+            let some = some.iter().map(async |digest| {
+                let description = self.description(digest).await?;
+                Ok::<_, StoreError>(((*digest).clone(), description))
+            });
+            found.extend(try_join_all(some).await?);
+        }
+        let of = |(service, digest): (&String, &Digest)| {
+            Some((service.clone(), found.get(digest)?.clone()))
+        };
+        Ok(components.iter().filter_map(of).collect())
+    }
+
+    async fn object(&self, name: &str, digest: &Digest) -> Result<Bytes, StoreError> {
+        const DOING: &str = "fetch a component";
+        let corrupted = || StoreError::Corrupted {
+            digest: digest.clone(),
+            found: None,
+        };
+        let fetch = async {
+            let mut object = match self.components.get(name).await {
+                Ok(object) => object,
+                Err(error) if error.kind() == GetErrorKind::NotFound => {
+                    return Err(StoreError::Missing(digest.clone()));
+                }
+                Err(error) => return Err(failed(DOING)(error)),
+            };
+            if object.info.size as u64 > MAX_BYTES {
+                return Err(corrupted());
+            }
+            let mut bytes = Vec::with_capacity(object.info.size);
+            match object.read_to_end(&mut bytes).await {
+                Ok(_) => Ok(Bytes::from(bytes)),
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(corrupted()),
+                Err(error) => Err(failed(DOING)(error)),
+            }
+        };
+        timeout(FETCH, fetch).await.map_err(failed(DOING))?
+    }
+
+    /// Removes the components that no revision of any app names, unless they are new; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// JetStream cannot be asked. What was removed until then is gone.
+    pub async fn collect(&self) -> Result<usize, StoreError> {
+        const DOING: &str = "remove old components";
+        let names = keys(&self.apps, DOING).await?;
+        let histories = join_all(names.iter().map(|name| self.history(name))).await;
+        let mut named = BTreeSet::new();
+        for history in histories {
+            let specifications = history?.into_iter().filter_map(|one| one.specification);
+            named.extend(specifications.flat_map(|one| one.components.into_values()));
+        }
+        let objects = self.components.list().await.map_err(failed(DOING))?;
+        let objects: Vec<_> = objects.try_collect().await.map_err(failed(DOING))?;
+        let mut removed = 0;
+        for object in objects {
+            let digest = object.name.split('.').next().unwrap_or_default();
+            let is_named = named.iter().any(|known| known.as_str() == digest);
+            let is_old = object.modified.is_some_and(|at| {
+                let age = SystemTime::now().duration_since(at.into());
+                age.is_ok_and(|age| age > COLLECT)
+            });
+            if is_old && !is_named {
+                let deleted = self.components.delete(&object.name).await;
+                deleted.map_err(failed(DOING))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn description_name(digest: &Digest) -> String {
+    format!("{digest}.types")
+}

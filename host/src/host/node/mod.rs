@@ -1,0 +1,554 @@
+//! A host of a fleet: it watches what the fleet is to run, and runs its part of it.
+//!
+//! The node knows ([`View`]) and decides; a [`Driver`] for each app does it, with a [`Host`](super::Host)
+//! of its own, on an engine and behind a gateway that all of them share. What runs goes on while NATS is
+//! away: a node that does not see its own signs of life changes nothing.
+
+mod driver;
+mod front;
+mod reports;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, kv};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
+
+use super::{Drained, HostError, HostOptions, Listening, failed, host_id, listen};
+use crate::events::stream::{self, Unavailable};
+use crate::fleet::{
+    self, FORMAT, HostRecord, Store, StoreError, Watched, read_app, read_host, read_report,
+};
+use crate::gateway::SharedGateway;
+use crate::manifest::Digest;
+use crate::nats::{ConnectError, ConnectOptions};
+use crate::runtime::{Component, Engine};
+use driver::Driver;
+use reports::Reports;
+use view::{Target, View};
+
+/// Time between two looks at which hosts are alive.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Time after which the buckets are watched anew, when the host does not see its own signs of life.
+const WATCH_AGAIN: Duration = Duration::from_secs(5);
+
+/// Time for a name to become free that a host had which has ended.
+const NAME_TAKEN: Duration = Duration::from_secs(5);
+
+/// Time for the fleet's store to be created, where servers do not know each other yet.
+const CREATE: Duration = Duration::from_secs(10);
+
+/// Upper bound of the part of the grace time in which services are handed over.
+const HAND_OVER: u32 = 2;
+
+/// The options of a node.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// Where NATS is.
+    pub nats: ConnectOptions,
+    /// The host's name, which no other host of the fleet has; see [`fleet::is_host_name`].
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The address of the gateway; `None` runs without one.
+    pub gateway: Option<SocketAddr>,
+    /// Threads that serve calls, for each app; one for each core by default.
+    pub workers: NonZeroUsize,
+    /// Upper bound of the time for which calls of replaced or removed services go on.
+    pub grace: Duration,
+    /// Servers that keep a copy of the fleet's store; one unless given, or as many as it has already.
+    pub copies: Option<u8>,
+}
+
+impl NodeOptions {
+    /// The defaults, with these options of NATS, this name and no gateway.
+    #[must_use]
+    pub fn new(nats: ConnectOptions, name: impl Into<String>) -> Self {
+        let HostOptions { workers, grace, .. } = HostOptions::new(nats.clone());
+        Self {
+            nats,
+            name: name.into(),
+            labels: BTreeMap::new(),
+            gateway: None,
+            workers,
+            grace,
+            copies: None,
+        }
+    }
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The gateway cannot listen.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// NATS cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// There is no JetStream.
+    #[error("a fleet keeps what it runs in JetStream")]
+    JetStream(#[from] Unavailable),
+    /// The fleet's store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The name is no name.
+    #[error("\"{0}\" is no name of a host; accepted: 1 to 63 of a-z, 0-9 and `-`")]
+    Name(String),
+    /// Another host has the name.
+    #[error("another host of the fleet is called \"{0}\"; choose another name with `--name`")]
+    NameTaken(String),
+}
+
+/// What the parts of a node share.
+struct Shared {
+    name: String,
+    id: String,
+    nats: ConnectOptions,
+    workers: NonZeroUsize,
+    grace: Duration,
+    /// When all has to have ended, once the node stops.
+    deadline: Mutex<Option<Instant>>,
+    engine: Engine,
+    store: Store,
+    front: Option<Arc<SharedGateway>>,
+    reports: Reports,
+    components: tokio::sync::Mutex<HashMap<Digest, Weak<Component>>>,
+}
+
+impl Shared {
+    /// The grace time, or what is left of it.
+    fn grace_left(&self) -> Duration {
+        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        deadline.map_or(self.grace, left)
+    }
+}
+
+/// A running host of a fleet. It does nothing unless [`run`](Node::run) is polled.
+pub struct Node {
+    shared: Arc<Shared>,
+    listening: Option<front::Listening>,
+    record: watch::Sender<HostRecord>,
+    view: View,
+    apps: BTreeMap<String, Running>,
+    news: mpsc::UnboundedReceiver<News>,
+    told: mpsc::UnboundedSender<News>,
+    watching: Vec<JoinHandle<()>>,
+    watched_since: tokio::time::Instant,
+    /// What is known is to be acted on.
+    stale: bool,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// An app of this node.
+struct Running {
+    target: watch::Sender<Option<Arc<Target>>>,
+    services: watch::Receiver<BTreeSet<String>>,
+    driver: JoinHandle<Drained>,
+}
+
+/// A change of one of the fleet's buckets.
+enum News {
+    App(Watched),
+    Host(Watched),
+    Report(Watched),
+    /// Services of an app run, or do so no longer.
+    Ran,
+}
+
+/// What a change of a bucket is.
+type Tell = fn(Watched) -> News;
+
+impl Node {
+    /// Starts a host: connected, known to the fleet, its gateway listening.
+    ///
+    /// # Errors
+    ///
+    /// NATS or its JetStream cannot be used, another host has the name, or the address is taken.
+    pub async fn start(options: NodeOptions, engine: Engine) -> Result<Self, NodeError> {
+        let NodeOptions {
+            nats,
+            name,
+            labels,
+            gateway,
+            workers,
+            grace,
+            copies,
+        } = options;
+        if !fleet::is_host_name(&name) {
+            return Err(NodeError::Name(crate::text::shown(&name).into_owned()));
+        }
+        let listener = listen(Listening::Gateway, gateway)?;
+        let listening = match (&listener, gateway) {
+            (Some(listener), Some(address)) => {
+                let started = front::Listening::start(listener, workers);
+                Some(started.map_err(failed(Listening::Gateway, address))?)
+            }
+            _ => None,
+        };
+        let client = nats.clone().named(format!("wasmbay host {name}"));
+        let context = nats.jetstream(client.connect().await?);
+        let until = tokio::time::Instant::now() + super::DEFAULT_JETSTREAM_WAIT;
+        stream::available(&context, until).await?;
+        let store = create(context, copies).await?;
+        let record = HostRecord {
+            format: FORMAT,
+            name: name.clone(),
+            id: host_id(),
+            labels,
+            gateway: listening.as_ref().map(|front| front.address.to_string()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: driver::now(),
+            leaving: false,
+        };
+        claim(&store, &name).await?;
+        let mut view = View::new(&name);
+        let now = tokio::time::Instant::now();
+        // So that the first look does not take this host for the only one.
+        for record in store.hosts().await? {
+            view.see(record, now);
+        }
+        let (told, news) = mpsc::unbounded_channel();
+        let mut node = Self {
+            shared: Arc::new(Shared {
+                name,
+                id: record.id.clone(),
+                nats,
+                workers,
+                grace,
+                deadline: Mutex::default(),
+                engine,
+                store,
+                front: listening.as_ref().map(|front| Arc::clone(&front.gateway)),
+                reports: Reports::default(),
+                components: tokio::sync::Mutex::default(),
+            }),
+            listening,
+            record: watch::Sender::new(record),
+            view,
+            apps: BTreeMap::new(),
+            news,
+            told,
+            watching: Vec::new(),
+            watched_since: now,
+            stale: true,
+            background: Vec::new(),
+        };
+        node.begin(copies);
+        Ok(node)
+    }
+
+    fn begin(&mut self, copies: Option<u8>) {
+        let store = self.shared.store.clone();
+        let beats = reports::beat(store.clone(), copies, self.record.subscribe());
+        self.background.push(tokio::spawn(beats));
+        let (shared, name) = (Arc::clone(&self.shared), self.shared.name.clone());
+        self.background.push(tokio::spawn(async move {
+            shared.reports.keep(store, name).await;
+        }));
+        self.watch();
+    }
+
+    /// Watches the fleet's buckets, from the beginning.
+    fn watch(&mut self) {
+        for task in self.watching.drain(..) {
+            task.abort();
+        }
+        self.watched_since = tokio::time::Instant::now();
+        let store = &self.shared.store;
+        let buckets: [(&kv::Store, Tell); 3] = [
+            (store.hosts_bucket(), News::Host),
+            (store.apps_bucket(), News::App),
+            (store.reports_bucket(), News::Report),
+        ];
+        for (bucket, news) in buckets {
+            let told = self.told.clone();
+            let tell = move |watched| told.send(news(watched)).is_ok();
+            self.watching
+                .push(tokio::spawn(fleet::watch(bucket.clone(), tell)));
+        }
+    }
+
+    /// The address of the gateway.
+    #[must_use]
+    pub fn gateway(&self) -> Option<SocketAddr> {
+        self.listening.as_ref().map(|listening| listening.address)
+    }
+
+    /// The host's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Runs its part of the fleet, for as long as it is polled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it goes on where it was when it is called again.
+    pub async fn run(&mut self) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                news = self.news.recv() => {
+                    if let Some(news) = news {
+                        self.take(news);
+                    }
+                    while let Ok(news) = self.news.try_recv() {
+                        self.take(news);
+                    }
+                }
+                _ = look.tick() => {}
+            }
+            self.act();
+        }
+    }
+
+    /// Takes over what has changed.
+    fn take(&mut self, news: News) {
+        let warn = |error: StoreError| {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "in the fleet's store"
+            )
+        };
+        match news {
+            News::Host(Watched { key, value: None }) => {
+                self.view.lose(&key);
+                self.stale = true;
+            }
+            News::Host(Watched {
+                key,
+                value: Some(value),
+            }) => match read_host(&key, &value) {
+                // Of an earlier process of this name.
+                Ok(record) if key == self.shared.name && record.id != self.shared.id => {}
+                Ok(record) => {
+                    let now = tokio::time::Instant::now();
+                    self.stale |= self.view.see(record, now);
+                }
+                Err(error) => warn(error),
+            },
+            News::App(Watched { key, value }) => {
+                let read = value.map(|value| read_app(&key, &value)).transpose();
+                match read {
+                    Ok(Some(revision)) => {
+                        self.view.apps.insert(key, Arc::new(revision));
+                    }
+                    Ok(None) => drop(self.view.apps.remove(&key)),
+                    // What ran before goes on.
+                    Err(error) => warn(error),
+                }
+                self.stale = true;
+            }
+            News::Report(Watched { key, value }) => {
+                match value.map(|value| read_report(&key, &value)).transpose() {
+                    Ok(Some(report)) => self.view.hear(report),
+                    Ok(None) => self.view.unhear(&key),
+                    Err(error) => warn(error),
+                }
+                self.stale = true;
+            }
+            News::Ran => self.stale = true,
+        }
+    }
+
+    /// Has every app take over what follows from what is known.
+    fn act(&mut self) {
+        let now = tokio::time::Instant::now();
+        if !self.view.is_fresh(now) {
+            if now.saturating_duration_since(self.watched_since) > WATCH_AGAIN {
+                self.watch();
+            }
+            return;
+        }
+        let changed = self.view.look(now);
+        if !changed && !self.stale {
+            return;
+        }
+        self.stale = false;
+        self.apps.retain(|_, app| !app.driver.is_finished());
+        let known = self.view.apps.keys().chain(self.apps.keys());
+        let names: BTreeSet<String> = known.cloned().collect();
+        for app in names {
+            self.aim(&app);
+        }
+        // One that ends may have to begin again when it has.
+        let ends = |running: &Running| running.target.borrow().is_none();
+        self.stale = self.apps.values().any(ends);
+    }
+
+    fn aim(&mut self, app: &str) {
+        let running = self.apps.get(app);
+        let services = running.map(|running| running.services.borrow().clone());
+        let has_gateway = self.listening.is_some();
+        let target = self
+            .view
+            .target(app, &services.unwrap_or_default(), has_gateway);
+        let target = target.map(Arc::new);
+        match (running, target) {
+            (Some(running), target) => {
+                let ends = running.target.borrow().is_none();
+                // Once it ends it ends, and another one begins when it has.
+                if !ends && *running.target.borrow() != target {
+                    running.target.send_replace(target);
+                }
+            }
+            (None, Some(target)) => {
+                let running = self.drive(app, target);
+                self.apps.insert(app.to_owned(), running);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn drive(&self, app: &str, target: Arc<Target>) -> Running {
+        let (target, targets) = watch::channel(Some(target));
+        let (ran, services) = watch::channel(BTreeSet::new());
+        let driver = Driver::new(Arc::clone(&self.shared), app, targets, ran);
+        let told = self.told.clone();
+        let mut changes = services.clone();
+        let driver = tokio::spawn(async move {
+            let tell = async {
+                while changes.changed().await.is_ok() {
+                    let _ = told.send(News::Ran);
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                drained = driver.run() => drained,
+                drained = tell => drained,
+            }
+        });
+        Running {
+            target,
+            services,
+            driver,
+        }
+    }
+
+    /// Leaves the fleet: hands over what it runs, then takes nothing new, answers everything that has
+    /// arrived, and ends. Calls that have not ended within `grace` are answered with 503.
+    ///
+    /// # Limits
+    ///
+    /// Ends at most a moment after `grace`, also without NATS or another host.
+    pub async fn stop(mut self, grace: Duration) -> Drained {
+        let started = Instant::now();
+        let deadline = started + grace;
+        *self
+            .shared
+            .deadline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+        self.record.send_modify(|record| record.leaving = true);
+        let until = tokio::time::Instant::from_std(started + grace / HAND_OVER);
+        if timeout_at(until, self.hand_over()).await.is_err() {
+            tracing::warn!("no other host has taken over everything in time");
+        }
+        for task in self.watching.drain(..) {
+            task.abort();
+        }
+        if let Some(listening) = self.listening.take() {
+            // Requests need the services; but a slow client must not use up the time of the calls.
+            let left = deadline.saturating_duration_since(Instant::now());
+            listening.close(Instant::now() + left / 2).await;
+        }
+        let mut drained = Drained::NOTHING;
+        for running in self.apps.values() {
+            running.target.send_replace(None);
+        }
+        for (app, running) in std::mem::take(&mut self.apps) {
+            match running.driver.await {
+                Ok(one) => drained = drained.and(one),
+                Err(error) => tracing::error!(app, %error, "an app ended badly"),
+            }
+        }
+        for task in self.background.drain(..) {
+            task.abort();
+        }
+        // Others notice by themselves if this does not arrive.
+        let store = &self.shared.store;
+        let last = tokio::time::Instant::from_std(Instant::now() + super::CLOSE_TIMEOUT);
+        let goodbye = async {
+            self.shared.reports.keep_all(store, &self.shared.name).await;
+            store.forget_host(&self.shared.name).await
+        };
+        if !matches!(timeout_at(last, goodbye).await, Ok(Ok(()))) {
+            tracing::debug!("the fleet was not told that this host is gone");
+        }
+        drained
+    }
+
+    /// Waits until nothing runs here that another host is to run.
+    async fn hand_over(&mut self) {
+        while !self.has_left() {
+            tokio::select! {
+                () = self.run() => {}
+                () = sleep(LOOK / 5) => {}
+            }
+        }
+    }
+
+    /// Whether the fleet has seen that this host leaves, and nothing is held for others.
+    fn has_left(&self) -> bool {
+        let held = |running: &Running| {
+            let target = running.target.borrow();
+            target.as_ref().is_some_and(|target| {
+                let services = running.services.borrow();
+                let wanted = target.here.iter().chain(&target.held);
+                wanted.into_iter().any(|service| services.contains(service))
+            })
+        };
+        self.view.is_leaving() && !self.stale && !self.apps.values().any(held)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let apps = self.apps.values().map(|running| &running.driver);
+        for task in apps.map(JoinHandle::abort_handle) {
+            task.abort();
+        }
+        for task in self.watching.iter().chain(&self.background) {
+            task.abort();
+        }
+    }
+}
+
+/// Opens or creates the fleet's store. The servers of a cluster that has just begun need a moment to know
+/// each other.
+async fn create(context: jetstream::Context, copies: Option<u8>) -> Result<Store, StoreError> {
+    let deadline = Instant::now() + CREATE;
+    loop {
+        match Store::create(context.clone(), copies).await {
+            Err(error @ StoreError::JetStream { .. }) if Instant::now() < deadline => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "trying again");
+                sleep(LOOK).await;
+            }
+            created => return created,
+        }
+    }
+}
+
+/// Waits until no other host has the name: one that has ended is forgotten soon.
+async fn claim(store: &Store, name: &str) -> Result<(), NodeError> {
+    let deadline = Instant::now() + NAME_TAKEN;
+    while store.host(name).await?.is_some() {
+        if Instant::now() > deadline {
+            return Err(NodeError::NameTaken(name.to_owned()));
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! What a node tells its fleet: signs of life, and reports on apps. Both are told again until they are
+//! kept.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::fleet::{BEAT, HostRecord, Report, Store};
+
+/// Time between two attempts to keep a report.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Time after which every report is repeated: the bucket may have been lost.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// The reports of a node. The last one of each app counts.
+#[derive(Default)]
+pub(super) struct Reports {
+    apps: Mutex<BTreeMap<String, Said>>,
+    changed: Notify,
+}
+
+struct Said {
+    /// Nothing if there is nothing to report any more.
+    report: Option<Report>,
+    is_kept: bool,
+}
+
+impl Reports {
+    /// Reports on an app, unless that was the last that was said.
+    pub(super) fn say(&self, report: Report) {
+        let app = report.app.clone();
+        self.put(app, Some(report));
+    }
+
+    /// Takes back what was reported on an app.
+    pub(super) fn take_back(&self, app: &str) {
+        self.put(app.to_owned(), None);
+    }
+
+    fn put(&self, app: String, report: Option<Report>) {
+        let mut apps = self.lock();
+        let known = apps.get(&app);
+        if known.is_none_or(|said| said.report != report) {
+            let is_kept = false;
+            apps.insert(app, Said { report, is_kept });
+            self.changed.notify_one();
+        }
+    }
+
+    /// Writes down what is said, for ever.
+    pub(super) async fn keep(&self, store: Store, host: String) {
+        let mut repeat = interval(REPEAT);
+        repeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.changed.notified() => {}
+                _ = repeat.tick() => {
+                    let mut apps = self.lock();
+                    apps.retain(|_, said| said.report.is_some() || !said.is_kept);
+                    apps.values_mut().for_each(|said| said.is_kept = false);
+                }
+            }
+            while !self.keep_all(&store, &host).await {
+                sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Writes down what is not kept yet; returns whether all is.
+    pub(super) async fn keep_all(&self, store: &Store, host: &str) -> bool {
+        let unkept: Vec<_> = self
+            .lock()
+            .iter()
+            .filter(|(_, said)| !said.is_kept)
+            .map(|(app, said)| (app.clone(), said.report.clone()))
+            .collect();
+        for (app, report) in unkept {
+            let kept = match &report {
+                Some(report) => store.report(report).await,
+                None => store.forget_report(host, &app).await,
+            };
+            if let Err(error) = kept {
+                tracing::debug!(%error, app, "a report could not be kept");
+                return false;
+            }
+            let mut apps = self.lock();
+            if let Some(said) = apps.get_mut(&app)
+                && said.report == report
+            {
+                said.is_kept = true;
+            }
+        }
+        self.lock().values().all(|said| said.is_kept)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Said>> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives signs of life, for ever: at every beat, and at once when the record changes. Creates the store
+/// again if it was lost.
+pub(super) async fn beat(
+    store: Store,
+    copies: Option<u8>,
+    mut record: watch::Receiver<HostRecord>,
+) {
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = beats.tick() => {}
+            changed = record.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+        let now = record.borrow_and_update().clone();
+        let Err(error) = store.beat(&now).await else {
+            continue;
+        };
+        tracing::debug!(%error, "a sign of life could not be given");
+        match store.restore(copies).await {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("the fleet's store was lost, and is created again"),
+            Err(error) => tracing::debug!(%error, "the fleet's store cannot be looked for"),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What a node knows of its fleet, and what follows from it for this host. Pure but for the clock
+//! that it is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::fleet::{DEAD, HostRecord, Member, Report, Revision, ServiceState, demands, place};
+
+/// What a node knows of its fleet.
+#[derive(Default)]
+pub(super) struct View {
+    /// This host's name.
+    name: String,
+    hosts: BTreeMap<String, (HostRecord, Instant)>,
+    /// The last revision of each app.
+    pub(super) apps: BTreeMap<String, Arc<Revision>>,
+    /// By host and app.
+    reports: BTreeMap<(String, String), Report>,
+    /// The hosts that were alive at the last look.
+    alive: BTreeSet<String>,
+    /// Whether what was known was new enough to act on.
+    was_fresh: bool,
+}
+
+/// What this host has to do with an app.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Target {
+    pub(super) revision: Arc<Revision>,
+    /// The services that it is to run.
+    pub(super) here: BTreeSet<String>,
+    /// Services that it is not to run any more, and that do not run yet where they should.
+    pub(super) held: BTreeSet<String>,
+}
+
+impl View {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// A sign of life; returns whether it says something new.
+    pub(super) fn see(&mut self, record: HostRecord, now: Instant) -> bool {
+        let known = self.hosts.get(&record.name);
+        let is_new = known.is_none_or(|(known, _)| *known != record);
+        self.hosts.insert(record.name.clone(), (record, now));
+        is_new
+    }
+
+    /// A host that said that it is gone.
+    pub(super) fn lose(&mut self, host: &str) {
+        self.hosts.remove(host);
+    }
+
+    pub(super) fn hear(&mut self, report: Report) {
+        let key = (report.host.clone(), report.app.clone());
+        self.reports.insert(key, report);
+    }
+
+    /// A report that was taken back, by its key.
+    pub(super) fn unhear(&mut self, key: &str) {
+        if let Some((host, app)) = key.split_once('.') {
+            self.reports.remove(&(host.to_owned(), app.to_owned()));
+        }
+    }
+
+    /// Whether what is known is new enough to act on. Who does not see its own signs of life sees nothing
+    /// of others either, and would take all of them for dead.
+    ///
+    /// When it sees its own again, those of others may come a moment later, so they have their time anew.
+    pub(super) fn is_fresh(&mut self, now: Instant) -> bool {
+        let is_fresh = self.is_alive(&self.name, now);
+        if is_fresh && !self.was_fresh {
+            for (_, seen) in self.hosts.values_mut() {
+                *seen = now;
+            }
+        }
+        self.was_fresh = is_fresh;
+        is_fresh
+    }
+
+    fn is_alive(&self, host: &str, now: Instant) -> bool {
+        let seen = self.hosts.get(host).map(|(_, seen)| *seen);
+        seen.is_some_and(|seen| now.saturating_duration_since(seen) < DEAD)
+    }
+
+    /// Whether the fleet knows that this host is about to stop.
+    pub(super) fn is_leaving(&self) -> bool {
+        let own = self.hosts.get(&self.name);
+        own.is_some_and(|(record, _)| record.leaving)
+    }
+
+    /// Looks which hosts are alive; returns whether that has changed since the last look, and says so.
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        let names = self.hosts.keys().filter(|name| self.is_alive(name, now));
+        let alive: BTreeSet<_> = names.cloned().collect();
+        for host in alive.difference(&self.alive) {
+            tracing::info!(host, "a host is there");
+        }
+        for host in self.alive.difference(&alive) {
+            tracing::warn!(host, "a host is gone");
+        }
+        let changed = alive != self.alive;
+        self.alive = alive;
+        changed
+    }
+
+    /// The hosts that services are placed on: those that are alive and stay.
+    fn members(&self) -> Vec<Member> {
+        let records = self.alive.iter().filter_map(|name| self.hosts.get(name));
+        let staying = records.filter(|(record, _)| !record.leaving);
+        staying.map(|(record, _)| record.member()).collect()
+    }
+
+    /// What this host has to do with an app of which it runs these services; nothing if that is nothing.
+    /// A host with a gateway has to do with all of them.
+    pub(super) fn target(
+        &self,
+        app: &str,
+        running: &BTreeSet<String>,
+        has_gateway: bool,
+    ) -> Option<Target> {
+        let revision = self.apps.get(app)?;
+        let specification = revision.specification.as_ref()?;
+        let members = self.members();
+        let mut target = Target {
+            revision: Arc::clone(revision),
+            here: BTreeSet::new(),
+            held: BTreeSet::new(),
+        };
+        for demand in demands(&specification.app) {
+            let hosts = place(&demand, &members).hosts;
+            let service = demand.service.to_owned();
+            if hosts.contains(&self.name) {
+                target.here.insert(service);
+                continue;
+            }
+            let mut others = hosts.iter();
+            let is_everywhere = others.all(|host| self.serves(host, app, &service));
+            if running.contains(&service) && !is_everywhere {
+                target.held.insert(service);
+            }
+        }
+        let has_work = has_gateway || !target.here.is_empty() || !target.held.is_empty();
+        has_work.then_some(target)
+    }
+
+    /// Whether a host says that it serves a service.
+    fn serves(&self, host: &str, app: &str, service: &str) -> bool {
+        let report = self.reports.get(&(host.to_owned(), app.to_owned()));
+        let (Some(report), Some((record, _))) = (report, self.hosts.get(host)) else {
+            return false;
+        };
+        let state = report.services.get(service).map(|service| service.state);
+        report.id == record.id && state == Some(ServiceState::Serving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fleet::{FORMAT, ServiceReport};
+    use crate::manifest::{Digest, Manifest, Specification};
+
+    fn record(name: &str, leaving: bool) -> HostRecord {
+        HostRecord {
+            format: FORMAT,
+            name: name.to_owned(),
+            id: format!("{name}-1"),
+            labels: BTreeMap::new(),
+            gateway: None,
+            version: String::new(),
+            started: String::new(),
+            leaving,
+        }
+    }
+
+    fn revision(replicas: &str) -> Arc<Revision> {
+        let text =
+            format!("name = \"shop\"\n[service.a]\ncomponent = \"a.wasm\"\nreplicas = {replicas}");
+        let app = Manifest::parse(Path::new("wasmbay.toml"), &text)
+            .unwrap()
+            .app;
+        let components = BTreeMap::from([("a".to_owned(), Digest::of(b"a"))]);
+        Arc::new(Revision {
+            format: FORMAT,
+            number: 1,
+            verb: "deploy".to_owned(),
+            specification: Some(Specification::new(app, components).unwrap()),
+            author: String::new(),
+            at: String::new(),
+            source: None,
+            message: None,
+            forced: Vec::new(),
+        })
+    }
+
+    fn report(host: &str, id: &str, state: ServiceState) -> Report {
+        let service = ServiceReport {
+            state,
+            digest: Digest::of(b"a"),
+            since: String::new(),
+            error: None,
+        };
+        Report {
+            format: FORMAT,
+            host: host.to_owned(),
+            id: id.to_owned(),
+            app: "shop".to_owned(),
+            revision: 1,
+            error: None,
+            services: BTreeMap::from([("a".to_owned(), service)]),
+        }
+    }
+
+    /// The view of the host `x` beside these others.
+    fn view(others: &[&str], now: Instant) -> View {
+        let mut view = View::new("x");
+        view.apps.insert("shop".to_owned(), revision("\"all\""));
+        for name in others.iter().chain(&["x"]) {
+            view.see(record(name, false), now);
+        }
+        view.look(now);
+        view
+    }
+
+    #[test]
+    fn a_host_without_signs_of_life_is_dead_and_then_alive_again() {
+        let now = Instant::now();
+        let mut view = view(&["y"], now);
+        assert_eq!(view.members().len(), 2);
+        let later = now + DEAD;
+        view.see(record("x", false), later);
+        assert!(view.look(later) && view.is_fresh(later));
+        assert_eq!(view.members().len(), 1);
+        view.see(record("y", false), later);
+        assert!(view.look(later) && !view.look(later));
+    }
+
+    #[test]
+    fn who_sees_nothing_of_itself_knows_nothing() {
+        let now = Instant::now();
+        let mut view = view(&["y"], now);
+        assert!(view.is_fresh(now + Duration::from_secs(1)));
+        let later = now + DEAD * 2;
+        assert!(!view.is_fresh(later));
+        // The own sign of life may be the first one that comes again.
+        view.see(record("x", false), later);
+        assert!(view.is_fresh(later));
+        view.look(later);
+        assert_eq!(view.members().len(), 2);
+        let last = later + DEAD;
+        view.see(record("x", false), last);
+        assert!(view.is_fresh(last) && view.look(last));
+        assert_eq!(view.members().len(), 1);
+    }
+
+    #[test]
+    fn a_host_that_leaves_holds_what_does_not_run_elsewhere_yet() {
+        let now = Instant::now();
+        let mut view = view(&["y"], now);
+        let running = BTreeSet::from(["a".to_owned()]);
+        view.see(record("x", true), now);
+        let held = |view: &View| {
+            view.target("shop", &running, false)
+                .map(|target| target.held)
+        };
+        assert_eq!(held(&view), Some(running.clone()));
+        view.hear(report("y", "y-1", ServiceState::Starting));
+        assert!(held(&view).is_some());
+        // What a process said that has ended since.
+        view.hear(report("y", "y-0", ServiceState::Serving));
+        assert!(held(&view).is_some());
+        view.hear(report("y", "y-1", ServiceState::Serving));
+        assert_eq!(held(&view), None);
+        view.unhear("y.shop");
+        assert!(held(&view).is_some());
+        // Without another host there is nobody to wait for.
+        view.lose("y");
+        view.look(now);
+        assert_eq!(held(&view), None);
+    }
+
+    #[test]
+    fn a_host_with_a_gateway_has_to_do_with_every_app() {
+        let now = Instant::now();
+        let mut view = view(&[], now);
+        view.see(record("x", true), now);
+        let none = BTreeSet::new();
+        assert_eq!(view.target("shop", &none, false), None);
+        assert!(view.target("shop", &none, true).is_some());
+        assert_eq!(view.target("other", &none, true), None);
+        view.see(record("x", false), now);
+        let target = view.target("shop", &none, false).unwrap();
+        assert!(target.here.contains("a") && target.held.is_empty());
+    }
+}
