@@ -163,6 +163,7 @@ fn every_path_that_the_documents_name_exists() {
         "docs/events.md",
         "docs/messaging.md",
         "docs/guests.md",
+        "docs/fleet.md",
         "README.md",
     ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();

@@ -18,6 +18,7 @@ mod durable;
 mod environment;
 mod events;
 mod examples;
+mod fleet;
 mod gateway;
 mod host;
 mod isolation;

@@ -8,7 +8,10 @@ use std::time::Duration;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use wasmbay::manifest::values::parse_duration;
 
-use crate::commands::{build, call, check, completions, dlq, doctor, emit, inspect, new, runs, up};
+use crate::commands::{
+    build, call, check, completions, deploy, dlq, doctor, emit, history, host, hosts, inspect, new,
+    ps, rollback, runs, scale, undeploy, up,
+};
 
 /// Columns of the help, at most.
 const WIDTH: usize = 100;
@@ -65,6 +68,14 @@ pub(crate) enum Output {
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     Up(up::Up),
+    Host(host::Host),
+    Deploy(deploy::Deploy),
+    Ps(ps::Ps),
+    Hosts(hosts::Hosts),
+    Scale(scale::Scale),
+    History(history::History),
+    Rollback(rollback::Rollback),
+    Undeploy(undeploy::Undeploy),
     Build(build::Build),
     Check(check::Check),
     Inspect(inspect::Inspect),
@@ -149,6 +160,31 @@ pub(crate) fn domain(text: &str) -> Result<String, &'static str> {
         return Err("a domain has letters, digits, `-` and `_`");
     }
     Ok(text.to_owned())
+}
+
+/// How a verb that changes a fleet ends.
+#[derive(clap::Args)]
+pub(crate) struct Waiting {
+    /// Do not wait until the change has arrived on all hosts
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// How long to wait for that
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration, conflicts_with = "detach")]
+    pub(crate) timeout: Duration,
+    /// Why the change is made, for the history
+    #[arg(short, long, value_name = "TEXT", value_parser = message)]
+    pub(crate) message: Option<String>,
+}
+
+/// Characters of a message.
+const MAX_MESSAGE: usize = 500;
+
+fn message(text: &str) -> Result<String, String> {
+    if (1..=MAX_MESSAGE).contains(&text.chars().count()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("accepted: 1 to {MAX_MESSAGE} characters"))
+    }
 }
 
 /// A function, and the arguments that are sent to it.

@@ -4,15 +4,28 @@ pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod deploy;
 mod discover;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod emit;
+mod ended;
+mod fleet;
+pub(crate) mod history;
+pub(crate) mod host;
+pub(crate) mod hosts;
 pub(crate) mod inspect;
 pub(crate) mod new;
 mod pretty;
+pub(crate) mod ps;
+pub(crate) mod rollback;
 pub(crate) mod runs;
+pub(crate) mod scale;
+mod server;
+mod signals;
+pub(crate) mod undeploy;
 pub(crate) mod up;
+mod wait;
 
 use std::path::Path;
 use std::time::Instant;
@@ -35,12 +48,21 @@ pub(crate) async fn run(args: Args, terminal: &Terminal, started: Instant) -> an
         return Ok(Exit::Done);
     };
     // A host has its own options for its log.
-    if let Verb::Up(args) = verb {
-        return up::run(args, terminal, started).await;
-    }
+    let verb = match verb {
+        Verb::Up(args) => return up::run(args, terminal, started).await,
+        Verb::Host(args) => return host::run(args, terminal, started).await,
+        other => other,
+    };
     logging::start(terminal)?;
     match verb {
-        Verb::Up(_) => Ok(Exit::Done),
+        Verb::Up(_) | Verb::Host(_) => Ok(Exit::Done),
+        Verb::Deploy(args) => deploy::run(args, terminal).await,
+        Verb::Ps(args) => ps::run(args, terminal).await,
+        Verb::Hosts(args) => hosts::run(args, terminal).await,
+        Verb::Scale(args) => scale::run(args, terminal).await,
+        Verb::History(args) => history::run(args, terminal).await,
+        Verb::Rollback(args) => rollback::run(args, terminal).await,
+        Verb::Undeploy(args) => undeploy::run(args, terminal).await,
         Verb::Build(args) => build::run(args, terminal),
         Verb::Check(args) => check::run(args, terminal),
         Verb::Inspect(args) => inspect::run(args, terminal),

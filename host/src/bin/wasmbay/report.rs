@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use wasmbay::build::{BuildError, detect};
-use wasmbay::host::{HostError, Listening};
+use wasmbay::fleet::StoreError;
+use wasmbay::host::{HostError, Listening, NodeError};
 use wasmbay::manifest::ManifestError;
 use wasmbay::nats::ServerError;
 use wasmbay::runtime::ComponentError;
@@ -293,6 +294,18 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
             "`wasmbay up --nats nats://HOST:4222` uses one that runs elsewhere".to_owned(),
         );
     }
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return match error {
+            StoreError::NoFleet => Some(
+                "`wasmbay host` starts a first host; `--nats` chooses another NATS system"
+                    .to_owned(),
+            ),
+            StoreError::Conflict { app } => Some(format!(
+                "`wasmbay history {app}` shows by whom; look at it, then do it again"
+            )),
+            _ => None,
+        };
+    }
     if let Some(ComponentError::NotWasm { .. }) = error.downcast_ref() {
         return Some("name a component's `.wasm` file, or a guest's folder to build it".to_owned());
     }
@@ -320,6 +333,13 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
                 | BuildError::Runtime { .. } => Exit::Configuration,
                 _ => Exit::Failed,
             });
+        }
+        if let Some(error) = cause.downcast_ref::<NodeError>() {
+            return match error {
+                NodeError::Name(_) | NodeError::NameTaken(_) => Some(Exit::Configuration),
+                NodeError::JetStream(error) if !error.may_pass() => Some(Exit::Configuration),
+                _ => None,
+            };
         }
         match cause.downcast_ref::<HostError>()? {
             HostError::Plan(_)

@@ -14,6 +14,7 @@ use wasmbay::value::Value;
 use wasmbay::wire::ErrorBody;
 
 use super::discover::{self, Wanted};
+use super::fleet;
 use super::pretty::pretty;
 use crate::args::{Outgoing, WhichApp};
 use crate::report::{Exit, Terminal, failure, plain};
@@ -26,7 +27,7 @@ use crate::running::Running;
 ///
 /// The interface may be shortened as long as only one function is meant: `orders.place` for
 /// `shop:orders/orders.place@1.0.0`. Without --nats, the app of this folder, or of one above it,
-/// has to run.
+/// has to run, or a fleet on this machine.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -73,6 +74,9 @@ pub(super) fn reach(args: &WhichApp) -> anyhow::Result<(ConnectOptions, Option<S
     }
     let here = std::env::current_dir().context("the working directory")?;
     let Some(running) = Running::find(&here) else {
+        if let Some(nats) = fleet::on_this_machine() {
+            return Ok((nats, args.app.clone()));
+        }
         return Err(failure(
             "no app of this folder, or of one above it, is running",
             "`wasmbay up` runs it; `--nats nats://HOST:4222` reaches one that runs elsewhere",

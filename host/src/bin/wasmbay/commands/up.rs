@@ -1,8 +1,6 @@
 //! `wasmbay up`.
 
 mod changes;
-mod server;
-mod signals;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -13,8 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::ValueHint;
-use serde_json::json;
-use wasmbay::host::{self, Drained, Host, HostOptions};
+use wasmbay::host::{self, Host, HostOptions};
 use wasmbay::manifest::{App, Digest};
 use wasmbay::nats::STOP_DEADLINE;
 use wasmbay::runtime::Component;
@@ -24,19 +21,21 @@ use crate::args::{Cache, Nats, duration};
 use crate::logging::{self, LogFormat};
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
-use crate::report::{Exit, Terminal, count, misconfigured, time};
+use crate::report::{Exit, Terminal, misconfigured};
 use crate::running::{Announced, Running};
 use crate::watch::Watch;
 use changes::Changes;
-use server::Server;
-use signals::Signals;
 use summary::Summary;
+
+use super::ended::Ended;
+use super::server::Server;
+use super::signals::Signals;
 
 /// Where the gateway listens by default.
 const LISTEN: &str = "127.0.0.1:8080";
 
 /// Time that a server of the app's own has at least, after the grace time, before it is killed.
-const LAST: Duration = Duration::from_secs(1);
+pub(super) const LAST: Duration = Duration::from_secs(1);
 
 /// The app's own folder for what it keeps, and NATS in it.
 const NATS_DATA: &str = ".wasmbay/nats";
@@ -116,7 +115,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
 
     let mut signals = Signals::new()?;
     let server = tokio::select! {
-        server = Server::start(&args, &bench.project.root) => server?,
+        server = Server::start(&args.nats, bench.project.root.join(NATS_DATA)) => server?,
         // What was started of it ends with the process.
         () = signals.next() => return Ok(Exit::Failed),
     };
@@ -145,7 +144,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         Err(_) => server.stop(STOP_DEADLINE).await,
     }
     let (ended, _) = result?;
-    terminal.say(ended.text(&args));
+    terminal.say(ended.text(args.grace));
     terminal.event(&ended.json());
     Ok(if ended.is_drained() {
         Exit::Done
@@ -168,55 +167,6 @@ struct Parts<'a> {
 struct Addresses {
     gateway: Option<SocketAddr>,
     admin: Option<SocketAddr>,
-}
-
-/// How a host ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    /// It was given the grace time.
-    Stopped(Drained),
-    /// A second signal came.
-    AtOnce,
-    /// The signal came before anything was served.
-    BeforeServing,
-}
-
-impl Ended {
-    fn is_drained(self) -> bool {
-        matches!(self, Self::Stopped(drained) if drained.is_complete())
-    }
-
-    fn text(self, args: &Up) -> String {
-        let drained = match self {
-            Self::Stopped(drained) => drained,
-            Self::AtOnce => return "stopped at once: calls may have been lost".to_owned(),
-            Self::BeforeServing => return "stopped before anything was served".to_owned(),
-        };
-        if drained.is_complete() {
-            return "stopped: every call was answered".to_owned();
-        }
-        let mut text = "stopped".to_owned();
-        if drained.given_up > 0 {
-            let (calls, grace) = (count(drained.given_up, "call"), time(args.grace));
-            text += &format!(": gave up {calls} that still ran after {grace}");
-        }
-        if !drained.confirmed {
-            text += ": NATS did not confirm the end, calls may have been lost";
-        }
-        text
-    }
-
-    fn json(self) -> serde_json::Value {
-        let Self::Stopped(drained) = self else {
-            return json!({ "event": "stopped", "drained": false });
-        };
-        json!({
-            "event": "stopped",
-            "drained": drained.is_complete(),
-            "givenUp": drained.given_up,
-            "confirmed": drained.confirmed,
-        })
-    }
 }
 
 /// Starts the host, runs it until a signal, and drains it; returns the end of the grace time as well.
@@ -359,12 +309,12 @@ fn resolve(key: &str, address: &str) -> anyhow::Result<SocketAddr> {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "accepted: an address such as 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
-fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+pub(super) fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
     tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 

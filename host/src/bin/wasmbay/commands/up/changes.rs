@@ -128,9 +128,10 @@ impl Swap<'_> {
             started,
             replaced,
             stopped,
+            ..
         } = self.applied;
         if terminal.json() {
-            if renewed || *self.applied != Applied::default() {
+            if renewed || !self.applied.is_nothing() {
                 terminal.event(&json!({
                     "event": "applied",
                     "started": started,
@@ -166,7 +167,7 @@ impl Swap<'_> {
         for name in stopped {
             terminal.say(format_args!("stopped {name}"));
         }
-        if renewed && *self.applied == Applied::default() {
+        if renewed && self.applied.is_nothing() {
             terminal.say(format_args!("took over the manifest {took}"));
         }
     }

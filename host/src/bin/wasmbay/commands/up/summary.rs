@@ -7,8 +7,8 @@ use wasmbay::host::Host;
 use wasmbay::manifest::{PipelineSpec, Route, Target};
 use wasmbay::runtime::Component;
 
+use super::super::server::Server;
 use super::NATS_DATA;
-use super::server::Server;
 use crate::project::Workbench;
 use crate::report::{self, STRONG, WEAK, table};
 
@@ -48,7 +48,7 @@ impl Summary<'_> {
             Server::Managed(_) => {
                 format!(" (its own, data in {NATS_DATA}, login in {NATS_DATA}/url)")
             }
-            Server::Given(_) => String::new(),
+            Server::Given(_) | Server::Joined(..) => String::new(),
         };
         places.push(vec![
             "nats".to_owned(),

@@ -1,0 +1,188 @@
+//! What the verbs of a fleet share: reaching its store, and writing the next revision of an app.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use wasmbay::fleet::{Break, Change, Deployed, FORMAT, Kept, Revision, Store, breaks, changes};
+use wasmbay::manifest::Specification;
+use wasmbay::nats::{ConnectOptions, Link};
+use wasmbay::plan::Description;
+
+use super::server;
+use crate::args::Nats;
+use crate::report::{failure, plain};
+
+/// A fleet that was reached.
+pub(super) struct Fleet {
+    pub(super) store: Store,
+    nats: ConnectOptions,
+}
+
+impl Fleet {
+    /// Reaches the fleet on the NATS system that is named, or on that of a host on this machine.
+    pub(super) async fn reach(nats: &Nats) -> anyhow::Result<Self> {
+        let options = match nats.options()? {
+            Some(options) => options,
+            None => on_this_machine().ok_or_else(|| {
+                failure(
+                    "no host of this user runs a NATS system on this machine",
+                    "`wasmbay host` starts one; `--nats nats://HOST:4222` reaches a fleet elsewhere",
+                )
+            })?,
+        };
+        let nats = options.named("wasmbay");
+        let context = nats.jetstream(nats.connect().await?);
+        let store = Store::open(context).await?;
+        Ok(Self { store, nats })
+    }
+
+    pub(super) async fn link(&self) -> anyhow::Result<Link> {
+        Ok(self.nats.link().await?)
+    }
+
+    /// The last revision of an app that is deployed.
+    pub(super) async fn deployed(&self, app: &str) -> anyhow::Result<(Kept, Specification)> {
+        let kept = self.app(app).await?;
+        match kept.revision.specification.clone() {
+            Some(specification) => Ok((kept, specification)),
+            None => Err(failure(
+                format!(
+                    "app \"{}\" was undeployed by {}",
+                    plain(app),
+                    plain(&kept.revision.author)
+                ),
+                format!("`wasmbay rollback {app}` deploys it again"),
+            )),
+        }
+    }
+
+    /// The last revision of an app, deployed or not.
+    pub(super) async fn app(&self, app: &str) -> anyhow::Result<Kept> {
+        if let Some(kept) = self.find(app).await? {
+            return Ok(kept);
+        }
+        let apps = self.store.apps().await?;
+        let names: Vec<_> = apps.keys().map(|name| format!("`{name}`")).collect();
+        let known = if names.is_empty() {
+            "there is none yet; `wasmbay deploy` deploys one".to_owned()
+        } else {
+            format!("there is {}", names.join(", "))
+        };
+        Err(failure(
+            format!("there is no app \"{}\"", plain(app)),
+            known,
+        ))
+    }
+
+    pub(super) async fn find(&self, app: &str) -> anyhow::Result<Option<Kept>> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        // No other text can be a name, and some are no keys.
+        if app.is_empty() || !app.chars().all(plain) {
+            return Ok(None);
+        }
+        Ok(self.store.app(app).await?)
+    }
+
+    /// What a specification breaks in the place of another one.
+    pub(super) async fn breaks(
+        &self,
+        old: &Specification,
+        new: &Specification,
+        described: &BTreeMap<String, Description>,
+    ) -> anyhow::Result<Vec<Break>> {
+        let before = self.store.descriptions(&old.components).await?;
+        Ok(breaks(
+            Deployed {
+                app: &old.app,
+                components: &before,
+            },
+            Deployed {
+                app: &new.app,
+                components: described,
+            },
+        ))
+    }
+}
+
+/// Refuses what breaks something, unless that is forced; returns what is to be written down.
+pub(super) fn gate(breaks: &[Break], force: bool) -> anyhow::Result<Vec<String>> {
+    let lines: Vec<String> = breaks.iter().map(ToString::to_string).collect();
+    if lines.is_empty() || force {
+        return Ok(lines);
+    }
+    Err(failure(
+        format!(
+            "it is refused, since it breaks what runs:\n  {}",
+            lines.join("\n  ")
+        ),
+        "keep what is there and add to it, give the interface another version, or `--force`",
+    ))
+}
+
+/// The next revision of an app.
+pub(super) fn next(
+    before: Option<&Kept>,
+    verb: impl Into<String>,
+    specification: Option<Specification>,
+    message: Option<String>,
+) -> Revision {
+    Revision {
+        format: FORMAT,
+        number: before.map_or(0, |kept| kept.revision.number) + 1,
+        verb: verb.into(),
+        specification,
+        author: author(),
+        // Formatting fails for years beyond 9999 only.
+        at: OffsetDateTime::now_utc()
+            .format(&Rfc3339)
+            .unwrap_or_default(),
+        source: None,
+        message,
+        forced: Vec::new(),
+    }
+}
+
+/// The changes of a revision.
+pub(super) fn changed(before: Option<&Revision>, now: &Revision) -> Vec<Change> {
+    let before = before.and_then(|before| before.specification.as_ref());
+    changes(before, now.specification.as_ref())
+}
+
+/// Who asks, as far as this machine says.
+fn author() -> String {
+    let user = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    let user = user.filter(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| "someone".to_owned());
+    format!("{user}@{}", machine())
+}
+
+/// The name of this machine.
+pub(super) fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost" } else { name }.to_owned()
+}
+
+/// The NATS system that a host of this user runs on this machine.
+pub(super) fn on_this_machine() -> Option<ConnectOptions> {
+    server::running(&data().join(NATS_DATA)).map(ConnectOptions::to)
+}
+
+/// Where hosts of this user keep what they need, without a folder of an app.
+pub(super) fn data() -> PathBuf {
+    let variable = |name: &str| {
+        let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+        Some(PathBuf::from(value))
+    };
+    let state = variable("XDG_STATE_HOME");
+    let state = state.or_else(|| Some(variable("HOME")?.join(".local/state")));
+    let state = state.unwrap_or_else(|| PathBuf::from(".wasmbay"));
+    state.join("wasmbay")
+}
+
+/// NATS in that folder.
+pub(super) const NATS_DATA: &str = "nats";

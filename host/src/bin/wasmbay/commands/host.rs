@@ -1,0 +1,240 @@
+//! `wasmbay host`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::ValueHint;
+use serde_json::json;
+use wasmbay::fleet::is_host_name;
+use wasmbay::host::{Node, NodeOptions};
+use wasmbay::manifest::is_label_text;
+use wasmbay::nats::STOP_DEADLINE;
+use wasmbay::runtime::Engine;
+
+use super::ended::Ended;
+use super::fleet::{NATS_DATA, data, machine};
+use super::server::Server;
+use super::signals::Signals;
+use super::up::{LAST, address, logged};
+use crate::args::{Cache, Nats, duration};
+use crate::logging::{self, LogFormat};
+use crate::report::{Exit, STRONG, Terminal, WEAK, table, time};
+
+/// Run a host of a fleet
+///
+/// A host runs its part of what `wasmbay deploy` has deployed, and takes over from hosts that die or
+/// leave. Ctrl-C or SIGTERM hands over what it runs, then drains. Another signal, a second later,
+/// stops at once.
+///
+/// Without --nats, a nats-server of its own is started, or that of another host of this user on this
+/// machine is used.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay host --gateway 127.0.0.1:8080
+  wasmbay host --name b --label zone=west --nats nats://nats.example:4222
+
+Exit codes: 0 drained, 1 failed, gave up a call or could not confirm the drain, 2 wrong usage, 78 wrong configuration.")]
+pub(crate) struct Host {
+    /// The host's name in the fleet; otherwise that of the machine, and some digits
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: Option<String>,
+    /// A label that services can require; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Where the gateway of all apps listens; otherwise nowhere
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    gateway: Option<SocketAddr>,
+    /// How long everything may take after a signal: handing over, calls under way, and what is to be
+    /// closed
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    grace: Duration,
+    /// Threads that serve the calls of each app; otherwise one for each core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// Instances of all services together
+    #[arg(long, value_name = "N", default_value_t = wasmbay::runtime::DEFAULT_INSTANCES, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    instances: u32,
+    /// Servers that keep a copy of what is deployed, in a cluster of nats-server: 1, 3 or 5; otherwise
+    /// as many as do already, or 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    state_replicas: Option<u8>,
+    /// Where a nats-server of the host's own keeps its data; otherwise below the user's state folder
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "system")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    cache: Cache,
+    #[command(flatten)]
+    nats: Nats,
+    /// What to log, as in RUST_LOG: a level, or `target=level` joined by commas
+    #[arg(long, value_name = "FILTER", value_parser = logged)]
+    log: Option<String>,
+    /// How the log is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+pub(super) async fn run(args: Host, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
+    logging::start_host(terminal, args.log.as_deref(), args.log_format)?;
+    let engine = Engine::new(args.cache.engine(args.instances))?;
+    let mut signals = Signals::new()?;
+    let folder = args.data.clone().unwrap_or_else(data).join(NATS_DATA);
+    let server = tokio::select! {
+        server = Server::start_or_join(&args.nats, folder) => server?,
+        // What was started of it ends with the process.
+        () = signals.next() => return Ok(Exit::Failed),
+    };
+    let result = serve(&args, terminal, started, engine, &server, &mut signals).await;
+    match &result {
+        // Told to stop at once: what is left is ended with the process.
+        Ok((Ended::AtOnce, _)) => {}
+        // What is left of the grace time, since there is one for all.
+        Ok((_, deadline)) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            server.stop(left.clamp(LAST, STOP_DEADLINE)).await;
+        }
+        Err(_) => server.stop(STOP_DEADLINE).await,
+    }
+    let (ended, _) = result?;
+    terminal.say(ended.text(args.grace));
+    terminal.event(&ended.json());
+    Ok(if ended.is_drained() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+/// Runs the host until a signal, and drains it; returns the end of the grace time as well.
+async fn serve(
+    args: &Host,
+    terminal: &Terminal,
+    started: Instant,
+    engine: Engine,
+    server: &Server,
+    signals: &mut Signals,
+) -> anyhow::Result<(Ended, Instant)> {
+    let name = args.name.clone().unwrap_or_else(any_name);
+    let mut options = NodeOptions::new(server.options(), name);
+    options.labels = args.labels.iter().cloned().collect();
+    options.gateway = args.gateway;
+    options.grace = args.grace;
+    options.copies = args.state_replicas;
+    if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
+        options.workers = workers;
+    }
+    let labels = options.labels.clone();
+    let mut node = tokio::select! {
+        node = Node::start(options, engine) => node?,
+        () = signals.next() => return Ok((Ended::BeforeServing, Instant::now() + args.grace)),
+    };
+    announce(&node, &labels, server, started.elapsed(), terminal);
+    tokio::select! {
+        () = node.run() => {}
+        () = signals.next() => {}
+    }
+    let told = Instant::now();
+    terminal.say("handing over and draining; another signal, after a second, stops at once");
+    let ended = tokio::select! {
+        drained = node.stop(args.grace) => Ended::Stopped(drained),
+        () = signals.another(told.into()) => Ended::AtOnce,
+    };
+    Ok((ended, told + args.grace))
+}
+
+fn announce(
+    node: &Node,
+    labels: &BTreeMap<String, String>,
+    server: &Server,
+    took: Duration,
+    terminal: &Terminal,
+) {
+    let gateway = node.gateway().map(|address| format!("http://{address}"));
+    terminal.event(&json!({
+        "event": "ready",
+        "host": node.name(),
+        "pid": std::process::id(),
+        "seconds": took.as_secs_f64(),
+        "labels": labels,
+        "gateway": gateway,
+        "nats": server.url(),
+        "natsUrlFile": server.url_file(),
+    }));
+    let mut rows = Vec::new();
+    if !labels.is_empty() {
+        let labels = labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let labels: Vec<_> = labels.collect();
+        rows.push(vec!["labels".to_owned(), labels.join(", ")]);
+    }
+    rows.extend(gateway.map(|url| vec!["http".to_owned(), url]));
+    let whose = match server {
+        Server::Managed(_) => " (its own)",
+        Server::Joined(..) => " (that of another host)",
+        Server::Given(_) => "",
+    };
+    let login = server
+        .url_file()
+        .map(|file| format!("; login in {}", file.display()));
+    let nats = format!("{}{whose}{}", server.url(), login.unwrap_or_default());
+    rows.push(vec!["nats".to_owned(), nats]);
+    terminal.say(format_args!(
+        "{STRONG}host {} is ready{STRONG:#} in {}\n\n{}\n\n{WEAK}`wasmbay deploy` deploys an app; Ctrl-C leaves the fleet{WEAK:#}",
+        node.name(),
+        time(took),
+        table(&rows),
+    ));
+}
+
+/// A name that no other host is likely to have.
+fn any_name() -> String {
+    let plain = |c: char| {
+        let c = c.to_ascii_lowercase();
+        if c.is_ascii_lowercase() || c.is_ascii_digit() {
+            c
+        } else {
+            '-'
+        }
+    };
+    let machine = machine();
+    let machine = machine.split('.').next().unwrap_or_default();
+    let machine: String = machine.chars().take(40).map(plain).collect();
+    format!("{machine}-{:x}", std::process::id())
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    if is_host_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("accepted: 1 to 63 of a-z, 0-9 and `-`")
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if is_label_text(key) && is_label_text(value) => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err("accepted: KEY=VALUE, each up to 63 of letters, digits, `-`, `_`, `.` and `/`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_made_up_is_a_name() {
+        assert!(is_host_name(&any_name()), "{}", any_name());
+    }
+
+    #[test]
+    fn a_label_has_a_key_and_a_value() {
+        assert_eq!(label("zone=a"), Ok(("zone".to_owned(), "a".to_owned())));
+        for text in ["zone", "=a", "zone=", "zo ne=a"] {
+            assert!(label(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `wasmbay ps`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use wasmbay::fleet::{Figures, Progress, ReplicaState, Revision, figures, host_id, progress};
+use wasmbay::nats::PublishError;
+
+use super::fleet::Fleet;
+use super::wait::{lacks, replicas, wrong};
+use crate::args::Nats;
+use crate::report::{Exit, Terminal, plain, table};
+
+/// Show what a fleet runs: every service, where, in which state, and what is wrong
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wasmbay ps
+  wasmbay ps shop --output json | jq '.apps[].replicas[] | select(.state != \"serving\")'
+
+Exit codes: 0 everything serves, 1 something does not, or there is no such app, 2 wrong usage.")]
+pub(crate) struct Ps {
+    /// The app; otherwise all
+    #[arg(value_name = "APP")]
+    app: Option<String>,
+    #[command(flatten)]
+    nats: Nats,
+}
+
+/// Figures by host's id, app and service.
+type AllFigures = BTreeMap<(String, String, String), Figures>;
+
+/// An app with how far it is.
+struct Shown {
+    app: String,
+    revision: Revision,
+    progress: Progress,
+}
+
+pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let fleet = Fleet::reach(&args.nats).await?;
+    let apps = match &args.app {
+        Some(app) => {
+            let (kept, _) = fleet.deployed(app).await?;
+            BTreeMap::from([(app.clone(), kept)])
+        }
+        None => fleet.store.apps().await?,
+    };
+    let link = fleet.link().await?;
+    let told = async {
+        let hosts = fleet.store.hosts().await?;
+        Ok::<_, anyhow::Error>((hosts, fleet.store.reports().await?))
+    };
+    let (told, figures) = tokio::join!(told, figures(&link));
+    let (hosts, reports) = told?;
+    let figures: Result<AllFigures, PublishError> = figures;
+    let figures = figures?;
+    let shown: Vec<_> = apps
+        .into_iter()
+        .map(|(app, kept)| Shown {
+            progress: progress(&kept.revision, &app, &hosts, &reports),
+            revision: kept.revision,
+            app,
+        })
+        // What was undeployed and has stopped is in the history only.
+        .filter(|shown| {
+            shown.revision.specification.is_some() || !shown.progress.leaving.is_empty()
+        })
+        .collect();
+    if terminal.json() {
+        let apps: Vec<_> = shown
+            .iter()
+            .map(|shown| describe(shown, &figures))
+            .collect();
+        terminal.result_json(&json!({ "apps": apps }))?;
+    } else if shown.is_empty() {
+        terminal.result("nothing is deployed; `wasmbay deploy` deploys an app")?;
+    } else {
+        terminal.result(text(&shown, &figures))?;
+    }
+    let is_well = |shown: &Shown| shown.progress.is_done();
+    Ok(if shown.iter().all(is_well) {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+/// The figures of a service, of all hosts or of one.
+fn sum(figures: &AllFigures, app: &str, service: &str, host: Option<&str>) -> Figures {
+    let host = host.map(|host| host_id(host, app));
+    let of = figures.iter().filter(|((on, of, name), _)| {
+        of == app && name == service && host.as_ref().is_none_or(|host| host == on)
+    });
+    of.fold(Figures::default(), |sum, (_, one)| Figures {
+        calls: sum.calls + one.calls,
+        errors: sum.errors + one.errors,
+    })
+}
+
+fn describe(shown: &Shown, figures: &AllFigures) -> Value {
+    let Shown {
+        app,
+        revision,
+        progress,
+    } = shown;
+    let mut replicas = replicas(progress);
+    for replica in &mut replicas {
+        let text = |key: &str| replica.get(key).and_then(Value::as_str).unwrap_or_default();
+        let Figures { calls, errors } = sum(figures, app, text("service"), Some(text("host")));
+        if let Some(replica) = replica.as_object_mut() {
+            replica.insert("calls".to_owned(), calls.into());
+            replica.insert("errors".to_owned(), errors.into());
+        }
+    }
+    json!({
+        "app": app,
+        "revision": revision.number,
+        "deployed": revision.specification.is_some(),
+        "serves": progress.is_done(),
+        "replicas": replicas,
+        "lacks": lacks(progress),
+        "leaving": progress.leaving,
+    })
+}
+
+fn text(shown: &[Shown], figures: &AllFigures) -> String {
+    let head = [
+        "APP", "REV", "SERVICE", "REPLICAS", "STATE", "HOSTS", "CALLS", "ERRORS", "SINCE",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut notes = Vec::new();
+    for Shown {
+        app,
+        revision,
+        progress,
+    } in shown
+    {
+        let specification = revision.specification.iter();
+        for service in specification.flat_map(|s| s.app.services.keys()) {
+            rows.push(row(app, revision.number, service, progress, figures));
+        }
+        notes.extend(
+            wrong(progress)
+                .into_iter()
+                .map(|line| format!("{app}/{line}")),
+        );
+        for (host, services) in &progress.leaving {
+            let services = services.join(", ");
+            notes.push(format!(
+                "{app}: {services} on {host} until it runs elsewhere or has ended"
+            ));
+        }
+    }
+    let mut text = table(&rows);
+    if !notes.is_empty() {
+        text = format!("{text}\n\n{}", notes.join("\n"));
+    }
+    text
+}
+
+fn row(
+    app: &str,
+    revision: u64,
+    service: &str,
+    progress: &Progress,
+    figures: &AllFigures,
+) -> Vec<String> {
+    let own: Vec<_> = progress
+        .replicas
+        .iter()
+        .filter(|replica| replica.service == service)
+        .collect();
+    let mut serving = 0;
+    let mut states = BTreeSet::new();
+    let mut since = "-";
+    for replica in &own {
+        states.insert(match &replica.state {
+            ReplicaState::Serving(at) => {
+                serving += 1;
+                since = since.max(at.split('.').next().unwrap_or(at));
+                "serving"
+            }
+            ReplicaState::Waiting => "waiting",
+            ReplicaState::Coming(state) => state.as_str(),
+            ReplicaState::Failed(_) => "failed",
+        });
+    }
+    if own.is_empty() {
+        states.insert("unplaced");
+    }
+    let states: Vec<_> = states.into_iter().collect();
+    let hosts: Vec<_> = own.iter().map(|replica| replica.host.as_str()).collect();
+    let hosts = if hosts.is_empty() {
+        "-".to_owned()
+    } else {
+        hosts.join(",")
+    };
+    let Figures { calls, errors } = sum(figures, app, service, None);
+    vec![
+        app.to_owned(),
+        revision.to_string(),
+        service.to_owned(),
+        format!("{serving}/{}", own.len()),
+        states.join(","),
+        plain(&hosts),
+        calls.to_string(),
+        errors.to_string(),
+        plain(since),
+    ]
+}

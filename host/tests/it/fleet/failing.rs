@@ -1,0 +1,128 @@
+//! What goes wrong, and leaves everything else alone.
+
+use async_nats::jetstream;
+
+use super::{EVERYWHERE, Fleet, crashes, echo};
+
+/// [`EVERYWHERE`], and a service whose component is `other.wasm`.
+fn with_other() -> String {
+    format!("{EVERYWHERE}[service.other]\ncomponent = \"other.wasm\"\n")
+}
+
+#[tokio::test]
+async fn a_service_that_crashes_at_start_leaves_others_alone() {
+    let fleet = Fleet::start(&with_other()).await;
+    fleet.cli.write("other.wasm", crashes());
+    let host = fleet.host("a", &[]);
+    let failed = fleet.run(&["deploy"]).await.failed();
+    assert!(
+        failed
+            .stderr
+            .contains("other on a: service \"other\" does not start"),
+        "{failed:?}"
+    );
+    assert!(
+        failed.stderr.contains("`wasmbay rollback app`"),
+        "{failed:?}"
+    );
+    let client = fleet.connect().await;
+    echo(&client).await.unwrap();
+    let ps = fleet.run(&["ps"]).await.failed();
+    assert!(
+        ps.stdout.contains("failed") && ps.stdout.contains("1/1"),
+        "{ps:?}"
+    );
+    // The fixed one replaces it.
+    fleet.cli.write("other.wasm", super::pays(&["amount"]));
+    fleet.run(&["deploy"]).await.done();
+    // One that works goes on where the next version does not start.
+    fleet.cli.write("other.wasm", crashes());
+    let refused = fleet.run(&["deploy", "--force"]).await.failed();
+    assert!(refused.stderr.contains("does not start"), "{refused:?}");
+    let subject = "bay.app.test.pay.api.v1.charge";
+    let reply = client
+        .request(subject, "{\"amount\":7}".into())
+        .await
+        .unwrap();
+    assert_eq!(&*reply.payload, b"7");
+    host.stop();
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_corrupted_component_is_refused_until_it_is_deployed_again() {
+    let fleet = Fleet::start(&with_other()).await;
+    fleet.cli.write("other.wasm", super::pays(&["amount"]));
+    // Its store stays.
+    fleet.host("a", &[]).stop();
+    fleet.run(&["deploy", "--detach"]).await.done();
+    let jetstream = jetstream::new(fleet.connect().await);
+    let objects = jetstream
+        .get_object_store("bay-fleet-components")
+        .await
+        .unwrap();
+    let bytes = super::pays(&["amount"]);
+    let digest = wasmbay::manifest::Digest::of(&bytes);
+    let others = super::pays(&["amount", "currency"]);
+    objects.put(digest.as_str(), &mut &*others).await.unwrap();
+
+    let host = fleet.host("b", &[]);
+    fleet.hosts_of("guest", |hosts| hosts == ["b"]).await;
+    let ps = crate::support::until_ok("the host has said so", async || {
+        let ps = fleet.run(&["ps"]).await;
+        if ps.stdout.contains("is corrupted in the store") {
+            Ok(ps)
+        } else {
+            Err(ps)
+        }
+    })
+    .await;
+    assert!(
+        ps.code == Some(1) && ps.stdout.contains("deploy it again"),
+        "{ps:?}"
+    );
+    let repaired = fleet.run(&["deploy"]).await.done();
+    assert!(
+        repaired.stdout.contains("stored 1 component again"),
+        "{repaired:?}"
+    );
+    host.stop();
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_no_host_can_run_says_why() {
+    let fleet = Fleet::start(&format!("{EVERYWHERE}require = {{ zone = \"west\" }}\n")).await;
+    let host = fleet.host("a", &[]);
+    let failed = fleet.run(&["deploy"]).await.failed();
+    assert!(
+        failed.stderr.contains("guest: no host has zone=west"),
+        "{failed:?}"
+    );
+    let ps = fleet.run(&["ps"]).await.failed();
+    assert!(ps.stdout.contains("unplaced"), "{ps:?}");
+    let west = fleet.host("b", &["--label", "zone=west"]);
+    fleet.hosts_of("guest", |hosts| hosts == ["b"]).await;
+    for host in [host, west] {
+        host.stop();
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_host_serves_goes_on_while_nats_is_restarted() {
+    let fleet = Fleet::start(EVERYWHERE).await;
+    let hosts = [fleet.host("a", &[]), fleet.host("b", &[])];
+    fleet.run(&["deploy"]).await.done();
+    let client = fleet.connect().await;
+    let pid = fleet.nats.as_ref().unwrap().server.pid().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    super::until_answered(&client).await;
+    fleet.hosts_of("guest", |hosts| hosts == ["a", "b"]).await;
+    fleet.run(&["scale", "app/guest", "1"]).await.done();
+    for host in hosts {
+        host.stop();
+    }
+    fleet.stop().await;
+}

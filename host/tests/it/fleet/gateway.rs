@@ -1,0 +1,106 @@
+//! One gateway for several apps.
+
+use super::{EVERYWHERE, Fleet};
+use crate::support::cli::Up;
+use crate::support::http::{request, send};
+use crate::support::{until_ok, until_ok_within};
+
+/// The address of a host's gateway.
+fn address(host: &Up) -> String {
+    let stdout = host.stdout();
+    let line = stdout
+        .lines()
+        .find(|line| line.contains("http://"))
+        .unwrap();
+    line.split("http://").nth(1).unwrap().trim().to_owned()
+}
+
+const ROUTE: &str =
+    "[[route]]\nmethod = \"GET\"\npath = \"/echo/{text}\"\ncall = \"test:guest/api.echo\"\n";
+
+#[tokio::test]
+async fn two_apps_share_a_gateway_and_claim_nothing_twice() {
+    let fleet = Fleet::start(&format!("{EVERYWHERE}{ROUTE}")).await;
+    let a = fleet.host("a", &["--gateway", "127.0.0.1:0"]);
+    let at = address(&a);
+    let none = request(&at, "/echo/x", None).unwrap();
+    assert_eq!(none.status, 404, "{none:?}");
+    assert_eq!(request(&at, "/readyz", None).unwrap().status, 200);
+    fleet.run(&["deploy"]).await.done();
+    let echo = until_ok("the route is there", async || {
+        let echo = request(&at, "/echo/x", None).unwrap();
+        if echo.status == 200 {
+            Ok(echo)
+        } else {
+            Err(echo)
+        }
+    })
+    .await;
+    assert_eq!(echo.body, "\"x\"");
+
+    let second = format!("{EVERYWHERE}{ROUTE}").replace("name = \"app\"", "name = \"second\"");
+    fleet.cli.write("wasmbay.toml", &second);
+    let refused = fleet.run(&["deploy"]).await.failed();
+    let stderr = &refused.stderr;
+    assert!(
+        stderr.contains("GET /echo/{text} is claimed by app \"app\" already"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("POST /rpc/test:guest/api/… is claimed by app \"app\" already"),
+        "{stderr}"
+    );
+    let named = format!("{second}[gateway]\nhosts = [\"second.example\"]\nbody = \"1KiB\"\n");
+    fleet.cli.write("wasmbay.toml", &named);
+    fleet.run(&["deploy"]).await.done();
+    let host = [("Host", "second.example:80")];
+    let get = |path: &str| send(&at, "GET", path, &host, "").unwrap();
+    until_ok("the second app answers to its name", async || {
+        match get("/echo/y") {
+            echo if echo.body == "\"y\"" => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    assert_eq!(request(&at, "/echo/z", None).unwrap().body, "\"z\"");
+    // Each has its own limits.
+    let body = format!("[\"{}\"]", "x".repeat(2_000));
+    let json = ("Content-Type", "application/json");
+    let rpc = "/rpc/test:guest/api/echo";
+    let large = send(&at, "POST", rpc, &[host[0], json], &body).unwrap();
+    assert_eq!(large.status, 413, "{large:?}");
+    assert_eq!(request(&at, rpc, Some(&body)).unwrap().status, 200);
+    assert_eq!(get("/readyz").status, 200);
+
+    // A host with a gateway and without the service reaches it over NATS.
+    fleet.run(&["undeploy", "second"]).await.done();
+    assert_eq!(
+        get("/echo/y").body,
+        "\"y\"",
+        "what names no host answers to the rest"
+    );
+    fleet.cli.write(
+        "wasmbay.toml",
+        format!("{EVERYWHERE}require = {{ zone = \"b\" }}\n{ROUTE}"),
+    );
+    let b = fleet.host("b", &["--label", "zone=b"]);
+    fleet.run(&["deploy"]).await.done();
+    fleet.hosts_of("guest", |hosts| hosts == ["b"]).await;
+    until_ok_within(
+        crate::support::PATIENCE,
+        "calls go to the other host",
+        async || {
+            let echo = request(&at, "/echo/far", None).unwrap();
+            if echo.body == "\"far\"" {
+                Ok(())
+            } else {
+                Err(echo)
+            }
+        },
+    )
+    .await;
+    for host in [a, b] {
+        assert!(host.stop().ends_with("[exit 0]"));
+    }
+    fleet.stop().await;
+}
