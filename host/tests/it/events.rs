@@ -56,7 +56,7 @@ pub(crate) struct Judge {
 pub(crate) struct Attempt {
     service: String,
     key: u32,
-    n: u32,
+    pub(crate) n: u32,
 }
 
 impl Judge {

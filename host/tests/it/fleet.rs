@@ -15,6 +15,7 @@ use crate::support::{PATIENCE, until_ok_within};
 
 mod cluster;
 mod deploying;
+mod events;
 mod failing;
 mod gateway;
 mod moving;

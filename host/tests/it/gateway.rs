@@ -1,6 +1,6 @@
 //! The gateway over real sockets: what a client sees, and every limit gone over.
 
-mod components;
+pub(crate) mod components;
 mod life;
 mod limits;
 mod traces;

@@ -19,6 +19,33 @@ const ROUTE: &str =
     "[[route]]\nmethod = \"GET\"\npath = \"/echo/{text}\"\ncall = \"test:guest/api.echo\"\n";
 
 #[tokio::test]
+async fn what_answers_http_itself_runs_where_gateways_are() {
+    let app = "name = \"app\"\n[service.echo]\ncomponent = \"echo.wasm\"\nreplicas = 1\n[[route]]\npath = \"/http/*\"\nservice = \"echo\"\n";
+    let fleet = Fleet::start(app).await;
+    let component = crate::gateway::components::http_echo().await;
+    fleet
+        .cli
+        .write("echo.wasm", std::fs::read(component).unwrap());
+    let gateway = ["--gateway", "127.0.0.1:0"];
+    let hosts = [
+        fleet.host("a", &gateway),
+        fleet.host("b", &[]),
+        fleet.host("c", &gateway),
+    ];
+    fleet.run(&["deploy"]).await.done();
+    fleet.hosts_of("echo", |hosts| hosts == ["a", "c"]).await;
+    for host in [&hosts[0], &hosts[2]] {
+        let at = address(host);
+        let body = send(&at, "POST", "/http/x", &[], "hello").unwrap().body;
+        assert_eq!(body, "hello");
+    }
+    for host in hosts {
+        assert!(host.stop().ends_with("[exit 0]"));
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn two_apps_share_a_gateway_and_claim_nothing_twice() {
     let fleet = Fleet::start(&format!("{EVERYWHERE}{ROUTE}")).await;
     let a = fleet.host("a", &["--gateway", "127.0.0.1:0"]);

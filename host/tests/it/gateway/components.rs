@@ -1,5 +1,7 @@
 //! Components that answer HTTP themselves.
 
+use std::path::PathBuf;
+
 use super::*;
 
 const HTTP: &str = r#"
@@ -18,18 +20,22 @@ path = "/http/function"
 call = "test:fake/api.travels"
 "#;
 
-/// A gateway with the guest `http-echo` under `/http/`.
-async fn with_http() -> Front {
-    let front = Front::bare(|spec| spec.body = 1 << 20, no_nats().await);
-    let component = tokio::task::spawn_blocking(|| {
+/// The component of the guest `http-echo`.
+pub(crate) async fn http_echo() -> PathBuf {
+    let building = tokio::task::spawn_blocking(|| {
         let host = Path::new(env!("CARGO_MANIFEST_DIR"));
         let guest = Guest::open(&host.join("../guests/rust/http-echo")).unwrap();
         guest
             .build(&Tools::near(host), &mut |_| {})
             .unwrap_or_else(|error| panic!("{error}"))
-    })
-    .await
-    .unwrap();
+    });
+    building.await.unwrap()
+}
+
+/// A gateway with the guest `http-echo` under `/http/`.
+async fn with_http() -> Front {
+    let front = Front::bare(|spec| spec.body = 1 << 20, no_nats().await);
+    let component = http_echo().await;
     let engine = Engine::new(EngineOptions {
         instances: 20,
         cache: None,
