@@ -42,6 +42,9 @@
 //! is new, swaps the [`deployment`], and drains what is gone, without losing a call. [`nats`] runs and
 //! reaches a server, [`micro`] is how services are discovered, [`build`] makes components of sources.
 //!
+//! [`host::Node`] is a host of a [`fleet`]: it watches what is deployed, and runs a [`host::Host`] for each app
+//! with the services that are placed on it.
+//!
 //! The rooms stand one above the other, in the order of `host/ARCHITECTURE.md`, and use only what
 //! stands below them. A test holds that.
 //!

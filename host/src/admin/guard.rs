@@ -14,7 +14,7 @@ use http::{Request, StatusCode};
 use super::Refusal;
 
 /// Refuses a request to another host name, and one of a page that was not loaded from here.
-pub(super) fn check<B>(request: &Request<B>, bound: IpAddr) -> Result<(), Refusal> {
+pub(crate) fn check<B>(request: &Request<B>, bound: IpAddr) -> Result<(), Refusal> {
     let refuse = |why: &str| Err(Refusal::caller(StatusCode::FORBIDDEN, why));
     let headers = request.headers();
     let hosts = headers.get_all(HOST).into_iter();

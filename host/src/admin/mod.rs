@@ -5,7 +5,7 @@
 //! origins, and requests to a host name that could have been made to point here.
 
 mod dead_letters;
-mod guard;
+pub(crate) mod guard;
 mod metrics;
 mod query;
 mod routes;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::AllFigures;
 use crate::micro::{APP, HOST, Verb};
 use crate::nats::{Link, PublishError, ask_services};
 
@@ -29,9 +30,7 @@ pub fn host_id(host: &str, app: &str) -> String {
 /// # Errors
 ///
 /// The connection is closed.
-pub async fn figures(
-    link: &Link,
-) -> Result<BTreeMap<(String, String, String), Figures>, PublishError> {
+pub async fn figures(link: &Link) -> Result<AllFigures, PublishError> {
     let mut found = BTreeMap::new();
     for answer in ask_services(link, Verb::Stats, ANSWER).await? {
         let of = |key: &str| answer.metadata.get(key).cloned();

@@ -15,6 +15,7 @@ mod figures;
 mod placement;
 mod progress;
 mod records;
+mod shown;
 mod store;
 
 pub use changes::{Change, changes};
@@ -25,6 +26,10 @@ pub use placement::{Demand, Lack, Member, Placed, demands, place};
 pub use progress::{Progress, Replica, ReplicaState, progress};
 pub use records::{
     FORMAT, HostRecord, RecordError, Report, Revision, ServiceReport, ServiceState, is_host_name,
+};
+pub use shown::{
+    AllFigures, changes_of, services_on, show_app, show_history, show_hosts, show_lacks,
+    show_replicas, sum,
 };
 pub use store::{Kept, Store, StoreError};
 pub(crate) use store::{Watched, read_app, read_host, read_report, watch};

@@ -40,6 +40,19 @@ pub struct Progress {
     pub leaving: BTreeMap<String, Vec<String>>,
 }
 
+impl ReplicaState {
+    /// As it is shown.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Coming(state) => state.as_str(),
+            Self::Serving(_) => "serving",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 impl Progress {
     /// Whether every service runs where it should.
     #[must_use]

@@ -74,6 +74,12 @@ pub struct HostRecord {
 }
 
 impl HostRecord {
+    /// `alive`, or `leaving`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        if self.leaving { "leaving" } else { "alive" }
+    }
+
     /// The host as services are placed on it.
     #[must_use]
     pub fn member(&self) -> Member {

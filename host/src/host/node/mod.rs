@@ -4,13 +4,14 @@
 //! of its own, on an engine and behind a gateway that all of them share. What runs goes on while NATS is
 //! away: a node that does not see its own signs of life changes nothing.
 
+mod admin;
 mod driver;
 mod front;
 mod reports;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use crate::gateway::SharedGateway;
 use crate::manifest::Digest;
 use crate::nats::{ConnectError, ConnectOptions};
 use crate::runtime::{Component, Engine};
+use admin::NodeAdmin;
 use driver::Driver;
 use reports::Reports;
 use view::{Target, View};
@@ -59,6 +61,9 @@ pub struct NodeOptions {
     pub labels: BTreeMap<String, String>,
     /// The address of the gateway; `None` runs without one.
     pub gateway: Option<SocketAddr>,
+    /// The admin address, where any client that can reach it sees what the fleet runs; `None` runs without
+    /// one.
+    pub admin: Option<SocketAddr>,
     /// Threads that serve calls, for each app; one for each core by default.
     pub workers: NonZeroUsize,
     /// Upper bound of the time for which calls of replaced or removed services go on.
@@ -77,6 +82,7 @@ impl NodeOptions {
             name: name.into(),
             labels: BTreeMap::new(),
             gateway: None,
+            admin: None,
             workers,
             grace,
             copies: None,
@@ -136,6 +142,8 @@ impl Shared {
 pub struct Node {
     shared: Arc<Shared>,
     listening: Option<front::Listening>,
+    admin: Option<SocketAddr>,
+    health: Arc<watch::Sender<Health>>,
     record: watch::Sender<HostRecord>,
     view: View,
     apps: BTreeMap<String, Running>,
@@ -146,6 +154,15 @@ pub struct Node {
     /// What is known is to be acted on.
     stale: bool,
     background: Vec<JoinHandle<()>>,
+}
+
+/// How a node is, for who asks whether it is ready.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Health {
+    /// It sees its own signs of life.
+    fresh: bool,
+    /// It is about to stop.
+    leaving: bool,
 }
 
 /// An app of this node.
@@ -179,6 +196,7 @@ impl Node {
             name,
             labels,
             gateway,
+            admin,
             workers,
             grace,
             copies,
@@ -187,6 +205,7 @@ impl Node {
             return Err(NodeError::Name(crate::text::shown(&name).into_owned()));
         }
         let listener = listen(Listening::Gateway, gateway)?;
+        let admin_listener = listen(Listening::Admin, admin)?;
         let listening = match (&listener, gateway) {
             (Some(listener), Some(address)) => {
                 let started = front::Listening::start(listener, workers);
@@ -232,6 +251,8 @@ impl Node {
                 components: tokio::sync::Mutex::default(),
             }),
             listening,
+            admin: None,
+            health: Arc::default(),
             record: watch::Sender::new(record),
             view,
             apps: BTreeMap::new(),
@@ -243,6 +264,9 @@ impl Node {
             background: Vec::new(),
         };
         node.begin(copies);
+        if let Some(listener) = admin_listener {
+            node.open_admin(listener).await?;
+        }
         Ok(node)
     }
 
@@ -255,6 +279,23 @@ impl Node {
             shared.reports.keep(store, name).await;
         }));
         self.watch();
+    }
+
+    async fn open_admin(&mut self, listener: TcpListener) -> Result<(), NodeError> {
+        let Ok(address) = listener.local_addr() else {
+            return Ok(());
+        };
+        let name = format!("wasmbay host {} admin", self.shared.name);
+        let admin = Arc::new(NodeAdmin {
+            shared: Arc::clone(&self.shared),
+            health: Arc::clone(&self.health),
+            link: self.shared.nats.clone().named(name).link().await?,
+            closing: watch::Sender::new(false),
+        });
+        let serving = Arc::clone(&admin).serve(listener, address.ip());
+        self.background.push(tokio::spawn(serving));
+        self.admin = Some(address);
+        Ok(())
     }
 
     /// Watches the fleet's buckets, from the beginning.
@@ -281,6 +322,12 @@ impl Node {
     #[must_use]
     pub fn gateway(&self) -> Option<SocketAddr> {
         self.listening.as_ref().map(|listening| listening.address)
+    }
+
+    /// The admin address.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// The host's name.
@@ -365,7 +412,14 @@ impl Node {
     /// Has every app take over what follows from what is known.
     fn act(&mut self) {
         let now = tokio::time::Instant::now();
-        if !self.view.is_fresh(now) {
+        let fresh = self.view.is_fresh(now);
+        let leaving = self.record.borrow().leaving;
+        self.health.send_if_modified(|known| {
+            let changed = *known != Health { fresh, leaving };
+            *known = Health { fresh, leaving };
+            changed
+        });
+        if !fresh {
             if now.saturating_duration_since(self.watched_since) > WATCH_AGAIN {
                 self.watch();
             }

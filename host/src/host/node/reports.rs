@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::fleet::{BEAT, HostRecord, Report, Store};
+use crate::fleet::{BEAT, HostRecord, Report, ServiceState, Store};
 
 /// Time between two attempts to keep a report.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -49,6 +49,22 @@ impl Reports {
             apps.insert(app, Said { report, is_kept });
             self.changed.notify_one();
         }
+    }
+
+    /// The services that are on their way here, as APP/SERVICE.
+    pub(super) fn coming(&self) -> Vec<String> {
+        let apps = self.lock();
+        let reports = apps.values().filter_map(|said| said.report.as_ref());
+        let services = reports.flat_map(|report| {
+            let services = report.services.iter();
+            services.map(move |(service, said)| (&report.app, service, said.state))
+        });
+        let coming = services.filter(|(_, _, state)| {
+            matches!(state, ServiceState::Fetching | ServiceState::Starting)
+        });
+        coming
+            .map(|(app, service, _)| format!("{app}/{service}"))
+            .collect()
     }
 
     /// Writes down what is said, for ever.

@@ -7,12 +7,20 @@ use crate::support::{until_ok, until_ok_within};
 
 /// The address of a host's gateway.
 fn address(host: &Up) -> String {
+    address_of(host, "http ")
+}
+
+/// An address that a host prints, by its line.
+fn address_of(host: &Up, what: &str) -> String {
     let stdout = host.stdout();
-    let line = stdout
-        .lines()
-        .find(|line| line.contains("http://"))
-        .unwrap();
-    line.split("http://").nth(1).unwrap().trim().to_owned()
+    let mut lines = stdout.lines();
+    let line = lines.find(|line| line.trim_start().starts_with(what));
+    line.unwrap()
+        .split("http://")
+        .nth(1)
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 const ROUTE: &str =
@@ -129,5 +137,44 @@ async fn two_apps_share_a_gateway_and_claim_nothing_twice() {
     for host in [a, b] {
         assert!(host.stop().ends_with("[exit 0]"));
     }
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn the_admin_address_shows_what_the_verbs_show() {
+    let fleet = Fleet::start(EVERYWHERE).await;
+    let host = fleet.host("a", &["--admin", "127.0.0.1:0"]);
+    let at = address_of(&host, "admin ");
+    fleet.run(&["deploy", "--message", "first"]).await.done();
+    let get = |path: &str| request(&at, path, None).unwrap();
+    assert_eq!(get("/healthz").status, 200);
+    until_ok("the host is ready", async || match get("/readyz") {
+        ready if ready.status == 200 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let printed = fleet.run(&["hosts", "--output", "json"]).await.json();
+    assert_eq!(get("/hosts").json(), printed);
+    let printed = fleet
+        .run(&["history", "app", "--output", "json"])
+        .await
+        .json();
+    assert_eq!(get("/apps/app/history").json(), printed);
+    assert_eq!(get("/apps/app").json(), fleet.ps().await);
+    assert_eq!(get("/apps").json()["apps"][0], fleet.ps().await);
+    assert_eq!(get("/").json()["host"], "a");
+    for path in [
+        "/apps/none",
+        "/apps/none/history",
+        "/apps/%2e/history",
+        "/nothing",
+        "/apps/app/x",
+    ] {
+        assert_eq!(get(path).status, 404, "{path}");
+    }
+    assert_eq!(request(&at, "/apps", Some("{}")).unwrap().status, 405);
+    let other = [("Host", "evil.example")];
+    assert_eq!(send(&at, "GET", "/apps", &other, "").unwrap().status, 403);
+    assert!(host.stop().ends_with("[exit 0]"));
     fleet.stop().await;
 }

@@ -1,9 +1,8 @@
 //! `wasmbay history`.
 
-use serde_json::json;
-use wasmbay::fleet::Revision;
+use wasmbay::fleet::{Revision, changes_of, show_history};
 
-use super::fleet::{Fleet, changed};
+use super::fleet::Fleet;
 use crate::args::Nats;
 use crate::report::{Exit, STRONG, Terminal, plain};
 
@@ -30,48 +29,16 @@ pub(super) async fn run(args: History, terminal: &Terminal) -> anyhow::Result<Ex
     fleet.app(&args.app).await?;
     let history = fleet.store.history(&args.app).await?;
     if terminal.json() {
-        let revisions: Vec<_> = with_before(&history).map(describe).collect();
-        terminal.result_json(&json!({ "app": args.app, "revisions": revisions }))?;
+        terminal.result_json(&show_history(&args.app, &history))?;
     } else {
-        let texts: Vec<_> = with_before(&history).rev().map(text).collect();
+        let revisions = history.iter().zip(changes_of(&history));
+        let texts: Vec<_> = revisions.rev().map(text).collect();
         terminal.result(texts.join("\n"))?;
     }
     Ok(Exit::Done)
 }
 
-/// Each revision with the one before it.
-fn with_before(
-    history: &[Revision],
-) -> impl DoubleEndedIterator<Item = (Option<&Revision>, &Revision)> {
-    history.iter().enumerate().map(|(at, revision)| {
-        let before = at.checked_sub(1).and_then(|at| history.get(at));
-        (before, revision)
-    })
-}
-
-/// What a revision changed; nothing where the one before it is not kept.
-fn changes(before: Option<&Revision>, revision: &Revision) -> Option<Vec<String>> {
-    let is_known = before.is_some() || revision.number == 1;
-    let changes = changed(before, revision);
-    is_known.then(|| changes.iter().map(ToString::to_string).collect())
-}
-
-fn describe((before, revision): (Option<&Revision>, &Revision)) -> serde_json::Value {
-    let specification = revision.specification.as_ref();
-    json!({
-        "revision": revision.number,
-        "verb": revision.verb,
-        "author": revision.author,
-        "at": revision.at,
-        "source": revision.source,
-        "message": revision.message,
-        "forced": revision.forced,
-        "changes": changes(before, revision),
-        "components": specification.map(|specification| &specification.components),
-    })
-}
-
-fn text((before, revision): (Option<&Revision>, &Revision)) -> String {
+fn text((revision, changes): (&Revision, Option<Vec<String>>)) -> String {
     let Revision {
         number,
         verb,
@@ -90,7 +57,7 @@ fn text((before, revision): (Option<&Revision>, &Revision)) -> String {
     if let Some(message) = message {
         text += &format!("  \"{}\"", plain(message));
     }
-    for change in changes(before, revision).unwrap_or_default() {
+    for change in changes.unwrap_or_default() {
         text += &format!("\n     {}", plain(&change));
     }
     for line in forced {

@@ -48,6 +48,10 @@ pub(crate) struct Host {
     /// Where the gateway of all apps listens; otherwise nowhere
     #[arg(long, value_name = "ADDR", value_parser = address)]
     gateway: Option<SocketAddr>,
+    /// Where the host's health and what the fleet runs is shown as JSON over HTTP; otherwise nowhere. It
+    /// asks for no login, so keep it on a loopback address
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    admin: Option<SocketAddr>,
     /// How long everything may take after a signal: handing over, calls under way, and what is to be
     /// closed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -121,6 +125,7 @@ async fn serve(
     let mut options = NodeOptions::new(server.options(), name);
     options.labels = args.labels.iter().cloned().collect();
     options.gateway = args.gateway;
+    options.admin = args.admin;
     options.grace = args.grace;
     options.copies = args.state_replicas;
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
@@ -153,6 +158,7 @@ fn announce(
     terminal: &Terminal,
 ) {
     let gateway = node.gateway().map(|address| format!("http://{address}"));
+    let admin = node.admin().map(|address| format!("http://{address}"));
     terminal.event(&json!({
         "event": "ready",
         "host": node.name(),
@@ -160,6 +166,7 @@ fn announce(
         "seconds": took.as_secs_f64(),
         "labels": labels,
         "gateway": gateway,
+        "admin": admin,
         "nats": server.url(),
         "natsUrlFile": server.url_file(),
     }));
@@ -170,6 +177,7 @@ fn announce(
         rows.push(vec!["labels".to_owned(), labels.join(", ")]);
     }
     rows.extend(gateway.map(|url| vec!["http".to_owned(), url]));
+    rows.extend(admin.map(|url| vec!["admin".to_owned(), url]));
     let whose = match server {
         Server::Managed(_) => " (its own)",
         Server::Joined(..) => " (that of another host)",

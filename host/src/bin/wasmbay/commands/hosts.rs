@@ -1,7 +1,6 @@
 //! `wasmbay hosts`.
 
-use serde_json::json;
-use wasmbay::fleet::{HostRecord, Report};
+use wasmbay::fleet::{HostRecord, Report, services_on, show_hosts};
 
 use super::fleet::Fleet;
 use crate::args::Nats;
@@ -26,8 +25,7 @@ pub(super) async fn run(args: Hosts, terminal: &Terminal) -> anyhow::Result<Exit
     hosts.sort_by(|one, other| one.name.cmp(&other.name));
     let reports = fleet.store.reports().await?;
     if terminal.json() {
-        let hosts: Vec<_> = hosts.iter().map(|host| describe(host, &reports)).collect();
-        terminal.result_json(&json!({ "hosts": hosts }))?;
+        terminal.result_json(&show_hosts(&hosts, &reports))?;
     } else if hosts.is_empty() {
         terminal.result("no host is alive; `wasmbay host` starts one")?;
     } else {
@@ -39,30 +37,6 @@ pub(super) async fn run(args: Hosts, terminal: &Terminal) -> anyhow::Result<Exit
         terminal.result(table(&rows))?;
     }
     Ok(Exit::Done)
-}
-
-/// The services on a host.
-fn services(host: &HostRecord, reports: &[Report]) -> usize {
-    let own = reports
-        .iter()
-        .filter(|report| report.host == host.name && report.id == host.id);
-    own.map(|report| report.services.len()).sum()
-}
-
-fn state(host: &HostRecord) -> &'static str {
-    if host.leaving { "leaving" } else { "alive" }
-}
-
-fn describe(host: &HostRecord, reports: &[Report]) -> serde_json::Value {
-    json!({
-        "name": host.name,
-        "state": state(host),
-        "services": services(host, reports),
-        "gateway": host.gateway,
-        "labels": host.labels,
-        "version": host.version,
-        "since": host.started,
-    })
 }
 
 fn row(host: &HostRecord, reports: &[Report]) -> Vec<String> {
@@ -80,8 +54,8 @@ fn row(host: &HostRecord, reports: &[Report]) -> Vec<String> {
     };
     vec![
         plain(&host.name),
-        state(host).to_owned(),
-        services(host, reports).to_string(),
+        host.state().to_owned(),
+        services_on(host, reports).to_string(),
         dash(plain(host.gateway.as_deref().unwrap_or_default())),
         dash(plain(&labels.join(","))),
         plain(&host.version),

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
-use wasmbay::fleet::{Figures, Progress, ReplicaState, Revision, figures, host_id, progress};
+use serde_json::json;
+use wasmbay::fleet::{
+    AllFigures, Figures, Progress, ReplicaState, Revision, figures, progress, show_app, sum,
+};
 use wasmbay::nats::PublishError;
 
 use super::fleet::Fleet;
-use super::wait::{lacks, replicas, wrong};
+use super::wait::wrong;
 use crate::args::Nats;
 use crate::report::{Exit, Terminal, plain, table};
 
@@ -26,9 +28,6 @@ pub(crate) struct Ps {
     #[command(flatten)]
     nats: Nats,
 }
-
-/// Figures by host's id, app and service.
-type AllFigures = BTreeMap<(String, String, String), Figures>;
 
 /// An app with how far it is.
 struct Shown {
@@ -68,10 +67,8 @@ pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
         })
         .collect();
     if terminal.json() {
-        let apps: Vec<_> = shown
-            .iter()
-            .map(|shown| describe(shown, &figures))
-            .collect();
+        let show = |shown: &Shown| show_app(&shown.app, &shown.revision, &shown.progress, &figures);
+        let apps: Vec<_> = shown.iter().map(show).collect();
         terminal.result_json(&json!({ "apps": apps }))?;
     } else if shown.is_empty() {
         terminal.result("nothing is deployed; `wasmbay deploy` deploys an app")?;
@@ -83,44 +80,6 @@ pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
         Exit::Done
     } else {
         Exit::Failed
-    })
-}
-
-/// The figures of a service, of all hosts or of one.
-fn sum(figures: &AllFigures, app: &str, service: &str, host: Option<&str>) -> Figures {
-    let host = host.map(|host| host_id(host, app));
-    let of = figures.iter().filter(|((on, of, name), _)| {
-        of == app && name == service && host.as_ref().is_none_or(|host| host == on)
-    });
-    of.fold(Figures::default(), |sum, (_, one)| Figures {
-        calls: sum.calls + one.calls,
-        errors: sum.errors + one.errors,
-    })
-}
-
-fn describe(shown: &Shown, figures: &AllFigures) -> Value {
-    let Shown {
-        app,
-        revision,
-        progress,
-    } = shown;
-    let mut replicas = replicas(progress);
-    for replica in &mut replicas {
-        let text = |key: &str| replica.get(key).and_then(Value::as_str).unwrap_or_default();
-        let Figures { calls, errors } = sum(figures, app, text("service"), Some(text("host")));
-        if let Some(replica) = replica.as_object_mut() {
-            replica.insert("calls".to_owned(), calls.into());
-            replica.insert("errors".to_owned(), errors.into());
-        }
-    }
-    json!({
-        "app": app,
-        "revision": revision.number,
-        "deployed": revision.specification.is_some(),
-        "serves": progress.is_done(),
-        "replicas": replicas,
-        "lacks": lacks(progress),
-        "leaving": progress.leaving,
     })
 }
 
@@ -175,16 +134,11 @@ fn row(
     let mut states = BTreeSet::new();
     let mut since = "-";
     for replica in &own {
-        states.insert(match &replica.state {
-            ReplicaState::Serving(at) => {
-                serving += 1;
-                since = since.max(at.split('.').next().unwrap_or(at));
-                "serving"
-            }
-            ReplicaState::Waiting => "waiting",
-            ReplicaState::Coming(state) => state.as_str(),
-            ReplicaState::Failed(_) => "failed",
-        });
+        states.insert(replica.state.as_str());
+        if let ReplicaState::Serving(at) = &replica.state {
+            serving += 1;
+            since = since.max(at.split('.').next().unwrap_or(at));
+        }
     }
     if own.is_empty() {
         states.insert("unplaced");

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use wasmbay::fleet::{Change, HostRecord, Progress, ReplicaState, Revision, progress};
+use wasmbay::fleet::{
+    Change, HostRecord, Progress, ReplicaState, Revision, progress, show_lacks, show_replicas,
+};
 
 use super::fleet::Fleet;
 use crate::args::Waiting;
@@ -177,8 +179,8 @@ impl Written<'_> {
             "changes": changes,
             "forced": self.revision.forced,
             "serves": serves,
-            "replicas": now.map(replicas),
-            "lacks": now.map(lacks),
+            "replicas": now.map(show_replicas),
+            "lacks": now.map(show_lacks),
         })
     }
 }
@@ -199,35 +201,4 @@ pub(super) fn wrong(now: &Progress) -> Vec<String> {
         lines.push(format!("{} on {}: {state}", replica.service, replica.host));
     }
     lines
-}
-
-/// Replicas for scripts.
-pub(super) fn replicas(now: &Progress) -> Vec<Value> {
-    let replicas = now.replicas.iter();
-    replicas
-        .map(|replica| {
-            let (state, since, error) = match &replica.state {
-                ReplicaState::Waiting => ("waiting", None, None),
-                ReplicaState::Coming(state) => (state.as_str(), None, None),
-                ReplicaState::Serving(since) => ("serving", Some(since), None),
-                ReplicaState::Failed(error) => ("failed", None, Some(error)),
-            };
-            json!({
-                "service": replica.service,
-                "host": replica.host,
-                "state": state,
-                "since": since,
-                "error": error,
-            })
-        })
-        .collect()
-}
-
-/// What is missing, for scripts.
-pub(super) fn lacks(now: &Progress) -> Value {
-    let lacks = now.lacks.iter();
-    lacks
-        .map(|(service, lack)| (service.clone(), Value::from(lack.to_string())))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
 }
