@@ -7,6 +7,7 @@
 mod admin;
 mod driver;
 mod front;
+mod options;
 mod reports;
 mod view;
 
@@ -21,17 +22,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 
-use super::{Drained, HostError, HostOptions, Listening, failed, host_id, listen};
-use crate::events::stream::{self, Unavailable};
+use super::{Drained, Listening, failed, host_id, listen};
+use crate::events::stream;
 use crate::fleet::{
     self, FORMAT, HostRecord, Store, StoreError, Watched, read_app, read_host, read_report,
 };
 use crate::gateway::SharedGateway;
 use crate::manifest::Digest;
-use crate::nats::{ConnectError, ConnectOptions};
+use crate::nats::ConnectOptions;
 use crate::runtime::{Component, Engine};
 use admin::NodeAdmin;
 use driver::Driver;
+pub use options::{NodeError, NodeOptions};
 use reports::Reports;
 use view::{Target, View};
 
@@ -49,69 +51,6 @@ const CREATE: Duration = Duration::from_secs(10);
 
 /// Upper bound of the part of the grace time in which services are handed over.
 const HAND_OVER: u32 = 2;
-
-/// The options of a node.
-#[derive(Clone)]
-pub struct NodeOptions {
-    /// Where NATS is.
-    pub nats: ConnectOptions,
-    /// The host's name, which no other host of the fleet has; see [`fleet::is_host_name`].
-    pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// The address of the gateway; `None` runs without one.
-    pub gateway: Option<SocketAddr>,
-    /// The admin address, where any client that can reach it sees what the fleet runs; `None` runs without
-    /// one.
-    pub admin: Option<SocketAddr>,
-    /// Threads that serve calls, for each app; one for each core by default.
-    pub workers: NonZeroUsize,
-    /// Upper bound of the time for which calls of replaced or removed services go on.
-    pub grace: Duration,
-    /// Servers that keep a copy of the fleet's store; one unless given, or as many as it has already.
-    pub copies: Option<u8>,
-}
-
-impl NodeOptions {
-    /// The defaults, with these options of NATS, this name and no gateway.
-    #[must_use]
-    pub fn new(nats: ConnectOptions, name: impl Into<String>) -> Self {
-        let HostOptions { workers, grace, .. } = HostOptions::new(nats.clone());
-        Self {
-            nats,
-            name: name.into(),
-            labels: BTreeMap::new(),
-            gateway: None,
-            admin: None,
-            workers,
-            grace,
-            copies: None,
-        }
-    }
-}
-
-/// Why a node could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The gateway cannot listen.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// NATS cannot be reached.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// There is no JetStream.
-    #[error("a fleet keeps what it runs in JetStream")]
-    JetStream(#[from] Unavailable),
-    /// The fleet's store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The name is no name.
-    #[error("\"{0}\" is no name of a host; accepted: 1 to 63 of a-z, 0-9 and `-`")]
-    Name(String),
-    /// Another host has the name.
-    #[error("another host of the fleet is called \"{0}\"; choose another name with `--name`")]
-    NameTaken(String),
-}
 
 /// What the parts of a node share.
 struct Shared {
