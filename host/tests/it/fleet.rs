@@ -123,7 +123,7 @@ impl Fleet {
             "100",
         ];
         let host = Up::start(self.command(&[&args, more].concat()));
-        host.until_built("is ready");
+        host.until_built("leaves the fleet");
         host
     }
 

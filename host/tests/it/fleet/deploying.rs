@@ -286,7 +286,7 @@ async fn one_machine_needs_no_options() {
     assert!(none.contains("hint: `wasmbay host` starts one"), "{none}");
     let start = |name: &str| {
         let host = Up::start(cli.command(&["host", "--name", name, "--workers", "1"]));
-        host.until_built("is ready");
+        host.until_built("leaves the fleet");
         host
     };
     let first = start("a");
