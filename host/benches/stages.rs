@@ -228,6 +228,7 @@ fn call(body: &Bytes) -> Call {
         caller: None,
         trace: Trace::default(),
         identity: None,
+        kind: wasmbay::call::Kind::Request,
     }
 }
 

@@ -25,6 +25,18 @@ pub struct Call {
     pub trace: Trace,
     /// By what a repetition of the call can be recognised.
     pub identity: Option<Identity>,
+    /// What it came as.
+    pub kind: Kind,
+}
+
+/// What a call came as: whether anybody waits for its reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A request, whose caller waits.
+    #[default]
+    Request,
+    /// An event or message, whose publisher does not.
+    Event,
 }
 
 /// By what a repetition of a call can be recognised.
@@ -357,6 +369,7 @@ impl Call {
             caller: None,
             trace: Trace::begin(true),
             identity: None,
+            kind: Kind::Request,
         }
     }
 

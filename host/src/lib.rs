@@ -96,6 +96,7 @@ mod programs;
 mod rooms;
 pub mod runtime;
 pub mod shape;
+pub mod spans;
 pub mod subject;
 mod telemetry;
 pub mod text;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Blame, Call, CallError, Code, Identity, Trace, is_traceparent};
+use crate::call::{Blame, Call, CallError, Code, Identity, Kind, Trace, is_traceparent};
 use crate::headers::Headers;
 use crate::text::{one_line, shown};
 
@@ -121,7 +121,9 @@ pub fn read_call(headers: Option<&Headers>, body: Bytes, now: Instant) -> Result
 ///
 /// As [`read_call`].
 pub fn read_event(headers: Option<&Headers>, body: Bytes, now: Instant) -> Result<Call, CallError> {
-    read(headers, body, now, |_| Ok(MAX_DEADLINE))
+    let call = read(headers, body, now, |_| Ok(MAX_DEADLINE))?;
+    let kind = Kind::Event;
+    Ok(Call { kind, ..call })
 }
 
 /// Reads each header once: lookups by name would cost more than the few headers.
@@ -156,6 +158,7 @@ fn read(
 #[must_use]
 pub fn read_message(headers: Option<&Headers>, now: Instant) -> Call {
     let mut call = without_headers(Bytes::new(), now);
+    call.kind = Kind::Event;
     for (name, value) in headers.into_iter().flat_map(known) {
         match name {
             HOPS => call.hops = value.parse().unwrap_or(0),
@@ -207,6 +210,7 @@ fn without_headers(body: Bytes, now: Instant) -> Call {
         caller: None,
         trace: Trace::default(),
         identity: None,
+        kind: Kind::Request,
     }
 }
 
@@ -401,6 +405,7 @@ mod tests {
                 baggage: None,
             },
             identity: None,
+            kind: Kind::Request,
         }
     }
 

@@ -253,6 +253,7 @@ impl InProcess {
             caller: None,
             trace: Trace::default(),
             identity: None,
+            kind: wasmbay::call::Kind::Request,
         };
         let mut called = pin!(self.service.call(function, call, &self.backend));
         // Nothing wakes it up: it gives way to others when a tick passes, and is then asked again.

@@ -38,11 +38,15 @@ use crate::deployment::Current;
 use crate::interfaces::Backend;
 use crate::manifest::GatewaySpec;
 use crate::nats::Link;
+use crate::spans::{Spans, Tracer};
 use connection::Tasks;
 use counts::Counts;
 use health::Responders;
 use places::Places;
 use route::Table;
+
+/// The name under which its spans are recorded.
+const SERVICE: &str = "gateway";
 
 /// An app's HTTP front.
 pub struct Gateway {
@@ -56,6 +60,7 @@ pub struct Gateway {
     responders: tokio::sync::Mutex<Responders>,
     /// The requests that were answered.
     pub(crate) counts: Counts,
+    tracer: Tracer,
 }
 
 /// The gateway on one worker.
@@ -83,7 +88,15 @@ impl Gateway {
             closing: watch::Sender::new(false),
             responders: tokio::sync::Mutex::default(),
             counts: Counts::default(),
+            tracer: Spans::default().tracer(app, SERVICE),
         }
+    }
+
+    /// The same, which records spans.
+    #[must_use]
+    pub fn with_spans(mut self, spans: &Spans) -> Self {
+        self.tracer = spans.tracer(&self.app, SERVICE);
+        self
     }
 
     /// The table of the current deployment; `None` before the first. A request that has begun ends

@@ -18,10 +18,11 @@ use super::health::{healthz, readyz};
 use super::origin;
 use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::{Front, Table};
-use crate::call::{Blame, Call, CallError, Identity, Trace, is_traceparent};
+use crate::call::{Blame, Call, CallError, Identity, Kind, Trace, is_traceparent};
 use crate::json::{self, Limits};
 use crate::pipelines::is_key;
 use crate::poll;
+use crate::spans::{Description, Failure, KeyValue, Span, SpanKind, Tracer};
 use crate::telemetry;
 use crate::text::shown;
 use crate::wire::{self, MAX_HEADER};
@@ -45,7 +46,8 @@ impl Answers for Front {
         let started = Instant::now();
         let running = activity.begin(started);
         let (method, version) = (request.method().clone(), request.version());
-        let (trace, parent) = read_trace(request.headers());
+        let (trace, parent, span) = read_trace(request.headers(), &self.gateway.tracer, started);
+        let path = span.is_sampled().then(|| request.uri().path().to_owned());
 
         let table = self.gateway.table();
         let (label, result) = self
@@ -63,13 +65,17 @@ impl Answers for Front {
         }
         answer.body_mut().hold(running);
         let duration = started.elapsed();
+        let status = answer.status().as_u16();
+        span.end(failure(status), || {
+            describe(&method, label, path.as_deref(), status)
+        });
         let counts = &self.gateway.counts;
         counts.record(label, &method, answer.status(), duration);
         tracing::info!(
             target: telemetry::GATEWAY,
             %method,
             route = label,
-            status = answer.status().as_u16(),
+            status,
             ?duration,
             trace = trace_id(&parent),
             "request"
@@ -97,6 +103,7 @@ impl Front {
             caller: None,
             trace,
             identity: None,
+            kind: Kind::Request,
         };
         let uri = request.uri().clone();
         let path = route::normalized(uri.path());
@@ -341,27 +348,62 @@ pub(crate) async fn read_body(body: &mut Option<Incoming>, limit: usize) -> Resu
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// The request's trace, or a new one, and its `traceparent` for the response. A new one is not
-/// sampled, since the gateway records no spans.
-fn read_trace(headers: &HeaderMap) -> (Trace, HeaderValue) {
-    let baggage = joined(headers, &BAGGAGE);
-    if let Some(value) = headers.get(&TRACEPARENT)
-        && let Some(parent) = value.to_str().ok().filter(|parent| is_traceparent(parent))
-    {
-        let trace = Trace {
-            parent: Some(parent.to_owned()),
-            state: joined(headers, &TRACESTATE),
-            baggage,
-        };
-        return (trace, value.clone());
-    }
-    let trace = Trace {
-        baggage,
-        ..Trace::begin(false)
+/// The request's trace, or a new one, its `traceparent` for the response, and its span. Where the
+/// gateway records no spans a new one is not sampled.
+fn read_trace<'t>(
+    headers: &HeaderMap,
+    tracer: &'t Tracer,
+    started: Instant,
+) -> (Trace, HeaderValue, Span<'t>) {
+    let mut trace = Trace {
+        baggage: joined(headers, &BAGGAGE),
+        ..Trace::default()
     };
-    let value = HeaderValue::try_from(trace.parent.as_deref().unwrap_or_default());
+    let came = headers.get(&TRACEPARENT).filter(|value| {
+        let parent = value.to_str().ok().filter(|parent| is_traceparent(parent));
+        trace.parent = parent.map(str::to_owned);
+        trace.parent.is_some()
+    });
+    if came.is_some() {
+        trace.state = joined(headers, &TRACESTATE);
+    }
+    let span = tracer.begin(&mut trace, started.into_std());
+    if let Some(value) = came.filter(|_| !span.is_sampled()) {
+        return (trace, value.clone(), span);
+    }
+    let parent = trace.parent.take().or_else(|| Trace::begin(false).parent);
+    let parent = parent.unwrap_or_default();
+    let value = HeaderValue::try_from(&parent);
+    trace.parent = Some(parent);
     let value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
-    (trace, value)
+    (trace, value, span)
+}
+
+/// An answer that says the gateway or what is behind it has failed.
+fn failure(status: u16) -> Option<Failure<'static>> {
+    (status >= 500).then_some(Failure {
+        code: status,
+        blame: Blame::Host,
+        message: "",
+    })
+}
+
+/// What a request's span is of, by OpenTelemetry's conventions for HTTP. The query is left out: it may
+/// have secrets.
+fn describe(method: &Method, route: &str, path: Option<&str>, status: u16) -> Description {
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", method.to_string()),
+        KeyValue::new("http.route", route.to_owned()),
+        KeyValue::new("http.response.status_code", i64::from(status)),
+    ];
+    if let Some(path) = path {
+        attributes.push(KeyValue::new("url.path", path.to_owned()));
+    }
+    Description {
+        kind: SpanKind::Server,
+        name: format!("{method} {route}").into(),
+        attributes,
+    }
 }
 
 fn trace_id(parent: &HeaderValue) -> &str {
@@ -386,6 +428,7 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spans::Spans;
 
     #[test]
     fn a_trace_goes_on_if_it_is_one() {
@@ -393,7 +436,9 @@ mod tests {
         for (given, taken) in [(good, true), (&good[..54], false)] {
             let mut headers = HeaderMap::new();
             headers.insert(&TRACEPARENT, HeaderValue::from_str(given).unwrap());
-            let (trace, value) = read_trace(&headers);
+            let tracer = Spans::default().tracer("shop", "gateway");
+            let (trace, value, span) = read_trace(&headers, &tracer, Instant::now());
+            assert!(!span.is_sampled());
             let parent = trace.parent.unwrap();
             assert!(is_traceparent(&parent));
             assert_eq!(parent == given, taken);

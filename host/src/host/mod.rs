@@ -30,6 +30,7 @@ use crate::nats::ConnectOptions;
 use crate::pipelines::Serving;
 use crate::plan::PlanError;
 use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
+use crate::spans::Spans;
 pub use crate::transport::Drained;
 use crate::transport::local::Local;
 use discovery::Directory;
@@ -77,6 +78,8 @@ pub struct HostOptions {
     /// Distinguishes the host from others of the app; a random text unless given. It is one token of
     /// subjects.
     pub id: Option<String>,
+    /// Records what services and the gateway do; nothing by default.
+    pub spans: Spans,
 }
 
 impl HostOptions {
@@ -92,6 +95,7 @@ impl HostOptions {
             grace: DEFAULT_GRACE,
             jetstream_wait: DEFAULT_JETSTREAM_WAIT,
             id: None,
+            spans: Spans::default(),
         }
     }
 }
@@ -275,12 +279,13 @@ impl Host {
             None => Neighbours::default(),
         };
         let (spec, deployment) = (app.gateway.clone(), Arc::clone(&current));
-        let gateway = Arc::new(Gateway::new(&app.name, spec, deployment));
+        let gateway = Gateway::new(&app.name, spec, deployment).with_spans(&options.spans);
+        let gateway = Arc::new(gateway);
         let pipelines = workers.first();
         let pipelines = pipelines.map(|worker| Arc::new(worker.pipelines(&app.name)));
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let mut host = Self {
-            runtime: Runtime::new(engine)?,
+            runtime: Runtime::new(engine)?.with_spans(options.spans),
             id: options.id.unwrap_or_else(host_id),
             neighbours,
             app: app.name.clone(),
@@ -407,7 +412,7 @@ impl Host {
     ///
     /// # Limits
     ///
-    /// Ends at most [`CLOSE_TIMEOUT`] after `grace`, also without NATS.
+    /// Ends at most [`CLOSE_TIMEOUT`] after `grace`, also without NATS; where spans are recorded, twice that.
     pub async fn stop(mut self, grace: Duration) -> Drained {
         let deadline = Instant::now() + grace;
         // Requests at the gateway need the services, so the gateway stops first; but a slow client
@@ -452,6 +457,7 @@ impl Host {
             let stops = std::mem::take(workers).into_iter().map(|w| w.stop(last));
             drained.confirmed &= join_all(stops).await.into_iter().all(|taken| taken);
         }
+        self.runtime.spans().flush(CLOSE_TIMEOUT).await;
         drained
     }
 }

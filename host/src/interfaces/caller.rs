@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{Backend, Output};
-use crate::call::{Call, CallError, Trace};
+use crate::call::{Call, CallError, Kind, Trace};
 use crate::interface::FunctionId;
 use crate::manifest::ServiceSpec;
 
@@ -77,6 +77,7 @@ impl Caller {
             caller: Some(self.service.name.clone()),
             trace: current.trace.clone(),
             identity: None,
+            kind: Kind::Request,
         };
         Some((Arc::clone(&current.backend), call))
     }

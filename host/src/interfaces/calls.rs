@@ -16,6 +16,7 @@ use crate::interface::FunctionId;
 use crate::json::{self, UnknownKeys};
 use crate::plan::{EventWire, Publication};
 use crate::shape::{Case, InterfaceDescription, Shape, Signature, TypeId};
+use crate::spans::{Description, KeyValue, SpanKind, Tracer};
 use crate::subject;
 use crate::value::{self, Imported, Value};
 
@@ -29,6 +30,7 @@ struct Import {
     publication: Option<Publication>,
     on_failure: OnFailure,
     limits: json::Limits,
+    tracer: Arc<Tracer>,
 }
 
 /// The form in which a guest gets the failure of an import.
@@ -55,6 +57,7 @@ pub(crate) fn link<T: CallerView>(
     events: Option<&EventWire>,
     exporter: Option<&str>,
     limits: &json::Limits,
+    tracer: &Arc<Tracer>,
 ) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&interface.id.to_string())?;
     for (name, signature) in &interface.functions {
@@ -74,6 +77,7 @@ pub(crate) fn link<T: CallerView>(
                 unknown_keys: UnknownKeys::Ignore,
                 ..*limits
             },
+            tracer: Arc::clone(tracer),
         });
         value::define(&mut instance, name, signature, import)?;
     }
@@ -105,6 +109,7 @@ impl Import {
             wasmtime::bail!("{} was called before any call began", self.id);
         };
         let deadline = call.deadline;
+        let span = self.tracer.begin(&mut call.trace, call.arrived);
         let answer = match &self.publication {
             Some(publication) => {
                 call.body = self.encode(&arguments)?;
@@ -137,6 +142,7 @@ impl Import {
             },
             Err(error) => Err(error),
         };
+        span.end(result.as_ref().err(), || self.describe());
         match result {
             Ok(value) => Ok(value),
             Err(error) => match self.on_failure.value(&error) {
@@ -149,6 +155,30 @@ impl Import {
                     wasmtime::bail!("{} failed: {message}", self.id);
                 }
             },
+        }
+    }
+
+    /// What its spans are of, by OpenTelemetry's conventions for RPC and for messaging.
+    fn describe(&self) -> Description {
+        if self.publication.is_some() {
+            return Description {
+                kind: SpanKind::Producer,
+                name: format!("publish {}", self.id).into(),
+                attributes: vec![
+                    KeyValue::new("messaging.system", "nats"),
+                    KeyValue::new("messaging.operation.name", "publish"),
+                    KeyValue::new("messaging.operation.type", "send"),
+                    KeyValue::new("messaging.destination.name", self.subject.clone()),
+                ],
+            };
+        }
+        Description {
+            kind: SpanKind::Client,
+            name: self.id.to_string().into(),
+            attributes: vec![
+                KeyValue::new("rpc.system.name", "wasmbay"),
+                KeyValue::new("rpc.method", self.id.to_string()),
+            ],
         }
     }
 

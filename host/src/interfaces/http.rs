@@ -5,6 +5,7 @@ mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderValue;
 use wasmtime::component::{Linker, Resource, WasmList, WasmStr};
@@ -14,8 +15,9 @@ use wasmtime_wasi_http::p2::bindings::http::types::{self, Host as _, HostFields 
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 use super::Output;
-use crate::call::Trace;
+use crate::call::{Blame, Code, Trace};
 use crate::manifest::ServiceSpec;
+use crate::spans::{Description, Failure, KeyValue, SpanKind, Tracer};
 use crate::text::shown;
 pub(crate) use connections::Connections;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub(crate) struct GuestHttp {
     service: Arc<ServiceSpec>,
     output: Arc<Output>,
     connections: Arc<Connections>,
+    tracer: Arc<Tracer>,
     /// The trace of the call that is being worked on; only where a request can be sent at all.
     trace: Trace,
     /// Whether a request was sent since this was last reset.
@@ -48,11 +51,13 @@ impl GuestHttp {
         service: Arc<ServiceSpec>,
         output: Arc<Output>,
         connections: Arc<Connections>,
+        tracer: Arc<Tracer>,
     ) -> Self {
         Self {
             service,
             output,
             connections,
+            tracer,
             trace: Trace::default(),
             sent: false,
         }
@@ -66,23 +71,64 @@ impl GuestHttp {
         }
     }
 
-    /// Adds the trace of the call to a request, unless the guest has one of its own. What else
-    /// travels with a call (baggage) is for the app's own services.
-    fn add_trace(&self, headers: &mut http::HeaderMap) {
-        let Trace { parent, state, .. } = &self.trace;
-        if headers.contains_key("traceparent") {
-            return;
-        }
-        for (name, value) in [("traceparent", parent), ("tracestate", state)] {
-            if let Some(Ok(value)) = value.as_deref().map(HeaderValue::try_from) {
-                headers.insert(name, value);
-            }
-        }
-    }
-
     fn allows(&self, uri: &http::Uri) -> bool {
         uri.host()
             .is_some_and(|host| self.service.grants.allows_http(host, port(uri)))
+    }
+}
+
+/// Adds a trace to a request, unless the guest has one of its own. What else travels with a call
+/// (baggage) is for the app's own services.
+fn add_trace(trace: &Trace, headers: &mut http::HeaderMap) {
+    let Trace { parent, state, .. } = trace;
+    if headers.contains_key("traceparent") {
+        return;
+    }
+    for (name, value) in [("traceparent", parent), ("tracestate", state)] {
+        if let Some(Ok(value)) = value.as_deref().map(HeaderValue::try_from) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// What a request's span is of, by OpenTelemetry's conventions for HTTP. The query is left out: it may
+/// have secrets.
+fn describe(method: &http::Method, uri: &http::Uri, status: Option<u16>) -> Description {
+    let (scheme, host) = (
+        uri.scheme_str().unwrap_or_default(),
+        uri.host().unwrap_or_default(),
+    );
+    let url = format!(
+        "{scheme}://{}{}",
+        uri.authority().map_or("", |a| a.as_str()),
+        uri.path()
+    );
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", method.to_string()),
+        KeyValue::new("server.address", host.to_owned()),
+        KeyValue::new("server.port", i64::from(port(uri))),
+        KeyValue::new("url.full", url),
+    ];
+    if let Some(status) = status {
+        let status = i64::from(status);
+        attributes.push(KeyValue::new("http.response.status_code", status));
+    }
+    Description {
+        kind: SpanKind::Client,
+        name: method.to_string().into(),
+        attributes,
+    }
+}
+
+/// A request without an answer, or whose answer is an error: for a client those from 400 on are.
+fn failure<'e>(status: Option<u16>, words: Option<&'e str>) -> Option<Failure<'e>> {
+    match status {
+        Some(status) if status < 400 => None,
+        status => Some(Failure {
+            code: status.unwrap_or(Code::Unavailable.status()),
+            blame: Blame::Network,
+            message: words.unwrap_or_default(),
+        }),
     }
 }
 
@@ -214,14 +260,25 @@ impl WasiHttpHooks for GuestHttp {
                 "outgoing HTTP refused; `grants = {{ http = [\"{grant}\"] }}` would allow it"
             );
         }
-        self.add_trace(request.headers_mut());
-        let connections = Arc::clone(&self.connections);
+        let (connections, tracer) = (Arc::clone(&self.connections), Arc::clone(&self.tracer));
+        let mut trace = self.trace.clone();
         Box::new(async move {
             if !allowed {
                 return Err(wasmtime_wasi_http::Error::HttpRequestDenied);
             }
-            let response = connections.send(request, options).await?;
-            Ok((response, Box::new(async { Ok(()) }) as Transfer))
+            let span = tracer.begin(&mut trace, Instant::now());
+            add_trace(&trace, request.headers_mut());
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            let response = connections.send(request, options).await;
+            let status = response
+                .as_ref()
+                .ok()
+                .map(|response| response.status().as_u16());
+            let words = response.as_ref().err().map(ToString::to_string);
+            span.end(failure(status, words.as_deref()), || {
+                describe(&method, &uri, status)
+            });
+            Ok((response?, Box::new(async { Ok(()) }) as Transfer))
         })
     }
 }
@@ -229,6 +286,7 @@ impl WasiHttpHooks for GuestHttp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spans::Spans;
 
     #[test]
     fn the_grant_that_is_named_allows_the_request() {
@@ -256,7 +314,8 @@ mod tests {
             .app;
         let spec = Arc::new(app.services["a"].clone());
         let output = Arc::new(Output::new(Arc::clone(&spec)));
-        let mut http = GuestHttp::new(spec, output, Arc::new(Connections::new()));
+        let tracer = Arc::new(Spans::default().tracer("x", "a"));
+        let mut http = GuestHttp::new(spec, output, Arc::new(Connections::new()), tracer);
         let trace = Trace {
             baggage: Some("secret=1".to_owned()),
             state: Some("a=b".to_owned()),
@@ -264,7 +323,7 @@ mod tests {
         };
         http.begin(&trace);
         let mut headers = http::HeaderMap::new();
-        http.add_trace(&mut headers);
+        add_trace(&http.trace, &mut headers);
         assert_eq!(
             headers["traceparent"].to_str().ok(),
             trace.parent.as_deref()
@@ -273,11 +332,11 @@ mod tests {
         assert_eq!(headers.len(), 2);
         let mut own = http::HeaderMap::new();
         own.insert("traceparent", HeaderValue::from_static("its own"));
-        http.add_trace(&mut own);
+        add_trace(&http.trace, &mut own);
         assert_eq!(own.len(), 1);
         http.begin(&Trace::default());
         let mut none = http::HeaderMap::new();
-        http.add_trace(&mut none);
+        add_trace(&http.trace, &mut none);
         assert!(none.is_empty());
     }
 }

@@ -32,6 +32,7 @@ use crate::interfaces::messaging::wasmcloud::BrokerMessage;
 use crate::interfaces::{CurrentCall, Message, Output};
 use crate::json;
 use crate::manifest::ServiceSpec;
+use crate::spans::Tracer;
 use crate::value::{self, Value};
 
 /// The linked component and the context that all instances of one service share.
@@ -42,6 +43,8 @@ pub(super) struct Blueprint {
     pub(super) output: Arc<Output>,
     /// The connections of its outgoing HTTP.
     pub(super) connections: Arc<Connections>,
+    /// Records its spans.
+    pub(super) tracer: Arc<Tracer>,
     /// Bytes that the host copies out of an instance in one go; see [`fuel`].
     pub(super) fuel: usize,
     /// The bucket with the service's data.

@@ -36,6 +36,7 @@ use turns::Turns;
 use crate::interfaces::Output;
 use crate::interfaces::http::Connections;
 use crate::manifest::ServiceSpec;
+use crate::spans::Spans;
 
 /// What a service has that needs a look from time to time.
 type Tended = (Weak<Output>, Weak<Connections>);
@@ -50,6 +51,7 @@ pub struct Runtime {
     pool: Arc<Pool>,
     turns: Turns,
     tended: Arc<Mutex<Vec<Tended>>>,
+    spans: Spans,
 }
 
 impl Runtime {
@@ -70,7 +72,20 @@ impl Runtime {
             pool: Arc::default(),
             turns: Turns::default(),
             tended: Arc::default(),
+            spans: Spans::default(),
         })
+    }
+
+    /// The same, whose services record spans.
+    #[must_use]
+    pub fn with_spans(self, spans: Spans) -> Self {
+        Self { spans, ..self }
+    }
+
+    /// What records the spans of its services.
+    #[must_use]
+    pub fn spans(&self) -> &Spans {
+        &self.spans
     }
 
     /// The engine.

@@ -34,6 +34,7 @@ impl State {
             spec,
             output,
             connections,
+            tracer,
             ..
         } = blueprint;
         let mut table = ResourceTable::new();
@@ -42,6 +43,7 @@ impl State {
             Arc::clone(spec),
             Arc::clone(output),
             Arc::clone(connections),
+            Arc::clone(tracer),
         );
         Self {
             caller: Caller {

@@ -18,7 +18,7 @@ use tokio::task;
 
 use super::backlog::{Backlog, work_budget};
 use super::{Binding, Delivery, Drained, Slot};
-use crate::call::{CallError, Code, Reply};
+use crate::call::{CallError, Code, Kind, Reply};
 use crate::headers::Headers;
 use crate::interfaces::{self, Backend};
 use crate::nats::{self, Message, PublishError};
@@ -268,7 +268,10 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
         if let Some(why) = malformed {
             return Err(CallError::bad_arguments(why));
         }
-        let call = wire::read_call(headers.as_ref(), payload, arrived)?;
+        let mut call = wire::read_call(headers.as_ref(), payload, arrived)?;
+        if to.is_none() {
+            call.kind = Kind::Event;
+        }
         let name = subject::function_name(&subject).unwrap_or_default();
         let function = binding.exported.function(name)?;
         binding.service.call(function, call, &link.backend).await

@@ -33,4 +33,5 @@ mod permissions;
 mod pipelines;
 mod service;
 mod side_by_side;
+mod spans;
 mod support;

@@ -128,6 +128,7 @@ impl Guest {
             caller: None,
             trace: Trace::default(),
             identity: None,
+            kind: wasmbay::call::Kind::Request,
         }
     }
 

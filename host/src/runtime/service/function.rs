@@ -35,10 +35,11 @@ impl Service {
         &self,
         admitted: Admitted<'_>,
         function: &Function,
-        call: Call,
+        mut call: Call,
         backend: &Arc<dyn Backend>,
     ) -> Result<Reply, CallError> {
         let term = self.term(&call);
+        let account = self.account(function.counted(), &mut call, term);
         let work = || async {
             let limits = json::Limits {
                 unknown_keys: match call.caller {
@@ -61,7 +62,7 @@ impl Service {
             let result = self.invoke(function, &arguments, current, term).await?;
             self.encode(function, result.as_ref())
         };
-        self.run(function.into(), term, admitted, work).await
+        self.run(account, term, admitted, work).await
     }
 
     /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the
@@ -71,10 +72,11 @@ impl Service {
         function: &Function,
         arguments: Vec<Value>,
         limits: json::Limits,
-        call: Call,
+        mut call: Call,
         backend: &Arc<dyn Backend>,
     ) -> Result<Answer, CallError> {
         let term = self.term(&call);
+        let account = self.account(function.counted(), &mut call, term);
         let work = || async {
             let current = current(&call, term, backend);
             let result = self.invoke(function, &arguments, current, term).await?;
@@ -85,7 +87,7 @@ impl Service {
             let reply = self.encode(function, result.as_ref())?;
             Ok(Answer::Json(reply.body))
         };
-        self.run(function.into(), term, Admitted(None), work).await
+        self.run(account, term, Admitted(None), work).await
     }
 
     /// Runs a function in an instance.

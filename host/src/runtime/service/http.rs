@@ -13,7 +13,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
-use super::{Account, Admitted, Service, Stats, current};
+use super::{Admitted, Service, Stats, current};
 use crate::call::{Call, CallError};
 use crate::interface::FunctionId;
 use crate::interfaces::{Backend, CurrentCall};
@@ -64,7 +64,7 @@ impl Service {
     async fn handle(
         &self,
         request: http::Request<WasiBody>,
-        call: Call,
+        mut call: Call,
         backend: &Arc<dyn Backend>,
         response: oneshot::Sender<Response>,
     ) -> Result<(), CallError> {
@@ -73,6 +73,7 @@ impl Service {
             return Err(CallError::not_found(why));
         };
         let term = self.term(&call);
+        let account = self.account(handler.counted(), &mut call, term);
         let work = || async {
             let instance = match handler.served() {
                 Served::One => self.unused_instance().await?,
@@ -112,10 +113,6 @@ impl Service {
                 }
                 Err(failed) => Err(failed.error),
             }
-        };
-        let account = Account {
-            function: &handler.id,
-            stats: &handler.stats,
         };
         self.run(account, term, Admitted(None), work).await
     }

@@ -33,11 +33,12 @@ impl Service {
         &self,
         admitted: Admitted<'_>,
         message: Message,
-        call: Call,
+        mut call: Call,
         backend: &Arc<dyn Backend>,
     ) -> Result<Result<(), String>, CallError> {
         let (kind, function) = self.message_handler()?;
         let term = self.term(&call);
+        let account = self.account(function.counted(), &mut call, term);
         let work = || async {
             let (size, limit) = (message.body.len(), self.spec.limits.message);
             if size > limit {
@@ -53,7 +54,7 @@ impl Service {
             self.put_back(instance, term.started);
             Ok(returned)
         };
-        self.run(function.into(), term, admitted, work).await
+        self.run(account, term, admitted, work).await
     }
 
     fn message_handler(&self) -> Result<(HandlerKind, &Function), CallError> {

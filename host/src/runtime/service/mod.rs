@@ -27,7 +27,7 @@ use super::Runtime;
 use super::admission::Admission;
 use super::component::{Component, Uncalled};
 use super::instance::{self, Blueprint, Instance};
-use crate::call::{Call, CallError, Code};
+use crate::call::{Call, CallError, Code, Kind};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::{Backend, CurrentCall, Missing, calls};
 use crate::json;
@@ -35,6 +35,7 @@ use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
 use crate::poll;
 use crate::shape::{InterfaceDescription, Signature, TypeId};
+use crate::spans::{Description, KeyValue, Span, SpanKind};
 use crate::subject;
 use crate::text::shown;
 
@@ -102,6 +103,13 @@ pub struct Function {
     index: ComponentExportIndex,
 }
 
+impl Function {
+    /// Its name and counts.
+    fn counted(&self) -> (&FunctionId, &Stats) {
+        (&self.id, &self.stats)
+    }
+}
+
 /// Why a service cannot be made of a component.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -161,15 +169,8 @@ pub(crate) struct Admitted<'s>(Option<SemaphorePermit<'s>>);
 struct Account<'s> {
     function: &'s FunctionId,
     stats: &'s Stats,
-}
-
-impl<'s> From<&'s Function> for Account<'s> {
-    fn from(function: &'s Function) -> Self {
-        Self {
-            function: &function.id,
-            stats: &function.stats,
-        }
-    }
+    span: Span<'s>,
+    kind: Kind,
 }
 
 impl Service {
@@ -219,13 +220,23 @@ impl Service {
             bytes: spec.limits.message,
             ..json::Limits::default()
         };
+        let tracer = Arc::new(runtime.spans.tracer(app, &spec.name));
         let mut linker = runtime.linker.as_ref().clone();
         for interface in &component.imports {
             let wire = events
                 .iter()
                 .find(|wire| wire.interface.compatible(&interface.id));
             let (wire, exporter) = (wire.map(|w| &**w), spec.exporter_of(&interface.id));
-            calls::link(&mut linker, app, interface, wire, exporter, &limits).map_err(link)?;
+            calls::link(
+                &mut linker,
+                app,
+                interface,
+                wire,
+                exporter,
+                &limits,
+                &tracer,
+            )
+            .map_err(link)?;
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {
@@ -270,6 +281,7 @@ impl Service {
                 spec: Arc::clone(&spec),
                 output,
                 connections,
+                tracer,
                 fuel: instance::fuel(spec.limits.message),
                 bucket: subject::data_bucket(app, &spec.name).into(),
                 runtime: runtime.clone(),
@@ -357,7 +369,7 @@ impl Service {
     pub(crate) fn counted(&self) -> impl Iterator<Item = (&FunctionId, &Stats)> {
         let exported = self.interfaces.values().chain(&self.messages);
         let functions = exported.flat_map(|exported| exported.functions.values());
-        let functions = functions.map(|function| (&function.id, &function.stats));
+        let functions = functions.map(Function::counted);
         functions.chain(self.http_handler())
     }
 
@@ -384,6 +396,22 @@ impl Service {
     /// A dropped future has taken no turn.
     pub(crate) async fn admit(&self) -> Admitted<'_> {
         Admitted(self.admission.enter_patiently().await)
+    }
+
+    /// How a run is counted that begins now, whose span is the parent of what it does.
+    fn account<'s>(
+        &'s self,
+        (function, stats): (&'s FunctionId, &'s Stats),
+        call: &mut Call,
+        term: Term,
+    ) -> Account<'s> {
+        let tracer = &self.blueprint.tracer;
+        Account {
+            function,
+            stats,
+            span: tracer.begin(&mut call.trace, term.arrived.min(term.started)),
+            kind: call.kind,
+        }
     }
 
     /// The bounds of a run that begins now.
@@ -444,9 +472,15 @@ impl Service {
             let (service, function) = (&self.spec.name, account.function);
             error.within(format_args!("service \"{service}\": {function}"))
         });
-        account
-            .stats
-            .record(started.elapsed(), result.as_ref().err());
+        let error = result.as_ref().err();
+        let Account {
+            function,
+            stats,
+            span,
+            kind,
+        } = account;
+        stats.record(started.elapsed(), error);
+        span.end(error, || describe(function, kind));
         if let Err(error) = &result {
             log(error);
         }
@@ -467,6 +501,31 @@ impl Service {
         if instance.calls < self.spec.reuse && instance.is_reusable() {
             self.blueprint.share.put(instance, used);
         }
+    }
+}
+
+/// What the span of a run is of, by OpenTelemetry's conventions for RPC and for messaging.
+fn describe(function: &FunctionId, kind: Kind) -> Description {
+    let function = function.to_string();
+    match kind {
+        Kind::Request => Description {
+            kind: SpanKind::Server,
+            attributes: vec![
+                KeyValue::new("rpc.system.name", "wasmbay"),
+                KeyValue::new("rpc.method", function.clone()),
+            ],
+            name: function.into(),
+        },
+        Kind::Event => Description {
+            kind: SpanKind::Consumer,
+            name: format!("process {function}").into(),
+            attributes: vec![
+                KeyValue::new("messaging.system", "nats"),
+                KeyValue::new("messaging.operation.name", "process"),
+                KeyValue::new("messaging.operation.type", "process"),
+                KeyValue::new("messaging.destination.name", function),
+            ],
+        },
     }
 }
 

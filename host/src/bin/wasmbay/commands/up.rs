@@ -16,6 +16,7 @@ use wasmbay::manifest::{App, Digest};
 use wasmbay::nats::STOP_DEADLINE;
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
+use wasmbay::spans::Spans;
 
 use crate::args::{Cache, Nats, duration};
 use crate::logging::{self, LogFormat};
@@ -268,6 +269,7 @@ async fn start(
     options.gateway = addresses.gateway;
     options.admin = addresses.admin;
     options.engine = args.cache.engine(args.instances);
+    options.spans = Spans::from_environment().map_err(|error| misconfigured(error.to_string()))?;
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
     }
