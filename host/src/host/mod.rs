@@ -282,7 +282,8 @@ impl Host {
         let gateway = Gateway::new(&app.name, spec, deployment).with_spans(&options.spans);
         let gateway = Arc::new(gateway);
         let pipelines = workers.first();
-        let pipelines = pipelines.map(|worker| Arc::new(worker.pipelines(&app.name)));
+        let pipelines =
+            pipelines.map(|worker| Arc::new(worker.pipelines(&app.name, &options.spans)));
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let mut host = Self {
             runtime: Runtime::new(engine)?.with_spans(options.spans),

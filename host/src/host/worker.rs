@@ -17,6 +17,7 @@ use crate::events::health::StoreHealth;
 use crate::interfaces::Backend;
 use crate::nats::{ConnectOptions, Link, Requests};
 use crate::pipelines::Serving;
+use crate::spans::Spans;
 use crate::transport::backend::NatsBackend;
 use crate::transport::consumer::{self, Failures};
 use crate::transport::local::Local;
@@ -166,10 +167,11 @@ impl Worker {
     }
 
     /// Serves the pipelines of the app of this name, none yet.
-    pub(crate) fn pipelines(&self, app: &str) -> Serving {
+    pub(crate) fn pipelines(&self, app: &str, spans: &Spans) -> Serving {
         let (link, context) = (self.link.clone(), self.context.clone());
         let backend = Arc::clone(&self.backend);
-        Serving::new(app, link, context, backend, self.runtime.clone())
+        let (runtime, spans) = (self.runtime.clone(), spans.clone());
+        Serving::new(app, link, context, backend, runtime, spans)
     }
 
     /// Serves more sources.

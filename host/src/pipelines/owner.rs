@@ -16,12 +16,13 @@ use tokio::time::{sleep, timeout};
 use super::journal::{self, HEADROOM, JournalError, Journals, Stored};
 use super::run::{Action, Outcome, Phase, Run};
 use super::{ACK_WAIT, OPERATOR, PROGRESS, now, stopped};
-use crate::call::{Call, CallError, Identity, Trace};
+use crate::call::{Call, CallError, Identity, Kind, Trace};
 use crate::headers::Headers;
 use crate::interfaces::Backend;
 use crate::json::{self, Limits, UnknownKeys};
 use crate::nats::Link;
 use crate::plan::StepCall;
+use crate::spans::{Description, KeyValue, SpanKind, Tracer};
 use crate::{subject, wire};
 
 /// The waits before a journal that could not be written is written again, doubled from the first to the
@@ -37,6 +38,8 @@ pub(super) struct Work {
     pub(super) journals: Journals,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) link: Link,
+    /// Records a span for each attempt of a step.
+    pub(super) tracer: Tracer,
     /// The pipeline is not served here any more: the step under way is finished, and the rest is left to
     /// other hosts.
     pub(super) stopping: watch::Receiver<bool>,
@@ -260,12 +263,22 @@ impl Owner<'_> {
 
     async fn call(&self, call: &StepCall, id: String, body: Bytes, millis: u64) -> Outcome {
         let arrived = Instant::now();
-        let trace = match &self.run.trace {
-            Some(parent) => Trace {
-                parent: Some(parent.clone()),
-                ..Trace::default()
-            },
-            None => Trace::begin(false),
+        let mut trace = Trace {
+            parent: self.run.trace.clone(),
+            ..Trace::default()
+        };
+        let span = self.work.tracer.begin(&mut trace, arrived);
+        if trace.parent.is_none() {
+            trace = Trace::begin(false);
+        }
+        let describe = || Description {
+            kind: SpanKind::Client,
+            name: format!("step {}", call.function).into(),
+            attributes: vec![
+                KeyValue::new("rpc.system.name", "wasmbay"),
+                KeyValue::new("rpc.method", call.function.to_string()),
+                KeyValue::new("wasmbay.step", id.clone()),
+            ],
         };
         let made = Call {
             body,
@@ -274,10 +287,13 @@ impl Owner<'_> {
             hops: self.run.hops.saturating_add(1),
             caller: Some(self.run.pipeline.name.clone()),
             trace,
-            identity: Some(Identity::Step(id.into())),
+            identity: Some(Identity::Step(id.as_str().into())),
+            kind: Kind::Request,
         };
         let subject = subject::of_function(&self.work.journals.app, &call.function);
-        let reply = match self.work.backend.call(&subject, made).await {
+        let reply = self.work.backend.call(&subject, made).await;
+        span.end(reply.as_ref().err(), describe);
+        let reply = match reply {
             Ok(reply) => reply,
             Err(error) => return Outcome::Failed(error),
         };

@@ -20,6 +20,7 @@ use crate::interfaces::Backend;
 use crate::nats::{Link, SubscribeError};
 use crate::plan::Pipeline;
 use crate::runtime::Stats;
+use crate::spans::Spans;
 use crate::subject;
 
 /// The waits before open runs are asked for again, doubled from the first to the last.
@@ -32,6 +33,7 @@ pub(crate) struct Serving {
     link: Link,
     backend: Arc<dyn Backend>,
     runtime: Handle,
+    spans: Spans,
     room: Arc<Room>,
     served: Mutex<BTreeMap<String, Served>>,
     /// What is not served any more and has not ended.
@@ -54,12 +56,14 @@ impl Serving {
         context: Context,
         backend: Arc<dyn Backend>,
         runtime: Handle,
+        spans: Spans,
     ) -> Self {
         Self {
             journals: Journals::new(context, app),
             link,
             backend,
             runtime,
+            spans,
             room: Arc::default(),
             served: Mutex::default(),
             leaving: Mutex::default(),
@@ -119,6 +123,7 @@ impl Serving {
             journals: self.journals.clone(),
             backend: Arc::clone(&self.backend),
             link: self.link.clone(),
+            tracer: self.spans.tracer(&self.journals.app, &name),
             stopping: stopping.subscribe(),
         });
         let (room, journals) = (Arc::clone(&self.room), self.journals.clone());

@@ -205,6 +205,7 @@ impl Driver {
             workers: shared.workers,
             grace: shared.grace,
             id: Some(fleet::host_id(&shared.name, &self.app)),
+            spans: shared.spans.clone(),
             ..HostOptions::new(shared.nats.clone())
         };
         Host::start(app, shared.engine.clone(), options).await

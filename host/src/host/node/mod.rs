@@ -31,6 +31,7 @@ use crate::gateway::SharedGateway;
 use crate::manifest::Digest;
 use crate::nats::ConnectOptions;
 use crate::runtime::{Component, Engine};
+use crate::spans::Spans;
 use admin::NodeAdmin;
 use driver::Driver;
 pub use options::{NodeError, NodeOptions};
@@ -62,6 +63,7 @@ struct Shared {
     /// When all has to have ended, once the node stops.
     deadline: Mutex<Option<Instant>>,
     engine: Engine,
+    spans: Spans,
     store: Store,
     front: Option<Arc<SharedGateway>>,
     reports: Reports,
@@ -139,6 +141,7 @@ impl Node {
             workers,
             grace,
             copies,
+            spans,
         } = options;
         if !fleet::is_host_name(&name) {
             return Err(NodeError::Name(crate::text::shown(&name).into_owned()));
@@ -184,6 +187,7 @@ impl Node {
                 grace,
                 deadline: Mutex::default(),
                 engine,
+                spans,
                 store,
                 front: listening.as_ref().map(|front| Arc::clone(&front.gateway)),
                 reports: Reports::default(),

@@ -9,6 +9,7 @@ use crate::events::stream::Unavailable;
 use crate::fleet::StoreError;
 use crate::host::{HostError, HostOptions};
 use crate::nats::{ConnectError, ConnectOptions};
+use crate::spans::Spans;
 
 /// The options of a node.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub struct NodeOptions {
     pub grace: Duration,
     /// Servers that keep a copy of the fleet's store; one unless given, or as many as it has already.
     pub copies: Option<u8>,
+    /// Records what services and gateways do; nothing by default.
+    pub spans: Spans,
 }
 
 impl NodeOptions {
@@ -46,6 +49,7 @@ impl NodeOptions {
             workers,
             grace,
             copies: None,
+            spans: Spans::default(),
         }
     }
 }

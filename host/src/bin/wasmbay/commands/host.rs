@@ -13,6 +13,7 @@ use wasmbay::host::{Node, NodeOptions};
 use wasmbay::manifest::is_label_text;
 use wasmbay::nats::STOP_DEADLINE;
 use wasmbay::runtime::Engine;
+use wasmbay::spans::Spans;
 
 use super::ended::Ended;
 use super::fleet::{NATS_DATA, data, machine};
@@ -21,7 +22,7 @@ use super::signals::Signals;
 use super::up::{LAST, address, logged};
 use crate::args::{Cache, Nats, duration};
 use crate::logging::{self, LogFormat};
-use crate::report::{Exit, STRONG, Terminal, WEAK, table, time};
+use crate::report::{Exit, STRONG, Terminal, WEAK, misconfigured, table, time};
 
 /// Run a host of a fleet
 ///
@@ -128,6 +129,7 @@ async fn serve(
     options.admin = args.admin;
     options.grace = args.grace;
     options.copies = args.state_replicas;
+    options.spans = Spans::from_environment().map_err(|error| misconfigured(error.to_string()))?;
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
     }
