@@ -416,9 +416,15 @@ fn shop_has_its_inventory_from_a_native_program() {
 fn shop_notifies_customers_after_notifications_was_down() {
     let shop = Example::start("shop");
     let text = std::fs::read_to_string(shop.cli.path("wasmbay.toml")).unwrap();
-    let (before, service) = text.split_once("[service.notifications]").unwrap();
-    let (_, after) = service.split_once("\n\n").unwrap();
-    shop.cli.write("wasmbay.toml", format!("{before}{after}"));
+    let without = |text: &str, table: &str| {
+        let (before, cut) = text.split_once(table).unwrap();
+        let (_, after) = cut.split_once("\n\n").unwrap();
+        format!("{before}{after}")
+    };
+    let fewer = without(&text, "[service.notifications]");
+    let fewer = without(&fewer, "[[pipeline.gift-card.step]]\nname = \"send\"");
+    let fewer = fewer.replace("message = \"$send\"\n", "");
+    shop.cli.write("wasmbay.toml", fewer);
     shop.up.until("stopped notifications");
 
     let place = |email: &str| {
