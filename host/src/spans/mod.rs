@@ -1,6 +1,6 @@
 //! Spans of OpenTelemetry: what a host did for a trace, and for how long.
 //!
-//! A [`Span`] begins where a call does and ends with its outcome. Whether it is recorded follows from
+//! A `Span` begins where a call does and ends with its outcome. Whether it is recorded follows from
 //! the caller's `traceparent` or from the sampler, before anything is written down: a call of a trace
 //! that is not sampled costs a look at its flags, and a host without an exporter not even that. What
 //! fails or takes long is recorded all the same when it ends, without the calls below it.
