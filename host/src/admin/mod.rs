@@ -26,7 +26,7 @@ use crate::call::Blame;
 use crate::deployment::Current;
 use crate::events::dead_letters::DeadLetters;
 use crate::gateway::answer::{Answer, Refusal, json, to_json};
-use crate::gateway::connection::{self, Activity, Answers, CLOSE, Received, Tasks};
+use crate::gateway::connection::{self, Activity, Answers, CLOSE, Received, Running, Tasks};
 use crate::gateway::health::{healthz, readyz};
 use crate::gateway::places::Places;
 use crate::gateway::request::without_body;
@@ -40,10 +40,65 @@ use query::Query;
 use routes::AdminRequest;
 
 /// Connections open at the same time; the longest idle makes room for the next.
-const CONNECTIONS: usize = 32;
+pub(crate) const CONNECTIONS: usize = 32;
 
 /// Time from a request's first byte to the last of its answer.
-const TIMEOUT: Duration = keys::gateway::TIMEOUT.values.default;
+pub(crate) const TIMEOUT: Duration = keys::gateway::TIMEOUT.values.default;
+
+/// A request at an admin address, of an app or of a node.
+pub(crate) struct Asked {
+    started: Instant,
+    /// Counted until its answer has ended.
+    running: Running,
+    method: Method,
+    path: String,
+}
+
+impl Asked {
+    pub(crate) fn new(request: &Received, activity: &Arc<Activity>) -> Self {
+        let started = Instant::now();
+        Self {
+            started,
+            running: activity.begin(started),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+        }
+    }
+
+    /// Waits for the answer as long as one may take, adds what every answer has, and logs it.
+    pub(crate) async fn answer(
+        self,
+        answered: impl Future<Output = Result<Answer, Refusal>>,
+        closing: &watch::Sender<bool>,
+        tasks: &Weak<Tasks>,
+    ) -> Answer {
+        let answered = timeout_at(self.started + TIMEOUT, answered).await;
+        let answered = answered.unwrap_or_else(|_| {
+            let why = format!("no answer within {TIMEOUT:?}");
+            Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, Blame::Host, why))
+        });
+        let mut answer = answered.unwrap_or_else(Refusal::answer);
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+        if *closing.borrow() {
+            headers.insert(CONNECTION, CLOSE);
+        }
+        if self.method == Method::HEAD {
+            answer = without_body(answer, tasks);
+        }
+        answer.body_mut().hold(self.running);
+        tracing::info!(
+            target: telemetry::ADMIN,
+            method = %self.method,
+            path = %shown(&self.path),
+            status = answer.status().as_u16(),
+            duration = ?self.started.elapsed(),
+            "request"
+        );
+        answer
+    }
+}
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -145,35 +200,11 @@ impl Answers for AdminServer {
     }
 
     async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
-        let started = Instant::now();
-        let running = activity.begin(started);
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        let answered = timeout_at(started + TIMEOUT, self.dispatch(request, started)).await;
-        let answered = answered.unwrap_or_else(|_| {
-            let why = format!("no answer within {TIMEOUT:?}");
-            Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, Blame::Host, why))
-        });
-        let mut answer = answered.unwrap_or_else(Refusal::answer);
-        let headers = answer.headers_mut();
-        headers.insert(CACHE_CONTROL, NO_STORE);
-        headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
-        if *self.admin.closing.borrow() {
-            headers.insert(CONNECTION, CLOSE);
-        }
-        if method == Method::HEAD {
-            answer = without_body(answer, &self.tasks);
-        }
-        answer.body_mut().hold(running);
-        let path = shown(uri.path());
-        tracing::info!(
-            target: telemetry::ADMIN,
-            %method,
-            %path,
-            status = answer.status().as_u16(),
-            duration = ?started.elapsed(),
-            "request"
-        );
-        answer
+        let asked = Asked::new(request, activity);
+        let answered = self.dispatch(request, asked.started);
+        asked
+            .answer(answered, &self.admin.closing, &self.tasks)
+            .await
     }
 }
 

@@ -1,38 +1,27 @@
 //! The admin address of a node: its health, and what the fleet runs, as JSON. It changes nothing.
 //!
-//! It is not that of an app (`crate::admin`), whose guard against pages of other origins it shares.
+//! It is not that of an app (`crate::admin`), whose answers and guard against pages of other origins it shares.
 
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONNECTION};
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
 
 use super::{Health, Shared};
-use crate::admin::guard;
+use crate::admin::{Asked, CONNECTIONS, TIMEOUT, guard};
 use crate::call::Blame;
 use crate::fleet::{self, StoreError, progress, show_app, show_history, show_hosts};
 use crate::gateway::accept;
 use crate::gateway::answer::{Answer, Refusal, json as answer_json, to_json};
-use crate::gateway::connection::{self, Activity, Answers, CLOSE, Received, Tasks};
+use crate::gateway::connection::{self, Activity, Answers, Received, Tasks};
 use crate::gateway::health::healthz;
 use crate::gateway::places::Places;
-use crate::gateway::request::without_body;
 use crate::gateway::route::not_allowed;
 use crate::manifest::keys;
 use crate::nats::Link;
-use crate::telemetry;
-use crate::text::shown;
-
-/// Connections open at the same time; the longest idle makes room for the next.
-const CONNECTIONS: usize = 32;
-
-/// Time from a request's first byte to the last of its answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is served, as `/` lists it.
 const ROUTES: [&str; 7] = [
@@ -92,36 +81,14 @@ impl Answers for Server {
     }
 
     async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
-        let started = Instant::now();
-        let running = activity.begin(started);
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let asked = match guard::check(request, self.bound) {
-            Ok(()) => timeout_at(started + TIMEOUT, self.dispatch(&method, &path)).await,
-            Err(refusal) => Ok(Err(refusal)),
+        let asked = Asked::new(request, activity);
+        let answered = async {
+            guard::check(request, self.bound)?;
+            self.dispatch(request.method(), request.uri().path()).await
         };
-        let answered = asked.unwrap_or_else(|_| {
-            let why = format!("no answer within {TIMEOUT:?}");
-            Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, Blame::Host, why))
-        });
-        let mut answer = answered.unwrap_or_else(Refusal::answer);
-        let headers = answer.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if *self.admin.closing.borrow() {
-            headers.insert(CONNECTION, CLOSE);
-        }
-        if method == Method::HEAD {
-            answer = without_body(answer, &self.tasks);
-        }
-        answer.body_mut().hold(running);
-        tracing::info!(
-            target: telemetry::ADMIN,
-            %method,
-            path = %shown(&path),
-            status = answer.status().as_u16(),
-            duration = ?started.elapsed(),
-            "request"
-        );
-        answer
+        asked
+            .answer(answered, &self.admin.closing, &self.tasks)
+            .await
     }
 }
 

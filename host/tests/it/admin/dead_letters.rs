@@ -57,7 +57,11 @@ async fn a_dead_letter_is_shown_with_its_body_and_revision() {
     assert_eq!(shown["body"], json!({ "key": 7, "n": 1 }));
     assert_eq!(shown["attempts"][0]["error"], r#""refused""#);
     let tag = format!("etag: \"{}\"", shown["revision"]);
-    for header in [&*tag, "cache-control: no-store"] {
+    for header in [
+        &*tag,
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+    ] {
         assert!(response.head.contains(header), "{response:?}");
     }
     let head = admin.send("HEAD", &path, &[], "").await;

@@ -147,7 +147,11 @@ async fn the_admin_address_shows_what_the_verbs_show() {
     let at = address_of(&host, "admin ");
     fleet.run(&["deploy", "--message", "first"]).await.done();
     let get = |path: &str| request(&at, path, None).unwrap();
-    assert_eq!(get("/healthz").status, 200);
+    let healthy = get("/healthz");
+    assert_eq!(healthy.status, 200);
+    for header in ["cache-control: no-store", "x-content-type-options: nosniff"] {
+        assert!(healthy.head.contains(header), "{healthy:?}");
+    }
     until_ok("the host is ready", async || match get("/readyz") {
         ready if ready.status == 200 => Ok(()),
         other => Err(other),
