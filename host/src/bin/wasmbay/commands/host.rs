@@ -11,15 +11,14 @@ use serde_json::json;
 use wasmbay::fleet::is_host_name;
 use wasmbay::host::{Node, NodeOptions};
 use wasmbay::manifest::is_label_text;
-use wasmbay::nats::STOP_DEADLINE;
 use wasmbay::runtime::Engine;
 use wasmbay::spans::Spans;
 
-use super::ended::Ended;
+use super::ended::{self, Ended};
 use super::fleet::{NATS_DATA, data, machine};
 use super::server::Server;
 use super::signals::Signals;
-use super::up::{LAST, address, logged};
+use super::up::{address, logged};
 use crate::args::{Cache, Nats, duration};
 use crate::logging::{self, LogFormat};
 use crate::report::{Exit, STRONG, Terminal, WEAK, misconfigured, table, time};
@@ -93,24 +92,7 @@ pub(super) async fn run(args: Host, terminal: &Terminal, started: Instant) -> an
         () = signals.next() => return Ok(Exit::Failed),
     };
     let result = serve(&args, terminal, started, engine, &server, &mut signals).await;
-    match &result {
-        // Told to stop at once: what is left is ended with the process.
-        Ok((Ended::AtOnce, _)) => {}
-        // What is left of the grace time, since there is one for all.
-        Ok((_, deadline)) => {
-            let left = deadline.saturating_duration_since(Instant::now());
-            server.stop(left.clamp(LAST, STOP_DEADLINE)).await;
-        }
-        Err(_) => server.stop(STOP_DEADLINE).await,
-    }
-    let (ended, _) = result?;
-    terminal.say(ended.text(args.grace));
-    terminal.event(&ended.json());
-    Ok(if ended.is_drained() {
-        Exit::Done
-    } else {
-        Exit::Failed
-    })
+    ended::conclude(result, server, args.grace, terminal).await
 }
 
 /// Runs the host until a signal, and drains it; returns the end of the grace time as well.

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use clap::ValueHint;
 use wasmbay::host::{self, Host, HostOptions};
 use wasmbay::manifest::{App, Digest};
-use wasmbay::nats::STOP_DEADLINE;
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
 use wasmbay::spans::Spans;
@@ -28,15 +27,12 @@ use crate::watch::Watch;
 use changes::Changes;
 use summary::Summary;
 
-use super::ended::Ended;
+use super::ended::{self, Ended};
 use super::server::Server;
 use super::signals::Signals;
 
 /// Where the gateway listens by default.
 const LISTEN: &str = "127.0.0.1:8080";
-
-/// Time that a server of the app's own has at least, after the grace time, before it is killed.
-pub(super) const LAST: Duration = Duration::from_secs(1);
 
 /// The app's own folder for what it keeps, and NATS in it.
 const NATS_DATA: &str = ".wasmbay/nats";
@@ -134,24 +130,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         &mut signals,
     )
     .await;
-    match &result {
-        // Told to stop at once: what is left is ended with the process.
-        Ok((Ended::AtOnce, _)) => {}
-        // What is left of the grace time, since there is one for all.
-        Ok((_, deadline)) => {
-            let left = deadline.saturating_duration_since(Instant::now());
-            server.stop(left.clamp(LAST, STOP_DEADLINE)).await;
-        }
-        Err(_) => server.stop(STOP_DEADLINE).await,
-    }
-    let (ended, _) = result?;
-    terminal.say(ended.text(args.grace));
-    terminal.event(&ended.json());
-    Ok(if ended.is_drained() {
-        Exit::Done
-    } else {
-        Exit::Failed
-    })
+    ended::conclude(result, server, args.grace, terminal).await
 }
 
 /// What a host is started from.
