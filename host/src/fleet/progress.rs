@@ -160,30 +160,9 @@ fn state_in(report: &Report, revision: u64, service: &str) -> ReplicaState {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::fleet::records::{FORMAT, ServiceReport};
-    use crate::manifest::{Digest, Manifest, Specification};
-
-    fn revision(number: u64, lines: &str) -> Revision {
-        let text = format!("name = \"shop\"\n[service.a]\ncomponent = \"a.wasm\"\n{lines}");
-        let app = Manifest::parse(Path::new("wasmbay.toml"), &text)
-            .unwrap()
-            .app;
-        let components = BTreeMap::from([("a".to_owned(), Digest::of(b"a"))]);
-        Revision {
-            format: FORMAT,
-            number,
-            verb: "deploy".to_owned(),
-            specification: Some(Specification::new(app, components).unwrap()),
-            author: String::new(),
-            at: String::new(),
-            source: None,
-            message: None,
-            forced: Vec::new(),
-        }
-    }
+    use crate::manifest::Digest;
 
     fn host(name: &str, id: &str) -> HostRecord {
         HostRecord {
@@ -220,7 +199,7 @@ mod tests {
     fn a_revision_is_done_when_every_host_serves_it() {
         use ServiceState::{Failed, Serving, Starting};
         let hosts = [host("x", "1"), host("y", "2")];
-        let at = |reports: &[Report]| progress(&revision(3, ""), "shop", &hosts, reports);
+        let at = |reports: &[Report]| progress(&Revision::of_shop(3, ""), "shop", &hosts, reports);
         let both = |state| [report("x", "1", 3, Serving), report("y", "2", 3, state)];
         assert!(at(&both(Serving)).is_done());
         let coming = at(&both(Starting));
@@ -233,11 +212,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_placed_is_stuck() {
-        let none = progress(&revision(1, ""), "shop", &[], &[]);
+        let none = progress(&Revision::of_shop(1, ""), "shop", &[], &[]);
         assert!(none.is_stuck() && none.lacks["a"] == Lack::NoHost);
         let hosts = [host("x", "1")];
         let reports = [report("x", "1", 1, ServiceState::Serving)];
-        let one = progress(&revision(1, "replicas = 3"), "shop", &hosts, &reports);
+        let one = progress(
+            &Revision::of_shop(1, "replicas = 3"),
+            "shop",
+            &hosts,
+            &reports,
+        );
         assert!(one.is_done() && one.lacks.len() == 1);
     }
 
@@ -253,11 +237,11 @@ mod tests {
                 .clone();
             report(name, &id, 1, ServiceState::Serving)
         });
-        let found = progress(&revision(1, ""), "shop", &hosts, &all);
+        let found = progress(&Revision::of_shop(1, ""), "shop", &hosts, &all);
         assert_eq!(found.leaving.len(), 1);
         let undeployed = Revision {
             specification: None,
-            ..revision(2, "")
+            ..Revision::of_shop(2, "")
         };
         let found = progress(&undeployed, "shop", &hosts, &all);
         assert_eq!((found.leaving.len(), found.replicas.len()), (3, 0));

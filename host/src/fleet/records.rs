@@ -197,28 +197,37 @@ pub(super) fn read_revision(app: &str, bytes: &[u8]) -> Result<Revision, RecordE
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::manifest::Manifest;
-
-    fn revision() -> Revision {
-        let text = "name = \"shop\"\n[service.a]\ncomponent = \"a.wasm\"\nreplicas = 3";
-        let app = Manifest::parse(Path::new("wasmbay.toml"), text)
-            .unwrap()
-            .app;
+impl Revision {
+    /// A revision of an app with the one service `a`, which has these lines.
+    pub(crate) fn of_shop(number: u64, lines: &str) -> Self {
+        let text = format!("name = \"shop\"\n[service.a]\ncomponent = \"a.wasm\"\n{lines}");
+        let path = std::path::Path::new("wasmbay.toml");
+        let app = crate::manifest::Manifest::parse(path, &text).unwrap().app;
         let components = BTreeMap::from([("a".to_owned(), Digest::of(b"a"))]);
-        Revision {
+        Self {
             format: FORMAT,
-            number: 7,
+            number,
             verb: "deploy".to_owned(),
             specification: Some(Specification::new(app, components).unwrap()),
+            author: String::new(),
+            at: String::new(),
+            source: None,
+            message: None,
+            forced: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision() -> Revision {
+        Revision {
             author: "ada@desk".to_owned(),
             at: "2026-11-30T16:00:00Z".to_owned(),
-            source: None,
             message: Some("try it".to_owned()),
-            forced: Vec::new(),
+            ..Revision::of_shop(7, "replicas = 3")
         }
     }
 

@@ -161,12 +161,11 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use super::*;
     use crate::fleet::{FORMAT, ServiceReport};
-    use crate::manifest::{Digest, Manifest, Specification};
+    use crate::manifest::Digest;
 
     fn record(name: &str, leaving: bool) -> HostRecord {
         HostRecord {
@@ -179,26 +178,6 @@ mod tests {
             started: String::new(),
             leaving,
         }
-    }
-
-    fn revision(replicas: &str) -> Arc<Revision> {
-        let text =
-            format!("name = \"shop\"\n[service.a]\ncomponent = \"a.wasm\"\nreplicas = {replicas}");
-        let app = Manifest::parse(Path::new("wasmbay.toml"), &text)
-            .unwrap()
-            .app;
-        let components = BTreeMap::from([("a".to_owned(), Digest::of(b"a"))]);
-        Arc::new(Revision {
-            format: FORMAT,
-            number: 1,
-            verb: "deploy".to_owned(),
-            specification: Some(Specification::new(app, components).unwrap()),
-            author: String::new(),
-            at: String::new(),
-            source: None,
-            message: None,
-            forced: Vec::new(),
-        })
     }
 
     fn report(host: &str, id: &str, state: ServiceState) -> Report {
@@ -222,7 +201,10 @@ mod tests {
     /// The view of the host `x` beside these others.
     fn view(others: &[&str], now: Instant) -> View {
         let mut view = View::new("x");
-        view.apps.insert("shop".to_owned(), revision("\"all\""));
+        view.apps.insert(
+            "shop".to_owned(),
+            Arc::new(Revision::of_shop(1, "replicas = \"all\"")),
+        );
         for name in others.iter().chain(&["x"]) {
             view.see(record(name, false), now);
         }
