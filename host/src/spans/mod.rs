@@ -208,6 +208,11 @@ impl<'e> From<&'e CallError> for Failure<'e> {
 }
 
 impl Failure<'_> {
+    /// Whether it is one: a run of a pipeline that goes on is none.
+    fn is_failure(&self) -> bool {
+        self.code >= Code::BadArguments.status()
+    }
+
     /// Whether it is worth a span that nobody asked for: not those of callers and of load, which could
     /// be a flood.
     fn is_telling(&self) -> bool {
@@ -230,7 +235,8 @@ impl Span<'_> {
         let Some(begun) = self.0 else {
             return;
         };
-        let (took, failure) = (begun.started.elapsed(), failure.map(Into::into));
+        let took = begun.started.elapsed();
+        let failure = failure.map(Into::into).filter(Failure::is_failure);
         let kept = took >= SLOW || failure.as_ref().is_some_and(Failure::is_telling);
         if kept || begun.own.is_some() {
             begun.finish(took, failure, describe());
@@ -368,9 +374,10 @@ mod tests {
         tracer.begin(&mut trace, Instant::now()).end(OK, described);
         assert_eq!(trace.parent.as_deref(), Some(&*unsampled));
         assert!(next(&mut queue).is_none());
-        // By its caller's fault, or because too many call: no news.
+        // By its caller's fault, because too many call, or no failure at all: no news.
         let overloaded = CallError::overloaded("busy");
-        for error in [CallError::bad_arguments("$: no"), overloaded] {
+        let goes_on = CallError::goes_on("9f86");
+        for error in [CallError::bad_arguments("$: no"), overloaded, goes_on] {
             let span = tracer.begin(&mut trace, Instant::now());
             span.end(Some(&error), described);
             assert!(next(&mut queue).is_none(), "{error}");
