@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ const MAX_ANSWER: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Client {
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    /// Why the last request had no answer. The exporter says of it only that there was none.
+    failure: std::sync::Mutex<Option<String>>,
 }
 
 type Answered<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
@@ -39,14 +41,26 @@ impl HttpClient for Client {
         Self: 'a,
     {
         Box::pin(async move {
-            let sent = tokio::time::timeout(TIMEOUT, self.send(request));
-            sent.await
-                .unwrap_or_else(|_| Err("no answer in time".into()))
+            let uri = request.uri().clone();
+            let sent = tokio::time::timeout(TIMEOUT, self.send(request)).await;
+            let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}").into()));
+            let failure = sent.as_ref().err();
+            *self.failure() = failure.map(|error| format!("{uri}: {error}"));
+            sent
         })
     }
 }
 
 impl Client {
+    /// Why the last request had no answer, once.
+    pub(super) fn take_failure(&self) -> Option<String> {
+        self.failure().take()
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut kept = self.connection.lock().await;
         let uri = request.uri().clone();

@@ -214,6 +214,7 @@ impl Exporters {
                 }
                 Ok(()) => {}
                 Err(error) => {
+                    let error = self.client.take_failure().unwrap_or(error);
                     // Once, until it is well again.
                     if self.failed == 0 {
                         tracing::warn!(%error, "spans cannot be exported, they are lost");

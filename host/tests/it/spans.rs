@@ -302,6 +302,8 @@ fn without_a_collector_calls_are_answered_and_it_is_said_once() {
         up.until("spans cannot be exported, they are lost");
     }
     let stderr = up.stderr();
+    let why = "http://127.0.0.1:1/v1/traces: Connection refused";
+    assert!(stderr.contains(why), "{stderr}");
     assert_eq!(
         stderr.matches("spans cannot be exported").count(),
         1,
