@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json as value;
 
 use super::routes::AdminRequest;
-use super::{AdminServer, Answer, Refusal, TIMEOUT, json, to_json};
+use super::{Admin, Answer, Refusal, TIMEOUT, json, to_json};
 use crate::call::Blame;
 use crate::events::dead_letters::{Cursor, DeadLetter, DeadLetterError, Filter, Pace};
 use crate::gateway::connection::Received;
@@ -38,7 +38,7 @@ struct Failed {
     error: ErrorDetail,
 }
 
-impl AdminServer {
+impl Admin {
     pub(super) async fn list(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         let asked = asked
             .query
@@ -81,7 +81,7 @@ impl AdminServer {
     /// The type of the dead letter's event in the current deployment.
     fn deployed_type(&self, dead_letter: &DeadLetter) -> Option<Signature> {
         let function: FunctionId = dead_letter.function.parse().ok()?;
-        let deployment = self.admin.current.get();
+        let deployment = self.current.get();
         let wire = deployment.plan.event_wire(&function.interface)?;
         Some(wire.functions.get(&function.name)?.signature.clone())
     }

@@ -6,9 +6,9 @@
 
 mod dead_letters;
 pub(crate) mod guard;
-mod metrics;
-mod query;
-mod routes;
+pub(crate) mod metrics;
+pub(crate) mod query;
+pub(crate) mod routes;
 mod runs;
 
 use std::net::SocketAddr;
@@ -65,6 +65,11 @@ impl Asked {
         }
     }
 
+    /// When the request was read.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Waits for the answer as long as one may take, adds what every answer has, and logs it.
     pub(crate) async fn answer(
         self,
@@ -103,44 +108,49 @@ impl Asked {
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// An app's admin address.
+/// What is asked of an app at an admin address, its own or that of a node which runs it.
 pub(crate) struct Admin {
     app: String,
-    /// The host's gateway, for readiness.
+    /// The app's gateway, for readiness and its counts.
     gateway: Arc<Gateway>,
     /// The current deployment, for the types of events that no stream has.
     current: Arc<Current>,
     /// For the counts of their calls.
     pipelines: Option<Arc<Serving>>,
-    closing: watch::Sender<bool>,
-    places: Arc<Places>,
-}
-
-/// The admin address on its worker.
-struct AdminServer {
-    admin: Arc<Admin>,
-    /// The address that is listened on.
-    bound: SocketAddr,
     link: Link,
     context: jetstream::Context,
     dead_letters: DeadLetters,
     runs: Runs,
+    closing: watch::Sender<bool>,
+    places: Arc<Places>,
+}
+
+/// An app's own admin address.
+struct AdminServer {
+    admin: Arc<Admin>,
+    /// The address that is listened on.
+    bound: SocketAddr,
     tasks: Weak<Tasks>,
 }
 
 impl Admin {
-    /// The admin address of the app whose gateway this is. Listens nowhere yet.
+    /// Answers for the app whose gateway this is, over this connection. Listens nowhere yet.
     pub(crate) fn new(
         app: &str,
         gateway: Arc<Gateway>,
         current: Arc<Current>,
         pipelines: Option<Arc<Serving>>,
+        (link, context): (Link, jetstream::Context),
     ) -> Self {
         Self {
             app: app.to_owned(),
             gateway,
             current,
             pipelines,
+            dead_letters: DeadLetters::new(context.clone(), link.clone(), app),
+            runs: Runs::new(context.clone(), app),
+            link,
+            context,
             closing: watch::Sender::new(false),
             places: Arc::new(Places::new(CONNECTIONS, CONNECTIONS)),
         }
@@ -157,12 +167,7 @@ impl Admin {
     /// # Cancel safety
     ///
     /// Dropping the future drops its connections and all that runs for them.
-    pub(crate) async fn serve(
-        self: Arc<Self>,
-        listener: std::net::TcpListener,
-        link: Link,
-        context: jetstream::Context,
-    ) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: std::net::TcpListener) {
         let bound = match listener.local_addr() {
             Ok(bound) => bound,
             Err(error) => {
@@ -176,43 +181,24 @@ impl Admin {
             // One request at a time on each connection: the bound of connections bounds the bodies.
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
             let server = AdminServer {
-                dead_letters: DeadLetters::new(context.clone(), link.clone(), &self.app),
-                runs: Runs::new(context.clone(), &self.app),
-                context,
                 admin: self,
                 bound,
-                link,
                 tasks,
             };
             (server, builder)
         };
         accept::serve("the admin address", listener, closing, places, begin).await;
     }
-}
 
-impl Answers for AdminServer {
-    fn timeout(&self) -> Duration {
-        TIMEOUT
-    }
-
-    fn tasks(&self) -> &Weak<Tasks> {
-        &self.tasks
-    }
-
-    async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
-        let asked = Asked::new(request, activity);
-        let answered = self.dispatch(request, asked.started);
-        asked
-            .answer(answered, &self.admin.closing, &self.tasks)
-            .await
-    }
-}
-
-impl AdminServer {
-    async fn dispatch(&self, request: &mut Received, started: Instant) -> Result<Answer, Refusal> {
-        guard::check(request, self.bound.ip())?;
+    /// Answers a request that was let in, for the route of this path.
+    pub(crate) async fn answer(
+        &self,
+        request: &mut Received,
+        path: &str,
+        started: Instant,
+    ) -> Result<Answer, Refusal> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let (route, id) = routes::find(&method, uri.path())?;
+        let (route, id) = routes::find(&method, path)?;
         let asked = AdminRequest {
             request,
             query: &Query::new(uri.query()),
@@ -229,17 +215,40 @@ impl AdminServer {
 
     async fn readyz(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
-        let gateway = &self.admin.gateway;
+        let gateway = &self.gateway;
         Ok(readyz(gateway, gateway.table().as_deref(), &self.link).await)
     }
 
     async fn index(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
+        let routes = routes::all().map(|(method, path)| format!("{method} {path}"));
         let index = json!({
-            "app": self.admin.app,
+            "app": self.app,
             "wasmbay": env!("CARGO_PKG_VERSION"),
-            "routes": routes::all().collect::<Vec<_>>(),
+            "routes": routes.collect::<Vec<_>>(),
         });
         Ok(json(StatusCode::OK, to_json(&index)))
+    }
+}
+
+impl Answers for AdminServer {
+    fn timeout(&self) -> Duration {
+        TIMEOUT
+    }
+
+    fn tasks(&self) -> &Weak<Tasks> {
+        &self.tasks
+    }
+
+    async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
+        let asked = Asked::new(request, activity);
+        let (started, path) = (asked.started(), request.uri().path().to_owned());
+        let answered = async {
+            guard::check(request, self.bound.ip())?;
+            self.admin.answer(request, &path, started).await
+        };
+        asked
+            .answer(answered, &self.admin.closing, &self.tasks)
+            .await
     }
 }

@@ -17,17 +17,17 @@ const LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
 /// The names and values of a query string.
-pub(super) struct Query<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
+pub(crate) struct Query<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
 
 impl<'q> Query<'q> {
-    pub(super) fn new(text: Option<&'q str>) -> Self {
+    pub(crate) fn new(text: Option<&'q str>) -> Self {
         let text = text.unwrap_or_default().as_bytes();
         Self(form_urlencoded::parse(text).collect())
     }
 
     /// The query, if it has no other names than these, each of them once: a mistyped filter must
     /// not select everything.
-    pub(super) fn only(&self, names: &[&str]) -> Result<Asked<'_>, Refusal> {
+    pub(crate) fn only(&self, names: &[&str]) -> Result<Asked<'_>, Refusal> {
         for (index, (name, _)) in self.0.iter().enumerate() {
             if !names.contains(&&**name) {
                 let accepted = match names {
@@ -48,7 +48,7 @@ impl<'q> Query<'q> {
 }
 
 /// A query without unknown names.
-pub(super) struct Asked<'q>(&'q [(Cow<'q, str>, Cow<'q, str>)]);
+pub(crate) struct Asked<'q>(&'q [(Cow<'q, str>, Cow<'q, str>)]);
 
 impl Asked<'_> {
     pub(super) fn text(&self, name: &str) -> Option<&str> {

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::query::Query;
-use super::{AdminServer, Answer, Refusal};
+use super::{Admin, Answer, Refusal};
 use crate::gateway::connection::Received;
 use crate::gateway::route::not_allowed;
 
@@ -17,8 +17,7 @@ pub(super) struct Route {
     pub(super) handler: Handler,
 }
 
-type Handler =
-    for<'a> fn(&'a AdminServer, AdminRequest<'a>) -> BoxFuture<'a, Result<Answer, Refusal>>;
+type Handler = for<'a> fn(&'a Admin, AdminRequest<'a>) -> BoxFuture<'a, Result<Answer, Refusal>>;
 
 /// What a handler gets of a request.
 pub(super) struct AdminRequest<'a> {
@@ -60,11 +59,12 @@ static ROUTES: [Route; 16] = routes![
     GET "/" => index,
 ];
 
-/// Every route as `METHOD /path`.
-pub(super) fn all() -> impl Iterator<Item = String> {
-    ROUTES
-        .iter()
-        .map(|Route { method, path, .. }| format!("{method} {path}"))
+/// Why a request is refused that no route is for.
+pub(crate) const NOTHING: &str = "there is nothing at this path; `/` lists the routes";
+
+/// The method and path of every route.
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().map(|route| (route.method, route.path))
 }
 
 /// The route of a request, and the segment that is its `{id}`.
@@ -92,10 +92,7 @@ pub(super) fn find<'p>(
         }
     }
     if allowed.is_empty() {
-        return Err(Refusal::caller(
-            StatusCode::NOT_FOUND,
-            "there is nothing at this path; `/` lists the routes",
-        ));
+        return Err(Refusal::caller(StatusCode::NOT_FOUND, NOTHING));
     }
     Err(not_allowed(&allowed.join(", ")))
 }

@@ -5,11 +5,11 @@ use serde_json::json as value;
 
 use super::dead_letters::without_content;
 use super::routes::AdminRequest;
-use super::{AdminServer, Answer, Refusal, json, to_json};
+use super::{Admin, Answer, Refusal, json, to_json};
 use crate::call::Blame;
 use crate::pipelines::RunError;
 
-impl AdminServer {
+impl Admin {
     pub(super) async fn list_runs(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         let asked = asked.query.only(&["all", "pipeline", "limit", "after"])?;
         let (all, limit) = (asked.flag("all")?, asked.limit()?);

@@ -59,8 +59,8 @@ pub struct Gateway {
     places: Arc<Places>,
     responders: tokio::sync::Mutex<Responders>,
     /// The requests that were answered.
-    pub(crate) counts: Counts,
-    tracer: Tracer,
+    pub(crate) counts: Arc<Counts>,
+    tracer: Arc<Tracer>,
 }
 
 /// The gateway on one worker.
@@ -87,16 +87,25 @@ impl Gateway {
             table: RwLock::default(),
             closing: watch::Sender::new(false),
             responders: tokio::sync::Mutex::default(),
-            counts: Counts::default(),
-            tracer: Spans::default().tracer(app, SERVICE),
+            counts: Arc::default(),
+            tracer: Arc::new(Spans::default().tracer(app, SERVICE)),
         }
     }
 
     /// The same, which records spans.
     #[must_use]
     pub fn with_spans(mut self, spans: &Spans) -> Self {
-        self.tracer = spans.tracer(&self.app, SERVICE);
+        self.tracer = Arc::new(spans.tracer(&self.app, SERVICE));
         self
+    }
+
+    /// Another one of the app, with this specification, which goes on with the counts of this one.
+    pub(crate) fn respecified(&self, spec: GatewaySpec) -> Self {
+        Self {
+            counts: Arc::clone(&self.counts),
+            tracer: Arc::clone(&self.tracer),
+            ..Self::new(&self.app, spec, Arc::clone(&self.current))
+        }
     }
 
     /// The table of the current deployment; `None` before the first. A request that has begun ends

@@ -242,7 +242,7 @@ pub struct Host {
     pipelines: Option<Arc<Serving>>,
     gateway: Arc<Gateway>,
     address: Option<SocketAddr>,
-    admin: Arc<Admin>,
+    admin: Option<Arc<Admin>>,
     admin_address: Option<SocketAddr>,
     serving: Vec<JoinHandle<()>>,
     current: Arc<Current>,
@@ -281,9 +281,19 @@ impl Host {
         let (spec, deployment) = (app.gateway.clone(), Arc::clone(&current));
         let gateway = Gateway::new(&app.name, spec, deployment).with_spans(&options.spans);
         let gateway = Arc::new(gateway);
-        let pipelines = workers.first();
-        let pipelines =
-            pipelines.map(|worker| Arc::new(worker.pipelines(&app.name, &options.spans)));
+        let first = workers.first();
+        let pipelines = first.map(|worker| Arc::new(worker.pipelines(&app.name, &options.spans)));
+        let admin = first.map(|worker| {
+            let (gateway, current) = (Arc::clone(&gateway), Arc::clone(&current));
+            let over = (worker.link.clone(), worker.context.clone());
+            Arc::new(Admin::new(
+                &app.name,
+                gateway,
+                current,
+                pipelines.clone(),
+                over,
+            ))
+        });
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let mut host = Self {
             runtime: Runtime::new(engine)?.with_spans(options.spans),
@@ -292,12 +302,7 @@ impl Host {
             app: app.name.clone(),
             grace: options.grace,
             jetstream_wait: options.jetstream_wait,
-            admin: Arc::new(Admin::new(
-                &app.name,
-                Arc::clone(&gateway),
-                Arc::clone(&current),
-                pipelines.clone(),
-            )),
+            admin,
             gateway,
             address: bound(&listener),
             admin_address: bound(&admin_listener),
@@ -337,17 +342,15 @@ impl Host {
 
     /// One thread is enough for operators.
     fn open_admin(&mut self, listener: Option<TcpListener>) {
-        let (Some(listener), Some(worker)) = (listener, self.workers.first()) else {
+        let (Some(listener), Some(worker), Some(admin)) =
+            (listener, self.workers.first(), &self.admin)
+        else {
             return;
         };
-        if let Some(address) = self.admin_address.filter(|a| !a.ip().is_loopback()) {
-            tracing::warn!(
-                %address,
-                "any client that reaches the admin address can read, change and drop dead letters"
-            );
+        if let Some(address) = self.admin_address {
+            warn_of_reach(address);
         }
-        let serving =
-            Arc::clone(&self.admin).serve(listener, worker.link.clone(), worker.context.clone());
+        let serving = Arc::clone(admin).serve(listener);
         self.serving.push(worker.runtime.spawn(serving));
     }
 
@@ -395,8 +398,7 @@ impl Host {
 
     /// The app behind a gateway that several apps share.
     fn mount(&self, app: &App) -> Mount {
-        let spec = app.gateway.clone();
-        let gateway = Gateway::new(&self.app, spec, Arc::clone(&self.current));
+        let gateway = self.gateway.respecified(app.gateway.clone());
         let ways = self.workers.iter();
         let ways = ways.map(|worker| (Arc::clone(&worker.backend), worker.link.clone()));
         Mount::new(app, gateway, ways.collect())
@@ -419,7 +421,9 @@ impl Host {
         // Requests at the gateway need the services, so the gateway stops first; but a slow client
         // must not use up the time of the calls.
         self.gateway.close();
-        self.admin.close();
+        if let Some(admin) = &self.admin {
+            admin.close();
+        }
         let mut gateway = join_all(std::mem::take(&mut self.serving));
         let half = (Instant::now() + grace / 2).into();
         let closed = tokio::time::timeout_at(half, &mut gateway).await.is_ok();
@@ -487,6 +491,16 @@ fn listen(what: Listening, address: Option<SocketAddr>) -> Result<Option<TcpList
         .set_nonblocking(true)
         .map_err(failed(what, address))?;
     Ok(Some(listener))
+}
+
+/// Warns of an admin address that others than this machine reach.
+fn warn_of_reach(address: SocketAddr) {
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "any client that reaches the admin address can read, change and drop dead letters"
+        );
+    }
 }
 
 fn failed(what: Listening, address: SocketAddr) -> impl FnOnce(std::io::Error) -> HostError {

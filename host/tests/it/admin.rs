@@ -16,7 +16,7 @@ use crate::support::components::{GUEST, PUBLISHES};
 use crate::support::http::{Response, send};
 
 mod dead_letters;
-mod metrics;
+pub(crate) mod metrics;
 mod refused;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");

@@ -1,9 +1,9 @@
-//! The admin address of a node: its health, and what the fleet runs, as JSON. It changes nothing.
-//!
-//! It is not that of an app (`crate::admin`), whose answers and guard against pages of other origins it shares.
+//! The admin address of a node: its health, what the fleet runs, as JSON, and metrics. Below `/apps/{app}/`
+//! it serves what the admin address of an app does (`crate::admin`), by that app's own table.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, TcpListener};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Health, Shared};
-use crate::admin::{Asked, CONNECTIONS, TIMEOUT, guard};
+use crate::admin::query::Query;
+use crate::admin::routes::{self, NOTHING};
+use crate::admin::{Admin, Asked, CONNECTIONS, TIMEOUT, guard, metrics};
 use crate::call::Blame;
 use crate::fleet::{self, StoreError, progress, show_app, show_history, show_hosts};
 use crate::gateway::accept;
@@ -23,16 +25,45 @@ use crate::gateway::route::not_allowed;
 use crate::manifest::keys;
 use crate::nats::Link;
 
-/// What is served, as `/` lists it.
-const ROUTES: [&str; 7] = [
+/// What the node itself serves, as `/` lists it.
+const ROUTES: [&str; 8] = [
     "GET /",
     "GET /healthz",
     "GET /readyz",
+    "GET /metrics",
     "GET /hosts",
     "GET /apps",
     "GET /apps/{app}",
     "GET /apps/{app}/history",
 ];
+
+/// The apps of this node, which answer for themselves.
+#[derive(Default)]
+pub(super) struct Admins(Mutex<BTreeMap<String, Arc<Admin>>>);
+
+impl Admins {
+    pub(super) fn insert(&self, app: &str, admin: Option<&Arc<Admin>>) {
+        if let Some(admin) = admin {
+            self.apps().insert(app.to_owned(), Arc::clone(admin));
+        }
+    }
+
+    pub(super) fn remove(&self, app: &str) {
+        self.apps().remove(app);
+    }
+
+    fn of(&self, app: &str) -> Option<Arc<Admin>> {
+        self.apps().get(app).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Admin>> {
+        self.apps().values().cloned().collect()
+    }
+
+    fn apps(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Admin>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The admin address of a node.
 pub(super) struct NodeAdmin {
@@ -82,9 +113,19 @@ impl Answers for Server {
 
     async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let asked = Asked::new(request, activity);
+        let (started, path) = (asked.started(), request.uri().path().to_owned());
         let answered = async {
             guard::check(request, self.bound)?;
-            self.dispatch(request.method(), request.uri().path()).await
+            match of_app(&path) {
+                Some((app, path)) => match self.admin.shared.admins.of(app) {
+                    Some(admin) => admin.answer(request, path, started).await,
+                    None => Err(not_here()),
+                },
+                None => {
+                    let query = Query::new(request.uri().query());
+                    self.dispatch(request.method(), &path, &query).await
+                }
+            }
         };
         asked
             .answer(answered, &self.admin.closing, &self.tasks)
@@ -93,24 +134,37 @@ impl Answers for Server {
 }
 
 impl Server {
-    async fn dispatch(&self, method: &Method, path: &str) -> Result<Answer, Refusal> {
+    /// Answers what is asked of the node itself.
+    async fn dispatch(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &Query<'_>,
+    ) -> Result<Answer, Refusal> {
         let store = &self.admin.shared.store;
         let segments: Vec<_> = path.split('/').skip(1).collect();
         let known = matches!(
             *segments,
-            ["" | "healthz" | "readyz" | "hosts" | "apps"] | ["apps", _] | ["apps", _, "history"]
+            ["" | "healthz" | "readyz" | "metrics" | "hosts" | "apps"]
+                | ["apps", _]
+                | ["apps", _, "history"]
         );
-        if known && ![Method::GET, Method::HEAD].contains(method) {
+        if !known {
+            return Err(Refusal::caller(StatusCode::NOT_FOUND, NOTHING));
+        }
+        if ![Method::GET, Method::HEAD].contains(method) {
             return Err(not_allowed("GET, HEAD"));
         }
+        query.only(&[])?;
         let body = match *segments {
-            [""] => json!({
-                "host": self.admin.shared.name,
-                "wasmbay": env!("CARGO_PKG_VERSION"),
-                "routes": ROUTES,
-            }),
+            [""] => self.index(),
             ["healthz"] => return Ok(healthz()),
             ["readyz"] => return Ok(self.readyz()),
+            ["metrics"] => {
+                let apps = self.admin.shared.admins.all();
+                let apps: Vec<_> = apps.iter().map(|admin| &**admin).collect();
+                return metrics::page(&apps).await;
+            }
             ["hosts"] => {
                 let hosts = store.hosts().await.map_err(refused)?;
                 show_hosts(&hosts, &store.reports().await.map_err(refused)?)
@@ -120,20 +174,26 @@ impl Server {
                 Some(found) => found,
                 None => return Err(no_app()),
             },
-            ["apps", app, "history"] if is_name(app) => {
+            ["apps", app, _] if is_name(app) => {
                 let history = store.history(app).await.map_err(refused)?;
                 if history.is_empty() {
                     return Err(no_app());
                 }
                 show_history(app, &history)
             }
-            _ if known => return Err(no_app()),
-            _ => {
-                let why = "there is nothing at this path; `/` lists the routes";
-                return Err(Refusal::caller(StatusCode::NOT_FOUND, why));
-            }
+            _ => return Err(no_app()),
         };
         Ok(answer_json(StatusCode::OK, to_json(&body)))
+    }
+
+    fn index(&self) -> Value {
+        let of_apps = routes::all().map(|(method, path)| format!("{method} /apps/{{app}}{path}"));
+        let own = ROUTES.iter().map(|route| (*route).to_owned());
+        json!({
+            "host": self.admin.shared.name,
+            "wasmbay": env!("CARGO_PKG_VERSION"),
+            "routes": own.chain(of_apps).collect::<Vec<_>>(),
+        })
     }
 
     /// Ready means that the fleet sees this host, and that it has brought up, or tried to, what it is to
@@ -168,6 +228,13 @@ impl Server {
     }
 }
 
+/// The app that a path below `/apps/{app}/` is for, and the path within it; the node's own are none.
+fn of_app(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix("/apps/")?;
+    let (app, path) = rest.split_at(rest.find('/')?);
+    (path != "/history").then_some((app, path))
+}
+
 /// Whether a segment can be the name of an app; others are no keys.
 fn is_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -176,6 +243,11 @@ fn is_name(text: &str) -> bool {
 
 fn no_app() -> Refusal {
     Refusal::caller(StatusCode::NOT_FOUND, "the fleet has no such app")
+}
+
+fn not_here() -> Refusal {
+    let why = "no app of this name runs on this host; `/hosts` and `/apps` say what runs where";
+    Refusal::caller(StatusCode::NOT_FOUND, why)
 }
 
 #[expect(
@@ -188,4 +260,28 @@ fn refused(error: StoreError) -> Refusal {
         Blame::Network,
         error.to_string(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_below_an_app_is_the_apps_but_for_its_history() {
+        for (path, expected) in [
+            (
+                "/apps/shop/dead-letters/1",
+                Some(("shop", "/dead-letters/1")),
+            ),
+            ("/apps/shop/", Some(("shop", "/"))),
+            ("/apps/shop/history/", Some(("shop", "/history/"))),
+            ("/apps/shop/history", None),
+            ("/apps/shop", None),
+            ("/apps", None),
+            ("/metrics", None),
+            ("/apps//", Some(("", "/"))),
+        ] {
+            assert_eq!(of_app(path), expected, "{path}");
+        }
+    }
 }

@@ -125,6 +125,7 @@ impl Driver {
         if let Some(front) = &self.shared.front {
             front.unmount(&self.app);
         }
+        self.shared.admins.remove(&self.app);
         let drained = match self.host.take() {
             Some(host) => host.stop(self.shared.grace_left()).await,
             None => Drained::NOTHING,
@@ -184,7 +185,11 @@ impl Driver {
         self.report_coming(target, specification, ServiceState::Starting);
         let host = match self.host.take() {
             Some(host) => host,
-            None => self.start(&specification.app).await?,
+            None => {
+                let host = self.start(&specification.app).await?;
+                self.shared.admins.insert(&self.app, host.admin.as_ref());
+                host
+            }
         };
         let host = self.host.insert(host);
         // What cannot be fetched goes on as it is, like what is handed over.

@@ -32,7 +32,7 @@ use crate::manifest::Digest;
 use crate::nats::ConnectOptions;
 use crate::runtime::{Component, Engine};
 use crate::spans::Spans;
-use admin::NodeAdmin;
+use admin::{Admins, NodeAdmin};
 use driver::Driver;
 pub use options::{NodeError, NodeOptions};
 use reports::Reports;
@@ -67,6 +67,7 @@ struct Shared {
     store: Store,
     front: Option<Arc<SharedGateway>>,
     reports: Reports,
+    admins: Admins,
     components: tokio::sync::Mutex<HashMap<Digest, Weak<Component>>>,
 }
 
@@ -191,6 +192,7 @@ impl Node {
                 store,
                 front: listening.as_ref().map(|front| Arc::clone(&front.gateway)),
                 reports: Reports::default(),
+                admins: Admins::default(),
                 components: tokio::sync::Mutex::default(),
             }),
             listening,
@@ -228,6 +230,7 @@ impl Node {
         let Ok(address) = listener.local_addr() else {
             return Ok(());
         };
+        super::warn_of_reach(address);
         let name = format!("wasmbay host {} admin", self.shared.name);
         let admin = Arc::new(NodeAdmin {
             shared: Arc::clone(&self.shared),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// The samples of a page by name and labels, after each line was found to be well-formed.
-fn samples(page: &str) -> BTreeMap<String, f64> {
+pub(crate) fn samples(page: &str) -> BTreeMap<String, f64> {
     let mut types = BTreeMap::new();
     let mut samples = BTreeMap::new();
     for line in page.lines() {
@@ -48,7 +48,7 @@ async fn a_host_counts_calls_events_and_requests() {
     );
     let samples = samples(&page.body);
     let value = |key: &str| samples.get(key).copied();
-    let handled = "service=\"a\",rpc_method=\"test:events/sink.happened@1.0.0\"";
+    let handled = "app=\"app\",service=\"a\",rpc_method=\"test:events/sink.happened@1.0.0\"";
     // Three attempts at the first event, and one at the second.
     assert_eq!(
         value(&format!(
@@ -63,7 +63,8 @@ async fn a_host_counts_calls_events_and_requests() {
         value(&key).unwrap()
     };
     assert!(bucket("0.00005") <= bucket("2.5") && bucket("+Inf") == 4.0);
-    let published = "service=\"publisher\",rpc_method=\"test:publisher/api.publish@1.0.0\"";
+    let published =
+        "app=\"app\",service=\"publisher\",rpc_method=\"test:publisher/api.publish@1.0.0\"";
     assert_eq!(
         value(&format!(
             "rpc_server_call_duration_seconds_count{{{published}}}"
@@ -75,16 +76,19 @@ async fn a_host_counts_calls_events_and_requests() {
         ("wasmbay_calls_waiting", 0.0),
         ("wasmbay_calls_limit", 64.0),
     ] {
-        assert_eq!(value(&format!("{name}{{service=\"a\"}}")), Some(expected));
+        assert_eq!(
+            value(&format!("{name}{{app=\"app\",service=\"a\"}}")),
+            Some(expected)
+        );
     }
-    let instances = value("wasmbay_instances{service=\"a\"}").unwrap();
+    let instances = value("wasmbay_instances{app=\"app\",service=\"a\"}").unwrap();
     assert_eq!(
-        value("wasmbay_instances_idle{service=\"a\"}"),
+        value("wasmbay_instances_idle{app=\"app\",service=\"a\"}"),
         Some(instances)
     );
     assert!(instances >= 1.0);
     let consumer = format!(
-        "{{stream=\"{}\",service=\"a\",consumer=\"a\"}}",
+        "{{app=\"app\",stream=\"{}\",service=\"a\",consumer=\"a\"}}",
         crate::events::STREAM
     );
     for name in ["waiting", "unacknowledged", "redelivered"] {
@@ -93,7 +97,7 @@ async fn a_host_counts_calls_events_and_requests() {
             Some(0.0)
         );
     }
-    assert_eq!(value("wasmbay_store_healthy"), Some(1.0));
+    assert_eq!(value("wasmbay_store_healthy{app=\"app\"}"), Some(1.0));
     admin.end().await;
 }
 
@@ -125,7 +129,7 @@ async fn errors_have_their_code_and_requests_their_route() {
     let samples = samples(&asked.await.unwrap());
     let count = |route: &str, method: &str, status: u16| {
         let key = format!(
-            "http_server_request_duration_seconds_count{{http_route=\"{route}\",http_request_method=\"{method}\",\
+            "http_server_request_duration_seconds_count{{app=\"app\",http_route=\"{route}\",http_request_method=\"{method}\",\
              http_response_status_code=\"{status}\"}}"
         );
         samples.get(&key).copied()
@@ -136,7 +140,7 @@ async fn errors_have_their_code_and_requests_their_route() {
         "{samples:#?}"
     );
     assert_eq!(count("/check/{number}", "GET", 422), Some(1.0));
-    let trapped = "wasmbay_errors_total{service=\"guest\",rpc_method=\"test:guest/api.trap@1.0.0\",code=\"500\",blame=\"guest\"}";
+    let trapped = "wasmbay_errors_total{app=\"app\",service=\"guest\",rpc_method=\"test:guest/api.trap@1.0.0\",code=\"500\",blame=\"guest\"}";
     assert_eq!(samples.get(trapped), Some(&1.0));
     // What a client sent is no label.
     assert!(!samples.keys().any(|key| key.contains("nowhere")));

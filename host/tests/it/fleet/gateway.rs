@@ -1,6 +1,7 @@
 //! One gateway for several apps.
 
-use super::{EVERYWHERE, Fleet};
+use super::{EVERYWHERE, Fleet, echo};
+use crate::admin::metrics::samples;
 use crate::support::cli::Up;
 use crate::support::http::{request, send};
 use crate::support::{until_ok, until_ok_within};
@@ -137,6 +138,82 @@ async fn two_apps_share_a_gateway_and_claim_nothing_twice() {
     for host in [a, b] {
         assert!(host.stop().ends_with("[exit 0]"));
     }
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn the_admin_address_serves_what_an_app_s_does_for_each_app() {
+    let fleet = Fleet::start(EVERYWHERE).await;
+    let host = fleet.host("a", &["--admin", "127.0.0.1:0"]);
+    let at = address_of(&host, "admin ");
+    fleet.run(&["deploy"]).await.done();
+    let bank = EVERYWHERE
+        .replace("\"app\"", "\"bank\"")
+        .replace("[service.guest]", "[gateway]\nrpc = false\n[service.vault]");
+    let bank = Fleet::on(fleet.url.clone(), &bank);
+    bank.run(&["deploy"]).await.done();
+    echo(&fleet.connect().await).await.unwrap();
+    let get = |path: &str| request(&at, path, None).unwrap();
+    for path in [
+        "/apps/app/dead-letters",
+        "/apps/bank/metrics",
+        "/apps/bank/readyz",
+        "/apps/bank/healthz",
+    ] {
+        assert_eq!(get(path).status, 200, "{path}: {:?}", get(path));
+    }
+    assert_eq!(get("/apps/bank/").json()["app"], "bank");
+    for (path, status, why) in [
+        (
+            "/apps/shop/metrics",
+            404,
+            "no app of this name runs on this host",
+        ),
+        ("/apps/app/dead-letters/none", 404, "none"),
+        (
+            "/apps/app/dead-letters?servce=a",
+            400,
+            "unknown parameter `servce`",
+        ),
+        ("/apps/app?x=1", 400, "unknown parameter `x`"),
+        ("/apps/app/nothing", 404, "`/` lists the routes"),
+    ] {
+        let answer = get(path);
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        assert!(answer.body.contains(why), "{path}: {answer:?}");
+    }
+    let post = request(&at, "/apps/app/metrics", Some("{}")).unwrap();
+    assert_eq!(post.status, 405);
+    let other = [("Host", "evil.example")];
+    let rebound = send(&at, "GET", "/apps/app/dead-letters", &other, "");
+    assert_eq!(rebound.unwrap().status, 403);
+    let page = samples(&get("/metrics").body);
+    let called = "{app=\"app\",service=\"guest\",rpc_method=\"test:guest/api.echo@1.0.0\"}";
+    for (name, value) in [
+        (
+            format!("rpc_server_call_duration_seconds_count{called}"),
+            1.0,
+        ),
+        (
+            "wasmbay_calls_limit{app=\"bank\",service=\"vault\"}".to_owned(),
+            64.0,
+        ),
+        ("wasmbay_store_healthy{app=\"bank\"}".to_owned(), 1.0),
+    ] {
+        assert_eq!(page.get(&name), Some(&value), "{name}: {page:#?}");
+    }
+    let routes = get("/").json()["routes"].clone();
+    let routes = routes.as_array().unwrap();
+    assert!(routes.contains(&"POST /apps/{app}/dead-letters/{id}/replay".into()));
+    fleet.run(&["undeploy", "bank"]).await.done();
+    until_ok("the app is gone from here", async || {
+        match get("/apps/bank/metrics") {
+            gone if gone.status == 404 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    assert!(host.stop().ends_with("[exit 0]"));
     fleet.stop().await;
 }
 

@@ -48,8 +48,8 @@ pub(crate) struct Host {
     /// Where the gateway of all apps listens; otherwise nowhere
     #[arg(long, value_name = "ADDR", value_parser = address)]
     gateway: Option<SocketAddr>,
-    /// Where the host's health and what the fleet runs is shown as JSON over HTTP; otherwise nowhere. It
-    /// asks for no login, so keep it on a loopback address
+    /// Where the host's health, metrics, what the fleet runs and its dead letters are served over HTTP;
+    /// otherwise nowhere. It asks for no login, so keep it on a loopback address
     #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<SocketAddr>,
     /// How long everything may take after a signal: handing over, calls under way, and what is to be

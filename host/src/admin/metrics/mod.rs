@@ -4,152 +4,64 @@
 //! Labels are names of the manifest and of components, and codes, so their number is bounded by what
 //! is deployed. The durations are those of OpenTelemetry's conventions for RPC and HTTP servers.
 
+mod family;
+
 use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::future::join_all;
+use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
-use prometheus::{Encoder as _, TEXT_FORMAT, TextEncoder};
+use prometheus::TEXT_FORMAT;
 
 use super::routes::AdminRequest;
-use super::{AdminServer, Answer, Refusal};
-use crate::call::Blame;
+use super::{Admin, Answer, Refusal};
 use crate::deployment::Deployment;
 use crate::gateway::Gateway;
 use crate::gateway::answer::Payload;
 use crate::pipelines::Serving;
 use crate::runtime::Stats;
 use crate::subject;
-use crate::telemetry::{BOUNDS, Distribution};
 use crate::transport::Source;
+use family::{Families, Family};
 
 /// Upper bound of the time for which JetStream is asked about consumers. Without an answer their
 /// metrics are left out.
 const ASK: Duration = Duration::from_secs(2);
 
-/// The metrics of one name, as they are gathered.
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    metrics: Vec<Metric>,
-}
-
-/// The labels of a metric.
-type Labels<'a> = [(&'static str, &'a str)];
-
-impl Family {
-    fn new(name: &'static str, help: &'static str, kind: MetricType) -> Self {
-        Self {
-            name,
-            help,
-            kind,
-            metrics: Vec::new(),
-        }
-    }
-
-    fn counter(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, MetricType::COUNTER)
-    }
-
-    fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, MetricType::GAUGE)
-    }
-
-    fn histogram(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, MetricType::HISTOGRAM)
-    }
-
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "Prometheus has no other numbers; above 2^53 they are off by parts in 10^16"
-    )]
-    fn add(&mut self, labels: &Labels<'_>, value: u64) {
-        let mut metric = labelled(labels);
-        if self.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value as f64);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value as f64);
-            metric.set_gauge(gauge);
-        }
-        self.metrics.push(metric);
-    }
-
-    fn add_durations(&mut self, labels: &Labels<'_>, durations: &Distribution) {
-        let mut count = 0;
-        let buckets = BOUNDS.iter().zip(durations.buckets).map(|(bound, own)| {
-            count += own;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(count);
-            bucket
-        });
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(durations.count());
-        histogram.set_sample_sum(durations.sum.as_secs_f64());
-        let mut metric = labelled(labels);
-        metric.set_histogram(histogram);
-        self.metrics.push(metric);
-    }
-
-    fn finish(self) -> Option<MetricFamily> {
-        // A name without metrics is an error to the encoder.
-        if self.metrics.is_empty() {
-            return None;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(self.name.to_owned());
-        family.set_help(self.help.to_owned());
-        family.set_field_type(self.kind);
-        family.set_metric(self.metrics);
-        Some(family)
-    }
-}
-
-fn labelled(labels: &Labels<'_>) -> Metric {
-    let pair = |(name, value): &(&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    };
-    Metric::from_label(labels.iter().map(pair).collect())
-}
-
-impl AdminServer {
-    pub(super) async fn metrics(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
-        asked.query.only(&[])?;
-        let deployment = self.admin.current.get();
-        let mut families = of_host(&self.admin.gateway, self.admin.current.store().reason());
-        families.extend(of_services(&deployment, self.admin.pipelines.as_deref()));
-        let app = &self.admin.app;
-        families.extend(of_consumers(&self.context, &deployment, app).await);
-        let families: Vec<_> = families.into_iter().filter_map(Family::finish).collect();
-        let mut text = Vec::new();
-        TextEncoder::new()
-            .encode(&families, &mut text)
-            .map_err(|error| {
-                let why = format!("metrics cannot be written: {error}");
-                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Blame::Host, why)
-            })?;
-        let mut answer = Answer::new(Payload::whole(text.into()));
-        let format = HeaderValue::from_static(TEXT_FORMAT);
-        answer.headers_mut().insert(CONTENT_TYPE, format);
-        Ok(answer)
-    }
-}
-
-fn of_host(gateway: &Gateway, unstored: Option<String>) -> Vec<Family> {
+/// The figures of a host that runs these apps.
+pub(crate) async fn page(apps: &[&Admin]) -> Result<Answer, Refusal> {
+    let consumers = apps.iter().map(|admin| {
+        let deployment = admin.current.get();
+        async move { of_consumers(&admin.context, &deployment, &admin.app).await }
+    });
+    let consumers = join_all(consumers).await;
+    let mut families = Families::default();
     let mut build = Family::gauge("wasmbay_build_info", "The version of wasmbay, always 1.");
     build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    families.add(build);
+    for (admin, consumers) in apps.iter().zip(consumers) {
+        let deployment = admin.current.get();
+        let unstored = admin.current.store().reason();
+        families.add_of(&admin.app, of_app(&admin.gateway, unstored));
+        let of_services = of_services(&deployment, admin.pipelines.as_deref());
+        families.add_of(&admin.app, of_services);
+        families.add_of(&admin.app, consumers);
+    }
+    let mut answer = Answer::new(Payload::whole(families.write()?.into()));
+    let format = HeaderValue::from_static(TEXT_FORMAT);
+    answer.headers_mut().insert(CONTENT_TYPE, format);
+    Ok(answer)
+}
+
+impl Admin {
+    pub(super) async fn metrics(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        asked.query.only(&[])?;
+        page(&[self]).await
+    }
+}
+
+fn of_app(gateway: &Gateway, unstored: Option<String>) -> [Family; 2] {
     let mut stores = Family::gauge(
         "wasmbay_store_healthy",
         "Whether the app's streams, consumers and buckets are there and store what is written: 1 or 0.",
@@ -167,7 +79,7 @@ fn of_host(gateway: &Gateway, unstored: Option<String>) -> Vec<Family> {
         ];
         requests.add_durations(&labels, &durations);
     }
-    vec![build, stores, requests]
+    [stores, requests]
 }
 
 fn of_services(deployment: &Deployment, pipelines: Option<&Serving>) -> Vec<Family> {
