@@ -171,6 +171,7 @@ pub fn data_bucket(app: &str, service: &str) -> String {
 pub(crate) const FLEET_APPS: &str = "bay-fleet-apps";
 pub(crate) const FLEET_HOSTS: &str = "bay-fleet-hosts";
 pub(crate) const FLEET_REPORTS: &str = "bay-fleet-reports";
+pub(crate) const FLEET_DRAINS: &str = "bay-fleet-drains";
 pub(crate) const FLEET_COMPONENTS: &str = "bay-fleet-components";
 
 /// The stream of messages with this name in a manifest.

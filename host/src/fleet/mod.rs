@@ -25,7 +25,8 @@ pub use figures::{Figures, figures, host_id};
 pub use placement::{Demand, Lack, Member, Placed, demands, place};
 pub use progress::{Progress, Replica, ReplicaState, progress};
 pub use records::{
-    FORMAT, HostRecord, RecordError, Report, Revision, ServiceReport, ServiceState, is_host_name,
+    DrainRecord, FORMAT, HostRecord, RecordError, Report, Revision, ServiceReport, ServiceState,
+    is_host_name,
 };
 pub use shown::{
     AllFigures, changes_of, services_on, show_app, show_history, show_hosts, show_lacks,

@@ -41,7 +41,7 @@ pub struct Demand<'a> {
 /// Why a service runs on fewer hosts than it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// There is no host.
+    /// There is no host that takes services.
     NoHost,
     /// There are hosts, but none with these labels.
     NoneWith(BTreeMap<String, String>),
@@ -71,7 +71,7 @@ impl fmt::Display for Lack {
             labels.collect::<Vec<_>>().join(", ")
         };
         match self {
-            Self::NoHost => f.write_str("there is no host; `wasmbay host` starts one"),
+            Self::NoHost => f.write_str("no host takes services; `wasmbay host` starts one, and `wasmbay uncordon HOST` has a drained one take them again"),
             Self::NoneWith(require) => {
                 let labels = labels(require);
                 write!(f, "no host has {labels}; start one with `--label`, or change `require`")

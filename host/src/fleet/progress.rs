@@ -96,7 +96,7 @@ pub fn progress(
     };
     let members: Vec<Member> = hosts
         .iter()
-        .filter(|record| !record.leaving)
+        .filter(|record| record.takes_services())
         .map(HostRecord::member)
         .collect();
     let mut progress = Progress::default();
@@ -174,6 +174,7 @@ mod tests {
             version: String::new(),
             started: String::new(),
             leaving: false,
+            drained: false,
         }
     }
 

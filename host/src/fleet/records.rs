@@ -71,13 +71,27 @@ pub struct HostRecord {
     /// Whether it is about to stop, and hands over what it runs.
     #[serde(default)]
     pub leaving: bool,
+    /// Whether it is drained: it stays, and runs nothing.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 impl HostRecord {
-    /// `alive`, or `leaving`.
+    /// `alive`, `leaving`, `draining` while it still runs so many services, or `drained`.
     #[must_use]
-    pub fn state(&self) -> &'static str {
-        if self.leaving { "leaving" } else { "alive" }
+    pub fn state(&self, services: usize) -> &'static str {
+        match (self.leaving, self.drained) {
+            (true, _) => "leaving",
+            (false, true) if services > 0 => "draining",
+            (false, true) => "drained",
+            (false, false) => "alive",
+        }
+    }
+
+    /// Whether services are placed on it.
+    #[must_use]
+    pub fn takes_services(&self) -> bool {
+        !self.leaving && !self.drained
     }
 
     /// The host as services are placed on it.
@@ -89,6 +103,22 @@ impl HostRecord {
             gateway: self.gateway.is_some(),
         }
     }
+}
+
+/// That a host is to run nothing, until that is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The host.
+    pub host: String,
+    /// Who asked for it: `user@machine`, as that machine says.
+    pub author: String,
+    /// When, as RFC 3339, by the clock of that machine.
+    pub at: String,
+    /// Why, in the author's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// What a host says of an app.

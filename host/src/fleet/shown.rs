@@ -38,10 +38,11 @@ pub fn show_hosts(hosts: &[HostRecord], reports: &[Report]) -> Value {
     let hosts: Vec<_> = hosts
         .iter()
         .map(|host| {
+            let services = services_on(host, reports);
             json!({
                 "name": host.name,
-                "state": host.state(),
-                "services": services_on(host, reports),
+                "state": host.state(services),
+                "services": services,
                 "gateway": host.gateway,
                 "labels": host.labels,
                 "version": host.version,

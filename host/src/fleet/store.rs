@@ -6,8 +6,10 @@
 //! | `bay-fleet-components` | objects: the bytes of a component by its digest, and its description |
 //! | `bay-fleet-hosts` | the signs of life of hosts, gone a moment after the last one |
 //! | `bay-fleet-reports` | what hosts say of each app |
+//! | `bay-fleet-drains` | the hosts that are to run nothing |
 
 mod components;
+mod drains;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +27,7 @@ use super::records::{self, HostRecord, RecordError, Report, Revision};
 use super::{DEAD, HISTORY};
 use crate::events::stream;
 use crate::manifest::Digest;
-use crate::subject::{FLEET_APPS, FLEET_COMPONENTS, FLEET_HOSTS, FLEET_REPORTS};
+use crate::subject::{FLEET_APPS, FLEET_COMPONENTS, FLEET_DRAINS, FLEET_HOSTS, FLEET_REPORTS};
 
 /// Time after which an entry of a host is gone from its bucket.
 const FORGOTTEN: Duration = Duration::from_secs(3);
@@ -43,6 +45,7 @@ pub struct Store {
     apps: kv::Store,
     hosts: kv::Store,
     reports: kv::Store,
+    drains: kv::Store,
     components: ObjectStore,
 }
 
@@ -149,6 +152,7 @@ impl Store {
             apps: bucket(FLEET_APPS).await?,
             hosts: bucket(FLEET_HOSTS).await?,
             reports: bucket(FLEET_REPORTS).await?,
+            drains: bucket(FLEET_DRAINS).await?,
             components: components.map_err(failed(DOING))?,
             context,
         })
@@ -179,6 +183,12 @@ impl Store {
                 "what hosts of a wasmbay fleet run",
                 1,
                 REPORTED,
+            ),
+            (
+                FLEET_DRAINS,
+                "drained hosts of a wasmbay fleet",
+                1,
+                Duration::ZERO,
             ),
         ];
         for (bucket, description, history, max_age) in buckets {
@@ -383,6 +393,10 @@ impl Store {
 
     pub(crate) fn reports_bucket(&self) -> &kv::Store {
         &self.reports
+    }
+
+    pub(crate) fn drains_bucket(&self) -> &kv::Store {
+        &self.drains
     }
 }
 

@@ -5,6 +5,7 @@
 //! What concerns a request is its app's: routes, RPC paths, the size of the body, the time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub(crate) struct SharedGateway {
     spec: GatewaySpec,
     mounts: RwLock<Arc<Mounts>>,
     closing: watch::Sender<bool>,
+    /// The host is to run nothing, so requests are better sent to another one.
+    drained: AtomicBool,
     places: Arc<Places>,
 }
 
@@ -177,6 +180,7 @@ impl SharedGateway {
         Self {
             mounts: RwLock::default(),
             closing: watch::Sender::new(false),
+            drained: AtomicBool::new(false),
             places: Arc::new(Places::new(
                 spec.connections as usize,
                 spec.peer_connections as usize,
@@ -216,6 +220,19 @@ impl SharedGateway {
         self.closing.send_replace(true);
         for mount in self.mounts().by_app.values() {
             mount.close();
+        }
+    }
+
+    /// Has `/readyz` say whether the host is drained. It answers requests all the same.
+    pub(crate) fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
+    }
+
+    /// Why no request should be sent here, whatever the apps say.
+    fn unready(&self) -> Option<&'static str> {
+        match self.is_closing() {
+            true => Some("shutting down"),
+            false => self.drained.load(Ordering::Relaxed).then_some("drained"),
         }
     }
 
@@ -263,6 +280,7 @@ impl SharedFront {
     /// Whether the apps of this name are ready, each by itself.
     async fn readyz(&self, mounts: &Mounts, host: &str) -> Answer {
         let group = mounts.group(host);
+        let reason = self.gateway.unready();
         let mut apps = BTreeMap::new();
         for mount in group.apps.iter().filter_map(|app| mounts.by_app.get(app)) {
             let Some(front) = self.of(mount) else {
@@ -270,12 +288,11 @@ impl SharedFront {
             };
             let table = mount.gateway.table();
             let answer = readyz(&mount.gateway, table.as_deref(), &front.link).await;
-            if let (1, Some(_)) = (group.apps.len(), &table) {
+            if let (1, Some(_), None) = (group.apps.len(), &table, reason) {
                 return answer;
             }
             apps.insert(mount.app.name.as_str(), answer.status() == StatusCode::OK);
         }
-        let reason = self.gateway.is_closing().then_some("shutting down");
         let readiness = Readiness {
             ready: reason.is_none() && apps.values().all(|ready| *ready),
             reason,

@@ -9,8 +9,8 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, Valu
 use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
-    build, call, check, completions, deploy, dlq, doctor, emit, history, host, hosts, inspect, new,
-    ps, rollback, runs, scale, undeploy, up,
+    build, call, check, completions, deploy, dlq, doctor, drain, emit, history, host, hosts,
+    inspect, new, ps, rollback, runs, scale, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -72,6 +72,8 @@ pub(crate) enum Verb {
     Deploy(deploy::Deploy),
     Ps(ps::Ps),
     Hosts(hosts::Hosts),
+    Drain(drain::Drain),
+    Uncordon(uncordon::Uncordon),
     Scale(scale::Scale),
     History(history::History),
     Rollback(rollback::Rollback),

@@ -8,6 +8,7 @@ pub(crate) mod deploy;
 mod discover;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod emit;
 mod ended;
 mod fleet;
@@ -23,6 +24,7 @@ pub(crate) mod runs;
 pub(crate) mod scale;
 mod server;
 mod signals;
+pub(crate) mod uncordon;
 pub(crate) mod undeploy;
 pub(crate) mod up;
 mod wait;
@@ -59,6 +61,8 @@ pub(crate) async fn run(args: Args, terminal: &Terminal, started: Instant) -> an
         Verb::Deploy(args) => deploy::run(args, terminal).await,
         Verb::Ps(args) => ps::run(args, terminal).await,
         Verb::Hosts(args) => hosts::run(args, terminal).await,
+        Verb::Drain(args) => drain::run(args, terminal).await,
+        Verb::Uncordon(args) => uncordon::run(args, terminal).await,
         Verb::Scale(args) => scale::run(args, terminal).await,
         Verb::History(args) => history::run(args, terminal).await,
         Verb::Rollback(args) => rollback::run(args, terminal).await,

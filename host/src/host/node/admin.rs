@@ -199,10 +199,20 @@ impl Server {
     /// Ready means that the fleet sees this host, and that it has brought up, or tried to, what it is to
     /// run: a service that cannot run is no reason to send the others' requests elsewhere.
     fn readyz(&self) -> Answer {
-        let Health { fresh, leaving } = *self.admin.health.borrow();
+        let Health {
+            fresh,
+            leaving,
+            drained,
+        } = *self.admin.health.borrow();
         let coming = self.admin.shared.reports.coming();
-        let ready = fresh && !leaving && coming.is_empty();
-        let body = json!({ "ready": ready, "seen": fresh, "leaving": leaving, "coming": coming });
+        let ready = fresh && !leaving && !drained && coming.is_empty();
+        let body = json!({
+            "ready": ready,
+            "seen": fresh,
+            "leaving": leaving,
+            "drained": drained,
+            "coming": coming,
+        });
         let status = if ready {
             StatusCode::OK
         } else {

@@ -105,6 +105,8 @@ struct Health {
     fresh: bool,
     /// It is about to stop.
     leaving: bool,
+    /// It is to run nothing.
+    drained: bool,
 }
 
 /// An app of this node.
@@ -119,6 +121,7 @@ enum News {
     App(Watched),
     Host(Watched),
     Report(Watched),
+    Drain(Watched),
     /// Services of an app run, or do so no longer.
     Ran,
 }
@@ -170,6 +173,7 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: driver::now(),
             leaving: false,
+            drained: store.is_drained(&name).await?,
         };
         claim(&store, &name).await?;
         let mut view = View::new(&name);
@@ -208,6 +212,8 @@ impl Node {
             stale: true,
             background: Vec::new(),
         };
+        let drained = node.record.borrow().drained;
+        node.drain(drained);
         node.begin(copies);
         if let Some(listener) = admin_listener {
             node.open_admin(listener).await?;
@@ -251,10 +257,11 @@ impl Node {
         }
         self.watched_since = tokio::time::Instant::now();
         let store = &self.shared.store;
-        let buckets: [(&kv::Store, Tell); 3] = [
+        let buckets: [(&kv::Store, Tell); 4] = [
             (store.hosts_bucket(), News::Host),
             (store.apps_bucket(), News::App),
             (store.reports_bucket(), News::Report),
+            (store.drains_bucket(), News::Drain),
         ];
         for (bucket, news) in buckets {
             let told = self.told.clone();
@@ -351,7 +358,24 @@ impl Node {
                 }
                 self.stale = true;
             }
+            News::Drain(Watched { key, value }) if key == self.shared.name => {
+                self.drain(value.is_some());
+            }
+            News::Drain(_) => {}
             News::Ran => self.stale = true,
+        }
+    }
+
+    /// Says to the fleet that this host is drained, or takes services again. It acts on that as all others
+    /// do, when it comes back from the store.
+    fn drain(&self, drained: bool) {
+        self.record.send_if_modified(|record| {
+            let changed = record.drained != drained;
+            record.drained = drained;
+            changed
+        });
+        if let Some(listening) = &self.listening {
+            listening.gateway.set_drained(drained);
         }
     }
 
@@ -359,10 +383,16 @@ impl Node {
     fn act(&mut self) {
         let now = tokio::time::Instant::now();
         let fresh = self.view.is_fresh(now);
-        let leaving = self.record.borrow().leaving;
+        let record = self.record.borrow();
+        let health = Health {
+            fresh,
+            leaving: record.leaving,
+            drained: record.drained,
+        };
+        drop(record);
         self.health.send_if_modified(|known| {
-            let changed = *known != Health { fresh, leaving };
-            *known = Health { fresh, leaving };
+            let changed = *known != health;
+            *known = health;
             changed
         });
         if !fresh {

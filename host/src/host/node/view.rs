@@ -108,10 +108,10 @@ impl View {
         changed
     }
 
-    /// The hosts that services are placed on: those that are alive and stay.
+    /// The hosts that services are placed on.
     fn members(&self) -> Vec<Member> {
         let records = self.alive.iter().filter_map(|name| self.hosts.get(name));
-        let staying = records.filter(|(record, _)| !record.leaving);
+        let staying = records.filter(|(record, _)| record.takes_services());
         staying.map(|(record, _)| record.member()).collect()
     }
 
@@ -177,6 +177,7 @@ mod tests {
             version: String::new(),
             started: String::new(),
             leaving,
+            drained: false,
         }
     }
 
@@ -267,6 +268,24 @@ mod tests {
         view.lose("y");
         view.look(now);
         assert_eq!(held(&view), None);
+    }
+
+    #[test]
+    fn a_drained_host_hands_over_and_stays() {
+        let now = Instant::now();
+        let mut view = view(&["y"], now);
+        let running = BTreeSet::from(["a".to_owned()]);
+        let drained = |drained| HostRecord {
+            drained,
+            ..record("x", false)
+        };
+        view.see(drained(true), now);
+        let target = view.target("shop", &running, false).unwrap();
+        assert!(target.here.is_empty() && target.held == running);
+        view.hear(report("y", "y-1", ServiceState::Serving));
+        assert_eq!(view.target("shop", &running, false), None);
+        view.see(drained(false), now);
+        assert_eq!(view.target("shop", &running, false).unwrap().here, running);
     }
 
     #[test]

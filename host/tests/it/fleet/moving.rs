@@ -92,6 +92,53 @@ async fn a_host_that_leaves_hands_over_without_a_lost_call() {
 }
 
 #[tokio::test]
+async fn a_drained_host_hands_over_without_a_lost_call_and_stays() {
+    let fleet = Fleet::start(ONCE).await;
+    let mut hosts = three(&fleet);
+    fleet.run(&["deploy"]).await.done();
+    let client = fleet.connect().await;
+    let on = fleet.hosts_of("guest", |hosts| hosts.len() == 1).await;
+    let name = on[0].as_str();
+    let load = Load::begin(client.clone());
+    let drained = fleet.run(&["drain", name]).await.done();
+    assert!(
+        drained.stdout.contains(&format!("{name} runs nothing")),
+        "{drained:?}"
+    );
+    let (calls, errors) = load.end().await;
+    assert!(calls > 10 && errors.is_empty(), "{calls}: {errors:?}");
+    fleet
+        .hosts_of("guest", |hosts| hosts.len() == 1 && hosts != on)
+        .await;
+    assert_eq!(fleet.state_of(name).await, "drained");
+    // It is drained when it is started again, and is asked for nothing.
+    assert!(take(&mut hosts, name).stop().ends_with("[exit 0]"));
+    hosts.push((name.to_owned(), fleet.host(name, &[])));
+    assert_eq!(fleet.state_of(name).await, "drained");
+    // Who is left when all others are drained keeps what runs.
+    let mut names: Vec<_> = hosts.iter().map(|(name, _)| name.as_str()).collect();
+    names.retain(|host| *host != name);
+    fleet.run(&["drain", names[0]]).await.done();
+    let refused = fleet.run(&["drain", names[1]]).await.failed();
+    assert!(
+        refused.stderr.contains("app/guest: no host takes services"),
+        "{refused:?}"
+    );
+    assert_eq!(fleet.state_of(names[1]).await, "alive");
+
+    let load = Load::begin(client.clone());
+    fleet.run(&["uncordon", name]).await.done();
+    fleet.hosts_of("guest", |hosts| hosts == on).await;
+    let (calls, errors) = load.end().await;
+    assert!(calls > 10 && errors.is_empty(), "{calls}: {errors:?}");
+    let unknown = fleet.run(&["drain", "d"]).await.failed();
+    assert!(unknown.stderr.contains("there is a, b, c"), "{unknown:?}");
+    fleet.run(&["uncordon", "d"]).await.failed();
+    drop(hosts);
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn a_new_version_replaces_the_old_one_without_a_lost_call() {
     let fleet = Fleet::start(EVERYWHERE).await;
     let hosts = three(&fleet);
@@ -152,6 +199,14 @@ async fn a_host_that_was_paused_does_not_serve_what_is_stale() {
 }
 
 impl Fleet {
+    /// The state of a host.
+    async fn state_of(&self, name: &str) -> String {
+        let list = self.run(&["hosts", "--output", "json"]).await.done().json();
+        let mut hosts = list["hosts"].as_array().unwrap().iter();
+        let host = hosts.find(|host| host["name"] == name).unwrap();
+        host["state"].as_str().unwrap().to_owned()
+    }
+
     /// Waits until the list of hosts, with the number of their services, is as wanted.
     async fn hosts_listed_until(&self, wanted: impl Fn(&[(String, u64)]) -> bool) {
         crate::support::until_ok_within(

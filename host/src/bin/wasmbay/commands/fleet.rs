@@ -134,10 +134,7 @@ pub(super) fn next(
         verb: verb.into(),
         specification,
         author: author(),
-        // Formatting fails for years beyond 9999 only.
-        at: OffsetDateTime::now_utc()
-            .format(&Rfc3339)
-            .unwrap_or_default(),
+        at: now(),
         source: None,
         message,
         forced: Vec::new(),
@@ -150,8 +147,16 @@ pub(super) fn changed(before: Option<&Revision>, now: &Revision) -> Vec<Change> 
     changes(before, now.specification.as_ref())
 }
 
+/// Now, as RFC 3339.
+pub(super) fn now() -> String {
+    // Formatting fails for years beyond 9999 only.
+    OffsetDateTime::now_utc()
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}
+
 /// Who asks, as far as this machine says.
-fn author() -> String {
+pub(super) fn author() -> String {
     let user = ["USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok());

@@ -52,10 +52,11 @@ fn row(host: &HostRecord, reports: &[Report]) -> Vec<String> {
             text
         }
     };
+    let services = services_on(host, reports);
     vec![
         plain(&host.name),
-        host.state().to_owned(),
-        services_on(host, reports).to_string(),
+        host.state(services).to_owned(),
+        services.to_string(),
         dash(plain(host.gateway.as_deref().unwrap_or_default())),
         dash(plain(&labels.join(","))),
         plain(&host.version),

@@ -14,7 +14,7 @@ use crate::args::Waiting;
 use crate::report::{Exit, Terminal, count, failure, plain, time};
 
 /// Time between two looks.
-const LOOK: Duration = Duration::from_millis(200);
+pub(super) const LOOK: Duration = Duration::from_millis(200);
 
 /// Time for which something has to be wrong before it is told: hosts report one after the other, and
 /// one that is gone is known for a moment.
