@@ -257,11 +257,21 @@ tables! {
         NAME "name": Other = Other::text(&["words of letters and digits joined by `-`"])
             => "By which paths, logs and the command line mean the step. Required.";
         CALL "call": Other = Other::text(&["`namespace:package/interface.function`"])
-            => "The function that is called; the version may be left out. Required.";
+            => "The function that is called; the version may be left out. A step has this or `event`.";
+        EVENT "event": Other = Other::text(&["`namespace:package/interface.function`"])
+            => "The event that is published, of an interface that is wired as events.";
         WITH "with": Other = Other::table(&["`{ order-id = \"$.orderId\", channel = \"email\" }`"])
             => "The arguments by parameter: values, and paths into the pipeline's own arguments (`$`) and the results of earlier steps (`$NAME`).";
-        WHEN "when": Other = Other::text(&["a path to a boolean or an option"])
-            => "The step is skipped when the boolean is false or the option is none.";
+        WHEN "when": Other = Other::new("text or table", &["a path to a boolean or an option", "`{ value = \"$.payment\", is = \"card\" }`"])
+            => "The step is skipped when the boolean is false or the option is none; with `is`, when the value is another case. Within the step paths lead into the option or the case; see below.";
+        PARALLEL "parallel": Other = Other::text(&["words of letters and digits joined by `-`"]).or("none")
+            => "A group: steps that stand one after the other and have the same are done at the same time.";
+        EACH "each": Other = Other::text(&["a path to a list"])
+            => "The step is done for each item of the list, which is `$item` in its paths, and its result is the list of their results.";
+        AT_MOST "at-most": Bounds<u32> = Bounds { default: 100, range: 1..=1_000 }
+            => "Items that the list of `each` may have. The run fails at the step if there are more.";
+        AT_ONCE "at-once": Bounds<u32> = Bounds { default: 1, range: 1..=32 }
+            => "Items that are worked on at the same time; 1 is one after the other.";
         ON_ERROR "on-error": Other = Other::text(&["fail", "retry", "continue"]).or("fail")
             => "What an `err` value of the function means: the run fails; the step is tried again, then the run fails; or the run goes on without a result of the step.";
         ERROR "error": Other = Other::new("any", &["a value of the pipeline's own error, with paths in it; `$error` is the step's `err` value"]).or("the step's `err` value, where its type fits")
@@ -276,13 +286,22 @@ tables! {
 
     undo "`undo` of a step" "" {
         CALL "call": Other = step::CALL.values
-            => "The function that undoes the step. Required.";
+            => "The function that undoes the step. An undo has this or `event`.";
+        EVENT "event": Other = step::EVENT.values
+            => "The event that undoes the step.";
         WITH "with": Other = step::WITH.values
             => "Its arguments, as of the step, whose own result is `$NAME` here.";
         TIMEOUT "timeout": Bounds<Duration> = step::TIMEOUT.values
             => "Time for one attempt.";
         RETRY "retry": Other = step::RETRY.values
             => "As of the step, for an `err` value too. After the last attempt the run is kept for a person.";
+    }
+
+    condition "`when` of a step" "" {
+        VALUE "value": Other = Other::text(&["a path to a variant, an enum, an option or a boolean"])
+            => "The value that decides. Required.";
+        IS "is": Other = Other::new("text or boolean", &["a case of the variant or the enum", "`some`", "`none`", "true", "false"])
+            => "What it has to be. Required.";
     }
 
     attempts "`retry` of a step or its undo" "" {

@@ -30,11 +30,11 @@ pub use app::App;
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::{GatewaySpec, RpcPaths};
 pub use keys::reference;
-pub(crate) use pipelines::ERROR;
 pub use pipelines::{
-    Attempts, CallSpec, NoPath, OnError, PipelineBounds, PipelineSpec, Place, Segment, StepSpec,
-    Template, TemplateKind, ValuePath,
+    ActSpec, Attempts, CallSpec, Case, ConditionSpec, EachSpec, NoPath, OnError, PipelineBounds,
+    PipelineSpec, Place, Segment, StepSpec, Template, TemplateKind, ValuePath,
 };
+pub(crate) use pipelines::{ERROR, ITEM};
 pub use placement::{MAX_REPLICAS, Replicas, ReplicasError, is_label_text};
 pub use routes::{Route, Target};
 pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};

@@ -9,6 +9,7 @@
 //! This room knows neither what the steps' services are nor how they are reached: it calls functions through
 //! a [`Backend`](crate::interfaces::Backend).
 
+mod attempt;
 mod front;
 mod journal;
 mod operate;
@@ -23,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 pub use operate::{Listed, Page, RunError, Runs, ShownCall, ShownRun, ShownStep};
-pub use run::{Cause, Phase, Run, StepFailure, StepRun, StepState, Tried};
+pub use run::{Cause, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried};
 pub(crate) use serve::Serving;
 pub(crate) use stream::{provision, restore};
 

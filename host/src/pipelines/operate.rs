@@ -1,12 +1,14 @@
 //! Runs as operators see them: listed, shown, cancelled, tried again, undone.
 
+use std::borrow::Cow;
+
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use serde::Serialize;
 
 use super::OPERATOR;
 use super::journal::{self, JournalError, Journals, Stored};
-use super::run::{Phase, Run, StepFailure, StepState, Tried};
+use super::run::{Phase, Run, Slot, StepFailure, StepRun, StepState, Tried};
 use crate::plan::{JsonText, StepCall};
 use crate::subject;
 use crate::wire::ErrorDetail;
@@ -123,14 +125,18 @@ pub struct ShownStep {
     pub state: StepState,
     /// Whether nobody knows the outcome of an attempt.
     pub unknown: bool,
-    /// Its call.
-    pub call: ShownCall,
+    /// Its call; nothing of a step with `each`, whose items have one each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<ShownCall>,
     /// What it returned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<JsonText>,
     /// The call that undoes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undo: Option<ShownCall>,
+    /// Of a step with `each`: one for each item, named by the step and its number from 0.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<ShownStep>,
 }
 
 /// A call of a step or its undo.
@@ -358,17 +364,17 @@ async fn next(
 }
 
 fn listed(run: &Run) -> Listed {
-    let mut steps = run.pipeline.steps.iter().zip(&run.steps);
+    let pending = |step: &StepRun| step.state == StepState::Pending;
     let step = match run.phase {
-        Phase::Running => steps.find(|(_, step)| step.state == StepState::Pending),
-        Phase::UndoFailed => steps.find(|(_, step)| step.undo.failure.is_some()),
+        Phase::Running => run.steps.iter().position(pending).map(Slot::of),
+        Phase::UndoFailed => run.not_undone(),
         _ => None,
     };
     Listed {
         id: run.id.clone(),
         pipeline: run.pipeline.name.clone(),
         phase: run.phase,
-        step: step.map(|(step, _)| step.name.clone()),
+        step: step.map(|slot| run.slot_name(slot)),
         began: run.began,
         ended: run.ended,
         why: run.cause.is_some().then(|| match run.phase {
@@ -379,25 +385,22 @@ fn listed(run: &Run) -> Listed {
 }
 
 fn shown(run: &Run) -> ShownRun {
-    let call = |index: usize, call: &StepCall, tried: &Tried, undo: bool| ShownCall {
-        function: call.function.to_string(),
-        id: run.step_id(index, undo),
-        arguments: (tried.attempts > 0)
-            .then(|| run.arguments(index, call))
-            .flatten(),
-        tried: tried.clone(),
-    };
-    let steps = run.pipeline.steps.iter().zip(&run.steps).enumerate();
-    let steps = steps.map(|(index, (step, state))| ShownStep {
-        name: step.name.clone(),
-        state: state.state,
-        unknown: state.unknown,
-        call: call(index, &step.call, &state.tried, false),
-        result: state.result.clone(),
-        undo: step
-            .undo
-            .as_ref()
-            .map(|undo| call(index, undo, &state.undo, true)),
+    let steps = run.steps.iter().enumerate().map(|(index, step)| {
+        let items = step.items.iter().flatten().enumerate();
+        let items = items.map(|(item, entry)| {
+            shown_step(
+                run,
+                Slot {
+                    step: index,
+                    item: Some(item),
+                },
+                entry,
+            )
+        });
+        ShownStep {
+            items: items.collect(),
+            ..shown_step(run, Slot::of(index), step)
+        }
     });
     let reply = run.has_ended().then(|| run.reply());
     let text = |body: &[u8]| serde_json::from_slice(body).ok();
@@ -417,6 +420,33 @@ fn shown(run: &Run) -> ShownRun {
             blame: error.blame,
             run: None,
         }),
+    }
+}
+
+fn shown_step(run: &Run, slot: Slot, entry: &StepRun) -> ShownStep {
+    let call = |call: &StepCall, tried: &Tried, undo: bool| ShownCall {
+        function: call.function.to_string(),
+        id: run.step_id(slot, undo),
+        arguments: (tried.attempts > 0)
+            .then(|| run.arguments(slot, call))
+            .flatten(),
+        tried: tried.clone(),
+    };
+    let step = run.pipeline.steps.get(slot.step);
+    let step = step.filter(|step| step.each.is_some() == slot.item.is_some());
+    let made = step.and_then(|step| step.call());
+    let undo = step.and_then(|step| step.undo.as_ref());
+    ShownStep {
+        name: run.slot_name(slot),
+        state: entry.state,
+        unknown: entry.unknown,
+        call: made.map(|made| call(made, &entry.tried, false)),
+        result: match slot.item {
+            Some(_) => entry.result.clone(),
+            None => run.result_of(slot.step).map(Cow::into_owned),
+        },
+        undo: undo.map(|undo| call(undo, &entry.undo, true)),
+        items: Vec::new(),
     }
 }
 

@@ -11,18 +11,17 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{AckKind, Message};
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::attempt::{Attempt, Made};
 use super::journal::{self, HEADROOM, JournalError, Journals, Stored};
-use super::run::{Action, Outcome, Phase, Run};
+use super::run::{Action, Phase, Run, Slot};
 use super::{ACK_WAIT, OPERATOR, PROGRESS, now, stopped};
-use crate::call::{Call, CallError, Identity, Kind, Trace};
 use crate::headers::Headers;
 use crate::interfaces::Backend;
-use crate::json::{self, Limits, UnknownKeys};
 use crate::nats::Link;
-use crate::plan::StepCall;
-use crate::spans::{Description, KeyValue, SpanKind, Tracer};
+use crate::spans::Tracer;
 use crate::{subject, wire};
 
 /// The waits before a journal that could not be written is written again, doubled from the first to the
@@ -99,7 +98,7 @@ impl Alive {
 
 impl Work {
     /// Works on an open run that was handed to this host, until it has ended or is left.
-    pub(super) async fn run(&self, message: Message) {
+    pub(super) async fn run(self: Arc<Self>, message: Message) {
         let Some((pipeline, run)) = subject::of_open_run(&message.subject) else {
             let subject = &*message.subject;
             tracing::error!(subject, "an open run is none, and is dropped");
@@ -140,7 +139,7 @@ impl Work {
 
     /// Makes this host the owner of a run, if there is one. `again` says that it was handed out before.
     async fn take<'w>(
-        &'w self,
+        self: &'w Arc<Self>,
         pipeline: &str,
         id: &str,
         again: bool,
@@ -169,7 +168,7 @@ impl Work {
             owner.run.take_over(&name);
         }
         if again {
-            owner.write(None).await?;
+            owner.write(&[]).await?;
         }
         Ok(Some(owner))
     }
@@ -188,7 +187,7 @@ async fn answer(message: &Message, kind: AckKind) {
 
 /// A run and its owner.
 struct Owner<'w> {
-    work: &'w Work,
+    work: &'w Arc<Work>,
     run: Run,
     /// The sequence of the journal's last state.
     sequence: u64,
@@ -199,123 +198,111 @@ struct Owner<'w> {
 
 impl Owner<'_> {
     async fn work(&mut self) -> Result<Ended, Left> {
+        // What is under way is dropped with these, if the run is lost.
+        let mut calls = JoinSet::new();
         loop {
-            let before = self.run.phase;
-            let action = self.run.next(now());
+            let (before, stops) = (self.run.phase, self.work.is_stopping());
+            let action = match stops {
+                true => self.run.settle(now()),
+                false => self.run.next(now()),
+            };
             self.unwritten |= before != self.run.phase;
-            if matches!(action, Action::Ended) {
-                if self.unwritten {
-                    self.write(None).await?;
-                }
-                return Ok(self.end().await);
-            }
-            if self.work.is_stopping() {
-                self.run.owner.clear();
-                self.write(None).await?;
-                return Err(Left::Stopping);
-            }
             match action {
-                Action::Ended => {}
-                Action::Wait(until) => {
-                    let wait = Duration::from_millis(until.saturating_sub(now()));
-                    let mut stopping = self.work.stopping.clone();
-                    let _ = timeout(wait.min(LOOK), stopped(&mut stopping)).await;
-                    if wait > LOOK {
-                        self.look().await?;
+                Action::Ended => {
+                    if self.unwritten {
+                        self.write(&[]).await?;
                     }
+                    return Ok(self.end().await);
                 }
-                Action::Call(index, arguments) => {
+                _ if stops && calls.is_empty() => {
+                    self.run.owner.clear();
+                    self.write(&[]).await?;
+                    return Err(Left::Stopping);
+                }
+                Action::Call(slot, arguments) if !stops => {
                     self.check().await?;
-                    let Some(call) = self
-                        .run
-                        .pipeline
-                        .steps
-                        .get(index)
-                        .map(|step| step.call.clone())
-                    else {
-                        continue;
-                    };
-                    let began = now();
-                    let deadline = self.run.began.saturating_add(self.run.pipeline.deadline);
-                    let time = call.timeout.min(deadline.saturating_sub(began));
-                    let id = self.run.step_id(index, false);
-                    let outcome = self.call(&call, id, arguments, time).await;
-                    self.run.record_call(index, began, now(), outcome);
-                    self.run.next(now());
-                    self.write(Some(index)).await?;
+                    self.begin(&mut calls, slot, false, arguments);
                 }
-                Action::Undo(index, arguments) => {
+                Action::Undo(slot, arguments) if !stops => {
                     self.check().await?;
-                    let undo = self.run.pipeline.steps.get(index);
-                    let Some(undo) = undo.and_then(|step| step.undo.clone()) else {
-                        continue;
-                    };
-                    let began = now();
-                    let id = self.run.step_id(index, true);
-                    let outcome = self.call(&undo, id, arguments, undo.timeout).await;
-                    self.run.record_undo(index, began, now(), outcome);
-                    self.run.next(now());
-                    self.write(Some(index)).await?;
+                    self.begin(&mut calls, slot, true, arguments);
                 }
+                Action::Wait(until) if !stops => self.wait(until).await?,
+                Action::Busy(until) if !stops => self.collect(&mut calls, until).await?,
+                _ => self.collect(&mut calls, None).await?,
             }
         }
     }
 
-    async fn call(&self, call: &StepCall, id: String, body: Bytes, millis: u64) -> Outcome {
-        let arrived = Instant::now();
-        let mut trace = Trace {
-            parent: self.run.trace.clone(),
-            ..Trace::default()
-        };
-        let span = self.work.tracer.begin(&mut trace, arrived);
-        if trace.parent.is_none() {
-            trace = Trace::begin(false);
+    /// Waits until this time, or for some of it.
+    async fn wait(&mut self, until: u64) -> Result<(), Left> {
+        let wait = Duration::from_millis(until.saturating_sub(now()));
+        let mut stopping = self.work.stopping.clone();
+        let _ = timeout(wait.min(LOOK), stopped(&mut stopping)).await;
+        if wait > LOOK {
+            self.look().await?;
         }
-        let describe = || Description {
-            kind: SpanKind::Client,
-            name: format!("step {}", call.function).into(),
-            attributes: vec![
-                KeyValue::new("rpc.system.name", "wasmbay"),
-                KeyValue::new("rpc.method", call.function.to_string()),
-                KeyValue::new("wasmbay.step", id.clone()),
-            ],
+        Ok(())
+    }
+
+    /// Begins a call.
+    fn begin(&self, calls: &mut JoinSet<Made>, slot: Slot, undo: bool, arguments: Bytes) {
+        let run = &self.run;
+        let step = run.pipeline.steps.get(slot.step);
+        let call = match undo {
+            true => step.and_then(|step| step.undo.as_ref()),
+            false => step.and_then(|step| step.call()),
         };
-        let made = Call {
-            body,
-            arrived,
-            deadline: arrived + Duration::from_millis(millis),
-            hops: self.run.hops.saturating_add(1),
-            caller: Some(self.run.pipeline.name.clone()),
-            trace,
-            identity: Some(Identity::Step(id.as_str().into())),
-            kind: Kind::Request,
+        let Some(call) = call else { return };
+        let began = now();
+        let deadline = run.began.saturating_add(run.pipeline.deadline);
+        let left = match undo {
+            true => u64::MAX,
+            false => deadline.saturating_sub(began),
         };
-        let subject = subject::of_function(&self.work.journals.app, &call.function);
-        let reply = self.work.backend.call(&subject, made).await;
-        span.end(reply.as_ref().err(), describe);
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => return Outcome::Failed(error),
+        let attempt = Attempt {
+            slot,
+            undo,
+            began,
+            id: run.step_id(slot, undo),
+            pipeline: run.pipeline.name.clone(),
+            hops: run.hops.saturating_add(1),
+            trace: run.trace.clone(),
+            millis: call.timeout.min(left),
+            call: call.clone(),
         };
-        // As this host writes it, so that paths find what the types say.
-        let limits = Limits {
-            bytes: self.work.link.max_payload(),
-            unknown_keys: UnknownKeys::Ignore,
-            ..Limits::default()
+        let work = Arc::clone(self.work);
+        calls.spawn(async move { attempt.make(&work, arguments).await });
+    }
+
+    /// Waits for the end of a call, at most until this time, and writes what came of all that have ended.
+    async fn collect(&mut self, calls: &mut JoinSet<Made>, until: Option<u64>) -> Result<(), Left> {
+        let until = until.map(|until| Duration::from_millis(until.saturating_sub(now())));
+        let first = timeout(until.unwrap_or(Duration::MAX), calls.join_next()).await;
+        let Ok(Some(first)) = first else {
+            return Ok(());
         };
-        let read = json::decode_result(&reply, &call.signature, &limits);
-        let text =
-            read.and_then(|value| json::encode_result(value.as_ref(), &call.signature, &limits));
-        match text {
-            Ok(text) => Outcome::read(&call.signature, &text).unwrap_or_else(|| {
-                let why = "the reply cannot be kept";
-                Outcome::Failed(CallError::bad_reply(why))
-            }),
-            Err(error) => {
-                let why = format!("the reply of {}: {error}", call.function);
-                Outcome::Failed(CallError::bad_reply(why))
+        let mut recorded = Vec::new();
+        let mut made = Some(first);
+        while let Some(ended) = made {
+            let Made {
+                slot,
+                undo,
+                began,
+                outcome,
+            } = ended.map_err(|error| {
+                // What it did is as unknown as if this host had died.
+                Left::Failed(JournalError::Unreachable(error.to_string()))
+            })?;
+            match undo {
+                true => self.run.record_undo(slot, began, now(), outcome),
+                false => self.run.record_call(slot, began, now(), outcome),
             }
+            recorded.push(slot);
+            made = calls.try_join_next();
         }
+        self.run.settle(now());
+        self.write(&recorded).await
     }
 
     /// Makes sure before a call that this is still the owner, if it was silent for so long that it may not
@@ -355,16 +342,16 @@ impl Owner<'_> {
         Ok(())
     }
 
-    /// Writes the journal, trying until it is written. `recorded` is the step whose result is new.
-    async fn write(&mut self, recorded: Option<usize>) -> Result<(), Left> {
+    /// Writes the journal, trying until it is written. `recorded` are the calls whose results are new.
+    async fn write(&mut self, recorded: &[Slot]) -> Result<(), Left> {
         self.run.writes += 1;
         let mut text = journal::text(&self.run)?;
         let carried = self.work.link.max_payload().saturating_sub(HEADROOM);
-        if let Some(index) = recorded
-            && text.len() > self.run.pipeline.journal.min(carried)
-        {
-            self.run.overflow(index);
-            self.run.next(now());
+        if !recorded.is_empty() && text.len() > self.run.pipeline.journal.min(carried) {
+            for slot in recorded {
+                self.run.overflow(*slot);
+            }
+            self.run.settle(now());
             text = journal::text(&self.run)?;
         }
         let mut again = FIRST_AGAIN;
@@ -382,7 +369,7 @@ impl Owner<'_> {
                 Err(JournalError::Changed) => match self.changed().await {
                     Ok(true) => return Ok(()),
                     Ok(false) => {
-                        self.run.next(now());
+                        self.run.settle(now());
                         text = journal::text(&self.run)?;
                         continue;
                     }

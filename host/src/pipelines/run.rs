@@ -3,18 +3,28 @@
 //!
 //! A run is stored as a whole after each attempt, so it has one entry for each step and not one for each
 //! attempt. It keeps the pipeline that it began with.
+//!
+//! Steps of a group, and items of a step with `each`, are done at the same time: [`Run::next`] returns one call
+//! after the other, each of which is under way until its outcome is recorded.
 
 mod ending;
+mod filling;
+mod slot;
+mod undoing;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::call::{Blame, CallError, Code};
+use crate::call::{CallError, Code};
 use crate::manifest::OnError;
-use crate::plan::{Filled, JsonText, Pipeline, Sources, StepCall};
+use crate::plan::{JsonText, Pipeline, StepCall};
 use crate::shape::{Shape, Signature};
 use crate::wire::ErrorDetail;
+
+pub use slot::Slot;
 
 /// A run. Times are milliseconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,6 +64,9 @@ pub struct Run {
     pub cause: Option<Cause>,
     /// Its steps, as many as of the pipeline.
     pub steps: Vec<StepRun>,
+    /// The calls that are under way, as its owner last wrote it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) under_way: BTreeSet<Slot>,
 }
 
 /// Where a run stands.
@@ -92,6 +105,9 @@ pub struct StepRun {
     /// Attempts to undo it.
     #[serde(default, skip_serializing_if = "Tried::is_none")]
     pub undo: Tried,
+    /// Of a step with `each` that has begun: one for each item, which has the attempts and the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<Vec<StepRun>>,
 }
 
 /// How a step stands.
@@ -161,8 +177,10 @@ pub enum StepFailure {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
-    /// The step with this index failed for good.
-    Step(usize),
+    /// This step failed for good.
+    Step(Slot),
+    /// The list of the step with this index has so many items, more than it may.
+    Items(usize, usize),
     /// Its time was over before all steps were done.
     Deadline,
     /// Somebody cancelled it, or had it undone after its end.
@@ -177,13 +195,29 @@ pub enum Cause {
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     /// This step is called with these arguments.
-    Call(usize, Bytes),
+    Call(Slot, Bytes),
     /// This step is undone with these arguments.
-    Undo(usize, Bytes),
+    Undo(Slot, Bytes),
+    /// Nothing before a call ends that is under way, or before this time.
+    Busy(Option<u64>),
     /// Nothing, until this time.
     Wait(u64),
     /// The run has ended.
     Ended,
+}
+
+/// How far a step is.
+enum Forward {
+    /// This is to be called.
+    Call(Slot, Bytes),
+    /// It is tried again at this time.
+    Wait(u64),
+    /// It is under way.
+    Busy,
+    /// It is done, or skipped.
+    Settled,
+    /// The run fails.
+    Failed(Cause),
 }
 
 /// The outcome of a call.
@@ -252,14 +286,8 @@ impl Run {
             cancelled: false,
             cause: None,
             steps: pipeline.steps.iter().map(|_| StepRun::default()).collect(),
+            under_way: BTreeSet::new(),
         }
-    }
-
-    /// The id of a step for those that it calls: the same for each attempt.
-    pub(crate) fn step_id(&self, step: usize, undo: bool) -> String {
-        let name = self.pipeline.steps.get(step).map_or("", |step| &*step.name);
-        let end = if undo { ".undo" } else { "" };
-        format!("{}.{name}{end}", self.id)
     }
 
     /// Whether nothing comes next until somebody wants it.
@@ -271,44 +299,31 @@ impl Run {
         )
     }
 
-    /// The arguments of a step or its undo; nothing where a result that they need is not there.
-    #[must_use]
-    pub fn arguments(&self, step: usize, call: &StepCall) -> Option<JsonText> {
-        let error = self
-            .steps
-            .get(step)
-            .and_then(|step| step.tried.failure.as_ref());
-        let error = error.and_then(|failure| match failure {
-            StepFailure::Err(value) => Some(&**value),
-            StepFailure::Call(_) => None,
-        });
-        self.fill(&call.with, error)
-    }
-
-    fn fill(&self, filled: &Filled, error: Option<&RawValue>) -> Option<JsonText> {
-        let steps: Vec<_> = self
-            .steps
-            .iter()
-            .map(|step| step.result.as_deref())
-            .collect();
-        filled.json(&Sources {
-            input: &self.input,
-            steps: &steps,
-            error,
-        })
-    }
-
-    /// What comes next. What needs no call is done by this: steps are skipped, and phases begin and end.
+    /// What comes next. What needs no call is done by this: steps are skipped, and phases begin and end. A call that
+    /// is returned is under way until its outcome is recorded.
     pub(crate) fn next(&mut self, now: u64) -> Action {
+        let action = self.settle(now);
+        if let Action::Call(slot, _) | Action::Undo(slot, _) = action {
+            self.under_way.insert(slot);
+        }
+        action
+    }
+
+    /// What would come next, without a call that is under way for it.
+    pub(crate) fn settle(&mut self, now: u64) -> Action {
         if self.phase == Phase::Running
             && let Some(action) = self.forward(now)
         {
             return action;
         }
-        if self.phase == Phase::RollingBack {
-            return self.backward(now);
+        if self.phase != Phase::RollingBack {
+            return Action::Ended;
         }
-        Action::Ended
+        // What is under way may be done, and is undone once that is known.
+        if !self.under_way.is_empty() {
+            return Action::Busy(None);
+        }
+        self.backward(now)
     }
 
     /// The next step; nothing if another phase began.
@@ -317,47 +332,29 @@ impl Run {
             return self.fail(Cause::Cancelled);
         }
         let deadline = self.began.saturating_add(self.pipeline.deadline);
-        while let Some(index) = self.pending() {
+        while let Some(first) = self.pending() {
             if now >= deadline {
                 return self.fail(Cause::Deadline);
             }
-            let (Some(step), Some(run)) = (self.pipeline.steps.get(index), self.steps.get(index))
-            else {
-                return self.fail(Cause::Unreadable);
-            };
-            if let Some(failure) = &run.tried.failure {
-                let again = now
-                    >= run
-                        .tried
-                        .ended
-                        .saturating_add(step.call.wait(run.tried.attempts));
-                if failed_for_good(failure, step.on_error, run.tried.attempts, &step.call) {
-                    return self.fail(Cause::Step(index));
-                }
-                if !again {
-                    let until = run
-                        .tried
-                        .ended
-                        .saturating_add(step.call.wait(run.tried.attempts));
-                    return Some(Action::Wait(until.min(deadline)));
-                }
-            } else if let Some(when) = &step.when {
-                match self.fill(when, None) {
-                    None => return self.fail(Cause::Unreadable),
-                    Some(value)
-                        if matches!(value.get(), "false" | "null" | "{\"tag\":\"none\"}") =>
-                    {
-                        self.settle(index, StepState::Skipped);
-                        continue;
+            let (mut again, mut settled) = (None, false);
+            for index in self.beside(first) {
+                match self.step_forward(index, now) {
+                    Forward::Call(slot, arguments) => return Some(Action::Call(slot, arguments)),
+                    Forward::Wait(until) => {
+                        let until = until.min(deadline);
+                        again = Some(again.map_or(until, |again: u64| again.min(until)));
                     }
-                    Some(_) => {}
+                    Forward::Busy => {}
+                    Forward::Settled => settled = true,
+                    Forward::Failed(cause) => return self.fail(cause),
                 }
             }
-            let arguments = self.arguments(index, &step.call);
-            return match arguments {
-                Some(arguments) => Some(Action::Call(index, body(&arguments))),
-                None => self.fail(Cause::Unreadable),
-            };
+            match again {
+                _ if settled => {}
+                again if !self.under_way.is_empty() => return Some(Action::Busy(again)),
+                Some(again) => return Some(Action::Wait(again)),
+                None => return self.fail(Cause::Unreadable),
+            }
         }
         self.phase = Phase::Completed;
         self.ended = Some(now);
@@ -369,9 +366,96 @@ impl Run {
         steps.position(|step| step.state == StepState::Pending)
     }
 
-    fn settle(&mut self, index: usize, state: StepState) {
+    /// The steps that are done at the same time as this one and are pending, itself included.
+    fn beside(&self, first: usize) -> Vec<usize> {
+        let group = |index: usize| self.pipeline.steps.get(index)?.group.as_ref();
+        let own = group(first);
+        let is_beside = |index: &usize| *index == first || own.is_some() && group(*index) == own;
+        let beside = (first..self.steps.len()).take_while(is_beside);
+        let is_pending = |index: &usize| {
+            let step = self.steps.get(*index);
+            step.is_some_and(|step| step.state == StepState::Pending)
+        };
+        beside.filter(is_pending).collect()
+    }
+
+    fn step_forward(&mut self, index: usize, now: u64) -> Forward {
+        let (Some(step), Some(run)) = (self.pipeline.steps.get(index), self.steps.get(index))
+        else {
+            return Forward::Failed(Cause::Unreadable);
+        };
+        let slot = Slot::of(index);
+        let is_new = run.items.is_none() && run.tried.failure.is_none();
+        if let Some(when) = step.when.as_ref().filter(|_| is_new)
+            && !self.under_way.contains(&slot)
+        {
+            match self.fill(&when.value, slot, None) {
+                None => return Forward::Failed(Cause::Unreadable),
+                Some(value) if !when.holds(&value) => {
+                    return self.settled(index, StepState::Skipped);
+                }
+                Some(_) => {}
+            }
+        }
+        let Some(each) = &step.each else {
+            return self.slot_forward(slot, now);
+        };
+        let (most, at_once) = (each.at_most as usize, each.at_once as usize);
+        match self.open_items(index) {
+            None => return Forward::Failed(Cause::Unreadable),
+            Some(items) if items > most => return Forward::Failed(Cause::Items(index, items)),
+            Some(_) => {}
+        }
+        let pending = self.pending_items(index, at_once);
+        if pending.is_empty() {
+            return self.settled(index, StepState::Done);
+        }
+        let mut again = None;
+        for slot in pending {
+            match self.slot_forward(slot, now) {
+                Forward::Busy | Forward::Settled => {}
+                Forward::Wait(until) => {
+                    again = Some(again.map_or(until, |again: u64| again.min(until)));
+                }
+                other => return other,
+            }
+        }
+        again.map_or(Forward::Busy, Forward::Wait)
+    }
+
+    fn settled(&mut self, index: usize, state: StepState) -> Forward {
         if let Some(step) = self.steps.get_mut(index) {
             step.state = state;
+        }
+        Forward::Settled
+    }
+
+    /// What comes next of one call.
+    fn slot_forward(&self, slot: Slot, now: u64) -> Forward {
+        if self.under_way.contains(&slot) {
+            return Forward::Busy;
+        }
+        let (Some(step), Some(run)) = (self.pipeline.steps.get(slot.step), self.entry(slot)) else {
+            return Forward::Failed(Cause::Unreadable);
+        };
+        let Some(call) = step.call() else {
+            return Forward::Failed(Cause::Unreadable);
+        };
+        if let Some(failure) = &run.tried.failure {
+            if failed_for_good(failure, step.on_error, run.tried.attempts, call) {
+                return Forward::Failed(Cause::Step(slot));
+            }
+            let again = run
+                .tried
+                .ended
+                .saturating_add(call.wait(run.tried.attempts));
+            if now < again {
+                return Forward::Wait(again);
+            }
+        }
+        match self.arguments(slot, call) {
+            Some(arguments) => Forward::Call(slot, body(&arguments)),
+            None => Forward::Failed(Cause::Unreadable),
         }
     }
 
@@ -381,75 +465,11 @@ impl Run {
         None
     }
 
-    /// The next step that is to be undone: what was done, and what may have been, the last first.
-    fn backward(&mut self, now: u64) -> Action {
-        loop {
-            let found = self
-                .steps
-                .iter()
-                .enumerate()
-                .rev()
-                .find_map(|(index, run)| {
-                    let undo = self.pipeline.steps.get(index)?.undo.as_ref()?;
-                    let to_undo = match run.state {
-                        StepState::Done => true,
-                        StepState::Pending | StepState::Declined => run.unknown,
-                        StepState::Skipped | StepState::Undone => false,
-                    };
-                    to_undo.then_some((index, undo))
-                });
-            let Some((index, undo)) = found else {
-                self.phase = Phase::RolledBack;
-                self.ended = Some(now);
-                return Action::Ended;
-            };
-            let Some(run) = self.steps.get(index) else {
-                return Action::Ended;
-            };
-            if run.undo.failure.is_some() {
-                if run.undo.attempts >= undo.attempts {
-                    return self.give_up(now);
-                }
-                let again = run.undo.ended.saturating_add(undo.wait(run.undo.attempts));
-                if now < again {
-                    return Action::Wait(again);
-                }
-            }
-            if let Some(arguments) = self.arguments(index, undo) {
-                return Action::Undo(index, body(&arguments));
-            }
-            // It needs the result of a step that has none. A service that said `err` to the last attempt
-            // has said of all of them that they did nothing; else only a person can find out.
-            if let Some(StepFailure::Err(_)) = run.tried.failure {
-                if let Some(run) = self.steps.get_mut(index) {
-                    run.unknown = false;
-                }
-                continue;
-            }
-            let message = "its arguments need the result of the step, which nobody knows";
-            let failure = ErrorDetail {
-                code: Code::Dependency.status(),
-                message: message.to_owned(),
-                blame: Blame::Guest,
-                run: None,
-            };
-            if let Some(run) = self.steps.get_mut(index) {
-                run.undo.record(now, now, Some(StepFailure::Call(failure)));
-            }
-            return self.give_up(now);
-        }
-    }
-
-    fn give_up(&mut self, now: u64) -> Action {
-        self.phase = Phase::UndoFailed;
-        self.ended = Some(now);
-        Action::Ended
-    }
-
     /// Notes the outcome of an attempt at a step.
-    pub(crate) fn record_call(&mut self, index: usize, began: u64, ended: u64, outcome: Outcome) {
-        let on_error = self.pipeline.steps.get(index).map(|step| step.on_error);
-        let Some(run) = self.steps.get_mut(index) else {
+    pub(crate) fn record_call(&mut self, slot: Slot, began: u64, ended: u64, outcome: Outcome) {
+        self.under_way.remove(&slot);
+        let on_error = self.pipeline.steps.get(slot.step).map(|step| step.on_error);
+        let Some(run) = self.entry_mut(slot) else {
             return;
         };
         let failure = match outcome {
@@ -471,38 +491,31 @@ impl Run {
         run.tried.record(began, ended, failure);
     }
 
-    /// Notes the outcome of an attempt to undo a step.
-    pub(crate) fn record_undo(&mut self, index: usize, began: u64, ended: u64, outcome: Outcome) {
-        let Some(run) = self.steps.get_mut(index) else {
-            return;
-        };
-        let failure = match outcome {
-            Outcome::Ok(_) => {
-                run.state = StepState::Undone;
-                None
-            }
-            Outcome::Err(value) => Some(StepFailure::Err(value)),
-            Outcome::Failed(error) => Some(StepFailure::Call(detail(&error))),
-        };
-        run.undo.record(began, ended, failure);
-    }
-
     /// Notes that another owner takes over: what the last one was about to do may have been done.
     pub(crate) fn take_over(&mut self, owner: &str) {
+        let mut unknown = std::mem::take(&mut self.under_way);
         if self.phase == Phase::Running
-            && let Some(index) = self.pending()
-            && let Some(step) = self.steps.get_mut(index)
+            && let Some(first) = self.pending()
         {
-            step.unknown = true;
+            for index in self.beside(first) {
+                unknown.extend(self.next_slots(index));
+            }
+        }
+        for slot in unknown {
+            if let Some(run) = self.entry_mut(slot)
+                && run.state == StepState::Pending
+            {
+                run.unknown = true;
+            }
         }
         owner.clone_into(&mut self.owner);
     }
 
     /// Drops the result of a step that leaves no room in the journal, and fails.
-    pub(crate) fn overflow(&mut self, index: usize) {
-        if let Some(step) = self.steps.get_mut(index) {
-            step.result = None;
-            if let Some(StepFailure::Err(value)) = &mut step.tried.failure {
+    pub(crate) fn overflow(&mut self, slot: Slot) {
+        if let Some(run) = self.entry_mut(slot) {
+            run.result = None;
+            if let Some(StepFailure::Err(value)) = &mut run.tried.failure {
                 *value = RawValue::NULL.to_owned();
             }
         }
@@ -510,18 +523,6 @@ impl Run {
             self.phase = Phase::RollingBack;
             self.ended = None;
             self.cause = Some(Cause::TooLarge);
-        }
-    }
-
-    /// Has what was done undone once more, each step with all of its attempts.
-    pub(crate) fn reopen(&mut self) {
-        self.phase = Phase::RollingBack;
-        self.ended = None;
-        self.cause.get_or_insert(Cause::Cancelled);
-        for step in &mut self.steps {
-            if step.undo.failure.is_some() {
-                step.undo = Tried::default();
-            }
         }
     }
 }

@@ -210,7 +210,7 @@ async fn work_on(pipeline: String, work: Arc<Work>) {
                                 again = FIRST_AGAIN;
                                 while runs.try_join_next().is_some() {}
                                 let work = Arc::clone(&work);
-                                runs.spawn(async move { work.run(message).await });
+                                runs.spawn(work.run(message));
                             }
                             Err(error) => {
                                 tracing::debug!(pipeline, %error, "open runs");

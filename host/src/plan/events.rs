@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{EventProblem, PlanError, Wiring, events, owned_nearest};
 use crate::interface::InterfaceId;
 use crate::manifest::EventSpec;
@@ -36,7 +38,7 @@ pub struct EventFunction {
 }
 
 /// The path to the key in a function's arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyPath {
     /// The parameter's index, then indices of record fields.
     indices: Vec<usize>,

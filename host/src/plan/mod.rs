@@ -26,7 +26,10 @@ mod unreached;
 pub use bind::{Bindings, Body, spells};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 pub use events::{EventFunction, EventWire, KeyPath};
-pub use pipelines::{Filled, JsonText, Pipeline, PipelineProblem, Root, Sources, Step, StepCall};
+pub use pipelines::{
+    Act, Condition, Each, Filled, JsonText, Pipeline, PipelineProblem, Root, Sources, Step,
+    StepCall,
+};
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
 pub use unreached::{Unreached, unreached};
@@ -140,7 +143,8 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
     plan.chosen = wiring.plan_choices();
     plan.pipelines = wiring.plan_pipelines(&mut errors);
     let steps = plan.pipelines.iter().flat_map(|pipeline| &pipeline.steps);
-    let calls = steps.flat_map(|step| std::iter::once(&step.call).chain(&step.undo));
+    let calls = steps.flat_map(|step| step.call().into_iter().chain(&step.undo));
+    let calls = calls.filter(|call| call.event.is_none());
     plan.required
         .extend(calls.map(|call| call.function.clone()));
     for service in &services {
@@ -346,7 +350,7 @@ impl<'a> Wiring<'a> {
     /// Whether a route or a pipeline calls a function of the interface, or a pipeline is one.
     fn is_called(&self, interface: &InterfaceId) -> bool {
         let steps = self.app.pipelines.iter().flat_map(|spec| &spec.steps);
-        let calls = steps.flat_map(|step| std::iter::once(&step.call).chain(&step.undo));
+        let calls = steps.flat_map(crate::manifest::StepSpec::calls);
         let called = calls.map(|call| &call.function.interface);
         let implemented = self
             .app

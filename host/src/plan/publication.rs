@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::{EventWire, KeyPath};
 use crate::call::{Call, CallError};
+use crate::interface::FunctionId;
 use crate::json;
+use crate::manifest::EventSpec;
 use crate::shape::{Shape, Signature};
 use crate::subject;
 use crate::value::Value;
@@ -16,12 +20,27 @@ use crate::value::Value;
 pub const PARTITIONS: u32 = 16;
 
 /// The publication of the events of one function.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Publication {
     subject: String,
+    #[serde(
+        default,
+        serialize_with = "write_stream",
+        deserialize_with = "read_stream"
+    )]
     stream: Option<Arc<str>>,
     signature: Signature,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<KeyPath>,
+}
+
+fn write_stream<S: Serializer>(stream: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+    stream.as_deref().serialize(to)
+}
+
+fn read_stream<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<str>>, D::Error> {
+    let stream = Option::<String>::deserialize(from)?;
+    Ok(stream.map(Arc::from))
 }
 
 /// An outgoing event.
@@ -48,6 +67,25 @@ impl Publication {
             signature: planned.signature.clone(),
             key: planned.key.clone(),
         })
+    }
+
+    /// The publication of a function of this type, of a wire of events.
+    pub(crate) fn of(
+        app: &str,
+        wire: &EventSpec,
+        function: &FunctionId,
+        signature: &Signature,
+    ) -> Self {
+        let stream = wire.durable.is_some();
+        let order_by = wire.durable.as_ref().and_then(|d| d.order_by.as_ref());
+        // A path that leads to no key is reported with the wire.
+        let key = order_by.and_then(|path| KeyPath::resolve(&function.name, signature, path).ok());
+        Self {
+            subject: subject::of_function(app, function),
+            stream: stream.then(|| subject::stream(app, &function.interface).into()),
+            signature: signature.clone(),
+            key,
+        }
     }
 
     /// A publication to a stream.

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use super::keyvalue::Bucket;
 use super::local::{Local, LocalCalls};
 use super::responders::Responders;
-use crate::call::{Call, CallError};
+use crate::call::{Call, CallError, Identity};
 use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
 use crate::headers::Headers;
@@ -234,7 +234,11 @@ impl NatsBackend {
         call: Call,
         stream: &str,
     ) -> Result<u64, CallError> {
-        let id = self.message_id();
+        // Attempts at the step of a run are one event, as long as the stream remembers it.
+        let id = match &call.identity {
+            Some(Identity::Step(step)) => step.to_string(),
+            _ => self.message_id(),
+        };
         let write_headers = || {
             let mut headers = wire::write_event(&call);
             wire::add_headers(&mut headers, own);

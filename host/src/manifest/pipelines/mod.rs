@@ -1,28 +1,30 @@
 //! `[pipeline.NAME]`: functions that are made of steps.
 
+mod step;
 mod template;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::MAX_NAME;
 use super::file::{At, Section};
-use super::keys::{app, attempts, pipeline, step, undo};
+use super::keys::{self, app, pipeline};
 use super::kinds::settings;
-use super::values::{duration_text, size_text};
+use super::values::size_text;
 use crate::interface::{FunctionId, is_label};
 use crate::shape::Signature;
 use crate::text::shown;
 
+pub use step::{ActSpec, CallSpec, Case, ConditionSpec, EachSpec, OnError, StepSpec};
 pub use template::{NoPath, Place, Segment, Template, TemplateKind, ValuePath};
 
 /// Steps that a pipeline may have: a run's journal is written anew after each of them.
 const MAX_STEPS: usize = 32;
 
-/// The root of paths that is no step.
+/// The roots of paths that are no steps: the error of a step, and the item of a step with `each`.
 pub(crate) const ERROR: &str = "error";
+pub(crate) const ITEM: &str = "item";
 
 /// A function that is made of steps.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -67,49 +69,6 @@ settings! {
     }
 }
 
-/// One step of a pipeline.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct StepSpec {
-    /// Its name.
-    pub name: String,
-    /// Where it was typed.
-    #[serde(skip)]
-    pub place: Place,
-    /// What is called.
-    #[serde(flatten)]
-    pub call: CallSpec,
-    /// What decides whether it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub when: Option<Template>,
-    /// What an `err` value means.
-    pub on_error: OnError,
-    /// The pipeline's own error when the step fails.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<Template>,
-    /// What undoes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub undo: Option<CallSpec>,
-}
-
-/// A call with its arguments and attempts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CallSpec {
-    /// The function; its version may be absent.
-    #[serde(rename = "call")]
-    pub function: FunctionId,
-    /// Where that was typed.
-    #[serde(skip)]
-    pub place: Place,
-    /// The arguments by parameter.
-    pub with: BTreeMap<String, Template>,
-    /// Time for one attempt.
-    #[serde(serialize_with = "as_text")]
-    pub timeout: Duration,
-    /// How often it is tried.
-    pub retry: Attempts,
-}
-
 settings! {
     /// How often a call is tried.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,23 +78,6 @@ settings! {
         /// The waits between attempts; never empty, the last one repeats.
         pub backoff: Vec<Duration> = BACKOFF,
     }
-}
-
-/// What an `err` value of a step means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnError {
-    /// The run fails.
-    #[default]
-    Fail,
-    /// The step is tried again.
-    Retry,
-    /// The run goes on.
-    Continue,
-}
-
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&duration_text(*duration))
 }
 
 /// Reads all pipelines of an app with these services.
@@ -182,10 +124,9 @@ fn read_one(section: &Section<'_>, name: At<&str>) -> Option<PipelineSpec> {
     let bounds = PipelineBounds::read(section, &PipelineBounds::default());
     let result = section.typed(pipeline::RESULT.name);
     let result = result.and_then(|typed| Template::read(section, "result", typed));
-    let mut steps: Vec<StepSpec> = Vec::new();
     let prefix = |table: &toml::de::DeTable<'_>| {
         let typed = table
-            .get(step::NAME.name)
+            .get(keys::step::NAME.name)
             .and_then(|name| name.get_ref().as_str());
         format!(
             "pipeline \"{}\": step \"{}\": ",
@@ -193,19 +134,9 @@ fn read_one(section: &Section<'_>, name: At<&str>) -> Option<PipelineSpec> {
             shown(typed.unwrap_or_default())
         )
     };
-    let sections = section.each(&pipeline::STEP, prefix, &step::TABLE);
+    let sections = section.each(&pipeline::STEP, prefix, &keys::step::TABLE);
     let count = sections.len();
-    for section in &sections {
-        if let Some(step) = read_step(section) {
-            if steps.iter().any(|other| other.name == step.name) {
-                section.report_key(
-                    step::NAME.name,
-                    "another step has this name; accepted: another one",
-                );
-            }
-            steps.push(step);
-        }
-    }
+    let steps = step::read_all(&sections);
     if !section.has(pipeline::STEP.name) || count > MAX_STEPS {
         section.report_here(format!(
             "`step`: accepted: 1 to {MAX_STEPS} of `[[pipeline.{}.step]]`",
@@ -220,75 +151,6 @@ fn read_one(section: &Section<'_>, name: At<&str>) -> Option<PipelineSpec> {
         steps,
         result,
         bounds,
-    })
-}
-
-fn read_step(section: &Section<'_>) -> Option<StepSpec> {
-    section.require(&step::NAME);
-    let is_name = |name: &str| is_label(name) && name.len() <= MAX_NAME && name != ERROR;
-    let name = section.text_that(&step::NAME, is_name);
-    let on_error = match section
-        .one_of(&step::ON_ERROR)
-        .map(|on_error| on_error.value)
-    {
-        Some("retry") => OnError::Retry,
-        Some("continue") => OnError::Continue,
-        _ => OnError::Fail,
-    };
-    let template = |key: &str| {
-        let typed = section.typed(key);
-        typed.and_then(|typed| Template::read(section, key, typed))
-    };
-    let when = template(step::WHEN.name);
-    if let Some(Template { kind, .. }) = &when
-        && !matches!(kind, TemplateKind::Path(_))
-    {
-        let why = "`when`: accepted: a path to a boolean or an option, such as `$.express`";
-        section.report_key(step::WHEN.name, why);
-    }
-    let error = template(step::ERROR.name);
-    let undo = section.has(step::UNDO.name).then(|| {
-        let undo = section.section(&step::UNDO, &undo::TABLE);
-        read_call(&undo)
-    });
-    let call = read_call(section);
-    let name = name?;
-    Some(StepSpec {
-        name: name.value.to_owned(),
-        place: Place::new(section, name.at),
-        call: call?,
-        when,
-        on_error,
-        error,
-        undo: undo.flatten(),
-    })
-}
-
-/// Reads `call`, `with`, `timeout` and `retry`, which a step and its undo have alike.
-fn read_call(section: &Section<'_>) -> Option<CallSpec> {
-    section.require(&step::CALL);
-    let call = section.text(&step::CALL);
-    let place = call.as_ref().map(|call| Place::new(section, call.at));
-    let function = parsed(section, call, "call");
-    // Tables other than this are reported by `entries`.
-    section.entries(&step::WITH, Some);
-    let mut with = BTreeMap::new();
-    let typed = section
-        .typed(step::WITH.name)
-        .and_then(|with| with.get_ref().as_table());
-    for (name, value) in typed.into_iter().flatten() {
-        let key = format!("with.{}", shown(name.get_ref()));
-        if let Some(value) = Template::read(section, &key, value) {
-            with.insert(name.get_ref().clone().into_owned(), value);
-        }
-    }
-    let retry = section.section(&step::RETRY, &attempts::TABLE);
-    Some(CallSpec {
-        function: function?,
-        place: place?,
-        with,
-        timeout: section.read_or_default(&step::TIMEOUT),
-        retry: Attempts::read(&retry, &Attempts::default()),
     })
 }
 

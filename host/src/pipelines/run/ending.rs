@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{Cause, Phase, Run, StepFailure, StepState};
+use super::{Cause, Phase, Run, Slot, StepFailure, StepRun, StepState};
 use crate::call::{Blame, CallError, Code};
 use crate::plan::JsonText;
 use crate::shape::Shape;
@@ -20,7 +20,7 @@ impl Run {
         let may_fail = matches!(self.pipeline.signature.result, Some(Shape::Result { .. }));
         if self.phase == Phase::Completed {
             let value = match &self.pipeline.result {
-                Some(filled) => match self.fill(filled, None) {
+                Some(filled) => match self.fill(filled, Slot::of(self.steps.len()), None) {
                     Some(value) => Some(value),
                     None => {
                         return failed(
@@ -58,24 +58,24 @@ impl Run {
     }
 
     fn undone(&self) -> bool {
-        let mut steps = self.steps.iter();
-        steps.any(|step| step.state == StepState::Undone)
+        let mut calls = self.steps.iter().flat_map(StepRun::calls);
+        calls.any(|call| call.state == StepState::Undone)
     }
 
     /// The pipeline's own `err` value, if that is why the run failed.
     fn own_error(&self) -> Option<JsonText> {
-        let Some(Cause::Step(index)) = self.cause else {
+        let Some(Cause::Step(slot)) = self.cause else {
             return None;
         };
-        let Some(StepFailure::Err(value)) = &self.steps.get(index)?.tried.failure else {
+        let Some(StepFailure::Err(value)) = &self.entry(slot)?.tried.failure else {
             return None;
         };
         match (
             &self.pipeline.signature.result,
-            &self.pipeline.steps.get(index)?.error,
+            &self.pipeline.steps.get(slot.step)?.error,
         ) {
             (Some(Shape::Result { err: Some(_), .. }), Some(error)) => {
-                self.fill(error, Some(value))
+                self.fill(error, slot, Some(value))
             }
             (Some(Shape::Result { err: None, .. }), _) => Some(RawValue::NULL.to_owned()),
             _ => None,
@@ -87,18 +87,21 @@ impl Run {
     pub fn why(&self) -> String {
         match &self.cause {
             None => "it has not failed".to_owned(),
-            Some(Cause::Step(index)) => {
-                let name = self
-                    .pipeline
-                    .steps
-                    .get(*index)
-                    .map_or("", |step| &*step.name);
-                let failure = self
-                    .steps
-                    .get(*index)
-                    .and_then(|step| step.tried.failure.as_ref());
+            Some(Cause::Step(slot)) => {
+                let failure = self.entry(*slot).and_then(|run| run.tried.failure.as_ref());
                 let why = failure.map(StepFailure::to_string).unwrap_or_default();
-                format!("step \"{name}\": {why}")
+                format!("step \"{}\": {why}", self.slot_name(*slot))
+            }
+            Some(Cause::Items(index, items)) => {
+                let step = self.pipeline.steps.get(*index);
+                let most = step
+                    .and_then(|step| step.each.as_ref())
+                    .map(|each| each.at_most);
+                format!(
+                    "step \"{}\": its list has {items} items, {} are allowed",
+                    self.slot_name(Slot::of(*index)),
+                    most.unwrap_or_default()
+                )
             }
             Some(Cause::Deadline) => {
                 let deadline = std::time::Duration::from_millis(self.pipeline.deadline);
@@ -118,13 +121,10 @@ impl Run {
     /// Which step could not be undone, and why, for people.
     #[must_use]
     pub fn why_not_undone(&self) -> String {
-        let mut steps = self.pipeline.steps.iter().zip(&self.steps);
-        let failed = steps.find_map(|(step, run)| {
-            let failure = run.undo.failure.as_ref()?;
-            Some(format!(
-                "step \"{}\" could not be undone: {failure}",
-                step.name
-            ))
+        let failed = self.not_undone().and_then(|slot| {
+            let failure = self.entry(slot)?.undo.failure.as_ref()?;
+            let name = self.slot_name(slot);
+            Some(format!("step \"{name}\" could not be undone: {failure}"))
         });
         failed.unwrap_or_default()
     }

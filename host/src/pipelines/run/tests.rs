@@ -1,7 +1,12 @@
+mod together;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::interface::FunctionId;
+
+const ONE: Slot = Slot::of(0);
+const TWO: Slot = Slot::of(1);
 
 /// A pipeline of three steps, each of which can be undone; undoing the first takes its result.
 fn pipeline() -> Pipeline {
@@ -14,7 +19,7 @@ fn pipeline() -> Pipeline {
     let constant = r#"{"object":[["x",{"json":1}]]}"#;
     let step = |name: &str, on_error: &str, undo: &str| {
         format!(
-            r#"{{"name":"{name}","call":{},"onError":"{on_error}","error":{{"path":{{"of":"error","path":[]}}}},"undo":{}}}"#,
+            r#"{{"name":"{name}","act":{{"call":{}}},"onError":"{on_error}","error":{{"path":{{"of":"error","path":[]}}}},"undo":{}}}"#,
             call(name, constant, 3),
             call("undo", undo, 2),
         )
@@ -61,13 +66,14 @@ fn play(run: &mut Run, mut outcome: impl FnMut(&str) -> Outcome) -> Vec<String> 
     for _ in 0..100 {
         match run.next(now) {
             Action::Call(index, _) => {
-                let name = run.pipeline.steps[index].name.clone();
+                let name = run.slot_name(index);
                 let outcome = outcome(&name);
                 called.push(name);
                 run.record_call(index, now, now + 1, outcome);
             }
+            Action::Busy(_) => panic!("nothing is under way"),
             Action::Undo(index, _) => {
-                let name = format!("undo {}", run.pipeline.steps[index].name);
+                let name = format!("undo {}", run.slot_name(index));
                 let outcome = outcome(&name);
                 called.push(name);
                 run.record_undo(index, now, now + 1, outcome);
@@ -199,10 +205,10 @@ fn an_undo_that_needs_a_result_which_nobody_knows_is_for_a_person() {
 #[test]
 fn the_deadline_ends_the_steps_and_not_the_undoing() {
     let mut run = run();
-    assert!(matches!(run.next(0), Action::Call(0, _)));
-    run.record_call(0, 0, 1, ok());
-    assert!(matches!(run.next(20_000), Action::Undo(0, _)));
-    run.record_undo(0, 20_000, 90_000, ok());
+    assert!(matches!(run.next(0), Action::Call(ONE, _)));
+    run.record_call(ONE, 0, 1, ok());
+    assert!(matches!(run.next(20_000), Action::Undo(ONE, _)));
+    run.record_undo(ONE, 20_000, 90_000, ok());
     assert!(matches!(run.next(90_000), Action::Ended));
     assert!(body(&run).unwrap_err().contains("not done within 10s"));
 }
@@ -211,10 +217,10 @@ fn the_deadline_ends_the_steps_and_not_the_undoing() {
 fn a_step_that_another_owner_was_about_to_do_may_be_done() {
     let mut run = run();
     run.next(0);
-    run.record_call(0, 0, 1, ok());
+    run.record_call(ONE, 0, 1, ok());
     run.take_over("other");
     run.cancelled = true;
-    assert!(matches!(run.next(2), Action::Undo(1, _)));
+    assert!(matches!(run.next(2), Action::Undo(TWO, _)));
     assert_eq!(run.owner, "other");
 }
 
@@ -222,11 +228,11 @@ fn a_step_that_another_owner_was_about_to_do_may_be_done() {
 fn a_result_that_is_too_large_is_dropped_and_undone() {
     let mut run = run();
     run.next(0);
-    run.record_call(0, 0, 1, ok());
+    run.record_call(ONE, 0, 1, ok());
     run.next(1);
-    run.record_call(1, 1, 2, Outcome::Ok(Some(raw("123456"))));
-    run.next(2);
-    run.overflow(1);
+    run.record_call(TWO, 1, 2, Outcome::Ok(Some(raw("123456"))));
+    run.settle(2);
+    run.overflow(TWO);
     assert_eq!(play(&mut run, |_| ok()), ["undo two", "undo one"]);
     assert!(body(&run).unwrap_err().contains("65536 bytes"));
 }
@@ -235,7 +241,7 @@ fn a_result_that_is_too_large_is_dropped_and_undone() {
 fn the_id_of_a_step_is_the_same_for_each_attempt() {
     let run = run();
     assert_eq!(
-        (&*run.step_id(1, false), &*run.step_id(1, true)),
+        (&*run.step_id(TWO, false), &*run.step_id(TWO, true)),
         ("id.two", "id.two.undo")
     );
 }
@@ -243,7 +249,7 @@ fn the_id_of_a_step_is_the_same_for_each_attempt() {
 #[test]
 fn the_function_of_a_step_is_as_it_was_when_the_run_began() {
     let expected: FunctionId = "a:b/c.one".parse().unwrap();
-    assert_eq!(run().pipeline.steps[0].call.function, expected);
+    assert_eq!(run().pipeline.steps[0].call().unwrap().function, expected);
 }
 
 proptest! {

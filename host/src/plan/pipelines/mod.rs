@@ -3,22 +3,29 @@
 //! A [`Pipeline`] has everything that a run of it needs, so a run keeps the one that it began with, whatever is
 //! deployed later. Every path in it leads to a value for certain: what may be absent is refused here.
 
+mod condition;
 mod filled;
 mod problem;
+mod roots;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PlanError, Wiring, events, is_external};
+use super::{PlanError, Publication, Wiring, events, is_external};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{CallSpec, OnError, PipelineSpec, Place, StepSpec, Template, TemplateKind};
+use crate::manifest::{
+    ActSpec, CallSpec, ConditionSpec, EachSpec, OnError, PipelineSpec, Place, StepSpec, Template,
+    TemplateKind,
+};
 use crate::shape::{Shape, Signature};
 use crate::text::did_you_mean;
 
-use filled::Known;
+pub use condition::Condition;
 pub use filled::{Filled, JsonText, Root, Sources};
+pub use problem::PipelineProblem;
 use problem::Problem;
+use roots::{Known, KnownStep, Roots, Scope};
 
 /// A function that is made of steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,11 +58,17 @@ pub struct Pipeline {
 pub struct Step {
     /// Its name.
     pub name: String,
-    /// What is called.
-    pub call: StepCall,
-    /// The value that decides whether it is.
+    /// What it is.
+    pub act: Act,
+    /// What decides whether it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub when: Option<Filled>,
+    pub when: Option<Condition>,
+    /// The group of steps that are done at the same time: those beside it that have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The list for each item of which it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<Each>,
     /// What an `err` value means.
     pub on_error: OnError,
     /// The pipeline's own error for an `err` value of the step, where it has one.
@@ -66,7 +79,38 @@ pub struct Step {
     pub undo: Option<StepCall>,
 }
 
-/// A call of a step or its undo.
+impl Step {
+    /// The call that it is.
+    #[must_use]
+    pub const fn call(&self) -> Option<&StepCall> {
+        let Act::Call(call) = &self.act;
+        Some(call)
+    }
+}
+
+/// What a step is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum Act {
+    /// A call, or an event that is published.
+    Call(StepCall),
+}
+
+/// A list for each item of which a step is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Each {
+    /// The list.
+    pub list: Filled,
+    /// Items that it may have.
+    pub at_most: u32,
+    /// Items that are worked on at the same time.
+    pub at_once: u32,
+}
+
+/// A call of a step or its undo, or an event that is published.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -83,6 +127,9 @@ pub struct StepCall {
     pub attempts: u32,
     /// Milliseconds between attempts; the last one repeats.
     pub backoff: Vec<u64>,
+    /// Where it is published, if it is an event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Publication>,
 }
 
 impl StepCall {
@@ -95,113 +142,6 @@ impl StepCall {
     }
 }
 
-/// What is wrong with a pipeline.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PipelineProblem {
-    /// No type is known of the function that it is.
-    #[error(
-        "`implements`: no service imports {0}, so its type is not known; add `type = \"func(…) -> …\"`"
-    )]
-    NoType(Box<FunctionId>),
-    /// The stated type is another than that of an importer.
-    #[error(
-        "`type` is `{stated}`, but service \"{service}\" imports {function} as `{imported}`; leave `type` out, or build the service against it"
-    )]
-    OtherType {
-        /// The function.
-        function: Box<FunctionId>,
-        /// The importer.
-        service: String,
-        /// The type in the manifest.
-        stated: Box<Signature>,
-        /// The importer's type.
-        imported: Box<Signature>,
-    },
-    /// Something else answers the interface.
-    #[error(
-        "`implements`: {interface} is {by}, so a call would reach one or the other; choose an interface of its own"
-    )]
-    Taken {
-        /// The interface.
-        interface: Box<InterfaceId>,
-        /// What answers it.
-        by: String,
-    },
-    /// What is called is not there.
-    #[error("`call`: {0}")]
-    NoCall(Box<super::RouteProblem>),
-    /// What is called is an event.
-    #[error(
-        "`call`: {0} is wired as events, which have no result; accepted: a function that is called"
-    )]
-    Event(Box<InterfaceId>),
-    /// The pipeline calls itself.
-    #[error("`call`: the pipeline is {0} itself")]
-    Itself(Box<FunctionId>),
-    /// A parameter that the function does not have.
-    #[error("`with.{name}`: {function} has no such parameter{suggestion}; it takes {takes}")]
-    NoParameter {
-        /// The name.
-        name: String,
-        /// The function.
-        function: Box<FunctionId>,
-        /// The nearest parameter, as the end of a sentence.
-        suggestion: String,
-        /// All of them.
-        takes: String,
-    },
-    /// A parameter without a value.
-    #[error("`with.{name}` is missing; {function} takes {takes}")]
-    Missing {
-        /// The parameter.
-        name: String,
-        /// The function.
-        function: Box<FunctionId>,
-        /// All of them.
-        takes: String,
-    },
-    /// A value that does not fit.
-    #[error("`{key}`: {problem}")]
-    Value {
-        /// Its key.
-        key: String,
-        /// Why it does not fit.
-        problem: Box<Problem>,
-    },
-    /// A result of a function that has none.
-    #[error("`result`: {function} is `{signature}`, which returns no value; leave it out")]
-    NoResult {
-        /// The function.
-        function: Box<FunctionId>,
-        /// Its type.
-        signature: Box<Signature>,
-    },
-    /// No result of a function that has one.
-    #[error("`result` is missing; {function} returns {shape}")]
-    ResultMissing {
-        /// The function.
-        function: Box<FunctionId>,
-        /// The type of the value.
-        shape: String,
-    },
-    /// An error of a step that fits nothing.
-    #[error(
-        "its `err` value is {step}, which is no value of the pipeline's own error {own}; add `error = …`, `on-error = \"continue\"`, or build both against one type"
-    )]
-    Error {
-        /// The step's error.
-        step: String,
-        /// The pipeline's error.
-        own: String,
-    },
-    /// An error where there is none.
-    #[error("`error`: {0}")]
-    NoError(&'static str),
-    /// An `on-error` that means nothing.
-    #[error("`on-error`: {0} returns no `result`; leave it out")]
-    NoErr(Box<FunctionId>),
-}
-
 /// A value on its way into a [`Filled`], and what it is for.
 struct Check<'a, 'w> {
     wiring: &'a Wiring<'w>,
@@ -209,7 +149,9 @@ struct Check<'a, 'w> {
     /// The function's parameters, as a record.
     input: Shape,
     /// The values of the steps so far.
-    steps: Vec<(String, Option<Known>)>,
+    steps: Vec<KnownStep>,
+    /// What is known within the step that is checked.
+    scope: Scope,
     errors: Vec<PlanError>,
 }
 
@@ -224,6 +166,15 @@ impl Check<'_, '_> {
         });
     }
 
+    fn roots<'s>(&'s self, error: Option<&'s Shape>) -> Roots<'s> {
+        Roots {
+            input: &self.input,
+            steps: &self.steps,
+            error,
+            scope: &self.scope,
+        }
+    }
+
     /// Fills a value of this shape in.
     fn fill(
         &mut self,
@@ -233,12 +184,7 @@ impl Check<'_, '_> {
         shape: &Shape,
         error: Option<&Shape>,
     ) -> Option<Filled> {
-        let roots = filled::Roots {
-            input: &self.input,
-            steps: &self.steps,
-            error,
-        };
-        match roots.fill(template, shape) {
+        match self.roots(error).fill(template, shape) {
             Ok(filled) => Some(filled),
             Err((place, problem)) => {
                 let problem = Box::new(problem);
@@ -260,19 +206,25 @@ impl Check<'_, '_> {
         let (function, signature) = match self.wiring.resolve(&spec.function) {
             Ok((function, signature)) => (function, signature.clone()),
             Err(problem) => {
-                self.report(
-                    &spec.place,
-                    name,
-                    PipelineProblem::NoCall(Box::new(problem)),
-                );
+                let (key, problem) = (spec.key(), Box::new(problem));
+                self.report(&spec.place, name, PipelineProblem::NoCall { key, problem });
                 return None;
             }
         };
-        if events(self.wiring.app, &function.interface).is_some() {
-            let event = PipelineProblem::Event(Box::new(function.interface));
-            self.report(&spec.place, name, event);
-            return None;
-        }
+        let app = self.wiring.app;
+        let event = match (events(app, &function.interface), spec.event) {
+            (Some(wire), true) => Some(Publication::of(&app.name, wire, &function, &signature)),
+            (None, false) => None,
+            (wire, _) => {
+                let interface = Box::new(function.interface);
+                let problem = match wire {
+                    Some(_) => PipelineProblem::Event(interface),
+                    None => PipelineProblem::NoEvent(interface),
+                };
+                self.report(&spec.place, name, problem);
+                return None;
+            }
+        };
         let mut with = Vec::new();
         let before = self.errors.len();
         for param in &signature.params {
@@ -322,73 +274,109 @@ impl Check<'_, '_> {
             timeout: millis(spec.timeout),
             attempts: spec.retry.attempts,
             backoff: spec.retry.backoff.iter().copied().map(millis).collect(),
+            event,
         })
     }
 
     /// Checks a step; its value is known to those after it.
     fn step(&mut self, spec: &StepSpec, own_error: Option<&Shape>) -> Option<Step> {
         let name = Some(spec.name.as_str());
-        let when = spec.when.as_ref().map(|template| self.when(spec, template));
-        let call = self.call(spec, &spec.call, "");
-        let Some(call) = call else {
+        self.scope = Scope {
+            group: spec.group.clone(),
+            ..Scope::default()
+        };
+        let before = self.errors.len();
+        let when = spec.when.as_ref().and_then(|when| self.when(spec, when));
+        let each = spec.each.as_ref().and_then(|each| self.each(spec, each));
+        let ActSpec::Call(call) = &spec.act;
+        let Some(call) = self.call(spec, call, "") else {
             // Paths to it would be reported as well, and mislead.
-            self.steps
-                .push((spec.name.clone(), Some(Known::anything())));
+            self.know(spec, Some(Known::anything()));
             return None;
         };
-        let (value, err) = sides(&call.signature);
-        let fallible = matches!(call.signature.result, Some(Shape::Result { .. }));
+        let (value, err) = match &call.event {
+            Some(_) => (None, None),
+            None => sides(&call.signature),
+        };
+        let is_result = matches!(call.signature.result, Some(Shape::Result { .. }));
+        let fallible = is_result && call.event.is_none();
         if !fallible && spec.on_error != OnError::Fail {
             let function = Box::new(call.function.clone());
             self.report(&spec.place, name, PipelineProblem::NoErr(function));
         }
         let error = self.error(spec, fallible, err, own_error);
-        let may_be_absent = spec.when.is_some() || spec.on_error == OnError::Continue;
-        let certain = value.map(|shape| Known::new(shape.clone(), false));
-        let known = value.map(|shape| Known::new(shape.clone(), may_be_absent));
-        self.steps.push((spec.name.clone(), certain));
-        let undo = spec
-            .undo
-            .as_ref()
-            .map(|undo| self.call(spec, undo, "undo."));
-        self.steps.pop();
-        self.steps.push((spec.name.clone(), known));
-        let undo = match undo {
-            Some(undo) => Some(undo?),
-            None => None,
-        };
-        let when = match when {
-            Some(when) => Some(when?),
-            None => None,
-        };
-        Some(Step {
+        let undo = spec.undo.as_ref().and_then(|undo| {
+            self.know(spec, value.map(|shape| Known::new(shape.clone(), false)));
+            self.scope.undoes = true;
+            let undo = self.call(spec, undo, "undo.");
+            self.steps.pop();
+            undo
+        });
+        self.know(spec, value.map(|shape| known(spec, shape)));
+        (self.errors.len() == before).then(|| Step {
             name: spec.name.clone(),
-            call,
+            act: Act::Call(call),
             when,
+            group: spec.group.clone(),
+            each,
             on_error: spec.on_error,
             error,
             undo,
         })
     }
 
-    fn when(&mut self, spec: &StepSpec, template: &Template) -> Option<Filled> {
-        let roots = filled::Roots {
-            input: &self.input,
-            steps: &self.steps,
-            error: None,
-        };
-        let TemplateKind::Path(path) = &template.kind else {
+    fn know(&mut self, spec: &StepSpec, value: Option<Known>) {
+        self.steps.push(KnownStep {
+            name: spec.name.clone(),
+            group: spec.group.clone(),
+            value,
+        });
+    }
+
+    fn when(&mut self, spec: &StepSpec, when: &ConditionSpec) -> Option<Condition> {
+        let TemplateKind::Path(path) = &when.value.kind else {
             return None;
         };
-        match roots.condition(path) {
-            Ok(filled) => Some(filled),
+        match self.roots(None).condition(path, when.is.as_ref()) {
+            Ok((condition, narrowed)) => {
+                self.scope.narrowed = narrowed;
+                Some(condition)
+            }
+            Err(problem) => self.refuse(spec, "when", &when.value, problem),
+        }
+    }
+
+    fn each(&mut self, spec: &StepSpec, each: &EachSpec) -> Option<Each> {
+        let TemplateKind::Path(path) = &each.list.kind else {
+            return None;
+        };
+        match self.roots(None).list(path) {
+            Ok((list, item)) => {
+                self.scope.item = Some(item);
+                Some(Each {
+                    list,
+                    at_most: each.at_most,
+                    at_once: each.at_once,
+                })
+            }
             Err(problem) => {
-                let (key, problem) = ("when".to_owned(), Box::new(problem));
-                let problem = PipelineProblem::Value { key, problem };
-                self.report(&template.place, Some(&spec.name), problem);
-                None
+                self.scope.item = Some(Known::anything());
+                self.refuse(spec, "each", &each.list, problem)
             }
         }
+    }
+
+    fn refuse<T>(
+        &mut self,
+        spec: &StepSpec,
+        key: &str,
+        template: &Template,
+        problem: Problem,
+    ) -> Option<T> {
+        let (key, problem) = (key.to_owned(), Box::new(problem));
+        let problem = PipelineProblem::Value { key, problem };
+        self.report(&template.place, Some(&spec.name), problem);
+        None
     }
 
     /// The pipeline's own error for an `err` value of a step.
@@ -415,7 +403,7 @@ impl Check<'_, '_> {
         // A pipeline whose function has no place for an error fails as one that traps.
         let own = own.filter(|_| fallible && spec.on_error != OnError::Continue)?;
         if let Some(err) = err
-            && filled::fits(err, own)
+            && roots::fits(err, own)
         {
             return Some(Filled::error());
         }
@@ -450,6 +438,23 @@ impl Check<'_, '_> {
                 self.report(&place, None, problem);
                 None
             }
+        }
+    }
+}
+
+/// The value of a step, each call of which has one of this shape.
+fn known(spec: &StepSpec, shape: &Shape) -> Known {
+    let declines = spec.on_error == OnError::Continue;
+    let optional = |shape: Shape| Shape::Option(Box::new(shape));
+    match &spec.each {
+        None => Known::new(shape.clone(), spec.when.is_some() || declines),
+        Some(_) => {
+            let item = if declines {
+                optional(shape.clone())
+            } else {
+                shape.clone()
+            };
+            Known::new(Shape::List(Box::new(item)), spec.when.is_some())
         }
     }
 }
@@ -497,6 +502,7 @@ impl Wiring<'_> {
             spec,
             input: Shape::Record(Box::default()),
             steps: Vec::new(),
+            scope: Scope::default(),
             errors: Vec::new(),
         };
         let (function, signature) = match self.type_of(spec) {
@@ -512,6 +518,7 @@ impl Wiring<'_> {
         let steps: Vec<_> = steps
             .filter_map(|step| check.step(step, own_error))
             .collect();
+        check.scope = Scope::default();
         let result = check.result(&function, &signature);
         if !check.errors.is_empty() {
             return Err(check.errors);

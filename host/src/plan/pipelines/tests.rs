@@ -106,7 +106,7 @@ fn a_pipeline_is_planned_with_its_types() {
         "shop:checkout/checkout.place@1.0.0"
     );
     assert_eq!(
-        pipeline.steps[0].call.function.to_string(),
+        pipeline.steps[0].call().unwrap().function.to_string(),
         "shop:stock/stock.reserve@1.2.0"
     );
     let called: Vec<_> = plan.required.iter().map(ToString::to_string).collect();
@@ -132,21 +132,29 @@ fn values_are_put_together_as_text() {
         input: &input,
         steps: &[Some(&reserved), None],
         error: Some(&declined),
+        item: None,
     };
     let json = |filled: &Filled| filled.json(&sources).unwrap().get().to_owned();
     assert_eq!(
-        json(&pipeline.steps[0].call.with),
+        json(&pipeline.steps[0].call().unwrap().with),
         r#"{"orderId":"o","lines":[]}"#
     );
     assert_eq!(
-        json(&pipeline.steps[1].call.with),
+        json(&pipeline.steps[1].call().unwrap().with),
         r#"{"orderId":"o","amount":{"minor":7,"currency":"EUR"}}"#
     );
     assert_eq!(
         json(pipeline.steps[0].error.as_ref().unwrap()),
         r#"{"tag":"declined","val":"sold out"}"#
     );
-    assert!(pipeline.steps[0].undo.as_ref().unwrap().with.needs(0));
+    assert!(
+        pipeline.steps[0]
+            .undo
+            .as_ref()
+            .unwrap()
+            .with
+            .needs(Root::Step(0))
+    );
     // Of a step without a result.
     assert!(pipeline.result.as_ref().unwrap().json(&sources).is_none());
 }
@@ -385,6 +393,197 @@ fn integers_become_wider_and_values_optional() {
         (option(&Bool), option(&option(&Bool)), false),
         (String, Bool, false),
     ] {
-        assert_eq!(filled::fits(&found, &expected), fits, "{found} {expected}");
+        assert_eq!(roots::fits(&found, &expected), fits, "{found} {expected}");
+    }
+}
+
+/// What the other kinds of steps need: an event, an enum and a variant among the arguments.
+const KINDS: &str = r#"
+[wire."shop:orders/events"]
+mode = "event"
+durable = true
+[pipeline.kinds]
+implements = "shop:kinds/kinds.run"
+type = "func(lines: list<record { sku: string, note: option<string> }>, payment: variant { card(record { number: string }), cash }, kind: enum { new, old }, customer: option<record { name: string }>, express: bool) -> result<list<u32>, string>"
+result = "$count"
+[[pipeline.kinds.step]]
+name = "count"
+each = "$.lines"
+at-most = 7
+call = "shop:stock/stock.weigh"
+with = { sku = "$item.sku" }
+undo = { call = "shop:stock/stock.drop", with = { sku = "$item.sku", weight = "$count" } }
+[[pipeline.kinds.step]]
+name = "pay"
+parallel = "both"
+when = { value = "$.payment", is = "card" }
+call = "shop:stock/stock.weigh"
+with = { sku = "$.payment.card.number" }
+[[pipeline.kinds.step]]
+name = "tell"
+parallel = "both"
+when = "$.customer"
+event = "shop:orders/events.placed"
+with = { order-id = "$.customer.name", weights = "$count" }
+undo = { event = "shop:orders/events.placed", with = { order-id = "gone", weights = [] } }
+"#;
+
+fn kinds(lines: &str) -> Result<Plan, Vec<String>> {
+    let mut shop = shop();
+    shop.exports[0].functions.insert(
+        "weigh".to_owned(),
+        "func(sku: string) -> result<u32, string>".parse().unwrap(),
+    );
+    shop.exports[0].functions.insert(
+        "drop".to_owned(),
+        "func(sku: string, weight: u32)".parse().unwrap(),
+    );
+    shop.imports = vec![interface(
+        "shop:orders/events@1.0.0",
+        &[(
+            "placed",
+            "func(order-id: string, weights: list<u32>) -> result<_, string>",
+        )],
+    )];
+    let components = BTreeMap::from([("shop".to_owned(), shop)]);
+    let plan = plan(&app(lines), &components);
+    plan.map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn events_groups_lists_and_cases_are_planned_with_their_types() {
+    let plan = kinds(KINDS).unwrap();
+    let [count, pay, tell] = &plan.pipelines[0].steps[..] else {
+        panic!()
+    };
+    assert_eq!(count.each.as_ref().unwrap().at_most, 7);
+    assert_eq!(
+        (pay.group.as_deref(), tell.group.as_deref()),
+        (Some("both"), Some("both"))
+    );
+    let event = tell.call().unwrap().event.as_ref().unwrap();
+    assert_eq!(event.stream(), Some("bay_app_shop_orders_events_v1"));
+    let required: Vec<_> = plan.required.iter().map(ToString::to_string).collect();
+    assert!(
+        !required.iter().any(|one| one.contains("placed")),
+        "{required:?}"
+    );
+    let text = serde_json::to_string(&plan.pipelines[0]).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Pipeline>(&text).unwrap(),
+        plan.pipelines[0]
+    );
+    let app = app(KINDS);
+    assert_eq!(
+        serde_json::from_str::<App>(&serde_json::to_string(&app).unwrap()).unwrap(),
+        app
+    );
+    let holds = |step: &Step, value: &str| {
+        let value: Box<RawValue> = serde_json::from_str(value).unwrap();
+        step.when.as_ref().unwrap().holds(&value)
+    };
+    assert!(
+        holds(pay, r#"{"tag":"card","val":{"number":"4"}}"#) && !holds(pay, r#"{"tag":"cash"}"#)
+    );
+    assert!(holds(tell, r#"{"name":"x"}"#) && !holds(tell, "null"));
+}
+
+#[test]
+fn what_does_not_fit_in_the_other_kinds_is_refused_with_its_line() {
+    for (from, to, why) in [
+        (
+            "each = \"$.lines\"",
+            "each = \"$.express\"",
+            "wasmbay.toml:14:8: pipeline \"kinds\": step \"count\": `each`: `$.express` is bool; expected a list",
+        ),
+        (
+            "sku = \"$item.sku\" }\nundo",
+            "sku = \"$item.note\" }\nundo",
+            "`with.sku`: `$item.note` is option<string>; expected string",
+        ),
+        (
+            "sku = \"$item.sku\" }\nundo",
+            "sku = \"$item.size\" }\nundo",
+            "`$item` is record { sku: string, note: option<string> }, which has no `size`",
+        ),
+        (
+            "weight = \"$count\"",
+            "weight = \"$item\"",
+            "`undo.with.weight`: `$item` is record { sku: string, note: option<string> }; expected u32",
+        ),
+        (
+            "sku = \"$.payment.card.number\"",
+            "sku = \"$item.sku\"",
+            "`$item` is accepted in a step with `each` only",
+        ),
+        (
+            "sku = \"$.payment.card.number\"",
+            "sku = \"$.payment.cash\"",
+            "which may be another case",
+        ),
+        (
+            "is = \"card\" }",
+            "is = \"cash\" }",
+            "`$.payment` is variant { card(record { number: string }), cash }, which may be another case",
+        ),
+        (
+            "is = \"card\" }",
+            "is = \"carf\" }",
+            "which is never `carf`; did you mean `card`?; accepted: card, cash",
+        ),
+        (
+            "is = \"card\" }",
+            "is = true }",
+            "which is never `true`; accepted: card, cash",
+        ),
+        (
+            "value = \"$.payment\"",
+            "value = \"$.lines\"",
+            "expected a boolean or an option",
+        ),
+        (
+            "when = \"$.customer\"\n",
+            "",
+            "`$.customer` is option<record { name: string }>, which may be none",
+        ),
+        (
+            "weights = \"$count\"",
+            "weights = \"$pay\"",
+            "`$pay`: step \"pay\" is done at the same time; accepted: steps before the group",
+        ),
+        (
+            "weights = \"$count\"",
+            "weights = \"$count[0]\"",
+            "`$count` is list<u32>, which may be shorter",
+        ),
+        (
+            "event = \"shop:orders/events.placed\"\nwith",
+            "call = \"shop:orders/events.placed\"\nwith",
+            "is wired as events, which have no result; accepted: `event` in place of `call`",
+        ),
+        (
+            "call = \"shop:stock/stock.weigh\"\nwith = { sku = \"$.pay",
+            "event = \"shop:stock/stock.weigh\"\nwith = { sku = \"$.pay",
+            "is not wired as events; accepted: `call` in place of `event`",
+        ),
+        (
+            "weights = \"$count\"",
+            "weights = 7",
+            "expected list<u32>: $: expected an array",
+        ),
+        (
+            "event = \"shop:orders/events.placed\"\nwith",
+            "event = \"shop:orders/events.placed\"\non-error = \"retry\"\nwith",
+            "returns no `err` value to the pipeline; leave it out",
+        ),
+    ] {
+        assert!(KINDS.contains(from), "{from}");
+        let errors = kinds(&KINDS.replacen(from, to, 1)).unwrap_err();
+        assert!(
+            errors
+                .iter()
+                .any(|error| error.contains(why) && error.starts_with("wasmbay.toml:")),
+            "{to}: {errors:#?}"
+        );
     }
 }

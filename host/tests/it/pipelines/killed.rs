@@ -11,26 +11,27 @@ use crate::support::cli::{Cli, Up};
 /// Time within which another host takes over, and some for a slow machine.
 const TAKEN_OVER: Duration = Duration::from_secs(15);
 
-struct Hosts {
-    nats: Nats,
-    client: Client,
+pub(super) struct Hosts {
+    pub(super) nats: Nats,
+    pub(super) client: Client,
     cli: Cli,
 }
 
 impl Hosts {
     async fn new() -> Self {
+        Self::of(TYPES, &manifest("")).await
+    }
+
+    pub(super) async fn of(types: &str, lines: &str) -> Self {
         let nats = Nats::start().await;
         let client = nats.connect().await;
-        let text = format!(
-            "name = \"app\"\n[service.types]\ncomponent = \"types.wat\"\n{}",
-            manifest("")
-        );
-        let cli = Cli::new().with(&[("wasmbay.toml", &text), ("types.wat", TYPES)]);
+        let text = format!("name = \"app\"\n[service.types]\ncomponent = \"types.wat\"\n{lines}");
+        let cli = Cli::new().with(&[("wasmbay.toml", &text), ("types.wat", types)]);
         Self { nats, client, cli }
     }
 
     /// Starts a process that runs the app.
-    fn start(&self) -> Up {
+    pub(super) fn start(&self) -> Up {
         self.cli.up(&["--no-gateway", "--nats", self.nats.url()])
     }
 
@@ -45,7 +46,7 @@ impl Hosts {
         self.client.publish(PLACE, order).await.unwrap();
     }
 
-    async fn until_ended(&self) -> Phase {
+    pub(super) async fn until_ended(&self) -> Phase {
         let ended = async || {
             let page = all(&self.client).await;
             let run = page.runs.first().ok_or("no run")?;

@@ -97,7 +97,13 @@ async fn a_run_that_waits_is_cancelled_and_undone() {
         let page = all(&bench.client).await;
         let run = page.runs.first().ok_or("no run")?;
         let shown = runs(&bench.client).show(&run.id).await.unwrap();
-        shown.steps[1].call.failure().map(drop).ok_or("no failure")
+        shown.steps[1]
+            .call
+            .as_ref()
+            .unwrap()
+            .failure()
+            .map(drop)
+            .ok_or("no failure")
     })
     .await;
     let run = all(&bench.client).await.runs.remove(0);

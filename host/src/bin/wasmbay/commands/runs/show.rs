@@ -93,13 +93,21 @@ pub(super) fn run(run: &ShownRun, terminal: &Terminal) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// The steps, each item of a step with `each` as one of its own.
+fn calls(run: &ShownRun) -> impl Iterator<Item = &ShownStep> {
+    run.steps.iter().flat_map(|step| match &step.items[..] {
+        [] => std::slice::from_ref(step),
+        items => items,
+    })
+}
+
 /// A row for each step that was tried, and for each undo, in the order of time.
 fn timeline(run: &ShownRun) -> Vec<Vec<String>> {
-    let calls = run
-        .steps
-        .iter()
-        .map(|step| (step.name.clone(), &step.call, state(step)));
-    let undone = run.steps.iter().filter_map(|step| {
+    let done = calls(run).filter_map(|step| {
+        let call = step.call.as_ref()?;
+        Some((step.name.clone(), call, state(step)))
+    });
+    let undone = calls(run).filter_map(|step| {
         let undo = step.undo.as_ref()?;
         let how = match undo.failure() {
             None => "undone",
@@ -108,7 +116,7 @@ fn timeline(run: &ShownRun) -> Vec<Vec<String>> {
         Some((format!("undo {}", step.name), undo, how))
     });
     let tried = |(_, call, _): &(String, &ShownCall, &str)| call.tried.attempts > 0;
-    let mut all: Vec<_> = calls.chain(undone).filter(tried).collect();
+    let mut all: Vec<_> = done.chain(undone).filter(tried).collect();
     all.sort_by_key(|(_, call, _)| call.tried.first);
     let begin = run.run.began;
     let end = all.iter().map(|(_, call, _)| call.tried.ended).max();
@@ -144,7 +152,15 @@ fn timeline(run: &ShownRun) -> Vec<Vec<String>> {
 
 fn state(step: &ShownStep) -> &'static str {
     match step.state {
-        StepState::Pending if step.call.tried.attempts > 0 => "failed",
+        StepState::Pending
+            if step
+                .call
+                .as_ref()
+                .is_some_and(|call| call.tried.attempts > 0) =>
+        {
+            "failed"
+        }
+        StepState::Pending if !step.items.is_empty() => "not done for all items",
         StepState::Pending => "pending",
         StepState::Skipped => "skipped",
         StepState::Done | StepState::Undone => "done",
@@ -163,14 +179,23 @@ fn describe(step: &ShownStep, terminal: &Terminal) -> anyhow::Result<()> {
         "\n{STRONG}{}{STRONG:#} {WEAK}{state}{WEAK:#}",
         plain(&step.name)
     ))?;
-    let mut rows = call("", &step.call);
+    let mut rows = Vec::new();
+    if let Some(made) = &step.call {
+        rows.extend(call("", made));
+    }
     if let Some(result) = &step.result {
         rows.push(vec!["result".to_owned(), plain(result.get())]);
     }
     if let Some(undo) = step.undo.as_ref().filter(|undo| undo.tried.attempts > 0) {
         rows.extend(call("undo ", undo));
     }
-    Ok(terminal.result(table(&rows))?)
+    if !rows.is_empty() {
+        terminal.result(table(&rows))?;
+    }
+    for item in &step.items {
+        describe(item, terminal)?;
+    }
+    Ok(())
 }
 
 fn call(prefix: &str, call: &ShownCall) -> Vec<Vec<String>> {
