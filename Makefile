@@ -14,9 +14,9 @@ build: tools ## Build the host (target/release/wasmbay)
 	@echo "building the host; the first time takes some minutes"
 	@cargo build --release --locked --package wasmbay
 
-demo: build ## Run the shop: six services in five languages behind http://127.0.0.1:8080
+demo: build ## Run the shop: six services in five languages behind http://127.0.0.1:8080, a page on port 8090
 	@cat examples/shop/try.txt
-	@target/release/wasmbay up examples/shop
+	@target/release/wasmbay up examples/shop --admin 127.0.0.1:8090
 
 test: tools ## Run all tests
 	cargo test --locked --manifest-path guests/rust/Cargo.toml --package inventory --package payment

@@ -116,6 +116,8 @@ pub struct CallError {
     pub run: Option<Box<str>>,
     /// It is certain that no service got the call.
     pub undelivered: bool,
+    /// Where the guest was when it trapped. It stays in the process: the wire does not carry it.
+    pub backtrace: Option<Box<str>>,
 }
 
 /// Upper bound of the bytes of an error's message: enough for every cause in a chain, and little of
@@ -182,6 +184,7 @@ impl CallError {
             message: line.into_owned(),
             run: None,
             undelivered: false,
+            backtrace: None,
         }
     }
 
@@ -334,6 +337,16 @@ pub struct Reply {
     pub body: Bytes,
     /// The side of a `result`.
     pub returned: Returned,
+}
+
+impl Reply {
+    /// The `err` value that was returned, as JSON.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        match &self.returned {
+            Returned::Ok => None,
+            Returned::Err(value) => Some(String::from_utf8_lossy(value).into_owned()),
+        }
+    }
 }
 
 /// Whether a function returned an `err` value.

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
-const ROOMS: [&str; 29] = [
+const ROOMS: [&str; 31] = [
     "host",
     "fleet",
     "admin",
+    "insight",
     "gateway",
     "deployment",
     "transport",
@@ -26,6 +27,7 @@ const ROOMS: [&str; 29] = [
     "subject",
     "json",
     "spans",
+    "stats",
     "call",
     "value",
     "shape",

@@ -28,6 +28,10 @@ const MESSAGE: &str = "_";
 /// other function has a namespace there, which is never this.
 const OF_SERVICE: &str = "_";
 
+/// The first token of the subjects on which hosts answer operators: apart, so that who may call an app's
+/// functions does not see what others call.
+const OPS: &str = "bay-ops";
+
 /// The queue group in which every host subscribes, so that one of them gets each request.
 pub const QUEUE_GROUP: &str = "bay";
 
@@ -49,7 +53,7 @@ pub fn queue_group_of_messages(app: &str, service: &str) -> String {
 #[must_use]
 pub fn is_own(subject: &str) -> bool {
     let first = subject.split('.').next().unwrap_or_default();
-    [ROOT, REPLAY, DEAD_LETTER, RUN].contains(&first)
+    [ROOT, REPLAY, DEAD_LETTER, RUN, OPS].contains(&first)
 }
 
 /// Whether a subject belongs to NATS or to hosts. nats-server does not hold the reply subject of a
@@ -58,6 +62,47 @@ pub fn is_own(subject: &str) -> bool {
 #[must_use]
 pub fn is_reserved(subject: &str) -> bool {
     subject.starts_with('$') || is_own(subject)
+}
+
+/// What operators ask all hosts of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question<'a> {
+    /// The figures of all services.
+    Services,
+    /// All about one.
+    Service(&'a str),
+    /// The last traces.
+    Traces,
+    /// The spans of one.
+    Trace(&'a str),
+}
+
+/// The subjects of all [`Question`]s about an app.
+pub(crate) fn questions(app: &str) -> String {
+    format!("{OPS}.{app}.>")
+}
+
+impl<'a> Question<'a> {
+    pub(crate) fn subject(&self, app: &str) -> String {
+        match self {
+            Self::Services => format!("{OPS}.{app}.services"),
+            Self::Service(name) => format!("{OPS}.{app}.services.{name}"),
+            Self::Traces => format!("{OPS}.{app}.traces"),
+            Self::Trace(id) => format!("{OPS}.{app}.traces.{id}"),
+        }
+    }
+
+    pub(crate) fn parse(app: &str, subject: &'a str) -> Option<Self> {
+        let rest = subject.strip_prefix(OPS)?.strip_prefix('.')?;
+        let mut tokens = rest.strip_prefix(app)?.split('.');
+        match (tokens.next()?, tokens.next()?, tokens.next(), tokens.next()) {
+            ("", "services", None, None) => Some(Self::Services),
+            ("", "services", Some(name), None) => Some(Self::Service(name)),
+            ("", "traces", None, None) => Some(Self::Traces),
+            ("", "traces", Some(id), None) => Some(Self::Trace(id)),
+            _ => None,
+        }
+    }
 }
 
 /// The subject on which a function is called.
@@ -362,6 +407,30 @@ pub fn function_name(subject: &str) -> Option<&str> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_question_is_read_as_it_was_written() {
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        for question in [
+            Question::Services,
+            Question::Service("orders"),
+            Question::Traces,
+            Question::Trace(id),
+        ] {
+            let subject = question.subject("shop");
+            assert_eq!(Question::parse("shop", &subject), Some(question));
+            assert!(is_reserved(&subject) && subject.starts_with("bay-ops.shop."));
+            assert_eq!(Question::parse("sho", &subject), None);
+        }
+        for other in [
+            "bay-ops.shop",
+            "bay-ops.shop.x",
+            "bay-ops.shop.traces.a.b",
+            "bay.shop.traces",
+        ] {
+            assert_eq!(Question::parse("shop", other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_subject_has_the_seven_tokens_of_the_wire() {

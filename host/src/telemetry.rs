@@ -87,6 +87,38 @@ impl Distribution {
         self.sum += other.sum;
     }
 
+    /// What was counted since an earlier reading.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.clone();
+        for (count, before) in since.buckets.iter_mut().zip(earlier.buckets) {
+            *count = count.saturating_sub(before);
+        }
+        since.sum = since.sum.saturating_sub(earlier.sum);
+        since
+    }
+
+    /// The duration that this part of them did not exceed, taken as evenly spread within a bucket. What
+    /// is above every bound counts as the last one.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an estimate within a bucket is not hurt by the 53rd bit"
+    )]
+    pub(crate) fn quantile(&self, part: f64) -> Duration {
+        let rank = part * self.count() as f64;
+        let (mut below, mut lower) = (0.0, 0.0);
+        for (bound, count) in BOUNDS.iter().zip(self.buckets) {
+            let here = count as f64;
+            if count > 0 && below + here >= rank {
+                let within = ((rank - below) / here).clamp(0.0, 1.0);
+                return Duration::from_secs_f64(lower + within * (bound - lower));
+            }
+            below += here;
+            lower = *bound;
+        }
+        let last = if self.count() == 0 { 0.0 } else { lower };
+        Duration::from_secs_f64(last)
+    }
+
     /// The number of durations.
     pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -108,5 +140,25 @@ mod tests {
         assert_eq!(filled, [(0, 2), (1, 1), (4, 1), (15, 1), (16, 1)]);
         assert_eq!(read.count(), 6);
         assert_eq!(read.sum, Duration::from_micros(20_001_102));
+    }
+
+    #[test]
+    fn a_quantile_is_within_the_bucket_of_its_rank() {
+        let mut read = Distribution::default();
+        assert_eq!(read.quantile(0.99), Duration::ZERO);
+        for _ in 0..98 {
+            read.record(Duration::from_micros(80));
+        }
+        for _ in 0..2 {
+            read.record(Duration::from_millis(30));
+        }
+        let half = read.quantile(0.5);
+        assert!((50..=100).contains(&half.as_micros()), "{half:?}");
+        let p99 = read.quantile(0.99);
+        assert!((25..=50).contains(&p99.as_millis()), "{p99:?}");
+        let before = read.clone();
+        read.record(Duration::from_secs(60));
+        assert_eq!(read.quantile(1.0), Duration::from_secs(10));
+        assert_eq!(read.since(&before).count(), 1);
     }
 }

@@ -81,7 +81,7 @@ impl Admin {
     /// The type of the dead letter's event in the current deployment.
     fn deployed_type(&self, dead_letter: &DeadLetter) -> Option<Signature> {
         let function: FunctionId = dead_letter.function.parse().ok()?;
-        let deployment = self.current.get();
+        let deployment = self.insight.current.get();
         let wire = deployment.plan.event_wire(&function.interface)?;
         Some(wire.functions.get(&function.name)?.signature.clone())
     }

@@ -3,18 +3,98 @@
 //! A page of any origin can have its browser send requests to a loopback address. A request that
 //! changes something then has an `Origin` that is not this address. A page whose own host name was
 //! made to point here (DNS rebinding) is no other origin for the browser, but has that name in
-//! `Host`; hence no name but `localhost` is accepted, and no address but those that lead here.
+//! `Host`; hence no name but `localhost` is accepted, and no address but those that lead here. Where a
+//! token is asked for, which no page of others has, any name may lead here.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use http::header::{HOST, ORIGIN};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{Request, StatusCode};
+use sha2::{Digest as _, Sha256};
 
 use super::Refusal;
+use crate::gateway::connection::Received;
 
-/// Refuses a request to another host name, and one of a page that was not loaded from here.
-pub(crate) fn check<B>(request: &Request<B>, bound: IpAddr) -> Result<(), Refusal> {
+/// What is answered without a token: it says nothing of any app, and orchestrators ask for it.
+const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// A token without which an admin address answers nothing but its health. Its text is not kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken(Arc<[u8; 32]>);
+
+/// A text is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a token has 16 to 256 printable ASCII characters and no blank")]
+pub struct NoToken;
+
+impl AdminToken {
+    /// Reads a token; blanks around it, such as the end of a file's line, are none of it.
+    ///
+    /// # Errors
+    ///
+    /// It is too short to be a secret, too long, or cannot be sent in a header.
+    pub fn parse(text: &str) -> Result<Self, NoToken> {
+        let text = text.trim();
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !plain || !(16..=256).contains(&text.len()) {
+            return Err(NoToken);
+        }
+        Ok(Self(Arc::new(Sha256::digest(text).into())))
+    }
+
+    /// Compared by digest, so how long it takes says nothing of the token.
+    fn is(&self, given: &[u8]) -> bool {
+        *self.0 == <[u8; 32]>::from(Sha256::digest(given))
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(…)")
+    }
+}
+
+/// Who may ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard {
+    /// The address that is listened on.
+    pub(crate) bound: IpAddr,
+    pub(crate) token: Option<AdminToken>,
+}
+
+impl Guard {
+    /// Refuses a request that may not be asked.
+    pub(crate) fn check(&self, request: &Received) -> Result<(), Refusal> {
+        check(request, self.bound, self.token.is_some())?;
+        match &self.token {
+            Some(token) if !OPEN.contains(&request.uri().path()) => authorized(request, token),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn authorized<B>(request: &Request<B>, token: &AdminToken) -> Result<(), Refusal> {
+    let given = request
+        .headers()
+        .get(AUTHORIZATION)
+        .map(|value| value.as_bytes());
+    let bearer = given.and_then(|value| {
+        let (scheme, token) = value.split_at_checked("bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+    });
+    if bearer.is_some_and(|given| token.is(given)) {
+        return Ok(());
+    }
+    let why = "this address asks for its token: `Authorization: Bearer TOKEN`";
+    Err(Refusal::caller(StatusCode::UNAUTHORIZED, why))
+}
+
+/// Refuses a request to another host name, unless any may lead here, and one of a page that was not
+/// loaded from here.
+fn check<B>(request: &Request<B>, bound: IpAddr, any_name: bool) -> Result<(), Refusal> {
     let refuse = |why: &str| Err(Refusal::caller(StatusCode::FORBIDDEN, why));
     let headers = request.headers();
     let hosts = headers.get_all(HOST).into_iter();
@@ -28,12 +108,16 @@ pub(crate) fn check<B>(request: &Request<B>, bound: IpAddr) -> Result<(), Refusa
             "the header Host is missing",
         ));
     };
-    if !named.iter().all(|host| leads_here(host, bound)) {
+    if !any_name && !named.iter().all(|host| leads_here(host, bound)) {
         return refuse("the header Host has to be localhost or the address that is listened on");
     }
-    let own = format!("http://{own}");
-    let is_own =
-        |origin: &http::HeaderValue| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes());
+    let is_own = |origin: &http::HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        // In front of a name may stand what ends TLS.
+        let secure = origin.strip_prefix("https://").filter(|_| any_name);
+        let host = secure.or_else(|| origin.strip_prefix("http://"));
+        host.is_some_and(|host| host.eq_ignore_ascii_case(own))
+    };
     if !headers.get_all(ORIGIN).iter().all(is_own) {
         return refuse("requests of pages of other origins are refused");
     }
@@ -65,7 +149,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        let checked = check(&request, bound.parse().unwrap());
+        let checked = check(&request, bound.parse().unwrap(), false);
         checked.err().map(|refusal| refusal.status.as_u16())
     }
 
@@ -109,6 +193,45 @@ mod tests {
             status("::1", "/", &[here, ("host", "evil.example")]),
             Some(403)
         );
+    }
+
+    #[test]
+    fn with_a_token_any_name_leads_here_and_nothing_but_the_token_opens() {
+        let token = AdminToken::parse(" a-token-of-some-length\n").unwrap();
+        let request = |headers: &[(&str, &str)]| {
+            let mut request = Request::builder().header("host", "admin.example");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            request.body(()).unwrap()
+        };
+        let bound = IpAddr::from([0, 0, 0, 0]);
+        let origin = |origin| check(&request(&[("origin", origin)]), bound, true).is_ok();
+        assert!(origin("https://admin.example") && origin("http://admin.example"));
+        assert!(!origin("https://evil.example"));
+        let opens = |value| authorized(&request(&[("authorization", value)]), &token).is_ok();
+        assert!(opens("Bearer a-token-of-some-length") && opens("bearer a-token-of-some-length"));
+        for value in [
+            "",
+            "Bearer ",
+            "Bearer a-token-of-some-lengt",
+            "Bearer  a-token-of-some-length",
+            "Basic a-token-of-some-length",
+            "a-token-of-some-length",
+        ] {
+            assert!(!opens(value), "{value}");
+        }
+        assert!(authorized(&request(&[]), &token).is_err());
+        assert!(!format!("{token:?}").contains("some"));
+        for text in [
+            "",
+            "short",
+            "fifteen-letters",
+            "a token with blanks",
+            &"x".repeat(257),
+        ] {
+            assert_eq!(AdminToken::parse(text), Err(NoToken), "{text}");
+        }
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! The admin address: dead letters, runs, readiness and metrics for operators, over HTTP.
 //!
-//! There is no authentication, so it is meant for a loopback address. A browser on that machine runs
-//! pages of any origin, and those must not reach it: `guard` refuses requests of pages of other
-//! origins, and requests to a host name that could have been made to point here.
+//! Who reaches a loopback address may ask; any other address asks for a token. A browser on that machine
+//! runs pages of any origin, and those must not reach it: `guard` refuses requests of pages of other
+//! origins, and requests to a host name that could have been made to point here. A browser gets a page
+//! (`page`), which reads the same routes.
 
 mod dead_letters;
+mod figures;
 pub(crate) mod guard;
 pub(crate) mod metrics;
+pub(crate) mod page;
 pub(crate) mod query;
 pub(crate) mod routes;
 mod runs;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,19 +25,20 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::call::Blame;
-use crate::deployment::Current;
 use crate::events::dead_letters::DeadLetters;
+use crate::gateway::accept;
 use crate::gateway::answer::{Answer, Refusal, json, to_json};
 use crate::gateway::connection::{self, Activity, Answers, CLOSE, Received, Running, Tasks};
 use crate::gateway::health::{healthz, readyz};
 use crate::gateway::places::Places;
 use crate::gateway::request::without_body;
-use crate::gateway::{Gateway, accept};
+use crate::insight::Insight;
 use crate::manifest::keys;
 use crate::nats::Link;
-use crate::pipelines::{Runs, Serving};
+use crate::pipelines::Runs;
 use crate::telemetry;
 use crate::text::shown;
+use guard::Guard;
 use query::Query;
 use routes::AdminRequest;
 
@@ -110,13 +113,8 @@ const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// What is asked of an app at an admin address, its own or that of a node which runs it.
 pub(crate) struct Admin {
-    app: String,
-    /// The app's gateway, for readiness and its counts.
-    gateway: Arc<Gateway>,
-    /// The current deployment, for the types of events that no stream has.
-    current: Arc<Current>,
-    /// For the counts of their calls.
-    pipelines: Option<Arc<Serving>>,
+    /// The app as it runs here.
+    insight: Arc<Insight>,
     link: Link,
     context: jetstream::Context,
     dead_letters: DeadLetters,
@@ -128,27 +126,18 @@ pub(crate) struct Admin {
 /// An app's own admin address.
 struct AdminServer {
     admin: Arc<Admin>,
-    /// The address that is listened on.
-    bound: SocketAddr,
+    guard: Guard,
     tasks: Weak<Tasks>,
 }
 
 impl Admin {
-    /// Answers for the app whose gateway this is, over this connection. Listens nowhere yet.
-    pub(crate) fn new(
-        app: &str,
-        gateway: Arc<Gateway>,
-        current: Arc<Current>,
-        pipelines: Option<Arc<Serving>>,
-        (link, context): (Link, jetstream::Context),
-    ) -> Self {
+    /// Answers for an app, over this connection. Listens nowhere yet.
+    pub(crate) fn new(insight: Arc<Insight>, link: Link, context: jetstream::Context) -> Self {
+        let app = &*insight.app;
         Self {
-            app: app.to_owned(),
-            gateway,
-            current,
-            pipelines,
             dead_letters: DeadLetters::new(context.clone(), link.clone(), app),
             runs: Runs::new(context.clone(), app),
+            insight,
             link,
             context,
             closing: watch::Sender::new(false),
@@ -167,14 +156,7 @@ impl Admin {
     /// # Cancel safety
     ///
     /// Dropping the future drops its connections and all that runs for them.
-    pub(crate) async fn serve(self: Arc<Self>, listener: std::net::TcpListener) {
-        let bound = match listener.local_addr() {
-            Ok(bound) => bound,
-            Err(error) => {
-                tracing::error!(%error, "the admin address cannot be served");
-                return;
-            }
-        };
+    pub(crate) async fn serve(self: Arc<Self>, listener: std::net::TcpListener, guard: Guard) {
         let (closing, places) = (self.closing.subscribe(), Arc::clone(&self.places));
         let header = keys::gateway::HEADER.values.default;
         let begin = |tasks: Weak<Tasks>| {
@@ -182,7 +164,7 @@ impl Admin {
             let builder = connection::builder(header, Weak::clone(&tasks)).http1_only();
             let server = AdminServer {
                 admin: self,
-                bound,
+                guard,
                 tasks,
             };
             (server, builder)
@@ -215,7 +197,7 @@ impl Admin {
 
     async fn readyz(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
-        let gateway = &self.gateway;
+        let gateway = &self.insight.gateway;
         Ok(readyz(gateway, gateway.table().as_deref(), &self.link).await)
     }
 
@@ -223,7 +205,7 @@ impl Admin {
         asked.query.only(&[])?;
         let routes = routes::all().map(|(method, path)| format!("{method} {path}"));
         let index = json!({
-            "app": self.app,
+            "app": self.insight.app,
             "wasmbay": env!("CARGO_PKG_VERSION"),
             "routes": routes.collect::<Vec<_>>(),
         });
@@ -244,7 +226,10 @@ impl Answers for AdminServer {
         let asked = Asked::new(request, activity);
         let (started, path) = (asked.started(), request.uri().path().to_owned());
         let answered = async {
-            guard::check(request, self.bound.ip())?;
+            if let Some(file) = page::find(request) {
+                return Ok(file);
+            }
+            self.guard.check(request)?;
             self.admin.answer(request, &path, started).await
         };
         asked

@@ -40,7 +40,7 @@ macro_rules! routes {
 }
 
 /// What is served, in the order in which `/` lists it. A GET answers HEAD as well.
-static ROUTES: [Route; 16] = routes![
+static ROUTES: [Route; 20] = routes![
     GET "/dead-letters" => list,
     DELETE "/dead-letters" => purge_many,
     POST "/dead-letters/replay" => replay_many,
@@ -53,6 +53,10 @@ static ROUTES: [Route; 16] = routes![
     POST "/runs/{id}/cancel" => cancel_run,
     POST "/runs/{id}/retry" => retry_run,
     POST "/runs/{id}/undo" => undo_run,
+    GET "/services" => list_services,
+    GET "/services/{id}" => show_service,
+    GET "/traces" => list_traces,
+    GET "/traces/{id}" => show_trace,
     GET "/healthz" => healthz,
     GET "/readyz" => readyz,
     GET "/metrics" => metrics,

@@ -385,6 +385,7 @@ fn failure(status: u16) -> Option<Failure<'static>> {
         code: status,
         blame: Blame::Host,
         message: "",
+        backtrace: None,
     })
 }
 

@@ -21,10 +21,13 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
+use crate::admin::guard::Guard;
+pub use crate::admin::guard::{AdminToken, NoToken};
 use crate::call::CallError;
 use crate::deployment::{Current, drain_order};
 use crate::events::stream::{StoreError, Unavailable};
 use crate::gateway::{Gateway, Mount};
+use crate::insight::Insight;
 use crate::manifest::{App, Digest, SpecificationError};
 use crate::nats::ConnectOptions;
 use crate::pipelines::Serving;
@@ -65,9 +68,11 @@ pub struct HostOptions {
     pub workers: NonZeroUsize,
     /// The address of the gateway; `None` runs without one.
     pub gateway: Option<SocketAddr>,
-    /// The admin address, where any client that can reach it works with dead letters; `None` runs
-    /// without one.
+    /// The admin address; `None` runs without one. Any client that can reach it sees what runs, and works
+    /// with dead letters and runs.
     pub admin: Option<SocketAddr>,
+    /// The token that the admin address asks for. Without one it has to be a loopback address.
+    pub admin_token: Option<AdminToken>,
     /// The options of the engine.
     pub engine: EngineOptions,
     /// Upper bound of the time for which calls of a replaced or removed service go on.
@@ -91,6 +96,7 @@ impl HostOptions {
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             gateway: None,
             admin: None,
+            admin_token: None,
             engine: EngineOptions::default(),
             grace: DEFAULT_GRACE,
             jetstream_wait: DEFAULT_JETSTREAM_WAIT,
@@ -136,6 +142,14 @@ pub enum HostError {
         address: SocketAddr,
         /// Why.
         source: std::io::Error,
+    },
+    /// Other machines can reach the admin address, and it asks for no token.
+    #[error(
+        "the admin address {address} can be reached from other machines, and asks for no token"
+    )]
+    Unguarded {
+        /// The address.
+        address: SocketAddr,
     },
     /// A file is no component that can be run.
     #[error("service \"{service}\": {}", path.display())]
@@ -240,6 +254,8 @@ pub struct Host {
     /// The functions that are called in the process.
     local: Arc<Local>,
     pipelines: Option<Arc<Serving>>,
+    /// What it tells operators of the app.
+    insight: Arc<Insight>,
     gateway: Arc<Gateway>,
     address: Option<SocketAddr>,
     admin: Option<Arc<Admin>>,
@@ -264,7 +280,7 @@ impl Host {
     /// The engine cannot be set up, NATS cannot be reached, or the address is taken.
     pub async fn start(app: &App, engine: Engine, options: HostOptions) -> Result<Self, HostError> {
         let listener = listen(Listening::Gateway, options.gateway)?;
-        let admin_listener = listen(Listening::Admin, options.admin)?;
+        let admin_listener = listen_for_operators(options.admin, options.admin_token)?;
         let current = Arc::new(Current::default());
         let local = Arc::new(Local::default());
         let mut workers = Vec::new();
@@ -283,29 +299,34 @@ impl Host {
         let gateway = Arc::new(gateway);
         let first = workers.first();
         let pipelines = first.map(|worker| Arc::new(worker.pipelines(&app.name, &options.spans)));
-        let admin = first.map(|worker| {
-            let (gateway, current) = (Arc::clone(&gateway), Arc::clone(&current));
-            let over = (worker.link.clone(), worker.context.clone());
-            Arc::new(Admin::new(
-                &app.name,
-                gateway,
-                current,
-                pipelines.clone(),
-                over,
-            ))
-        });
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
+        let id = options.id.unwrap_or_else(host_id);
+        let insight = Arc::new(Insight::new(
+            &app.name,
+            &id,
+            Arc::clone(&current),
+            Arc::clone(&gateway),
+            pipelines.clone(),
+            options.spans.clone(),
+        ));
+        let admin = first.map(|worker| {
+            let (link, context) = (worker.link.clone(), worker.context.clone());
+            Arc::new(Admin::new(Arc::clone(&insight), link, context))
+        });
         let mut host = Self {
             runtime: Runtime::new(engine)?.with_spans(options.spans),
-            id: options.id.unwrap_or_else(host_id),
+            id,
             neighbours,
             app: app.name.clone(),
             grace: options.grace,
             jetstream_wait: options.jetstream_wait,
             admin,
+            insight,
             gateway,
             address: bound(&listener),
-            admin_address: bound(&admin_listener),
+            admin_address: admin_listener
+                .as_ref()
+                .and_then(|(listener, _)| listener.local_addr().ok()),
             workers: Arc::new(workers),
             local,
             pipelines,
@@ -341,16 +362,13 @@ impl Host {
     }
 
     /// One thread is enough for operators.
-    fn open_admin(&mut self, listener: Option<TcpListener>) {
-        let (Some(listener), Some(worker), Some(admin)) =
+    fn open_admin(&mut self, listener: Option<(TcpListener, Guard)>) {
+        let (Some((listener, guard)), Some(worker), Some(admin)) =
             (listener, self.workers.first(), &self.admin)
         else {
             return;
         };
-        if let Some(address) = self.admin_address {
-            warn_of_reach(address);
-        }
-        let serving = Arc::clone(admin).serve(listener);
+        let serving = Arc::clone(admin).serve(listener, guard);
         self.serving.push(worker.runtime.spawn(serving));
     }
 
@@ -368,6 +386,16 @@ impl Host {
                 reconciling: Arc::clone(&self.reconciling),
             };
             self.background.push(worker.runtime.spawn(upkeep.run()));
+            let (insight, own) = (Arc::clone(&self.insight), worker.link.clone());
+            self.background.push(worker.runtime.spawn(async move {
+                let history = insight.write_history();
+                let answers = async {
+                    if let Err(error) = insight.answer(&own).await {
+                        tracing::error!(%error, "operators' questions cannot be answered");
+                    }
+                };
+                tokio::join!(history, answers);
+            }));
             self.background.push(worker.runtime.spawn(async move {
                 if let Err(error) = directory.serve(link).await {
                     tracing::error!(%error, "services cannot be discovered");
@@ -493,14 +521,21 @@ fn listen(what: Listening, address: Option<SocketAddr>) -> Result<Option<TcpList
     Ok(Some(listener))
 }
 
-/// Warns of an admin address that others than this machine reach.
-fn warn_of_reach(address: SocketAddr) {
-    if !address.ip().is_loopback() {
-        tracing::warn!(
-            %address,
-            "any client that reaches the admin address can read, change and drop dead letters"
-        );
+/// An admin address, and who may ask there. Nobody opens it to others by accident.
+fn listen_for_operators(
+    address: Option<SocketAddr>,
+    token: Option<AdminToken>,
+) -> Result<Option<(TcpListener, Guard)>, HostError> {
+    if let Some(address) = address.filter(|address| !address.ip().is_loopback())
+        && token.is_none()
+    {
+        return Err(HostError::Unguarded { address });
     }
+    let listener = listen(Listening::Admin, address)?;
+    Ok(listener.zip(address).map(|(listener, address)| {
+        let bound = address.ip();
+        (listener, Guard { bound, token })
+    }))
 }
 
 fn failed(what: Listening, address: SocketAddr) -> impl FnOnce(std::io::Error) -> HostError {

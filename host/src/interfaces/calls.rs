@@ -17,12 +17,16 @@ use crate::json::{self, UnknownKeys};
 use crate::plan::{EventWire, Publication};
 use crate::shape::{Case, InterfaceDescription, Shape, Signature, TypeId};
 use crate::spans::{Description, KeyValue, SpanKind, Tracer};
+use crate::stats::Stats;
 use crate::subject;
 use crate::value::{self, Imported, Value};
 
 /// An imported function, resolved when its service is linked.
-struct Import {
-    id: FunctionId,
+pub(crate) struct Import {
+    /// Its full name.
+    pub(crate) id: FunctionId,
+    /// Counts of what this service has called or published.
+    pub(crate) stats: Stats,
     subject: String,
     signature: Signature,
     identity: TypeId,
@@ -58,8 +62,9 @@ pub(crate) fn link<T: CallerView>(
     exporter: Option<&str>,
     limits: &json::Limits,
     tracer: &Arc<Tracer>,
-) -> wasmtime::Result<()> {
+) -> wasmtime::Result<Vec<Arc<Import>>> {
     let mut instance = linker.instance(&interface.id.to_string())?;
+    let mut imports = Vec::new();
     for (name, signature) in &interface.functions {
         let id = interface.id.function(name);
         let import = Arc::new(Import {
@@ -68,6 +73,7 @@ pub(crate) fn link<T: CallerView>(
                 None => subject::of_function(app, &id),
             },
             id,
+            stats: Stats::default(),
             signature: signature.clone(),
             identity: signature.identity(),
             publication: events.and_then(|wire| Publication::new(app, wire, name)),
@@ -79,9 +85,10 @@ pub(crate) fn link<T: CallerView>(
             },
             tracer: Arc::clone(tracer),
         });
+        imports.push(Arc::clone(&import));
         value::define(&mut instance, name, signature, import)?;
     }
-    Ok(())
+    Ok(imports)
 }
 
 impl<T: CallerView> Imported<T> for Arc<Import> {
@@ -108,7 +115,7 @@ impl Import {
             // While it is instantiated a component belongs to no call.
             wasmtime::bail!("{} was called before any call began", self.id);
         };
-        let deadline = call.deadline;
+        let (started, deadline) = (call.arrived, call.deadline);
         let span = self.tracer.begin(&mut call.trace, call.arrived);
         let answer = match &self.publication {
             Some(publication) => {
@@ -142,6 +149,7 @@ impl Import {
             },
             Err(error) => Err(error),
         };
+        self.stats.record(started.elapsed(), result.as_ref().err());
         span.end(result.as_ref().err(), || self.describe());
         match result {
             Ok(value) => Ok(value),
@@ -156,6 +164,11 @@ impl Import {
                 }
             },
         }
+    }
+
+    /// Whether calling it publishes an event.
+    pub(crate) fn is_event(&self) -> bool {
+        self.publication.is_some()
     }
 
     /// What its spans are of, by OpenTelemetry's conventions for RPC and for messaging.

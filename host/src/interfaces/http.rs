@@ -128,6 +128,7 @@ fn failure<'e>(status: Option<u16>, words: Option<&'e str>) -> Option<Failure<'e
             code: status.unwrap_or(Code::Unavailable.status()),
             blame: Blame::Network,
             message: words.unwrap_or_default(),
+            backtrace: None,
         }),
     }
 }

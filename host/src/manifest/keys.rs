@@ -333,7 +333,7 @@ tables! {
         LISTEN "listen": Address = Address { default: "the command line's", example: "127.0.0.1:8080" }
             => "Where the gateway listens; port 0 is any free one.";
         ADMIN "admin": Address = Address { default: "the command line's, or none", example: "127.0.0.1:8081" }
-            => "Where [dead letters are served as JSON](events.md#over-http). Whoever can reach it can read, change and drop them, so it belongs on a loopback address.";
+            => "Where [a page shows what is going on](page.md), and the same is served as JSON. Anything but a loopback address takes `--admin-token-file`.";
         HOSTS "hosts": HostNames = HostNames
             => "The names (`Host` headers) by which requests reach the app at the gateway of a [fleet](fleet.md), which has one gateway for all apps. `wasmbay up` has one app, which answers to every name.";
         RPC "rpc": Rpc = Rpc

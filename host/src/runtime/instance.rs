@@ -316,9 +316,6 @@ impl Instance {
         }
         let why = describe_trap(error);
         let backtrace = error.downcast_ref::<WasmBacktrace>();
-        if let Some(backtrace) = backtrace {
-            tracing::debug!(service = %state.caller.service.name, %backtrace, "trap");
-        }
         let mut limit = state.bounds.refused.clone();
         if is_out_of_fuel(error) {
             let fuel = self.store.hostcall_fuel();
@@ -334,10 +331,12 @@ impl Instance {
         } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
             limit = Some(format!("its limit of {MAX_HANDLES} host resources"));
         }
-        CallError::trap(match limit {
+        let mut trapped = CallError::trap(match limit {
             Some(limit) => format!("the service trapped after it reached {limit}: {why}"),
             None => format!("the service trapped: {why}"),
-        })
+        });
+        trapped.backtrace = backtrace.map(|backtrace| backtrace.to_string().into());
+        trapped
     }
 
     /// Whether another call can have it: what its calls left behind leaves that one half of what the

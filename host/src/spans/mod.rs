@@ -6,9 +6,11 @@
 //! fails or takes long is recorded all the same when it ends, without the calls below it.
 //!
 //! Finished spans go through a bounded queue to a thread of their own (`otlp`), which exports them. A
-//! full queue loses spans and counts them; it never holds up a call.
+//! full queue loses spans and counts them; it never holds up a call. A host that somebody may look at
+//! keeps the last of them in memory (`kept`), exporter or not.
 
 mod client;
+mod kept;
 mod otlp;
 mod sampler;
 
@@ -22,6 +24,9 @@ use opentelemetry::trace::{SpanContext, SpanId, Status, TraceFlags, TraceId, Tra
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use tokio::sync::{mpsc, oneshot};
 
+use kept::Kept;
+pub(crate) use kept::{REFUSAL, micros, now_us, summarise};
+pub use kept::{SpanRecord, TraceSummary};
 pub(crate) use opentelemetry::KeyValue;
 pub(crate) use opentelemetry::trace::SpanKind;
 pub use otlp::SpansError;
@@ -39,17 +44,20 @@ pub struct Spans(Option<Arc<Recorder>>);
 /// Samples, and passes on what has finished.
 struct Recorder {
     sampler: Sampler,
-    queue: mpsc::Sender<Command>,
+    /// To the exporter, if there is one.
+    queue: Option<mpsc::Sender<Command>>,
     lost: AtomicU64,
+    kept: Option<Kept>,
 }
 
 /// What the exporting thread is told.
 enum Command {
-    Export(Box<Finished>),
+    Export(Arc<Finished>),
     /// Export everything so far, and say so.
     Flush(oneshot::Sender<()>),
 }
 
+#[derive(Clone)]
 struct Finished {
     origin: Arc<Origin>,
     span: SpanData,
@@ -103,9 +111,34 @@ impl Spans {
     fn new(sampler: Sampler, queue: mpsc::Sender<Command>) -> Self {
         Self(Some(Arc::new(Recorder {
             sampler,
+            queue: Some(queue),
+            lost: AtomicU64::new(0),
+            kept: None,
+        })))
+    }
+
+    /// The same, and the last spans are kept in memory to be looked at. Where nothing is exported, this
+    /// samples up to ten traces a second: all of what a person does, and nothing that load would notice.
+    #[must_use]
+    pub fn keep_last(&self) -> Self {
+        let (sampler, queue) = match &self.0 {
+            Some(recorder) => (recorder.sampler.clone(), recorder.queue.clone()),
+            None => (Sampler::a_few(), None),
+        };
+        Self(Some(Arc::new(Recorder {
+            sampler,
             queue,
             lost: AtomicU64::new(0),
+            kept: Some(Kept::default()),
         })))
+    }
+
+    /// The last spans, in the order in which they ended.
+    pub(crate) fn last(&self, wanted: impl Fn(&SpanRecord) -> bool) -> Vec<SpanRecord> {
+        let kept = self.0.as_ref().and_then(|recorder| recorder.kept.as_ref());
+        let spans = kept.map(Kept::read).unwrap_or_default();
+        let spans = spans.iter().map(|finished| SpanRecord::of(finished));
+        spans.filter(|span| wanted(span)).collect()
     }
 
     /// Whether spans are recorded at all.
@@ -132,12 +165,12 @@ impl Spans {
 
     /// Waits until everything so far was exported, or the time is over.
     pub async fn flush(&self, time: Duration) {
-        let Some(recorder) = &self.0 else {
+        let Some(queue) = self.0.as_ref().and_then(|recorder| recorder.queue.as_ref()) else {
             return;
         };
         let (done, flushed) = oneshot::channel();
         let flush = async {
-            if recorder.queue.send(Command::Flush(done)).await.is_ok() {
+            if queue.send(Command::Flush(done)).await.is_ok() {
                 // Dropped when the exporting thread is gone.
                 let _ = flushed.await;
             }
@@ -161,7 +194,7 @@ impl Tracer {
     /// there was no trace, one begins.
     pub(crate) fn begin(&self, trace: &mut Trace, started: Instant) -> Span<'_> {
         Span(self.spans.0.as_deref().map(|recorder| {
-            let sampler = recorder.sampler;
+            let sampler = &recorder.sampler;
             let parent = trace.parent.as_deref().and_then(parse);
             let (trace_id, parent_id, sampled) = match parent {
                 Some((trace, parent, sampled)) => {
@@ -195,6 +228,8 @@ pub(crate) struct Failure<'e> {
     pub(crate) code: u16,
     pub(crate) blame: Blame,
     pub(crate) message: &'e str,
+    /// Where a guest was when it trapped.
+    pub(crate) backtrace: Option<&'e str>,
 }
 
 impl<'e> From<&'e CallError> for Failure<'e> {
@@ -203,6 +238,7 @@ impl<'e> From<&'e CallError> for Failure<'e> {
             code: error.code.status(),
             blame: error.blame,
             message: &error.message,
+            backtrace: error.backtrace.as_deref(),
         }
     }
 }
@@ -255,6 +291,10 @@ impl Begun<'_> {
         if let Some(failure) = failure {
             attributes.push(KeyValue::new("error.type", failure.code.to_string()));
             attributes.push(KeyValue::new("wasmbay.blame", failure.blame.as_str()));
+            if let Some(backtrace) = failure.backtrace {
+                let backtrace = KeyValue::new("exception.stacktrace", backtrace.to_owned());
+                attributes.push(backtrace);
+            }
             // By the conventions a server's span is no error where the client is at fault.
             if kind != SpanKind::Server || failure.blame != Blame::Caller {
                 status = Status::error(failure.message.to_owned());
@@ -287,13 +327,14 @@ impl Begun<'_> {
                 .build(),
         };
         let origin = Arc::clone(self.origin);
-        let finished = Box::new(Finished { origin, span });
-        if self
-            .recorder
-            .queue
-            .try_send(Command::Export(finished))
-            .is_err()
-        {
+        let finished = Arc::new(Finished { origin, span });
+        if let Some(kept) = &self.recorder.kept {
+            kept.add(Arc::clone(&finished));
+        }
+        let Some(queue) = &self.recorder.queue else {
+            return;
+        };
+        if queue.try_send(Command::Export(finished)).is_err() {
             let lost = self.recorder.lost.fetch_add(1, Ordering::Relaxed) + 1;
             // Often enough to be noticed, and no flood.
             if lost.is_power_of_two() {
@@ -327,7 +368,7 @@ mod tests {
 
     fn next(queue: &mut mpsc::Receiver<Command>) -> Option<SpanData> {
         match queue.try_recv() {
-            Ok(Command::Export(finished)) => Some(finished.span),
+            Ok(Command::Export(finished)) => Some(finished.span.clone()),
             _ => None,
         }
     }
@@ -430,6 +471,40 @@ mod tests {
         }
         assert_eq!(tracer.spans.lost(), 3);
         assert!(next(&mut queue).is_some() && next(&mut queue).is_some());
+    }
+
+    #[test]
+    fn the_last_spans_are_kept_with_and_without_an_exporter() {
+        let end = |spans: &Spans, error: Option<&CallError>| {
+            let tracer = spans.tracer("shop", "orders");
+            tracer
+                .begin(&mut Trace::default(), Instant::now())
+                .end(error, described);
+        };
+        let spans = Spans::default().keep_last();
+        for _ in 0..5_000 {
+            end(&spans, None);
+        }
+        // A few are sampled; what fails is kept as well, up to the bound.
+        let sampled = spans.last(|_| true).len();
+        assert!((1..100).contains(&sampled), "{sampled}");
+        for _ in 0..5_000 {
+            end(&spans, Some(&trap()));
+        }
+        let kept = spans.last(|_| true);
+        assert_eq!(kept.len(), 4_096);
+        assert!(
+            kept.iter()
+                .all(|span| span.error.as_deref() == Some("it trapped"))
+        );
+
+        let (tracer, mut queue) = tracer("always_on", 8);
+        let both = tracer.spans.keep_last();
+        end(&both, None);
+        assert_eq!(
+            (both.last(|_| true).len(), next(&mut queue).is_some()),
+            (1, true)
+        );
     }
 
     #[test]

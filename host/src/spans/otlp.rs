@@ -146,7 +146,7 @@ async fn run(mut queue: mpsc::Receiver<Command>, mut exporters: Exporters, batch
                 if batch.is_empty() {
                     due = Instant::now() + batches.delay;
                 }
-                batch.push(*finished);
+                batch.push(Arc::unwrap_or_clone(finished));
                 if batch.len() >= batches.most {
                     exporters.export(std::mem::take(&mut batch)).await;
                 }

@@ -1,4 +1,9 @@
-//! Which traces are recorded: the samplers of OpenTelemetry's specification.
+//! Which traces are recorded: the samplers of OpenTelemetry's specification, and one for a host whose
+//! spans are only looked at.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use opentelemetry::trace::TraceId;
 
@@ -8,13 +13,51 @@ use super::SpansError;
 pub(super) const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 pub(super) const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
 
+/// Traces that begin in a second and are recorded by [`Sampler::a_few`].
+const A_FEW: u32 = 10;
+
 /// Decides by a trace's parent, or by its id, which has the same outcome on every host.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Sampler {
     /// What the caller decided counts.
     by_parent: bool,
     /// The part of the traces without a parent that counts, from 0 to 1.
     ratio: f64,
+    /// Bounds them, instead.
+    window: Option<Arc<Window>>,
+}
+
+/// Counts what began in a second.
+#[derive(Debug)]
+struct Window {
+    start: Instant,
+    /// The second, and the count in the lower half.
+    count: AtomicU64,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            count: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether another one may begin in this second.
+    fn takes(&self, second: u64) -> bool {
+        let next = |state: u64| {
+            let state = if state >> 32 == second {
+                state
+            } else {
+                second << 32
+            };
+            (state & u64::from(u32::MAX) < u64::from(A_FEW)).then_some(state + 1)
+        };
+        // Full is the common case, and then nothing is written.
+        self.count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .is_ok()
+    }
 }
 
 impl Sampler {
@@ -43,14 +86,30 @@ impl Sampler {
                 return Err(SpansError::new(SAMPLER, other, known));
             }
         };
-        Ok(Self { by_parent, ratio })
+        Ok(Self {
+            by_parent,
+            ratio,
+            window: None,
+        })
+    }
+
+    /// Samples ten new traces a second, and what callers have decided to.
+    pub(super) fn a_few() -> Self {
+        Self {
+            by_parent: true,
+            ratio: 0.0,
+            window: Some(Arc::new(Window::new())),
+        }
     }
 
     /// Whether a trace is recorded, whose caller may have decided.
-    pub(super) fn samples(self, trace: TraceId, parent: Option<bool>) -> bool {
+    pub(super) fn samples(&self, trace: TraceId, parent: Option<bool>) -> bool {
         match parent {
             Some(sampled) if self.by_parent => sampled,
-            _ => self.counts(trace),
+            _ => match &self.window {
+                Some(window) => window.takes(window.start.elapsed().as_secs()),
+                None => self.counts(trace),
+            },
         }
     }
 
@@ -61,7 +120,7 @@ impl Sampler {
         clippy::cast_sign_loss,
         reason = "a ratio needs no more than the 52 bits of the mantissa, and is neither negative nor above 1"
     )]
-    fn counts(self, trace: TraceId) -> bool {
+    fn counts(&self, trace: TraceId) -> bool {
         if self.ratio >= 1.0 {
             return true;
         }
@@ -92,10 +151,7 @@ mod tests {
                 [None, Some(true), Some(false)].map(|parent| sampler.samples(trace, parent));
             assert_eq!(found, [alone, sampled, unsampled], "{name}");
         }
-        assert_eq!(
-            Sampler::parse(None, None).unwrap(),
-            sampler("parentbased_always_on", None)
-        );
+        assert!(Sampler::parse(None, None).unwrap().samples(trace, None));
         assert!(sampler("traceidratio", None).samples(trace, Some(false)));
     }
 
@@ -107,6 +163,18 @@ mod tests {
         let sampled = sampled.count();
         // Six standard deviations.
         assert!((800..=1_200).contains(&sampled), "{sampled}");
+    }
+
+    #[test]
+    fn a_few_traces_a_second_are_a_few_whatever_comes() {
+        let sampler = Sampler::a_few();
+        let trace = TraceId::from(1);
+        assert!(sampler.samples(trace, Some(true)) && !sampler.samples(trace, Some(false)));
+        let window = Window::new();
+        for second in [0, 1, 7, u64::from(u32::MAX)] {
+            let taken = (0..1_000).filter(|_| window.takes(second)).count();
+            assert_eq!(taken, 10, "second {second}");
+        }
     }
 
     #[test]

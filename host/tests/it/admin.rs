@@ -16,6 +16,7 @@ use crate::support::components::{GUEST, PUBLISHES};
 use crate::support::http::{Response, send};
 
 mod dead_letters;
+mod insight;
 pub(crate) mod metrics;
 mod refused;
 

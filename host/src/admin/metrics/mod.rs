@@ -32,8 +32,8 @@ const ASK: Duration = Duration::from_secs(2);
 /// The figures of a host that runs these apps.
 pub(crate) async fn page(apps: &[&Admin]) -> Result<Answer, Refusal> {
     let consumers = apps.iter().map(|admin| {
-        let deployment = admin.current.get();
-        async move { of_consumers(&admin.context, &deployment, &admin.app).await }
+        let deployment = admin.insight.current.get();
+        async move { of_consumers(&admin.context, &deployment, &admin.insight.app).await }
     });
     let consumers = join_all(consumers).await;
     let mut families = Families::default();
@@ -41,12 +41,12 @@ pub(crate) async fn page(apps: &[&Admin]) -> Result<Answer, Refusal> {
     build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     families.add(build);
     for (admin, consumers) in apps.iter().zip(consumers) {
-        let deployment = admin.current.get();
-        let unstored = admin.current.store().reason();
-        families.add_of(&admin.app, of_app(&admin.gateway, unstored));
-        let of_services = of_services(&deployment, admin.pipelines.as_deref());
-        families.add_of(&admin.app, of_services);
-        families.add_of(&admin.app, consumers);
+        let deployment = admin.insight.current.get();
+        let unstored = admin.insight.current.store().reason();
+        families.add_of(&admin.insight.app, of_app(&admin.insight.gateway, unstored));
+        let of_services = of_services(&deployment, admin.insight.pipelines.as_deref());
+        families.add_of(&admin.insight.app, of_services);
+        families.add_of(&admin.insight.app, consumers);
     }
     let mut answer = Answer::new(Payload::whole(families.write()?.into()));
     let format = HeaderValue::from_static(TEXT_FORMAT);

@@ -10,7 +10,7 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, new, ps, rollback, runs, scale, uncordon, undeploy, up,
+    inspect, new, ps, rollback, runs, scale, trace, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -85,6 +85,7 @@ pub(crate) enum Verb {
     Emit(emit::Emit),
     Dlq(dlq::Dlq),
     Runs(runs::Runs),
+    Trace(trace::Trace),
     New(new::New),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),

@@ -24,6 +24,7 @@ pub(crate) mod runs;
 pub(crate) mod scale;
 mod server;
 mod signals;
+pub(crate) mod trace;
 pub(crate) mod uncordon;
 pub(crate) mod undeploy;
 pub(crate) mod up;
@@ -74,6 +75,7 @@ pub(crate) async fn run(args: Args, terminal: &Terminal, started: Instant) -> an
         Verb::Emit(args) => emit::run(args, terminal).await,
         Verb::Dlq(args) => dlq::run(args, terminal).await,
         Verb::Runs(args) => runs::run(args, terminal).await,
+        Verb::Trace(args) => trace::run(args, terminal).await,
         Verb::New(args) => new::run(args, terminal),
         Verb::Doctor(args) => doctor::run(args, terminal),
         Verb::Completions(args) => completions::run(&args),

@@ -276,6 +276,12 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(ManifestError::Read { path, source }) = error.downcast_ref() {
         return (source.kind() == ErrorKind::NotFound).then(|| no_manifest(path));
     }
+    if let Some(HostError::Unguarded { .. }) = error.downcast_ref() {
+        return Some(
+            "`--admin-token-file FILE` has it ask for a token, such as one of `openssl rand -hex 32`; `--admin 127.0.0.1:8090` keeps it on this machine"
+                .to_owned(),
+        );
+    }
     if let Some(HostError::Listen { what, source, .. }) = error.downcast_ref() {
         let option = match what {
             Listening::Gateway => "--listen",
@@ -345,6 +351,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
             HostError::Plan(_)
             | HostError::Component { .. }
             | HostError::Service(_)
+            | HostError::Unguarded { .. }
             | HostError::Renamed { .. } => Some(Exit::Configuration),
             HostError::Worker(error) if error.is_refusal() => Some(Exit::Configuration),
             HostError::JetStream { source, .. } if !source.may_pass() => Some(Exit::Configuration),

@@ -2,7 +2,7 @@
 //! it serves what the admin address of an app does (`crate::admin`), by that app's own table.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Health, Shared};
+use crate::admin::guard::Guard;
 use crate::admin::query::Query;
 use crate::admin::routes::{self, NOTHING};
-use crate::admin::{Admin, Asked, CONNECTIONS, TIMEOUT, guard, metrics};
+use crate::admin::{Admin, Asked, CONNECTIONS, TIMEOUT, metrics, page};
 use crate::call::Blame;
 use crate::fleet::{self, StoreError, progress, show_app, show_history, show_hosts};
 use crate::gateway::accept;
@@ -76,13 +77,13 @@ pub(super) struct NodeAdmin {
 /// The same, with what serves it.
 struct Server {
     admin: Arc<NodeAdmin>,
-    bound: IpAddr,
+    guard: Guard,
     tasks: Weak<Tasks>,
 }
 
 impl NodeAdmin {
     /// Accepts and serves connections until it is closed and all of them have ended.
-    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, bound: IpAddr) {
+    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, guard: Guard) {
         let closing = self.closing.subscribe();
         let places = Arc::new(Places::new(CONNECTIONS, CONNECTIONS));
         let header = keys::gateway::HEADER.values.default;
@@ -92,7 +93,7 @@ impl NodeAdmin {
             (
                 Server {
                     admin,
-                    bound,
+                    guard,
                     tasks,
                 },
                 builder,
@@ -115,7 +116,10 @@ impl Answers for Server {
         let asked = Asked::new(request, activity);
         let (started, path) = (asked.started(), request.uri().path().to_owned());
         let answered = async {
-            guard::check(request, self.bound)?;
+            if let Some(file) = page::find(request) {
+                return Ok(file);
+            }
+            self.guard.check(request)?;
             match of_app(&path) {
                 Some((app, path)) => match self.admin.shared.admins.of(app) {
                     Some(admin) => admin.answer(request, path, started).await,

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{Drained, Listening, failed, host_id, listen};
+use crate::admin::guard::Guard;
 use crate::events::stream;
 use crate::fleet::{
     self, FORMAT, HostRecord, Store, StoreError, Watched, read_app, read_host, read_report,
@@ -142,6 +143,7 @@ impl Node {
             labels,
             gateway,
             admin,
+            admin_token,
             workers,
             grace,
             copies,
@@ -151,7 +153,7 @@ impl Node {
             return Err(NodeError::Name(crate::text::shown(&name).into_owned()));
         }
         let listener = listen(Listening::Gateway, gateway)?;
-        let admin_listener = listen(Listening::Admin, admin)?;
+        let admin_listener = super::listen_for_operators(admin, admin_token)?;
         let listening = match (&listener, gateway) {
             (Some(listener), Some(address)) => {
                 let started = front::Listening::start(listener, workers);
@@ -215,8 +217,8 @@ impl Node {
         let drained = node.record.borrow().drained;
         node.drain(drained);
         node.begin(copies);
-        if let Some(listener) = admin_listener {
-            node.open_admin(listener).await?;
+        if let Some((listener, guard)) = admin_listener {
+            node.open_admin(listener, guard).await?;
         }
         Ok(node)
     }
@@ -232,11 +234,10 @@ impl Node {
         self.watch();
     }
 
-    async fn open_admin(&mut self, listener: TcpListener) -> Result<(), NodeError> {
+    async fn open_admin(&mut self, listener: TcpListener, guard: Guard) -> Result<(), NodeError> {
         let Ok(address) = listener.local_addr() else {
             return Ok(());
         };
-        super::warn_of_reach(address);
         let name = format!("wasmbay host {} admin", self.shared.name);
         let admin = Arc::new(NodeAdmin {
             shared: Arc::clone(&self.shared),
@@ -244,7 +245,7 @@ impl Node {
             link: self.shared.nats.clone().named(name).link().await?,
             closing: watch::Sender::new(false),
         });
-        let serving = Arc::clone(&admin).serve(listener, address.ip());
+        let serving = Arc::clone(&admin).serve(listener, guard);
         self.background.push(tokio::spawn(serving));
         self.admin = Some(address);
         Ok(())

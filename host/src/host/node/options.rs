@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::events::stream::Unavailable;
 use crate::fleet::StoreError;
+use crate::host::AdminToken;
 use crate::host::{HostError, HostOptions};
 use crate::nats::{ConnectError, ConnectOptions};
 use crate::spans::Spans;
@@ -25,6 +26,8 @@ pub struct NodeOptions {
     /// The admin address, where any client that can reach it sees what the fleet runs; `None` runs without
     /// one.
     pub admin: Option<SocketAddr>,
+    /// The token that the admin address asks for. Without one it has to be a loopback address.
+    pub admin_token: Option<AdminToken>,
     /// Threads that serve calls, for each app; one for each core by default.
     pub workers: NonZeroUsize,
     /// Upper bound of the time for which calls of replaced or removed services go on.
@@ -46,6 +49,7 @@ impl NodeOptions {
             labels: BTreeMap::new(),
             gateway: None,
             admin: None,
+            admin_token: None,
             workers,
             grace,
             copies: None,

@@ -62,7 +62,8 @@ impl Service {
             let result = self.invoke(function, &arguments, current, term).await?;
             self.encode(function, result.as_ref())
         };
-        self.run(account, term, admitted, work).await
+        self.run(account, term, admitted, work, Reply::refusal)
+            .await
     }
 
     /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the
@@ -87,7 +88,13 @@ impl Service {
             let reply = self.encode(function, result.as_ref())?;
             Ok(Answer::Json(reply.body))
         };
-        self.run(account, term, Admitted(None), work).await
+        let refusal = |answer: &Answer| match answer {
+            Answer::Value(Some(value @ Value::Result(Err(_)))) => {
+                self.encode(function, Some(value)).ok()?.refusal()
+            }
+            _ => None,
+        };
+        self.run(account, term, Admitted(None), work, refusal).await
     }
 
     /// Runs a function in an instance.

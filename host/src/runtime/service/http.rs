@@ -114,7 +114,8 @@ impl Service {
                 Err(failed) => Err(failed.error),
             }
         };
-        self.run(account, term, Admitted(None), work).await
+        self.run(account, term, Admitted(None), work, |()| None)
+            .await
     }
 
     /// Has an instance handle a request.

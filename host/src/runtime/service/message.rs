@@ -54,7 +54,10 @@ impl Service {
             self.put_back(instance, term.started);
             Ok(returned)
         };
-        self.run(account, term, admitted, work).await
+        self.run(account, term, admitted, work, |returned| {
+            returned.clone().err()
+        })
+        .await
     }
 
     fn message_handler(&self) -> Result<(HandlerKind, &Function), CallError> {

@@ -7,7 +7,6 @@
 mod function;
 mod http;
 mod message;
-mod stats;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -20,8 +19,8 @@ use tokio::sync::SemaphorePermit;
 use wasmtime::component::ComponentExportIndex;
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
+pub use crate::stats::{Stats, StatsReading};
 use http::HttpHandler;
-pub use stats::{Stats, StatsReading};
 
 use super::Runtime;
 use super::admission::Admission;
@@ -29,15 +28,16 @@ use super::component::{Component, Uncalled};
 use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Kind};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::interfaces::{Backend, CurrentCall, Missing, calls};
+use crate::interfaces::calls::{self, Import};
+use crate::interfaces::{Backend, CurrentCall, Missing};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
 use crate::poll;
 use crate::shape::{InterfaceDescription, Signature, TypeId};
-use crate::spans::{Description, KeyValue, Span, SpanKind};
+use crate::spans::{Description, KeyValue, REFUSAL, Span, SpanKind};
 use crate::subject;
-use crate::text::shown;
+use crate::text::{one_line, shown};
 
 /// A service that can be called.
 pub struct Service {
@@ -49,6 +49,8 @@ pub struct Service {
     pub(crate) started: SystemTime,
     /// The wires on which its imports are events.
     events: Vec<Arc<EventWire>>,
+    /// What it calls and publishes, with counts.
+    pub(crate) imports: Vec<Arc<Import>>,
     interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
     messages: Option<Arc<Exported>>,
     http: Option<HttpHandler>,
@@ -222,12 +224,13 @@ impl Service {
         };
         let tracer = Arc::new(runtime.spans.tracer(app, &spec.name));
         let mut linker = runtime.linker.as_ref().clone();
+        let mut imports = Vec::new();
         for interface in &component.imports {
             let wire = events
                 .iter()
                 .find(|wire| wire.interface.compatible(&interface.id));
             let (wire, exporter) = (wire.map(|w| &**w), spec.exporter_of(&interface.id));
-            calls::link(
+            let linked = calls::link(
                 &mut linker,
                 app,
                 interface,
@@ -235,8 +238,8 @@ impl Service {
                 exporter,
                 &limits,
                 &tracer,
-            )
-            .map_err(link)?;
+            );
+            imports.extend(linked.map_err(link)?);
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {
@@ -292,6 +295,7 @@ impl Service {
             spec,
             component,
             events,
+            imports,
             interfaces,
             messages,
             limits,
@@ -429,13 +433,14 @@ impl Service {
     /// names and logs the outcome.
     ///
     /// The work is a future that is made where it is awaited: passed on, it would be copied and its
-    /// space taken again at each level.
+    /// space taken again at each level. `refusal` is the `err` value of a result, for a span that is recorded.
     async fn run<T, W: Future<Output = Result<T, CallError>>>(
         &self,
         account: Account<'_>,
         term: Term,
         admitted: Admitted<'_>,
         work: impl FnOnce() -> W,
+        refusal: impl FnOnce(&T) -> Option<String>,
     ) -> Result<T, CallError> {
         let Term {
             started, deadline, ..
@@ -480,7 +485,11 @@ impl Service {
             kind,
         } = account;
         stats.record(started.elapsed(), error);
-        span.end(error, || describe(function, kind));
+        let refusal = match &result {
+            Ok(result) if span.is_sampled() => refusal(result),
+            _ => None,
+        };
+        span.end(error, || describe(function, kind, refusal));
         if let Err(error) = &result {
             log(error);
         }
@@ -504,10 +513,14 @@ impl Service {
     }
 }
 
-/// What the span of a run is of, by OpenTelemetry's conventions for RPC and for messaging.
-fn describe(function: &FunctionId, kind: Kind) -> Description {
+/// Upper bound of the bytes of an `err` value in a span.
+const MAX_REFUSAL: usize = 256;
+
+/// What the span of a run is of, by OpenTelemetry's conventions for RPC and for messaging. An `err` value
+/// is no error there, but often what is looked for.
+fn describe(function: &FunctionId, kind: Kind, refusal: Option<String>) -> Description {
     let function = function.to_string();
-    match kind {
+    let mut description = match kind {
         Kind::Request => Description {
             kind: SpanKind::Server,
             attributes: vec![
@@ -526,7 +539,12 @@ fn describe(function: &FunctionId, kind: Kind) -> Description {
                 KeyValue::new("messaging.destination.name", function),
             ],
         },
+    };
+    if let Some(refusal) = refusal {
+        let refusal = one_line(&refusal, MAX_REFUSAL).into_owned();
+        description.attributes.push(KeyValue::new(REFUSAL, refusal));
     }
+    description
 }
 
 /// The call that an instance runs.
@@ -548,7 +566,12 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
 fn log(error: &CallError) {
     let (code, blame) = (error.code.status(), error.blame.as_str());
     match error.code {
-        Code::Trap | Code::Dependency => tracing::warn!(code, blame, "{error}"),
+        Code::Trap | Code::Dependency => {
+            tracing::warn!(code, blame, "{error}");
+            if let Some(backtrace) = &error.backtrace {
+                tracing::debug!("{backtrace}");
+            }
+        }
         _ => tracing::debug!(code, blame, "{error}"),
     }
 }

@@ -163,28 +163,36 @@ fn the_admin_address_comes_from_option_or_manifest() {
             assert_eq!(listed.status_and_body(), (200, r#"{"deadLetters":[]}"#));
             ip.to_owned()
         });
-        let warned = up
-            .stderr()
-            .contains("any client that reaches the admin address");
         up.stop();
-        (said, warned)
+        said
     };
     let on = |ip: &str| Some(ip.to_owned());
-    assert_eq!(admin(&[]), (None, false));
+    assert_eq!(admin(&[]), None);
     let given = ["--admin", "127.0.0.1:0"];
-    assert_eq!(admin(&given), (on("127.0.0.1"), false));
-    assert_eq!(admin(&["--admin", "0.0.0.0:0"]), (on("0.0.0.0"), true));
+    assert_eq!(admin(&given), on("127.0.0.1"));
+    // What other machines reach asks for a token.
+    let everywhere = ["up", "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"];
+    let open = cli.run(&everywhere);
+    assert!(
+        open.contains("the admin address 0.0.0.0:0 can be reached from other machines")
+            && open.contains("hint: `--admin-token-file FILE` has it ask for a token")
+            && open.contains("78"),
+        "{open}"
+    );
+    cli.write("token", "short".to_owned());
+    let short = cli.run(&[&everywhere[..], &["--admin-token-file", "token"]].concat());
+    assert!(short.contains("token: a token has 16 to 256"), "{short}");
 
     cli.write(
         "wasmbay.toml",
         format!("{APP}[gateway]\nadmin = \"127.0.0.2:0\"\n"),
     );
-    assert_eq!(admin(&[]), (on("127.0.0.2"), false));
-    assert_eq!(admin(&given), (on("127.0.0.1"), false));
-    assert_eq!(admin(&["--no-gateway"]), (None, false));
+    assert_eq!(admin(&[]), on("127.0.0.2"));
+    assert_eq!(admin(&given), on("127.0.0.1"));
+    assert_eq!(admin(&["--no-gateway"]), None);
     assert_eq!(
         admin(&["--no-gateway", "--admin", "127.0.0.1:0"]),
-        (on("127.0.0.1"), false)
+        on("127.0.0.1")
     );
 
     let other = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -12,16 +12,15 @@ use wasmbay::fleet::is_host_name;
 use wasmbay::host::{Node, NodeOptions};
 use wasmbay::manifest::is_label_text;
 use wasmbay::runtime::Engine;
-use wasmbay::spans::Spans;
 
 use super::ended::{self, Ended};
 use super::fleet::{NATS_DATA, data, machine};
 use super::server::Server;
 use super::signals::Signals;
-use super::up::{address, logged};
+use super::up::{address, logged, spans, token};
 use crate::args::{Cache, Nats, duration};
 use crate::logging::{self, LogFormat};
-use crate::report::{Exit, STRONG, Terminal, WEAK, misconfigured, table, time};
+use crate::report::{Exit, STRONG, Terminal, WEAK, table, time};
 
 /// Run a host of a fleet
 ///
@@ -52,6 +51,9 @@ pub(crate) struct Host {
     /// otherwise nowhere. It asks for no login, so keep it on a loopback address
     #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<SocketAddr>,
+    /// A file with the token that the admin address asks for; needed unless it is a loopback address
+    #[arg(long, value_name = "FILE", env = "WASMBAY_ADMIN_TOKEN_FILE", value_hint = ValueHint::FilePath)]
+    admin_token_file: Option<PathBuf>,
     /// How long everything may take after a signal: handing over, calls under way, and what is to be
     /// closed
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -109,9 +111,10 @@ async fn serve(
     options.labels = args.labels.iter().cloned().collect();
     options.gateway = args.gateway;
     options.admin = args.admin;
+    options.admin_token = token(args.admin_token_file.as_deref())?;
     options.grace = args.grace;
     options.copies = args.state_replicas;
-    options.spans = Spans::from_environment().map_err(|error| misconfigured(error.to_string()))?;
+    options.spans = spans(args.admin.is_some())?;
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
     }

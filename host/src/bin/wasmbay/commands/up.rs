@@ -6,12 +6,13 @@ mod summary;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::ValueHint;
-use wasmbay::host::{self, Host, HostOptions};
+use wasmbay::host::{self, AdminToken, Host, HostOptions};
 use wasmbay::manifest::{App, Digest};
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
@@ -63,10 +64,13 @@ pub(crate) struct Up {
     /// Run without a gateway, and without the admin address that the manifest gives it
     #[arg(long)]
     no_gateway: bool,
-    /// Where dead letters are served as JSON over HTTP; otherwise where the manifest says, or
-    /// nowhere. It asks for no login, so keep it on a loopback address
+    /// Where a page shows what is going on, and the same is served as JSON; otherwise where the
+    /// manifest says, or nowhere
     #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<SocketAddr>,
+    /// A file with the token that the admin address asks for; needed unless it is a loopback address
+    #[arg(long, value_name = "FILE", env = "WASMBAY_ADMIN_TOKEN_FILE", value_hint = ValueHint::FilePath)]
+    admin_token_file: Option<PathBuf>,
     /// Do not rebuild and swap in what changes
     #[arg(long)]
     no_watch: bool,
@@ -247,8 +251,9 @@ async fn start(
     let mut options = HostOptions::new(server.options());
     options.gateway = addresses.gateway;
     options.admin = addresses.admin;
+    options.admin_token = token(args.admin_token_file.as_deref())?;
     options.engine = args.cache.engine(args.instances);
-    options.spans = Spans::from_environment().map_err(|error| misconfigured(error.to_string()))?;
+    options.spans = spans(addresses.admin.is_some())?;
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
     }
@@ -293,6 +298,29 @@ fn resolve(key: &str, address: &str) -> anyhow::Result<SocketAddr> {
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "accepted: an address such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+/// The token of the admin address.
+pub(super) fn token(file: Option<&Path>) -> anyhow::Result<Option<AdminToken>> {
+    let Some(file) = file else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!(
+            "cannot read the admin address's token in {}",
+            file.display()
+        )
+    })?;
+    let token = AdminToken::parse(&text);
+    token
+        .map(Some)
+        .map_err(|error| misconfigured(format!("{}: {error}", file.display())))
+}
+
+/// What the environment wants of spans; where they can be looked at, the last are kept.
+pub(super) fn spans(looked_at: bool) -> anyhow::Result<Spans> {
+    let spans = Spans::from_environment().map_err(|error| misconfigured(error.to_string()))?;
+    Ok(if looked_at { spans.keep_last() } else { spans })
 }
 
 pub(super) fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
