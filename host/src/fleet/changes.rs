@@ -38,7 +38,7 @@ pub enum Change {
     Routed(String),
     /// A route that is not there any more.
     Unrouted(String),
-    /// Wires, streams or the gateway are other ones.
+    /// Wires, streams, pipelines or the gateway are other ones.
     Other(&'static str),
 }
 
@@ -75,6 +75,7 @@ pub fn changes(from: Option<&Specification>, to: Option<&Specification>) -> Vec<
         let parts = [
             ("wires", from.app.wires != to.app.wires),
             ("streams", from.app.streams != to.app.streams),
+            ("pipelines", from.app.pipelines != to.app.pipelines),
             ("[gateway]", from.app.gateway != to.app.gateway),
         ];
         let differ = parts.into_iter().filter(|(_, differs)| *differs);

@@ -11,6 +11,7 @@
 mod changes;
 mod claims;
 mod compatibility;
+mod differences;
 mod figures;
 mod placement;
 mod progress;
@@ -21,6 +22,7 @@ mod store;
 pub use changes::{Change, changes};
 pub use claims::{Clash, Fronted, clashes};
 pub use compatibility::{Break, Deployed, breaks};
+pub use differences::{Difference, Specified, differences, lines};
 pub use figures::{Figures, figures, host_id};
 pub use placement::{Demand, Lack, Member, Placed, demands, place};
 pub use progress::{Progress, Replica, ReplicaState, progress};

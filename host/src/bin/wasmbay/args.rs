@@ -9,8 +9,7 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, Valu
 use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
-    build, call, check, completions, deploy, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, new, ps, rollback, runs, scale, trace, uncordon, undeploy, up,
+    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts, inspect, new, ps, rollback, runs, scale, trace, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -70,6 +69,7 @@ pub(crate) enum Verb {
     Up(up::Up),
     Host(host::Host),
     Deploy(deploy::Deploy),
+    Diff(diff::Diff),
     Ps(ps::Ps),
     Hosts(hosts::Hosts),
     Drain(drain::Drain),

@@ -5,6 +5,7 @@ pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod deploy;
+pub(crate) mod diff;
 mod discover;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
@@ -18,6 +19,7 @@ pub(crate) mod hosts;
 pub(crate) mod inspect;
 pub(crate) mod new;
 mod pretty;
+mod proposal;
 pub(crate) mod ps;
 pub(crate) mod rollback;
 pub(crate) mod runs;
@@ -60,6 +62,7 @@ pub(crate) async fn run(args: Args, terminal: &Terminal, started: Instant) -> an
     match verb {
         Verb::Up(_) | Verb::Host(_) => Ok(Exit::Done),
         Verb::Deploy(args) => deploy::run(args, terminal).await,
+        Verb::Diff(args) => diff::run(args, terminal).await,
         Verb::Ps(args) => ps::run(args, terminal).await,
         Verb::Hosts(args) => hosts::run(args, terminal).await,
         Verb::Drain(args) => drain::run(args, terminal).await,

@@ -36,6 +36,8 @@ pub(crate) enum Exit {
     Done = 0,
     /// Something failed.
     Failed = 1,
+    /// There is no answer, where 1 is one: as for `diff`.
+    Trouble = 2,
     /// The configuration is wrong: sysexits' `EX_CONFIG`.
     Configuration = 78,
 }

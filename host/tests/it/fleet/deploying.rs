@@ -185,6 +185,78 @@ async fn what_breaks_clients_is_refused_and_can_be_forced() {
 }
 
 #[tokio::test]
+async fn a_diff_says_what_a_deploy_would_change() {
+    let pay = "[service.pay]\ncomponent = \"pay.wasm\"\n";
+    let fleet = Fleet::start(&format!("{EVERYWHERE}{pay}")).await;
+    fleet.cli.write("pay.wasm", pays(&["amount"]));
+    let none = fleet.run(&["diff"]).await;
+    assert_eq!(none.code, Some(2), "{none:?}");
+    assert!(none.stderr.contains("there is no fleet"), "{none:?}");
+    let host = fleet.host("a", &[]);
+    let new = fleet.run(&["diff"]).await.failed();
+    assert!(
+        new.stdout.contains("app, which is not deployed:")
+            && new.stdout.contains("+ service pay")
+            && new.stdout.contains("    + export test:pay/api@1.0.0"),
+        "{new:?}"
+    );
+    fleet.run(&["deploy"]).await.done();
+    let same = fleet.run(&["diff"]).await.done();
+    assert_eq!(same.stdout, "");
+    fleet.cli.write("pay.wasm", pays(&["amount", "currency"]));
+    let secret = "config = { token = \"secret\" }\ngrants = { http = [\"a.example\"] }\n";
+    let route = "[[route]]\nmethod = \"POST\"\npath = \"/pay\"\ncall = \"test:pay/api.charge\"\n";
+    fleet
+        .cli
+        .write("wasmbay.toml", format!("{EVERYWHERE}{pay}{secret}{route}"));
+    let differs = fleet.run(&["diff"]).await.failed();
+    for line in [
+        "app, since revision 1:",
+        "~ service pay",
+        "    ~ component ",
+        "    + config.token (not shown)",
+        "    + grants.http a.example",
+        "+ route POST /pay",
+        "refused without --force: breaks clients of the revision that runs: `test:pay/api.charge@1.0.0`",
+    ] {
+        assert!(differs.stdout.contains(line), "{line}: {differs:?}");
+    }
+    assert!(!differs.stdout.contains("secret"), "{differs:?}");
+    let json = fleet
+        .run(&["diff", "--service", "pay", "--output", "json"])
+        .await
+        .failed()
+        .json();
+    assert_eq!(json["revision"], 1);
+    let all = json["differences"].as_array().unwrap();
+    let http: Vec<_> = all
+        .iter()
+        .filter(|one| one["setting"] == "grants.http")
+        .collect();
+    assert_eq!(
+        http,
+        [
+            &serde_json::json!({ "part": "service pay", "setting": "grants.http", "to": "a.example" })
+        ]
+    );
+    assert!(!all.iter().any(|one| one["part"] == "route POST /pay"));
+    assert_eq!(json["breaks"].as_array().unwrap().len(), 1);
+    // The same by the deploy that is only told.
+    let dry = fleet
+        .run(&["deploy", "--dry-run", "--service", "pay"])
+        .await
+        .failed();
+    assert!(
+        dry.stdout.contains("    + grants.http a.example") && dry.stdout.contains("swap pay "),
+        "{dry:?}"
+    );
+    fleet.cli.write("wasmbay.toml", "name = ");
+    assert_eq!(fleet.run(&["diff"]).await.code, Some(78));
+    host.stop();
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn one_service_is_deployed_without_the_others() {
     let pay = "[service.pay]\ncomponent = \"pay.wasm\"\n";
     let fleet = Fleet::start(&format!("{EVERYWHERE}{pay}")).await;

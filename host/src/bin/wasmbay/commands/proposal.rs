@@ -1,0 +1,338 @@
+//! What a deploy would do: an app as it is built, beside what the fleet runs. `deploy` does it, `diff` only
+//! shows it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::ValueHint;
+use serde_json::{Value, json};
+use wasmbay::fleet::{
+    Break, Clash, Deployed, Difference, Fronted, Kept, Specified, breaks, clashes, differences,
+    lines,
+};
+use wasmbay::host::{self, HostError};
+use wasmbay::manifest::{App, Digest, GatewaySpec, Specification};
+use wasmbay::plan::{self, Description};
+use wasmbay::runtime::Component;
+
+use super::fleet::Fleet;
+use crate::args::{Cache, Nats};
+use crate::progress::Progress;
+use crate::project::{Project, Workbench};
+use crate::report::{Terminal, failure, misconfigured, plain};
+
+/// What is to be deployed, or compared with what is.
+#[derive(clap::Args)]
+pub(super) struct What {
+    /// The app's manifest, or its folder
+    #[arg(default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
+    pub(super) manifest: PathBuf,
+    /// Build only this service of the manifest, and leave everything else as it is deployed; may be
+    /// given several times
+    #[arg(long = "service", value_name = "NAME")]
+    services: Vec<String>,
+    #[command(flatten)]
+    cache: Cache,
+}
+
+/// What was built.
+struct Built {
+    app: App,
+    components: BTreeMap<String, Arc<Component>>,
+    described: BTreeMap<String, Description>,
+    files: BTreeMap<String, PathBuf>,
+}
+
+/// A specification, ready to be deployed, beside what runs.
+pub(super) struct Proposal {
+    /// The last revision.
+    pub(super) before: Option<Kept>,
+    pub(super) specification: Specification,
+    /// Those that were built.
+    components: BTreeMap<String, Arc<Component>>,
+    files: BTreeMap<String, PathBuf>,
+    pub(super) differences: Vec<Difference>,
+    /// Whom it breaks.
+    pub(super) breaks: Vec<Break>,
+    /// What other apps claim already.
+    pub(super) clashes: Vec<Clash>,
+}
+
+impl Proposal {
+    /// Builds what is asked for, and compares it with what the fleet runs.
+    pub(super) async fn of(
+        what: &What,
+        nats: &Nats,
+        terminal: &Terminal,
+    ) -> anyhow::Result<(Fleet, Self)> {
+        let mut built = build(what, terminal).await?;
+        let fleet = Fleet::reach(nats).await?;
+        let before = fleet.find(&built.app.name).await?;
+        let running = before
+            .as_ref()
+            .and_then(|kept| kept.revision.specification.clone());
+        let described_before = match &running {
+            Some(running) => {
+                let described = fleet.store.descriptions(&running.components).await;
+                described.context("what runs cannot be compared")?
+            }
+            None => BTreeMap::new(),
+        };
+        let specification = match (what.services.as_slice(), &running) {
+            ([], _) => host::specify(&built.app, &built.components)?,
+            (services, Some(running)) => part(&mut built, running, &described_before, services)?,
+            (_, None) => return Err(not_deployed(&built.app.name)),
+        };
+        let mut proposal = Self {
+            clashes: claimed(&fleet, &specification.app, &built.described).await?,
+            differences: Vec::new(),
+            breaks: Vec::new(),
+            before,
+            specification,
+            components: built.components,
+            files: built.files,
+        };
+        proposal.compare(running.as_ref(), &described_before, &built.described);
+        Ok((fleet, proposal))
+    }
+
+    fn compare(
+        &mut self,
+        running: Option<&Specification>,
+        before: &BTreeMap<String, Description>,
+        now: &BTreeMap<String, Description>,
+    ) {
+        let (old, new) = (
+            running.map(|specification| Specified {
+                specification,
+                components: before,
+            }),
+            Specified {
+                specification: &self.specification,
+                components: now,
+            },
+        );
+        self.differences = differences(old, Some(new));
+        if let Some(running) = running {
+            let (app, components) = (&running.app, before);
+            let old = Deployed { app, components };
+            let (app, components) = (&self.specification.app, now);
+            self.breaks = breaks(old, Deployed { app, components });
+        }
+    }
+
+    pub(super) fn app(&self) -> &str {
+        &self.specification.app.name
+    }
+
+    /// Whether it cannot be deployed as it is.
+    pub(super) fn is_refused(&self) -> bool {
+        !self.breaks.is_empty() || !self.clashes.is_empty()
+    }
+
+    /// Every difference, and what would be refused, a line each.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = lines(&self.differences);
+        let breaks = self.breaks.iter();
+        lines.extend(breaks.map(|one| format!("refused without --force: {one}")));
+        let clashes = self.clashes.iter();
+        lines.extend(clashes.map(|clash| format!("refused: {clash}")));
+        lines.iter().map(|line| plain(line)).collect()
+    }
+
+    /// The same for scripts.
+    pub(super) fn json(&self) -> Value {
+        fn texts<T: ToString>(all: &[T]) -> Vec<String> {
+            all.iter().map(ToString::to_string).collect()
+        }
+        json!({
+            "app": self.app(),
+            "differences": self.differences,
+            "breaks": texts(&self.breaks),
+            "clashes": texts(&self.clashes),
+        })
+    }
+
+    /// Stores the components that are not there yet.
+    pub(super) async fn store(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        for (service, component) in &self.components {
+            let (bytes, description) = self.bytes_of(service, component)?;
+            let stored = fleet.store.put_component(&bytes, &description).await;
+            stored.with_context(|| format!("service \"{service}\""))?;
+        }
+        Ok(())
+    }
+
+    /// Stores again the components that are gone, or others under their digest; returns how many.
+    pub(super) async fn repair(&self, fleet: &Fleet) -> anyhow::Result<usize> {
+        let mut repaired = 0;
+        for (service, component) in &self.components {
+            let (bytes, description) = self.bytes_of(service, component)?;
+            let done = fleet.store.repair_component(&bytes, &description).await;
+            repaired += usize::from(done.with_context(|| format!("service \"{service}\""))?);
+        }
+        Ok(repaired)
+    }
+
+    /// The bytes of a component as it was loaded.
+    fn bytes_of(
+        &self,
+        service: &str,
+        component: &Component,
+    ) -> anyhow::Result<(Vec<u8>, Description)> {
+        let file = self.files.get(service).map(PathBuf::as_path);
+        let file = file.unwrap_or(Path::new(""));
+        let bytes = std::fs::read(file);
+        let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
+        if Digest::of(&bytes) != component.digest {
+            return Err(failure(
+                format!("{} was changed while it was deployed", file.display()),
+                "deploy again",
+            ));
+        }
+        Ok((bytes, component.description()))
+    }
+}
+
+/// Builds an app, as `up` does, or some of its services.
+async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Built> {
+    let project = Project::load(&what.manifest)?;
+    let services = &project.app.services;
+    if let Some(unknown) = what
+        .services
+        .iter()
+        .find(|name| !services.contains_key(*name))
+    {
+        let names: Vec<_> = services.keys().map(String::as_str).collect();
+        return Err(failure(
+            format!("the manifest has no service \"{}\"", plain(unknown)),
+            format!("it has {}", names.join(", ")),
+        ));
+    }
+    if what.services.is_empty() {
+        for ignored in ignored(&project.app.gateway) {
+            terminal.note(format_args!("warning: {ignored}"));
+        }
+    }
+    let engine = what.cache.looking_engine()?;
+    let mut bench = Workbench::new(project, engine);
+    if !what.services.is_empty() {
+        bench.pending = what.services.iter().cloned().collect();
+    }
+    bench.prepare(&Progress::new(*terminal)).await?;
+    let Workbench {
+        project,
+        components,
+        ..
+    } = bench;
+    let described: BTreeMap<_, _> = components
+        .iter()
+        .map(|(name, component)| (name.clone(), component.description()))
+        .collect();
+    if what.services.is_empty() {
+        host::check(&project.app, &components)?;
+        for unreached in plan::unreached(&project.app, &described) {
+            terminal.note(format_args!("warning: {unreached}"));
+        }
+    }
+    let files = project.sources.iter();
+    let files = files.map(|(name, source)| (name.clone(), source.file()));
+    Ok(Built {
+        files: files.collect(),
+        app: project.app,
+        components,
+        described,
+    })
+}
+
+fn not_deployed(app: &str) -> anyhow::Error {
+    failure(
+        format!("app \"{app}\" is not deployed, so there is nothing that a service could join"),
+        "deploy all of it first, without `--service`",
+    )
+}
+
+/// What runs, with these services as they were built. Completes the descriptions.
+fn part(
+    built: &mut Built,
+    running: &Specification,
+    described: &BTreeMap<String, Description>,
+    services: &[String],
+) -> anyhow::Result<Specification> {
+    let mut specification = running.clone();
+    for service in services {
+        if let (Some(spec), Some(component)) = (
+            built.app.services.get(service),
+            built.components.get(service),
+        ) {
+            let digest = component.digest.clone();
+            let services = &mut specification.app.services;
+            services.insert(service.clone(), spec.clone());
+            specification.components.insert(service.clone(), digest);
+        }
+    }
+    // As hosts read it: what a service refers to has to be in what runs.
+    let written = serde_json::to_value(&specification)?;
+    let read = serde_json::from_value::<Specification>(written);
+    let specification = read.map_err(|error| {
+        misconfigured(format!(
+            "the service does not fit into what is deployed: {error}"
+        ))
+    })?;
+    for (service, description) in described {
+        let known = built.described.entry(service.clone());
+        known.or_insert_with(|| description.clone());
+    }
+    plan::plan(&specification.app, &built.described).map_err(HostError::Plan)?;
+    Ok(specification)
+}
+
+/// Keys of the manifest's gateway that are those of hosts in a fleet.
+fn ignored(gateway: &GatewaySpec) -> Vec<String> {
+    let usual = GatewaySpec::default();
+    let keys = [
+        ("listen", gateway.listen != usual.listen),
+        ("admin", gateway.admin != usual.admin),
+        ("header", gateway.header != usual.header),
+        ("connections", gateway.connections != usual.connections),
+        (
+            "peer-connections",
+            gateway.peer_connections != usual.peer_connections,
+        ),
+    ];
+    let given = keys.into_iter().filter(|(_, given)| *given);
+    given
+        .map(|(key, _)| {
+            format!(
+                "`[gateway] {key}` is for `wasmbay up`; in a fleet the gateway is the hosts' own"
+            )
+        })
+        .collect()
+}
+
+/// What other apps of the fleet claim at the gateway already.
+async fn claimed(
+    fleet: &Fleet,
+    app: &App,
+    components: &BTreeMap<String, Description>,
+) -> anyhow::Result<Vec<Clash>> {
+    let apps = fleet.store.apps().await?;
+    let mut others: Vec<(App, BTreeMap<String, Description>)> = Vec::new();
+    for (name, kept) in apps {
+        let Some(specification) = kept.revision.specification else {
+            continue;
+        };
+        if name == app.name {
+            continue;
+        }
+        let described = fleet.store.descriptions(&specification.components).await;
+        let described = described.with_context(|| format!("app \"{name}\" cannot be compared"))?;
+        others.push((specification.app, described));
+    }
+    let others = others
+        .iter()
+        .map(|(app, components)| Fronted { app, components });
+    Ok(clashes(Fronted { app, components }, others))
+}
