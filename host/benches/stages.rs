@@ -192,6 +192,8 @@ impl Guest {
             grants: Grants::default(),
             replicas: wasmbay::manifest::Replicas::Count(2),
             require: BTreeMap::new(),
+            spread: None,
+            reserve: None,
         };
         let made = Component::new(runtime.engine(), component.as_bytes()).map(|component| {
             let service = Service::new(runtime, "bench", Arc::new(component), Arc::new(spec));

@@ -232,6 +232,8 @@ impl InProcess {
             grants: Grants::default(),
             replicas: wasmbay::manifest::Replicas::Count(2),
             require: BTreeMap::new(),
+            spread: None,
+            reserve: None,
         };
         let service = Service::new(runtime, "bench", Arc::clone(component), Arc::new(spec))?;
         let exported = service.interfaces().next().context("no interface")?.clone();

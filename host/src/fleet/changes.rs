@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::manifest::values::size_text;
 use crate::manifest::{Digest, Replicas, Specification};
 
 /// One difference between two revisions.
@@ -32,8 +33,17 @@ pub enum Change {
         /// The replicas now.
         to: Replicas,
     },
-    /// A service that asks for other labels.
+    /// A service that asks for other labels, or is spread otherwise.
     Required(String),
+    /// A service that reserves more or less memory.
+    Reserved {
+        /// The service.
+        service: String,
+        /// The bytes before.
+        from: u64,
+        /// The bytes now.
+        to: u64,
+    },
     /// A route that was not there, or answers otherwise.
     Routed(String),
     /// A route that is not there any more.
@@ -53,6 +63,10 @@ impl fmt::Display for Change {
             Self::Reconfigured(service) => write!(f, "reconfigure {service}"),
             Self::Scaled { service, from, to } => write!(f, "scale {service} {from} → {to}"),
             Self::Required(service) => write!(f, "move {service} by other labels"),
+            Self::Reserved { service, from, to } => {
+                let (from, to) = (size_text(*from), size_text(*to));
+                write!(f, "reserve memory for {service} {from} → {to}")
+            }
             Self::Routed(route) => write!(f, "route {route}"),
             Self::Unrouted(route) => write!(f, "remove route {route}"),
             Self::Other(what) => write!(f, "change {what}"),
@@ -117,8 +131,12 @@ fn services(from: Option<&Specification>, to: Option<&Specification>) -> Vec<Cha
                         to: new.replicas,
                     });
                 }
-                if old.require != new.require {
-                    found.push(Change::Required(service));
+                if old.require != new.require || old.spread != new.spread {
+                    found.push(Change::Required(service.clone()));
+                }
+                let (from, to) = (old.reserve(), new.reserve());
+                if from != to {
+                    found.push(Change::Reserved { service, from, to });
                 }
             }
             (None, None) => {}
@@ -155,7 +173,7 @@ mod tests {
         assert!(told(Some(&old), Some(&old)).is_empty());
         let (first, second) = (Digest::of(b"1"), Digest::of(b"2"));
         let new = specification(
-            "replicas = 3\nrequire = { zone = \"a\" }\nconfig = { a = 1 }\n[service.y]\ncomponent = \"y.wasm\"\n[[route]]\nmethod = \"GET\"\npath = \"/p\"\ncall = \"a:b/c.d\"\n[gateway]\nrpc = false",
+            "replicas = 3\nrequire = { zone = \"a\" }\nconfig = { a = 1 }\nreserve = \"1GiB\"\n[service.y]\ncomponent = \"y.wasm\"\n[[route]]\nmethod = \"GET\"\npath = \"/p\"\ncall = \"a:b/c.d\"\n[gateway]\nrpc = false",
             b"2",
         );
         assert_eq!(
@@ -165,6 +183,7 @@ mod tests {
                 "reconfigure x".to_owned(),
                 "scale x 2 → 3".to_owned(),
                 "move x by other labels".to_owned(),
+                "reserve memory for x 128MiB → 1GiB".to_owned(),
                 format!("start y {}", second.short()),
                 "route GET /p".to_owned(),
                 "change [gateway]".to_owned(),

@@ -24,8 +24,8 @@ pub use claims::{Clash, Fronted, clashes};
 pub use compatibility::{Break, Deployed, breaks};
 pub use differences::{Difference, Specified, differences, lines};
 pub use figures::{Figures, figures, host_id};
-pub use placement::{Demand, Lack, Member, Placed, demands, place};
-pub use progress::{Progress, Replica, ReplicaState, progress};
+pub use placement::{Demand, Lack, Member, Placed, Placement, demands, place};
+pub use progress::{Progress, Replica, ReplicaState, placement_of, progress};
 pub use records::{
     DrainRecord, FORMAT, HostRecord, RecordError, Report, Revision, ServiceReport, ServiceState,
     is_host_name,

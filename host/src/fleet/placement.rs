@@ -1,14 +1,20 @@
-//! Which hosts run a service: rendezvous hashing over the hosts that can. Pure.
+//! Which hosts run which services: rendezvous hashing over the hosts that can. Pure.
 //!
 //! Every pair of service and host has a score that follows from their names alone, and a service runs
 //! on the hosts with the highest ones. So hosts agree without asking each other, and a host that
 //! comes or goes moves only what it gets or had.
+//!
+//! Two things bend that. A service that is spread takes the best host of each zone before the second one
+//! of any. And a host takes no more than it has memory for: services choose one after the other, those
+//! that need most first, since what is large finds room last; who finds a host full goes on to its next
+//! one. Then what comes or goes can move others along, but only while hosts are full.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::manifest::values::size_text;
 use crate::manifest::{App, Replicas, Target};
 
 /// A host that can run services.
@@ -20,6 +26,8 @@ pub struct Member {
     pub labels: BTreeMap<String, String>,
     /// Whether it has a gateway.
     pub gateway: bool,
+    /// The bytes of memory that services may reserve on it; any number unless given.
+    pub capacity: Option<u64>,
 }
 
 /// A service that is to run somewhere.
@@ -33,6 +41,10 @@ pub struct Demand<'a> {
     pub replicas: Replicas,
     /// The labels that they must have.
     pub require: &'a BTreeMap<String, String>,
+    /// The label over whose values it is spread.
+    pub spread: Option<&'a str>,
+    /// The bytes of memory that it reserves on each host.
+    pub reserve: u64,
     /// Whether it answers HTTP requests itself. A gateway hands those over within its process, so
     /// the service runs on every host with a gateway that it can run on, whatever its replicas.
     pub http: bool,
@@ -47,12 +59,23 @@ pub enum Lack {
     NoneWith(BTreeMap<String, String>),
     /// It answers HTTP requests, and no host with these labels has a gateway.
     NoGateway(BTreeMap<String, String>),
-    /// There are fewer hosts that it can run on.
+    /// No host that it can run on has room for it.
+    NoRoom {
+        /// The bytes that it reserves.
+        reserve: u64,
+        /// The most that any of the hosts has left.
+        most: u64,
+    },
+    /// There are fewer hosts that it can run on, or that have room for it.
     Fewer {
         /// Its replicas.
-        wanted: u32,
+        wanted: usize,
         /// The hosts.
         found: usize,
+        /// Further hosts, without room for it.
+        full: usize,
+        /// The bytes that it reserves.
+        reserve: u64,
     },
 }
 
@@ -83,8 +106,17 @@ impl fmt::Display for Lack {
                 let labels = labels(require);
                 write!(f, "it answers HTTP requests, and no host with {labels} has a gateway; start one with `--gateway ADDR`")
             }
-            Self::Fewer { wanted, found } => {
-                write!(f, "{wanted} replicas are asked for, and {found} hosts can run it")
+            Self::NoRoom { reserve, most } => {
+                let (reserve, most) = (size_text(*reserve), size_text(*most));
+                write!(f, "no host has room for the {reserve} that it reserves, the most that one has left is {most}; start another host, raise `--capacity`, or lower `reserve`")
+            }
+            Self::Fewer { wanted, found, full, reserve } => {
+                write!(f, "{wanted} replicas are asked for, and {found} hosts can run it")?;
+                if *full > 0 {
+                    let reserve = size_text(*reserve);
+                    write!(f, "; {full} more have no room for the {reserve} that it reserves")?;
+                }
+                Ok(())
             }
         }
     }
@@ -97,6 +129,37 @@ pub struct Placed {
     pub hosts: BTreeSet<String>,
     /// Why they are fewer than asked for. Fewer than the usual two on a single host is no lack.
     pub lack: Option<Lack>,
+}
+
+/// Where all services of a fleet run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// By app and service.
+    placed: BTreeMap<(String, String), Placed>,
+    /// The bytes that services reserve, by host.
+    reserved: BTreeMap<String, u64>,
+}
+
+impl Placement {
+    /// Where a service runs.
+    #[must_use]
+    pub fn of(&self, app: &str, service: &str) -> Option<&Placed> {
+        self.placed.get(&(app.to_owned(), service.to_owned()))
+    }
+
+    /// The services that run nowhere, by app and name, and why.
+    pub fn unplaced(&self) -> impl Iterator<Item = (&str, &str, &Lack)> {
+        self.placed.iter().filter_map(|((app, service), placed)| {
+            let lack = placed.lack.as_ref().filter(|lack| lack.is_total())?;
+            Some((app.as_str(), service.as_str(), lack))
+        })
+    }
+
+    /// The bytes that services reserve on a host.
+    #[must_use]
+    pub fn reserved(&self, host: &str) -> u64 {
+        self.reserved.get(host).copied().unwrap_or_default()
+    }
 }
 
 /// The services of an app, as they are to be placed.
@@ -114,15 +177,81 @@ pub fn demands(app: &App) -> impl Iterator<Item = Demand<'_>> {
         service: name,
         replicas: spec.replicas,
         require: &spec.require,
+        spread: spec.spread.as_deref(),
+        reserve: spec.reserve(),
         http: https.contains(name.as_str()),
     })
 }
 
-/// Places a service on these hosts.
+/// Places all services of a fleet on its hosts.
 #[must_use]
-pub fn place(demand: &Demand<'_>, members: &[Member]) -> Placed {
+pub fn place<'a>(demands: impl IntoIterator<Item = Demand<'a>>, members: &[Member]) -> Placement {
+    let mut demands: Vec<_> = demands.into_iter().collect();
+    demands.sort_by(|one, other| {
+        let by_size = other.reserve.cmp(&one.reserve);
+        by_size.then_with(|| (one.app, one.service).cmp(&(other.app, other.service)))
+    });
+    let mut placement = Placement::default();
+    for demand in demands {
+        let placed = placement.choose(&demand, members);
+        for host in &placed.hosts {
+            let reserved = placement.reserved.entry(host.clone()).or_default();
+            *reserved = reserved.saturating_add(demand.reserve);
+        }
+        let key = (demand.app.to_owned(), demand.service.to_owned());
+        placement.placed.insert(key, placed);
+    }
+    placement
+}
+
+impl Placement {
+    /// What is left on a host by those that have chosen already.
+    fn left(&self, member: &Member) -> u64 {
+        let capacity = member.capacity.unwrap_or(u64::MAX);
+        capacity.saturating_sub(self.reserved(&member.name))
+    }
+
+    /// The hosts of a service, after those of all that come before it.
+    fn choose(&self, demand: &Demand<'_>, members: &[Member]) -> Placed {
+        let able = match able(demand, members) {
+            Ok(able) => able,
+            Err(lack) => return lacking(lack),
+        };
+        let most = able.iter().map(|member| self.left(member)).max();
+        let all = able.len();
+        let mut open = able;
+        open.retain(|member| member.capacity.is_none() || self.left(member) >= demand.reserve);
+        let full = all - open.len();
+        if open.is_empty() {
+            return lacking(Lack::NoRoom {
+                reserve: demand.reserve,
+                most: most.unwrap_or_default(),
+            });
+        }
+        let wanted = match demand.replicas {
+            _ if demand.http => all,
+            Replicas::All => all,
+            Replicas::Count(wanted) => usize::try_from(wanted).unwrap_or(usize::MAX),
+        };
+        let found = open.len();
+        // The default of two means as many as there are on one host.
+        let is_short = found < wanted && (wanted > 2 || full > 0);
+        Placed {
+            hosts: ranked(demand, open).take(wanted).collect(),
+            lack: is_short.then_some(Lack::Fewer {
+                wanted,
+                found,
+                full,
+                reserve: demand.reserve,
+            }),
+        }
+    }
+}
+
+/// The hosts that a service can run on, whatever runs there.
+fn able<'m>(demand: &Demand<'_>, members: &'m [Member]) -> Result<Vec<&'m Member>, Lack> {
     if members.is_empty() {
-        return lacking(Lack::NoHost);
+        return Err(Lack::NoHost);
     }
     let meets = |member: &&Member| {
         let mut require = demand.require.iter();
@@ -130,37 +259,35 @@ pub fn place(demand: &Demand<'_>, members: &[Member]) -> Placed {
     };
     let mut able: Vec<_> = members.iter().filter(meets).collect();
     if able.is_empty() {
-        return lacking(Lack::NoneWith(demand.require.clone()));
+        return Err(Lack::NoneWith(demand.require.clone()));
     }
     if demand.http {
         able.retain(|member| member.gateway);
         if able.is_empty() {
-            return lacking(Lack::NoGateway(demand.require.clone()));
+            return Err(Lack::NoGateway(demand.require.clone()));
         }
-        return Placed {
-            hosts: able.into_iter().map(|member| member.name.clone()).collect(),
-            lack: None,
-        };
     }
-    let (count, lack) = match demand.replicas {
-        Replicas::All => (able.len(), None),
-        Replicas::Count(wanted) => {
-            let count = usize::try_from(wanted).unwrap_or(usize::MAX);
-            // The default of two means as many as there are on one host.
-            let short = able.len() < count && wanted > 2;
-            let found = able.len();
-            (count, short.then_some(Lack::Fewer { wanted, found }))
-        }
-    };
-    able.sort_by_cached_key(|member| {
+    Ok(able)
+}
+
+/// Hosts in the order in which a service prefers them. Where it is spread, the best one of each zone comes
+/// before the second one of any; hosts without the label are a zone of their own.
+fn ranked<'m>(demand: &Demand<'_>, hosts: Vec<&'m Member>) -> impl Iterator<Item = String> + use<'m> {
+    let mut hosts = hosts;
+    hosts.sort_by_cached_key(|member| {
         let score = score(demand.app, demand.service, &member.name);
         (std::cmp::Reverse(score), member.name.clone())
     });
-    let hosts = able.into_iter().take(count);
-    Placed {
-        hosts: hosts.map(|member| member.name.clone()).collect(),
-        lack,
+    if let Some(label) = demand.spread {
+        let mut taken: HashMap<Option<&String>, usize> = HashMap::new();
+        // Sorting is stable: by rank in the zone, then by score.
+        hosts.sort_by_cached_key(|member| {
+            let rank = taken.entry(member.labels.get(label)).or_default();
+            *rank += 1;
+            *rank
+        });
     }
+    hosts.into_iter().map(|member| member.name.clone())
 }
 
 fn lacking(lack: Lack) -> Placed {
@@ -189,7 +316,14 @@ mod tests {
             name: name.to_owned(),
             labels: BTreeMap::new(),
             gateway: false,
+            capacity: None,
         }
+    }
+
+    /// A service on its own.
+    fn place(demand: &Demand<'_>, members: &[Member]) -> Placed {
+        let placement = super::place([demand.clone()], members);
+        placement.of(demand.app, demand.service).unwrap().clone()
     }
 
     fn members(count: usize) -> Vec<Member> {
@@ -204,6 +338,8 @@ mod tests {
             service,
             replicas,
             require: &NONE,
+            spread: None,
+            reserve: 128 << 20,
             http: false,
         }
     }
@@ -279,6 +415,75 @@ mod tests {
         }
     }
 
+    /// Hosts with this capacity in MiB, in zones one after the other.
+    fn zoned(zones: &[&str], capacity: Option<u64>) -> Vec<Member> {
+        let mut members = members(zones.len());
+        for (member, zone) in members.iter_mut().zip(zones) {
+            let zone = ("zone".to_owned(), (*zone).to_owned());
+            member.labels = BTreeMap::from([zone]);
+            member.capacity = capacity.map(|mebibytes| mebibytes << 20);
+        }
+        members
+    }
+
+    fn zones_of(placed: &Placed, members: &[Member]) -> BTreeMap<String, usize> {
+        let mut zones = BTreeMap::new();
+        let on = members.iter().filter(|member| placed.hosts.contains(&member.name));
+        for member in on {
+            *zones.entry(member.labels["zone"].clone()).or_default() += 1;
+        }
+        zones
+    }
+
+    #[test]
+    fn what_has_no_room_is_said() {
+        let hosts = zoned(&["a", "a", "a"], Some(200));
+        let demands = [demand("one", Replicas::All), demand("two", Replicas::Count(1))];
+        let placement = super::place(demands, &hosts);
+        let lack = placement.of("shop", "two").unwrap().lack.clone().unwrap();
+        assert!(lack.is_total());
+        assert_eq!(
+            lack.to_string(),
+            "no host has room for the 128MiB that it reserves, the most that one has left is 72MiB; \
+             start another host, raise `--capacity`, or lower `reserve`"
+        );
+        assert_eq!(placement.reserved("host-0"), 128 << 20);
+        let unplaced: Vec<_> = placement.unplaced().map(|(_, service, _)| service).collect();
+        assert_eq!(unplaced, ["two"]);
+        let mut hosts = hosts;
+        hosts[1].capacity = None;
+        let demands = [demand("one", Replicas::All), demand("two", Replicas::Count(2))];
+        let placement = super::place(demands, &hosts);
+        let placed = placement.of("shop", "two").unwrap();
+        assert_eq!(Vec::from_iter(placed.hosts.clone()), ["host-1"]);
+        assert_eq!(
+            placed.lack.as_ref().unwrap().to_string(),
+            "2 replicas are asked for, and 1 hosts can run it; 2 more have no room for the 128MiB that it reserves"
+        );
+    }
+
+    #[test]
+    fn a_service_is_spread_over_zones() {
+        let hosts = zoned(&["a", "a", "a", "a", "a", "b", "c"], None);
+        for at in 0..100 {
+            let service = format!("service-{at}");
+            let demand = Demand {
+                spread: Some("zone"),
+                ..demand(&service, Replicas::Count(3))
+            };
+            let zones = zones_of(&place(&demand, &hosts), &hosts);
+            assert!(zones.len() == 3, "{zones:?}");
+        }
+        // What requires one zone is spread over that one.
+        let require = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
+        let demand = Demand {
+            require: &require,
+            spread: Some("zone"),
+            ..demand("orders", Replicas::Count(3))
+        };
+        assert_eq!(place(&demand, &hosts).hosts.len(), 3);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -324,6 +529,91 @@ mod tests {
             let back: Vec<_> = names.iter().rev().map(|name| member(name)).collect();
             let demand = demand(&service, Replicas::Count(2));
             prop_assert_eq!(place(&demand, &forth), place(&demand, &back));
+        }
+
+        /// Whatever is asked for, and where nothing fits because all is full.
+        #[test]
+        fn no_host_takes_more_than_its_capacity(
+            capacities in prop::collection::vec(prop::option::of(0u64..64), 1..8),
+            asked in prop::collection::vec((0u64..40, 1u32..5, any::<bool>(), any::<bool>()), 0..40),
+        ) {
+            let zones: Vec<_> = (0..capacities.len()).map(|at| ["a", "b", "c"][at % 3]).collect();
+            let mut hosts = zoned(&zones, None);
+            for (host, capacity) in hosts.iter_mut().zip(&capacities) {
+                host.capacity = *capacity;
+            }
+            let names: Vec<_> = (0..asked.len()).map(|at| format!("service-{at}")).collect();
+            let demands = || names.iter().zip(&asked).map(|(name, (reserve, replicas, all, spread))| Demand {
+                reserve: *reserve,
+                spread: spread.then_some("zone"),
+                ..demand(name, if *all { Replicas::All } else { Replicas::Count(*replicas) })
+            });
+            let placement = super::place(demands(), &hosts);
+            for host in &hosts {
+                let on_it = demands().filter(|demand| {
+                    placement.of("shop", demand.service).unwrap().hosts.contains(&host.name)
+                });
+                let reserved: u64 = on_it.map(|demand| demand.reserve).sum();
+                prop_assert_eq!(reserved, placement.reserved(&host.name));
+                prop_assert!(host.capacity.is_none_or(|capacity| reserved <= capacity));
+            }
+            for demand in demands() {
+                let placed = placement.of("shop", demand.service).unwrap();
+                // What runs nowhere would not have fitted anywhere.
+                let left = |host: &Member| host.capacity.map(|all| all - placement.reserved(&host.name));
+                let has_room = hosts.iter().any(|host| left(host).is_none_or(|left| left >= demand.reserve));
+                prop_assert!(!placed.hosts.is_empty() || !has_room);
+                prop_assert_eq!(placed.hosts.is_empty(), placed.lack.as_ref().is_some_and(Lack::is_total));
+            }
+            let mut back: Vec<_> = demands().collect();
+            back.reverse();
+            hosts.reverse();
+            prop_assert_eq!(super::place(back, &hosts), placement);
+        }
+
+        /// As evenly as there are hosts: no zone has two more than one that has another host.
+        #[test]
+        fn a_spread_is_as_even_as_it_can_be(
+            zones in prop::collection::vec(0usize..4, 1..12), replicas in 1u32..8, service in "[a-z]{1,8}",
+        ) {
+            let names: Vec<_> = zones.iter().map(|zone| ["a", "b", "c", "d"][*zone]).collect();
+            let hosts = zoned(&names, None);
+            let demand = Demand { spread: Some("zone"), ..demand(&service, Replicas::Count(replicas)) };
+            let placed = place(&demand, &hosts);
+            prop_assert_eq!(placed.hosts.len(), hosts.len().min(replicas as usize));
+            let counts = zones_of(&placed, &hosts);
+            for zone in &names {
+                let own = counts.get(*zone).copied().unwrap_or_default();
+                let all = names.iter().filter(|name| *name == zone).count();
+                prop_assert!(own == all || counts.values().all(|other| *other <= own + 1));
+            }
+        }
+
+        /// A host that comes moves at most one replica of a spread service, to itself.
+        #[test]
+        fn a_host_that_comes_moves_little_of_what_is_spread(
+            zones in prop::collection::vec(0usize..4, 1..12), zone in 0usize..5, replicas in 1u32..8, service in "[a-z]{1,8}",
+        ) {
+            let names: Vec<_> = zones.iter().chain([&zone]).map(|zone| ["a", "b", "c", "d", "e"][*zone]).collect();
+            let after = zoned(&names, None);
+            let (new, before) = after.split_last().unwrap();
+            let demand = Demand { spread: Some("zone"), ..demand(&service, Replicas::Count(replicas)) };
+            let (old, now) = (place(&demand, before).hosts, place(&demand, &after).hosts);
+            prop_assert!(now.difference(&old).all(|host| *host == new.name));
+            prop_assert!(old.difference(&now).count() <= 1);
+        }
+
+        /// Hosts that have room for all are chosen as if they had any.
+        #[test]
+        fn a_capacity_that_suffices_changes_nothing(count in 1usize..6, services in 1usize..30) {
+            let names: Vec<_> = (0..services).map(|at| format!("service-{at}")).collect();
+            let demands = || names.iter().map(|name| demand(name, Replicas::Count(2)));
+            let mut hosts = members(count);
+            let free = super::place(demands(), &hosts);
+            for host in &mut hosts {
+                host.capacity = Some((services as u64) << 27);
+            }
+            prop_assert_eq!(super::place(demands(), &hosts), free);
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::records::{HostRecord, Report, Revision, ServiceState};
-use super::{Lack, Member, demands, place};
+use crate::manifest::App;
+use super::{Lack, Member, Placement, demands, place};
 
 /// A service on a host that is to run it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,11 +82,24 @@ impl Progress {
     }
 }
 
-/// How far these hosts are, by these reports. Those of other processes count for nothing.
+/// Where all services of these apps run on these hosts.
+#[must_use]
+pub fn placement_of<'a>(
+    apps: impl IntoIterator<Item = &'a App>,
+    hosts: &[HostRecord],
+) -> Placement {
+    let staying = hosts.iter().filter(|record| record.takes_services());
+    let members: Vec<Member> = staying.map(HostRecord::member).collect();
+    place(apps.into_iter().flat_map(demands), &members)
+}
+
+/// How far these hosts are with a revision of an app, by these reports. Those of other processes count for
+/// nothing.
 #[must_use]
 pub fn progress(
     revision: &Revision,
     app: &str,
+    placement: &Placement,
     hosts: &[HostRecord],
     reports: &[Report],
 ) -> Progress {
@@ -94,27 +108,24 @@ pub fn progress(
         let mut own = reports.iter();
         own.find(|report| report.host == host && report.id == record.id && report.app == app)
     };
-    let members: Vec<Member> = hosts
-        .iter()
-        .filter(|record| record.takes_services())
-        .map(HostRecord::member)
-        .collect();
     let mut progress = Progress::default();
     let specification = revision.specification.as_ref();
-    for demand in specification.into_iter().flat_map(|s| demands(&s.app)) {
-        let placed = place(&demand, &members);
+    let services = specification.into_iter().flat_map(|s| s.app.services.keys());
+    for service in services {
+        let placed = placement.of(app, service).cloned().unwrap_or_default();
         for host in placed.hosts {
             let state = report(&host).map_or(ReplicaState::Waiting, |report| {
-                state_in(report, revision.number, demand.service)
+                state_in(report, revision.number, service)
             });
+            let service = service.clone();
             progress.replicas.push(Replica {
-                service: demand.service.to_owned(),
+                service,
                 host,
                 state,
             });
         }
         if let Some(lack) = placed.lack {
-            progress.lacks.insert(demand.service.to_owned(), lack);
+            progress.lacks.insert(service.clone(), lack);
         }
     }
     for record in hosts {
@@ -171,11 +182,24 @@ mod tests {
             id: id.to_owned(),
             labels: BTreeMap::new(),
             gateway: None,
+            capacity: None,
             version: String::new(),
             started: String::new(),
             leaving: false,
             drained: false,
         }
+    }
+
+    /// The progress of a fleet of one app.
+    fn progress(
+        revision: &Revision,
+        app: &str,
+        hosts: &[HostRecord],
+        reports: &[Report],
+    ) -> Progress {
+        let apps = revision.specification.iter().map(|s| &s.app);
+        let placement = placement_of(apps, hosts);
+        super::progress(revision, app, &placement, hosts, reports)
     }
 
     fn report(host: &str, id: &str, revision: u64, state: ServiceState) -> Report {

@@ -64,6 +64,9 @@ pub struct HostRecord {
     /// Where its gateway listens.
     #[serde(default)]
     pub gateway: Option<String>,
+    /// The bytes of memory that services may reserve on it; any number unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
     /// Its version of wasmbay.
     pub version: String,
     /// When it started, as RFC 3339.
@@ -101,6 +104,7 @@ impl HostRecord {
             name: self.name.clone(),
             labels: self.labels.clone(),
             gateway: self.gateway.is_some(),
+            capacity: self.capacity,
         }
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Figures, HostRecord, Progress, ReplicaState, Report, Revision, changes, host_id};
+use super::{
+    Figures, HostRecord, Placement, Progress, ReplicaState, Report, Revision, changes, host_id,
+};
 
 /// Figures by the id of a host, app and service.
 pub type AllFigures = BTreeMap<(String, String, String), Figures>;
@@ -34,7 +36,7 @@ pub fn services_on(host: &HostRecord, reports: &[Report]) -> usize {
 
 /// The hosts of a fleet.
 #[must_use]
-pub fn show_hosts(hosts: &[HostRecord], reports: &[Report]) -> Value {
+pub fn show_hosts(hosts: &[HostRecord], placement: &Placement, reports: &[Report]) -> Value {
     let hosts: Vec<_> = hosts
         .iter()
         .map(|host| {
@@ -44,6 +46,8 @@ pub fn show_hosts(hosts: &[HostRecord], reports: &[Report]) -> Value {
                 "state": host.state(services),
                 "services": services,
                 "gateway": host.gateway,
+                "reserved": placement.reserved(&host.name),
+                "capacity": host.capacity,
                 "labels": host.labels,
                 "version": host.version,
                 "since": host.started,

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use super::records::{self, HostRecord, RecordError, Report, Revision};
 use super::{DEAD, HISTORY};
 use crate::events::stream;
-use crate::manifest::Digest;
+use crate::manifest::{App, Digest};
 use crate::subject::{FLEET_APPS, FLEET_COMPONENTS, FLEET_DRAINS, FLEET_HOSTS, FLEET_REPORTS};
 
 /// Time after which an entry of a host is gone from its bucket.
@@ -275,6 +275,22 @@ impl Store {
             revision,
             sequence: entry.revision,
         }))
+    }
+
+    /// All apps that are deployed, with this one in the place of what is deployed of it.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be read.
+    pub async fn specified(&self, instead: Option<&App>) -> Result<Vec<App>, StoreError> {
+        let apps = self.apps().await?.into_values();
+        let apps = apps.filter_map(|kept| kept.revision.specification);
+        let mut apps: Vec<App> = apps.map(|specification| specification.app).collect();
+        if let Some(instead) = instead {
+            apps.retain(|app| app.name != instead.name);
+            apps.push(instead.clone());
+        }
+        Ok(apps)
     }
 
     /// The revisions of an app that are kept, the oldest first.

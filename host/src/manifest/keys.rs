@@ -108,6 +108,10 @@ tables! {
             => "Hosts of a [fleet](fleet.md) that run the service, or as many as there are. `wasmbay up` is one host and runs all.";
         REQUIRE "require": Other = Other::table(&["labels such as `{ zone = \"a\" }`"]).or("none")
             => "Labels that a host of a fleet must have to run the service. `wasmbay up` has none and asks for none.";
+        SPREAD "spread": Other = Other::text(&["the name of a label, such as `zone`"]).or("nothing")
+            => "The label over whose values the hosts that run the service are spread, as evenly as there are hosts.";
+        RESERVE "reserve": Or<Bounds<u64>> = Or(Bounds { default: limits::MEMORY.values.default, range: 1 << 20..=1 << 50 }, "`limits.memory`, one instance")
+            => "Memory that is set aside for the service on each host of a [fleet](fleet.md) with a `--capacity`. Say more where many large instances work at the same time.";
     }
 
     limits "`limits` of a service" "" {

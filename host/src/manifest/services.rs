@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use toml::de::DeValue;
 
 use super::Find;
 use super::file::{At, Section};
 use super::keys::{app, grants, keyvalue, limits, service};
-use super::kinds::settings;
-use super::placement::{self, Replicas};
+use super::kinds::{Setting as _, settings};
+use super::placement::{self, Replicas, is_label_text};
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
 use super::values::{HostPattern, size_text};
@@ -49,6 +49,15 @@ pub struct ServiceSpec {
     pub replicas: Replicas,
     /// The labels that such a host must have.
     pub require: BTreeMap<String, String>,
+    /// The label over whose values such hosts are spread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<String>,
+    /// Bytes of memory that are set aside for it on each of them, where that was stated.
+    #[serde(
+        serialize_with = "write_reserve",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub reserve: Option<u64>,
 }
 
 settings! {
@@ -149,9 +158,18 @@ impl ServiceSpec {
         let placed = Self {
             replicas: self.replicas,
             require: self.require.clone(),
+            spread: self.spread.clone(),
+            reserve: self.reserve,
             ..other.clone()
         };
         *self == placed
+    }
+
+    /// Bytes of memory that are set aside for the service on a host: what was stated, or one instance at
+    /// its limit.
+    #[must_use]
+    pub fn reserve(&self) -> u64 {
+        self.reserve.unwrap_or(self.limits.memory)
     }
 
     /// The service that it chose for an interface that it imports.
@@ -185,7 +203,17 @@ pub(super) fn read(
         grants: read_grants(&grants, streams),
         replicas: section.read_or_default(&service::REPLICAS),
         require: placement::read_labels(section),
+        spread: section
+            .text_that(&service::SPREAD, is_label_text)
+            .map(|label| label.value.to_owned()),
+        reserve: section
+            .value(&service::RESERVE, |value| service::RESERVE.values.read(value))
+            .map(|bytes| bytes.value),
     }
+}
+
+fn write_reserve<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    bytes.map(size_text).serialize(serializer)
 }
 
 /// Reads the environment variables. The C library of a guest parts names from values at the first `=`,

@@ -16,7 +16,7 @@ use crate::admin::query::Query;
 use crate::admin::routes::{self, NOTHING};
 use crate::admin::{Admin, Asked, CONNECTIONS, TIMEOUT, metrics, page};
 use crate::call::Blame;
-use crate::fleet::{self, StoreError, progress, show_app, show_history, show_hosts};
+use crate::fleet::{self, StoreError, placement_of, progress, show_app, show_history, show_hosts};
 use crate::gateway::accept;
 use crate::gateway::answer::{Answer, Refusal, json as answer_json, to_json};
 use crate::gateway::connection::{self, Activity, Answers, Received, Tasks};
@@ -171,7 +171,9 @@ impl Server {
             }
             ["hosts"] => {
                 let hosts = store.hosts().await.map_err(refused)?;
-                show_hosts(&hosts, &store.reports().await.map_err(refused)?)
+                let apps = store.specified(None).await.map_err(refused)?;
+                let placement = placement_of(&apps, &hosts);
+                show_hosts(&hosts, &placement, &store.reports().await.map_err(refused)?)
             }
             ["apps"] => json!({ "apps": self.apps(None).await? }),
             ["apps", app] => match self.apps(Some(app)).await?.pop() {
@@ -232,9 +234,12 @@ impl Server {
         let reports = store.reports().await.map_err(refused)?;
         let figures = fleet::figures(&self.admin.link).await.unwrap_or_default();
         let mut apps = store.apps().await.map_err(refused)?;
+        let specified = apps.values();
+        let specified = specified.filter_map(|kept| kept.revision.specification.as_ref());
+        let placement = placement_of(specified.map(|s| &s.app), &hosts);
         apps.retain(|app, _| only.is_none_or(|only| only == app));
         let shown = apps.into_iter().filter_map(|(app, kept)| {
-            let progress = progress(&kept.revision, &app, &hosts, &reports);
+            let progress = progress(&kept.revision, &app, &placement, &hosts, &reports);
             let runs = kept.revision.specification.is_some() || !progress.leaving.is_empty();
             runs.then(|| show_app(&app, &kept.revision, &progress, &figures))
         });

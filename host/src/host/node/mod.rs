@@ -26,7 +26,7 @@ use super::{Drained, Listening, failed, host_id, listen};
 use crate::admin::guard::Guard;
 use crate::events::stream;
 use crate::fleet::{
-    self, FORMAT, HostRecord, Store, StoreError, Watched, read_app, read_host, read_report,
+    self, FORMAT, HostRecord, Placement, Store, StoreError, Watched, read_app, read_host, read_report,
 };
 use crate::gateway::SharedGateway;
 use crate::manifest::Digest;
@@ -142,6 +142,7 @@ impl Node {
             name,
             labels,
             gateway,
+            capacity,
             admin,
             admin_token,
             workers,
@@ -172,6 +173,7 @@ impl Node {
             id: host_id(),
             labels,
             gateway: listening.as_ref().map(|front| front.address.to_string()),
+            capacity,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: driver::now(),
             leaving: false,
@@ -410,21 +412,21 @@ impl Node {
         self.apps.retain(|_, app| !app.driver.is_finished());
         let known = self.view.apps.keys().chain(self.apps.keys());
         let names: BTreeSet<String> = known.cloned().collect();
+        let placement = self.view.placement();
         for app in names {
-            self.aim(&app);
+            self.aim(&app, &placement);
         }
         // One that ends may have to begin again when it has.
         let ends = |running: &Running| running.target.borrow().is_none();
         self.stale = self.apps.values().any(ends);
     }
 
-    fn aim(&mut self, app: &str) {
+    fn aim(&mut self, app: &str, placement: &Placement) {
         let running = self.apps.get(app);
         let services = running.map(|running| running.services.borrow().clone());
         let has_gateway = self.listening.is_some();
-        let target = self
-            .view
-            .target(app, &services.unwrap_or_default(), has_gateway);
+        let services = services.unwrap_or_default();
+        let target = self.view.target(app, placement, &services, has_gateway);
         let target = target.map(Arc::new);
         match (running, target) {
             (Some(running), target) => {

@@ -23,6 +23,8 @@ pub struct NodeOptions {
     pub labels: BTreeMap<String, String>,
     /// The address of the gateway; `None` runs without one.
     pub gateway: Option<SocketAddr>,
+    /// The bytes of memory that services may reserve on it, together; any number by default.
+    pub capacity: Option<u64>,
     /// The admin address, where any client that can reach it sees what the fleet runs; `None` runs without
     /// one.
     pub admin: Option<SocketAddr>,
@@ -48,6 +50,7 @@ impl NodeOptions {
             name: name.into(),
             labels: BTreeMap::new(),
             gateway: None,
+            capacity: None,
             admin: None,
             admin_token: None,
             workers,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::fleet::{DEAD, HostRecord, Member, Report, Revision, ServiceState, demands, place};
+use crate::fleet::{
+    DEAD, HostRecord, Member, Placement, Report, Revision, ServiceState, demands, place,
+};
 
 /// What a node knows of its fleet.
 #[derive(Default)]
@@ -115,33 +117,40 @@ impl View {
         staying.map(|(record, _)| record.member()).collect()
     }
 
+    /// Where all services of the fleet run.
+    pub(super) fn placement(&self) -> Placement {
+        let specified = self.apps.values();
+        let specified = specified.filter_map(|revision| revision.specification.as_ref());
+        let demands = specified.flat_map(|specification| demands(&specification.app));
+        place(demands, &self.members())
+    }
+
     /// What this host has to do with an app of which it runs these services; nothing if that is nothing.
     /// A host with a gateway has to do with all of them.
     pub(super) fn target(
         &self,
         app: &str,
+        placement: &Placement,
         running: &BTreeSet<String>,
         has_gateway: bool,
     ) -> Option<Target> {
         let revision = self.apps.get(app)?;
         let specification = revision.specification.as_ref()?;
-        let members = self.members();
         let mut target = Target {
             revision: Arc::clone(revision),
             here: BTreeSet::new(),
             held: BTreeSet::new(),
         };
-        for demand in demands(&specification.app) {
-            let hosts = place(&demand, &members).hosts;
-            let service = demand.service.to_owned();
-            if hosts.contains(&self.name) {
-                target.here.insert(service);
+        for service in specification.app.services.keys() {
+            let hosts = placement.of(app, service).map(|placed| &placed.hosts);
+            let mut hosts = hosts.into_iter().flatten();
+            if hosts.clone().any(|host| *host == self.name) {
+                target.here.insert(service.clone());
                 continue;
             }
-            let mut others = hosts.iter();
-            let is_everywhere = others.all(|host| self.serves(host, app, &service));
-            if running.contains(&service) && !is_everywhere {
-                target.held.insert(service);
+            let is_everywhere = hosts.all(|host| self.serves(host, app, service));
+            if running.contains(service) && !is_everywhere {
+                target.held.insert(service.clone());
             }
         }
         let has_work = has_gateway || !target.here.is_empty() || !target.held.is_empty();
@@ -174,6 +183,7 @@ mod tests {
             id: format!("{name}-1"),
             labels: BTreeMap::new(),
             gateway: None,
+            capacity: None,
             version: String::new(),
             started: String::new(),
             leaving,
@@ -197,6 +207,11 @@ mod tests {
             error: None,
             services: BTreeMap::from([("a".to_owned(), service)]),
         }
+    }
+
+    /// What the host has to do, as it sees the fleet.
+    fn target(view: &View, app: &str, running: &BTreeSet<String>, has_gateway: bool) -> Option<Target> {
+        view.target(app, &view.placement(), running, has_gateway)
     }
 
     /// The view of the host `x` beside these others.
@@ -251,7 +266,7 @@ mod tests {
         let running = BTreeSet::from(["a".to_owned()]);
         view.see(record("x", true), now);
         let held = |view: &View| {
-            view.target("shop", &running, false)
+            target(view, "shop", &running, false)
                 .map(|target| target.held)
         };
         assert_eq!(held(&view), Some(running.clone()));
@@ -280,12 +295,12 @@ mod tests {
             ..record("x", false)
         };
         view.see(drained(true), now);
-        let target = view.target("shop", &running, false).unwrap();
+        let target = self::target(&view, "shop", &running, false).unwrap();
         assert!(target.here.is_empty() && target.held == running);
         view.hear(report("y", "y-1", ServiceState::Serving));
-        assert_eq!(view.target("shop", &running, false), None);
+        assert_eq!(target(&view, "shop", &running, false), None);
         view.see(drained(false), now);
-        assert_eq!(view.target("shop", &running, false).unwrap().here, running);
+        assert_eq!(target(&view, "shop", &running, false).unwrap().here, running);
     }
 
     #[test]
@@ -294,11 +309,11 @@ mod tests {
         let mut view = view(&[], now);
         view.see(record("x", true), now);
         let none = BTreeSet::new();
-        assert_eq!(view.target("shop", &none, false), None);
-        assert!(view.target("shop", &none, true).is_some());
-        assert_eq!(view.target("other", &none, true), None);
+        assert_eq!(target(&view, "shop", &none, false), None);
+        assert!(target(&view, "shop", &none, true).is_some());
+        assert_eq!(target(&view, "other", &none, true), None);
         view.see(record("x", false), now);
-        let target = view.target("shop", &none, false).unwrap();
+        let target = self::target(&view, "shop", &none, false).unwrap();
         assert!(target.here.contains("a") && target.held.is_empty());
     }
 }

@@ -33,6 +33,8 @@ const EVERYTHING: &str = r#"
     component = "audit"
     replicas = "all"
     require = { zone = "west" }
+    spread = "rack"
+    reserve = "1GiB"
     grants = { subscribe = ["a.b", "c"] }
 
     [wire."shop:payment/payments"]

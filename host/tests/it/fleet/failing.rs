@@ -110,6 +110,50 @@ async fn a_service_that_no_host_can_run_says_why() {
 }
 
 #[tokio::test]
+async fn no_host_takes_more_than_it_has_memory_for() {
+    let fleet = Fleet::start(&format!(
+        "{}reserve = \"600MiB\"\n[service.other]\ncomponent = \"other.wasm\"\nreplicas = 1\nreserve = \"500MiB\"\n",
+        super::ONCE
+    ))
+    .await;
+    fleet.cli.write("other.wasm", super::pays(&["amount"]));
+    let small = fleet.host("a", &["--capacity", "1GiB"]);
+    let failed = fleet.run(&["deploy"]).await.failed();
+    assert!(
+        failed.stderr.contains("other: no host has room for the 500MiB that it reserves, the most that one has left is 424MiB"),
+        "{failed:?}"
+    );
+    let ps = fleet.run(&["ps"]).await.failed();
+    assert!(ps.stdout.contains("unplaced") && ps.stdout.contains("no host has room"), "{ps:?}");
+    let hosts = fleet.run(&["hosts"]).await.done();
+    assert!(hosts.stdout.contains("600MiB/1GiB"), "{hosts:?}");
+    let second = fleet.host("b", &["--capacity", "512MiB"]);
+    fleet.hosts_of("other", |hosts| hosts == ["b"]).await;
+    fleet.hosts_of("guest", |hosts| hosts == ["a"]).await;
+    // Neither has room for what the other one runs.
+    let refused = fleet.run(&["drain", "b"]).await.failed();
+    assert!(refused.stderr.contains("app/other: no host has room"), "{refused:?}");
+    for host in [small, second] {
+        host.stop();
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn replicas_are_spread_over_zones() {
+    let app = super::ONCE.replace("= 1", "= 2");
+    let fleet = Fleet::start(&format!("{app}spread = \"zone\"\n")).await;
+    let hosts = [("a", "west"), ("b", "west"), ("c", "west"), ("d", "east")];
+    let hosts = hosts.map(|(name, zone)| fleet.host(name, &["--label", &format!("zone={zone}")]));
+    fleet.run(&["deploy"]).await.done();
+    fleet
+        .hosts_of("guest", |hosts| hosts.len() == 2 && hosts.contains(&"d".to_owned()))
+        .await;
+    drop(hosts);
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn what_a_host_serves_goes_on_while_nats_is_restarted() {
     let fleet = Fleet::start(EVERYWHERE).await;
     let hosts = [fleet.host("a", &[]), fleet.host("b", &[])];

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 use tokio::time::sleep;
 use wasmbay::fleet::{
-    DrainRecord, FORMAT, HostRecord, Lack, Member, Report, demands, place, services_on,
+    DrainRecord, FORMAT, HostRecord, Lack, Report, placement_of, services_on,
 };
 
 use super::fleet::{Fleet, author, now};
@@ -140,30 +140,18 @@ fn left(host: &HostRecord, reports: &[Report]) -> Vec<String> {
 
 /// The services that run now and would run nowhere without this host, a line each.
 async fn stranded(fleet: &Fleet, hosts: &[HostRecord], host: &str) -> anyhow::Result<Vec<String>> {
-    let members: Vec<Member> = hosts
-        .iter()
-        .filter(|record| record.takes_services())
-        .map(HostRecord::member)
-        .collect();
-    let others = members.iter().filter(|member| member.name != host);
-    let others: Vec<Member> = others.cloned().collect();
-    let mut lines = Vec::new();
-    for (app, kept) in fleet.store.apps().await? {
-        let Some(specification) = kept.revision.specification else {
-            continue;
-        };
-        for demand in demands(&specification.app) {
-            let is_total = |lack: &Lack| lack.is_total();
-            let before = place(&demand, &members).lack;
-            let after = place(&demand, &others).lack;
-            if let Some(lack) = after.filter(is_total)
-                && !before.as_ref().is_some_and(is_total)
-            {
-                lines.push(format!("\n  {app}/{}: {lack}", demand.service));
-            }
-        }
-    }
-    Ok(lines)
+    let apps = fleet.store.specified(None).await?;
+    let mut others = hosts.to_vec();
+    others.retain(|record| record.name != host);
+    let (before, after) = (placement_of(&apps, hosts), placement_of(&apps, &others));
+    let runs = |(app, service, _): &(&str, &str, &Lack)| {
+        let placed = before.of(app, service);
+        placed.is_some_and(|placed| !placed.hosts.is_empty())
+    };
+    let stranded = after.unplaced().filter(runs);
+    Ok(stranded
+        .map(|(app, service, lack)| format!("\n  {app}/{service}: {lack}"))
+        .collect())
 }
 
 /// There is no host of this name.

@@ -11,6 +11,7 @@ use serde_json::json;
 use wasmbay::fleet::is_host_name;
 use wasmbay::host::{Node, NodeOptions};
 use wasmbay::manifest::is_label_text;
+use wasmbay::manifest::values::parse_size;
 use wasmbay::runtime::Engine;
 
 use super::ended::{self, Ended};
@@ -34,7 +35,7 @@ use crate::report::{Exit, STRONG, Terminal, WEAK, table, time};
 #[command(after_help = "\
 Examples:
   wasmbay host --gateway 127.0.0.1:8080
-  wasmbay host --name b --label zone=west --nats nats://nats.example:4222
+  wasmbay host --name b --label zone=west --capacity 8GiB --nats nats://nats.example:4222
 
 Exit codes: 0 drained, 1 failed, gave up a call or could not confirm the drain, 2 wrong usage, 78 wrong configuration.")]
 pub(crate) struct Host {
@@ -44,6 +45,9 @@ pub(crate) struct Host {
     /// A label that services can require; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// The memory that services may reserve on this host together; otherwise it is not counted
+    #[arg(long, value_name = "SIZE", value_parser = capacity)]
+    capacity: Option<u64>,
     /// Where the gateway of all apps listens; otherwise nowhere
     #[arg(long, value_name = "ADDR", value_parser = address)]
     gateway: Option<SocketAddr>,
@@ -112,6 +116,7 @@ async fn serve(
     options.gateway = args.gateway;
     options.admin = args.admin;
     options.admin_token = token(args.admin_token_file.as_deref())?;
+    options.capacity = args.capacity;
     options.grace = args.grace;
     options.copies = args.state_replicas;
     options.spans = spans(args.admin.is_some())?;
@@ -205,6 +210,12 @@ fn name(text: &str) -> Result<String, &'static str> {
     } else {
         Err("accepted: 1 to 63 of a-z, 0-9 and `-`")
     }
+}
+
+fn capacity(text: &str) -> Result<u64, &'static str> {
+    parse_size(text)
+        .filter(|bytes| *bytes > 0)
+        .ok_or("accepted: a size such as 512MiB or 8GiB")
 }
 
 fn label(text: &str) -> Result<(String, String), &'static str> {

@@ -1,6 +1,7 @@
 //! `wasmbay hosts`.
 
-use wasmbay::fleet::{HostRecord, Report, services_on, show_hosts};
+use wasmbay::fleet::{HostRecord, Placement, Report, placement_of, services_on, show_hosts};
+use wasmbay::manifest::values::size_text;
 
 use super::fleet::Fleet;
 use crate::args::Nats;
@@ -24,22 +25,23 @@ pub(super) async fn run(args: Hosts, terminal: &Terminal) -> anyhow::Result<Exit
     let mut hosts = fleet.store.hosts().await?;
     hosts.sort_by(|one, other| one.name.cmp(&other.name));
     let reports = fleet.store.reports().await?;
+    let placement = placement_of(&fleet.store.specified(None).await?, &hosts);
     if terminal.json() {
-        terminal.result_json(&show_hosts(&hosts, &reports))?;
+        terminal.result_json(&show_hosts(&hosts, &placement, &reports))?;
     } else if hosts.is_empty() {
         terminal.result("no host is alive; `wasmbay host` starts one")?;
     } else {
         let head = [
-            "HOST", "STATE", "SERVICES", "GATEWAY", "LABELS", "VERSION", "SINCE",
+            "HOST", "STATE", "SERVICES", "MEMORY", "GATEWAY", "LABELS", "VERSION", "SINCE",
         ];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
-        rows.extend(hosts.iter().map(|host| row(host, &reports)));
+        rows.extend(hosts.iter().map(|host| row(host, &placement, &reports)));
         terminal.result(table(&rows))?;
     }
     Ok(Exit::Done)
 }
 
-fn row(host: &HostRecord, reports: &[Report]) -> Vec<String> {
+fn row(host: &HostRecord, placement: &Placement, reports: &[Report]) -> Vec<String> {
     let labels = host
         .labels
         .iter()
@@ -57,9 +59,19 @@ fn row(host: &HostRecord, reports: &[Report]) -> Vec<String> {
         plain(&host.name),
         host.state(services).to_owned(),
         services.to_string(),
+        memory(placement.reserved(&host.name), host.capacity),
         dash(plain(host.gateway.as_deref().unwrap_or_default())),
         dash(plain(&labels.join(","))),
         plain(&host.version),
         plain(host.started.split('.').next().unwrap_or_default()),
     ]
+}
+
+/// What is reserved of a host's memory.
+fn memory(reserved: u64, capacity: Option<u64>) -> String {
+    let reserved = size_text(reserved);
+    match capacity {
+        Some(capacity) => format!("{reserved}/{}", size_text(capacity)),
+        None => reserved,
+    }
 }

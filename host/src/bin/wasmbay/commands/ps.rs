@@ -1,10 +1,10 @@
 //! `wasmbay ps`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::json;
 use wasmbay::fleet::{
-    AllFigures, Figures, Progress, ReplicaState, Revision, figures, progress, show_app, sum,
+    AllFigures, Figures, Progress, ReplicaState, Revision, figures, placement_of, progress, show_app, sum,
 };
 use wasmbay::nats::PublishError;
 
@@ -38,13 +38,10 @@ struct Shown {
 
 pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
     let fleet = Fleet::reach(&args.nats).await?;
-    let apps = match &args.app {
-        Some(app) => {
-            let (kept, _) = fleet.deployed(app).await?;
-            BTreeMap::from([(app.clone(), kept)])
-        }
-        None => fleet.store.apps().await?,
-    };
+    if let Some(app) = &args.app {
+        fleet.deployed(app).await?;
+    }
+    let mut apps = fleet.store.apps().await?;
     let link = fleet.link().await?;
     let told = async {
         let hosts = fleet.store.hosts().await?;
@@ -54,10 +51,14 @@ pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
     let (hosts, reports) = told?;
     let figures: Result<AllFigures, PublishError> = figures;
     let figures = figures?;
+    let specified = apps.values();
+    let specified = specified.filter_map(|kept| kept.revision.specification.as_ref());
+    let placement = placement_of(specified.map(|s| &s.app), &hosts);
+    apps.retain(|app, _| args.app.as_ref().is_none_or(|only| only == app));
     let shown: Vec<_> = apps
         .into_iter()
         .map(|(app, kept)| Shown {
-            progress: progress(&kept.revision, &app, &hosts, &reports),
+            progress: progress(&kept.revision, &app, &placement, &hosts, &reports),
             revision: kept.revision,
             app,
         })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use wasmbay::fleet::{
-    Change, HostRecord, Progress, ReplicaState, Revision, progress, show_lacks, show_replicas,
+    Change, HostRecord, Progress, ReplicaState, Revision, placement_of, progress, show_lacks, show_replicas,
 };
 
 use super::fleet::Fleet;
@@ -52,7 +52,9 @@ impl Written<'_> {
         loop {
             let hosts = fleet.store.hosts().await?;
             let reports = fleet.store.reports().await?;
-            let now = progress(revision, app, &hosts, &reports);
+            let own = revision.specification.as_ref().map(|s| &s.app);
+            let placement = placement_of(&fleet.store.specified(own).await?, &hosts);
+            let now = progress(revision, app, &placement, &hosts, &reports);
             self.tell(&now, &mut told, terminal);
             if self.is_done(&now) {
                 return self.done(&now, &hosts, started.elapsed(), terminal);
