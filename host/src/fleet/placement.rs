@@ -272,7 +272,10 @@ fn able<'m>(demand: &Demand<'_>, members: &'m [Member]) -> Result<Vec<&'m Member
 
 /// Hosts in the order in which a service prefers them. Where it is spread, the best one of each zone comes
 /// before the second one of any; hosts without the label are a zone of their own.
-fn ranked<'m>(demand: &Demand<'_>, hosts: Vec<&'m Member>) -> impl Iterator<Item = String> + use<'m> {
+fn ranked<'m>(
+    demand: &Demand<'_>,
+    hosts: Vec<&'m Member>,
+) -> impl Iterator<Item = String> + use<'m> {
     let mut hosts = hosts;
     hosts.sort_by_cached_key(|member| {
         let score = score(demand.app, demand.service, &member.name);
@@ -428,7 +431,9 @@ mod tests {
 
     fn zones_of(placed: &Placed, members: &[Member]) -> BTreeMap<String, usize> {
         let mut zones = BTreeMap::new();
-        let on = members.iter().filter(|member| placed.hosts.contains(&member.name));
+        let on = members
+            .iter()
+            .filter(|member| placed.hosts.contains(&member.name));
         for member in on {
             *zones.entry(member.labels["zone"].clone()).or_default() += 1;
         }
@@ -438,7 +443,10 @@ mod tests {
     #[test]
     fn what_has_no_room_is_said() {
         let hosts = zoned(&["a", "a", "a"], Some(200));
-        let demands = [demand("one", Replicas::All), demand("two", Replicas::Count(1))];
+        let demands = [
+            demand("one", Replicas::All),
+            demand("two", Replicas::Count(1)),
+        ];
         let placement = super::place(demands, &hosts);
         let lack = placement.of("shop", "two").unwrap().lack.clone().unwrap();
         assert!(lack.is_total());
@@ -448,11 +456,17 @@ mod tests {
              start another host, raise `--capacity`, or lower `reserve`"
         );
         assert_eq!(placement.reserved("host-0"), 128 << 20);
-        let unplaced: Vec<_> = placement.unplaced().map(|(_, service, _)| service).collect();
+        let unplaced: Vec<_> = placement
+            .unplaced()
+            .map(|(_, service, _)| service)
+            .collect();
         assert_eq!(unplaced, ["two"]);
         let mut hosts = hosts;
         hosts[1].capacity = None;
-        let demands = [demand("one", Replicas::All), demand("two", Replicas::Count(2))];
+        let demands = [
+            demand("one", Replicas::All),
+            demand("two", Replicas::Count(2)),
+        ];
         let placement = super::place(demands, &hosts);
         let placed = placement.of("shop", "two").unwrap();
         assert_eq!(Vec::from_iter(placed.hosts.clone()), ["host-1"]);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::records::{HostRecord, Report, Revision, ServiceState};
-use crate::manifest::App;
 use super::{Lack, Member, Placement, demands, place};
+use crate::manifest::App;
 
 /// A service on a host that is to run it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +110,9 @@ pub fn progress(
     };
     let mut progress = Progress::default();
     let specification = revision.specification.as_ref();
-    let services = specification.into_iter().flat_map(|s| s.app.services.keys());
+    let services = specification
+        .into_iter()
+        .flat_map(|s| s.app.services.keys());
     for service in services {
         let placed = placement.of(app, service).cloned().unwrap_or_default();
         for host in placed.hosts {

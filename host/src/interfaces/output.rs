@@ -137,6 +137,8 @@ mod tests {
             grants: Grants::default(),
             replicas: crate::manifest::Replicas::Count(2),
             require: BTreeMap::new(),
+            spread: None,
+            reserve: None,
         }))
     }
 

@@ -157,6 +157,8 @@ mod tests {
             grants: Grants::default(),
             replicas: crate::manifest::Replicas::Count(2),
             require: BTreeMap::new(),
+            spread: None,
+            reserve: None,
         };
         let log = Log::default();
         let writer = log.clone();

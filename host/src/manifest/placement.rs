@@ -209,7 +209,10 @@ mod tests {
         let service = &app.services["x"];
         assert_eq!(service.replicas, Replicas::All);
         assert_eq!(service.require["zone"], "a");
-        assert_eq!((service.spread.as_deref(), service.reserve()), (None, 128 << 20));
+        assert_eq!(
+            (service.spread.as_deref(), service.reserve()),
+            (None, 128 << 20)
+        );
         assert_eq!(app.gateway.hosts, ["shop.example.com", "::1"]);
         let text = serde_json::to_string(&app).unwrap();
         assert_eq!(serde_json::from_str::<App>(&text).unwrap(), app);

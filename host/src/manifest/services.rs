@@ -207,7 +207,9 @@ pub(super) fn read(
             .text_that(&service::SPREAD, is_label_text)
             .map(|label| label.value.to_owned()),
         reserve: section
-            .value(&service::RESERVE, |value| service::RESERVE.values.read(value))
+            .value(&service::RESERVE, |value| {
+                service::RESERVE.values.read(value)
+            })
             .map(|bytes| bytes.value),
     }
 }

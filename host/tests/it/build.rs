@@ -68,6 +68,8 @@ fn greetings(component: &Path, who: &str, times: u32, reuse: u32) -> Vec<String>
         grants: Grants::default(),
         replicas: wasmbay::manifest::Replicas::Count(2),
         require: BTreeMap::new(),
+        spread: None,
+        reserve: None,
     };
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
     let runtime = Runtime::new(engine).unwrap();

@@ -88,6 +88,8 @@ pub(crate) fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
         grants: Grants::default(),
         replicas: wasmbay::manifest::Replicas::Count(2),
         require: BTreeMap::new(),
+        spread: None,
+        reserve: None,
     };
     change(&mut spec);
     spec

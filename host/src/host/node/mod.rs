@@ -26,7 +26,8 @@ use super::{Drained, Listening, failed, host_id, listen};
 use crate::admin::guard::Guard;
 use crate::events::stream;
 use crate::fleet::{
-    self, FORMAT, HostRecord, Placement, Store, StoreError, Watched, read_app, read_host, read_report,
+    self, FORMAT, HostRecord, Placement, Store, StoreError, Watched, read_app, read_host,
+    read_report,
 };
 use crate::gateway::SharedGateway;
 use crate::manifest::Digest;

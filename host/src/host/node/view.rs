@@ -210,7 +210,12 @@ mod tests {
     }
 
     /// What the host has to do, as it sees the fleet.
-    fn target(view: &View, app: &str, running: &BTreeSet<String>, has_gateway: bool) -> Option<Target> {
+    fn target_of(
+        view: &View,
+        app: &str,
+        running: &BTreeSet<String>,
+        has_gateway: bool,
+    ) -> Option<Target> {
         view.target(app, &view.placement(), running, has_gateway)
     }
 
@@ -265,10 +270,7 @@ mod tests {
         let mut view = view(&["y"], now);
         let running = BTreeSet::from(["a".to_owned()]);
         view.see(record("x", true), now);
-        let held = |view: &View| {
-            target(view, "shop", &running, false)
-                .map(|target| target.held)
-        };
+        let held = |view: &View| target_of(view, "shop", &running, false).map(|target| target.held);
         assert_eq!(held(&view), Some(running.clone()));
         view.hear(report("y", "y-1", ServiceState::Starting));
         assert!(held(&view).is_some());
@@ -295,12 +297,15 @@ mod tests {
             ..record("x", false)
         };
         view.see(drained(true), now);
-        let target = self::target(&view, "shop", &running, false).unwrap();
+        let target = target_of(&view, "shop", &running, false).unwrap();
         assert!(target.here.is_empty() && target.held == running);
         view.hear(report("y", "y-1", ServiceState::Serving));
-        assert_eq!(target(&view, "shop", &running, false), None);
+        assert_eq!(target_of(&view, "shop", &running, false), None);
         view.see(drained(false), now);
-        assert_eq!(target(&view, "shop", &running, false).unwrap().here, running);
+        assert_eq!(
+            target_of(&view, "shop", &running, false).unwrap().here,
+            running
+        );
     }
 
     #[test]
@@ -309,11 +314,11 @@ mod tests {
         let mut view = view(&[], now);
         view.see(record("x", true), now);
         let none = BTreeSet::new();
-        assert_eq!(target(&view, "shop", &none, false), None);
-        assert!(target(&view, "shop", &none, true).is_some());
-        assert_eq!(target(&view, "other", &none, true), None);
+        assert_eq!(target_of(&view, "shop", &none, false), None);
+        assert!(target_of(&view, "shop", &none, true).is_some());
+        assert_eq!(target_of(&view, "other", &none, true), None);
         view.see(record("x", false), now);
-        let target = self::target(&view, "shop", &none, false).unwrap();
+        let target = target_of(&view, "shop", &none, false).unwrap();
         assert!(target.here.contains("a") && target.held.is_empty());
     }
 }

@@ -305,6 +305,45 @@ async fn one_service_is_deployed_without_the_others() {
 }
 
 #[tokio::test]
+async fn one_component_goes_to_a_service_that_is_deployed() {
+    let pay = "[service.pay]\ncomponent = \"pay.wasm\"\nconfig = { a = 1 }\n";
+    let fleet = Fleet::start(&format!("{EVERYWHERE}{pay}")).await;
+    fleet.cli.write("pay.wasm", pays(&["amount"]));
+    let host = fleet.host("a", &[]);
+    fleet.run(&["deploy"]).await.done();
+    fleet.cli.write("other.wasm", pays(&["amount", "currency"]));
+    let deploy = async |args: &[&str]| {
+        let args = [&["deploy", "other.wasm"], args].concat();
+        fleet.run(&args).await
+    };
+    let refused = deploy(&["--service", "app/pay"]).await.failed();
+    assert!(refused.stderr.contains("breaks clients"), "{refused:?}");
+    let forced = deploy(&["--service", "app/pay", "--force", "--output", "json"])
+        .await
+        .done()
+        .json();
+    assert!(
+        forced["changes"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("swap pay ")
+            && forced["changes"].as_array().unwrap().len() == 1,
+        "{forced}"
+    );
+    for (args, said) in [
+        (&[][..], "`--service APP/SERVICE`"),
+        (&["--service", "pay"], "`--service APP/SERVICE`"),
+        (&["--service", "app/pax"], "did you mean `pay`?"),
+        (&["--service", "shop/pay"], "there is no app \"shop\""),
+    ] {
+        let wrong = deploy(args).await.failed();
+        assert!(wrong.stderr.contains(said), "{said}: {wrong:?}");
+    }
+    host.stop();
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn of_two_deploys_at_once_one_wins_and_the_other_is_told() {
     let fleet = Fleet::start(EVERYWHERE).await;
     let host = fleet.host("a", &[]);

@@ -124,7 +124,10 @@ async fn no_host_takes_more_than_it_has_memory_for() {
         "{failed:?}"
     );
     let ps = fleet.run(&["ps"]).await.failed();
-    assert!(ps.stdout.contains("unplaced") && ps.stdout.contains("no host has room"), "{ps:?}");
+    assert!(
+        ps.stdout.contains("unplaced") && ps.stdout.contains("no host has room"),
+        "{ps:?}"
+    );
     let hosts = fleet.run(&["hosts"]).await.done();
     assert!(hosts.stdout.contains("600MiB/1GiB"), "{hosts:?}");
     let second = fleet.host("b", &["--capacity", "512MiB"]);
@@ -132,7 +135,10 @@ async fn no_host_takes_more_than_it_has_memory_for() {
     fleet.hosts_of("guest", |hosts| hosts == ["a"]).await;
     // Neither has room for what the other one runs.
     let refused = fleet.run(&["drain", "b"]).await.failed();
-    assert!(refused.stderr.contains("app/other: no host has room"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("app/other: no host has room"),
+        "{refused:?}"
+    );
     for host in [small, second] {
         host.stop();
     }
@@ -147,7 +153,9 @@ async fn replicas_are_spread_over_zones() {
     let hosts = hosts.map(|(name, zone)| fleet.host(name, &["--label", &format!("zone={zone}")]));
     fleet.run(&["deploy"]).await.done();
     fleet
-        .hosts_of("guest", |hosts| hosts.len() == 2 && hosts.contains(&"d".to_owned()))
+        .hosts_of("guest", |hosts| {
+            hosts.len() == 2 && hosts.contains(&"d".to_owned())
+        })
         .await;
     drop(hosts);
     fleet.stop().await;

@@ -18,6 +18,8 @@ use crate::report::{Exit, Terminal, count, failure, size};
 /// What would break the services and clients of the revision that runs is refused. So is what another
 /// app of the fleet claims at the gateway already.
 ///
+/// A `.wasm` file goes to one service of an app that is deployed, whose limits, grants and configuration stay.
+///
 /// Without --nats, the fleet of `wasmbay host` on this machine is meant.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -25,6 +27,7 @@ Examples:
   wasmbay deploy examples/shop --message 'cheaper shipping'
   wasmbay deploy --dry-run
   wasmbay deploy --service payment
+  wasmbay deploy payment.wasm --service shop/payment
   wasmbay deploy --nats nats://nats.example:4222 --output json | jq .revision
 
 Exit codes: 0 it serves (or was written, with --detach), 1 it does not, or was refused, 2 wrong usage, 78 wrong configuration.")]
@@ -52,8 +55,8 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
         Some(proposal.specification.clone()),
         args.waiting.message.clone(),
     );
-    let manifest = &args.what.manifest;
-    let source = std::path::absolute(manifest).unwrap_or_else(|_| manifest.clone());
+    let path = &args.what.path;
+    let source = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     revision.source = Some(source.display().to_string());
     let changes = changed(before.map(|kept| &kept.revision), &revision);
     if args.dry_run {

@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::time::sleep;
-use wasmbay::fleet::{
-    DrainRecord, FORMAT, HostRecord, Lack, Report, placement_of, services_on,
-};
+use wasmbay::fleet::{DrainRecord, FORMAT, HostRecord, Lack, Report, placement_of, services_on};
 
 use super::fleet::{Fleet, author, now};
 use super::wait::LOOK;

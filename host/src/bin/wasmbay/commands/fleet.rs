@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use wasmbay::fleet::{Break, Change, Deployed, FORMAT, Kept, Revision, Store, breaks, changes};
-use wasmbay::manifest::Specification;
+use wasmbay::manifest::{App, Specification};
 use wasmbay::nats::{ConnectOptions, Link};
 use wasmbay::plan::Description;
+use wasmbay::text::nearest;
 
 use super::server;
 use crate::args::Nats;
@@ -191,3 +193,40 @@ pub(super) fn data() -> PathBuf {
 
 /// NATS in that folder.
 pub(super) const NATS_DATA: &str = "nats";
+
+/// A service of an app, as it is typed.
+#[derive(Clone, Debug)]
+pub(super) struct ServiceName {
+    pub(super) app: String,
+    pub(super) service: String,
+}
+
+impl FromStr for ServiceName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((app, service)) if !app.is_empty() && !service.is_empty() => Ok(Self {
+                app: app.to_owned(),
+                service: service.to_owned(),
+            }),
+            _ => Err("accepted: APP/SERVICE, such as shop/orders"),
+        }
+    }
+}
+
+/// An app that is deployed has no service of this name.
+pub(super) fn no_service(app: &App, service: &str) -> anyhow::Error {
+    let names: Vec<_> = app.services.keys().map(String::as_str).collect();
+    let meant = nearest(service, names.iter().copied());
+    let meant = meant.map(|name| format!("; did you mean `{name}`?"));
+    failure(
+        format!(
+            "app \"{}\" has no service \"{}\"{}",
+            app.name,
+            plain(service),
+            meant.unwrap_or_default()
+        ),
+        format!("there is {}", names.join(", ")),
+    )
+}

@@ -17,7 +17,7 @@ use wasmbay::manifest::{App, Digest, GatewaySpec, Specification};
 use wasmbay::plan::{self, Description};
 use wasmbay::runtime::Component;
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, ServiceName, no_service};
 use crate::args::{Cache, Nats};
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
@@ -26,11 +26,15 @@ use crate::report::{Terminal, failure, misconfigured, plain};
 /// What is to be deployed, or compared with what is.
 #[derive(clap::Args)]
 pub(super) struct What {
-    /// The app's manifest, or its folder
-    #[arg(default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
-    pub(super) manifest: PathBuf,
-    /// Build only this service of the manifest, and leave everything else as it is deployed; may be
-    /// given several times
+    /// The app's manifest, its folder, or a `.wasm` file for one service of an app that is deployed
+    #[arg(
+        value_name = "PATH",
+        default_value = "wasmbay.toml",
+        value_hint = ValueHint::FilePath
+    )]
+    pub(super) path: PathBuf,
+    /// Take only this service of the manifest, and leave everything else as it is deployed; may be given
+    /// several times. APP/SERVICE for a `.wasm` file
     #[arg(long = "service", value_name = "NAME")]
     services: Vec<String>,
     #[command(flatten)]
@@ -39,10 +43,27 @@ pub(super) struct What {
 
 /// What was built.
 struct Built {
-    app: App,
+    app: Specs,
     components: BTreeMap<String, Arc<Component>>,
     described: BTreeMap<String, Description>,
     files: BTreeMap<String, PathBuf>,
+}
+
+/// How services are specified.
+enum Specs {
+    /// As in this manifest.
+    Of(App),
+    /// As the app of this name runs.
+    AsDeployed(String),
+}
+
+impl Specs {
+    fn app(&self) -> &str {
+        match self {
+            Self::Of(app) => &app.name,
+            Self::AsDeployed(name) => name,
+        }
+    }
 }
 
 /// A specification, ready to be deployed, beside what runs.
@@ -67,9 +88,15 @@ impl Proposal {
         nats: &Nats,
         terminal: &Terminal,
     ) -> anyhow::Result<(Fleet, Self)> {
-        let mut built = build(what, terminal).await?;
+        let mut built = match component(what)? {
+            Some(built) => built,
+            None => build(what, terminal).await?,
+        };
         let fleet = Fleet::reach(nats).await?;
-        let before = fleet.find(&built.app.name).await?;
+        if let Specs::AsDeployed(app) = &built.app {
+            fleet.deployed(app).await?;
+        }
+        let before = fleet.find(built.app.app()).await?;
         let running = before
             .as_ref()
             .and_then(|kept| kept.revision.specification.clone());
@@ -80,10 +107,12 @@ impl Proposal {
             }
             None => BTreeMap::new(),
         };
-        let specification = match (what.services.as_slice(), &running) {
-            ([], _) => host::specify(&built.app, &built.components)?,
-            (services, Some(running)) => part(&mut built, running, &described_before, services)?,
-            (_, None) => return Err(not_deployed(&built.app.name)),
+        let specification = match (&built.app, &running) {
+            (Specs::Of(app), _) if what.services.is_empty() => {
+                host::specify(app, &built.components)?
+            }
+            (_, Some(running)) => part(&mut built, running, &described_before)?,
+            (specs, None) => return Err(not_deployed(specs.app())),
         };
         let mut proposal = Self {
             clashes: claimed(&fleet, &specification.app, &built.described).await?,
@@ -196,9 +225,45 @@ impl Proposal {
     }
 }
 
+/// A component that is there already, for a service that is deployed; nothing if a manifest is meant.
+fn component(what: &What) -> anyhow::Result<Option<Built>> {
+    if what.path.extension().is_none_or(|end| end != "wasm") {
+        return Ok(None);
+    }
+    let usage = || {
+        failure(
+            format!(
+                "{} is one component, and goes to one service of an app that is deployed",
+                what.path.display()
+            ),
+            "name that service: `--service APP/SERVICE`",
+        )
+    };
+    let [name] = what.services.as_slice() else {
+        return Err(usage());
+    };
+    let ServiceName { app, service } = name.parse().map_err(|_| usage())?;
+    let engine = what.cache.looking_engine()?;
+    let files = BTreeMap::from([(service, what.path.clone())]);
+    let components = host::load(&engine, &files)?;
+    Ok(Some(Built {
+        app: Specs::AsDeployed(app),
+        described: describe(&components),
+        components,
+        files,
+    }))
+}
+
+fn describe(components: &BTreeMap<String, Arc<Component>>) -> BTreeMap<String, Description> {
+    let components = components.iter();
+    components
+        .map(|(name, component)| (name.clone(), component.description()))
+        .collect()
+}
+
 /// Builds an app, as `up` does, or some of its services.
 async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Built> {
-    let project = Project::load(&what.manifest)?;
+    let project = Project::load(&what.path)?;
     let services = &project.app.services;
     if let Some(unknown) = what
         .services
@@ -227,10 +292,7 @@ async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Built> {
         components,
         ..
     } = bench;
-    let described: BTreeMap<_, _> = components
-        .iter()
-        .map(|(name, component)| (name.clone(), component.description()))
-        .collect();
+    let described = describe(&components);
     if what.services.is_empty() {
         host::check(&project.app, &components)?;
         for unreached in plan::unreached(&project.app, &described) {
@@ -241,7 +303,7 @@ async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Built> {
     let files = files.map(|(name, source)| (name.clone(), source.file()));
     Ok(Built {
         files: files.collect(),
-        app: project.app,
+        app: Specs::Of(project.app),
         components,
         described,
     })
@@ -259,19 +321,18 @@ fn part(
     built: &mut Built,
     running: &Specification,
     described: &BTreeMap<String, Description>,
-    services: &[String],
 ) -> anyhow::Result<Specification> {
     let mut specification = running.clone();
-    for service in services {
-        if let (Some(spec), Some(component)) = (
-            built.app.services.get(service),
-            built.components.get(service),
-        ) {
-            let digest = component.digest.clone();
-            let services = &mut specification.app.services;
-            services.insert(service.clone(), spec.clone());
-            specification.components.insert(service.clone(), digest);
-        }
+    for (service, component) in &built.components {
+        let spec = match &built.app {
+            Specs::Of(app) => app.services.get(service),
+            Specs::AsDeployed(_) => running.app.services.get(service),
+        };
+        let spec = spec.ok_or_else(|| no_service(&running.app, service))?;
+        let services = &mut specification.app.services;
+        services.insert(service.clone(), spec.clone());
+        let digest = component.digest.clone();
+        specification.components.insert(service.clone(), digest);
     }
     // As hosts read it: what a service refers to has to be in what runs.
     let written = serde_json::to_value(&specification)?;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use wasmbay::fleet::{
-    AllFigures, Figures, Progress, ReplicaState, Revision, figures, placement_of, progress, show_app, sum,
+    AllFigures, Figures, Progress, ReplicaState, Revision, figures, placement_of, progress,
+    show_app, sum,
 };
 use wasmbay::nats::PublishError;
 

@@ -1,14 +1,11 @@
 //! `wasmbay scale`.
 
-use std::str::FromStr;
-
 use wasmbay::manifest::Replicas;
-use wasmbay::text::nearest;
 
-use super::fleet::{Fleet, changed, next};
+use super::fleet::{Fleet, ServiceName, changed, next, no_service};
 use super::wait::Written;
 use crate::args::{Nats, Waiting};
-use crate::report::{Exit, Terminal, failure};
+use crate::report::{Exit, Terminal};
 
 /// Run a service on more or fewer hosts of a fleet
 ///
@@ -33,40 +30,12 @@ pub(crate) struct Scale {
     nats: Nats,
 }
 
-/// A service of an app, as it is typed.
-#[derive(Clone, Debug)]
-struct ServiceName {
-    app: String,
-    service: String,
-}
-
-impl FromStr for ServiceName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('/') {
-            Some((app, service)) if !app.is_empty() && !service.is_empty() => Ok(Self {
-                app: app.to_owned(),
-                service: service.to_owned(),
-            }),
-            _ => Err("accepted: APP/SERVICE, such as shop/orders"),
-        }
-    }
-}
-
 pub(super) async fn run(args: Scale, terminal: &Terminal) -> anyhow::Result<Exit> {
     let fleet = Fleet::reach(&args.nats).await?;
     let ServiceName { app, service } = &args.service;
     let (before, mut specification) = fleet.deployed(app).await?;
-    let names: Vec<_> = specification.app.services.keys().cloned().collect();
     let Some(spec) = specification.app.services.get_mut(service) else {
-        let meant = nearest(service, names.iter().map(String::as_str));
-        let meant = meant.map(|name| format!("; did you mean `{name}`?"));
-        let meant = meant.unwrap_or_default();
-        return Err(failure(
-            format!("app \"{app}\" has no service \"{service}\"{meant}"),
-            format!("there is {}", names.join(", ")),
-        ));
+        return Err(no_service(&specification.app, service));
     };
     spec.replicas = args.replicas;
     let verb = format!("scale {service} to {}", args.replicas);

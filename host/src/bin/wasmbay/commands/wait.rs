@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use wasmbay::fleet::{
-    Change, HostRecord, Progress, ReplicaState, Revision, placement_of, progress, show_lacks, show_replicas,
+    Change, HostRecord, Progress, ReplicaState, Revision, placement_of, progress, show_lacks,
+    show_replicas,
 };
 
 use super::fleet::Fleet;

@@ -76,6 +76,8 @@ fn service(then: &str) -> Served {
         grants: Grants::default(),
         replicas: crate::manifest::Replicas::Count(2),
         require: BTreeMap::new(),
+        spread: None,
+        reserve: None,
     };
     let service = Service::new(&runtime, "app", Arc::new(component), Arc::new(spec));
     let backend = MemoryBackend::default();
