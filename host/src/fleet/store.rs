@@ -35,6 +35,9 @@ const FORGOTTEN: Duration = Duration::from_secs(3);
 /// Time after which a report is gone that its host does not repeat.
 const REPORTED: Duration = Duration::from_secs(24 * 3_600);
 
+/// No name of an app.
+const NO_APP: &str = "-";
+
 /// Time between two attempts to watch a bucket.
 const WATCH_AGAIN: Duration = Duration::from_millis(250);
 
@@ -365,6 +368,16 @@ impl Store {
         // The next one is worth more than this one.
         let written = timeout(DEAD, beat).await.map_err(failed("keep a host"))?;
         written.map(drop).map_err(failed("keep a host"))
+    }
+
+    /// Does once what a host does all the time, so that it is known from the start if it may not: reads
+    /// every bucket, and writes a sign of life and a report.
+    pub(crate) async fn try_out(&self, record: &HostRecord) -> Result<(), StoreError> {
+        for bucket in [&self.apps, &self.hosts, &self.reports, &self.drains] {
+            keys(bucket, "list what is kept").await?;
+        }
+        self.beat(record).await?;
+        self.forget_report(&record.name, NO_APP).await
     }
 
     /// Takes a host out at once.

@@ -29,11 +29,12 @@ use crate::events::stream::{StoreError, Unavailable};
 use crate::gateway::{Gateway, Mount};
 use crate::insight::Insight;
 use crate::manifest::{App, Digest, SpecificationError};
-use crate::nats::ConnectOptions;
+use crate::nats::{Action, ConnectOptions, Refusal};
 use crate::pipelines::Serving;
 use crate::plan::PlanError;
 use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
 use crate::spans::Spans;
+use crate::subject;
 pub use crate::transport::Drained;
 use crate::transport::local::Local;
 use discovery::Directory;
@@ -196,6 +197,9 @@ pub enum HostError {
     /// The streams and consumers of durable events cannot be created.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The login lacks a permission for them.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The services do not fit together.
     #[error("{}", join(.0))]
     Plan(Vec<PlanError>),
@@ -230,6 +234,19 @@ pub enum HostError {
         /// The other name.
         wanted: String,
     },
+}
+
+/// Whether JetStream, or what it answers, was refused to a login; but for the list of streams.
+fn hinders_jetstream(refusal: &Refusal) -> bool {
+    let Refusal { action, subject } = refusal;
+    match action {
+        Action::Publish => {
+            let of_jetstream = ["$JS.", "$KV.", "$O."];
+            of_jetstream.iter().any(|at| subject.starts_with(at)) && !refusal.is_of_stream_list()
+        }
+        // What is left are inboxes.
+        Action::Subscribe => !subject::is_reserved(subject),
+    }
 }
 
 fn join(errors: &[PlanError]) -> String {

@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use super::drain::Drain;
 use super::load::describe;
 use super::neighbours::Conflict;
-use super::{Host, HostError, peers};
+use super::worker::Worker;
+use super::{Host, HostError, hinders_jetstream, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned, shared};
 use crate::events::stream::{self, Orphan, Provisioning, Purpose};
 use crate::manifest::{App, LocalCall, ServiceSpec, Specification};
+use crate::nats::Refusal;
 use crate::pipelines;
 use crate::plan::{self, Description, EventWire, Plan, Unreached};
 use crate::runtime::{Component, Service};
@@ -170,7 +172,7 @@ impl Host {
         }
         let (services, unchanged, applied) =
             self.prepare(app, &plan, share, &before.services).await?;
-        let (shares, orphans) = self.provision(app, &plan, &before).await?;
+        let (shares, orphans) = self.provision_allowed(app, &plan, &before).await?;
         for unreached in newly_unreached(app, described, &before) {
             tracing::warn!("{unreached}");
         }
@@ -306,9 +308,8 @@ impl Host {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates the streams and consumers of durable events and messages; returns the consumers of messages,
-    /// and what waits in those of earlier versions.
-    async fn provision(
+    /// As [`provision`](Self::provision), and fails at once where the login lacks a permission.
+    async fn provision_allowed(
         &self,
         app: &App,
         plan: &Plan,
@@ -317,6 +318,21 @@ impl Host {
         let Some(worker) = self.workers.first() else {
             return Ok((Vec::new(), Vec::new()));
         };
+        let violations = worker.link.violations();
+        let provisioned = self.provision(worker, app, plan, before);
+        let provisioned = violations.guard(hinders_jetstream, provisioned);
+        provisioned.await?
+    }
+
+    /// Creates the streams and consumers of durable events and messages; returns the consumers of messages,
+    /// and what waits in those of earlier versions.
+    async fn provision(
+        &self,
+        worker: &Worker,
+        app: &App,
+        plan: &Plan,
+        before: &Deployment,
+    ) -> Result<(Vec<stream::Share>, Vec<Orphan>), HostError> {
         let (context, store) = (&worker.context, self.current.store());
         let stores = stores(app, plan);
         let stored = before.app.as_ref();
@@ -366,7 +382,10 @@ impl Host {
         };
         store.report_complete();
         store.report_unretired(provisioned.is_unretired);
-        let orphans = stream::orphans(&provisioning).await;
+        let orphans = stream::orphans(&provisioning);
+        let violations = worker.link.violations();
+        let orphans = violations.guard(Refusal::is_of_stream_list, orphans).await;
+        let orphans = orphans.unwrap_or_default();
         Ok((provisioned.shares, orphans))
     }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::events::health::StoreHealth;
 use crate::interfaces::Backend;
-use crate::nats::{ConnectOptions, Link, Requests};
+use crate::nats::{Action, ConnectOptions, Link, Refusal, RequestError, Requests};
 use crate::pipelines::Serving;
 use crate::spans::Spans;
 use crate::transport::backend::NatsBackend;
@@ -60,13 +60,8 @@ pub enum WorkerError {
         source: crate::nats::SubscribeError,
     },
     /// The login may not subscribe to a subject.
-    #[error("the NATS login may not subscribe to {subject}: {reason}")]
-    Refused {
-        /// The subject.
-        subject: String,
-        /// The server's words.
-        reason: String,
-    },
+    #[error(transparent)]
+    Refused(Refusal),
     /// NATS did not confirm the subscriptions.
     #[error(transparent)]
     Settle(#[from] crate::nats::SettleError),
@@ -76,10 +71,13 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// Whether the NATS login lacks a permission, which trying again does not change.
+    /// The permission that the NATS login lacks, if that is why.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::Request(RequestError::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
     }
 }
 
@@ -128,7 +126,6 @@ impl Worker {
                             let link = Arc::new(consumer::Link {
                                 nats: connected.link.clone(),
                                 backend: Arc::clone(&connected.backend),
-                                violations: nats.violations.clone(),
                                 failures: Failures::new(
                                     connected.context.clone(),
                                     connected.link.clone(),
@@ -305,6 +302,7 @@ async fn subscribe(
     slots: Vec<(Source, Arc<Slot>)>,
 ) -> Result<(), WorkerError> {
     let mut subjects = Vec::new();
+    let mut refusals = link.nats.violations().next_refusals();
     for (source, slot) in slots {
         if served.iter().any(|served| served.is(&source, &slot)) {
             continue;
@@ -346,9 +344,10 @@ async fn subscribe(
     }
     // The server refuses before it confirms.
     link.nats.settled().await?;
-    let refused = |subject: String| {
-        let reason = link.violations.of(&subject)?;
-        Some(WorkerError::Refused { subject, reason })
-    };
-    subjects.into_iter().find_map(refused).map_or(Ok(()), Err)
+    while let Some(refusal) = refusals.ready() {
+        if refusal.action == Action::Subscribe && subjects.contains(&refusal.subject) {
+            return Err(WorkerError::Refused(refusal));
+        }
+    }
+    Ok(())
 }

@@ -41,9 +41,6 @@ pub const CLIENT_CAPACITY: usize = 2_048;
 /// Time for which [`settled`] waits for the server.
 pub const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Where JetStream is asked for its streams.
-const STREAM_LIST: &str = "API.STREAM.LIST\"";
-
 const RECONNECT_DELAY_FIRST: Duration = Duration::from_millis(25);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
 
@@ -237,6 +234,15 @@ impl ConnectOptions {
         self
     }
 
+    /// The same options, with what servers refuse noted apart.
+    #[must_use]
+    pub fn with_own_violations(&self) -> Self {
+        Self {
+            violations: Violations::default(),
+            ..self.clone()
+        }
+    }
+
     /// JetStream over a connection with these options.
     #[must_use]
     pub fn jetstream(&self, client: Client) -> jetstream::Context {
@@ -298,9 +304,9 @@ impl ConnectOptions {
                 let again =
                     matches!(event, Event::Connected) && connected.swap(true, Ordering::Relaxed);
                 if let Event::ServerError(ServerError::Other(error)) = &event
-                    && error.contains("Permissions Violation")
+                    && violations.note(&name, error)
                 {
-                    violations.note(error);
+                    return std::future::ready(());
                 }
                 // One for each message that is dropped: said often enough to be noticed, and no flood.
                 let is_repeated = matches!(event, Event::SlowConsumer(_))
@@ -491,11 +497,6 @@ fn log_event(connection: &str, event: &Event, again: bool) {
         Event::ServerError(ServerError::AuthorizationViolation) => {
             tracing::error!(connection, "NATS refuses the login");
         }
-        // Asked in the background, and no permission that an app needs which stores nothing.
-        Event::ServerError(ServerError::Other(error)) if error.contains(STREAM_LIST) => {
-            tracing::debug!(connection, error, "streams cannot be listed");
-        }
-        // Also a subscription or a subject that this login may not use.
         Event::ServerError(error) => tracing::error!(connection, %error, "NATS reports an error"),
         // One for each failed attempt to reconnect: the loss itself was logged above.
         Event::ClientError(error) => tracing::debug!(connection, %error, "NATS client"),

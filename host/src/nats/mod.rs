@@ -37,4 +37,4 @@ pub use server::{
     ServerOptions,
 };
 pub(crate) use services::{ask_services, find_service};
-pub use violations::Violations;
+pub use violations::{Action, Refusal, Violations};

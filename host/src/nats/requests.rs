@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connect::{SUBSCRIPTION_CAPACITY, SettleError};
 use super::link::{Link, Message, PublishError, Subscription};
+use super::violations::{Action, Refusal, Refusals};
 use super::waiting::{Outcome, Waiting};
 use crate::headers::Headers;
 use crate::poll;
@@ -59,6 +60,9 @@ pub enum RequestError {
         /// The subject given.
         subject: Subject,
     },
+    /// The login may not publish on the subject: the request was not delivered.
+    #[error(transparent)]
+    Refused(Refusal),
     /// No reply came until the deadline.
     #[error("no reply came in time")]
     Deadline,
@@ -88,7 +92,8 @@ pub struct Requests {
     /// The inbox with its last dot.
     prefix: String,
     waiting: Arc<Waiting>,
-    deadlines: JoinHandle<()>,
+    /// Ends those that get no reply.
+    ends: JoinHandle<()>,
     /// Replies come as long as this is there.
     _inbox: Subscription,
 }
@@ -107,10 +112,11 @@ impl Requests {
             None => replies.close(),
         });
         let inbox = link.handle(&format!("{prefix}*"), handler);
+        let refusals = link.violations().next_refusals();
         Ok(Self {
             link,
             prefix,
-            deadlines: tokio::spawn(watch_deadlines(Arc::clone(&waiting))),
+            ends: tokio::spawn(end_requests(Arc::clone(&waiting), refusals)),
             waiting,
             _inbox: inbox.map_err(|_closed| RequestError::Closed)?,
         })
@@ -187,7 +193,7 @@ impl Requests {
             return Err(RequestError::TooLarge { size, limit });
         }
         self.link.connected(deadline).await?;
-        let token = self.waiting.register(deadline)?;
+        let token = self.waiting.register(subject.clone(), deadline)?;
         let reply = Reply {
             waiting: &self.waiting,
             token: Some(token),
@@ -251,7 +257,7 @@ impl Requests {
 
 impl Drop for Requests {
     fn drop(&mut self) {
-        self.deadlines.abort();
+        self.ends.abort();
     }
 }
 
@@ -285,6 +291,7 @@ impl Future for Reply<'_> {
         Poll::Ready(match outcome {
             Outcome::Answered(message) => Ok(*message),
             Outcome::Overdue => Err(RequestError::Deadline),
+            Outcome::Refused(refusal) => Err(RequestError::Refused(*refusal)),
             Outcome::Closed => Err(RequestError::Closed),
         })
     }
@@ -337,14 +344,22 @@ fn is_acknowledgement(message: &Message) -> bool {
             .is_ok_and(|acknowledgement| acknowledgement.stream.starts_with("bay_"))
 }
 
-/// One timer for all requests, at the earliest deadline.
-async fn watch_deadlines(waiting: Arc<Waiting>) {
+/// Ends the requests whose deadline passes, with one timer for all, at the earliest; and those that the
+/// server refuses.
+async fn end_requests(waiting: Arc<Waiting>, mut refusals: Refusals) {
     loop {
-        match waiting.earliest() {
-            None => waiting.earlier().await,
-            Some(deadline) => tokio::select! {
-                () = sleep_until(deadline) => waiting.expire(Instant::now()),
-                () = waiting.earlier() => {}
+        let earliest = waiting.earliest();
+        let overdue = async {
+            match earliest {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = overdue => waiting.expire(Instant::now()),
+            () = waiting.earlier() => {}
+            refusal = refusals.next() => if refusal.action == Action::Publish {
+                waiting.refuse(&refusal);
             },
         }
     }

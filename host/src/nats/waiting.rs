@@ -6,11 +6,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use async_nats::Subject;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::link::Message;
 use super::requests::{MAX_OUTSTANDING, RequestError};
+use super::violations::Refusal;
 
 /// Bits of a token for the index of a slot.
 const SLOT_BITS: u32 = 16;
@@ -26,6 +28,7 @@ pub(super) enum Outcome {
     /// Boxed, since a slot waits far longer than it holds a reply.
     Answered(Box<Message>),
     Overdue,
+    Refused(Box<Refusal>),
     Closed,
 }
 
@@ -51,6 +54,8 @@ struct Slots {
 #[derive(Debug)]
 struct Slot {
     token: u64,
+    /// Where the request went.
+    subject: Subject,
     deadline: Option<Instant>,
     state: State,
 }
@@ -63,13 +68,17 @@ enum State {
 }
 
 impl Waiting {
-    /// Takes a slot for a request; returns its token.
-    pub(super) fn register(&self, deadline: Option<Instant>) -> Result<u64, RequestError> {
+    /// Takes a slot for a request on this subject; returns its token.
+    pub(super) fn register(
+        &self,
+        subject: Subject,
+        deadline: Option<Instant>,
+    ) -> Result<u64, RequestError> {
         let mut slots = self.lock();
         if slots.closed {
             return Err(RequestError::Closed);
         }
-        let token = slots.take(deadline).ok_or(RequestError::TooMany {
+        let token = slots.take(subject, deadline).ok_or(RequestError::TooMany {
             limit: MAX_OUTSTANDING,
         })?;
         if let Some(deadline) = deadline
@@ -138,6 +147,23 @@ impl Waiting {
         wakers.into_iter().for_each(wake);
     }
 
+    /// Ends the requests on a subject that the server refuses. Which of them it refused is not known, and
+    /// it refuses all.
+    pub(super) fn refuse(&self, refusal: &Refusal) {
+        let mut slots = self.lock();
+        let refused = slots.slots.iter().filter(|slot| {
+            matches!(slot.state, State::Waiting(_)) && *slot.subject == *refusal.subject
+        });
+        let refused: Vec<_> = refused.map(|slot| slot.token).collect();
+        let outcome = || Outcome::Refused(Box::new(refusal.clone()));
+        let wakers: Vec<_> = refused
+            .into_iter()
+            .map(|token| slots.end(token, outcome()))
+            .collect();
+        drop(slots);
+        wakers.into_iter().for_each(wake);
+    }
+
     /// Ends all requests, and refuses further ones.
     pub(super) fn close(&self) {
         let mut slots = self.lock();
@@ -181,13 +207,14 @@ impl Slots {
         self.slots.len() - self.free.len()
     }
 
-    fn take(&mut self, deadline: Option<Instant>) -> Option<u64> {
+    fn take(&mut self, subject: Subject, deadline: Option<Instant>) -> Option<u64> {
         let at = match self.free.pop() {
             Some(at) => at,
             None if self.slots.len() >= MAX_OUTSTANDING => return None,
             None => {
                 self.slots.push(Slot {
                     token: 0,
+                    subject: Subject::from_static(""),
                     deadline: None,
                     state: State::Free,
                 });
@@ -199,6 +226,7 @@ impl Slots {
         self.count = self.count.wrapping_add(1);
         *self.slots.get_mut(at)? = Slot {
             token,
+            subject,
             deadline,
             state: State::Waiting(None),
         };
@@ -251,10 +279,15 @@ fn wake(waker: Option<Waker>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nats::Action;
     use std::time::Duration;
 
     fn poll(waiting: &Waiting, token: u64) -> Option<Outcome> {
         waiting.poll(token, Waker::noop())
+    }
+
+    fn register(waiting: &Waiting, deadline: Option<Instant>) -> Result<u64, RequestError> {
+        waiting.register(Subject::from_static("to"), deadline)
     }
 
     fn message(text: &'static str) -> Message {
@@ -272,10 +305,10 @@ mod tests {
     #[test]
     fn a_slot_is_reused_and_a_late_reply_matches_no_request() {
         let waiting = Waiting::default();
-        let first = waiting.register(None).unwrap();
+        let first = register(&waiting, None).unwrap();
         assert!(poll(&waiting, first).is_none());
         waiting.forget(first);
-        let second = waiting.register(None).unwrap();
+        let second = register(&waiting, None).unwrap();
         assert_eq!((at(first), waiting.len()), (at(second), 1));
         waiting.answer(first, message("late"));
         assert!(poll(&waiting, second).is_none());
@@ -293,9 +326,9 @@ mod tests {
         let waiting = Waiting::default();
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
-        let late = waiting.register(Some(after(9))).unwrap();
-        let soon = waiting.register(Some(after(2))).unwrap();
-        let never = waiting.register(None).unwrap();
+        let late = register(&waiting, Some(after(9))).unwrap();
+        let soon = register(&waiting, Some(after(2))).unwrap();
+        let never = register(&waiting, None).unwrap();
         assert_eq!(waiting.earliest(), Some(after(2)));
         waiting.expire(after(1));
         assert!(poll(&waiting, soon).is_none());
@@ -307,20 +340,40 @@ mod tests {
         assert_eq!((waiting.earliest(), waiting.len()), (None, 1));
         waiting.close();
         assert!(matches!(poll(&waiting, never), Some(Outcome::Closed)));
-        assert_eq!(waiting.register(None), Err(RequestError::Closed));
+        assert_eq!(register(&waiting, None), Err(RequestError::Closed));
+    }
+
+    #[test]
+    fn requests_on_a_refused_subject_end() {
+        let waiting = Waiting::default();
+        let token = register(&waiting, None).unwrap();
+        let refuse = |subject: &str| {
+            waiting.refuse(&Refusal {
+                action: Action::Publish,
+                subject: subject.to_owned(),
+            });
+        };
+        refuse("t");
+        assert!(poll(&waiting, token).is_none());
+        refuse("to");
+        match poll(&waiting, token) {
+            Some(Outcome::Refused(refusal)) => assert_eq!(refusal.subject, "to"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(waiting.len(), 0);
     }
 
     #[test]
     fn so_many_may_wait_and_their_slots_are_freed() {
         let waiting = Waiting::default();
         let all: Vec<_> = (0..MAX_OUTSTANDING)
-            .map(|_| waiting.register(None).unwrap())
+            .map(|_| register(&waiting, None).unwrap())
             .collect();
-        let one_more = waiting.register(None);
+        let one_more = register(&waiting, None);
         let limit = MAX_OUTSTANDING;
         assert_eq!(one_more, Err(RequestError::TooMany { limit }));
         all.iter().for_each(|token| waiting.forget(*token));
         assert_eq!((waiting.len(), waiting.lock().slots.len()), (0, 0));
-        waiting.register(None).unwrap();
+        register(&waiting, None).unwrap();
     }
 }

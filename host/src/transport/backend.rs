@@ -289,7 +289,8 @@ impl NatsBackend {
             let why = format!("there is no store for bucket {name}");
             return Err(CallError::unsupported(why));
         };
-        let opened = Bucket::open(context, name, granted).await;
+        let violations = self.requests.link().violations().clone();
+        let opened = Bucket::open(context, violations, name, granted).await;
         let bucket = opened.map_err(|error| {
             let why = format!("bucket {name} cannot be opened: {error}");
             CallError::unavailable(why)
@@ -530,6 +531,7 @@ fn refused(error: &RequestError) -> CallError {
     match error {
         RequestError::TooLarge { .. } => CallError::request_too_large(error),
         RequestError::NoResponders { .. } => CallError::no_responders(error),
+        RequestError::Refused(_) => CallError::unsupported(error),
         _ => CallError::unavailable(error),
     }
 }

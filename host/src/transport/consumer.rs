@@ -27,7 +27,7 @@ use crate::events::retry::{self, Failure, Next};
 use crate::events::stream;
 use crate::headers::Headers;
 use crate::interfaces::{self, Backend};
-use crate::nats::{self, Delivered, Violations};
+use crate::nats::{self, Delivered};
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
 use crate::runtime::Admitted;
 use crate::{subject, wire};
@@ -70,8 +70,6 @@ pub(crate) struct Link {
     pub(crate) context: jetstream::Context,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) failures: Failures,
-    /// What the connection's login was refused.
-    pub(crate) violations: Violations,
     /// The host's workers, which all pull.
     pub(crate) workers: usize,
     /// Learns what is missing.

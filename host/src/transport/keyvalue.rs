@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use crate::events::stream;
 use crate::interfaces::{KeyPage, KeyValue, KeyValueError};
 use crate::manifest::KeyValueGrant;
+use crate::nats::{Refusal, Violations};
 
 /// Upper bound of the bytes of an encoded key: it is part of a subject, which NATS sends in one
 /// line of at most 4 KiB.
@@ -27,6 +28,7 @@ const PAGE: usize = 1_000;
 pub(super) struct Bucket {
     store: Store,
     context: jetstream::Context,
+    violations: Violations,
     granted: KeyValueGrant,
 }
 
@@ -34,19 +36,24 @@ impl Bucket {
     /// Opens the bucket of this name, and creates it if there is none.
     pub(super) async fn open(
         context: jetstream::Context,
+        violations: Violations,
         name: &str,
         granted: KeyValueGrant,
     ) -> Result<Self, async_nats::Error> {
-        let store = match find(&context, name).await? {
-            Some(store) => {
-                enlarge(&context, &store, granted).await;
-                store
+        let opened = violations.guard(|refusal| refusal.subject.contains(name), async {
+            match find(&context, name).await? {
+                Some(store) => {
+                    enlarge(&context, &store, granted).await;
+                    Ok(store)
+                }
+                None => create(&context, name, granted).await,
             }
-            None => create(&context, name, granted).await?,
-        };
+        });
+        let store = opened.await??;
         Ok(Self {
             store,
             context,
+            violations,
             granted,
         })
     }
@@ -57,11 +64,13 @@ impl Bucket {
     where
         F: Future<Output = Result<T, async_nats::Error>>,
     {
-        let failure = match operation().await {
+        let name = &self.store.name;
+        let ours = |refusal: &Refusal| refusal.subject.contains(name.as_str());
+        let done = self.violations.guard(ours, operation()).await;
+        let failure = match done.map_err(failed)? {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
         };
-        let name = &self.store.name;
         // That it cannot be looked for either is said by the first failure.
         let Ok(None) = find(&self.context, name).await else {
             return Err(failed(failure));

@@ -19,6 +19,7 @@ mod events;
 mod failing;
 mod gateway;
 mod moving;
+mod permissions;
 
 /// Where `echo` of [`GUEST`] is called.
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";

@@ -40,8 +40,8 @@ use clap::CommandFactory as _;
 use wasmbay::runtime::{Engine, EngineOptions};
 
 use crate::args::{Args, Cache, Verb};
-use crate::logging;
 use crate::report::{Exit, Terminal};
+use crate::{logging, nats};
 
 /// Instances for a verb that makes none: the pool's address space is not worth reserving.
 const NO_INSTANCES: u32 = 1;
@@ -59,6 +59,11 @@ pub(crate) async fn run(args: Args, terminal: &Terminal, started: Instant) -> an
         other => other,
     };
     logging::start(terminal)?;
+    nats::allowed(answer(verb, terminal)).await
+}
+
+/// Does what prints a result and ends.
+async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
     match verb {
         Verb::Up(_) | Verb::Host(_) => Ok(Exit::Done),
         Verb::Deploy(args) => deploy::run(args, terminal).await,

@@ -3,10 +3,24 @@
 mod context;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
-use wasmbay::nats::{ConnectOptions, Nkey};
+use wasmbay::nats::{ConnectOptions, Nkey, Violations};
 
 use crate::args::Nats;
+
+/// What servers refuse to the connections of this process, but for those that note it apart.
+static REFUSED: LazyLock<Violations> = LazyLock::new(Violations::default);
+
+/// Does what a verb does, and fails at once when a server refuses something of it: what waits for an
+/// answer to that would wait in vain.
+///
+/// # Errors
+///
+/// That of the verb, or what was refused.
+pub(crate) async fn allowed<T>(verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    REFUSED.guard(|_| true, verb).await?
+}
 
 impl Nats {
     /// How to connect, if a server or a context was named. What is given beside a context takes the place
@@ -42,6 +56,7 @@ impl Nats {
         options.js_domain = self.js_domain.clone().or(options.js_domain);
         options.inbox_prefix = self.inbox_prefix.clone().or(options.inbox_prefix);
         options.tls_first |= self.tls_first;
+        options.violations = REFUSED.clone();
         Ok(Some(options))
     }
 }

@@ -12,7 +12,7 @@ use wasmbay::build::{BuildError, detect};
 use wasmbay::fleet::StoreError;
 use wasmbay::host::{HostError, Listening, NodeError};
 use wasmbay::manifest::ManifestError;
-use wasmbay::nats::ServerError;
+use wasmbay::nats::{Action, Refusal, ServerError};
 use wasmbay::runtime::ComponentError;
 use wasmbay::text::one_line;
 
@@ -314,10 +314,31 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
             _ => None,
         };
     }
+    if let Some(refusal) = refusal(error) {
+        return Some(
+            if refusal.action == Action::Subscribe && refusal.subject.starts_with("_INBOX.") {
+                "`--nats-inbox-prefix` names the inboxes that the login may subscribe to".to_owned()
+            } else {
+                "the user's permissions in nats-server have to include it".to_owned()
+            },
+        );
+    }
     if let Some(ComponentError::NotWasm { .. }) = error.downcast_ref() {
         return Some("name a component's `.wasm` file, or a guest's folder to build it".to_owned());
     }
     None
+}
+
+/// The permission that a login lacks, also where another error says nothing more than it.
+fn refusal<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refusal> {
+    if let Some(NodeError::Refused(refusal)) = error.downcast_ref() {
+        return Some(refusal);
+    }
+    match error.downcast_ref() {
+        Some(HostError::Refused(refusal)) => Some(refusal),
+        Some(HostError::Worker(error)) => error.refusal(),
+        _ => error.downcast_ref(),
+    }
 }
 
 /// How the process ends after this error.
@@ -329,7 +350,7 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return Some(failure.exit);
         }
-        if cause.is::<ManifestError>() || cause.is::<ComponentError>() {
+        if cause.is::<ManifestError>() || cause.is::<ComponentError>() || cause.is::<Refusal>() {
             return Some(Exit::Configuration);
         }
         if let Some(error) = cause.downcast_ref::<BuildError>() {
@@ -344,7 +365,9 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
         }
         if let Some(error) = cause.downcast_ref::<NodeError>() {
             return match error {
-                NodeError::Name(_) | NodeError::NameTaken(_) => Some(Exit::Configuration),
+                NodeError::Name(_) | NodeError::NameTaken(_) | NodeError::Refused(_) => {
+                    Some(Exit::Configuration)
+                }
                 NodeError::JetStream(error) if !error.may_pass() => Some(Exit::Configuration),
                 _ => None,
             };
@@ -354,8 +377,9 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
             | HostError::Component { .. }
             | HostError::Service(_)
             | HostError::Unguarded { .. }
+            | HostError::Refused(_)
             | HostError::Renamed { .. } => Some(Exit::Configuration),
-            HostError::Worker(error) if error.is_refusal() => Some(Exit::Configuration),
+            HostError::Worker(error) if error.refusal().is_some() => Some(Exit::Configuration),
             HostError::JetStream { source, .. } if !source.may_pass() => Some(Exit::Configuration),
             _ => None,
         }

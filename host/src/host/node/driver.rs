@@ -211,7 +211,7 @@ impl Driver {
             grace: shared.grace,
             id: Some(fleet::host_id(&shared.name, &self.app)),
             spans: shared.spans.clone(),
-            ..HostOptions::new(shared.nats.clone())
+            ..HostOptions::new(shared.nats.with_own_violations())
         };
         Host::start(app, shared.engine.clone(), options).await
     }

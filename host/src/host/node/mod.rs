@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 
-use super::{Drained, Listening, failed, host_id, listen};
+use super::{Drained, Listening, failed, hinders_jetstream, host_id, listen};
 use crate::admin::guard::Guard;
 use crate::events::stream;
 use crate::fleet::{
@@ -136,8 +136,16 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// NATS or its JetStream cannot be used, another host has the name, or the address is taken.
+    /// NATS or its JetStream cannot be used, the login lacks a permission, another host has the name, or
+    /// the address is taken.
     pub async fn start(options: NodeOptions, engine: Engine) -> Result<Self, NodeError> {
+        let violations = options.nats.violations.clone();
+        let started = Self::start_allowed(options, engine);
+        violations.guard(hinders_jetstream, started).await?
+    }
+
+    /// As [`start`](Self::start), where the login lacks no permission.
+    async fn start_allowed(options: NodeOptions, engine: Engine) -> Result<Self, NodeError> {
         let NodeOptions {
             nats,
             name,
@@ -181,6 +189,7 @@ impl Node {
             drained: store.is_drained(&name).await?,
         };
         claim(&store, &name).await?;
+        store.try_out(&record).await?;
         let mut view = View::new(&name);
         let now = tokio::time::Instant::now();
         // So that the first look does not take this host for the only one.

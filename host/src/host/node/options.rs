@@ -9,7 +9,7 @@ use crate::events::stream::Unavailable;
 use crate::fleet::StoreError;
 use crate::host::AdminToken;
 use crate::host::{HostError, HostOptions};
-use crate::nats::{ConnectError, ConnectOptions};
+use crate::nats::{ConnectError, ConnectOptions, Refusal};
 use crate::spans::Spans;
 
 /// The options of a node.
@@ -76,6 +76,9 @@ pub enum NodeError {
     /// The fleet's store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The login lacks a permission for it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The name is no name.
     #[error("\"{0}\" is no name of a host; accepted: 1 to 63 of a-z, 0-9 and `-`")]
     Name(String),

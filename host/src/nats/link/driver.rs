@@ -151,10 +151,9 @@ fn take(
                 connection.info = info;
             }
             Operation::Error(words) => {
-                let connection = &*shared.name;
-                tracing::error!(connection, error = words, "NATS reports an error");
-                if words.contains("Permissions Violation") {
-                    shared.refuse(&words);
+                if !shared.refuse(&words) {
+                    let connection = &*shared.name;
+                    tracing::error!(connection, error = words, "NATS reports an error");
                 }
             }
         }
@@ -240,9 +239,7 @@ async fn pass(
             Operation::Ping => connection.write(protocol::PONG),
             Operation::Pong => pongs -= 1,
             Operation::Info(info) => connection.info = read_info(&info)?,
-            Operation::Error(words) if words.contains("Permissions Violation") => {
-                shared.refuse(&words);
-            }
+            Operation::Error(words) if shared.refuse(&words) => {}
             Operation::Error(words) => return Err(DialError::Reported(words)),
             Operation::Ok => {}
         }

@@ -27,6 +27,7 @@ pub use protocol::{Malformed, Message};
 pub use subscription::Subscription;
 
 use super::connect::{ConnectError, ConnectOptions, SETTLE_DEADLINE, SettleError};
+use super::violations::Violations;
 use crate::headers::Headers;
 use connection::Dialer;
 pub(crate) use state::{Handler, Status};
@@ -269,6 +270,12 @@ impl Link {
     #[must_use]
     pub fn refused(&self) -> Option<String> {
         self.0.shared.refused()
+    }
+
+    /// What servers refuse to this connection, and to others with the same options.
+    #[must_use]
+    pub(crate) fn violations(&self) -> &Violations {
+        &self.0.shared.violations
     }
 
     /// Closes the connection at once: what has not been written is lost, and all subscriptions end.

@@ -49,7 +49,7 @@ pub(super) struct Shared {
     pub(super) inbox: String,
     /// What the subjects of JetStream's API begin with.
     pub(super) api: String,
-    violations: Violations,
+    pub(super) violations: Violations,
     state: Mutex<State>,
     status: watch::Sender<Status>,
     /// The same as `status`, for a look without a lock.
@@ -358,9 +358,11 @@ impl Shared {
         self.lock().ping();
     }
 
-    /// The server refuses something.
-    pub(super) fn refuse(&self, words: &str) {
-        self.violations.note(words);
+    /// Takes what the server said; returns whether it refuses something.
+    pub(super) fn refuse(&self, words: &str) -> bool {
+        if !self.violations.note(&self.name, words) {
+            return false;
+        }
         let mut state = self.lock();
         for entry in state.subscriptions.values_mut() {
             let named = format!("Subscription to \"{}\"", entry.subject);
@@ -368,6 +370,7 @@ impl Shared {
                 entry.refused = Some(words.to_owned());
             }
         }
+        true
     }
 
     pub(super) fn set_max_payload(&self, bytes: usize) {

@@ -82,7 +82,11 @@ impl Configured {
         let path = folder.path().join("nats.conf");
         let config = format!("listen: \"127.0.0.1:-1\"\n{lines}\n");
         std::fs::write(&path, config).unwrap();
+        // Configurations of the documentation have passwords from there.
+        let users = ["host", "deployer", "operator", "client"];
+        let passwords = users.map(|user| (format!("{}_PASSWORD", user.to_uppercase()), user));
         let child = std::process::Command::new(program().await)
+            .envs(passwords)
             .arg("--config")
             .arg(&path)
             .arg("--ports_file_dir")
@@ -148,7 +152,7 @@ impl Drop for Configured {
 }
 
 /// Where the `nats-server` is that tests use.
-async fn program() -> std::path::PathBuf {
+pub(crate) async fn program() -> std::path::PathBuf {
     let found = Nats::start().await;
     let pid = found.server.pid().unwrap();
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();

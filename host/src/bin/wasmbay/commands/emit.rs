@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use wasmbay::call::Call as Message;
 use wasmbay::events::stream::{self, Stored};
-use wasmbay::nats::Link;
+use wasmbay::nats::{ConnectOptions, Link, Refusal};
 use wasmbay::plan::Event;
 use wasmbay::transport::Client;
 
@@ -42,12 +42,7 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
     let nats = nats.named("wasmbay emit");
     let link = nats.link().await?;
 
-    // An app without stored events does not depend on JetStream.
-    let context = nats.jetstream(nats.connect().await?);
-    let stored = stream::stored(&context).await.unwrap_or_else(|error| {
-        tracing::debug!(%error, "streams cannot be listed");
-        Vec::new()
-    });
+    let (stored, unlisted) = stored(&nats).await?;
     let is_meant = |one: &str| app.as_ref().is_none_or(|app| app == one);
     let mut all: Vec<Answering> = stored.iter().map(answering).collect();
     for one in discover::ask(&link, args.timeout).await? {
@@ -77,10 +72,14 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
         .find(|one| one.publication.subject() == found.subject);
     let event = match (of_stream, found.event.as_deref()) {
         (Some(one), _) => one.publication.event(&values, call),
-        (None, Some(DURABLE)) => anyhow::bail!(
-            "`{}` is durable, and no stream states how it is published",
-            found.function
-        ),
+        (None, Some(DURABLE)) => {
+            let function = &found.function;
+            let why = format!("`{function}` is durable, and no stream states how it is published");
+            return Err(match unlisted {
+                Some(refusal) => anyhow::Error::from(refusal).context(why),
+                None => anyhow::anyhow!(why),
+            });
+        }
         (None, _) => Event {
             subject: found.subject.clone(),
             stream: None,
@@ -88,6 +87,22 @@ pub(super) async fn run(args: Emit, terminal: &Terminal) -> anyhow::Result<Exit>
         },
     };
     publish(link, event, terminal).await
+}
+
+/// The stored kinds of events, and why they cannot be listed. An app without stored events does not
+/// depend on JetStream.
+async fn stored(nats: &ConnectOptions) -> anyhow::Result<(Vec<Stored>, Option<Refusal>)> {
+    let nats = nats.with_own_violations();
+    let context = nats.jetstream(nats.connect().await?);
+    let stored = stream::stored(&context);
+    Ok(match nats.violations.guard(|_| true, stored).await {
+        Ok(Ok(stored)) => (stored, None),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "streams cannot be listed");
+            (Vec::new(), None)
+        }
+        Err(refusal) => (Vec::new(), Some(refusal)),
+    })
 }
 
 /// A stored kind of event as though its subscriber had answered.
