@@ -10,8 +10,11 @@ use std::fmt;
 
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::{App, Provider};
-use crate::plan::{self, Description};
+use crate::plan::{self, Description, Plan};
 use crate::shape::{InterfaceDescription, Signature};
+
+/// Begins the name under which a pipeline stands beside the services.
+const PIPELINE: &str = "pipeline ";
 
 /// An app and the descriptions of its components.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,19 @@ struct Caller<'a> {
 pub fn breaks(old: Deployed<'_>, new: Deployed<'_>) -> Vec<Break> {
     let mut found = Vec::new();
     let old_plan = plan::plan(old.app, old.components).ok();
+    let new_plan = plan::plan(new.app, new.components).ok();
+    let [old_components, new_components] = [(old, &old_plan), (new, &new_plan)]
+        .map(|(deployed, plan)| with_pipelines(deployed.components, plan.as_ref()));
+    let (old, new) = (
+        Deployed {
+            components: &old_components,
+            ..old
+        },
+        Deployed {
+            components: &new_components,
+            ..new
+        },
+    );
     let mut callers = importers(old, |service| {
         // Events that were stored outlive their publisher.
         format!("service \"{service}\" of the revision that runs")
@@ -107,7 +123,10 @@ pub fn breaks(old: Deployed<'_>, new: Deployed<'_>) -> Vec<Break> {
                 found.push(Break {
                     who: caller.who.clone(),
                     function: caller.function.clone(),
-                    why: format!("cannot be answered by service \"{service}\" of the revision that runs beside it: {why}"),
+                    why: format!(
+                        "cannot be answered by {} of the revision that runs beside it: {why}",
+                        shown(service)
+                    ),
                 });
             }
         }
@@ -115,6 +134,35 @@ pub fn breaks(old: Deployed<'_>, new: Deployed<'_>) -> Vec<Break> {
     found.sort();
     found.dedup();
     found
+}
+
+/// The components, and what pipelines answer as though each were one. No service has such a name.
+fn with_pipelines(
+    components: &BTreeMap<String, Description>,
+    plan: Option<&Plan>,
+) -> BTreeMap<String, Description> {
+    let mut all = components.clone();
+    for pipeline in plan.iter().flat_map(|plan| &plan.pipelines) {
+        let FunctionId { interface, name } = pipeline.function.clone();
+        let export = InterfaceDescription {
+            id: interface,
+            functions: BTreeMap::from([(name, pipeline.signature.clone())]),
+        };
+        let description = Description {
+            exports: vec![export],
+            ..Description::default()
+        };
+        all.insert(format!("{PIPELINE}{}", pipeline.name), description);
+    }
+    all
+}
+
+/// What answers, as it is shown.
+fn shown(answers: &str) -> String {
+    match answers.strip_prefix(PIPELINE) {
+        Some(name) => format!("pipeline \"{name}\""),
+        None => format!("service \"{answers}\""),
+    }
 }
 
 /// Why a caller gets no answer in `new`.
@@ -140,7 +188,8 @@ fn unanswered(caller: &Caller<'_>, new: Deployed<'_>) -> Vec<Break> {
         .filter_map(|(service, signature)| {
             let why = caller.signature.can_call(signature).err()?;
             Some(broken(format!(
-                "has another type in service \"{service}\": {why}"
+                "has another type in {}: {why}",
+                shown(service)
             )))
         })
         .collect()
@@ -323,6 +372,33 @@ mod tests {
         );
         new.get_mut("payment").unwrap().exports.clear();
         assert!(between(&app(""), &old, &new).is_empty());
+    }
+
+    #[test]
+    fn what_a_pipeline_answers_is_there() {
+        let same = components(OLD, OLD);
+        let with = |more: &str| {
+            app(&format!(
+                "[pipeline.buy]\nimplements = \"shop:cards/cards.buy\"\ntype = \"func(amount: u32{more})\"\n\
+                 [[pipeline.buy.step]]\nname = \"charge\"\ncall = \"shop:payment/payments.charge\"\nwith = {{ amount = \"$.amount\" }}\n\
+                 [[route]]\nmethod = \"POST\"\npath = \"/cards\"\ncall = \"shop:cards/cards.buy\"\n"
+            ))
+        };
+        let [old, other] = [with(""), with(", note: string")];
+        assert!(plan::plan(&old, &same).is_ok());
+        let between = |old: &App, new: &App| -> Vec<String> {
+            let [old, new] = [old, new].map(|app| Deployed {
+                app,
+                components: &same,
+            });
+            breaks(old, new).iter().map(ToString::to_string).collect()
+        };
+        assert!(between(&old, &old).is_empty());
+        let found = between(&old, &other);
+        let why = "has another type in pipeline \"buy\": note: it is required and does not come";
+        assert!(found.len() == 1 && found[0].ends_with(why), "{found:?}");
+        let without = app("");
+        assert!(between(&old, &without).is_empty(), "its route went with it");
     }
 
     #[test]
