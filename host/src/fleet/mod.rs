@@ -17,6 +17,7 @@ mod placement;
 mod progress;
 mod records;
 mod shown;
+mod signatures;
 mod store;
 
 pub use changes::{Change, changes};
@@ -33,6 +34,10 @@ pub use records::{
 pub use shown::{
     AllFigures, changes_of, services_on, show_app, show_history, show_hosts, show_lacks,
     show_replicas, sum,
+};
+pub use signatures::{
+    KeyError, MAX_SIGNATURES, PublicKey, SignatureError, Signatures, SigningKey, Trust, Untrusted,
+    read_signatures, write_signatures,
 };
 pub use store::{Kept, Store, StoreError};
 pub(crate) use store::{Watched, read_app, read_host, read_report, watch};

@@ -3,13 +3,14 @@
 //! | bucket | has |
 //! |---|---|
 //! | `bay-fleet-apps` | the revisions of each app, the last [`HISTORY`] of them |
-//! | `bay-fleet-components` | objects: the bytes of a component by its digest, and its description |
+//! | `bay-fleet-components` | objects: the bytes of a component by its digest, its description and its signatures |
 //! | `bay-fleet-hosts` | the signs of life of hosts, gone a moment after the last one |
 //! | `bay-fleet-reports` | what hosts say of each app |
 //! | `bay-fleet-drains` | the hosts that are to run nothing |
 
 mod components;
 mod drains;
+mod signatures;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

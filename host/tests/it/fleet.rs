@@ -20,6 +20,7 @@ mod failing;
 mod gateway;
 mod moving;
 mod permissions;
+mod signatures;
 
 /// Where `echo` of [`GUEST`] is called.
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";

@@ -9,7 +9,7 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, Valu
 use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
-    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts, inspect, new, ps, rollback, runs, scale, trace, uncordon, undeploy, up,
+    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts, inspect, new, ps, rollback, runs, scale, sign, trace, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -88,6 +88,7 @@ pub(crate) enum Verb {
     Trace(trace::Trace),
     New(new::New),
     Doctor(doctor::Doctor),
+    Sign(sign::Sign),
     Completions(completions::Completions),
 }
 

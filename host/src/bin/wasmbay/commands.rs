@@ -25,6 +25,7 @@ pub(crate) mod rollback;
 pub(crate) mod runs;
 pub(crate) mod scale;
 mod server;
+pub(crate) mod sign;
 mod signals;
 pub(crate) mod trace;
 pub(crate) mod uncordon;
@@ -86,6 +87,7 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Trace(args) => trace::run(args, terminal).await,
         Verb::New(args) => new::run(args, terminal),
         Verb::Doctor(args) => doctor::run(args, terminal),
+        Verb::Sign(args) => sign::run(&args, terminal),
         Verb::Completions(args) => completions::run(&args),
     }
 }

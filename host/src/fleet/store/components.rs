@@ -154,7 +154,7 @@ impl Store {
         Ok(components.iter().filter_map(of).collect())
     }
 
-    async fn object(&self, name: &str, digest: &Digest) -> Result<Bytes, StoreError> {
+    pub(super) async fn object(&self, name: &str, digest: &Digest) -> Result<Bytes, StoreError> {
         const DOING: &str = "fetch a component";
         let corrupted = || StoreError::Corrupted {
             digest: digest.clone(),

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::Shared;
 use super::view::Target;
-use crate::fleet::{self, FORMAT, Report, ServiceReport, ServiceState, StoreError};
+use crate::fleet::{self, FORMAT, Report, ServiceReport, ServiceState, StoreError, Untrusted};
 use crate::host::{Applied, Drained, Host, HostError, HostOptions};
 use crate::manifest::{App, Digest, Specification};
 use crate::plan::Description;
@@ -35,6 +35,8 @@ const MAX_ERROR: usize = 4 << 10;
 pub(super) enum FetchError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     #[error("component {}", .0.short())]
     Component(Digest, #[source] ComponentError),
     #[error(
@@ -395,6 +397,10 @@ impl Shared {
             return Ok(component);
         }
         let bytes = self.store.component(digest).await?;
+        if !self.trust.is_anyone() {
+            let signatures = self.store.signatures(digest).await?;
+            self.trust.check(digest, &signatures)?;
+        }
         // Compiling takes all cores, so one at a time is as fast as many.
         let mut components = self.components.lock().await;
         components.retain(|_, component| component.strong_count() > 0);

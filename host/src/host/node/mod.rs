@@ -26,7 +26,7 @@ use super::{Drained, Listening, failed, hinders_jetstream, host_id, listen};
 use crate::admin::guard::Guard;
 use crate::events::stream;
 use crate::fleet::{
-    self, FORMAT, HostRecord, Placement, Store, StoreError, Watched, read_app, read_host,
+    self, FORMAT, HostRecord, Placement, Store, StoreError, Trust, Watched, read_app, read_host,
     read_report,
 };
 use crate::gateway::SharedGateway;
@@ -65,6 +65,7 @@ struct Shared {
     /// When all has to have ended, once the node stops.
     deadline: Mutex<Option<Instant>>,
     engine: Engine,
+    trust: Trust,
     spans: Spans,
     store: Store,
     front: Option<Arc<SharedGateway>>,
@@ -157,6 +158,7 @@ impl Node {
             workers,
             grace,
             copies,
+            trust,
             spans,
         } = options;
         if !fleet::is_host_name(&name) {
@@ -206,6 +208,7 @@ impl Node {
                 grace,
                 deadline: Mutex::default(),
                 engine,
+                trust,
                 spans,
                 store,
                 front: listening.as_ref().map(|front| Arc::clone(&front.gateway)),

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::events::stream::Unavailable;
-use crate::fleet::StoreError;
+use crate::fleet::{StoreError, Trust};
 use crate::host::AdminToken;
 use crate::host::{HostError, HostOptions};
 use crate::nats::{ConnectError, ConnectOptions, Refusal};
@@ -36,6 +36,8 @@ pub struct NodeOptions {
     pub grace: Duration,
     /// Servers that keep a copy of the fleet's store; one unless given, or as many as it has already.
     pub copies: Option<u8>,
+    /// Whose components it runs; anyone's by default.
+    pub trust: Trust,
     /// Records what services and gateways do; nothing by default.
     pub spans: Spans,
 }
@@ -56,6 +58,7 @@ impl NodeOptions {
             workers,
             grace,
             copies: None,
+            trust: Trust::anyone(),
             spans: Spans::default(),
         }
     }

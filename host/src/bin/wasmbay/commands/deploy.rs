@@ -5,6 +5,7 @@ use wasmbay::fleet::{Change, Clash, Revision};
 
 use super::fleet::{Fleet, changed, gate, next};
 use super::proposal::{Proposal, What};
+use super::sign::{Signer, Signing};
 use super::wait::Written;
 use crate::args::{Nats, Waiting};
 use crate::report::{Exit, Terminal, count, failure, size};
@@ -41,12 +42,15 @@ pub(crate) struct Deploy {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    signing: Signing,
+    #[command(flatten)]
     waiting: Waiting,
     #[command(flatten)]
     nats: Nats,
 }
 
 pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let signer = args.signing.signer()?;
     let (fleet, proposal) = Proposal::of(&args.what, &args.nats, terminal).await?;
     let before = proposal.before.as_ref();
     let mut revision = next(
@@ -73,9 +77,9 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
         ));
     }
     if proposal.differences.is_empty() && before.is_some() {
-        return again(&fleet, &proposal, &args.waiting, terminal).await;
+        return again(&fleet, &proposal, &signer, &args.waiting, terminal).await;
     }
-    proposal.store(&fleet).await?;
+    proposal.store(&fleet, &signer).await?;
     if !terminal.json() {
         for change in &changes {
             terminal.note(format_args!("  {change}"));
@@ -87,7 +91,7 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
     let after = before.map(|kept| kept.sequence);
     fleet.store.write(proposal.app(), &revision, after).await?;
     // Another deploy may have collected what was there and named by no revision.
-    proposal.store(&fleet).await?;
+    proposal.store(&fleet, &signer).await?;
     if let Err(error) = fleet.store.collect().await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -114,6 +118,7 @@ fn refuse_clashes(clashes: &[Clash]) -> anyhow::Error {
 async fn again(
     fleet: &Fleet,
     proposal: &Proposal,
+    signer: &Signer,
     waiting: &Waiting,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
@@ -126,12 +131,18 @@ async fn again(
     terminal.say(format_args!(
         "nothing has changed since revision {number} of {app}"
     ));
-    let mut revision = before.revision.clone();
+    let signed = proposal.sign(fleet, signer).await?;
+    if signed > 0 {
+        terminal.say(format_args!("signed {}", count(signed, "component")));
+    }
     if repaired > 0 {
         let components = count(repaired, "component");
         terminal.say(format_args!(
             "stored {components} again, whose bytes were not there or others"
         ));
+    }
+    let mut revision = before.revision.clone();
+    if repaired + signed > 0 {
         // So that hosts look again now, and not when they would have tried again.
         let specification = Some(proposal.specification.clone());
         let message = waiting.message.clone();

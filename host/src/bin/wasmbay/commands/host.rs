@@ -17,6 +17,7 @@ use wasmbay::runtime::Engine;
 use super::ended::{self, Ended};
 use super::fleet::{NATS_DATA, data, machine};
 use super::server::Server;
+use super::sign;
 use super::signals::Signals;
 use super::up::{address, logged, spans, token};
 use crate::args::{Cache, Nats, duration};
@@ -75,6 +76,10 @@ pub(crate) struct Host {
     /// Where a nats-server of the host's own keeps its data; otherwise below the user's state folder
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "system")]
     data: Option<PathBuf>,
+    /// Run only components that this key has signed, or one of the keys in this file, one on each line; may
+    /// be given several times
+    #[arg(long, value_name = "KEY|FILE", value_hint = ValueHint::FilePath)]
+    trust: Vec<String>,
     #[command(flatten)]
     cache: Cache,
     #[command(flatten)]
@@ -119,6 +124,7 @@ async fn serve(
     options.capacity = args.capacity;
     options.grace = args.grace;
     options.copies = args.state_replicas;
+    options.trust = sign::trust(&args.trust)?;
     options.spans = spans(args.admin.is_some())?;
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;

@@ -18,6 +18,7 @@ use wasmbay::plan::{self, Description};
 use wasmbay::runtime::Component;
 
 use super::fleet::{Fleet, ServiceName, no_service};
+use super::sign::Signer;
 use crate::args::{Cache, Nats};
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
@@ -184,14 +185,26 @@ impl Proposal {
         })
     }
 
-    /// Stores the components that are not there yet.
-    pub(super) async fn store(&self, fleet: &Fleet) -> anyhow::Result<()> {
+    /// Stores the components that are not there yet, and their signatures.
+    pub(super) async fn store(&self, fleet: &Fleet, signer: &Signer) -> anyhow::Result<()> {
         for (service, component) in &self.components {
             let (bytes, description) = self.bytes_of(service, component)?;
             let stored = fleet.store.put_component(&bytes, &description).await;
             stored.with_context(|| format!("service \"{service}\""))?;
         }
-        Ok(())
+        self.sign(fleet, signer).await.map(drop)
+    }
+
+    /// Stores the signatures of the components; returns how many were not signed so before.
+    pub(super) async fn sign(&self, fleet: &Fleet, signer: &Signer) -> anyhow::Result<usize> {
+        let mut signed = 0;
+        for (service, component) in &self.components {
+            let file = self.files.get(service).map(PathBuf::as_path);
+            let file = file.unwrap_or(Path::new(""));
+            let done = signer.store(&fleet.store, file, &component.digest).await;
+            signed += usize::from(done.with_context(|| format!("service \"{service}\""))?);
+        }
+        Ok(signed)
     }
 
     /// Stores again the components that are gone, or others under their digest; returns how many.
