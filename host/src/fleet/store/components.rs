@@ -187,6 +187,10 @@ impl Store {
     ///
     /// JetStream cannot be asked. What was removed until then is gone.
     pub async fn collect(&self) -> Result<usize, StoreError> {
+        self.collect_from_before(SystemTime::now() - COLLECT).await
+    }
+
+    async fn collect_from_before(&self, time: SystemTime) -> Result<usize, StoreError> {
         const DOING: &str = "remove old components";
         let names = keys(&self.apps, DOING).await?;
         let histories = join_all(names.iter().map(|name| self.history(name))).await;
@@ -199,12 +203,10 @@ impl Store {
         let objects: Vec<_> = objects.try_collect().await.map_err(failed(DOING))?;
         let mut removed = 0;
         for object in objects {
-            let digest = object.name.split('.').next().unwrap_or_default();
-            let is_named = named.iter().any(|known| known.as_str() == digest);
-            let is_old = object.modified.is_some_and(|at| {
-                let age = SystemTime::now().duration_since(at.into());
-                age.is_ok_and(|age| age > COLLECT)
-            });
+            let is_named = named.iter().any(|digest| is_of(&object.name, digest));
+            let is_old = object
+                .modified
+                .is_some_and(|at| SystemTime::from(at) < time);
             if is_old && !is_named {
                 let deleted = self.components.delete(&object.name).await;
                 deleted.map_err(failed(DOING))?;
@@ -217,4 +219,76 @@ impl Store {
 
 fn description_name(digest: &Digest) -> String {
     format!("{digest}.types")
+}
+
+/// Whether an object is a component's bytes, description or signatures.
+fn is_of(object: &str, digest: &Digest) -> bool {
+    object.split('.').next() == Some(digest.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Revision, SigningKey};
+    use crate::nats::{ConnectOptions, ManagedServer, ServerOptions};
+
+    #[test]
+    fn an_object_is_of_one_component() {
+        let digest = Digest::of(b"a");
+        let names = ["", ".types", ".signatures"].map(|end| format!("{digest}{end}"));
+        assert!(names.iter().all(|name| is_of(name, &digest)));
+        assert!(!names.iter().any(|name| is_of(name, &Digest::of(b"b"))));
+        assert!(!is_of("", &digest) && !is_of(&format!("{digest}x"), &digest));
+    }
+
+    #[tokio::test]
+    async fn what_no_kept_revision_names_is_collected_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = ServerOptions {
+            data: folder.path().to_owned(),
+            ..ServerOptions::default()
+        };
+        let server = ManagedServer::start(options).await.unwrap();
+        let nats = ConnectOptions::to(server.url());
+        let context = nats.jetstream(nats.connect().await.unwrap());
+        let store = Store::create(context, None).await.unwrap();
+        // A revision names the first one; a later one without it leaves it named, as it is kept.
+        let (named, not_named) = (&b"a"[..], &b"b"[..]);
+        let revision = Revision::of_shop(1, "");
+        for bytes in [named, not_named] {
+            let stored = store.put_component(bytes, &Description::default()).await;
+            assert!(stored.unwrap());
+            let digest = Digest::of(bytes);
+            let signature = SigningKey::generate().sign(&digest).unwrap();
+            let signatures = [signature].into_iter().collect();
+            assert!(store.add_signatures(&digest, &signatures).await.unwrap());
+        }
+        store.write("shop", &revision, None).await.unwrap();
+        let first = store.app("shop").await.unwrap().unwrap();
+        let undeployed = Revision {
+            specification: None,
+            ..Revision::of_shop(2, "")
+        };
+        let after = Some(first.sequence);
+        store.write("shop", &undeployed, after).await.unwrap();
+
+        // Nothing is an hour old.
+        assert_eq!(store.collect().await.unwrap(), 0);
+        let later = SystemTime::now() + COLLECT;
+        assert_eq!(store.collect_from_before(later).await.unwrap(), 3);
+        let [there, gone] = [named, not_named].map(Digest::of);
+        assert_eq!(store.component(&there).await.unwrap(), named);
+        assert_eq!(store.signatures(&there).await.unwrap().len(), 1);
+        assert!(store.signatures(&gone).await.unwrap().is_empty());
+        let missing = store.component(&gone).await.unwrap_err();
+        assert!(matches!(missing, StoreError::Missing(_)), "{missing}");
+        assert_eq!(store.collect_from_before(later).await.unwrap(), 0);
+        assert!(
+            store
+                .put_component(not_named, &Description::default())
+                .await
+                .unwrap()
+        );
+        server.stop().await;
+    }
 }
