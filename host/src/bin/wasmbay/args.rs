@@ -9,7 +9,7 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, Valu
 use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
-    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts, inspect, new, ps, rollback, runs, scale, sign, trace, uncordon, undeploy, up,
+    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts, inspect, man, new, ps, rollback, runs, scale, sign, trace, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -90,6 +90,7 @@ pub(crate) enum Verb {
     Doctor(doctor::Doctor),
     Sign(sign::Sign),
     Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// Where compiled code is kept.

@@ -17,6 +17,7 @@ pub(crate) mod history;
 pub(crate) mod host;
 pub(crate) mod hosts;
 pub(crate) mod inspect;
+pub(crate) mod man;
 pub(crate) mod new;
 mod pretty;
 mod proposal;
@@ -89,6 +90,7 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Doctor(args) => doctor::run(args, terminal),
         Verb::Sign(args) => sign::run(&args, terminal),
         Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
     }
 }
 
