@@ -194,6 +194,8 @@ impl Guest {
             require: BTreeMap::new(),
             spread: None,
             reserve: None,
+            durable: None,
+            undo: BTreeMap::new(),
         };
         let made = Component::new(runtime.engine(), component.as_bytes()).map(|component| {
             let service = Service::new(runtime, "bench", Arc::new(component), Arc::new(spec));

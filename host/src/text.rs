@@ -61,6 +61,18 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// So many bytes from their hexadecimal digits.
+pub(crate) fn unhex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    if text.len() != 2 * BYTES || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
 /// `on-hand` as `onHand`.
 pub(crate) fn camel_case(name: &str) -> String {
     let mut words = name.split('-');

@@ -1,6 +1,6 @@
 // The shop's orders: prices, reserves, charges and confirms by calling the other services, wherever
 // they run and whatever they are written in. The outcome of an order is an event, and the subscribers
-// are not known here.
+// are not known here. That an order survives its host is a line of the manifest, and no code.
 //
 // An exported function returns its ok value or throws its error, `{ tag, val }`. An imported one
 // throws an Error with that as its `payload`. Any other exception is a defect, and traps.
@@ -15,7 +15,7 @@ import { getRandomBytes } from 'wasi:random/random@0.2.6';
 import type { CatalogError } from 'shop:catalog/products@1.0.0';
 import type { StockError } from 'shop:inventory/stock@1.0.0';
 import type { Confirmation, Customer, OrderError } from 'shop:orders/orders@1.0.0';
-import type { Card, PaymentError, Receipt } from 'shop:payment/payments@1.0.0';
+import type { Card, PaymentError } from 'shop:payment/payments@1.0.0';
 import type { Line, Money } from 'shop:types/types@1.0.0';
 
 type CalleeError = CatalogError | StockError | PaymentError;
@@ -52,17 +52,11 @@ export const orders = {
 /** The fields that every event of an order has. */
 type Order = { orderId: string; customer: string; email: string; lines: Line[] };
 
-/** Reserves and charges. */
+/** Reserves and charges. When the charge fails the host releases the reservation: `undo` of the manifest. */
 function fill(order: Order, total: Money, card: Card): Confirmation {
   const { orderId, lines } = order;
   const reservation = ask('inventory', () => inventory.reserve(orderId, lines));
-  let receipt: Receipt;
-  try {
-    receipt = ask('payment', () => payment.charge(orderId, total, card));
-  } catch (refusal) {
-    release(orderId, reservation.id);
-    throw refusal;
-  }
+  const receipt = ask('payment', () => payment.charge(orderId, total, card));
   publish(orderId, () => events.orderPaid({ ...order, total }));
   const { id: reservationId, warehouse } = reservation;
   return { orderId, total, reservationId, warehouse, receipt };
@@ -103,15 +97,6 @@ function price(lines: Line[]): Money {
     }
   }
   return { minor, currency: currency ?? '' };
-}
-
-function release(orderId: string, reservationId: string): void {
-  try {
-    ask('inventory', () => inventory.release(reservationId));
-  } catch (error) {
-    // The customer gets the reason why the payment failed, not what happened after it.
-    log('error', 'orders', `order ${orderId}: ${reservationId} is still reserved: ${JSON.stringify(error)}`);
-  }
 }
 
 /** Publishes an event of what cannot be undone any more. */

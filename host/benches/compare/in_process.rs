@@ -234,6 +234,8 @@ impl InProcess {
             require: BTreeMap::new(),
             spread: None,
             reserve: None,
+            durable: None,
+            undo: BTreeMap::new(),
         };
         let service = Service::new(runtime, "bench", Arc::clone(component), Arc::new(spec))?;
         let exported = service.interfaces().next().context("no interface")?.clone();

@@ -100,9 +100,14 @@ fn interface_sources(
         Some(_) => (subject::queue_group_of(&spec.name), Delivery::Event),
         None => (subject::QUEUE_GROUP.to_owned(), Delivery::Call),
     };
+    // A call of a durable function is a run; what works on that calls the service.
+    let functions = functions.iter().filter(|name| {
+        let function = interface.function(name.as_str());
+        plan.pipeline_of(&function).is_none()
+    });
     // One for each function: while hosts with an older version of the interface share the queue group,
     // a function that they do not have is called only where it is.
-    let sources = functions.iter().map(|name| Source::Subject {
+    let sources = functions.map(|name| Source::Subject {
         subject: subject::of_function(&app.name, &interface.function(name)),
         group: group.clone(),
     });

@@ -85,7 +85,8 @@ impl Directory {
                 serde_json::to_vec(&self.describe(&deployment, service, verb)).unwrap_or_default();
             sent(link.publish(&to, None, &Headers::new(), &answer).await);
         }
-        for pipeline in &deployment.plan.pipelines {
+        let pipelines = deployment.plan.pipelines.iter();
+        for pipeline in pipelines.filter(|pipeline| pipeline.durable.is_none()) {
             let own = &*pipeline.name;
             if name.is_none_or(|name| name == own) && id.is_none_or(|id| id == self.id(own)) {
                 let answer = serde_json::to_vec(&self.describe_pipeline(pipeline, verb));

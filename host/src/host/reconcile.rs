@@ -216,7 +216,7 @@ impl Host {
         let leaving = self.retire(&leaving);
         if let Some(pipelines) = &self.pipelines {
             // Refused by a connection that is closed, which ends the host.
-            if let Err(error) = pipelines.apply(&next.plan.pipelines) {
+            if let Err(error) = pipelines.apply(&next.plan.pipelines, &next.services) {
                 tracing::error!(%error, "pipelines are not served");
             }
         }
@@ -224,7 +224,19 @@ impl Host {
         self.current.swap(next);
         self.drain_retired(&before, leaving);
         self.compare_with_others();
+        self.meet_runs(app).await;
         Ok(applied)
+    }
+
+    /// Waits until the server has seen who answers calls that are runs.
+    async fn meet_runs(&self, app: &App) {
+        let worker = self.workers.first();
+        let Some(worker) = worker.filter(|_| app.runs().next().is_some()) else {
+            return;
+        };
+        if let Err(error) = worker.link.settled().await {
+            tracing::warn!(%error, "pipelines and durable functions may not be called yet");
+        }
     }
 
     /// Forgets sources that are served; returns them with what is behind them.
@@ -547,7 +559,7 @@ impl Host {
 
 /// Whether an app needs JetStream.
 pub(super) fn stores(app: &App, plan: &Plan) -> bool {
-    !stream::names(app, plan).is_empty() || !app.pipelines.is_empty()
+    !stream::names(app, plan).is_empty() || app.runs().next().is_some()
 }
 
 /// What nothing leads to, without what was so before.

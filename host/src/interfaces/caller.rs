@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Backend, Output};
+use super::{Backend, Output, Recorded};
 use crate::call::{Call, CallError, Kind, Trace};
 use crate::interface::FunctionId;
 use crate::manifest::ServiceSpec;
@@ -20,6 +20,8 @@ pub(crate) struct Caller {
     pub(crate) service: Arc<ServiceSpec>,
     /// What it writes to the log.
     pub(crate) output: Arc<Output>,
+    /// Time and random of the run that the instance is for, if it is for one.
+    pub(crate) recorded: Option<Arc<Recorded>>,
     /// `None` while the instance is created, which belongs to no call, and between two calls.
     pub(crate) call: Option<CurrentCall>,
 }
@@ -49,6 +51,12 @@ pub(crate) trait CallerView: Send + 'static {
 }
 
 impl Caller {
+    /// Whether the guest does what it did before, so that what it logs was logged.
+    pub(crate) fn is_replaying(&self) -> bool {
+        let recorded = self.recorded.as_ref();
+        recorded.is_some_and(|recorded| recorded.is_replaying())
+    }
+
     /// The deadline of an import that is called now: a little before the call's own, so that a
     /// guest whose import runs out of time can still return an error. `None` outside of a call.
     pub(crate) fn deadline(&self) -> Option<Instant> {

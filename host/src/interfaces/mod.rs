@@ -17,6 +17,7 @@ pub mod memory;
 pub(crate) mod messaging;
 pub(crate) mod output;
 pub(crate) mod provided;
+pub(crate) mod recorded;
 pub(crate) mod wasi;
 
 pub use backend::{
@@ -27,3 +28,4 @@ pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};
 pub(crate) use output::Output;
 pub use provided::Missing;
+pub(crate) use recorded::Recorded;

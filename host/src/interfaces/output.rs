@@ -139,6 +139,8 @@ mod tests {
             require: BTreeMap::new(),
             spread: None,
             reserve: None,
+            durable: None,
+            undo: BTreeMap::new(),
         }))
     }
 

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
-use super::Output;
+use super::{Output, Recorded, recorded};
 use crate::telemetry;
 use crate::text::one_line;
 
@@ -23,13 +23,21 @@ pub(super) const MAX_LINE: usize = 8 << 10;
 pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
 /// A context that grants nothing but these variables, and logs what the guest prints, with the service's
-/// name.
-pub(crate) fn context(output: &Arc<Output>, env: &BTreeMap<String, String>) -> WasiCtx {
+/// name. Time and random are those of a run if it is for one.
+pub(crate) fn context(
+    output: &Arc<Output>,
+    env: &BTreeMap<String, String>,
+    recorded: Option<&Arc<Recorded>>,
+) -> WasiCtx {
     let printed = |stream| Printed {
         output: Arc::clone(output),
+        recorded: recorded.cloned(),
         stream,
     };
     let mut context = WasiCtxBuilder::new();
+    if let Some(recorded) = recorded {
+        recorded::record(&mut context, recorded);
+    }
     for (name, value) in env {
         context.env(name, value);
     }
@@ -46,6 +54,7 @@ pub(crate) fn context(output: &Arc<Output>, env: &BTreeMap<String, String>) -> W
 #[derive(Clone)]
 struct Printed {
     output: Arc<Output>,
+    recorded: Option<Arc<Recorded>>,
     stream: &'static str,
 }
 
@@ -89,8 +98,13 @@ impl Lines {
     fn emit(&mut self) {
         let text = String::from_utf8_lossy(&self.partial);
         let line = one_line(text.trim_end(), MAX_LINE);
-        let Printed { output, stream } = &self.printed;
-        if !line.trim().is_empty() && output.admits(line.len()) {
+        let Printed {
+            output,
+            recorded,
+            stream,
+        } = &self.printed;
+        let is_replaying = recorded.as_ref().is_some_and(|run| run.is_replaying());
+        if !line.trim().is_empty() && !is_replaying && output.admits(line.len()) {
             let service = output.service();
             tracing::info!(target: telemetry::GUEST, service, stream, "{line}");
         }
@@ -159,6 +173,8 @@ mod tests {
             require: BTreeMap::new(),
             spread: None,
             reserve: None,
+            durable: None,
+            undo: BTreeMap::new(),
         };
         let log = Log::default();
         let writer = log.clone();
@@ -170,6 +186,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let printed = Printed {
                 output: Arc::new(Output::new(Arc::new(spec))),
+                recorded: None,
                 stream: "stdout",
             };
             work(Lines {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::file::{self, Section};
 use super::keys::{self, app};
 use super::{
-    GatewaySpec, MAX_NAME, PipelineSpec, Problem, Provider, Route, ServiceSpec, StreamSpec, Wire,
-    gateway, pipelines, routes, services, streams, wires,
+    GatewaySpec, MAX_NAME, PipelineBounds, PipelineSpec, Problem, Provider, Route, ServiceSpec,
+    StreamSpec, Wire, gateway, pipelines, routes, services, streams, wires,
 };
 use crate::interface::{InterfaceId, is_label};
 
@@ -97,6 +97,20 @@ impl App {
             }
         }
         Some(app)
+    }
+
+    /// What has runs, by the name of those: the pipelines and the durable functions, with the bounds of each.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (String, &PipelineBounds)> {
+        let pipelines = self.pipelines.iter();
+        let pipelines = pipelines.map(|pipeline| (pipeline.name.clone(), &pipeline.bounds));
+        let functions = self.services.values().flat_map(|service| {
+            let durable = service.durable.iter();
+            durable.flat_map(|spec| {
+                let functions = spec.functions.iter();
+                functions.map(|durable| (durable.runs(&service.name), &spec.bounds))
+            })
+        });
+        pipelines.chain(functions)
     }
 
     /// The wire that chooses for an interface; there is at most one.

@@ -104,6 +104,10 @@ tables! {
             => "Calls that one instance serves before it is dropped; 1 is a fresh instance for each call. One that trapped or ran out of time is never used again.";
         GRANTS "grants": Other = Other::table(&["`grants = { http = [\"api.example.com\"] }`"])
             => "What the component may reach outside its sandbox; see below.";
+        DURABLE "durable": Other = Other::new("list or table", &["`[\"namespace:package/interface.function\"]`", "`{ functions = […], deadline = \"5m\" }`"]).or("none")
+            => "Exported functions that survive their host: another one goes on with a call where it was. See [durable functions](pipelines.md#durable-functions); below is what the table has.";
+        UNDO "undo": Other = Other::table(&["`[service.NAME.undo.\"namespace:package/interface.function\"]`"])
+            => "What undoes the calls of an imported function when a durable function fails; see below.";
         REPLICAS "replicas": Copies = Copies { default: 2 }
             => "Hosts of a [fleet](fleet.md) that run the service, or as many as there are. `wasmbay up` is one host and runs all.";
         REQUIRE "require": Other = Other::table(&["labels such as `{ zone = \"a\" }`"]).or("none")
@@ -112,6 +116,25 @@ tables! {
             => "The label over whose values the hosts that run the service are spread, as evenly as there are hosts.";
         RESERVE "reserve": Or<Bounds<u64>> = Or(Bounds { default: limits::MEMORY.values.default, range: 1 << 20..=1 << 50 }, "`limits.memory`, one instance")
             => "Memory that is set aside for the service on each host of a [fleet](fleet.md) with a `--capacity`. Say more where many large instances work at the same time.";
+    }
+
+    durable "`durable` of a service" "" {
+        FUNCTIONS "functions": Other = Other::texts(&["`namespace:package/interface.function`"])
+            => "The functions; their versions may be left out. Required.";
+        TIMEOUT "timeout": Bounds<Duration> = step::TIMEOUT.values
+            => "Time for one attempt of a call that they make.";
+        RETRY "retry": Other = step::RETRY.values
+            => "How often such a call is tried when its service traps, is away or does not answer in time, before the function sees that it failed; as `retry` of a step.";
+        DEADLINE "deadline": Bounds<Duration> = pipeline::DEADLINE.values
+            => "Time for a run. One that takes longer fails, and what it did is undone; undoing has no deadline.";
+        IN_FLIGHT "in-flight": Bounds<u32> = pipeline::IN_FLIGHT.values
+            => "Runs of a function that are worked on at the same time, all hosts together. Others wait.";
+        JOURNAL "journal": Bounds<usize> = pipeline::JOURNAL.values
+            => "Journal of one run: its arguments, and each call with arguments and outcome. Beyond it the run fails, and is undone.";
+        KEEP "keep": Bounds<Duration> = pipeline::KEEP.values
+            => "Time for which a run is kept that has ended.";
+        SIZE "size": Bounds<u64> = pipeline::SIZE.values
+            => "All runs of a function, as of a pipeline.";
     }
 
     limits "`limits` of a service" "" {
@@ -288,13 +311,13 @@ tables! {
             => "What undoes the step when the run fails after it; see below.";
     }
 
-    undo "`undo` of a step" "" {
+    undo "`undo` of a step, or of a function that durable ones call" "" {
         CALL "call": Other = step::CALL.values
             => "The function that undoes the step. An undo has this or `event`.";
         EVENT "event": Other = step::EVENT.values
             => "The event that undoes the step.";
         WITH "with": Other = step::WITH.values
-            => "Its arguments, as of the step, whose own result is `$NAME` here.";
+            => "Its arguments, as of the step, whose own result is `$NAME` here; for what durable functions call, `$args` and `$result` are its arguments and its result, and `$` the arguments of the durable function.";
         TIMEOUT "timeout": Bounds<Duration> = step::TIMEOUT.values
             => "Time for one attempt.";
         RETRY "retry": Other = step::RETRY.values

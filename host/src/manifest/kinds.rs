@@ -133,11 +133,18 @@ macro_rules! settings {
             }
         }
 
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl $name {
+            /// What is written of it: each key with its value.
+            pub(in crate::manifest) fn written(&self) -> impl Iterator<Item = (&'static str, toml::Value)> {
                 use $crate::manifest::{keys::$table::*, kinds::Setting as _};
                 let entries = [$(($key.name, $key.values.write(&self.$field)),)*];
-                serializer.collect_map(entries.into_iter().filter_map(|(key, value)| Some((key, value?))))
+                entries.into_iter().filter_map(|(key, value)| Some((key, value?)))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.written())
             }
         }
     };

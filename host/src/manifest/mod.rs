@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 mod app;
+mod durable;
 mod events;
 mod file;
 mod gateway;
@@ -27,6 +28,7 @@ pub mod values;
 mod wires;
 
 pub use app::App;
+pub use durable::{DurableFunction, DurableSpec};
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::{GatewaySpec, RpcPaths};
 pub use keys::reference;

@@ -8,15 +8,17 @@ use serde::{Serialize, Serializer};
 use toml::de::DeValue;
 
 use super::Find;
+use super::durable::{self, DurableSpec};
 use super::file::{At, Section};
 use super::keys::{app, grants, keyvalue, limits, service};
 use super::kinds::{Setting as _, settings};
+use super::pipelines::CallSpec;
 use super::placement::{self, Replicas, is_label_text};
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
 use super::values::{HostPattern, size_text};
 use super::wires;
-use crate::interface::InterfaceId;
+use crate::interface::{FunctionId, InterfaceId};
 use crate::text::{did_you_mean, shown};
 
 /// Upper bound of the bytes of all names and values of `env`: each instance has a copy, and a guest that
@@ -58,6 +60,12 @@ pub struct ServiceSpec {
         skip_serializing_if = "Option::is_none"
     )]
     pub reserve: Option<u64>,
+    /// Functions whose calls survive the host that works on them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durable: Option<DurableSpec>,
+    /// What undoes the calls that these make, by imported function.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub undo: BTreeMap<FunctionId, CallSpec>,
 }
 
 settings! {
@@ -191,6 +199,8 @@ pub(super) fn read(
     let config = section.entries(&service::CONFIG, plain_text).into_iter();
     let limits = section.section(&service::LIMITS, &limits::TABLE);
     let grants = section.section(&service::GRANTS, &grants::TABLE);
+    let grants = read_grants(&grants, streams);
+    durable::check_grants(section, &grants);
     ServiceSpec {
         name: name.to_owned(),
         config: config
@@ -200,7 +210,7 @@ pub(super) fn read(
         wires: wires::read_chosen(name, section, declared),
         limits: Limits::read(&limits, &Limits::default()),
         reuse: section.read_or_default(&service::REUSE),
-        grants: read_grants(&grants, streams),
+        grants,
         replicas: section.read_or_default(&service::REPLICAS),
         require: placement::read_labels(section),
         spread: section
@@ -211,6 +221,8 @@ pub(super) fn read(
                 service::RESERVE.values.read(value)
             })
             .map(|bytes| bytes.value),
+        durable: durable::read(section),
+        undo: durable::read_undo(section),
     }
 }
 

@@ -10,7 +10,6 @@ use crate::call::{Call, CallError, Identity, Kind, Trace};
 use crate::json::{self, Limits, UnknownKeys};
 use crate::plan::{Publication, StepCall};
 use crate::spans::{Description, KeyValue, SpanKind};
-use crate::subject;
 
 /// What an attempt takes.
 pub(super) struct Attempt {
@@ -24,6 +23,8 @@ pub(super) struct Attempt {
     pub(super) pipeline: String,
     pub(super) hops: u8,
     pub(super) trace: Option<String>,
+    /// The subject of its function, if it is no event.
+    pub(super) subject: String,
     pub(super) call: StepCall,
     /// Milliseconds that it may take.
     pub(super) millis: u64,
@@ -81,10 +82,7 @@ impl Attempt {
         };
         let made = match &self.call.event {
             Some(event) => publish(work, event, call).await.map(|()| None),
-            None => {
-                let subject = subject::of_function(&work.journals.app, function);
-                work.backend.call(&subject, call).await.map(Some)
-            }
+            None => work.backend.call(&self.subject, call).await.map(Some),
         };
         span.end(made.as_ref().err(), describe);
         match made {

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, timeout_at};
 
 use super::journal::{self, HEADROOM, JournalError, Journals};
 use super::room::Room;
-use super::run::Run;
+use super::run::{Coded, Run};
 use super::{is_key, now, stopped};
 use crate::call::{Call, CallError, Code};
 use crate::headers::Headers;
@@ -217,7 +217,9 @@ impl Front {
             Err(error) => return Err(CallError::defect(error)),
         };
         let input = RawValue::from_string(text).map_err(CallError::defect)?;
+        let durable = pipeline.durable.as_ref();
         Ok(Run {
+            coded: durable.map(|_| Coded::new(&rand::random())),
             hops: call.hops,
             trace: call.trace.parent.clone(),
             ..Run::new(id, pipeline, input, now())

@@ -10,21 +10,24 @@
 //! a [`Backend`](crate::interfaces::Backend).
 
 mod attempt;
+mod execute;
 mod front;
 mod journal;
 mod operate;
 mod owner;
+mod recorder;
 mod room;
 mod run;
 mod serve;
 mod stream;
+mod versions;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
 pub use operate::{Listed, Page, RunError, Runs, ShownCall, ShownRun, ShownStep};
-pub use run::{Cause, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried};
+pub use run::{Cause, Coded, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried, Version};
 pub(crate) use serve::Serving;
 pub(crate) use stream::{provision, restore};
 

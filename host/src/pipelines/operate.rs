@@ -100,6 +100,9 @@ pub struct ShownRun {
     pub run: Listed,
     /// The function that it is a call of.
     pub function: String,
+    /// The digest of the component that made its steps, where it is a durable function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
     /// Whether somebody wants it to be undone.
     pub cancelled: bool,
     /// The arguments.
@@ -238,6 +241,9 @@ impl Runs {
     pub async fn cancel(&self, id: &str) -> Result<(), RunError> {
         let accepted =
             "only one that runs can be cancelled; `wasmbay runs undo` undoes one that is completed";
+        if self.find(id).await?.run.phase == Phase::Stopped {
+            return self.reopen(id, Phase::Stopped, Run::reopen, accepted).await;
+        }
         let change = |run: &mut Run| {
             if run.phase != Phase::Running {
                 return Err(state(run, accepted));
@@ -257,28 +263,39 @@ impl Runs {
     pub async fn undo(&self, id: &str) -> Result<(), RunError> {
         let accepted =
             "only one that is completed can be undone; `wasmbay runs cancel` cancels one that runs";
-        self.reopen(id, Phase::Completed, accepted).await
+        self.reopen(id, Phase::Completed, Run::reopen, accepted)
+            .await
     }
 
-    /// Has a run undone once more whose undo failed.
+    /// Has a run undone once more whose undo failed, or a durable function run again that was stopped.
     ///
     /// # Errors
     ///
-    /// Its undo has not failed, or there is none with this id.
+    /// It is neither, or there is none with this id.
     pub async fn retry(&self, id: &str) -> Result<(), RunError> {
-        let accepted = "only one whose undo failed can be tried again";
-        self.reopen(id, Phase::UndoFailed, accepted).await
+        let accepted = "only one whose undo failed, or that is stopped, can be tried again";
+        let (from, again): (_, fn(&mut Run)) = match self.find(id).await?.run.phase {
+            Phase::Stopped => (Phase::Stopped, Run::resume),
+            _ => (Phase::UndoFailed, Run::reopen),
+        };
+        self.reopen(id, from, again, accepted).await
     }
 
-    async fn reopen(&self, id: &str, from: Phase, accepted: &'static str) -> Result<(), RunError> {
+    async fn reopen(
+        &self,
+        id: &str,
+        from: Phase,
+        again: fn(&mut Run),
+        accepted: &'static str,
+    ) -> Result<(), RunError> {
         let change = |run: &mut Run| {
             if run.phase == from {
-                run.reopen();
+                again(run);
                 OPERATOR.clone_into(&mut run.owner);
                 return Ok(());
             }
             // One that was reopened and that no host was told of is handed out now.
-            if run.phase == Phase::RollingBack && run.owner == OPERATOR {
+            if !run.has_ended() && run.owner == OPERATOR {
                 return Ok(());
             }
             Err(state(run, accepted))
@@ -342,6 +359,7 @@ fn state(run: &Run, accepted: &'static str) -> RunError {
         Phase::Completed => "is completed",
         Phase::RolledBack => "has failed and is undone",
         Phase::UndoFailed => "has failed and could not be undone",
+        Phase::Stopped => "is stopped",
     };
     let id = run.id.clone();
     RunError::State { id, is, accepted }
@@ -407,6 +425,10 @@ fn shown(run: &Run) -> ShownRun {
     ShownRun {
         run: listed(run),
         function: run.pipeline.function.to_string(),
+        component: run.coded.as_ref().and_then(|coded| {
+            let version = coded.version.as_ref()?;
+            Some(version.component.clone())
+        }),
         cancelled: run.cancelled,
         input: run.input.clone(),
         steps: steps.collect(),

@@ -17,17 +17,20 @@ use tokio::time::{sleep, timeout};
 use super::attempt::{Attempt, Made};
 use super::journal::{self, HEADROOM, JournalError, Journals, Stored};
 use super::run::{Action, Phase, Run, Slot};
+use super::versions::Versions;
 use super::{ACK_WAIT, OPERATOR, PROGRESS, now, stopped};
+use crate::call::CallError;
 use crate::headers::Headers;
 use crate::interfaces::Backend;
 use crate::nats::Link;
+use crate::plan::Pipeline;
 use crate::spans::Tracer;
 use crate::{subject, wire};
 
 /// The waits before a journal that could not be written is written again, doubled from the first to the
 /// last.
 const FIRST_AGAIN: Duration = Duration::from_millis(100);
-const LAST_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const LAST_AGAIN: Duration = Duration::from_secs(2);
 
 /// Time between two looks at the journal of a run that waits: somebody may have cancelled it.
 const LOOK: Duration = Duration::from_secs(2);
@@ -37,6 +40,10 @@ pub(super) struct Work {
     pub(super) journals: Journals,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) link: Link,
+    /// The pipeline as it is now.
+    pub(super) pipeline: watch::Receiver<Arc<Pipeline>>,
+    /// What runs it here, if it is a durable function.
+    pub(super) versions: watch::Receiver<Versions>,
     /// Records a span for each attempt of a step.
     pub(super) tracer: Tracer,
     /// The pipeline is not served here any more: the step under way is finished, and the rest is left to
@@ -53,11 +60,15 @@ enum Ended {
 }
 
 /// Why an owner does not go on with its run.
-enum Left {
+pub(super) enum Left {
     /// Another one owns the run, and this one says nothing any more.
     Lost,
     /// This host stops.
     Stopping,
+    /// The durable function does not run at this host.
+    Elsewhere,
+    /// This host cannot run the durable function now.
+    Later(CallError),
     /// The journal cannot be read.
     Failed(JournalError),
 }
@@ -130,6 +141,11 @@ impl Work {
             }
             Err(Left::Lost) => tracing::info!(run, pipeline, "another owner goes on with a run"),
             Err(Left::Stopping) => answer(&message, AckKind::Nak(None)).await,
+            Err(Left::Elsewhere) => answer(&message, AckKind::Nak(Some(LAST_AGAIN))).await,
+            Err(Left::Later(error)) => {
+                tracing::debug!(run, pipeline, %error, "a run cannot go on now");
+                answer(&message, AckKind::Nak(Some(LAST_AGAIN))).await;
+            }
             Err(Left::Failed(error)) => {
                 tracing::warn!(run, pipeline, %error, "a run cannot go on now");
                 answer(&message, AckKind::Nak(Some(LAST_AGAIN))).await;
@@ -173,7 +189,7 @@ impl Work {
         Ok(Some(owner))
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 }
@@ -186,14 +202,14 @@ async fn answer(message: &Message, kind: AckKind) {
 }
 
 /// A run and its owner.
-struct Owner<'w> {
-    work: &'w Arc<Work>,
-    run: Run,
+pub(super) struct Owner<'w> {
+    pub(super) work: &'w Arc<Work>,
+    pub(super) run: Run,
     /// The sequence of the journal's last state.
     sequence: u64,
     alive: &'w Alive,
     /// A phase began or ended that is not written.
-    unwritten: bool,
+    pub(super) unwritten: bool,
 }
 
 impl Owner<'_> {
@@ -215,10 +231,9 @@ impl Owner<'_> {
                     return Ok(self.end().await);
                 }
                 _ if stops && calls.is_empty() => {
-                    self.run.owner.clear();
-                    self.write(&[]).await?;
-                    return Err(Left::Stopping);
+                    return Err(self.leave(Left::Stopping).await);
                 }
+                Action::Execute if !stops => Box::pin(self.execute()).await?,
                 Action::Call(slot, arguments) if !stops => {
                     self.check().await?;
                     self.begin(&mut calls, slot, false, arguments);
@@ -245,6 +260,12 @@ impl Owner<'_> {
         Ok(())
     }
 
+    /// Leaves the run to any other host, for this reason.
+    pub(super) async fn leave(&mut self, why: Left) -> Left {
+        self.run.owner.clear();
+        self.write(&[]).await.err().unwrap_or(why)
+    }
+
     /// Begins a call.
     fn begin(&self, calls: &mut JoinSet<Made>, slot: Slot, undo: bool, arguments: Bytes) {
         let run = &self.run;
@@ -269,6 +290,7 @@ impl Owner<'_> {
             hops: run.hops.saturating_add(1),
             trace: run.trace.clone(),
             millis: call.timeout.min(left),
+            subject: subject::of_function(&self.work.journals.app, &call.function),
             call: call.clone(),
         };
         let work = Arc::clone(self.work);
@@ -307,7 +329,7 @@ impl Owner<'_> {
 
     /// Makes sure before a call that this is still the owner, if it was silent for so long that it may not
     /// be: a host that was paused.
-    async fn check(&mut self) -> Result<(), Left> {
+    pub(super) async fn check(&mut self) -> Result<(), Left> {
         if self.alive.silence() < ACK_WAIT.saturating_sub(PROGRESS) {
             return Ok(());
         }
@@ -317,7 +339,7 @@ impl Owner<'_> {
     }
 
     /// Looks whether somebody else wrote the journal.
-    async fn look(&mut self) -> Result<(), Left> {
+    pub(super) async fn look(&mut self) -> Result<(), Left> {
         let run = &self.run;
         let stored = self
             .work
@@ -343,7 +365,7 @@ impl Owner<'_> {
     }
 
     /// Writes the journal, trying until it is written. `recorded` are the calls whose results are new.
-    async fn write(&mut self, recorded: &[Slot]) -> Result<(), Left> {
+    pub(super) async fn write(&mut self, recorded: &[Slot]) -> Result<(), Left> {
         self.run.writes += 1;
         let mut text = journal::text(&self.run)?;
         let carried = self.work.link.max_payload().saturating_sub(HEADROOM);
@@ -435,6 +457,16 @@ impl Owner<'_> {
                     why,
                     undo,
                     "a run has failed and is not undone; `wasmbay runs retry` tries again"
+                );
+                return Ended::ForNow;
+            }
+            Phase::Stopped => {
+                let why = run.why();
+                tracing::error!(
+                    run = id,
+                    pipeline,
+                    why,
+                    "a durable function took another way than before, and is stopped; `wasmbay runs retry` runs it again, `wasmbay runs cancel` undoes it"
                 );
                 return Ended::ForNow;
             }

@@ -9,6 +9,7 @@
 
 mod ending;
 mod filling;
+mod function;
 mod slot;
 mod undoing;
 
@@ -24,6 +25,8 @@ use crate::plan::{JsonText, Pipeline, StepCall};
 use crate::shape::{Shape, Signature};
 use crate::wire::ErrorDetail;
 
+pub(crate) use function::Heard;
+pub use function::{Coded, Version};
 pub use slot::Slot;
 
 /// A run. Times are milliseconds since 1970.
@@ -67,6 +70,9 @@ pub struct Run {
     /// The calls that are under way, as its owner last wrote it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) under_way: BTreeSet<Slot>,
+    /// What a run of a durable function has beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coded: Option<Coded>,
 }
 
 /// Where a run stands.
@@ -83,6 +89,8 @@ pub enum Phase {
     RolledBack,
     /// It has ended for now: a step could not be undone, and a person has to look at it.
     UndoFailed,
+    /// It has ended for now: the durable function took another way than before, and a person has to decide.
+    Stopped,
 }
 
 /// One step of a run.
@@ -123,6 +131,8 @@ pub enum StepState {
     Done,
     /// It returned an `err` value, and the run went on.
     Declined,
+    /// Its call failed, and the durable function went on.
+    Failed,
     /// Undone.
     Undone,
 }
@@ -189,6 +199,12 @@ pub enum Cause {
     TooLarge,
     /// Its journal does not fit its pipeline.
     Unreadable,
+    /// The durable function returned this `err` value; `null` for one without a payload.
+    Returned(JsonText),
+    /// The durable function failed.
+    Function(ErrorDetail),
+    /// The durable function took another way than before.
+    Diverged(String),
 }
 
 /// What comes next.
@@ -198,6 +214,8 @@ pub(crate) enum Action {
     Call(Slot, Bytes),
     /// This step is undone with these arguments.
     Undo(Slot, Bytes),
+    /// The durable function is run, and calls.
+    Execute,
     /// Nothing before a call ends that is under way, or before this time.
     Busy(Option<u64>),
     /// Nothing, until this time.
@@ -287,6 +305,7 @@ impl Run {
             cause: None,
             steps: pipeline.steps.iter().map(|_| StepRun::default()).collect(),
             under_way: BTreeSet::new(),
+            coded: None,
         }
     }
 
@@ -295,7 +314,7 @@ impl Run {
     pub fn has_ended(&self) -> bool {
         matches!(
             self.phase,
-            Phase::Completed | Phase::RolledBack | Phase::UndoFailed
+            Phase::Completed | Phase::RolledBack | Phase::UndoFailed | Phase::Stopped
         )
     }
 
@@ -328,6 +347,9 @@ impl Run {
 
     /// The next step; nothing if another phase began.
     fn forward(&mut self, now: u64) -> Option<Action> {
+        if let Some(coded) = &self.coded {
+            return self.execute(coded.unsure, now);
+        }
         if self.cancelled {
             return self.fail(Cause::Cancelled);
         }
@@ -494,11 +516,15 @@ impl Run {
     /// Notes that another owner takes over: what the last one was about to do may have been done.
     pub(crate) fn take_over(&mut self, owner: &str) {
         let mut unknown = std::mem::take(&mut self.under_way);
-        if self.phase == Phase::Running
-            && let Some(first) = self.pending()
-        {
-            for index in self.beside(first) {
-                unknown.extend(self.next_slots(index));
+        if self.phase == Phase::Running {
+            match (self.pending(), &mut self.coded) {
+                (Some(first), _) => {
+                    for index in self.beside(first) {
+                        unknown.extend(self.next_slots(index));
+                    }
+                }
+                (None, Some(coded)) => coded.unsure = true,
+                (None, None) => {}
             }
         }
         for slot in unknown {

@@ -1,6 +1,7 @@
 //! What of an app's pipelines runs at a host: a subscription and a worker for each.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,11 @@ use super::owner::Work;
 use super::room::Room;
 use super::stopped;
 use super::stream::open_runs;
+use super::versions::Versions;
 use crate::interfaces::Backend;
 use crate::nats::{Link, SubscribeError};
 use crate::plan::Pipeline;
-use crate::runtime::Stats;
+use crate::runtime::{Service, Stats};
 use crate::spans::Spans;
 use crate::subject;
 
@@ -43,6 +45,7 @@ pub(crate) struct Serving {
 struct Served {
     subject: String,
     pipeline: watch::Sender<Arc<Pipeline>>,
+    versions: watch::Sender<Versions>,
     stopping: watch::Sender<bool>,
     stats: Arc<Stats>,
     tasks: Vec<JoinHandle<()>>,
@@ -74,12 +77,17 @@ impl Serving {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves these pipelines and no others. Runs go on as the pipeline was when they began.
+    /// Serves these pipelines and no others, durable functions by those of these services that export them.
+    /// Runs go on as the pipeline was when they began.
     ///
     /// # Errors
     ///
     /// The connection is closed.
-    pub(crate) fn apply(&self, pipelines: &[Pipeline]) -> Result<(), SubscribeError> {
+    pub(crate) fn apply(
+        &self,
+        pipelines: &[Pipeline],
+        services: &BTreeMap<String, Arc<Service>>,
+    ) -> Result<(), SubscribeError> {
         let mut served = self.served();
         let subject =
             |pipeline: &Pipeline| subject::of_function(&self.journals.app, &pipeline.function);
@@ -95,10 +103,19 @@ impl Serving {
         }
         for pipeline in pipelines {
             let next = Arc::new(pipeline.clone());
+            let durable = pipeline.durable.as_ref();
+            let service = durable.and_then(|durable| services.get(&durable.service));
+            let imports = durable.map_or(&[][..], |durable| &durable.imports);
             match served.get(&pipeline.name) {
-                Some(served) => drop(served.pipeline.send_replace(next)),
+                Some(served) => {
+                    served.pipeline.send_replace(next);
+                    served
+                        .versions
+                        .send_if_modified(|versions| versions.replace(service, imports));
+                }
                 None => {
-                    let begun = self.begin(subject(pipeline), next)?;
+                    let versions = Versions::of(service, imports);
+                    let begun = self.begin(subject(pipeline), next, versions)?;
                     served.insert(pipeline.name.clone(), begun);
                 }
             }
@@ -106,11 +123,16 @@ impl Serving {
         Ok(())
     }
 
-    fn begin(&self, subject: String, pipeline: Arc<Pipeline>) -> Result<Served, SubscribeError> {
+    fn begin(
+        &self,
+        subject: String,
+        pipeline: Arc<Pipeline>,
+        versions: Versions,
+    ) -> Result<Served, SubscribeError> {
         let messages = self.link.subscribe(&subject, Some(subject::QUEUE_GROUP))?;
         let stats = Arc::new(Stats::default());
         let (stopping, name) = (watch::Sender::new(false), pipeline.name.clone());
-        let pipeline = watch::Sender::new(pipeline);
+        let (pipeline, versions) = (watch::Sender::new(pipeline), watch::Sender::new(versions));
         let front = Front {
             journals: self.journals.clone(),
             link: self.link.clone(),
@@ -123,6 +145,8 @@ impl Serving {
             journals: self.journals.clone(),
             backend: Arc::clone(&self.backend),
             link: self.link.clone(),
+            pipeline: pipeline.subscribe(),
+            versions: versions.subscribe(),
             tracer: self.spans.tracer(&self.journals.app, &name),
             stopping: stopping.subscribe(),
         });
@@ -142,6 +166,7 @@ impl Serving {
         Ok(Served {
             subject,
             pipeline,
+            versions,
             stopping,
             stats,
             tasks,
@@ -195,41 +220,58 @@ impl Drop for Serving {
     }
 }
 
-/// Works on the open runs of a pipeline that are handed to this host.
+/// Works on the open runs of a pipeline that are handed to this host: of a durable function while it runs here.
 async fn work_on(pipeline: String, work: Arc<Work>) {
     let mut runs = JoinSet::new();
     let mut stopping = work.stopping.clone();
-    let mut again = FIRST_AGAIN;
-    let pull = async {
-        loop {
-            match open_runs(&work.journals.context, &work.journals.app, &pipeline).await {
-                Ok(mut open) => {
-                    while let Some(message) = open.next().await {
-                        match message {
-                            Ok(message) => {
-                                again = FIRST_AGAIN;
-                                while runs.try_join_next().is_some() {}
-                                let work = Arc::clone(&work);
-                                runs.spawn(work.run(message));
-                            }
-                            Err(error) => {
-                                tracing::debug!(pipeline, %error, "open runs");
-                                break;
-                            }
-                        }
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(pipeline, %error, "open runs cannot be asked for, trying again")
-                }
+    let (mut here, mut away) = (work.versions.clone(), work.versions.clone());
+    let is_durable = work.pipeline.borrow().durable.is_some();
+    let working = async {
+        // A sender that is gone has stopped.
+        while here
+            .wait_for(|versions| versions.is_here() || !is_durable)
+            .await
+            .is_ok()
+        {
+            tokio::select! {
+                never = pull(&pipeline, &work, &mut runs) => match never {},
+                _ = away.wait_for(|versions| is_durable && !versions.is_here()) => {}
             }
-            tokio::time::sleep(again).await;
-            again = (again * 2).min(LAST_AGAIN);
         }
     };
     tokio::select! {
-        () = pull => {}
+        () = working => {}
         () = stopped(&mut stopping) => {}
     }
     while runs.join_next().await.is_some() {}
+}
+
+/// Takes open runs, and begins to work on them.
+async fn pull(pipeline: &str, work: &Arc<Work>, runs: &mut JoinSet<()>) -> Infallible {
+    let mut again = FIRST_AGAIN;
+    loop {
+        match open_runs(&work.journals.context, &work.journals.app, pipeline).await {
+            Ok(mut open) => {
+                while let Some(message) = open.next().await {
+                    match message {
+                        Ok(message) => {
+                            again = FIRST_AGAIN;
+                            while runs.try_join_next().is_some() {}
+                            let work = Arc::clone(work);
+                            runs.spawn(async move { work.run(message).await });
+                        }
+                        Err(error) => {
+                            tracing::debug!(pipeline, %error, "open runs");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(pipeline, %error, "open runs cannot be asked for, trying again");
+            }
+        }
+        tokio::time::sleep(again).await;
+        again = (again * 2).min(LAST_AGAIN);
+    }
 }

@@ -15,7 +15,7 @@ use crate::subject;
 /// Creates what an app's pipelines need, or brings it up to date. Nothing is deleted: runs of a pipeline that is
 /// taken out of a manifest stay until it comes back.
 pub(crate) async fn provision(context: &Context, app: &App) -> Result<(), StoreError> {
-    if app.pipelines.is_empty() {
+    if app.runs().next().is_none() {
         return Ok(());
     }
     let name = subject::run_stream(&app.name);
@@ -27,7 +27,7 @@ pub(crate) async fn provision(context: &Context, app: &App) -> Result<(), StoreE
 
 /// Creates what is missing of it, and leaves what is there as it is.
 pub(crate) async fn restore(context: &Context, app: &App) -> Result<(), StoreError> {
-    if app.pipelines.is_empty() {
+    if app.runs().next().is_none() {
         return Ok(());
     }
     let name = subject::run_stream(&app.name);
@@ -41,11 +41,14 @@ pub(crate) async fn restore(context: &Context, app: &App) -> Result<(), StoreErr
 
 fn config(app: &App) -> Config {
     let name = subject::run_stream(&app.name);
-    let size = app.pipelines.iter().map(|pipeline| pipeline.bounds.size);
+    let size = app.runs().map(|(_, bounds)| bounds.size);
     let size = size.fold(0, u64::saturating_add);
     Config {
         name,
-        description: Some(format!("runs of pipelines of {}", app.name)),
+        description: Some(format!(
+            "runs of pipelines and durable functions of {}",
+            app.name
+        )),
         subjects: subject::stored_runs(&app.name),
         // The next state of a journal takes the place of the last one, whatever room there is.
         max_messages_per_subject: 1,
@@ -59,18 +62,18 @@ fn config(app: &App) -> Config {
 
 async fn consumers(context: &Context, app: &App) -> Result<(), StoreError> {
     let name = subject::run_stream(&app.name);
-    for pipeline in &app.pipelines {
+    for (own, bounds) in app.runs() {
         let config = ConsumerConfig {
-            durable_name: Some(pipeline.name.clone()),
-            description: Some(format!("open runs of {} of {}", pipeline.name, app.name)),
-            filter_subject: subject::open_run(&app.name, &pipeline.name, "*"),
+            durable_name: Some(own.clone()),
+            description: Some(format!("open runs of {own} of {}", app.name)),
+            filter_subject: subject::open_run(&app.name, &own, "*"),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
-            max_ack_pending: i64::from(pipeline.bounds.in_flight),
+            max_ack_pending: i64::from(bounds.in_flight),
             ..ConsumerConfig::default()
         };
         let made: Result<PullConsumer, _> = context.create_consumer_on_stream(config, &name).await;
-        made.map_err(StoreError::of("consumer", &pipeline.name))?;
+        made.map_err(StoreError::of("consumer", &own))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The errors of a plan, each with its fix.
 
-use super::PipelineProblem;
+use super::{DurableProblem, PipelineProblem};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::Place;
 use crate::shape::{Field, Signature};
@@ -166,6 +166,16 @@ pub enum PlanError {
         within: String,
         /// The problem.
         problem: Box<PipelineProblem>,
+    },
+    /// A function that cannot be durable.
+    #[error("{place}service \"{service}\": {problem}")]
+    Durable {
+        /// Where in the manifest.
+        place: Place,
+        /// The service.
+        service: String,
+        /// The problem.
+        problem: Box<DurableProblem>,
     },
     /// A route that cannot be served.
     #[error("route \"{route}\": {problem}")]

@@ -27,8 +27,8 @@ pub use bind::{Bindings, Body, spells};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 pub use events::{EventFunction, EventWire, KeyPath};
 pub use pipelines::{
-    Act, Condition, Each, Filled, JsonText, Pipeline, PipelineProblem, Root, Sources, Step,
-    StepCall,
+    Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
+    PipelineProblem, Root, Sources, Step, StepCall,
 };
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
@@ -75,7 +75,7 @@ pub struct Plan {
     pub http: Vec<PlannedHttp>,
     /// The interfaces that are wired as events, one entry for each track of an interface.
     pub events: Vec<Arc<EventWire>>,
-    /// The functions that are made of steps.
+    /// The functions whose calls are runs: those that are made of steps, and the durable ones.
     pub pipelines: Vec<Pipeline>,
     /// The interface of message handlers of each service that exports one.
     pub messages: BTreeMap<String, InterfaceId>,
@@ -142,8 +142,15 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
     }
     plan.chosen = wiring.plan_choices();
     plan.pipelines = wiring.plan_pipelines(&mut errors);
+    plan.pipelines.extend(wiring.plan_durable(&mut errors));
     let steps = plan.pipelines.iter().flat_map(|pipeline| &pipeline.steps);
     let calls = steps.flat_map(|step| step.call().into_iter().chain(&step.undo));
+    let durable = plan
+        .pipelines
+        .iter()
+        .filter_map(|pipeline| pipeline.durable.as_ref());
+    let undos = durable.flat_map(|durable| &durable.imports);
+    let calls = calls.chain(undos.filter_map(|import| import.undo.as_ref()));
     let calls = calls.filter(|call| call.event.is_none());
     plan.required
         .extend(calls.map(|call| call.function.clone()));

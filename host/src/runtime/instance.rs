@@ -29,7 +29,7 @@ use crate::interfaces::http::Connections;
 use crate::interfaces::messaging::MessagingView as _;
 use crate::interfaces::messaging::wasi as wasi_messaging;
 use crate::interfaces::messaging::wasmcloud::BrokerMessage;
-use crate::interfaces::{CurrentCall, Message, Output};
+use crate::interfaces::{CurrentCall, Message, Output, Recorded};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::spans::Tracer;
@@ -79,6 +79,14 @@ impl Instance {
     /// A fresh instance. When all that can exist do, the idle ones of all services make room. The
     /// last ones are for services that have less than their part of all.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, CallError> {
+        Self::for_run(blueprint, None).await
+    }
+
+    /// The same with the time and the random of a run.
+    pub(super) async fn for_run(
+        blueprint: &Blueprint,
+        recorded: Option<&Arc<Recorded>>,
+    ) -> Result<Self, CallError> {
         let instances = blueprint.runtime.engine.instances();
         let lease = blueprint.share.lease();
         if !lease.is_granted(instances) {
@@ -90,10 +98,10 @@ impl Instance {
                 )));
             }
         }
-        match Self::instantiate(blueprint, lease).await {
+        match Self::instantiate(blueprint, recorded, lease).await {
             Err((_, error)) if error.is::<PoolConcurrencyLimitError>() => {
                 blueprint.share.evict();
-                Self::instantiate(blueprint, blueprint.share.lease()).await
+                Self::instantiate(blueprint, recorded, blueprint.share.lease()).await
             }
             result => result,
         }
@@ -112,9 +120,10 @@ impl Instance {
 
     async fn instantiate(
         blueprint: &Blueprint,
+        recorded: Option<&Arc<Recorded>>,
         lease: Lease,
     ) -> Result<Self, (Option<String>, wasmtime::Error)> {
-        let state = State::new(blueprint);
+        let state = State::new(blueprint, recorded);
         let mut store = Store::new(blueprint.runtime.engine.wasmtime(), state);
         store.limiter(|state| &mut state.bounds);
         store.set_hostcall_fuel(blueprint.fuel);

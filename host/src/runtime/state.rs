@@ -11,7 +11,7 @@ use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
 use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
 use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
-use crate::interfaces::{Bounds, Caller, CallerView, config, logging, wasi};
+use crate::interfaces::{Bounds, Caller, CallerView, Recorded, config, logging, wasi};
 
 /// The data of a store.
 pub(super) struct State {
@@ -28,8 +28,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The state of a new instance.
-    pub(super) fn new(blueprint: &Blueprint) -> Self {
+    /// The state of a new instance, for a run if it is for one.
+    pub(super) fn new(blueprint: &Blueprint, recorded: Option<&Arc<Recorded>>) -> Self {
         let Blueprint {
             spec,
             output,
@@ -49,9 +49,10 @@ impl State {
             caller: Caller {
                 service: Arc::clone(spec),
                 output: Arc::clone(output),
+                recorded: recorded.cloned(),
                 call: None,
             },
-            wasi: wasi::context(output, &spec.env),
+            wasi: wasi::context(output, &spec.env, recorded),
             table,
             http: WasiHttpCtx::new(),
             guest_http,

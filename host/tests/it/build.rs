@@ -70,6 +70,8 @@ fn greetings(component: &Path, who: &str, times: u32, reuse: u32) -> Vec<String>
         require: BTreeMap::new(),
         spread: None,
         reserve: None,
+        durable: None,
+        undo: BTreeMap::new(),
     };
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
     let runtime = Runtime::new(engine).unwrap();

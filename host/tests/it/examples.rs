@@ -1,6 +1,7 @@
 //! The examples do what their READMEs say, run as a person runs them.
 
 mod edited;
+mod survives;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

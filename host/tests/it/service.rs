@@ -90,6 +90,8 @@ pub(crate) fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
         require: BTreeMap::new(),
         spread: None,
         reserve: None,
+        durable: None,
+        undo: BTreeMap::new(),
     };
     change(&mut spec);
     spec

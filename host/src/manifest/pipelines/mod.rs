@@ -17,6 +17,7 @@ use crate::shape::Signature;
 use crate::text::shown;
 
 pub use step::{ActSpec, CallSpec, Case, ConditionSpec, EachSpec, OnError, StepSpec};
+pub(super) use step::{read_call, read_retry};
 pub use template::{NoPath, Place, Segment, Template, TemplateKind, ValuePath};
 
 /// Steps that a pipeline may have: a run's journal is written anew after each of them.
@@ -121,7 +122,7 @@ fn read_one(section: &Section<'_>, name: At<&str>) -> Option<PipelineSpec> {
     let implements = parsed(section, section.text(&pipeline::IMPLEMENTS), "implements");
     let signature = section.text(&pipeline::TYPE);
     let signature = parsed(section, signature, "type");
-    let bounds = PipelineBounds::read(section, &PipelineBounds::default());
+    let bounds = read_bounds(section);
     let result = section.typed(pipeline::RESULT.name);
     let result = result.and_then(|typed| Template::read(section, "result", typed));
     let prefix = |table: &toml::de::DeTable<'_>| {
@@ -152,6 +153,11 @@ fn read_one(section: &Section<'_>, name: At<&str>) -> Option<PipelineSpec> {
         result,
         bounds,
     })
+}
+
+/// Reads the bounds of runs from the keys that a pipeline has for them.
+pub(super) fn read_bounds(section: &Section<'_>) -> PipelineBounds {
+    PipelineBounds::read(section, &PipelineBounds::default())
 }
 
 /// What a text means, or nothing and a report.

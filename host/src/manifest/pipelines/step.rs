@@ -295,7 +295,7 @@ fn read_each(section: &Section<'_>) -> Option<EachSpec> {
 }
 
 /// Reads `call` or `event`, `with`, `timeout` and `retry`, which a step and its undo have alike.
-pub(super) fn read_call(section: &Section<'_>) -> Option<CallSpec> {
+pub(in crate::manifest) fn read_call(section: &Section<'_>) -> Option<CallSpec> {
     let event = section.has(step::EVENT.name);
     if event {
         let why = "a step has `call` or `event`; leave one of the two out";
@@ -308,15 +308,20 @@ pub(super) fn read_call(section: &Section<'_>) -> Option<CallSpec> {
     let place = call.as_ref().map(|call| Place::new(section, call.at));
     let function = parsed(section, call, key.name);
     let with = read_values(section);
-    let retry = section.section(&step::RETRY, &attempts::TABLE);
     Some(CallSpec {
         function: function?,
         event,
         place: place?,
         with,
         timeout: section.read_or_default(&step::TIMEOUT),
-        retry: Attempts::read(&retry, &Attempts::default()),
+        retry: read_retry(section),
     })
+}
+
+/// Reads `retry`.
+pub(in crate::manifest) fn read_retry(section: &Section<'_>) -> Attempts {
+    let retry = section.section(&step::RETRY, &attempts::TABLE);
+    Attempts::read(&retry, &Attempts::default())
 }
 
 /// Reads `with`.

@@ -34,7 +34,7 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    pub(super) fn new(section: &Section<'_>, at: usize) -> Self {
+    pub(in crate::manifest) fn new(section: &Section<'_>, at: usize) -> Self {
         Self(section.place_text(at))
     }
 }

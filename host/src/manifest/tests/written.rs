@@ -36,6 +36,10 @@ const EVERYTHING: &str = r#"
     spread = "rack"
     reserve = "1GiB"
     grants = { subscribe = ["a.b", "c"] }
+    durable = { functions = ["shop:audit/audit.check"], timeout = "3s", retry = { attempts = 2 }, deadline = "1h", in-flight = 8, journal = "64KiB", keep = "7d", size = "1GiB" }
+    [service.audit.undo."shop:payment/payments.charge"]
+    call = "shop:payment/payments.refund"
+    with = { receipt = "$result.id", note = "$args.note" }
 
     [wire."shop:payment/payments"]
     external = true

@@ -38,15 +38,22 @@ impl Run {
                 (_, false) => text.to_owned().into(),
             });
         }
+        if self.phase == Phase::Stopped {
+            // It may still be completed.
+            return Err(CallError::goes_on(&self.id));
+        }
         if self.phase == Phase::RolledBack
             && let Some(value) = self.own_error()
         {
             return Ok(format!("{{\"err\":{}}}", value.get()).into());
         }
-        let code = match self.cause {
+        let code = match &self.cause {
             Some(Cause::Deadline) => Code::Deadline,
             Some(Cause::Cancelled) => Code::Unavailable,
             Some(Cause::TooLarge) => Code::TooLarge,
+            Some(Cause::Function(error)) if self.phase == Phase::RolledBack => {
+                Code::from_status(error.code).unwrap_or(Code::Dependency)
+            }
             _ => Code::Dependency,
         };
         let end = match (self.phase, self.undone()) {
@@ -64,6 +71,9 @@ impl Run {
 
     /// The pipeline's own `err` value, if that is why the run failed.
     fn own_error(&self) -> Option<JsonText> {
+        if let Some(Cause::Returned(value)) = &self.cause {
+            return Some(value.clone());
+        }
         let Some(Cause::Step(slot)) = self.cause else {
             return None;
         };
@@ -114,6 +124,9 @@ impl Run {
                     self.pipeline.journal
                 )
             }
+            Some(Cause::Returned(value)) => format!("it returned err: {}", value.get()),
+            Some(Cause::Function(error)) => format!("{} (code {})", error.message, error.code),
+            Some(Cause::Diverged(why)) => why.clone(),
             Some(Cause::Unreadable) => "its journal does not fit its pipeline".to_owned(),
         }
     }

@@ -42,7 +42,7 @@ impl StepRun {
     pub(super) fn is_to_undo(&self) -> bool {
         match self.state {
             StepState::Done => true,
-            StepState::Pending | StepState::Declined => self.unknown,
+            StepState::Pending | StepState::Declined | StepState::Failed => self.unknown,
             StepState::Skipped | StepState::Undone => false,
         }
     }

@@ -83,6 +83,7 @@ fn play(run: &mut Run, mut outcome: impl FnMut(&str) -> Outcome) -> Vec<String> 
                 now = until;
                 continue;
             }
+            Action::Execute => panic!("it is no durable function"),
             Action::Ended => return called,
         }
         now += 1;

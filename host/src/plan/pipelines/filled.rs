@@ -64,6 +64,12 @@ pub enum Token {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Constant(pub(super) JsonText);
 
+impl Constant {
+    pub(crate) fn text(&self) -> &RawValue {
+        &self.0
+    }
+}
+
 impl PartialEq for Constant {
     fn eq(&self, other: &Self) -> bool {
         self.0.get() == other.0.get()
@@ -153,6 +159,11 @@ impl Filled {
         Some(())
     }
 
+    /// A value that is known.
+    pub(crate) fn constant(value: JsonText) -> Self {
+        Self::Json(Constant(value))
+    }
+
     /// Whether it needs what has this root.
     #[must_use]
     pub fn needs(&self, root: Root) -> bool {
@@ -166,7 +177,7 @@ impl Filled {
 }
 
 /// The text at a path.
-fn find<'a>(root: &'a RawValue, path: &[Token]) -> Option<&'a str> {
+pub(super) fn find<'a>(root: &'a RawValue, path: &[Token]) -> Option<&'a str> {
     let mut text = root.get();
     for token in path {
         let value: &RawValue = match token {

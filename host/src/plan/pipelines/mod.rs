@@ -4,6 +4,7 @@
 //! deployed later. Every path in it leads to a value for certain: what may be absent is refused here.
 
 mod condition;
+mod durable;
 mod filled;
 mod problem;
 mod roots;
@@ -22,6 +23,7 @@ use crate::shape::{Shape, Signature};
 use crate::text::did_you_mean;
 
 pub use condition::Condition;
+pub use durable::{Durable, DurableProblem, Import};
 pub use filled::{Filled, JsonText, Root, Sources};
 pub use problem::PipelineProblem;
 use problem::Problem;
@@ -49,6 +51,9 @@ pub struct Pipeline {
     pub keep: u64,
     /// Bytes of the journal of a run.
     pub journal: usize,
+    /// Where its steps come from, if they are not those of a manifest: what a durable function calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<Durable>,
 }
 
 /// One step of a pipeline.
@@ -532,6 +537,7 @@ impl Wiring<'_> {
             deadline: millis(spec.bounds.deadline),
             keep: spec.bounds.keep.as_secs(),
             journal: spec.bounds.journal,
+            durable: None,
         })
     }
 

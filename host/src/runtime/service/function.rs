@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::{Admitted, Function, Service, Term, current};
+use super::{Admitted, Function, Instance, Service, Term, current};
 use crate::call::{Call, CallError, Reply};
-use crate::interfaces::{Answer, Backend, CurrentCall};
+use crate::interfaces::{Answer, Backend, CurrentCall, Recorded};
 use crate::json::{self, Measure, UnknownKeys};
 use crate::value::Value;
 
@@ -41,29 +41,39 @@ impl Service {
         let term = self.term(&call);
         let account = self.account(function.counted(), &mut call, term);
         let work = || async {
-            let limits = json::Limits {
-                unknown_keys: match call.caller {
-                    // Services are deployed one at a time, so a caller may know a later type.
-                    Some(_) => UnknownKeys::Ignore,
-                    None => UnknownKeys::Refuse,
-                },
-                ..self.limits
-            };
-            let arguments = json::decode_arguments(&call.body, &function.signature, &limits)
-                .map_err(|error| {
-                    let why = format!("arguments: {error}");
-                    if error.is_too_large() {
-                        CallError::request_too_large(why)
-                    } else {
-                        CallError::bad_arguments(why)
-                    }
-                })?;
+            let arguments = self.decode(function, &call)?;
             let current = current(&call, term, backend);
             let result = self.invoke(function, &arguments, current, term).await?;
             self.encode(function, result.as_ref())
         };
         self.run(account, term, admitted, work, Reply::refusal)
             .await
+    }
+
+    /// As [`Service::call`] in a fresh instance for a run, with its time and its random. It may take until the
+    /// call's deadline, whatever the service's own limit, and waits for its turn as long as it takes.
+    pub(crate) async fn call_recorded(
+        &self,
+        function: &Function,
+        mut call: Call,
+        backend: &Arc<dyn Backend>,
+        recorded: &Arc<Recorded>,
+    ) -> Result<Reply, CallError> {
+        let admitted = self.admit().await;
+        let term = Term {
+            deadline: call.deadline,
+            ..self.term(&call)
+        };
+        let account = self.account(function.counted(), &mut call, term);
+        let work = || async {
+            let arguments = self.decode(function, &call)?;
+            let instance = Box::pin(Instance::for_run(&self.blueprint, Some(recorded))).await?;
+            let current = current(&call, term, backend);
+            let invoked = instance.invoke(&function.index, &arguments, current).await;
+            let (_, result) = invoked?;
+            self.encode(function, result.as_ref())
+        };
+        self.run(account, term, admitted, work).await
     }
 
     /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the
@@ -110,6 +120,26 @@ impl Service {
         let (instance, result) = invoked?;
         self.put_back(instance, term.started);
         Ok(result)
+    }
+
+    fn decode(&self, function: &Function, call: &Call) -> Result<Vec<Value>, CallError> {
+        let limits = json::Limits {
+            unknown_keys: match call.caller {
+                // Services are deployed one at a time, so a caller may know a later type.
+                Some(_) => UnknownKeys::Ignore,
+                None => UnknownKeys::Refuse,
+            },
+            ..self.limits
+        };
+        let decoded = json::decode_arguments(&call.body, &function.signature, &limits);
+        decoded.map_err(|error| {
+            let why = format!("arguments: {error}");
+            if error.is_too_large() {
+                CallError::request_too_large(why)
+            } else {
+                CallError::bad_arguments(why)
+            }
+        })
     }
 
     fn encode(&self, function: &Function, result: Option<&Value>) -> Result<Reply, CallError> {

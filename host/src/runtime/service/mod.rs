@@ -29,7 +29,7 @@ use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Kind};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::calls::{self, Import};
-use crate::interfaces::{Backend, CurrentCall, Missing};
+use crate::interfaces::{Backend, CurrentCall, Missing, recorded};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
@@ -240,6 +240,9 @@ impl Service {
                 &tracer,
             );
             imports.extend(linked.map_err(link)?);
+        }
+        if spec.durable.is_some() {
+            recorded::add_to_linker(&mut linker).map_err(link)?;
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {

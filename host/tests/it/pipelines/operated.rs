@@ -174,7 +174,7 @@ async fn the_command_line_shows_and_retries_runs() {
     );
     fixed.store(true, Ordering::SeqCst);
     let retried = run(&["retry", id]);
-    assert!(retried.contains("is undone once more"), "{retried}");
+    assert!(retried.contains("is tried once more"), "{retried}");
     no_open_runs(&bench.client).await;
     assert!(run(&["ls"]).contains("no open runs"));
     assert!(run(&["ls", "--all"]).contains("rolled back"));

@@ -12,7 +12,7 @@ use crate::report::{Exit, Terminal, failure};
 
 /// Look at runs of pipelines, cancel, undo and retry them
 ///
-/// A run is one call of a function that is made of steps. One that has ended is kept for the pipeline's
+/// A run is one call of a function that is made of steps, or of a durable one. One that has ended is kept for the pipeline's
 /// `keep`; one that could not be undone, until it is.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -32,11 +32,12 @@ pub(crate) enum RunsVerb {
     Ls(RunsLs),
     /// Show one: its steps with times, attempts, arguments and results
     Show(One),
-    /// Undo a run once more that could not be undone
+    /// Undo a run once more that could not be undone, or go on with one that is stopped
     ///
-    /// Each step that could not be undone has all of its attempts again.
+    /// Each step that could not be undone has all of its attempts again. A durable function is run again, by what
+    /// began it where a host still has that.
     Retry(One),
-    /// Cancel one that runs: after the step that is under way, what was done is undone
+    /// Cancel one that runs or is stopped: after the step that is under way, what was done is undone
     Cancel(One),
     /// Undo a run that is completed
     Undo(One),
@@ -48,7 +49,7 @@ pub(crate) struct RunsLs {
     /// List those that have ended, too, as long as they are kept
     #[arg(long)]
     all: bool,
-    /// Those of this pipeline
+    /// Those of this pipeline, or of a durable function: its service and its own name, as `orders-place`
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
     /// List no more than these
@@ -79,7 +80,7 @@ pub(super) async fn run(args: Runs, terminal: &Terminal) -> anyhow::Result<Exit>
         RunsVerb::Retry(One { id, app }) => {
             let runs = reach_runs(&app).await?;
             runs.retry(&id).await.map_err(explained)?;
-            said(&id, "is undone once more", terminal)
+            said(&id, "is tried once more", terminal)
         }
         RunsVerb::Cancel(One { id, app }) => {
             let runs = reach_runs(&app).await?;

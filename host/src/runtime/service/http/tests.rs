@@ -78,6 +78,8 @@ fn service(then: &str) -> Served {
         require: BTreeMap::new(),
         spread: None,
         reserve: None,
+        durable: None,
+        undo: BTreeMap::new(),
     };
     let service = Service::new(&runtime, "app", Arc::new(component), Arc::new(spec));
     let backend = MemoryBackend::default();

@@ -41,6 +41,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Completed => "completed",
         Phase::RolledBack => "rolled back",
         Phase::UndoFailed => "undo failed",
+        Phase::Stopped => "stopped",
     }
 }
 
@@ -68,6 +69,9 @@ pub(super) fn run(run: &ShownRun, terminal: &Terminal) -> anyhow::Result<Exit> {
     if let Some(ended) = of.ended {
         let took = time(Duration::from_millis(ended.saturating_sub(of.began)));
         rows.push(vec!["took".to_owned(), took]);
+    }
+    if let Some(component) = &run.component {
+        rows.push(vec!["component".to_owned(), plain(component)]);
     }
     if run.cancelled {
         rows.push(vec!["cancelled".to_owned(), "yes".to_owned()]);
@@ -152,6 +156,7 @@ fn timeline(run: &ShownRun) -> Vec<Vec<String>> {
 
 fn state(step: &ShownStep) -> &'static str {
     match step.state {
+        StepState::Failed => "failed",
         StepState::Pending
             if step
                 .call
