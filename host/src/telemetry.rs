@@ -14,6 +14,42 @@ pub(crate) const GATEWAY: &str = "gateway";
 /// Requests at the admin address.
 pub(crate) const ADMIN: &str = "admin";
 
+/// What a service has done beside its calls, all its instances together. Counted where it happens, and
+/// rarely enough for all cores to share one.
+#[derive(Default)]
+pub(crate) struct Counts {
+    /// Calls that were refused in the backlog, before they were anybody's.
+    pub(crate) shed: Count,
+    /// Events and messages that its guests have published.
+    pub(crate) published: Count,
+    /// Stored events that failed and were handed out again.
+    pub(crate) retried: Count,
+    /// Stored events that became dead letters.
+    pub(crate) dead_lettered: Count,
+    /// Time for which its guests have computed, in nanoseconds.
+    pub(crate) computed: Count,
+    /// Bytes that count against the memory limits of the instances that exist.
+    pub(crate) memory: Count,
+}
+
+/// A number that threads add to.
+#[derive(Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn subtract(&self, less: u64) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Upper bounds of the buckets of a [`Histogram`], in seconds. A call takes from tens of microseconds
 /// to its timeout, a few seconds by default; one bucket more has what takes longer.
 pub(crate) const BOUNDS: [f64; 16] = [
@@ -23,10 +59,10 @@ pub(crate) const BOUNDS: [f64; 16] = [
 
 /// Counts durations. Counting is lock-free and shares nothing between cores.
 #[derive(Default)]
-pub(crate) struct Histogram(PerCore<Counts>);
+pub(crate) struct Histogram(PerCore<Buckets>);
 
 #[derive(Default)]
-struct Counts {
+struct Buckets {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
 }

@@ -39,6 +39,7 @@ use crate::pipelines::Runs;
 use crate::telemetry;
 use crate::text::shown;
 use guard::Guard;
+use metrics::Process;
 use query::Query;
 use routes::AdminRequest;
 
@@ -115,6 +116,7 @@ const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 pub(crate) struct Admin {
     /// The app as it runs here.
     insight: Arc<Insight>,
+    process: Process,
     link: Link,
     context: jetstream::Context,
     dead_letters: DeadLetters,
@@ -132,9 +134,15 @@ struct AdminServer {
 
 impl Admin {
     /// Answers for an app, over this connection. Listens nowhere yet.
-    pub(crate) fn new(insight: Arc<Insight>, link: Link, context: jetstream::Context) -> Self {
+    pub(crate) fn new(
+        insight: Arc<Insight>,
+        process: Process,
+        link: Link,
+        context: jetstream::Context,
+    ) -> Self {
         let app = &*insight.app;
         Self {
+            process,
             dead_letters: DeadLetters::new(context.clone(), link.clone(), app),
             runs: Runs::new(context.clone(), app),
             insight,

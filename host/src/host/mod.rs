@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use crate::admin::Admin;
 use crate::admin::guard::Guard;
 pub use crate::admin::guard::{AdminToken, NoToken};
+use crate::admin::metrics::Process;
 use crate::call::CallError;
 use crate::deployment::{Current, drain_order};
 use crate::events::stream::{StoreError, Unavailable};
@@ -326,9 +327,14 @@ impl Host {
             pipelines.clone(),
             options.spans.clone(),
         ));
+        let process = Process {
+            engine: engine.clone(),
+            spans: options.spans.clone(),
+            reconnects: options.nats.reconnects.clone(),
+        };
         let admin = first.map(|worker| {
             let (link, context) = (worker.link.clone(), worker.context.clone());
-            Arc::new(Admin::new(Arc::clone(&insight), link, context))
+            Arc::new(Admin::new(Arc::clone(&insight), process, link, context))
         });
         let mut host = Self {
             runtime: Runtime::new(engine)?.with_spans(options.spans),

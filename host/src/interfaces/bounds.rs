@@ -1,8 +1,11 @@
 //! The bounds of one instance: its memories, its tables, and its share of the host's memory.
 
+use std::sync::Arc;
+
 use wasmtime::ResourceLimiter;
 
 use crate::manifest::Limits;
+use crate::telemetry::Counts;
 
 /// Memories of one instance. The pool has two for each instance that can exist.
 const MAX_MEMORIES: usize = 8;
@@ -12,16 +15,19 @@ pub(crate) struct Bounds {
     memory: u64,
     tables: u64,
     limits: Limits,
+    /// Where the memory of all instances of the service is counted.
+    counts: Arc<Counts>,
     /// The limit of the last refusal, for the message of the trap that mostly follows.
     pub(crate) refused: Option<String>,
 }
 
 impl Bounds {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, counts: Arc<Counts>) -> Self {
         Self {
             memory: 0,
             tables: 0,
             limits,
+            counts,
             refused: None,
         }
     }
@@ -34,13 +40,21 @@ impl Bounds {
     /// The instance would exceed its memory limit.
     pub(crate) fn recount(&mut self, before: usize, after: usize) -> wasmtime::Result<()> {
         let limit = self.limits.memory;
-        if Self::grow(&mut self.memory, before, after, limit) {
-            let less = before.saturating_sub(after) as u64;
-            self.memory = self.memory.saturating_sub(less);
+        if self.grow_memory(before, after) {
+            let less = (before.saturating_sub(after) as u64).min(self.memory);
+            self.memory -= less;
+            self.counts.memory.subtract(less);
             return Ok(());
         }
         self.refused = Some(format!("its memory limit of {limit} bytes"));
         wasmtime::bail!("the host keeps too much for the guest")
+    }
+
+    fn grow_memory(&mut self, current: usize, desired: usize) -> bool {
+        let before = self.memory;
+        let fits = Self::grow(&mut self.memory, current, desired, self.limits.memory);
+        self.counts.memory.add(self.memory - before);
+        fits
     }
 
     fn grow(used: &mut u64, current: usize, desired: usize, limit: u64) -> bool {
@@ -60,9 +74,9 @@ impl ResourceLimiter for Bounds {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let limit = self.limits.memory;
-        let fits = Self::grow(&mut self.memory, current, desired, limit);
+        let fits = self.grow_memory(current, desired);
         if !fits {
+            let limit = self.limits.memory;
             self.refused = Some(format!("its memory limit of {limit} bytes"));
         }
         Ok(fits)
@@ -95,6 +109,12 @@ impl ResourceLimiter for Bounds {
     }
 }
 
+impl Drop for Bounds {
+    fn drop(&mut self) {
+        self.counts.memory.subtract(self.memory);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +125,8 @@ mod tests {
             memory: 100,
             ..Limits::default()
         };
-        let mut bounds = Bounds::new(limits);
+        let counts = Arc::<Counts>::default();
+        let mut bounds = Bounds::new(limits, Arc::clone(&counts));
         assert!(bounds.memory_growing(0, 60, None).unwrap());
         bounds.recount(0, 40).unwrap();
         assert!(bounds.recount(40, 41).is_err());
@@ -116,5 +137,8 @@ mod tests {
         bounds.recount(40, 10).unwrap();
         assert!(bounds.memory_growing(60, 90, None).unwrap());
         assert!(!bounds.memory_growing(90, 91, None).unwrap());
+        assert_eq!(counts.memory.read(), 100);
+        drop(bounds);
+        assert_eq!(counts.memory.read(), 0);
     }
 }

@@ -11,6 +11,7 @@ use super::{Backend, Output, Recorded};
 use crate::call::{Call, CallError, Kind, Trace};
 use crate::interface::FunctionId;
 use crate::manifest::ServiceSpec;
+use crate::telemetry::Counts;
 
 /// Upper bound of the time for a guest after its import has run out of time.
 const REPLY_MARGIN: Duration = Duration::from_millis(20);
@@ -22,6 +23,8 @@ pub(crate) struct Caller {
     pub(crate) output: Arc<Output>,
     /// Time and random of the run that the instance is for, if it is for one.
     pub(crate) recorded: Option<Arc<Recorded>>,
+    /// What it has done beside its calls.
+    pub(crate) counts: Arc<Counts>,
     /// `None` while the instance is created, which belongs to no call, and between two calls.
     pub(crate) call: Option<CurrentCall>,
 }

@@ -122,6 +122,9 @@ impl Import {
                 call.body = self.encode(&arguments)?;
                 let event = publication.event(&arguments, call);
                 let published = backend.publish(event).await;
+                if published.is_ok() {
+                    caller.counts.published.add(1);
+                }
                 published.map(|()| Answer::Value(publication.done()))
             }
             None => {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::{Login, Servers, redact};
 use super::nkey::{Nkey, seed};
+use super::reconnects::Reconnects;
 use super::violations::Violations;
 
 /// Time for one server to accept a connection, answer and log the client in.
@@ -88,6 +89,8 @@ pub struct ConnectOptions {
     pub tls_first: bool,
     /// Where refused permissions are noted.
     pub violations: Violations,
+    /// Where it is counted how often a connection was lost and made again.
+    pub reconnects: Reconnects,
 }
 
 impl fmt::Debug for ConnectOptions {

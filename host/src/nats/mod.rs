@@ -12,6 +12,7 @@ mod folder;
 mod launch;
 mod link;
 mod nkey;
+mod reconnects;
 mod requests;
 mod server;
 mod services;
@@ -30,6 +31,7 @@ pub use link::{
     Subscription,
 };
 pub use nkey::Nkey;
+pub use reconnects::Reconnects;
 pub(crate) use requests::wire_size;
 pub use requests::{MAX_OUTSTANDING, RequestError, Requests};
 pub use server::{

@@ -16,6 +16,8 @@ use wasmtime::component::Component;
 
 use seal::{KEY_FILE, Key};
 
+use crate::telemetry::Count;
+
 /// Bytes in the cache of one engine; the oldest files go first. A small Rust guest's has 200 kB, an
 /// interpreter's 40 MB. Counted in bytes, since a host of a thousand small services must find all
 /// of theirs: one that does not, and drops another's for it, would compile all anew at each start.
@@ -24,6 +26,8 @@ const MAX_CACHED: u64 = 8 << 30;
 /// The code cache of one engine.
 pub(super) struct CodeCache {
     dir: Option<PathBuf>,
+    found: Count,
+    compiled: Count,
 }
 
 /// Why the cache could not be used.
@@ -32,7 +36,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 impl CodeCache {
     /// A cache in this directory; without one every component is compiled anew.
     pub(super) fn new(dir: Option<PathBuf>) -> Self {
-        Self { dir }
+        Self {
+            dir,
+            found: Count::default(),
+            compiled: Count::default(),
+        }
+    }
+
+    /// Components that were found here, and those that were compiled.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.found.read(), self.compiled.read())
     }
 
     /// The compiled form of a component: from the cache, or compiled and then cached.
@@ -50,16 +63,21 @@ impl CodeCache {
         bytes: &[u8],
     ) -> wasmtime::Result<Component> {
         let Some(dir) = self.dir(engine) else {
+            self.compiled.add(1);
             return Component::new(engine, bytes);
         };
         let file = dir.join(format!("{digest}.cwasm"));
         match load(engine, &dir, &file, digest) {
-            Ok(Some(component)) => return Ok(component),
+            Ok(Some(component)) => {
+                self.found.add(1);
+                return Ok(component);
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(file = %file.display(), error = %error, "compiled code in the cache is unusable, compiling anew");
             }
         }
+        self.compiled.add(1);
         let component = Component::new(engine, bytes)?;
         if let Err(error) = store(&dir, &file, digest, &component) {
             tracing::warn!(file = %file.display(), error = %error, "cannot cache compiled code");

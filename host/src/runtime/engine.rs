@@ -14,6 +14,7 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::code_cache::CodeCache;
+use super::turns;
 
 /// Time for which a guest computes before it yields. Short enough that a busy guest adds little to
 /// the calls of others on its thread, long enough that waking the ticker costs next to nothing.
@@ -159,6 +160,7 @@ impl Engine {
                         return;
                     };
                     engine.increment_epoch();
+                    turns::tick();
                 }
             })
             .map_err(EngineError::Ticker)?;
@@ -183,6 +185,11 @@ impl Engine {
     #[must_use]
     pub fn instances(&self) -> u32 {
         self.shared.instances
+    }
+
+    /// Components that were found in the cache, and those that were compiled.
+    pub(crate) fn compiled(&self) -> (u64, u64) {
+        self.shared.cache.counts()
     }
 
     /// The compiled form of a component: from the cache, or compiled and then cached.

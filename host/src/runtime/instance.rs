@@ -33,6 +33,7 @@ use crate::interfaces::{CurrentCall, Message, Output, Recorded};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::spans::Tracer;
+use crate::telemetry::Counts;
 use crate::value::{self, Value};
 
 /// The linked component and the context that all instances of one service share.
@@ -45,6 +46,8 @@ pub(super) struct Blueprint {
     pub(super) connections: Arc<Connections>,
     /// Records its spans.
     pub(super) tracer: Arc<Tracer>,
+    /// What it has done beside its calls.
+    pub(super) counts: Arc<Counts>,
     /// Bytes that the host copies out of an instance in one go; see [`fuel`].
     pub(super) fuel: usize,
     /// The bucket with the service's data.
@@ -123,7 +126,7 @@ impl Instance {
         recorded: Option<&Arc<Recorded>>,
         lease: Lease,
     ) -> Result<Self, (Option<String>, wasmtime::Error)> {
-        let state = State::new(blueprint, recorded);
+        let (state, counts) = (State::new(blueprint, recorded), &blueprint.counts);
         let mut store = Store::new(blueprint.runtime.engine.wasmtime(), state);
         store.limiter(|state| &mut state.bounds);
         store.set_hostcall_fuel(blueprint.fuel);
@@ -139,7 +142,7 @@ impl Instance {
         store.set_epoch_deadline(1);
         let created = {
             let mut created = pin!(blueprint.pre.instantiate_async(&mut store));
-            poll_fn(|context| turns::poll(created.as_mut(), context)).await
+            poll_fn(|context| turns::poll(created.as_mut(), context, counts)).await
         };
         match created {
             Ok(wasm) => Ok(Self {
@@ -172,9 +175,10 @@ impl Instance {
         let Some(function) = self.wasm.get_func(&mut self.store, function) else {
             return Err(CallError::defect("the function is not exported"));
         };
+        let counts = Arc::clone(&self.store.data().caller.counts);
         let called = {
             let mut called = pin!(value::call(function, &mut self.store, arguments));
-            poll_fn(|context| turns::poll(called.as_mut(), context)).await
+            poll_fn(|context| turns::poll(called.as_mut(), context, &counts)).await
         };
         let mut result = None;
         let instance = self.finish(called.map(|value| result = value))?;
@@ -199,9 +203,10 @@ impl Instance {
         call: CurrentCall,
     ) -> Result<Self, Failed> {
         self.begin(call);
+        let counts = Arc::clone(&self.store.data().caller.counts);
         let handled = {
             let mut handled = pin!(self.hand_over(handler, request, head));
-            poll_fn(|context| turns::poll(handled.as_mut(), context)).await
+            poll_fn(|context| turns::poll(handled.as_mut(), context, &counts)).await
         };
         let state = self.store.data();
         let call = state.caller.call.as_ref();
@@ -230,6 +235,7 @@ impl Instance {
     ) -> Result<(Self, Result<(), String>), CallError> {
         self.begin(call);
         let mut returned = Ok(());
+        let counts = Arc::clone(&self.store.data().caller.counts);
         let handled = {
             let mut handled = pin!(async {
                 match kind {
@@ -237,7 +243,7 @@ impl Instance {
                     HandlerKind::Wasi => self.hand_message(handler, message).await,
                 }
             });
-            poll_fn(|context| turns::poll(handled.as_mut(), context)).await
+            poll_fn(|context| turns::poll(handled.as_mut(), context, &counts)).await
         };
         let instance = self.finish(handled.map(|value| returned = value))?;
         Ok((instance, returned))

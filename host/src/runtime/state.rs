@@ -35,6 +35,7 @@ impl State {
             output,
             connections,
             tracer,
+            counts,
             ..
         } = blueprint;
         let mut table = ResourceTable::new();
@@ -50,6 +51,7 @@ impl State {
                 service: Arc::clone(spec),
                 output: Arc::clone(output),
                 recorded: recorded.cloned(),
+                counts: Arc::clone(counts),
                 call: None,
             },
             wasi: wasi::context(output, &spec.env, recorded),
@@ -59,7 +61,7 @@ impl State {
             keyvalue: KeyValueCtx {
                 bucket: Arc::clone(&blueprint.bucket),
             },
-            bounds: Bounds::new(spec.limits.clone()),
+            bounds: Bounds::new(spec.limits.clone(), Arc::clone(counts)),
             ticks: 0,
         }
     }

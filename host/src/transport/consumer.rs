@@ -490,6 +490,7 @@ async fn fail(message: &Stored, binding: &Binding, link: &Link, failure: Failure
         if readable && let Err(error) = failures.attempts.write(&key, &attempts).await {
             tracing::warn!(service, id, %error, "an attempt at an event cannot be written down");
         }
+        binding.service.counts().retried.add(1);
         tracing::debug!(
             service,
             id,
@@ -510,6 +511,7 @@ async fn fail(message: &Stored, binding: &Binding, link: &Link, failure: Failure
     let replayed = replayed(message).is_some();
     match failures.dead_letters.store(dead_letter, replayed).await {
         Ok(()) => {
+            binding.service.counts().dead_lettered.add(1);
             tracing::warn!(service, id, tried, "an event is a dead letter now: {error}");
             message.acknowledge(AckKind::Term).await;
             failures.attempts.remove(&key).await;

@@ -129,6 +129,7 @@ impl Subscription {
         let wait = self.binding.service.longest_wait();
         let mut lost = 0;
         while let Some(message) = self.backlog.shed(arrived, wait) {
+            self.binding.service.counts().shed.add(1);
             match self.reply_of(&message) {
                 Some(to) => {
                     let (headers, body) = &self.shed_reply;

@@ -10,10 +10,10 @@ use wasmbay::host::{Host, HostOptions};
 use wasmbay::nats::ConnectOptions;
 
 use crate::events::{Bench, Judge, OK, PUBLISH, QUICK, Verdict, durable, event, request, sink};
-use crate::support::DEADLINE;
 use crate::support::apps::{Services, start_with};
 use crate::support::components::{GUEST, PUBLISHES};
 use crate::support::http::{Response, send};
+use crate::support::{DEADLINE, PATIENCE, until_ok_within};
 
 mod dead_letters;
 mod insight;

@@ -1,28 +1,42 @@
-//! The metrics of one name, as they are gathered and written.
+//! The metrics of one name, as they are gathered.
 
-use http::StatusCode;
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
-use prometheus::{Encoder as _, TextEncoder};
+use std::time::Duration;
 
-use crate::admin::Refusal;
-use crate::call::Blame;
-use crate::telemetry::{BOUNDS, Distribution};
+use crate::telemetry::Distribution;
 
 /// The metrics of one name.
 pub(super) struct Family {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    metrics: Vec<Metric>,
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+    pub(super) metrics: Vec<Metric>,
+}
+
+/// What the numbers of a family are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// They only grow.
+    Counter,
+    Gauge,
+    /// Durations.
+    Histogram,
+}
+
+pub(super) struct Metric {
+    pub(super) labels: Vec<(&'static str, String)>,
+    pub(super) value: Value,
+}
+
+pub(super) enum Value {
+    Number(f64),
+    Durations(Distribution),
 }
 
 /// The labels of a metric.
 type Labels<'a> = [(&'static str, &'a str)];
 
 impl Family {
-    fn new(name: &'static str, help: &'static str, kind: MetricType) -> Self {
+    fn new(name: &'static str, help: &'static str, kind: Kind) -> Self {
         Self {
             name,
             help,
@@ -32,15 +46,15 @@ impl Family {
     }
 
     pub(super) fn counter(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, MetricType::COUNTER)
+        Self::new(name, help, Kind::Counter)
     }
 
     pub(super) fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, MetricType::GAUGE)
+        Self::new(name, help, Kind::Gauge)
     }
 
     pub(super) fn histogram(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, MetricType::HISTOGRAM)
+        Self::new(name, help, Kind::Histogram)
     }
 
     #[expect(
@@ -48,71 +62,34 @@ impl Family {
         reason = "Prometheus has no other numbers; above 2^53 they are off by parts in 10^16"
     )]
     pub(super) fn add(&mut self, labels: &Labels<'_>, value: u64) {
-        let mut metric = labelled(labels);
-        if self.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value as f64);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value as f64);
-            metric.set_gauge(gauge);
-        }
-        self.metrics.push(metric);
+        self.push(labels, Value::Number(value as f64));
     }
 
-    pub(super) fn add_durations(&mut self, labels: &Labels<'_>, durations: &Distribution) {
-        let mut count = 0;
-        let buckets = BOUNDS.iter().zip(durations.buckets).map(|(bound, own)| {
-            count += own;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(count);
-            bucket
+    pub(super) fn add_seconds(&mut self, labels: &Labels<'_>, time: Duration) {
+        self.push(labels, Value::Number(time.as_secs_f64()));
+    }
+
+    pub(super) fn add_durations(&mut self, labels: &Labels<'_>, durations: Distribution) {
+        self.push(labels, Value::Durations(durations));
+    }
+
+    fn push(&mut self, labels: &Labels<'_>, value: Value) {
+        let labels = labels.iter();
+        self.metrics.push(Metric {
+            labels: labels
+                .map(|(name, text)| (*name, (*text).to_owned()))
+                .collect(),
+            value,
         });
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(durations.count());
-        histogram.set_sample_sum(durations.sum.as_secs_f64());
-        let mut metric = labelled(labels);
-        metric.set_histogram(histogram);
-        self.metrics.push(metric);
     }
 
     /// Says of each metric whose it is.
     fn of(mut self, app: &str) -> Self {
         for metric in &mut self.metrics {
-            let mut labels = metric.take_label();
-            labels.insert(0, label("app", app));
-            metric.set_label(labels);
+            metric.labels.insert(0, ("app", app.to_owned()));
         }
         self
     }
-
-    fn finish(self) -> Option<MetricFamily> {
-        // A name without metrics is an error to the encoder.
-        if self.metrics.is_empty() {
-            return None;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(self.name.to_owned());
-        family.set_help(self.help.to_owned());
-        family.set_field_type(self.kind);
-        family.set_metric(self.metrics);
-        Some(family)
-    }
-}
-
-fn labelled(labels: &Labels<'_>) -> Metric {
-    let labels = labels.iter().map(|(name, value)| label(name, value));
-    Metric::from_label(labels.collect())
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
 }
 
 /// Families, each name once.
@@ -136,38 +113,8 @@ impl Families {
         }
     }
 
-    /// The text that Prometheus reads.
-    pub(super) fn write(self) -> Result<Vec<u8>, Refusal> {
-        let families: Vec<_> = self.0.into_iter().filter_map(Family::finish).collect();
-        let mut text = Vec::new();
-        TextEncoder::new()
-            .encode(&families, &mut text)
-            .map_err(|error| {
-                let why = format!("metrics cannot be written: {error}");
-                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Blame::Host, why)
-            })?;
-        Ok(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metrics_of_several_apps_stand_below_one_name() {
-        let mut families = Families::default();
-        let mut gauge = Family::gauge("wasmbay_x", "X.");
-        gauge.add(&[("service", "a")], 1);
-        families.add_of("shop", [gauge, Family::counter("wasmbay_y_total", "Y.")]);
-        let mut gauge = Family::gauge("wasmbay_x", "X.");
-        gauge.add(&[("service", "a")], 2);
-        families.add_of("bank", [gauge]);
-        let text = String::from_utf8(families.write().unwrap()).unwrap();
-        assert_eq!(
-            text,
-            "# HELP wasmbay_x X.\n# TYPE wasmbay_x gauge\n\
-             wasmbay_x{app=\"shop\",service=\"a\"} 1\nwasmbay_x{app=\"bank\",service=\"a\"} 2\n"
-        );
+    /// Those that have metrics.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Family> {
+        self.0.iter().filter(|family| !family.metrics.is_empty())
     }
 }

@@ -5,22 +5,25 @@
 //! is deployed. The durations are those of OpenTelemetry's conventions for RPC and HTTP servers.
 
 mod family;
+mod text;
 
 use std::time::Duration;
 
 use async_nats::jetstream;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use prometheus::TEXT_FORMAT;
 
 use super::routes::AdminRequest;
 use super::{Admin, Answer, Refusal};
+use crate::call::Code;
 use crate::deployment::Deployment;
 use crate::gateway::Gateway;
 use crate::gateway::answer::Payload;
+use crate::nats::Reconnects;
 use crate::pipelines::Serving;
-use crate::runtime::Stats;
+use crate::runtime::{Engine, Service, Stats};
+use crate::spans::Spans;
 use crate::subject;
 use crate::transport::Source;
 use family::{Families, Family};
@@ -29,36 +32,73 @@ use family::{Families, Family};
 /// metrics are left out.
 const ASK: Duration = Duration::from_secs(2);
 
+/// What a process counts for all of its apps together.
+#[derive(Clone)]
+pub(crate) struct Process {
+    pub(crate) engine: Engine,
+    pub(crate) spans: Spans,
+    pub(crate) reconnects: Reconnects,
+}
+
 /// The figures of a host that runs these apps.
-pub(crate) async fn page(apps: &[&Admin]) -> Result<Answer, Refusal> {
-    let consumers = apps.iter().map(|admin| {
+pub(crate) async fn page(process: &Process, apps: &[&Admin]) -> Answer {
+    let page = text::write(&gather(process, apps).await);
+    let mut answer = Answer::new(Payload::whole(page.into()));
+    let format = HeaderValue::from_static(text::FORMAT);
+    answer.headers_mut().insert(CONTENT_TYPE, format);
+    answer
+}
+
+async fn gather(process: &Process, apps: &[&Admin]) -> Families {
+    let stored = apps.iter().map(|admin| {
         let deployment = admin.insight.current.get();
-        async move { of_consumers(&admin.context, &deployment, &admin.insight.app).await }
+        async move { of_store(&admin.context, &deployment, &admin.insight.app).await }
     });
-    let consumers = join_all(consumers).await;
+    let stored = join_all(stored).await;
     let mut families = Families::default();
-    let mut build = Family::gauge("wasmbay_build_info", "The version of wasmbay, always 1.");
-    build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-    families.add(build);
-    for (admin, consumers) in apps.iter().zip(consumers) {
+    for family in of_process(process) {
+        families.add(family);
+    }
+    for (admin, stored) in apps.iter().zip(stored) {
         let deployment = admin.insight.current.get();
         let unstored = admin.insight.current.store().reason();
         families.add_of(&admin.insight.app, of_app(&admin.insight.gateway, unstored));
-        let of_services = of_services(&deployment, admin.insight.pipelines.as_deref());
-        families.add_of(&admin.insight.app, of_services);
-        families.add_of(&admin.insight.app, consumers);
+        let calls = of_functions(&deployment, admin.insight.pipelines.as_deref());
+        families.add_of(&admin.insight.app, calls);
+        families.add_of(&admin.insight.app, of_services(&deployment));
+        families.add_of(&admin.insight.app, stored);
     }
-    let mut answer = Answer::new(Payload::whole(families.write()?.into()));
-    let format = HeaderValue::from_static(TEXT_FORMAT);
-    answer.headers_mut().insert(CONTENT_TYPE, format);
-    Ok(answer)
+    families
 }
 
 impl Admin {
     pub(super) async fn metrics(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
-        page(&[self]).await
+        Ok(page(&self.process, &[self]).await)
     }
+}
+
+fn of_process(process: &Process) -> [Family; 4] {
+    let mut build = Family::gauge("wasmbay_build_info", "The version of wasmbay, always 1.");
+    build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let mut reconnects = Family::counter(
+        "wasmbay_nats_reconnects_total",
+        "Connections to NATS that were lost and made again.",
+    );
+    reconnects.add(&[], process.reconnects.count());
+    let mut components = Family::counter(
+        "wasmbay_components_total",
+        "Components that were loaded: found compiled in the cache, or compiled.",
+    );
+    let (found, compiled) = process.engine.compiled();
+    components.add(&[("from", "cache")], found);
+    components.add(&[("from", "compiler")], compiled);
+    let mut lost = Family::counter(
+        "wasmbay_spans_lost_total",
+        "Spans that were lost because more came than could be exported.",
+    );
+    lost.add(&[], process.spans.lost());
+    [build, reconnects, components, lost]
 }
 
 fn of_app(gateway: &Gateway, unstored: Option<String>) -> [Family; 2] {
@@ -77,12 +117,13 @@ fn of_app(gateway: &Gateway, unstored: Option<String>) -> [Family; 2] {
             ("http_request_method", kind.method),
             ("http_response_status_code", &kind.status.to_string()),
         ];
-        requests.add_durations(&labels, &durations);
+        requests.add_durations(&labels, durations);
     }
     [stores, requests]
 }
 
-fn of_services(deployment: &Deployment, pipelines: Option<&Serving>) -> Vec<Family> {
+/// The calls of functions that have been called.
+fn of_functions(deployment: &Deployment, pipelines: Option<&Serving>) -> [Family; 2] {
     let mut calls = Family::histogram(
         "rpc_server_call_duration_seconds",
         "Calls, events, messages and HTTP requests that a service has handled, waiting included.",
@@ -91,20 +132,14 @@ fn of_services(deployment: &Deployment, pipelines: Option<&Serving>) -> Vec<Fami
         "wasmbay_errors_total",
         "Those of them that ended with an error, by its code and whose fault it was.",
     );
-    let mut running = Family::gauge("wasmbay_calls_running", "Calls under way.");
-    let mut waiting = Family::gauge(
-        "wasmbay_calls_waiting",
-        "Calls and stored events that wait until one of those under way ends.",
-    );
-    let mut concurrency = Family::gauge(
-        "wasmbay_calls_limit",
-        "Calls that may be under way at the same time.",
-    );
-    let mut instances = Family::gauge("wasmbay_instances", "Instances that exist.");
-    let mut idle = Family::gauge("wasmbay_instances_idle", "Instances that no call uses.");
     let mut add = |name: &str, method: &str, stats: &Stats| {
+        let durations = stats.durations();
+        // A thousand services would be ten thousand histograms of nothing.
+        if durations.count() == 0 {
+            return;
+        }
         let labels = [("service", name), ("rpc_method", method)];
-        calls.add_durations(&labels, &stats.durations());
+        calls.add_durations(&labels, durations);
         for ((code, blame), count) in stats.error_counts() {
             let labels = [
                 ("service", name),
@@ -124,30 +159,101 @@ fn of_services(deployment: &Deployment, pipelines: Option<&Serving>) -> Vec<Fami
         for (function, stats) in service.counted() {
             add(name, &function.to_string(), stats);
         }
-        let (usage, labels) = (service.usage(), [("service", &**name)]);
-        running.add(&labels, usage.running as u64);
-        waiting.add(&labels, usage.waiting as u64);
-        concurrency.add(&labels, u64::from(service.spec.limits.concurrency));
-        instances.add(&labels, usage.instances as u64);
-        idle.add(&labels, usage.idle as u64);
     }
-    vec![
-        calls,
-        errors,
-        running,
-        waiting,
-        concurrency,
-        instances,
-        idle,
-    ]
+    [calls, errors]
 }
 
-/// The consumers of durable events, messages and open runs, which JetStream is asked about.
-async fn of_consumers(
-    context: &jetstream::Context,
-    deployment: &Deployment,
-    app: &str,
-) -> Vec<Family> {
+/// Calls of a service that were refused with 429.
+fn shed(service: &Service) -> u64 {
+    let of_function = |stats: &Stats| -> u64 {
+        let counts = stats.error_counts().into_iter();
+        let shed = counts.filter(|((code, _), _)| *code == Code::Overloaded);
+        shed.map(|(_, count)| count).sum()
+    };
+    let admitted: u64 = service.counted().map(|(_, stats)| of_function(stats)).sum();
+    service.counts().shed.read() + admitted
+}
+
+fn of_services(deployment: &Deployment) -> Vec<Family> {
+    type Figure = fn(&Service) -> u64;
+    let gauges: [(&str, &str, Figure); 7] = [
+        ("wasmbay_calls_running", "Calls under way.", |service| {
+            service.usage().running as u64
+        }),
+        (
+            "wasmbay_calls_waiting",
+            "Calls and stored events that wait until one of those under way ends.",
+            |service| service.usage().waiting as u64,
+        ),
+        (
+            "wasmbay_calls_limit",
+            "Calls that may be under way at the same time.",
+            |service| u64::from(service.spec.limits.concurrency),
+        ),
+        ("wasmbay_instances", "Instances that exist.", |service| {
+            service.usage().instances as u64
+        }),
+        (
+            "wasmbay_instances_idle",
+            "Instances that no call uses.",
+            |service| service.usage().idle as u64,
+        ),
+        (
+            "wasmbay_memory_bytes",
+            "What counts against the memory limits of the instances that exist, above all their linear memories.",
+            |service| service.counts().memory.read(),
+        ),
+        (
+            "wasmbay_memory_limit_bytes",
+            "The memory limit of one instance.",
+            |service| service.spec.limits.memory,
+        ),
+    ];
+    let counters: [(&str, &str, Figure); 4] = [
+        (
+            "wasmbay_shed_total",
+            "Calls that were refused with 429 because too many were waiting or they waited for too long.",
+            shed,
+        ),
+        (
+            "wasmbay_events_published_total",
+            "Events and messages that the service has published.",
+            |service| service.counts().published.read(),
+        ),
+        (
+            "wasmbay_events_retried_total",
+            "Stored events and messages that failed here and were to be handed out again.",
+            |service| service.counts().retried.read(),
+        ),
+        (
+            "wasmbay_events_dead_lettered_total",
+            "Stored events and messages that became dead letters here.",
+            |service| service.counts().dead_lettered.read(),
+        ),
+    ];
+    let gauges = gauges.map(|(name, help, figure)| (Family::gauge(name, help), figure));
+    let counters = counters.map(|(name, help, figure)| (Family::counter(name, help), figure));
+    let mut families = Vec::new();
+    for (mut family, figure) in gauges.into_iter().chain(counters) {
+        for (name, service) in &deployment.services {
+            family.add(&[("service", name)], figure(service));
+        }
+        families.push(family);
+    }
+    let mut computed = Family::counter(
+        "wasmbay_cpu_seconds_total",
+        "Time for which the service's guests have computed, by samples of 5 ms.",
+    );
+    for (name, service) in &deployment.services {
+        let time = Duration::from_nanos(service.counts().computed.read());
+        computed.add_seconds(&[("service", name)], time);
+    }
+    families.push(computed);
+    families
+}
+
+/// Dead letters, and the consumers of durable events, messages and open runs, which JetStream is asked about.
+async fn of_store(context: &jetstream::Context, deployment: &Deployment, app: &str) -> Vec<Family> {
     let mut waiting = Family::gauge(
         "wasmbay_consumer_waiting",
         "Events that no host has been given yet.",
@@ -180,8 +286,16 @@ async fn of_consumers(
             let info = info.await;
             (stream, service, name, info)
         });
-    let asked = tokio::time::timeout(ASK, join_all(consumers)).await;
-    for (stream, service, consumer, info) in asked.unwrap_or_default() {
+    let dead_letters = async {
+        let stream = subject::dead_letter_stream(app);
+        let info = context.get_stream(&stream).await.ok()?;
+        Some(info.cached_info().state.messages)
+    };
+    let asked = tokio::time::timeout(ASK, join(join_all(consumers), dead_letters)).await;
+    let (consumers, dead_letters) = asked.unwrap_or_default();
+    let mut dead = Family::gauge("wasmbay_dead_letters", "Dead letters of the app.");
+    dead.add(&[], dead_letters.unwrap_or_default());
+    for (stream, service, consumer, info) in consumers {
         let Some(info) = info else {
             continue;
         };
@@ -194,5 +308,41 @@ async fn of_consumers(
         unacknowledged.add(&labels, info.num_ack_pending as u64);
         redelivered.add(&labels, info.num_redelivered as u64);
     }
-    vec![waiting, unacknowledged, redelivered]
+    vec![dead, waiting, unacknowledged, redelivered]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The names of metrics in a text, those of a histogram's parts as that of the histogram.
+    fn names(text: &str) -> BTreeSet<&str> {
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let words = text.split(|c: char| !is_name(c));
+        let names = words.filter(|word| {
+            let families = ["wasmbay_", "rpc_server_", "http_server_"];
+            families.iter().any(|start| word.starts_with(start))
+        });
+        let whole = |name: &'_ str| {
+            let part = ["_seconds_bucket", "_seconds_sum", "_seconds_count"];
+            let part = part.iter().find(|part| name.ends_with(**part));
+            part.map_or(name.len(), |part| {
+                name.len() - part.len() + "_seconds".len()
+            })
+        };
+        names.map(|name| &name[..whole(name)]).collect()
+    }
+
+    #[test]
+    fn what_is_documented_and_what_the_dashboard_shows_exists() {
+        let code = include_str!("mod.rs").split("#[cfg(test)]").next().unwrap();
+        let (code, docs) = (names(code), include_str!("../../../../docs/metrics.md"));
+        let dashboard = include_str!("../../../../docs/grafana.json");
+        for name in names(dashboard).union(&names(docs)) {
+            assert!(code.contains(name), "{name} does not exist");
+        }
+        for name in code {
+            assert!(docs.contains(name), "{name} is not documented");
+        }
+    }
 }

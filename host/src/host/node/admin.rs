@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{Health, Shared};
 use crate::admin::guard::Guard;
+use crate::admin::metrics::Process;
 use crate::admin::query::Query;
 use crate::admin::routes::{self, NOTHING};
 use crate::admin::{Admin, Asked, CONNECTIONS, TIMEOUT, metrics, page};
@@ -82,6 +83,14 @@ struct Server {
 }
 
 impl NodeAdmin {
+    fn process(&self) -> Process {
+        Process {
+            engine: self.shared.engine.clone(),
+            spans: self.shared.spans.clone(),
+            reconnects: self.shared.nats.reconnects.clone(),
+        }
+    }
+
     /// Accepts and serves connections until it is closed and all of them have ended.
     pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, guard: Guard) {
         let closing = self.closing.subscribe();
@@ -167,7 +176,7 @@ impl Server {
             ["metrics"] => {
                 let apps = self.admin.shared.admins.all();
                 let apps: Vec<_> = apps.iter().map(|admin| &**admin).collect();
-                return metrics::page(&apps).await;
+                return Ok(metrics::page(&self.admin.process(), &apps).await);
             }
             ["hosts"] => {
                 let hosts = store.hosts().await.map_err(refused)?;

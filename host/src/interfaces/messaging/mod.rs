@@ -88,7 +88,11 @@ async fn publish(caller: &Caller, draft: Draft) -> Outcome<()> {
         headers,
         call,
     };
-    Ok(backend.send(message).await.map_err(Failure::Failed))
+    let sent = backend.send(message).await;
+    if sent.is_ok() {
+        caller.counts.published.add(1);
+    }
+    Ok(sent.map_err(Failure::Failed))
 }
 
 /// Publishes a message and waits for replies: for `timeout`, and not beyond the deadline of the

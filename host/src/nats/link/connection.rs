@@ -252,7 +252,10 @@ impl Dialer {
             sleep(reconnect_delay(round)).await;
             for server in self.servers.clone() {
                 match self.dial(&server).await {
-                    Ok(connection) => return connection,
+                    Ok(connection) => {
+                        self.options.reconnects.note();
+                        return connection;
+                    }
                     Err(error @ DialError::Refused(_)) => {
                         tracing::error!(connection = name, %error, "NATS refuses the login");
                     }

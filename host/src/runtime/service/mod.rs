@@ -37,6 +37,7 @@ use crate::poll;
 use crate::shape::{InterfaceDescription, Signature, TypeId};
 use crate::spans::{Description, KeyValue, REFUSAL, Span, SpanKind};
 use crate::subject;
+use crate::telemetry::Counts;
 use crate::text::{one_line, shown};
 
 /// A service that can be called.
@@ -288,6 +289,7 @@ impl Service {
                 output,
                 connections,
                 tracer,
+                counts: Arc::default(),
                 fuel: instance::fuel(spec.limits.message),
                 bucket: subject::data_bucket(app, &spec.name).into(),
                 runtime: runtime.clone(),
@@ -370,6 +372,11 @@ impl Service {
             instances,
             idle,
         }
+    }
+
+    /// What the service has done beside its calls.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.blueprint.counts
     }
 
     /// All functions that are counted: those of its interfaces, of messages and of HTTP.
