@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::telemetry::Within;
 use crate::text::{hex, one_line};
 
 /// A call: the arguments, deadline, hops, caller and trace, without the function.
@@ -57,6 +58,16 @@ pub struct Trace {
     pub state: Option<String>,
     /// `baggage`, opaque.
     pub baggage: Option<String>,
+}
+
+impl Trace {
+    /// The ids of the trace and of the parent span.
+    pub(crate) fn ids(&self) -> Option<Within> {
+        let parent = self.parent.as_deref()?;
+        let trace = u128::from_str_radix(parent.get(3..35)?, 16).ok()?;
+        let span = u64::from_str_radix(parent.get(36..52)?, 16).ok()?;
+        Some((trace, span))
+    }
 }
 
 /// The kind of failure of a call. The number is the HTTP status at the gateway and the

@@ -85,6 +85,7 @@ pub mod insight;
 pub mod interface;
 pub mod interfaces;
 pub mod json;
+pub mod logs;
 pub mod manifest;
 pub mod micro;
 pub mod nats;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
-const ROOMS: [&str; 31] = [
+const ROOMS: [&str; 32] = [
     "host",
     "fleet",
     "admin",
@@ -19,6 +19,7 @@ const ROOMS: [&str; 31] = [
     "plan",
     "manifest",
     "build",
+    "logs",
     "nats",
     "programs",
     "wire",

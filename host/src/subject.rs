@@ -219,6 +219,41 @@ pub(crate) const FLEET_REPORTS: &str = "bay-fleet-reports";
 pub(crate) const FLEET_DRAINS: &str = "bay-fleet-drains";
 pub(crate) const FLEET_COMPONENTS: &str = "bay-fleet-components";
 
+/// The stream of log records.
+pub(crate) const LOG_STREAM: &str = "bay-logs";
+
+/// The first token of their subjects.
+const LOG: &str = "bay-log";
+
+/// What the subjects of log records begin with.
+pub(crate) fn log_prefix() -> String {
+    format!("{LOG}.")
+}
+
+/// The subject of a log record of an app's service; of an app, or of a host, as far as there are none.
+pub(crate) fn log(app: Option<&str>, service: Option<&str>) -> String {
+    let token = |name: Option<&str>| match name {
+        Some(name) if is_plain(name) => name.to_owned(),
+        // Not the name of anything that was deployed.
+        _ => MESSAGE.to_owned(),
+    };
+    format!("{LOG}.{}.{}", token(app), token(service))
+}
+
+/// The subjects of the log records of an app, of one of its services, or of all.
+pub(crate) fn logs(app: Option<&str>, service: Option<&str>) -> String {
+    match (app, service) {
+        (None, None) => format!("{LOG}.>"),
+        (app, service) => format!("{LOG}.{}.{}", app.unwrap_or("*"), service.unwrap_or("*")),
+    }
+}
+
+/// Whether a name is one token of a subject, as those in a manifest are.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && name.chars().all(plain)
+}
+
 /// The stream of messages with this name in a manifest.
 #[must_use]
 pub fn message_stream(app: &str, name: &str) -> String {

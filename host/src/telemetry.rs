@@ -1,5 +1,6 @@
 //! What a host tells about itself: the targets of its log records, and how durations are counted.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,24 @@ pub(crate) const GATEWAY: &str = "gateway";
 
 /// Requests at the admin address.
 pub(crate) const ADMIN: &str = "admin";
+
+/// A trace and the span of it within which something is done.
+pub(crate) type Within = (u128, u64);
+
+thread_local! {
+    /// Those of what this thread does now.
+    static TRACE: Cell<Option<Within>> = const { Cell::new(None) };
+}
+
+/// The trace and span of what this thread does now, for its log records.
+pub(crate) fn current_trace() -> Option<Within> {
+    TRACE.get()
+}
+
+/// Says of which trace and span is what this thread does from now on; returns those before.
+pub(crate) fn set_current_trace(within: Option<Within>) -> Option<Within> {
+    TRACE.replace(within)
+}
 
 /// What a service has done beside its calls, all its instances together. Counted where it happens, and
 /// rarely enough for all cores to share one.

@@ -314,7 +314,7 @@ mod tests {
             .unwrap()
             .app;
         let spec = Arc::new(app.services["a"].clone());
-        let output = Arc::new(Output::new(Arc::clone(&spec)));
+        let output = Arc::new(Output::new("app", Arc::clone(&spec)));
         let tracer = Arc::new(Spans::default().tracer("x", "a"));
         let mut http = GuestHttp::new(spec, output, Arc::new(Connections::new()), tracer);
         let trace = Trace {

@@ -65,22 +65,22 @@ fn log<T: CallerView>(
     if !output.admits(context.len() + message.len()) {
         return Ok(());
     }
-    let (service, context) = (output.service(), &*context);
+    let (app, service, context) = (output.app(), output.service(), &*context);
     match level {
         Level::Trace => {
-            tracing::trace!(target: telemetry::GUEST, service, context, "{message}");
+            tracing::trace!(target: telemetry::GUEST, app, service, context, "{message}");
         }
         Level::Debug => {
-            tracing::debug!(target: telemetry::GUEST, service, context, "{message}");
+            tracing::debug!(target: telemetry::GUEST, app, service, context, "{message}");
         }
         Level::Info => {
-            tracing::info!(target: telemetry::GUEST, service, context, "{message}");
+            tracing::info!(target: telemetry::GUEST, app, service, context, "{message}");
         }
         Level::Warn => {
-            tracing::warn!(target: telemetry::GUEST, service, context, "{message}");
+            tracing::warn!(target: telemetry::GUEST, app, service, context, "{message}");
         }
         Level::Error | Level::Critical => {
-            tracing::error!(target: telemetry::GUEST, service, context, "{message}");
+            tracing::error!(target: telemetry::GUEST, app, service, context, "{message}");
         }
     }
     Ok(())

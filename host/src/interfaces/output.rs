@@ -19,6 +19,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// The output of one service, of all its instances together.
 pub(crate) struct Output {
+    app: String,
     spec: Arc<ServiceSpec>,
     window: Mutex<Window>,
 }
@@ -38,8 +39,9 @@ struct Dropped {
 }
 
 impl Output {
-    pub(crate) fn new(spec: Arc<ServiceSpec>) -> Self {
+    pub(crate) fn new(app: &str, spec: Arc<ServiceSpec>) -> Self {
         Self {
+            app: app.to_owned(),
             spec,
             window: Mutex::new(Window {
                 began: Instant::now(),
@@ -48,6 +50,11 @@ impl Output {
                 dropped: Dropped::default(),
             }),
         }
+    }
+
+    /// The name of the app.
+    pub(crate) fn app(&self) -> &str {
+        &self.app
     }
 
     /// The name of the service.
@@ -85,9 +92,10 @@ impl Output {
 
     fn report(&self, Dropped { lines, bytes }: Dropped) {
         if lines > 0 {
-            let service = self.service();
+            let (app, service) = (self.app(), self.service());
             tracing::warn!(
                 target: telemetry::GUEST,
+                app,
                 service,
                 lines,
                 bytes,
@@ -127,21 +135,24 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn output() -> Output {
-        Output::new(Arc::new(ServiceSpec {
-            name: "guest".into(),
-            config: BTreeMap::new(),
-            env: BTreeMap::new(),
-            wires: BTreeMap::new(),
-            limits: Limits::default(),
-            reuse: 1,
-            grants: Grants::default(),
-            replicas: crate::manifest::Replicas::Count(2),
-            require: BTreeMap::new(),
-            spread: None,
-            reserve: None,
-            durable: None,
-            undo: BTreeMap::new(),
-        }))
+        Output::new(
+            "app",
+            Arc::new(ServiceSpec {
+                name: "guest".into(),
+                config: BTreeMap::new(),
+                env: BTreeMap::new(),
+                wires: BTreeMap::new(),
+                limits: Limits::default(),
+                reuse: 1,
+                grants: Grants::default(),
+                replicas: crate::manifest::Replicas::Count(2),
+                require: BTreeMap::new(),
+                spread: None,
+                reserve: None,
+                durable: None,
+                undo: BTreeMap::new(),
+            }),
+        )
     }
 
     #[test]

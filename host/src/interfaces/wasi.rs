@@ -105,8 +105,8 @@ impl Lines {
         } = &self.printed;
         let is_replaying = recorded.as_ref().is_some_and(|run| run.is_replaying());
         if !line.trim().is_empty() && !is_replaying && output.admits(line.len()) {
-            let service = output.service();
-            tracing::info!(target: telemetry::GUEST, service, stream, "{line}");
+            let (app, service) = (output.app(), output.service());
+            tracing::info!(target: telemetry::GUEST, app, service, stream, "{line}");
         }
         self.partial.clear();
     }
@@ -185,7 +185,7 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             let printed = Printed {
-                output: Arc::new(Output::new(Arc::new(spec))),
+                output: Arc::new(Output::new("app", Arc::new(spec))),
                 recorded: None,
                 stream: "stdout",
             };

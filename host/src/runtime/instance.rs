@@ -142,7 +142,7 @@ impl Instance {
         store.set_epoch_deadline(1);
         let created = {
             let mut created = pin!(blueprint.pre.instantiate_async(&mut store));
-            poll_fn(|context| turns::poll(created.as_mut(), context, counts)).await
+            poll_fn(|context| turns::poll(created.as_mut(), context, counts, None)).await
         };
         match created {
             Ok(wasm) => Ok(Self {
@@ -171,6 +171,7 @@ impl Instance {
         arguments: &[Value],
         call: CurrentCall,
     ) -> Result<(Self, Option<Value>), CallError> {
+        let within = call.trace.ids();
         self.begin(call);
         let Some(function) = self.wasm.get_func(&mut self.store, function) else {
             return Err(CallError::defect("the function is not exported"));
@@ -178,7 +179,7 @@ impl Instance {
         let counts = Arc::clone(&self.store.data().caller.counts);
         let called = {
             let mut called = pin!(value::call(function, &mut self.store, arguments));
-            poll_fn(|context| turns::poll(called.as_mut(), context, &counts)).await
+            poll_fn(|context| turns::poll(called.as_mut(), context, &counts, within)).await
         };
         let mut result = None;
         let instance = self.finish(called.map(|value| result = value))?;
@@ -202,11 +203,12 @@ impl Instance {
         head: oneshot::Sender<Head>,
         call: CurrentCall,
     ) -> Result<Self, Failed> {
+        let within = call.trace.ids();
         self.begin(call);
         let counts = Arc::clone(&self.store.data().caller.counts);
         let handled = {
             let mut handled = pin!(self.hand_over(handler, request, head));
-            poll_fn(|context| turns::poll(handled.as_mut(), context, &counts)).await
+            poll_fn(|context| turns::poll(handled.as_mut(), context, &counts, within)).await
         };
         let state = self.store.data();
         let call = state.caller.call.as_ref();
@@ -233,6 +235,7 @@ impl Instance {
         message: Message,
         call: CurrentCall,
     ) -> Result<(Self, Result<(), String>), CallError> {
+        let within = call.trace.ids();
         self.begin(call);
         let mut returned = Ok(());
         let counts = Arc::clone(&self.store.data().caller.counts);
@@ -243,7 +246,7 @@ impl Instance {
                     HandlerKind::Wasi => self.hand_message(handler, message).await,
                 }
             });
-            poll_fn(|context| turns::poll(handled.as_mut(), context, &counts)).await
+            poll_fn(|context| turns::poll(handled.as_mut(), context, &counts, within)).await
         };
         let instance = self.finish(handled.map(|value| returned = value))?;
         Ok((instance, returned))

@@ -110,8 +110,8 @@ impl Runtime {
     }
 
     /// Output and connections of a new service.
-    fn tended(&self, spec: &Arc<ServiceSpec>) -> (Arc<Output>, Arc<Connections>) {
-        let output = Arc::new(Output::new(Arc::clone(spec)));
+    fn tended(&self, app: &str, spec: &Arc<ServiceSpec>) -> (Arc<Output>, Arc<Connections>) {
+        let output = Arc::new(Output::new(app, Arc::clone(spec)));
         let connections = Arc::new(Connections::new());
         let both = (Arc::downgrade(&output), Arc::downgrade(&connections));
         self.with_tended(|tended| tended.push(both));

@@ -22,7 +22,7 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::per_core::PerCore;
-use crate::telemetry::Counts;
+use crate::telemetry::{self, Counts, Within};
 
 /// Ticks after which a guest waits with those that compute for long. Most calls of interpreted
 /// languages end before.
@@ -110,11 +110,14 @@ pub(super) fn poll<F: Future>(
     guest: Pin<&mut F>,
     context: &mut Context<'_>,
     counts: &Counts,
+    within: Option<Within>,
 ) -> Poll<F::Output> {
+    let outside = telemetry::set_current_trace(within);
     let since = CLOCK.load(Ordering::Relaxed);
     let caller = RUNNING.replace(Running { since, before: 0 });
     let polled = guest.poll(context);
     TAKEN.set(None);
+    telemetry::set_current_trace(outside);
     let now = CLOCK.load(Ordering::Relaxed);
     let computed = RUNNING.get().computed(now);
     if computed > 0 {
@@ -148,7 +151,7 @@ mod tests {
                 log.lock().unwrap().push(name);
             }
         });
-        poll_fn(|context| super::poll(guest.as_mut(), context, &Counts::default())).await;
+        poll_fn(|context| super::poll(guest.as_mut(), context, &Counts::default(), None)).await;
     }
 
     #[tokio::test]
@@ -180,7 +183,7 @@ mod tests {
         });
         for _ in 0..3 {
             let polled = poll_fn(|context| {
-                let polled = super::poll(waits.as_mut(), context, &Counts::default());
+                let polled = super::poll(waits.as_mut(), context, &Counts::default(), None);
                 Poll::Ready(polled.is_pending())
             });
             assert!(polled.await);
@@ -208,10 +211,10 @@ mod tests {
         let mut outer = pin!(async {
             compute_until(ms(2));
             let mut inner = pin!(async { compute_until(ms(7)) });
-            poll_fn(|context| super::poll(inner.as_mut(), context, &callee)).await;
+            poll_fn(|context| super::poll(inner.as_mut(), context, &callee, None)).await;
             compute_until(ms(10));
         });
-        poll_fn(|context| super::poll(outer.as_mut(), context, &caller)).await;
+        poll_fn(|context| super::poll(outer.as_mut(), context, &caller, None)).await;
         let all = CLOCK.load(Ordering::Relaxed) - began;
         let (caller, callee) = (caller.computed.read(), callee.computed.read());
         assert!(

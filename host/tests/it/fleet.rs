@@ -18,6 +18,7 @@ mod deploying;
 mod events;
 mod failing;
 mod gateway;
+mod logs;
 mod moving;
 mod permissions;
 mod signatures;

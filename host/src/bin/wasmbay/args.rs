@@ -9,7 +9,7 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, Valu
 use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
-    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts, inspect, man, new, ps, rollback, runs, scale, sign, trace, uncordon, undeploy, up,
+    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts, inspect, logs, man, new, ps, rollback, runs, scale, sign, trace, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -84,6 +84,7 @@ pub(crate) enum Verb {
     Call(call::Call),
     Emit(emit::Emit),
     Dlq(dlq::Dlq),
+    Logs(logs::Logs),
     Runs(runs::Runs),
     Trace(trace::Trace),
     New(new::New),

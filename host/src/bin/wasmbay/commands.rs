@@ -17,6 +17,8 @@ pub(crate) mod history;
 pub(crate) mod host;
 pub(crate) mod hosts;
 pub(crate) mod inspect;
+mod kept;
+pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod new;
 mod pretty;
@@ -84,6 +86,7 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Call(args) => call::run(args, terminal).await,
         Verb::Emit(args) => emit::run(args, terminal).await,
         Verb::Dlq(args) => dlq::run(args, terminal).await,
+        Verb::Logs(args) => logs::run(args, terminal).await,
         Verb::Runs(args) => runs::run(args, terminal).await,
         Verb::Trace(args) => trace::run(args, terminal).await,
         Verb::New(args) => new::run(args, terminal),

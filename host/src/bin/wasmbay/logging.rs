@@ -1,11 +1,14 @@
 //! The log, on stderr: what the host says of itself and what its guests print.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use wasmbay::logs::{self, Records};
 
 use crate::background;
 use crate::report::{Terminal, misconfigured};
@@ -33,15 +36,24 @@ pub(crate) fn start(terminal: &Terminal) -> anyhow::Result<()> {
     } else {
         ASKING
     };
-    init(filter(None, default)?, LogFormat::Text, io::stderr)
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter(None, default)?)
+        .with_writer(io::stderr)
+        // It would print them on stderr, and panic if that fails.
+        .log_internal_errors(false)
+        .with_ansi(has_colour())
+        .try_init();
+    started.map_err(|error| anyhow::anyhow!(error))
 }
 
-/// For a host that runs: from now on, what is printed waits for no reader.
+/// For a host of this name that runs: from now on, what is printed waits for no reader. Returns the records,
+/// to be kept.
 pub(crate) fn start_host(
     terminal: &Terminal,
+    host: &str,
     chosen: Option<&str>,
     format: LogFormat,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Records> {
     let default = match terminal {
         Terminal { quiet: true, .. } => RUNNING_QUIET,
         Terminal { verbose: true, .. } => RUNNING_VERBOSE,
@@ -49,7 +61,33 @@ pub(crate) fn start_host(
     };
     let filter = filter(chosen, default)?;
     background::start(terminal.json()).context("the output streams")?;
-    init(filter, format, Log)
+    let (capture, records) = logs::capture(host);
+    let (capture, text) = match format {
+        LogFormat::Json => (capture.printing(print), None),
+        LogFormat::Text => {
+            let text = tracing_subscriber::fmt::layer()
+                .with_writer(Log)
+                .log_internal_errors(false)
+                .with_ansi(has_colour());
+            (capture, Some(text))
+        }
+    };
+    let subscriber = tracing_subscriber::registry()
+        .with(filter)
+        .with(text)
+        .with(capture);
+    subscriber.try_init()?;
+    Ok(records)
+}
+
+/// Prints a line of JSON on stderr.
+fn print(line: &str) {
+    // A log that cannot be written has nowhere to say so.
+    let _ = Log.make_writer().write_all(format!("{line}\n").as_bytes());
+}
+
+fn has_colour() -> bool {
+    anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
 }
 
 /// The option, else `RUST_LOG`, else the default.
@@ -79,22 +117,4 @@ impl<'a> MakeWriter<'a> for Log {
             None => Box::new(io::stderr()),
         }
     }
-}
-
-fn init<W>(filter: EnvFilter, format: LogFormat, writer: W) -> anyhow::Result<()>
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    let choice = anstream::AutoStream::choice(&io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        // It would print them on stderr, and panic if that fails.
-        .log_internal_errors(false)
-        .with_ansi(choice != anstream::ColorChoice::Never);
-    let started = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    started.map_err(|error| anyhow::anyhow!(error))
 }

@@ -37,7 +37,7 @@ use crate::poll;
 use crate::shape::{InterfaceDescription, Signature, TypeId};
 use crate::spans::{Description, KeyValue, REFUSAL, Span, SpanKind};
 use crate::subject;
-use crate::telemetry::Counts;
+use crate::telemetry::{self, Counts, Within};
 use crate::text::{one_line, shown};
 
 /// A service that can be called.
@@ -173,6 +173,7 @@ struct Account<'s> {
     function: &'s FunctionId,
     stats: &'s Stats,
     span: Span<'s>,
+    within: Option<Within>,
     kind: Kind,
 }
 
@@ -280,7 +281,7 @@ impl Service {
             .map(|interface| (interface.id.clone(), export(interface)))
             .collect();
         let messages = component.messages.as_ref().map(|m| export(&m.interface));
-        let (output, connections) = runtime.tended(&spec);
+        let (output, connections) = runtime.tended(app, &spec);
         Ok(Self {
             admission: Admission::new(spec.limits.concurrency, spec.limits.wait, spec.limits.queue),
             blueprint: Blueprint {
@@ -420,10 +421,12 @@ impl Service {
         term: Term,
     ) -> Account<'s> {
         let tracer = &self.blueprint.tracer;
+        let span = tracer.begin(&mut call.trace, term.arrived.min(term.started));
         Account {
             function,
             stats,
-            span: tracer.begin(&mut call.trace, term.arrived.min(term.started)),
+            span,
+            within: call.trace.ids(),
             kind: call.kind,
         }
     }
@@ -492,6 +495,7 @@ impl Service {
             function,
             stats,
             span,
+            within,
             kind,
         } = account;
         stats.record(started.elapsed(), error);
@@ -501,7 +505,9 @@ impl Service {
         };
         span.end(error, || describe(function, kind, refusal));
         if let Err(error) = &result {
-            log(error);
+            let outside = telemetry::set_current_trace(within);
+            self.log(error);
+            telemetry::set_current_trace(outside);
         }
         result
     }
@@ -519,6 +525,19 @@ impl Service {
     fn put_back(&self, mut instance: Instance, used: Instant) {
         if instance.calls < self.spec.reuse && instance.is_reusable() {
             self.blueprint.share.put(instance, used);
+        }
+    }
+
+    /// Failures of a service's own code are warnings for its operator; those of callers and load are
+    /// not, and could be a flood.
+    fn log(&self, error: &CallError) {
+        let (code, blame) = (error.code.status(), error.blame.as_str());
+        let (app, service) = (self.blueprint.output.app(), &*self.spec.name);
+        match error.code {
+            Code::Trap | Code::Dependency => {
+                tracing::warn!(app, service, code, blame, "{error}");
+            }
+            _ => tracing::debug!(app, service, code, blame, "{error}"),
         }
     }
 }
@@ -568,20 +587,5 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
         ended: None,
         reply_to: None,
         acted: AtomicBool::new(false),
-    }
-}
-
-/// Failures of a service's own code are warnings for its operator; those of callers and load are
-/// not, and could be a flood.
-fn log(error: &CallError) {
-    let (code, blame) = (error.code.status(), error.blame.as_str());
-    match error.code {
-        Code::Trap | Code::Dependency => {
-            tracing::warn!(code, blame, "{error}");
-            if let Some(backtrace) = &error.backtrace {
-                tracing::debug!("{backtrace}");
-            }
-        }
-        _ => tracing::debug!(code, blame, "{error}"),
     }
 }

@@ -93,8 +93,8 @@ async fn a_route_leads_to_a_pipeline_and_operators_see_its_runs() {
     assert_eq!(cancelled.json(), json!({ "run": run }));
     let metrics = get("/metrics").body;
     for wanted in [
-        "rpc_server_call_duration_seconds_count{service=\"checkout\",rpc_method=\"test:shop/checkout.place@1.0.0\"} 5",
-        "wasmbay_consumer_unacknowledged{stream=\"bay_app_runs\",service=\"checkout\",consumer=\"checkout\"} 1",
+        "rpc_server_call_duration_seconds_count{app=\"app\",service=\"checkout\",rpc_method=\"test:shop/checkout.place@1.0.0\"} 5",
+        "wasmbay_consumer_unacknowledged{app=\"app\",stream=\"bay_app_runs\",service=\"checkout\",consumer=\"checkout\"} 1",
     ] {
         assert!(metrics.contains(wanted), "{wanted}: {metrics}");
     }

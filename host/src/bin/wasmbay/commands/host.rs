@@ -16,6 +16,7 @@ use wasmbay::runtime::Engine;
 
 use super::ended::{self, Ended};
 use super::fleet::{NATS_DATA, data, machine};
+use super::kept::Kept;
 use super::server::Server;
 use super::sign;
 use super::signals::Signals;
@@ -93,7 +94,11 @@ pub(crate) struct Host {
 }
 
 pub(super) async fn run(args: Host, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
-    logging::start_host(terminal, args.log.as_deref(), args.log_format)?;
+    let (name, chosen) = (
+        args.name.clone().unwrap_or_else(any_name),
+        args.log.as_deref(),
+    );
+    let records = logging::start_host(terminal, &name, chosen, args.log_format)?;
     let engine = Engine::new(args.cache.engine(args.instances))?;
     let mut signals = Signals::new()?;
     let folder = args.data.clone().unwrap_or_else(data).join(NATS_DATA);
@@ -102,20 +107,29 @@ pub(super) async fn run(args: Host, terminal: &Terminal, started: Instant) -> an
         // What was started of it ends with the process.
         () = signals.next() => return Ok(Exit::Failed),
     };
-    let result = serve(&args, terminal, started, engine, &server, &mut signals).await;
+    let kept = Kept::start(records, server.options());
+    let result = serve(
+        &args,
+        name,
+        terminal,
+        started,
+        (engine, &server),
+        &mut signals,
+    )
+    .await;
+    kept.stop().await;
     ended::conclude(result, server, args.grace, terminal).await
 }
 
 /// Runs the host until a signal, and drains it; returns the end of the grace time as well.
 async fn serve(
     args: &Host,
+    name: String,
     terminal: &Terminal,
     started: Instant,
-    engine: Engine,
-    server: &Server,
+    (engine, server): (Engine, &Server),
     signals: &mut Signals,
 ) -> anyhow::Result<(Ended, Instant)> {
-    let name = args.name.clone().unwrap_or_else(any_name);
     let mut options = NodeOptions::new(server.options(), name);
     options.labels = args.labels.iter().cloned().collect();
     options.gateway = args.gateway;

@@ -29,6 +29,8 @@ use changes::Changes;
 use summary::Summary;
 
 use super::ended::{self, Ended};
+use super::fleet::machine;
+use super::kept::Kept;
 use super::server::Server;
 use super::signals::Signals;
 
@@ -97,8 +99,10 @@ pub(crate) struct Up {
 }
 
 pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
-    logging::start_host(terminal, args.log.as_deref(), args.log_format)?;
+    let (host, chosen) = (machine(), args.log.as_deref());
+    let records = logging::start_host(terminal, &host, chosen, args.log_format)?;
     let project = Project::load(&args.manifest)?;
+    records.set_app(&project.app.name);
     let addresses = Addresses {
         gateway: listen(&args, &project.app)?,
         admin: admin(&args, &project.app)?,
@@ -120,6 +124,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         // What was started of it ends with the process.
         () = signals.next() => return Ok(Exit::Failed),
     };
+    let kept = Kept::start(records, server.options());
     let result = serve(
         &args,
         terminal,
@@ -134,6 +139,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         &mut signals,
     )
     .await;
+    kept.stop().await;
     ended::conclude(result, server, args.grace, terminal).await
 }
 
