@@ -8,6 +8,9 @@
 //!
 //! This room knows neither what the steps' services are nor how they are reached: it calls functions through
 //! a [`Backend`](crate::interfaces::Backend).
+//!
+//! A durable function is a pipeline whose steps are what its code calls. Its owner runs it (`execute`) with a
+//! backend that asks the owner (`recorder`).
 
 mod attempt;
 mod execute;

@@ -64,7 +64,14 @@ async fn shop_ends_an_order_whose_host_died_between_charge_and_notice() {
     let reply: Value = serde_json::from_str(shown.reply.unwrap().get()).unwrap();
     let number = reply["ok"]["orderId"].as_str().unwrap();
     for step in &shown.steps[1..] {
-        let arguments = step.call.arguments.as_ref().unwrap().get();
+        let arguments = step
+            .call
+            .as_ref()
+            .unwrap()
+            .arguments
+            .as_ref()
+            .unwrap()
+            .get();
         assert!(arguments.contains(number), "{number}: {arguments}");
     }
     second.until(&email_sent(&reply["ok"]));

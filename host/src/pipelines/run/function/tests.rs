@@ -20,7 +20,6 @@ fn import() -> Import {
     let taken = r#"{"object":[["x",{"path":{"of":{"step":0},"path":["x"]}}]]}"#;
     Import {
         subject: "s".to_owned(),
-        is_event: false,
         call: call("do", r#"{"object":[]}"#),
         undo: Some(call("undo", taken)),
     }

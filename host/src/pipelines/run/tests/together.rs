@@ -221,6 +221,7 @@ impl World {
             Action::Call(slot, _) => self.under_way.push((slot, false)),
             Action::Undo(slot, _) => self.under_way.push((slot, true)),
             Action::Wait(until) => self.now = until,
+            Action::Execute => panic!("it is no durable function"),
             Action::Ended => {
                 self.write();
                 return false;
