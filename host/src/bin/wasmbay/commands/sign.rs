@@ -99,8 +99,8 @@ fn generate(file: &Path, terminal: &Terminal) -> anyhow::Result<Exit> {
 #[derive(clap::Args)]
 pub(super) struct Signing {
     /// Sign what is deployed with the key in this file; see `wasmbay sign`
-    #[arg(long = "sign-key", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    sign_key: Option<PathBuf>,
 }
 
 impl Signing {
@@ -110,7 +110,7 @@ impl Signing {
     ///
     /// There is none in its file.
     pub(super) fn signer(&self) -> anyhow::Result<Signer> {
-        let key = self.key.as_deref().map(read_key).transpose()?;
+        let key = self.sign_key.as_deref().map(read_key).transpose()?;
         Ok(Signer(key))
     }
 }
