@@ -232,7 +232,7 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(capture);
         tracing::subscriber::with_default(subscriber, || {
             for _ in 0..QUEUE + 3 {
-                tracing::info!("again");
+                tracing::info!(target: "guest", "again");
             }
         });
         assert_eq!(records.lost.load(Ordering::Relaxed), 3);

@@ -199,20 +199,21 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_guest_computes_is_its_own_and_not_its_callers() {
-        let compute_until = |at: u64| {
-            while CLOCK.load(Ordering::Relaxed) < at {
+        let compute = |ms: u64| {
+            tick();
+            let until = CLOCK.load(Ordering::Relaxed) + ms * 1_000_000;
+            while CLOCK.load(Ordering::Relaxed) < until {
                 tick();
             }
         };
         let (caller, callee) = (Counts::default(), Counts::default());
         tick();
         let began = CLOCK.load(Ordering::Relaxed);
-        let ms = |n: u64| began + n * 1_000_000;
         let mut outer = pin!(async {
-            compute_until(ms(2));
-            let mut inner = pin!(async { compute_until(ms(7)) });
+            compute(2);
+            let mut inner = pin!(async { compute(5) });
             poll_fn(|context| super::poll(inner.as_mut(), context, &callee, None)).await;
-            compute_until(ms(10));
+            compute(3);
         });
         poll_fn(|context| super::poll(outer.as_mut(), context, &caller, None)).await;
         let all = CLOCK.load(Ordering::Relaxed) - began;
