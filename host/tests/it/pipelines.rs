@@ -5,6 +5,7 @@ mod killed;
 mod kinds;
 mod operated;
 mod reached;
+mod restarted;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

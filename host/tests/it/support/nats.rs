@@ -78,6 +78,26 @@ impl Configured {
         Self::start_in(tempfile::tempdir().unwrap(), lines).await
     }
 
+    /// Kills the server, and starts it again with its data and at its port.
+    pub(crate) async fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let path = self.folder.path().join("nats.conf");
+        let address = self.url.trim_start_matches("nats://").to_owned();
+        let config = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, config.replace("127.0.0.1:-1", &address)).unwrap();
+        let mut server = std::process::Command::new(program().await);
+        server
+            .arg("--config")
+            .arg(&path)
+            .stderr(std::process::Stdio::null());
+        self.child = server.spawn().unwrap();
+        super::until("the server listens again", || {
+            std::net::TcpStream::connect(&address).is_ok()
+        })
+        .await;
+    }
+
     async fn start_in(folder: TempDir, lines: &str) -> Self {
         let path = folder.path().join("nats.conf");
         let config = format!("listen: \"127.0.0.1:-1\"\n{lines}\n");

@@ -1,0 +1,40 @@
+//! A server that is killed while runs are under way.
+
+use super::killed::{Books, insist, keep_books};
+use super::*;
+use crate::support::cli::Cli;
+use crate::support::nats::Configured;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_balance_when_the_server_is_killed() {
+    const ORDERS: usize = 100;
+    let mut nats = Configured::start("").await;
+    let text = format!(
+        "name = \"app\"\n[service.types]\ncomponent = \"types.wat\"\n{}",
+        manifest("")
+    );
+    let cli = Cli::new().with(&[("wasmbay.toml", &text), ("types.wat", TYPES)]);
+    let books = Arc::new(Mutex::new(Books::default()));
+    let connect = async |url: &str| async_nats::connect(url).await.unwrap();
+    keep_books(connect(nats.url()).await, Arc::clone(&books)).await;
+    let _host = cli.up(&["--no-gateway", "--nats", nats.url()]);
+    let client = connect(nats.url()).await;
+    let orders = (0..ORDERS).map(|number| tokio::spawn(insist(client.clone(), number)));
+    let orders: Vec<_> = orders.collect();
+    for charged in [10, 60] {
+        until("some orders are paid", || {
+            books.lock().unwrap().charged.len() >= charged
+        })
+        .await;
+        nats.crash().await;
+    }
+    let mut completed = 0;
+    for (number, order) in orders.into_iter().enumerate() {
+        let outcome = tokio::time::timeout(3 * DEADLINE, order).await;
+        let is_completed = outcome.expect("an order has no outcome").unwrap();
+        assert_eq!(is_completed, number % 10 != 3, "order {number}");
+        completed += usize::from(is_completed);
+    }
+    no_open_runs(&client).await;
+    assert_eq!((completed, books.lock().unwrap().paid()), (90, 90));
+}
