@@ -99,7 +99,10 @@ async fn open(nats: &ConnectOptions) -> Client {
                     let subject = format!("{}.{subject}", nats.jetstream_prefix());
                     nats.violations.of(&subject)
                 });
-                not_kept(&refused.unwrap_or_else(|| error.to_string()));
+                match refused {
+                    Some(refused) => not_kept(&refused),
+                    None => not_kept(&error),
+                }
                 told = true;
             }
         }
@@ -107,9 +110,9 @@ async fn open(nats: &ConnectOptions) -> Client {
     }
 }
 
-fn not_kept(why: &str) {
-    tracing::warn!(
-        why,
+fn not_kept(why: &dyn std::fmt::Display) {
+    tracing::info!(
+        %why,
         "log records are not kept, so `wasmbay logs` shows none of this host"
     );
 }

@@ -7,6 +7,7 @@ use std::pin::pin;
 
 use tokio::sync::watch;
 
+use crate::subject;
 use crate::text::one_line;
 
 /// Refusals that are kept; a client that goes on publishing what it may not would fill memory.
@@ -78,6 +79,13 @@ impl Refusal {
     pub(crate) fn is_of_stream_list(&self) -> bool {
         self.subject.ends_with("API.STREAM.LIST")
     }
+
+    /// Whether it is of keeping log records, which a host can do without, and says itself.
+    fn is_of_logs(&self) -> bool {
+        let of_stream = self.subject.contains("API.STREAM.");
+        of_stream && self.subject.ends_with(&format!(".{}", subject::LOG_STREAM))
+            || self.subject.starts_with(&subject::log_prefix())
+    }
 }
 
 impl Violations {
@@ -88,6 +96,8 @@ impl Violations {
         };
         if refusal.is_of_stream_list() {
             tracing::debug!(connection, "streams cannot be listed: {refusal}");
+        } else if refusal.is_of_logs() {
+            tracing::debug!(connection, "{refusal}");
         } else {
             tracing::error!(connection, "{refusal}");
         }

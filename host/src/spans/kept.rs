@@ -197,7 +197,7 @@ pub(crate) fn summarise(spans: &[SpanRecord]) -> Vec<TraceSummary> {
         // A failure goes from the inside out, so the last to begin says most.
         let error = spans.iter().rev().find_map(|span| span.error.clone());
         let refusals = spans.iter().rev();
-        let refusal = refusals.filter_map(|span| span.attributes.get(REFUSAL));
+        let mut refusal = refusals.filter_map(|span| span.attributes.get(REFUSAL));
         Some(TraceSummary {
             trace: trace.to_owned(),
             name: first.name.clone(),
@@ -205,7 +205,7 @@ pub(crate) fn summarise(spans: &[SpanRecord]) -> Vec<TraceSummary> {
             start_us: first.start_us,
             duration_us: end.saturating_sub(first.start_us),
             spans: spans.len(),
-            refusal: refusal.cloned().next(),
+            refusal: refusal.next().cloned(),
             error,
             services,
         })

@@ -83,6 +83,10 @@ fn the_deployment_starts_a_host_and_gives_it_time_to_drain() {
             "--admin=$(POD_IP):8090" => "--admin=127.0.0.1:0".to_owned(),
             "--nats=nats://nats:4222" => "--nats=nats://127.0.0.1:1".to_owned(),
             "--nats-creds=/nats/nats.creds" => format!("--nats-creds={creds}"),
+            "--admin-token-file=/admin/token" => {
+                files.write("token", "0123456789abcdef");
+                format!("--admin-token-file={}", files.path("token").display())
+            }
             "--cache=/cache" => format!("--cache={}", files.path("cache").display()),
             other => other.replace("$(POD_NAME)", "wasmbay-6d4b75cb6d-hx2zp"),
         })

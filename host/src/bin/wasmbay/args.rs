@@ -9,7 +9,8 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, Valu
 use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
-    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts, inspect, logs, man, new, ps, rollback, runs, scale, sign, trace, uncordon, undeploy, up,
+    build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
+    inspect, logs, man, new, ps, rollback, runs, scale, sign, trace, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.

@@ -87,6 +87,20 @@ const EVERYTHING: &str = r#"
     timeout = "1s"
     retry = { attempts = 9, backoff = ["1s", "1h"] }
     undo = { call = "shop:inventory/stock.release", with = {}, timeout = "2s", retry = { attempts = 1 } }
+    [[pipeline.checkout.step]]
+    name = "weigh"
+    call = "shop:inventory/stock.weigh"
+    each = "$.lines"
+    at-most = 7
+    at-once = 2
+    when = { value = "$.payment", is = "card" }
+    parallel = "late"
+    with = { line = "$item" }
+    [[pipeline.checkout.step]]
+    name = "tell"
+    event = "shop:orders/events.placed"
+    parallel = "late"
+    with = { order-id = "$.orderId" }
 
     [[route]]
     method = "PUT"

@@ -569,7 +569,7 @@ fn what_does_not_fit_in_the_other_kinds_is_refused_with_its_line() {
         (
             "weights = \"$count\"",
             "weights = 7",
-            "expected list<u32>: $: expected an array",
+            "expected list<u32>: $: expected list (an array), found 7",
         ),
         (
             "event = \"shop:orders/events.placed\"\nwith",

@@ -73,7 +73,8 @@ impl Service {
             let (_, result) = invoked?;
             self.encode(function, result.as_ref())
         };
-        self.run(account, term, admitted, work).await
+        self.run(account, term, admitted, work, Reply::refusal)
+            .await
     }
 
     /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the

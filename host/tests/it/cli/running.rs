@@ -179,7 +179,7 @@ fn the_admin_address_comes_from_option_or_manifest() {
             && open.contains("78"),
         "{open}"
     );
-    cli.write("token", "short".to_owned());
+    cli.write("token", "short");
     let short = cli.run(&[&everywhere[..], &["--admin-token-file", "token"]].concat());
     assert!(short.contains("token: a token has 16 to 256"), "{short}");
 

@@ -53,7 +53,7 @@ struct Built {
 /// How services are specified.
 enum Specs {
     /// As in this manifest.
-    Of(App),
+    Of(Box<App>),
     /// As the app of this name runs.
     AsDeployed(String),
 }
@@ -316,7 +316,7 @@ async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Built> {
     let files = files.map(|(name, source)| (name.clone(), source.file()));
     Ok(Built {
         files: files.collect(),
-        app: Specs::Of(project.app),
+        app: Specs::Of(Box::new(project.app)),
         components,
         described,
     })
