@@ -75,7 +75,7 @@ pub struct ServiceFigures {
 pub struct PipelineFigures {
     /// The function that it is.
     pub function: String,
-    /// The services and pipelines that its steps call.
+    /// The services and pipelines that its steps call; of a durable function, its own service.
     pub to: Vec<String>,
     /// Calls of it.
     pub calls: Counts,
@@ -277,6 +277,9 @@ pub(super) fn of_pipelines(
         let mut to: Vec<_> = called
             .flat_map(|function| exporters(deployment, function))
             .collect();
+        // A durable function is called as a pipeline, and its service runs it.
+        let own = pipeline.durable.as_ref();
+        to.extend(own.map(|durable| durable.service.clone()));
         to.sort();
         to.dedup();
         let figures = PipelineFigures {

@@ -616,9 +616,12 @@ async function viewRun(id) {
   return [
     h("h1", {}, `${run.pipeline}: ${run.phase}`),
     definitions([["run", h("code", {}, run.id)], ["function", h("code", {}, run.function)], ["began", moment(run.began)], ["ended", run.ended && moment(run.ended)], ["why", run.why && h("span", { class: "bad mono" }, run.why)]]),
-    h("div", { class: "row" }, h("button", { onclick: act("retry", "What failed is tried again, now.") }, "Retry"), h("button", { onclick: act("undo", "What was done is undone.") }, "Undo"), h("button", { class: "danger", onclick: act("cancel", "It stops, and what was done is undone.") }, "Cancel run")),
+    h("div", { class: "row" },
+      ["undo-failed", "stopped"].includes(run.phase) && h("button", { onclick: act("retry", "What failed is tried again, now.") }, "Retry"),
+      run.phase === "completed" && h("button", { class: "danger", onclick: act("undo", "What was done is undone.") }, "Undo"),
+      ["running", "stopped"].includes(run.phase) && h("button", { class: "danger", onclick: act("cancel", "It stops, and what was done is undone.") }, "Cancel run")),
     h("h2", {}, "Input"), h("pre", {}, pretty(run.input)),
-    run.steps.map((step) => [call(`${step.name}: ${pretty(step.state)}${step.unknown ? " (an outcome nobody knows)" : ""}`, step.call ?? step, step.result), call(`undo of ${step.name}`, step.undo)]),
+    run.steps.map((step) => [call(`${step.name}: ${pretty(step.state)}${step.unknown ? " (an outcome nobody knows)" : ""}`, step.call ?? step, step.result), step.undo?.attempts > 0 && call(`undo of ${step.name}`, step.undo)]),
     run.reply !== undefined && [h("h2", {}, "Reply"), h("pre", {}, pretty(run.reply))],
     run.error && [h("h2", {}, "Error"), h("pre", {}, pretty(run.error))],
   ];
