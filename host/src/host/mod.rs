@@ -237,13 +237,15 @@ pub enum HostError {
     },
 }
 
-/// Whether JetStream, or what it answers, was refused to a login; but for the list of streams.
+/// Whether JetStream, or what it answers, was refused to a login; but for the list of streams, and for
+/// keeping log records.
 fn hinders_jetstream(refusal: &Refusal) -> bool {
     let Refusal { action, subject } = refusal;
     match action {
         Action::Publish => {
             let of_jetstream = ["$JS.", "$KV.", "$O."];
-            of_jetstream.iter().any(|at| subject.starts_with(at)) && !refusal.is_of_stream_list()
+            let is_needed = !refusal.is_of_stream_list() && !refusal.is_of_logs();
+            of_jetstream.iter().any(|at| subject.starts_with(at)) && is_needed
         }
         // What is left are inboxes.
         Action::Subscribe => !subject::is_reserved(subject),

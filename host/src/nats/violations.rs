@@ -81,7 +81,8 @@ impl Refusal {
     }
 
     /// Whether it is of keeping log records, which a host can do without, and says itself.
-    fn is_of_logs(&self) -> bool {
+    #[must_use]
+    pub(crate) fn is_of_logs(&self) -> bool {
         let of_stream = self.subject.contains("API.STREAM.");
         of_stream && self.subject.ends_with(&format!(".{}", subject::LOG_STREAM))
             || self.subject.starts_with(&subject::log_prefix())
