@@ -15,7 +15,7 @@ use http::uri::Authority;
 use http::{Request, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use super::Refusal;
+use super::{Answer, Refusal, page};
 use crate::gateway::connection::Received;
 
 /// What is answered without a token: it says nothing of any app, and orchestrators ask for it.
@@ -66,13 +66,17 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Refuses a request that may not be asked.
-    pub(crate) fn check(&self, request: &Received) -> Result<(), Refusal> {
+    /// Refuses a request that may not be asked; of one for a file of the page, which anybody may have, that.
+    pub(crate) fn admit(&self, request: &Received) -> Result<Option<Answer>, Refusal> {
+        if let Some(file) = page::find(request) {
+            return Ok(Some(file));
+        }
         check(request, self.bound, self.token.is_some())?;
         match &self.token {
-            Some(token) if !OPEN.contains(&request.uri().path()) => authorized(request, token),
-            _ => Ok(()),
+            Some(token) if !OPEN.contains(&request.uri().path()) => authorized(request, token)?,
+            _ => {}
         }
+        Ok(None)
     }
 }
 

@@ -9,7 +9,7 @@ mod dead_letters;
 mod figures;
 pub(crate) mod guard;
 pub(crate) mod metrics;
-pub(crate) mod page;
+mod page;
 pub(crate) mod query;
 pub(crate) mod routes;
 mod runs;
@@ -234,10 +234,9 @@ impl Answers for AdminServer {
         let asked = Asked::new(request, activity);
         let (started, path) = (asked.started(), request.uri().path().to_owned());
         let answered = async {
-            if let Some(file) = page::find(request) {
+            if let Some(file) = self.guard.admit(request)? {
                 return Ok(file);
             }
-            self.guard.check(request)?;
             self.admin.answer(request, &path, started).await
         };
         asked

@@ -20,7 +20,7 @@ const OPENAPI: &str = include_str!("page/openapi.json");
 
 /// The file that a request is for: that of `/` where it accepts HTML, which programs do not ask for. They
 /// say nothing of any app, so they are there without a token, which the page asks for.
-pub(crate) fn find(request: &Received) -> Option<Answer> {
+pub(super) fn find(request: &Received) -> Option<Answer> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         return None;
     }

@@ -15,7 +15,7 @@ use crate::admin::guard::Guard;
 use crate::admin::metrics::Process;
 use crate::admin::query::Query;
 use crate::admin::routes::{self, NOTHING};
-use crate::admin::{Admin, Asked, CONNECTIONS, TIMEOUT, metrics, page};
+use crate::admin::{Admin, Asked, CONNECTIONS, TIMEOUT, metrics};
 use crate::call::Blame;
 use crate::fleet::{self, StoreError, placement_of, progress, show_app, show_history, show_hosts};
 use crate::gateway::accept;
@@ -125,10 +125,9 @@ impl Answers for Server {
         let asked = Asked::new(request, activity);
         let (started, path) = (asked.started(), request.uri().path().to_owned());
         let answered = async {
-            if let Some(file) = page::find(request) {
+            if let Some(file) = self.guard.admit(request)? {
                 return Ok(file);
             }
-            self.guard.check(request)?;
             match of_app(&path) {
                 Some((app, path)) => match self.admin.shared.admins.of(app) {
                     Some(admin) => admin.answer(request, path, started).await,
