@@ -536,6 +536,9 @@ impl Service {
         match error.code {
             Code::Trap | Code::Dependency => {
                 tracing::warn!(app, service, code, blame, "{error}");
+                if let Some(backtrace) = &error.backtrace {
+                    tracing::debug!(app, service, %backtrace, "where it was");
+                }
             }
             _ => tracing::debug!(app, service, code, blame, "{error}"),
         }
