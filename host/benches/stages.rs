@@ -2,7 +2,6 @@
 //!
 //! The bytes a second of the JSON mapping are those of the text.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::pin;
@@ -17,7 +16,7 @@ use wasmbay::interface::FunctionId;
 use wasmbay::interfaces::Backend;
 use wasmbay::interfaces::memory::MemoryBackend;
 use wasmbay::json;
-use wasmbay::manifest::{self, Grants, ServiceSpec};
+use wasmbay::manifest::ServiceSpec;
 use wasmbay::runtime::{Component, Engine, EngineOptions, Exported, Runtime, Service};
 use wasmbay::shape::{Field, Shape, Signature};
 use wasmbay::value::Value;
@@ -183,19 +182,8 @@ struct Guest {
 impl Guest {
     fn new(runtime: &Runtime, component: &str, reuse: u32) -> Self {
         let spec = ServiceSpec {
-            name: "echo".into(),
-            config: BTreeMap::new(),
-            env: BTreeMap::new(),
-            wires: BTreeMap::new(),
-            limits: manifest::Limits::default(),
             reuse,
-            grants: Grants::default(),
-            replicas: wasmbay::manifest::Replicas::Count(2),
-            require: BTreeMap::new(),
-            spread: None,
-            reserve: None,
-            durable: None,
-            undo: BTreeMap::new(),
+            ..ServiceSpec::new("echo")
         };
         let made = Component::new(runtime.engine(), component.as_bytes()).map(|component| {
             let service = Service::new(runtime, "bench", Arc::new(component), Arc::new(spec));

@@ -1,7 +1,6 @@
 //! What the sandbox costs without any network: the same echo in one process, from a native function
 //! to a service of the host.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::pin;
@@ -14,7 +13,7 @@ use bytes::Bytes;
 use wasmbay::call::{Call, Trace};
 use wasmbay::interfaces::Backend;
 use wasmbay::interfaces::memory::MemoryBackend;
-use wasmbay::manifest::{Grants, Limits, ServiceSpec};
+use wasmbay::manifest::ServiceSpec;
 use wasmbay::runtime::{Component, Engine, EngineOptions, Exported, Runtime, Service};
 use wasmtime::component::{
     ComponentExportIndex, ComponentType, InstancePre, Lift, Linker, Lower, ResourceTable,
@@ -223,19 +222,8 @@ struct InProcess {
 impl InProcess {
     fn new(runtime: &Runtime, component: &Arc<Component>, reuse: u32) -> anyhow::Result<Self> {
         let spec = ServiceSpec {
-            name: "bench".to_owned(),
-            config: BTreeMap::new(),
-            env: BTreeMap::new(),
-            wires: BTreeMap::new(),
-            limits: Limits::default(),
             reuse,
-            grants: Grants::default(),
-            replicas: wasmbay::manifest::Replicas::Count(2),
-            require: BTreeMap::new(),
-            spread: None,
-            reserve: None,
-            durable: None,
-            undo: BTreeMap::new(),
+            ..ServiceSpec::new("bench")
         };
         let service = Service::new(runtime, "bench", Arc::clone(component), Arc::new(spec))?;
         let exported = service.interfaces().next().context("no interface")?.clone();

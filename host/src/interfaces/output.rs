@@ -131,26 +131,13 @@ impl Drop for Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Grants, Limits};
-    use std::collections::BTreeMap;
 
     fn output() -> Output {
         Output::new(
             "app",
             Arc::new(ServiceSpec {
-                name: "guest".into(),
-                config: BTreeMap::new(),
-                env: BTreeMap::new(),
-                wires: BTreeMap::new(),
-                limits: Limits::default(),
                 reuse: 1,
-                grants: Grants::default(),
-                replicas: crate::manifest::Replicas::Count(2),
-                require: BTreeMap::new(),
-                spread: None,
-                reserve: None,
-                durable: None,
-                undo: BTreeMap::new(),
+                ..ServiceSpec::new("guest")
             }),
         )
     }

@@ -142,7 +142,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::manifest::{Grants, Limits, ServiceSpec};
+    use crate::manifest::ServiceSpec;
 
     /// A log in memory.
     #[derive(Clone, Default)]
@@ -162,19 +162,8 @@ mod tests {
     /// The log of what is done with a guest's output.
     fn logged(work: impl FnOnce(Lines)) -> String {
         let spec = ServiceSpec {
-            name: "guest".into(),
-            config: BTreeMap::new(),
-            env: BTreeMap::new(),
-            wires: BTreeMap::new(),
-            limits: Limits::default(),
             reuse: 1,
-            grants: Grants::default(),
-            replicas: crate::manifest::Replicas::Count(2),
-            require: BTreeMap::new(),
-            spread: None,
-            reserve: None,
-            durable: None,
-            undo: BTreeMap::new(),
+            ..ServiceSpec::new("guest")
         };
         let log = Log::default();
         let writer = log.clone();

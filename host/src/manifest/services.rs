@@ -160,6 +160,26 @@ impl Grants {
 }
 
 impl ServiceSpec {
+    /// A service of this name, with everything as where the manifest says nothing, and no grants.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            config: BTreeMap::new(),
+            env: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            limits: Limits::default(),
+            reuse: service::REUSE.values.default(),
+            grants: Grants::default(),
+            replicas: service::REPLICAS.values.default(),
+            require: BTreeMap::new(),
+            spread: None,
+            reserve: None,
+            durable: None,
+            undo: BTreeMap::new(),
+        }
+    }
+
     /// Whether a service that runs as `self` runs as `other` as well: all but the hosts is the same.
     #[must_use]
     pub fn runs_as(&self, other: &Self) -> bool {

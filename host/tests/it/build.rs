@@ -1,6 +1,6 @@
 //! A new service in each language, built as it is. The tools are those of `guests/tools.sh`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use wasmbay::build::{BuildError, Guest, Language, Tools, scaffold};
 use wasmbay::call::Call;
 use wasmbay::interfaces::Backend;
 use wasmbay::interfaces::memory::MemoryBackend;
-use wasmbay::manifest::{Grants, Limits, ServiceSpec};
+use wasmbay::manifest::ServiceSpec;
 use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldId};
@@ -59,19 +59,8 @@ fn greetings(component: &Path, who: &str, times: u32, reuse: u32) -> Vec<String>
     })
     .unwrap();
     let spec = ServiceSpec {
-        name: "hello-you".into(),
-        config: BTreeMap::new(),
-        env: BTreeMap::new(),
-        wires: BTreeMap::new(),
-        limits: Limits::default(),
         reuse,
-        grants: Grants::default(),
-        replicas: wasmbay::manifest::Replicas::Count(2),
-        require: BTreeMap::new(),
-        spread: None,
-        reserve: None,
-        durable: None,
-        undo: BTreeMap::new(),
+        ..ServiceSpec::new("hello-you")
     };
     let component = Component::new(&engine, &fs::read(component).unwrap()).unwrap();
     let runtime = Runtime::new(engine).unwrap();

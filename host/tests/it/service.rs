@@ -1,6 +1,5 @@
 //! One service without NATS: every way in which a call can end, and every limit gone over.
 
-use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use wasmbay::call::{Blame, Call, CallError, Code, Trace};
 use wasmbay::interfaces::Backend;
-use wasmbay::manifest::{Grants, Limits, ServiceSpec};
+use wasmbay::manifest::{Limits, ServiceSpec};
 use wasmbay::plan::Event;
 use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime, Service};
 
@@ -78,21 +77,7 @@ pub(crate) fn runtime(instances: u32) -> Runtime {
 }
 
 pub(crate) fn spec(change: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
-    let mut spec = ServiceSpec {
-        name: "guest".into(),
-        config: BTreeMap::new(),
-        env: BTreeMap::new(),
-        wires: BTreeMap::new(),
-        limits: Limits::default(),
-        reuse: 1_000,
-        grants: Grants::default(),
-        replicas: wasmbay::manifest::Replicas::Count(2),
-        require: BTreeMap::new(),
-        spread: None,
-        reserve: None,
-        durable: None,
-        undo: BTreeMap::new(),
-    };
+    let mut spec = ServiceSpec::new("guest");
     change(&mut spec);
     spec
 }

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -7,7 +6,7 @@ use wit_parser::Resolve;
 
 use super::*;
 use crate::interfaces::memory::MemoryBackend;
-use crate::manifest::{Grants, Limits, ServiceSpec};
+use crate::manifest::ServiceSpec;
 use crate::runtime::{Component, Engine, EngineOptions, Runtime};
 
 /// A component that counts the requests of its instance and runs `then` on the second and later ones.
@@ -66,21 +65,7 @@ fn service(then: &str) -> Served {
     });
     let runtime = Runtime::new(engine.unwrap()).unwrap();
     let component = Component::new(runtime.engine(), &component(then)).unwrap();
-    let spec = ServiceSpec {
-        name: "site".into(),
-        config: BTreeMap::new(),
-        env: BTreeMap::new(),
-        wires: BTreeMap::new(),
-        limits: Limits::default(),
-        reuse: 1_000,
-        grants: Grants::default(),
-        replicas: crate::manifest::Replicas::Count(2),
-        require: BTreeMap::new(),
-        spread: None,
-        reserve: None,
-        durable: None,
-        undo: BTreeMap::new(),
-    };
+    let spec = ServiceSpec::new("site");
     let service = Service::new(&runtime, "app", Arc::new(component), Arc::new(spec));
     let backend = MemoryBackend::default();
     backend.answer("bay.app.test.other.api.unversioned.act", "");
