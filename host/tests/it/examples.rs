@@ -11,7 +11,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -21,7 +20,7 @@ use wasmbay::nats::ConnectOptions;
 use crate::support::cli::{Cli, Up};
 use crate::support::http::{Response, request};
 use crate::support::shown::{Curl, curls};
-use crate::support::{DEADLINE, PATIENCE, until_ok, until_ok_blocking};
+use crate::support::{DEADLINE, PATIENCE, until_ok, until_ok_blocking, until_ok_blocking_within};
 
 /// Two builds of one guest at a time would be in each other's way.
 static BUILDING: Mutex<()> = Mutex::new(());
@@ -273,19 +272,21 @@ impl<'scope> Load<'scope> {
 
     /// Waits until ten more orders are confirmed, at least one of which has this value there.
     fn flows(&self, pointer: &str, value: &str) {
-        let (start, deadline) = (self.len(), Instant::now() + PATIENCE);
+        let start = self.len();
         let fits = |answer: &Result<Value, String>| {
             let answer = answer.as_ref();
             answer.is_ok_and(|order| order.pointer(pointer).unwrap() == value)
         };
-        while self.len() < start + 10 || !self.answers.lock().unwrap()[start..].iter().any(fits) {
+        let what = format!("an order has {value} at {pointer}");
+        until_ok_blocking_within(PATIENCE, &what, || {
             assert!(
-                Instant::now() < deadline && !self.stop.load(Ordering::Relaxed),
-                "no order with {value} at {pointer}; the last: {:?}",
-                self.answers.lock().unwrap().last()
+                !self.stop.load(Ordering::Relaxed),
+                "no order flows any more"
             );
-            thread::sleep(Duration::from_millis(5));
-        }
+            let answers = self.answers.lock().unwrap();
+            let flows = answers.len() >= start + 10 && answers[start..].iter().any(fits);
+            flows.then_some(()).ok_or_else(|| answers.last().cloned())
+        });
     }
 
     fn len(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Pipelines, on a real nats-server: their steps are programs with a plain NATS client.
 
 mod functions;
+mod hosts;
 mod killed;
 mod kinds;
 mod operated;

@@ -2,15 +2,13 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::running::{announced, get};
-use crate::support::DEADLINE;
 use crate::support::cli::Cli;
 use crate::support::components::LOGGER;
+use crate::support::until_ok_blocking;
 
 const APP: &str = r#"
 name = "loud"
@@ -58,14 +56,7 @@ impl Drop for Unread {
 }
 
 fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(held) = holds() {
-            return held;
-        }
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    until_ok_blocking(what, || holds().ok_or("it does not hold"))
 }
 
 fn loud() -> Cli {

@@ -2,13 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::{APP, demo};
-use crate::support::PATIENCE;
 use crate::support::cli::{Cli, Up};
 use crate::support::components::GUEST;
+use crate::support::{PATIENCE, until_ok_blocking_within};
 
 /// The guest with another letter in `repeat`.
 fn other(letter: u8) -> String {
@@ -17,16 +15,12 @@ fn other(letter: u8) -> String {
 
 /// Waits until something was printed so often.
 fn until_times(up: &Up, text: &str, times: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    while up.stdout().matches(text).count() < times {
-        assert!(
-            Instant::now() < deadline,
-            "waited in vain for {text:?} {times} times:\n{}\n{}",
-            up.stdout(),
-            up.stderr()
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
+    let what = format!("{text:?} is there {times} times");
+    until_ok_blocking_within(PATIENCE, &what, || {
+        let said = up.stdout();
+        let is_there = said.matches(text).count() >= times;
+        is_there.then_some(()).ok_or_else(|| (said, up.stderr()))
+    });
 }
 
 fn assert_still_follows(cli: &Cli, up: &Up, component: &str, swaps: usize) {

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use rustix::process::Signal;
+use tokio::sync::mpsc::UnboundedReceiver;
+use wasmbay::pipelines::Listed;
 
+use super::hosts::{Hosts, TAKEN_OVER};
 use super::*;
 use crate::support::apps::{apply, start};
-use crate::support::cli::{Cli, Up};
-
-/// Time within which another host takes over, and some for a slow machine.
-const TAKEN_OVER: Duration = Duration::from_secs(15);
 
 /// Exports `test:shop/checkout@1.0.0`: `place` reserves, charges and tells. The count that it reserves is made
 /// of the time, and the cents that it charges are random. With count 1 it traps between the two, with count 2 it
@@ -265,43 +264,35 @@ async fn a_sleep_moves_the_time_of_a_run() {
     bench.end().await;
 }
 
-struct Hosts {
-    nats: Nats,
-    client: Client,
-    cli: Cli,
+async fn hosts() -> Hosts {
+    Hosts::of(("desk", DESK), &format!("{DURABLE}{WIRES}"), &order(0)).await
 }
 
-impl Hosts {
-    async fn new() -> Self {
-        let nats = Nats::start().await;
-        let client = nats.connect().await;
-        let text =
-            format!("name = \"app\"\n[service.desk]\ncomponent = \"desk.wat\"\n{DURABLE}{WIRES}");
-        let cli = Cli::new().with(&[("wasmbay.toml", &text), ("desk.wat", DESK)]);
-        Self { nats, client, cli }
-    }
+/// Leaves the first charge without an answer, and tells of it.
+fn silent_once() -> (
+    impl Fn(&str, usize) -> Option<Answer> + Send + 'static,
+    UnboundedReceiver<()>,
+) {
+    let (called, calls) = tokio::sync::mpsc::unbounded_channel();
+    let decide = move |function: &str, before| {
+        let silent = function == "charge" && before == 0;
+        if silent {
+            called.send(()).unwrap();
+        }
+        silent.then_some(Answer::Silence)
+    };
+    (decide, calls)
+}
 
-    fn start(&self) -> Up {
-        self.cli.up(&["--no-gateway", "--nats", self.nats.url()])
-    }
-
-    async fn shop(&self, decide: impl Fn(&str, usize) -> Option<Answer> + Send + 'static) -> Shop {
-        Shop::open(&self.nats.connect().await, decide).await
-    }
-
-    async fn begin(&self) {
-        let order = order(0).into();
-        self.client.publish(PLACE, order).await.unwrap();
-    }
-
-    async fn until_ended(&self) -> Phase {
-        let ended = async || {
-            let page = all(&self.client).await;
-            let run = page.runs.first().ok_or("no run")?;
-            run.ended.map(|_| run.phase).ok_or("it has not ended")
-        };
-        crate::support::until_ok_within(TAKEN_OVER, "the run has ended", ended).await
-    }
+/// The one run, once it is stopped.
+async fn until_stopped(client: &Client) -> Listed {
+    let stopped = async || {
+        let run = all(client).await.runs.remove(0);
+        (run.phase == Phase::Stopped)
+            .then(|| run.clone())
+            .ok_or(run)
+    };
+    crate::support::until_ok_within(TAKEN_OVER, "the run is stopped", stopped).await
 }
 
 /// Every attempt at a step has the same id and the same arguments: time and random are those of the run.
@@ -315,7 +306,7 @@ fn assert_alike(shop: &Shop) {
 
 /// Kills the owner at the journal write with this number; another process finishes.
 async fn kill_at_write(number: usize, declines: bool) -> (Phase, Shop) {
-    let hosts = Hosts::new().await;
+    let hosts = hosts().await;
     let shop = hosts
         .shop(move |function, _| match function {
             "charge" if declines => Some(Answer::Ok(r#"{"err":"declined"}"#)),
@@ -378,17 +369,9 @@ async fn a_host_killed_at_any_write_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_killed_within_a_call_is_followed_by_another_that_makes_it_again() {
-    let hosts = Hosts::new().await;
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let shop = hosts
-        .shop(move |function, before| {
-            let silent = function == "charge" && before == 0;
-            if silent {
-                called.send(()).unwrap();
-            }
-            silent.then_some(Answer::Silence)
-        })
-        .await;
+    let hosts = hosts().await;
+    let (decide, mut calls) = silent_once();
+    let shop = hosts.shop(decide).await;
     let first = hosts.start();
     hosts.begin().await;
     calls.recv().await.unwrap();
@@ -403,50 +386,29 @@ async fn a_host_killed_within_a_call_is_followed_by_another_that_makes_it_again(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_was_paused_writes_nothing() {
-    let hosts = Hosts::new().await;
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let shop = hosts
-        .shop(move |function, before| {
-            let silent = function == "charge" && before == 0;
-            if silent {
-                called.send(()).unwrap();
-            }
-            silent.then_some(Answer::Silence)
-        })
-        .await;
+    let hosts = hosts().await;
+    let (decide, mut calls) = silent_once();
+    let shop = hosts.shop(decide).await;
     let first = hosts.start();
     hosts.begin().await;
     calls.recv().await.unwrap();
     first.signal(Signal::STOP);
     let _second = hosts.start();
     assert_eq!(hosts.until_ended().await, Phase::Completed);
-    let context = jetstream::new(hosts.client.clone());
-    let last = async || {
-        let mut stream = context.get_stream("bay_app_runs").await.unwrap();
-        stream.info().await.unwrap().state.last_sequence
-    };
-    let before = last().await;
+    let before = hosts.last_written().await;
     // Its call has run out of time meanwhile, and it has an outcome to write.
     first.signal(Signal::CONT);
     first.until("another owner goes on with a run");
-    assert_eq!(last().await, before);
+    assert_eq!(hosts.last_written().await, before);
     assert_eq!(shop.functions(), ["reserve", "charge", "charge", "tell"]);
     assert_alike(&shop);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_host_may_have_called_is_undone_when_the_run_is_cancelled() {
-    let hosts = Hosts::new().await;
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let shop = hosts
-        .shop(move |function, before| {
-            let silent = function == "charge" && before == 0;
-            if silent {
-                called.send(()).unwrap();
-            }
-            silent.then_some(Answer::Silence)
-        })
-        .await;
+    let hosts = hosts().await;
+    let (decide, mut calls) = silent_once();
+    let shop = hosts.shop(decide).await;
     let first = hosts.start();
     hosts.begin().await;
     calls.recv().await.unwrap();
@@ -464,15 +426,8 @@ async fn what_a_dead_host_may_have_called_is_undone_when_the_run_is_cancelled() 
 async fn a_function_that_takes_another_way_is_stopped_and_ended_by_what_began_it() {
     let nats = Nats::start().await;
     let client = nats.connect().await;
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let shop = Shop::open(&client, move |function, before| {
-        let silent = function == "charge" && before == 0;
-        if silent {
-            called.send(()).unwrap();
-        }
-        silent.then_some(Answer::Silence)
-    })
-    .await;
+    let (decide, mut calls) = silent_once();
+    let shop = Shop::open(&client, decide).await;
     // Stops while a call is under way, and gives it up.
     let host = start(nats.url(), &Services(&desk(DESK), WIRES)).await;
     client.publish(PLACE, order(0).into()).await.unwrap();
@@ -482,13 +437,7 @@ async fn a_function_that_takes_another_way_is_stopped_and_ended_by_what_began_it
     // It reserves another count.
     let other = DESK.replace("(i64.load (i32.const 128))", "(i64.const 1)");
     let host = start(nats.url(), &Services(&desk(&other), WIRES)).await;
-    let stopped = async || {
-        let run = all(&client).await.runs.remove(0);
-        (run.phase == Phase::Stopped)
-            .then(|| run.clone())
-            .ok_or(run)
-    };
-    let run = crate::support::until_ok_within(TAKEN_OVER, "the run is stopped", stopped).await;
+    let run = until_stopped(&client).await;
     let why = run.why.unwrap();
     assert!(why.starts_with("call 1, of test:shop/stock.reserve@1.0.0, has other arguments than before; it was begun by component"), "{why}");
     assert_eq!(shop.functions(), ["reserve", "charge"]);
@@ -514,15 +463,8 @@ async fn a_function_that_takes_another_way_is_stopped_and_ended_by_what_began_it
 async fn a_stopped_run_can_be_undone() {
     let nats = Nats::start().await;
     let client = nats.connect().await;
-    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
-    let shop = Shop::open(&client, move |function, before| {
-        let silent = function == "charge" && before == 0;
-        if silent {
-            called.send(()).unwrap();
-        }
-        silent.then_some(Answer::Silence)
-    })
-    .await;
+    let (decide, mut calls) = silent_once();
+    let shop = Shop::open(&client, decide).await;
     let host = start(nats.url(), &Services(&desk(DESK), WIRES)).await;
     client.publish(PLACE, order(0).into()).await.unwrap();
     calls.recv().await.unwrap();
@@ -534,13 +476,7 @@ async fn a_stopped_run_can_be_undone() {
     );
     assert_ne!(other, DESK);
     let host = start(nats.url(), &Services(&desk(&other), WIRES)).await;
-    let stopped = async || {
-        let run = all(&client).await.runs.remove(0);
-        (run.phase == Phase::Stopped)
-            .then(|| run.clone())
-            .ok_or(run)
-    };
-    let run = crate::support::until_ok_within(TAKEN_OVER, "the run is stopped", stopped).await;
+    let run = until_stopped(&client).await;
     let why = run.why.unwrap();
     assert!(
         why.starts_with("after call 0 of 1 ") && why.contains("where it went on before"),

@@ -5,61 +5,20 @@ use std::collections::BTreeSet;
 use rand::Rng as _;
 use rustix::process::Signal;
 
+use tokio::task::JoinHandle;
+
+use super::hosts::Hosts;
 use super::*;
-use crate::support::cli::{Cli, Up};
+use crate::support::cli::Up;
 
-/// Time within which another host takes over, and some for a slow machine.
-const TAKEN_OVER: Duration = Duration::from_secs(15);
-
-pub(super) struct Hosts {
-    pub(super) nats: Nats,
-    pub(super) client: Client,
-    cli: Cli,
-}
-
-impl Hosts {
-    async fn new() -> Self {
-        Self::of(TYPES, &manifest("")).await
-    }
-
-    pub(super) async fn of(types: &str, lines: &str) -> Self {
-        let nats = Nats::start().await;
-        let client = nats.connect().await;
-        let text = format!("name = \"app\"\n[service.types]\ncomponent = \"types.wat\"\n{lines}");
-        let cli = Cli::new().with(&[("wasmbay.toml", &text), ("types.wat", types)]);
-        Self { nats, client, cli }
-    }
-
-    /// Starts a process that runs the app.
-    pub(super) fn start(&self) -> Up {
-        self.cli.up(&["--no-gateway", "--nats", self.nats.url()])
-    }
-
-    /// Services that answer with what `decide` says, once it has returned.
-    async fn shop(&self, decide: impl Fn(&str, usize) -> Option<Answer> + Send + 'static) -> Shop {
-        Shop::open(&self.nats.connect().await, decide).await
-    }
-
-    /// Begins a run without waiting for it.
-    async fn begin(&self) {
-        let order = ORDER.to_owned().into();
-        self.client.publish(PLACE, order).await.unwrap();
-    }
-
-    pub(super) async fn until_ended(&self) -> Phase {
-        let ended = async || {
-            let page = all(&self.client).await;
-            let run = page.runs.first().ok_or("no run")?;
-            run.ended.map(|_| run.phase).ok_or("it has not ended")
-        };
-        crate::support::until_ok_within(TAKEN_OVER, "the run has ended", ended).await
-    }
+async fn hosts() -> Hosts {
+    Hosts::of(("types", TYPES), &manifest(""), ORDER).await
 }
 
 /// Kills the owner when this function is called, before or after it has its answer; another process
 /// finishes.
 async fn kill_at(function: &'static str, answered: bool, declines: bool) -> (Phase, Shop) {
-    let hosts = Hosts::new().await;
+    let hosts = hosts().await;
     let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
     let shop = hosts
         .shop(move |name, before| {
@@ -130,7 +89,7 @@ async fn another_host_undoes_what_a_killed_one_began() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_was_paused_writes_nothing() {
-    let hosts = Hosts::new().await;
+    let hosts = hosts().await;
     // The charge of the first owner is answered late, by hand.
     let held = Arc::new(Mutex::new(None));
     let mut charges = hosts.client.subscribe("held").await.unwrap();
@@ -162,18 +121,13 @@ async fn a_host_that_was_paused_writes_nothing() {
     first.signal(Signal::STOP);
     let _second = hosts.start();
     assert_eq!(hosts.until_ended().await, Phase::Completed);
-    let context = jetstream::new(hosts.client.clone());
-    let last = async || {
-        let mut stream = context.get_stream("bay_app_runs").await.unwrap();
-        stream.info().await.unwrap().state.last_sequence
-    };
-    let before = last().await;
+    let before = hosts.last_written().await;
 
     let late = held.lock().unwrap().take().unwrap();
     answer_with(&hosts.client, late, Answer::Ok(r#"{"ok":"late"}"#)).await;
     first.signal(Signal::CONT);
     first.until("another owner goes on with a run");
-    assert_eq!(last().await, before);
+    assert_eq!(hosts.last_written().await, before);
     let run = all(&hosts.client).await.runs.remove(0);
     let shown = runs(&hosts.client).show(&run.id).await.unwrap();
     assert_eq!(
@@ -252,10 +206,27 @@ pub(super) async fn insist(client: Client, number: usize) -> bool {
     }
 }
 
+/// Every order has its outcome, declined where its number ends with 3, and what is paid is what is completed.
+pub(super) async fn assert_balance(
+    client: &Client,
+    orders: Vec<JoinHandle<bool>>,
+    books: &Mutex<Books>,
+) {
+    let mut completed = 0;
+    for (number, order) in orders.into_iter().enumerate() {
+        let outcome = tokio::time::timeout(3 * DEADLINE, order).await;
+        let is_completed = outcome.unwrap().unwrap();
+        assert_eq!(is_completed, number % 10 != 3, "order {number}");
+        completed += usize::from(is_completed);
+    }
+    no_open_runs(client).await;
+    assert_eq!(books.lock().unwrap().paid(), completed);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_books_balance_whatever_is_killed() {
     const ORDERS: usize = 120;
-    let hosts = Hosts::new().await;
+    let hosts = hosts().await;
     let books = Arc::new(Mutex::new(Books::default()));
     keep_books(hosts.nats.connect().await, Arc::clone(&books)).await;
     let mut running: Vec<Up> = (0..3).map(|_| hosts.start()).collect();
@@ -274,17 +245,5 @@ async fn the_books_balance_whatever_is_killed() {
         running.remove(victim).signal(Signal::KILL);
         running.push(tokio::task::block_in_place(|| hosts.start()));
     }
-    let mut completed = 0;
-    for (number, order) in orders.into_iter().enumerate() {
-        let outcome = tokio::time::timeout(3 * DEADLINE, order).await;
-        let is_completed = outcome.expect("an order has no outcome").unwrap();
-        assert_eq!(is_completed, number % 10 != 3, "order {number}");
-        completed += usize::from(is_completed);
-    }
-    no_open_runs(&hosts.client).await;
-    let books = books.lock().unwrap();
-    assert_eq!(
-        (completed, books.paid()),
-        (ORDERS / 10 * 9, ORDERS / 10 * 9)
-    );
+    assert_balance(&hosts.client, orders, &books).await;
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use super::killed::Hosts;
+use super::hosts::Hosts;
 use super::*;
 
 /// The types of the shop, with an event.
@@ -204,7 +204,7 @@ async fn steps_of_a_group_are_under_way_at_the_same_time() {
 
 /// Kills the owner at the `nth` call of a function, which is not answered; another process finishes.
 async fn kill_at(function: &'static str, nth: usize, declines: bool) {
-    let hosts = Hosts::of(&types(), &lines()).await;
+    let hosts = Hosts::of(("types", &types()), &lines(), ORDER).await;
     let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
     let shop = Shop::open(&hosts.nats.connect().await, move |name, before| {
         if name == function && before == nth {

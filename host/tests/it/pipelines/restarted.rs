@@ -1,6 +1,6 @@
 //! A server that is killed while runs are under way.
 
-use super::killed::{Books, insist, keep_books};
+use super::killed::{Books, assert_balance, insist, keep_books};
 use super::*;
 use crate::support::cli::Cli;
 use crate::support::nats::Configured;
@@ -33,13 +33,5 @@ async fn the_books_balance_when_the_server_is_killed() {
         .await;
         nats.crash().await;
     }
-    let mut completed = 0;
-    for (number, order) in orders.into_iter().enumerate() {
-        let outcome = tokio::time::timeout(3 * DEADLINE, order).await;
-        let is_completed = outcome.expect("an order has no outcome").unwrap();
-        assert_eq!(is_completed, number % 10 != 3, "order {number}");
-        completed += usize::from(is_completed);
-    }
-    no_open_runs(&client).await;
-    assert_eq!((completed, books.lock().unwrap().paid()), (90, 90));
+    assert_balance(&client, orders, &books).await;
 }

@@ -60,11 +60,17 @@ pub(crate) async fn until_ok_within<T, E: Debug>(
 }
 
 /// As [`until_ok`], for tests that block their thread.
-pub(crate) fn until_ok_blocking<T, E: Debug>(
+pub(crate) fn until_ok_blocking<T, E: Debug>(what: &str, look: impl FnMut() -> Result<T, E>) -> T {
+    until_ok_blocking_within(DEADLINE, what, look)
+}
+
+/// As [`until_ok_blocking`], within a time of its own.
+pub(crate) fn until_ok_blocking_within<T, E: Debug>(
+    time: Duration,
     what: &str,
     mut look: impl FnMut() -> Result<T, E>,
 ) -> T {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + time;
     loop {
         match look() {
             Ok(value) => return value,
