@@ -141,6 +141,12 @@ pub fn of_partition(function: &str, partition: u32) -> String {
     format!("{function}.{partition}")
 }
 
+/// The subjects of all partitions of a function's events.
+#[must_use]
+pub fn of_any_partition(function: &str) -> String {
+    format!("{function}.*")
+}
+
 /// The stream that stores an interface's events. No name has a `_` but the track, which is last,
 /// so two interfaces never share one, and the app's own stores below have names of three parts.
 #[must_use]
@@ -172,7 +178,34 @@ pub fn run_stream(app: &str) -> String {
 /// The subjects of the stream of runs.
 #[must_use]
 pub fn stored_runs(app: &str) -> Vec<String> {
-    vec![open_run(app, "*", "*"), run(app, "*", "*")]
+    vec![
+        open_run(app, "*", "*"),
+        run(app, "*", "*"),
+        timer(app, "*", "*"),
+        awaited(app, "*", "*", "*", "*"),
+    ]
+}
+
+/// The subject of what wakes a run at a time. `*` stands for any.
+#[must_use]
+pub fn timer(app: &str, pipeline: &str, id: &str) -> String {
+    format!("{RUN}.{app}.timer.{pipeline}.{id}")
+}
+
+/// The subject by which a step of a run is found that waits for an event with a key, of which this is a digest.
+/// `*` stands for any.
+#[must_use]
+pub fn awaited(app: &str, pipeline: &str, key: &str, id: &str, step: &str) -> String {
+    format!("{RUN}.{app}.await.{pipeline}.{key}.{id}.{step}")
+}
+
+/// The pipeline and the id in the subject of a run that waits for an event.
+#[must_use]
+pub fn of_awaited(subject: &str) -> Option<(&str, &str)> {
+    let mut tokens = subject.split('.').skip(3);
+    let pipeline = tokens.next()?;
+    tokens.next()?;
+    Some((pipeline, tokens.next()?))
 }
 
 /// The subject of the work on a run: stored until the run has ended well. `*` stands for any.
@@ -181,7 +214,7 @@ pub fn open_run(app: &str, pipeline: &str, id: &str) -> String {
     format!("{RUN}.{app}.open.{pipeline}.{id}")
 }
 
-/// The pipeline and the id in the subject of an open run.
+/// The pipeline and the id in the subject of an open run, or of what wakes one.
 #[must_use]
 pub fn of_open_run(subject: &str) -> Option<(&str, &str)> {
     let mut tokens = subject.split('.').skip(3);

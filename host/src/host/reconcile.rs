@@ -382,7 +382,9 @@ impl Host {
         let provisioned = loop {
             let provisioned = async {
                 pipelines::provision(context, app).await?;
-                provisioning.run().await
+                let provisioned = provisioning.run().await?;
+                pipelines::provision_events(context, &app.name, &plan.pipelines).await?;
+                Ok::<_, stream::StoreError>(provisioned)
             };
             match provisioned.await {
                 Err(error) if error.may_pass() && Instant::now() < until => {

@@ -100,6 +100,8 @@ impl Upkeep {
             purpose: Purpose::Restore,
         };
         store.report_unretired(provisioning.run().await?.is_unretired);
+        let (app, pipelines) = (&app.name, &deployment.plan.pipelines);
+        pipelines::provision_events(&self.context, app, pipelines).await?;
         Ok(())
     }
 }

@@ -125,7 +125,8 @@ tables! {
             => "Time for one attempt of a call that they make.";
         RETRY "retry": Other = step::RETRY.values
             => "How often such a call is tried when its service traps, is away or does not answer in time, before the function sees that it failed; as `retry` of a step.";
-        DEADLINE "deadline": Bounds<Duration> = pipeline::DEADLINE.values
+        // The function stays in memory meanwhile.
+        DEADLINE "deadline": Bounds<Duration> = Bounds { default: pipeline::DEADLINE.values.default, range: secs(1)..=secs(DAY) }
             => "Time for a run. One that takes longer fails, and what it did is undone; undoing has no deadline.";
         IN_FLIGHT "in-flight": Bounds<u32> = pipeline::IN_FLIGHT.values
             => "Runs of a function that are worked on at the same time, all hosts together. Others wait.";
@@ -267,10 +268,10 @@ tables! {
             => "What is called, one after the other; see below. Required.";
         RESULT "result": Other = Other::new("any", &["a value of the function's result, with paths in it"]).or("nothing")
             => "What the function returns when all steps are done; of a `result`, its ok side.";
-        DEADLINE "deadline": Bounds<Duration> = Bounds { default: secs(120), range: secs(1)..=secs(DAY) }
+        DEADLINE "deadline": Bounds<Duration> = Bounds { default: secs(120), range: secs(1)..=secs(365 * DAY) }
             => "Time for all steps. A run that takes longer fails, and is undone; undoing has no deadline.";
         IN_FLIGHT "in-flight": Bounds<u32> = Bounds { default: 256, range: 1..=10_000 }
-            => "Runs that are worked on at the same time, all hosts together. Others wait.";
+            => "Runs that are worked on at the same time, all hosts together. Others wait. One that sleeps or waits for an event is not worked on.";
         // With its headers it is one message of NATS, which carries 1 MiB unless its server is told otherwise.
         JOURNAL "journal": Bounds<usize> = Bounds { default: 256 << 10, range: 16 << 10..=16 << 20 }
             => "Journal of one run: the arguments, the steps and their results. Beyond it the run fails, and is undone; arguments that leave no room in it are refused with 413.";
@@ -284,9 +285,13 @@ tables! {
         NAME "name": Other = Other::text(&["words of letters and digits joined by `-`"])
             => "By which paths, logs and the command line mean the step. Required.";
         CALL "call": Other = Other::text(&["`namespace:package/interface.function`"])
-            => "The function that is called; the version may be left out. A step has this or `event`.";
+            => "The function that is called; the version may be left out. A step has one of this, `event`, `sleep` and `wait-for`.";
         EVENT "event": Other = Other::text(&["`namespace:package/interface.function`"])
             => "The event that is published, of an interface that is wired as events.";
+        SLEEP "sleep": Or<Bounds<Duration>> = Or(Bounds { default: secs(1), range: millis(10)..=secs(365 * DAY) }, "no time")
+            => "Time that passes before the next step; below the pipeline's `deadline`. Of the other keys a step with `sleep` has `name`, `when` and `parallel`.";
+        WAIT_FOR "wait-for": Other = Other::table(&["`{ event = \"…\", key = \"$.orderId\", equals = \"$.orderId\", timeout = \"1h\" }`"])
+            => "The run waits for an event, whose arguments are the step's result; see below. Of the other keys such a step has `name`, `when`, `parallel`, `on-error` (`fail` or `continue`) and `error`.";
         WITH "with": Other = Other::table(&["`{ order-id = \"$.orderId\", channel = \"email\" }`"])
             => "The arguments by parameter: values, and paths into the pipeline's own arguments (`$`) and the results of earlier steps (`$NAME`).";
         WHEN "when": Other = Other::new("text or table", &["a path to a boolean or an option", "`{ value = \"$.payment\", is = \"card\" }`"])
@@ -329,6 +334,17 @@ tables! {
             => "The value that decides. Required.";
         IS "is": Other = Other::new("text or boolean", &["a case of the variant or the enum", "`some`", "`none`", "true", "false"])
             => "What it has to be. Required.";
+    }
+
+    wait "`wait-for` of a step" "" {
+        EVENT "event": Other = Other::text(&["`namespace:package/interface.function`"])
+            => "The event, of an interface that is wired as events with `durable = true`. Required.";
+        KEY "key": Other = Other::text(&["a path from `$`, the event's arguments, to a text, an integer, a boolean, a character or an enum"])
+            => "What has to be equal in the event. Required.";
+        EQUALS "equals": Other = Other::new("any", &["a value of the same type, or a path to one, as in `with`"])
+            => "What it has to be equal to in the run. Required.";
+        TIMEOUT "timeout": Bounds<Duration> = Bounds { default: secs(3_600), range: millis(10)..=secs(365 * DAY) }
+            => "Time after which the step fails; below the pipeline's `deadline`.";
     }
 
     attempts "`retry` of a step or its undo" "" {

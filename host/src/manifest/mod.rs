@@ -34,7 +34,7 @@ pub use gateway::{GatewaySpec, RpcPaths};
 pub use keys::reference;
 pub use pipelines::{
     ActSpec, Attempts, CallSpec, Case, ConditionSpec, EachSpec, NoPath, OnError, PipelineBounds,
-    PipelineSpec, Place, Segment, StepSpec, Template, TemplateKind, ValuePath,
+    PipelineSpec, Place, Segment, SleepSpec, StepSpec, Template, TemplateKind, ValuePath, WaitSpec,
 };
 pub(crate) use pipelines::{ERROR, ITEM};
 pub use placement::{MAX_REPLICAS, Replicas, ReplicasError, is_label_text};
@@ -42,6 +42,7 @@ pub use routes::{Route, Target};
 pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};
 pub use specification::{Digest, DigestError, Specification, SpecificationError};
 pub use streams::{StoredSubjects, StreamSpec};
+pub(crate) use values::duration_text;
 pub use wires::{LocalCall, Provider, Wire};
 
 use file::Section;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
-use async_nats::jetstream::stream::{DeleteMessageErrorKind, LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{
+    DeleteMessageErrorKind, LastRawMessageErrorKind, RawMessageErrorKind, Stream,
+};
 use async_nats::jetstream::{Context, ErrorCode};
 use bytes::Bytes;
 
@@ -101,13 +103,29 @@ impl Journals {
     }
 
     /// The last message of a subject, as the stream's leader has it: a replica may lag behind.
-    async fn last(&self, subject: &str) -> Result<Option<StreamMessage>, JournalError> {
+    pub(super) async fn last(&self, subject: &str) -> Result<Option<StreamMessage>, JournalError> {
         let stream = self.stream().await?;
         let read = stream.get_last_raw_message_by_subject(subject);
         let read = tokio::time::timeout(OPERATION, read).await;
         match read.map_err(|_| late())? {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(JournalError::Unreachable(error.to_string())),
+        }
+    }
+
+    /// The first message of a subject from this sequence on.
+    pub(super) async fn first(
+        &self,
+        subject: &str,
+        from: u64,
+    ) -> Result<Option<StreamMessage>, JournalError> {
+        let stream = self.stream().await?;
+        let read = stream.get_first_raw_message_by_subject(subject, from);
+        let read = tokio::time::timeout(OPERATION, read).await;
+        match read.map_err(|_| late())? {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(JournalError::Unreachable(error.to_string())),
         }
     }
@@ -165,6 +183,40 @@ impl Journals {
     ) -> Result<u64, JournalError> {
         let subject = subject::open_run(&self.app, pipeline, id);
         self.publish(subject, PublishMessage::build(), last).await
+    }
+
+    /// Hands a run out again that is open by the message of this sequence, with what woke it. Returns whether
+    /// it was, and not by somebody else.
+    pub(super) async fn wake(
+        &self,
+        pipeline: &str,
+        id: &str,
+        open: u64,
+        why: Bytes,
+    ) -> Result<bool, JournalError> {
+        let subject = subject::open_run(&self.app, pipeline, id);
+        let message = PublishMessage::build().payload(why);
+        match self.publish(subject, message, open).await {
+            Ok(_) => Ok(true),
+            Err(JournalError::Changed) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores this in the place of what was stored on its subject before.
+    pub(super) async fn put(&self, subject: String, text: Bytes) -> Result<(), JournalError> {
+        let sent = self.context.publish(subject, text);
+        let sent = tokio::time::timeout(OPERATION, sent).await;
+        let sent = sent.map_err(|_| late())?.map_err(|error| refused(&error))?;
+        acknowledged(sent).await.map(drop)
+    }
+
+    /// Deletes what is stored on a subject.
+    pub(super) async fn clear(&self, subject: &str) -> Result<(), JournalError> {
+        match self.last(subject).await? {
+            Some(message) => self.delete(message.sequence).await,
+            None => Ok(()),
+        }
     }
 
     async fn publish(

@@ -13,6 +13,7 @@
 //! backend that asks the owner (`recorder`).
 
 mod attempt;
+mod doze;
 mod execute;
 mod front;
 mod journal;
@@ -29,10 +30,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-pub use operate::{Listed, Page, RunError, Runs, ShownCall, ShownRun, ShownStep};
-pub use run::{Cause, Coded, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried, Version};
+pub use operate::{Listed, Page, RunError, Runs, ShownCall, ShownEvent, ShownRun, ShownStep};
+pub use run::{
+    Asleep, Cause, Coded, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried, Version,
+};
 pub(crate) use serve::Serving;
-pub(crate) use stream::{provision, restore};
+pub(crate) use stream::{provision, provision_events, restore};
 
 /// Time without a word of a run's owner after which another host takes over.
 pub const ACK_WAIT: Duration = Duration::from_secs(4);

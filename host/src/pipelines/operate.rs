@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use serde::Serialize;
 
 use super::OPERATOR;
@@ -131,7 +130,13 @@ pub struct ShownStep {
     /// Its call; nothing of a step with `each`, whose items have one each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<ShownCall>,
-    /// What it returned.
+    /// Of a step that waits: until when it does, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// Of a step that waits for an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<ShownEvent>,
+    /// What it returned, or the arguments of the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<JsonText>,
     /// The call that undoes it.
@@ -140,6 +145,24 @@ pub struct ShownStep {
     /// Of a step with `each`: one for each item, named by the step and its number from 0.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<ShownStep>,
+}
+
+/// An event that a step waits for.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ShownEvent {
+    /// The function.
+    pub function: String,
+    /// The key that it has to have, once that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<JsonText>,
+    /// The sequence in its stream, once it has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// How the waiting ended.
+    #[serde(flatten)]
+    pub tried: Tried,
 }
 
 /// A call of a step or its undo.
@@ -190,18 +213,18 @@ impl Runs {
             true => subject::run(app, pipeline, "*"),
             false => subject::open_run(app, pipeline, "*"),
         };
-        let stream = self.journals.stream().await?;
         let mut page = Page::default();
         let mut from = from.unwrap_or(1).max(1);
-        while let Some((subject, sequence, text)) = next(&stream, &wanted, from).await? {
+        while let Some(message) = self.journals.first(&wanted, from).await? {
+            let sequence = message.sequence;
             if page.runs.len() >= limit {
                 page.next = Some(sequence);
                 break;
             }
             from = sequence + 1;
-            let run = match (all, subject::of_open_run(&subject)) {
+            let run = match (all, subject::of_open_run(&message.subject)) {
                 (false, Some((pipeline, id))) => self.journals.read(Some(pipeline), id).await,
-                _ => journal::parse(&text).map(|run| Some(Stored { run, sequence })),
+                _ => journal::parse(&message.payload).map(|run| Some(Stored { run, sequence })),
             };
             let run = match run {
                 Ok(Some(stored)) => stored.run,
@@ -309,8 +332,17 @@ impl Runs {
         }
     }
 
-    /// Has some host work on a run, if none does: who began it may have died before it was open.
+    /// Has some host work on a run, if none does: it sleeps, or who began it died before it was open.
     async fn hand_out(&self, run: &Run) -> Result<(), RunError> {
+        if let Some(asleep) = run.asleep {
+            let why = bytes::Bytes::new();
+            let woken = self
+                .journals
+                .wake(&run.pipeline.name, &run.id, asleep.open, why);
+            // Something else has woken it, if this did not.
+            woken.await?;
+            return Ok(());
+        }
         match self.journals.open(&run.pipeline.name, &run.id, 0).await {
             Ok(_) | Err(JournalError::Changed) => Ok(()),
             Err(error) => Err(error.into()),
@@ -363,22 +395,6 @@ fn state(run: &Run, accepted: &'static str) -> RunError {
     };
     let id = run.id.clone();
     RunError::State { id, is, accepted }
-}
-
-/// The first message of a subject from this sequence on.
-async fn next(
-    stream: &Stream<()>,
-    subject: &str,
-    from: u64,
-) -> Result<Option<(async_nats::Subject, u64, bytes::Bytes)>, RunError> {
-    match stream.get_first_raw_message_by_subject(subject, from).await {
-        Ok(message) => Ok(Some((message.subject, message.sequence, message.payload))),
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => {
-            let error = JournalError::Unreachable(error.to_string());
-            Err(error.into())
-        }
-    }
 }
 
 fn listed(run: &Run) -> Listed {
@@ -463,6 +479,13 @@ fn shown_step(run: &Run, slot: Slot, entry: &StepRun) -> ShownStep {
         state: entry.state,
         unknown: entry.unknown,
         call: made.map(|made| call(made, &entry.tried, false)),
+        until: entry.until,
+        event: step.and_then(|step| step.wait()).map(|wait| ShownEvent {
+            function: wait.function.to_string(),
+            key: entry.until.and_then(|_| run.key_of(slot, wait)),
+            sequence: entry.event,
+            tried: entry.tried.clone(),
+        }),
         result: match slot.item {
             Some(_) => entry.result.clone(),
             None => run.result_of(slot.step).map(Cow::into_owned),

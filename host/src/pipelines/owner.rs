@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, Made};
 use super::journal::{self, HEADROOM, JournalError, Journals, Stored};
-use super::run::{Action, Phase, Run, Slot};
+use super::run::{Action, Asleep, Phase, Run, Slot};
 use super::versions::Versions;
 use super::{ACK_WAIT, OPERATOR, PROGRESS, now, stopped};
 use crate::call::CallError;
@@ -31,6 +31,9 @@ use crate::{subject, wire};
 /// last.
 const FIRST_AGAIN: Duration = Duration::from_millis(100);
 pub(super) const LAST_AGAIN: Duration = Duration::from_secs(2);
+
+/// Time from which on a run that waits is left by its owner until it is over.
+const DOZE: Duration = Duration::from_secs(5);
 
 /// Time between two looks at the journal of a run that waits: somebody may have cancelled it.
 const LOOK: Duration = Duration::from_secs(2);
@@ -65,6 +68,8 @@ pub(super) enum Left {
     Lost,
     /// This host stops.
     Stopping,
+    /// It waits until it is woken.
+    Asleep,
     /// The durable function does not run at this host.
     Elsewhere,
     /// This host cannot run the durable function now.
@@ -117,8 +122,14 @@ impl Work {
         };
         let again = message.info().is_ok_and(|info| info.delivered > 1);
         let alive = Alive(Mutex::new(Instant::now()));
+        let open = message.info().map_or(0, |info| info.stream_sequence);
+        let handed = Handed {
+            again,
+            open,
+            why: &message.payload,
+        };
         let working = async {
-            match self.take(pipeline, run, again, &alive).await? {
+            match self.take(pipeline, run, handed, &alive).await? {
                 Some(mut owner) => owner.work().await,
                 // Its beginning was refused.
                 None => Ok(Ended::Well),
@@ -140,6 +151,7 @@ impl Work {
                 answer(&message, AckKind::Ack).await;
             }
             Err(Left::Lost) => tracing::info!(run, pipeline, "another owner goes on with a run"),
+            Err(Left::Asleep) => answer(&message, AckKind::Ack).await,
             Err(Left::Stopping) => answer(&message, AckKind::Nak(None)).await,
             Err(Left::Elsewhere) => answer(&message, AckKind::Nak(Some(LAST_AGAIN))).await,
             Err(Left::Later(error)) => {
@@ -153,12 +165,12 @@ impl Work {
         }
     }
 
-    /// Makes this host the owner of a run, if there is one. `again` says that it was handed out before.
+    /// Makes this host the owner of a run, if there is one.
     async fn take<'w>(
         self: &'w Arc<Self>,
         pipeline: &str,
         id: &str,
-        again: bool,
+        handed: Handed<'_>,
         alive: &'w Alive,
     ) -> Result<Option<Owner<'w>>, Left> {
         let Some(Stored { run, sequence }) = self.journals.read(Some(pipeline), id).await? else {
@@ -167,6 +179,8 @@ impl Work {
         let name = format!("{:016x}", rand::random::<u64>());
         let mut owner = Owner {
             work: self,
+            name,
+            open: handed.open,
             run,
             sequence,
             alive,
@@ -175,16 +189,26 @@ impl Work {
         if owner.run.has_ended() {
             return Ok(Some(owner));
         }
+        let awaits = self.journals.awaits(&owner.run);
+        let slept = owner.run.asleep.take().is_some();
+        let heard = match slept {
+            true => self.journals.hear(&mut owner.run, handed.why).await?,
+            false => None,
+        };
         // A host that stops leaves a run without an owner, after it has finished what it did.
-        let is_left = owner.run.owner.is_empty() && (owner.run.writes > 0 || !again);
-        if is_left {
-            owner.run.owner = name;
+        let is_left = owner.run.owner.is_empty() && (owner.run.writes > 0 || !handed.again);
+        if is_left || slept {
+            owner.run.owner.clone_from(&owner.name);
         } else {
             tracing::info!(run = id, pipeline, "takes over a run");
-            owner.run.take_over(&name);
+            owner.run.take_over(&owner.name);
         }
-        if again {
-            owner.write(&[]).await?;
+        if handed.again || slept {
+            owner.write(heard.as_slice()).await?;
+        }
+        if slept && let Err(error) = self.journals.awake(&owner.run, &awaits).await {
+            // It wakes nothing any more.
+            tracing::debug!(run = id, pipeline, %error, "what would have woken a run");
         }
         Ok(Some(owner))
     }
@@ -201,9 +225,23 @@ async fn answer(message: &Message, kind: AckKind) {
     }
 }
 
+/// How an open run was handed to a host.
+struct Handed<'a> {
+    /// It was before.
+    again: bool,
+    /// The sequence of the message.
+    open: u64,
+    /// What woke it.
+    why: &'a [u8],
+}
+
 /// A run and its owner.
 pub(super) struct Owner<'w> {
     pub(super) work: &'w Arc<Work>,
+    /// The name of this owner.
+    name: String,
+    /// The sequence of the message by which the run is open.
+    open: u64,
     pub(super) run: Run,
     /// The sequence of the journal's last state.
     sequence: u64,
@@ -242,11 +280,32 @@ impl Owner<'_> {
                     self.check().await?;
                     self.begin(&mut calls, slot, true, arguments);
                 }
+                Action::Wait(until) if !stops && self.is_long(until) => self.doze(until).await?,
                 Action::Wait(until) if !stops => self.wait(until).await?,
                 Action::Busy(until) if !stops => self.collect(&mut calls, until).await?,
                 _ => self.collect(&mut calls, None).await?,
             }
         }
+    }
+
+    /// Whether nobody need work on the run until then.
+    fn is_long(&self, until: u64) -> bool {
+        let wait = Duration::from_millis(until.saturating_sub(now()));
+        wait >= DOZE || !self.run.awaited().is_empty()
+    }
+
+    /// Leaves the run until it is woken, at this time or by an event; or not, if somebody cancels it now.
+    async fn doze(&mut self, until: u64) -> Result<(), Left> {
+        self.run.owner.clear();
+        self.run.asleep = Some(Asleep::new(self.open));
+        self.write(&[]).await?;
+        if !self.run.cancelled {
+            self.work.journals.doze(&self.run, self.open, until).await?;
+            return Err(Left::Asleep);
+        }
+        self.run.asleep = None;
+        self.run.owner.clone_from(&self.name);
+        self.write(&[]).await
     }
 
     /// Waits until this time, or for some of it.
@@ -356,7 +415,7 @@ impl Owner<'_> {
     /// Takes up what an operator wrote.
     fn merge(&mut self, stored: Stored) -> Result<(), Left> {
         let Stored { run, sequence } = stored;
-        if run.owner != self.run.owner && run.owner != OPERATOR {
+        if ![&*self.run.owner, &*self.name, OPERATOR].contains(&&*run.owner) {
             return Err(Left::Lost);
         }
         self.run.cancelled |= run.cancelled;

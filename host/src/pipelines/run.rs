@@ -11,7 +11,9 @@ mod ending;
 mod filling;
 mod function;
 mod slot;
+mod state;
 mod undoing;
+mod waiting;
 
 use std::collections::BTreeSet;
 
@@ -28,6 +30,8 @@ use crate::wire::ErrorDetail;
 pub(crate) use function::Heard;
 pub use function::{Coded, Version};
 pub use slot::Slot;
+pub use state::{Cause, Phase, StepFailure, StepRun, StepState, Tried};
+pub use waiting::Asleep;
 
 /// A run. Times are milliseconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,141 +74,12 @@ pub struct Run {
     /// The calls that are under way, as its owner last wrote it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) under_way: BTreeSet<Slot>,
+    /// Nobody works on it: it waits to be woken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<Asleep>,
     /// What a run of a durable function has beside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coded: Option<Coded>,
-}
-
-/// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// Its steps are done one after the other.
-    Running,
-    /// It has failed, and what was done is undone.
-    RollingBack,
-    /// It has ended: all steps are done.
-    Completed,
-    /// It has ended: it failed, and what was done is undone.
-    RolledBack,
-    /// It has ended for now: a step could not be undone, and a person has to look at it.
-    UndoFailed,
-    /// It has ended for now: the durable function took another way than before, and a person has to decide.
-    Stopped,
-}
-
-/// One step of a run.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct StepRun {
-    /// How it stands.
-    #[serde(default)]
-    pub state: StepState,
-    /// Its attempts.
-    #[serde(default, skip_serializing_if = "Tried::is_none")]
-    pub tried: Tried,
-    /// An attempt at it has an outcome that nobody knows.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unknown: bool,
-    /// The value of its result, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<JsonText>,
-    /// Attempts to undo it.
-    #[serde(default, skip_serializing_if = "Tried::is_none")]
-    pub undo: Tried,
-    /// Of a step with `each` that has begun: one for each item, which has the attempts and the result.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub items: Option<Vec<StepRun>>,
-}
-
-/// How a step stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StepState {
-    /// Not done.
-    #[default]
-    Pending,
-    /// Its condition does not hold.
-    Skipped,
-    /// Done.
-    Done,
-    /// It returned an `err` value, and the run went on.
-    Declined,
-    /// Its call failed, and the durable function went on.
-    Failed,
-    /// Undone.
-    Undone,
-}
-
-/// Attempts at one call.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct Tried {
-    /// How many.
-    #[serde(default)]
-    pub attempts: u32,
-    /// When the first began.
-    #[serde(default)]
-    pub first: u64,
-    /// When the last began.
-    #[serde(default)]
-    pub last: u64,
-    /// When the last ended.
-    #[serde(default)]
-    pub ended: u64,
-    /// How the last failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<StepFailure>,
-}
-
-impl Tried {
-    fn is_none(&self) -> bool {
-        self.attempts == 0
-    }
-
-    fn record(&mut self, began: u64, ended: u64, failure: Option<StepFailure>) {
-        if self.attempts == 0 {
-            self.first = began;
-        }
-        self.attempts = self.attempts.saturating_add(1);
-        (self.last, self.ended, self.failure) = (began, ended, failure);
-    }
-}
-
-/// How an attempt failed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum StepFailure {
-    /// The function returned an `err` value; `null` for one without a payload.
-    Err(JsonText),
-    /// The call failed.
-    Call(ErrorDetail),
-}
-
-/// Why a run failed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Cause {
-    /// This step failed for good.
-    Step(Slot),
-    /// The list of the step with this index has so many items, more than it may.
-    Items(usize, usize),
-    /// Its time was over before all steps were done.
-    Deadline,
-    /// Somebody cancelled it, or had it undone after its end.
-    Cancelled,
-    /// Its journal is full.
-    TooLarge,
-    /// Its journal does not fit its pipeline.
-    Unreadable,
-    /// The durable function returned this `err` value; `null` for one without a payload.
-    Returned(JsonText),
-    /// The durable function failed.
-    Function(ErrorDetail),
-    /// The durable function took another way than before.
-    Diverged(String),
 }
 
 /// What comes next.
@@ -305,6 +180,7 @@ impl Run {
             cause: None,
             steps: pipeline.steps.iter().map(|_| StepRun::default()).collect(),
             under_way: BTreeSet::new(),
+            asleep: None,
             coded: None,
         }
     }
@@ -453,7 +329,10 @@ impl Run {
     }
 
     /// What comes next of one call.
-    fn slot_forward(&self, slot: Slot, now: u64) -> Forward {
+    fn slot_forward(&mut self, slot: Slot, now: u64) -> Forward {
+        if let Some(waits) = self.wait_forward(slot, now) {
+            return waits;
+        }
         if self.under_way.contains(&slot) {
             return Forward::Busy;
         }
@@ -578,15 +457,6 @@ fn detail(error: &CallError) -> ErrorDetail {
 
 fn body(arguments: &RawValue) -> Bytes {
     arguments.get().to_owned().into()
-}
-
-impl std::fmt::Display for StepFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Err(value) => write!(f, "it returned err: {}", value.get()),
-            Self::Call(error) => write!(f, "{} (code {})", error.message, error.code),
-        }
-    }
 }
 
 #[cfg(test)]

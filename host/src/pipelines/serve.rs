@@ -158,7 +158,17 @@ impl Serving {
                 () = stopped(&mut stops) => {}
             }
         };
+        let (journals, waits) = (self.journals.clone(), pipeline.subscribe());
+        let mut stops = stopping.subscribe();
+        let waking = async move {
+            tokio::select! {
+                () = journals.wake_by_events(waits) => {}
+                never = journals.wake_in_time() => match never {},
+                () = stopped(&mut stops) => {}
+            }
+        };
         let tasks = vec![
+            self.runtime.spawn(waking),
             self.runtime.spawn(measuring),
             self.runtime.spawn(front.serve(messages)),
             self.runtime.spawn(work_on(name, work)),

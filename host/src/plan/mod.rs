@@ -28,7 +28,7 @@ pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 pub use events::{EventFunction, EventWire, KeyPath};
 pub use pipelines::{
     Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
-    PipelineProblem, Root, Sources, Step, StepCall,
+    PipelineProblem, Root, Sources, Step, StepCall, Token, WaitFor,
 };
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
@@ -357,8 +357,8 @@ impl<'a> Wiring<'a> {
     /// Whether a route or a pipeline calls a function of the interface, or a pipeline is one.
     fn is_called(&self, interface: &InterfaceId) -> bool {
         let steps = self.app.pipelines.iter().flat_map(|spec| &spec.steps);
-        let calls = steps.flat_map(crate::manifest::StepSpec::calls);
-        let called = calls.map(|call| &call.function.interface);
+        let called = steps.flat_map(crate::manifest::StepSpec::functions);
+        let called = called.map(|function| &function.interface);
         let implemented = self
             .app
             .pipelines

@@ -7,6 +7,7 @@ mod kinds;
 mod operated;
 mod reached;
 mod restarted;
+mod waits;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! `[pipeline.NAME]`: functions that are made of steps.
 
+mod act;
 mod step;
 mod template;
 
@@ -16,7 +17,8 @@ use crate::interface::{FunctionId, is_label};
 use crate::shape::Signature;
 use crate::text::shown;
 
-pub use step::{ActSpec, CallSpec, Case, ConditionSpec, EachSpec, OnError, StepSpec};
+pub use act::{ActSpec, SleepSpec, WaitSpec};
+pub use step::{CallSpec, Case, ConditionSpec, EachSpec, OnError, StepSpec};
 pub(super) use step::{read_call, read_retry};
 pub use template::{NoPath, Place, Segment, Template, TemplateKind, ValuePath};
 

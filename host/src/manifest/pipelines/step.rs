@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+use super::act::{self, ActSpec};
 use super::template::{Place, Template, TemplateKind};
 use super::{Attempts, ERROR, ITEM, parsed};
 use crate::interface::{FunctionId, is_label};
@@ -36,7 +37,8 @@ pub struct StepSpec {
     /// The list for each item of which it is done.
     #[serde(flatten)]
     pub each: Option<EachSpec>,
-    /// What an `err` value means.
+    /// What an `err` value means, or an event that did not come.
+    #[serde(skip_serializing_if = "OnError::is_fail")]
     pub on_error: OnError,
     /// The pipeline's own error when the step fails.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,17 +51,22 @@ pub struct StepSpec {
 impl StepSpec {
     /// Everything that it calls or publishes.
     pub fn calls(&self) -> impl Iterator<Item = &CallSpec> {
-        let ActSpec::Call(call) = &self.act;
-        std::iter::once(call).chain(&self.undo)
+        let call = match &self.act {
+            ActSpec::Call(call) => Some(call),
+            ActSpec::Sleep(_) | ActSpec::Wait(_) => None,
+        };
+        call.into_iter().chain(&self.undo)
     }
-}
 
-/// What a step is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum ActSpec {
-    /// A call of a function, or an event that is published.
-    Call(CallSpec),
+    /// All functions that it calls, publishes or waits for.
+    pub fn functions(&self) -> impl Iterator<Item = &FunctionId> {
+        let wait = match &self.act {
+            ActSpec::Wait(wait) => Some(&wait.event),
+            ActSpec::Call(_) | ActSpec::Sleep(_) => None,
+        };
+        let called = self.calls().map(|call| &call.function);
+        called.chain(wait)
+    }
 }
 
 /// A call or an event with its arguments and attempts.
@@ -155,6 +162,16 @@ pub enum OnError {
     Continue,
 }
 
+impl OnError {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "what serde calls gets a reference"
+    )]
+    const fn is_fail(&self) -> bool {
+        matches!(self, Self::Fail)
+    }
+}
+
 /// Reads the steps of a pipeline; how many there are has been checked.
 pub(super) fn read_all(sections: &[Section<'_>]) -> Vec<StepSpec> {
     let mut steps: Vec<StepSpec> = Vec::new();
@@ -213,12 +230,12 @@ fn read(section: &Section<'_>) -> Option<StepSpec> {
         read_call(&undo)
     });
     let (when, each) = (read_when(section), read_each(section));
-    let call = read_call(section);
+    let act = act::read(section);
     let name = name?;
     Some(StepSpec {
         name: name.value.to_owned(),
         place: Place::new(section, name.at),
-        act: ActSpec::Call(call?),
+        act: act?,
         when,
         group: group.map(|group| group.value.to_owned()),
         each,
@@ -228,13 +245,13 @@ fn read(section: &Section<'_>) -> Option<StepSpec> {
     })
 }
 
-fn template(section: &Section<'_>, key: &str) -> Option<Template> {
+pub(super) fn template(section: &Section<'_>, key: &str) -> Option<Template> {
     let typed = section.typed(key);
     typed.and_then(|typed| Template::read(section, key, typed))
 }
 
 /// A path; anything else is reported with what is accepted.
-fn path(section: &Section<'_>, key: &str, accepted: &str) -> Option<Template> {
+pub(super) fn path(section: &Section<'_>, key: &str, accepted: &str) -> Option<Template> {
     let template = template(section, key)?;
     if let TemplateKind::Path(_) = template.kind {
         return Some(template);

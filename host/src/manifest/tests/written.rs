@@ -101,6 +101,13 @@ const EVERYTHING: &str = r#"
     event = "shop:orders/events.placed"
     parallel = "late"
     with = { order-id = "$.orderId" }
+    [[pipeline.checkout.step]]
+    name = "rest"
+    sleep = "10m"
+    [[pipeline.checkout.step]]
+    name = "paid"
+    wait-for = { event = "shop:orders/events.paid", key = "$.orderId", equals = ["$.orderId"], timeout = "1h" }
+    on-error = "continue"
 
     [[route]]
     method = "PUT"

@@ -49,6 +49,7 @@ impl Run {
         }
         let code = match &self.cause {
             Some(Cause::Deadline) => Code::Deadline,
+            Some(Cause::Step(slot)) if self.is_late(*slot) => Code::Deadline,
             Some(Cause::Cancelled) => Code::Unavailable,
             Some(Cause::TooLarge) => Code::TooLarge,
             Some(Cause::Function(error)) if self.phase == Phase::RolledBack => {
@@ -64,6 +65,12 @@ impl Run {
         failed(code, format!("{}; {end}", self.why()))
     }
 
+    /// Whether a step waited for an event that did not come.
+    fn is_late(&self, slot: Slot) -> bool {
+        let failure = self.entry(slot).and_then(|run| run.tried.failure.as_ref());
+        matches!(failure, Some(StepFailure::Late(_)))
+    }
+
     fn undone(&self) -> bool {
         let mut calls = self.steps.iter().flat_map(StepRun::calls);
         calls.any(|call| call.state == StepState::Undone)
@@ -77,13 +84,13 @@ impl Run {
         let Some(Cause::Step(slot)) = self.cause else {
             return None;
         };
-        let Some(StepFailure::Err(value)) = &self.entry(slot)?.tried.failure else {
-            return None;
+        let error = &self.pipeline.steps.get(slot.step)?.error;
+        let value = match &self.entry(slot)?.tried.failure {
+            Some(StepFailure::Err(value)) => value,
+            Some(StepFailure::Late(_)) => return self.fill(error.as_ref()?, slot, None),
+            Some(StepFailure::Call(_)) | None => return None,
         };
-        match (
-            &self.pipeline.signature.result,
-            &self.pipeline.steps.get(slot.step)?.error,
-        ) {
+        match (&self.pipeline.signature.result, error) {
             (Some(Shape::Result { err: Some(_), .. }), Some(error)) => {
                 self.fill(error, slot, Some(value))
             }

@@ -15,7 +15,7 @@ impl Run {
         let failure = self.entry(slot).and_then(|run| run.tried.failure.as_ref());
         let error = failure.and_then(|failure| match failure {
             StepFailure::Err(value) => Some(&**value),
-            StepFailure::Call(_) => None,
+            StepFailure::Call(_) | StepFailure::Late(_) => None,
         });
         self.fill(&call.with, slot, error)
     }

@@ -114,11 +114,11 @@ impl Run {
 
     /// The calls of a pending step that may be under way.
     pub(super) fn next_slots(&mut self, index: usize) -> Vec<Slot> {
-        let each = self
-            .pipeline
-            .steps
-            .get(index)
-            .and_then(|step| step.each.as_ref());
+        let step = self.pipeline.steps.get(index);
+        if step.is_some_and(|step| step.call().is_none()) {
+            return Vec::new();
+        }
+        let each = step.and_then(|step| step.each.as_ref());
         let Some(at_once) = each.map(|each| each.at_once as usize) else {
             return vec![Slot::of(index)];
         };

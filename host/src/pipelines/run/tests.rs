@@ -1,4 +1,5 @@
 mod together;
+mod waiting;
 
 use proptest::prelude::*;
 

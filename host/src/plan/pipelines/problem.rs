@@ -1,6 +1,9 @@
 //! What is wrong with a pipeline, and why a value with paths does not fit.
 
+use std::time::Duration;
+
 use crate::interface::{FunctionId, InterfaceId};
+use crate::manifest::duration_text;
 use crate::shape::Signature;
 
 /// What is wrong with a pipeline.
@@ -53,6 +56,29 @@ pub enum PipelineProblem {
         "`event`: {0} is not wired as events; accepted: `call` in place of `event`, or `mode = \"event\"` on its wire"
     )]
     NoEvent(Box<InterfaceId>),
+    /// What is waited for is not kept.
+    #[error(
+        "`wait-for.event`: {interface} {why}; accepted: one with `mode = \"event\"` and `durable = true` on its wire"
+    )]
+    NotStored {
+        /// The interface.
+        interface: Box<InterfaceId>,
+        /// How it is wired.
+        why: &'static str,
+    },
+    /// A step that takes all of a run's time, or more.
+    #[error(
+        "`{key}`: {} is not less than the pipeline's `deadline` of {}; accepted: less, or a longer `deadline`",
+        duration_text(*time), duration_text(*deadline)
+    )]
+    Beyond {
+        /// The key.
+        key: &'static str,
+        /// Its time.
+        time: Duration,
+        /// All of the run's.
+        deadline: Duration,
+    },
     /// The pipeline calls itself.
     #[error("`call`: the pipeline is {0} itself")]
     Itself(Box<FunctionId>),
@@ -244,6 +270,14 @@ pub enum Problem {
     NoError {
         /// The path.
         path: String,
+    },
+    /// A key that cannot be compared.
+    #[error("`{path}` is {found}; expected a text, an integer, a boolean, a character or an enum")]
+    NoKey {
+        /// The path.
+        path: String,
+        /// Its type.
+        found: String,
     },
     /// What decides nothing.
     #[error("`{path}` is {found}; expected a boolean or an option")]

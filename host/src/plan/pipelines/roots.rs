@@ -274,6 +274,22 @@ impl Roots<'_> {
         Ok((found.filled(), item))
     }
 
+    /// A path to a value of a type that fits, and that type.
+    pub(super) fn member(
+        &self,
+        path: &ValuePath,
+        fits: fn(&Shape) -> bool,
+    ) -> Result<(Vec<Token>, Shape), Problem> {
+        let found = self.find(path)?;
+        match found.shape() {
+            Some(shape) if fits(&shape) => Ok((found.path, shape)),
+            shape => Err(Problem::NoKey {
+                path: path.to_string(),
+                found: shape.map(|shape| shape.to_string()).unwrap_or_default(),
+            }),
+        }
+    }
+
     fn find(&self, path: &ValuePath) -> Result<Found<'_>, Problem> {
         let mut found = match path.root.as_deref() {
             None => Found {

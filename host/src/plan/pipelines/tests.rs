@@ -1,3 +1,5 @@
+mod waits;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

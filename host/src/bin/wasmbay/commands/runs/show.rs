@@ -165,6 +165,15 @@ fn state(step: &ShownStep) -> &'static str {
         {
             "failed"
         }
+        StepState::Pending
+            if step
+                .event
+                .as_ref()
+                .is_some_and(|event| event.tried.attempts > 0) =>
+        {
+            "failed"
+        }
+        StepState::Pending if step.until.is_some() => "waiting",
         StepState::Pending if !step.items.is_empty() => "not done for all items",
         StepState::Pending => "pending",
         StepState::Skipped => "skipped",
@@ -187,6 +196,18 @@ fn describe(step: &ShownStep, terminal: &Terminal) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     if let Some(made) = &step.call {
         rows.extend(call("", made));
+    }
+    if let Some(event) = &step.event {
+        rows.push(vec!["event".to_owned(), plain(&event.function)]);
+        if let Some(key) = &event.key {
+            rows.push(vec!["key".to_owned(), plain(key.get())]);
+        }
+        if let Some(failure) = &event.tried.failure {
+            rows.push(vec!["failure".to_owned(), plain(&failure.to_string())]);
+        }
+    }
+    if let (StepState::Pending, Some(until)) = (step.state, step.until) {
+        rows.push(vec!["until".to_owned(), seconds(until)]);
     }
     if let Some(result) = &step.result {
         rows.push(vec!["result".to_owned(), plain(result.get())]);
