@@ -172,10 +172,11 @@ pub fn read_message(headers: Option<&Headers>, now: Instant) -> Call {
 /// write names in any case (Go's `http.Header` makes `Traceparent` of `traceparent`), and proxies change
 /// it.
 fn known(headers: &Headers) -> impl Iterator<Item = (&'static str, &str)> {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         DEADLINE,
         TRACEPARENT,
         CALLER,
+        STEP,
         HOPS,
         CONTENT_TYPE,
         TRACESTATE,
@@ -217,6 +218,9 @@ fn without_headers(body: Bytes, now: Instant) -> Call {
 impl Call {
     /// Keeps a header of caller or trace, if it is not too long.
     fn keep(&mut self, name: &str, value: &str) {
+        if name == STEP && (1..=MAX_HEADER).contains(&value.len()) {
+            self.identity = Some(Identity::Step(value.into()));
+        }
         let field = match name {
             CALLER => &mut self.caller,
             // One that is malformed is no trace to go on with.

@@ -41,6 +41,8 @@ pub(crate) struct CurrentCall {
     /// guest's side of a response's body is dropped, whose end would else look like that of a
     /// complete one.
     pub(crate) ended: Option<oneshot::Sender<()>>,
+    /// The step of a run that the call is an attempt of.
+    pub(crate) step: Option<Box<str>>,
     /// The subject of replies to the message that is being handled.
     pub(crate) reply_to: Option<String>,
     /// Whether the guest has asked for anything outside of the host, so that doing its work again

@@ -9,6 +9,7 @@ mod bounds;
 mod caller;
 pub(crate) mod calls;
 pub(crate) mod config;
+pub(crate) mod context;
 pub(crate) mod held;
 pub(crate) mod http;
 pub(crate) mod keyvalue;

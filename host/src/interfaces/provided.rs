@@ -5,7 +5,7 @@ use std::fmt;
 use crate::interface::InterfaceId;
 
 /// Every interface that the linker has. A version stands for the compatible ones, newer ones too.
-pub(crate) const PROVIDED: [&str; 44] = [
+pub(crate) const PROVIDED: [&str; 45] = [
     "wasi:cli/environment@0.2.12",
     "wasi:cli/exit@0.2.12",
     "wasi:cli/stderr@0.2.12",
@@ -49,6 +49,7 @@ pub(crate) const PROVIDED: [&str; 44] = [
     "wasi:sockets/tcp-create-socket@0.2.12",
     "wasi:sockets/udp@0.2.12",
     "wasi:sockets/udp-create-socket@0.2.12",
+    "wasmbay:call/context@0.1.0",
     "wasmcloud:messaging/consumer@0.2.0",
 ];
 
@@ -137,7 +138,7 @@ impl fmt::Display for Missing {
 
 /// Whether an import is for the host to satisfy, be it this one or another.
 pub(crate) fn is_for_hosts(import: &str) -> bool {
-    ["wasi:", "wasmcloud:", "fermyon:", "spin:"]
+    ["wasi:", "wasmbay:call/", "wasmcloud:", "fermyon:", "spin:"]
         .iter()
         .any(|namespace| import.starts_with(namespace))
 }

@@ -11,7 +11,7 @@ use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
 use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
 use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
-use crate::interfaces::{Bounds, Caller, CallerView, Recorded, config, logging, wasi};
+use crate::interfaces::{Bounds, Caller, CallerView, Recorded, config, context, logging, wasi};
 
 /// The data of a store.
 pub(super) struct State {
@@ -99,6 +99,7 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     http::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
+    context::add_to_linker(&mut linker)?;
     logging::add_to_linker(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;

@@ -1,5 +1,6 @@
 //! Pipelines, on a real nats-server: their steps are programs with a plain NATS client.
 
+mod context;
 mod functions;
 mod hosts;
 mod killed;

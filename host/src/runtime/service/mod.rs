@@ -26,7 +26,7 @@ use super::Runtime;
 use super::admission::Admission;
 use super::component::{Component, Uncalled};
 use super::instance::{self, Blueprint, Instance};
-use crate::call::{Call, CallError, Code, Kind};
+use crate::call::{Call, CallError, Code, Identity, Kind};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::calls::{self, Import};
 use crate::interfaces::{Backend, CurrentCall, Missing, recorded};
@@ -588,6 +588,10 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
         backend: Arc::clone(backend),
         failed_import: None,
         ended: None,
+        step: match &call.identity {
+            Some(Identity::Step(step)) => Some(step.clone()),
+            Some(Identity::Key(_)) | None => None,
+        },
         reply_to: None,
         acted: AtomicBool::new(false),
     }

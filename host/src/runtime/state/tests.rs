@@ -3,7 +3,7 @@ use crate::interfaces::provided;
 use crate::runtime::{Engine, EngineOptions};
 
 /// A function or resource of each interface that is provided.
-const KNOWN: [(&str, &str); 44] = [
+const KNOWN: [(&str, &str); 45] = [
     ("wasi:cli/environment@0.2.12", "get-environment"),
     ("wasi:cli/exit@0.2.12", "exit"),
     ("wasi:cli/stderr@0.2.12", "get-stderr"),
@@ -47,6 +47,7 @@ const KNOWN: [(&str, &str); 44] = [
     ("wasi:sockets/tcp-create-socket@0.2.12", "create-tcp-socket"),
     ("wasi:sockets/udp@0.2.12", "udp-socket"),
     ("wasi:sockets/udp-create-socket@0.2.12", "create-udp-socket"),
+    ("wasmbay:call/context@0.1.0", "step"),
     ("wasmcloud:messaging/consumer@0.2.0", "publish"),
 ];
 
