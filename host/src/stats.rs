@@ -33,6 +33,48 @@ pub struct StatsReading {
     pub last_error: String,
 }
 
+/// Calls of a service, all functions together, by which two versions of it are compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Tally {
+    /// The durations of all of them.
+    pub(crate) durations: Distribution,
+    /// Those that ended with an error which was not their caller's.
+    pub(crate) errors: u64,
+}
+
+impl Tally {
+    /// The tally of these functions.
+    pub(crate) fn of<'s>(functions: impl IntoIterator<Item = &'s Stats>) -> Self {
+        let mut tally = Self::default();
+        for stats in functions {
+            tally.durations.add(&stats.durations());
+            let errors = stats.error_counts().into_iter();
+            let errors = errors.filter(|((_, blame), _)| *blame != Blame::Caller);
+            tally.errors += errors.map(|(_, count)| count).sum::<u64>();
+        }
+        tally
+    }
+
+    /// The number of calls.
+    pub(crate) fn calls(&self) -> u64 {
+        self.durations.count()
+    }
+
+    /// Adds what another one has counted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.durations.add(&other.durations);
+        self.errors += other.errors;
+    }
+
+    /// What was counted since an earlier one.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            durations: self.durations.since(&earlier.durations),
+            errors: self.errors.saturating_sub(earlier.errors),
+        }
+    }
+}
+
 impl Stats {
     pub(crate) fn record(&self, time: Duration, error: Option<&CallError>) {
         self.durations.record(time);

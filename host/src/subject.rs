@@ -250,6 +250,7 @@ pub(crate) const FLEET_APPS: &str = "bay-fleet-apps";
 pub(crate) const FLEET_HOSTS: &str = "bay-fleet-hosts";
 pub(crate) const FLEET_REPORTS: &str = "bay-fleet-reports";
 pub(crate) const FLEET_DRAINS: &str = "bay-fleet-drains";
+pub(crate) const FLEET_ROLLOUTS: &str = "bay-fleet-rollouts";
 pub(crate) const FLEET_COMPONENTS: &str = "bay-fleet-components";
 
 /// The stream of log records.

@@ -87,7 +87,7 @@ struct Buckets {
 }
 
 /// A reading of a [`Histogram`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Distribution {
     /// Durations in each bucket; the last has those above every bound.
     pub(crate) buckets: [u64; BOUNDS.len() + 1],

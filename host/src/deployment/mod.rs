@@ -11,9 +11,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::events::health::StoreHealth;
 use crate::events::stream::Share;
-use crate::manifest::App;
+use crate::manifest::{App, Percent};
 use crate::plan::{Description, Plan};
 use crate::runtime::Service;
+use crate::stats::Tally;
 use crate::transport::Source;
 
 pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order, orphaned, shared};
@@ -27,6 +28,8 @@ pub struct Deployment {
     pub(crate) revision: u64,
     /// The services by name.
     pub(crate) services: BTreeMap<String, Arc<Service>>,
+    /// New versions of some of them, which get a share of the calls.
+    pub(crate) candidates: BTreeMap<String, Arc<Candidate>>,
     /// The binding of each source of messages.
     pub(crate) bindings: Bindings,
     /// The routes, the events, and the interfaces of each service.
@@ -48,6 +51,7 @@ impl Deployment {
             revision: 0,
             bindings: Bindings::new(),
             services,
+            candidates: BTreeMap::new(),
             plan,
             app: Some(Arc::new(app.clone())),
             shares: Vec::new(),
@@ -85,6 +89,14 @@ impl Deployment {
         let chosen = service.spec.exporter_of(&callee.interface);
         service.imports(&callee.interface) && chosen.is_none_or(|chosen| chosen == callee.service)
     }
+}
+
+/// A new version of a service, which gets a share of its calls.
+pub(crate) struct Candidate {
+    pub(crate) service: Arc<Service>,
+    pub(crate) share: Percent,
+    /// What the version before had done when the new one came.
+    pub(crate) before: Tally,
 }
 
 /// The deployment of now, and the state of what it stores.

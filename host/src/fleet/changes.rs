@@ -35,6 +35,8 @@ pub enum Change {
     },
     /// A service that asks for other labels, or is spread otherwise.
     Required(String),
+    /// A service whose new versions take over otherwise.
+    RolledOut(String),
     /// A service that reserves more or less memory.
     Reserved {
         /// The service.
@@ -63,6 +65,7 @@ impl fmt::Display for Change {
             Self::Reconfigured(service) => write!(f, "reconfigure {service}"),
             Self::Scaled { service, from, to } => write!(f, "scale {service} {from} → {to}"),
             Self::Required(service) => write!(f, "move {service} by other labels"),
+            Self::RolledOut(service) => write!(f, "roll {service} out otherwise"),
             Self::Reserved { service, from, to } => {
                 let (from, to) = (size_text(*from), size_text(*to));
                 write!(f, "reserve memory for {service} {from} → {to}")
@@ -133,6 +136,9 @@ fn services(from: Option<&Specification>, to: Option<&Specification>) -> Vec<Cha
                 }
                 if old.require != new.require || old.spread != new.spread {
                     found.push(Change::Required(service.clone()));
+                }
+                if old.rollout != new.rollout {
+                    found.push(Change::RolledOut(service.clone()));
                 }
                 let (from, to) = (old.reserve(), new.reserve());
                 if from != to {

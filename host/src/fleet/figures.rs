@@ -31,7 +31,7 @@ pub fn host_id(host: &str, app: &str) -> String {
 ///
 /// The connection is closed.
 pub async fn figures(link: &Link) -> Result<AllFigures, PublishError> {
-    let mut found = BTreeMap::new();
+    let mut found: AllFigures = BTreeMap::new();
     for answer in ask_services(link, Verb::Stats, ANSWER).await? {
         let of = |key: &str| answer.metadata.get(key).cloned();
         let (Some(host), Some(app)) = (of(HOST), of(APP)) else {
@@ -43,7 +43,10 @@ pub async fn figures(link: &Link) -> Result<AllFigures, PublishError> {
             calls: sum.calls + stats.num_requests,
             errors: sum.errors + stats.num_errors,
         });
-        found.insert((host, app, answer.name), sum);
+        // A service has an answer for each of its versions.
+        let all = found.entry((host, app, answer.name)).or_default();
+        all.calls += sum.calls;
+        all.errors += sum.errors;
     }
     Ok(found)
 }

@@ -16,6 +16,7 @@ mod figures;
 mod placement;
 mod progress;
 mod records;
+mod rollout;
 mod shown;
 mod signatures;
 mod store;
@@ -31,6 +32,8 @@ pub use records::{
     DrainRecord, FORMAT, HostRecord, RecordError, Report, Revision, ServiceReport, ServiceState,
     is_host_name,
 };
+pub(crate) use rollout::{End, HostTally, LEASE, Lease, Observed, ServiceTally, TICK, step};
+pub use rollout::{Outcome, Rolling, Share, rollout_lines, rollouts, show_outcome, show_rolling};
 pub use shown::{
     AllFigures, changes_of, services_on, show_app, show_history, show_hosts, show_lacks,
     show_replicas, sum,
@@ -40,7 +43,9 @@ pub use signatures::{
     read_signatures, write_signatures,
 };
 pub use store::{Kept, Store, StoreError};
-pub(crate) use store::{Watched, read_app, read_host, read_report, watch};
+pub(crate) use store::{
+    RolloutKey, Watched, read_app, read_host, read_report, read_rollout, watch,
+};
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Member;
+use super::{Member, Outcome};
 use crate::manifest::{Digest, Specification};
 use crate::text::shown;
 
@@ -34,6 +34,15 @@ pub struct Revision {
     /// What is to run; nothing once the app was undeployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub specification: Option<Specification>,
+    /// What ran before, where new versions of its services get a share of the calls first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<Specification>,
+    /// How that ended; it is written down by itself, see [`Revision::ended`].
+    #[serde(skip)]
+    pub outcome: Option<Outcome>,
+    /// What was to run, where that was rolled back.
+    #[serde(skip)]
+    pub refused: Option<Specification>,
     /// Who asked for it: `user@machine`, as that machine says.
     pub author: String,
     /// When, as RFC 3339, by the clock of that machine.
@@ -222,12 +231,15 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> 
 /// Reads a revision of this app.
 pub(super) fn read_revision(app: &str, bytes: &[u8]) -> Result<Revision, RecordError> {
     let revision: Revision = read(bytes)?;
-    match &revision.specification {
-        Some(specification) if specification.app.name != app => {
-            Err(RecordError::Name(specification.app.name.clone()))
+    for specification in [&revision.specification, &revision.stable]
+        .into_iter()
+        .flatten()
+    {
+        if specification.app.name != app {
+            return Err(RecordError::Name(specification.app.name.clone()));
         }
-        _ => Ok(revision),
     }
+    Ok(revision)
 }
 
 #[cfg(test)]
@@ -243,6 +255,9 @@ impl Revision {
             number,
             verb: "deploy".to_owned(),
             specification: Some(Specification::new(app, components).unwrap()),
+            stable: None,
+            outcome: None,
+            refused: None,
             author: String::new(),
             at: String::new(),
             source: None,

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Figures, HostRecord, Placement, Progress, ReplicaState, Report, Revision, changes, host_id,
+    Figures, HostRecord, Placement, Progress, ReplicaState, Report, Revision, Rolling, changes,
+    host_id, show_outcome, show_rolling,
 };
 
 /// Figures by the id of a host, app and service.
@@ -64,6 +65,7 @@ pub fn show_app(
     revision: &Revision,
     progress: &Progress,
     figures: &AllFigures,
+    rolling: Option<&Rolling>,
 ) -> Value {
     let mut replicas = show_replicas(progress);
     for (replica, shown) in progress.replicas.iter().zip(&mut replicas) {
@@ -81,6 +83,8 @@ pub fn show_app(
         "replicas": replicas,
         "lacks": show_lacks(progress),
         "leaving": progress.leaving,
+        "rollout": show_rolling(revision, rolling),
+        "outcome": show_outcome(revision.outcome.as_ref()),
     })
 }
 
@@ -124,7 +128,7 @@ pub fn changes_of(history: &[Revision]) -> Vec<Option<Vec<String>>> {
     for revision in history {
         let is_known = before.is_some() || revision.number == 1;
         let from = before.and_then(|before| before.specification.as_ref());
-        let found = changes(from, revision.specification.as_ref());
+        let found = changes(from, revision.asked());
         all.push(is_known.then(|| found.iter().map(ToString::to_string).collect()));
         before = Some(revision);
     }
@@ -146,6 +150,7 @@ pub fn show_history(app: &str, history: &[Revision]) -> Value {
                 "source": revision.source,
                 "message": revision.message,
                 "forced": revision.forced,
+                "outcome": show_outcome(revision.outcome.as_ref()),
                 "changes": changes,
                 "components": specification.map(|specification| &specification.components),
             })

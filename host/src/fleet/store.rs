@@ -7,10 +7,14 @@
 //! | `bay-fleet-hosts` | the signs of life of hosts, gone a moment after the last one |
 //! | `bay-fleet-reports` | what hosts say of each app |
 //! | `bay-fleet-drains` | the hosts that are to run nothing |
+//! | `bay-fleet-rollouts` | who decides on a rollout, what hosts say of it, and how those of kept revisions ended |
 
 mod components;
 mod drains;
+mod rollouts;
 mod signatures;
+
+pub(crate) use rollouts::{RolloutKey, read_rollout};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +32,9 @@ use super::records::{self, HostRecord, RecordError, Report, Revision};
 use super::{DEAD, HISTORY};
 use crate::events::stream;
 use crate::manifest::{App, Digest};
-use crate::subject::{FLEET_APPS, FLEET_COMPONENTS, FLEET_DRAINS, FLEET_HOSTS, FLEET_REPORTS};
+use crate::subject::{
+    FLEET_APPS, FLEET_COMPONENTS, FLEET_DRAINS, FLEET_HOSTS, FLEET_REPORTS, FLEET_ROLLOUTS,
+};
 
 /// Time after which an entry of a host is gone from its bucket.
 const FORGOTTEN: Duration = Duration::from_secs(3);
@@ -53,6 +59,7 @@ pub struct Store {
     hosts: kv::Store,
     reports: kv::Store,
     drains: kv::Store,
+    rollouts: kv::Store,
     components: ObjectStore,
 }
 
@@ -69,6 +76,8 @@ pub struct Kept {
 #[derive(Clone, Debug)]
 pub(crate) struct Watched {
     pub(crate) key: String,
+    /// Where it stands in its bucket.
+    pub(crate) sequence: u64,
     /// Nothing if the key was removed.
     pub(crate) value: Option<Bytes>,
 }
@@ -160,6 +169,7 @@ impl Store {
             hosts: bucket(FLEET_HOSTS).await?,
             reports: bucket(FLEET_REPORTS).await?,
             drains: bucket(FLEET_DRAINS).await?,
+            rollouts: bucket(FLEET_ROLLOUTS).await?,
             components: components.map_err(failed(DOING))?,
             context,
         })
@@ -194,6 +204,12 @@ impl Store {
             (
                 FLEET_DRAINS,
                 "drained hosts of a wasmbay fleet",
+                1,
+                Duration::ZERO,
+            ),
+            (
+                FLEET_ROLLOUTS,
+                "rollouts of a wasmbay fleet",
                 1,
                 Duration::ZERO,
             ),
@@ -252,7 +268,7 @@ impl Store {
         Ok(true)
     }
 
-    /// The last revision of every app, those that were undeployed included.
+    /// The last revision of every app, those that were undeployed included, as it is after its rollout.
     ///
     /// # Errors
     ///
@@ -267,7 +283,7 @@ impl Store {
         Ok(apps.into_iter().flatten().collect())
     }
 
-    /// The last revision of an app.
+    /// The last revision of an app, as it is after its rollout.
     ///
     /// # Errors
     ///
@@ -279,7 +295,7 @@ impl Store {
         };
         let revision = read_app(name, &entry.value)?;
         Ok(Some(Kept {
-            revision,
+            revision: self.ended(name, revision).await?,
             sequence: entry.revision,
         }))
     }
@@ -313,8 +329,12 @@ impl Store {
         }
         let entries = self.apps.history(name).await.map_err(failed(DOING))?;
         let entries: Vec<_> = entries.try_collect().await.map_err(failed(DOING))?;
-        let revisions = entries.iter().map(|entry| read_app(name, &entry.value));
-        revisions.collect()
+        let mut revisions = Vec::new();
+        for entry in &entries {
+            let revision = read_app(name, &entry.value)?;
+            revisions.push(self.ended(name, revision).await?);
+        }
+        Ok(revisions)
     }
 
     /// Writes the next revision of an app, if the last one is still that of `after`.
@@ -377,7 +397,13 @@ impl Store {
     /// Does once what a host does all the time, so that it is known from the start if it may not: reads
     /// every bucket, and writes a sign of life and a report.
     pub(crate) async fn try_out(&self, record: &HostRecord) -> Result<(), StoreError> {
-        for bucket in [&self.apps, &self.hosts, &self.reports, &self.drains] {
+        for bucket in [
+            &self.apps,
+            &self.hosts,
+            &self.reports,
+            &self.drains,
+            &self.rollouts,
+        ] {
             keys(bucket, "list what is kept").await?;
         }
         self.beat(record).await?;
@@ -431,6 +457,10 @@ impl Store {
     pub(crate) fn drains_bucket(&self) -> &kv::Store {
         &self.drains
     }
+
+    pub(crate) fn rollouts_bucket(&self) -> &kv::Store {
+        &self.rollouts
+    }
 }
 
 /// Gives what is in a bucket, and then every change of it, to `tell`, until that does not want more.
@@ -470,6 +500,7 @@ async fn follow(
                 let is_there = entry.operation == Operation::Put;
                 let watched = Watched {
                     key: entry.key,
+                    sequence: entry.revision,
                     value: is_there.then_some(entry.value),
                 };
                 if !tell(watched) {

@@ -58,7 +58,7 @@ impl Front {
             }
             .boxed_unsync()
         });
-        let service = &route.service;
+        let service = route.chosen();
         let answered = service.http(request, call, &self.backend).await;
         // It may go on reading while it answers. But if it does not, this is the last place where
         // the answer can announce that the connection ends.

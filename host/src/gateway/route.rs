@@ -19,6 +19,7 @@ use crate::manifest::{Route, RpcPaths, keys};
 use crate::plan::{PlannedRoute, Publication};
 use crate::runtime::Service;
 use crate::subject;
+use crate::transport::Choice;
 
 /// Names of the gateway's own paths, and of requests without a route, in the access log.
 pub(crate) const HEALTHZ: &str = "/healthz";
@@ -84,7 +85,19 @@ pub(crate) struct Callee {
 pub(crate) struct HttpRoute {
     /// As the manifest has it, for the log.
     pub(crate) path: String,
-    pub(crate) service: Arc<Service>,
+    service: Arc<Service>,
+    /// A new version of the service that gets a share of the requests.
+    canary: Option<(Arc<Service>, Choice)>,
+}
+
+impl HttpRoute {
+    /// The service that gets the next request.
+    pub(crate) fn chosen(&self) -> &Arc<Service> {
+        match &self.canary {
+            Some((service, choice)) if choice.next() => service,
+            _ => &self.service,
+        }
+    }
 }
 
 /// A function that can be called at its RPC path.
@@ -117,14 +130,23 @@ impl Table {
             external: Vec::new(),
         };
         for http in &plan.http {
-            if let Some(service) = services.get(&http.service) {
-                let path = http.route.path.clone();
-                let service = Arc::clone(service);
-                table.add(
-                    &http.route,
-                    &Target::Http(Arc::new(HttpRoute { path, service })),
-                );
-            }
+            let service = services.get(&http.service);
+            let candidate = deployment.candidates.get(&http.service);
+            let takes = |service: &&Arc<Service>| service.http_handler().is_some();
+            let new = candidate.map(|candidate| &candidate.service).filter(takes);
+            // A version that takes no HTTP requests leaves them all to the other one.
+            let old = service.filter(takes);
+            let Some(service) = old.or(new) else {
+                continue;
+            };
+            let both = candidate.zip(old.and(new));
+            let route = HttpRoute {
+                path: http.route.path.clone(),
+                service: Arc::clone(service),
+                canary: both
+                    .map(|(candidate, new)| (Arc::clone(new), Choice::new(candidate.share))),
+            };
+            table.add(&http.route, &Target::Http(Arc::new(route)));
         }
         // The explicit ones first: a GET route also answers HEAD where no other does.
         let (heads, others): (Vec<_>, Vec<_>) = plan

@@ -74,15 +74,20 @@ impl Directory {
             return;
         };
         let deployment = self.current.get();
-        for service in deployment.services.values() {
-            let spec_name = &*service.spec.name;
-            if name.is_some_and(|name| name != spec_name)
-                || id.is_some_and(|id| id != self.id(spec_name))
+        let services = deployment.services.values();
+        let services = services.map(|service| (service, self.id(&service.spec.name)));
+        let candidates = deployment.candidates.values().map(|candidate| {
+            let service = &candidate.service;
+            (service, format!("{}-canary", self.id(&service.spec.name)))
+        });
+        for (service, own) in services.chain(candidates) {
+            if name.is_some_and(|name| name != &*service.spec.name)
+                || id.is_some_and(|id| id != own)
             {
                 continue;
             }
-            let answer =
-                serde_json::to_vec(&self.describe(&deployment, service, verb)).unwrap_or_default();
+            let answer = self.describe(&deployment, service, own, verb);
+            let answer = serde_json::to_vec(&answer).unwrap_or_default();
             sent(link.publish(&to, None, &Headers::new(), &answer).await);
         }
         let pipelines = deployment.plan.pipelines.iter();
@@ -143,14 +148,20 @@ impl Directory {
         format!("{}-{service}", self.host)
     }
 
-    /// The answer of one service.
-    fn describe(&self, deployment: &Deployment, service: &Service, verb: Verb) -> Answer {
+    /// The answer of one service, or of its new version that has a share of the calls.
+    fn describe(
+        &self,
+        deployment: &Deployment,
+        service: &Service,
+        id: String,
+        verb: Verb,
+    ) -> Answer {
         let digest = &service.component.digest;
         let name = service.spec.name.to_string();
         let endpoints = (verb != Verb::Ping).then(|| self.endpoints(deployment, service, verb));
         Answer {
             kind: kind(verb),
-            id: self.id(&name),
+            id,
             version: format!("0.0.0+{}", digest.short()),
             metadata: self.metadata(deployment, digest.as_str()),
             description: (verb == Verb::Info).then(|| format!("{name} of {}", self.app)),

@@ -6,6 +6,7 @@ mod load;
 mod neighbours;
 mod node;
 mod peers;
+mod prepare;
 mod reconcile;
 mod upkeep;
 mod worker;

@@ -14,16 +14,17 @@ use tokio::time::Instant;
 use super::drain::Drain;
 use super::load::describe;
 use super::neighbours::Conflict;
+use super::prepare::{Old, Prepared, Share, bind};
 use super::worker::Worker;
 use super::{Host, HostError, hinders_jetstream, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned, shared};
 use crate::events::stream::{self, Orphan, Provisioning, Purpose};
-use crate::manifest::{App, LocalCall, ServiceSpec, Specification};
+use crate::manifest::{App, LocalCall, Specification};
 use crate::nats::Refusal;
 use crate::pipelines;
-use crate::plan::{self, Description, EventWire, Plan, Unreached};
-use crate::runtime::{Component, Service};
-use crate::transport::{Binding, Delivery, Slot, Source};
+use crate::plan::{self, Description, Plan, Unreached};
+use crate::runtime::Component;
+use crate::transport::{Delivery, Slot, Source};
 
 /// Time between two attempts to create what JetStream cannot take yet.
 const PROVISION_AGAIN: Duration = Duration::from_millis(500);
@@ -45,6 +46,8 @@ pub struct Applied {
     pub started: Vec<String>,
     /// Services with another component or specification.
     pub replaced: Vec<String>,
+    /// Services of which a new version gets a share of the calls from now on.
+    pub shared: Vec<String>,
     /// Removed services.
     pub stopped: Vec<String>,
     /// Services that could not be brought up, where that does not refuse all of the step; what ran
@@ -56,19 +59,9 @@ impl Applied {
     /// Whether nothing changed, and nothing failed.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        let changed = [&self.started, &self.replaced, &self.stopped];
+        let changed = [&self.started, &self.replaced, &self.shared, &self.stopped];
         changed.iter().all(|services| services.is_empty()) && self.failed.is_empty()
     }
-}
-
-/// The services of an app that a host runs: all of them, or its part of a fleet's.
-#[derive(Clone, Copy)]
-struct Share<'a> {
-    components: &'a BTreeMap<String, Arc<Component>>,
-    /// Services that run on as they are, whatever is specified.
-    kept: &'a BTreeSet<String>,
-    /// Whether a service that does not start leaves the others alone.
-    by_itself: bool,
 }
 
 /// Checks that the components that are given are those that are specified.
@@ -120,6 +113,7 @@ impl Host {
         let share = Share {
             components,
             kept: &BTreeSet::new(),
+            olds: &BTreeMap::new(),
             by_itself: false,
         };
         self.step(specification, &describe(components), share).await
@@ -127,7 +121,8 @@ impl Host {
 
     /// As [`Host::apply`], for the part of an app that runs on this host: the services with a component
     /// here. `described` has those of all its services, by which they are wired. Services in `kept` run
-    /// on as they are. One that does not link or start is left out, and leaves the others alone.
+    /// on as they are. Those in `olds` run in two versions: what is specified gets a share of the calls, and
+    /// the old version the others. One that does not link or start is left out, and leaves the others alone.
     ///
     /// # Errors
     ///
@@ -143,10 +138,12 @@ impl Host {
         described: &BTreeMap<String, Description>,
         components: &BTreeMap<String, Arc<Component>>,
         kept: &BTreeSet<String>,
+        olds: &BTreeMap<String, Old>,
     ) -> Result<Applied, HostError> {
         let share = Share {
             components,
             kept,
+            olds,
             by_itself: true,
         };
         self.step(specification, described, share).await
@@ -170,14 +167,19 @@ impl Host {
         if before.revision == 0 {
             self.meet_neighbours(app, &plan)?;
         }
-        let (services, unchanged, applied) =
-            self.prepare(app, &plan, share, &before.services).await?;
+        let Prepared {
+            services,
+            candidates,
+            unchanged,
+            applied,
+        } = self.prepare(app, &plan, share, &before).await?;
         let (shares, orphans) = self.provision_allowed(app, &plan, &before).await?;
         for unreached in newly_unreached(app, described, &before) {
             tracing::warn!("{unreached}");
         }
 
         let mut next = Deployment::new(app, plan, services);
+        next.candidates = candidates;
         let orphaned = orphans.iter().filter_map(|o| orphaned(app, &next.plan, o));
         let further = shares.iter().filter(|share| !share.is_first());
         let further = further.filter_map(|share| shared(app, &next.plan, share));
@@ -192,7 +194,7 @@ impl Host {
             staying,
             leaving,
         } = difference(served.keys(), &next.bindings);
-        let bind = |source: &Source| bind(&next.services, next.bindings.get(source)?);
+        let bind = |source: &Source| bind(&next, next.bindings.get(source)?);
         let arriving: Vec<_> = arriving
             .into_iter()
             .filter_map(|source| {
@@ -477,86 +479,6 @@ impl Host {
             grace: self.grace,
         });
     }
-
-    /// The services of the app: running ones where nothing about them changed, else new ones,
-    /// linked and with a first instance. Also the names of those that run on although they should
-    /// change.
-    async fn prepare(
-        &self,
-        app: &App,
-        plan: &Plan,
-        share: Share<'_>,
-        running: &BTreeMap<String, Arc<Service>>,
-    ) -> Result<(BTreeMap<String, Arc<Service>>, BTreeSet<String>, Applied), HostError> {
-        let mut services = BTreeMap::new();
-        let mut unchanged = BTreeSet::new();
-        let mut applied = Applied::default();
-        for (name, spec) in &app.services {
-            let old = running.get(name);
-            if let Some(old) = old.filter(|_| share.kept.contains(name)) {
-                services.insert(name.clone(), Arc::clone(old));
-                unchanged.insert(name.clone());
-                continue;
-            }
-            let Some(component) = share.components.get(name) else {
-                continue;
-            };
-            let imports = component.imports.iter();
-            let events: Vec<_> = imports
-                .filter_map(|import| plan.event_wire(&import.id).cloned())
-                .collect();
-            let same = |old: &&Arc<Service>| {
-                old.spec.runs_as(spec)
-                    && old.component.digest == component.digest
-                    && old.publishes_alike(&events)
-            };
-            if let Some(old) = old.filter(same) {
-                services.insert(name.clone(), Arc::clone(old));
-                continue;
-            }
-            match self.begin(component, spec, events).await {
-                Ok(service) => {
-                    services.insert(name.clone(), Arc::new(service));
-                    match old {
-                        Some(_) => applied.replaced.push(name.clone()),
-                        None => applied.started.push(name.clone()),
-                    }
-                }
-                Err(error) if share.by_itself => {
-                    if let Some(old) = old {
-                        services.insert(name.clone(), Arc::clone(old));
-                        unchanged.insert(name.clone());
-                    }
-                    applied.failed.insert(name.clone(), error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        applied.stopped = running
-            .keys()
-            .filter(|n| !services.contains_key(*n))
-            .cloned()
-            .collect();
-        Ok((services, unchanged, applied))
-    }
-
-    /// A service that is linked and has a first instance.
-    async fn begin(
-        &self,
-        component: &Arc<Component>,
-        spec: &ServiceSpec,
-        events: Vec<Arc<EventWire>>,
-    ) -> Result<Service, HostError> {
-        let (component, spec) = (Arc::clone(component), Arc::new(spec.clone()));
-        let name = spec.name.clone();
-        let service = Service::with_events(&self.runtime, &self.app, component, spec, events)?;
-        let warm = service.warm().await;
-        warm.map_err(|source| HostError::Warm {
-            service: name,
-            source,
-        })?;
-        Ok(service)
-    }
 }
 
 /// Whether an app needs JetStream.
@@ -578,19 +500,4 @@ fn newly_unreached(
     let mut all = plan::unreached(app, described);
     all.retain(|unreached| !known.contains(unreached));
     all
-}
-
-/// A binding of a running service.
-fn bind(services: &BTreeMap<String, Arc<Service>>, bound: &Bound) -> Option<Binding> {
-    let service = services.get(&bound.service)?;
-    let exported = service.interface(&bound.interface).or_else(|| {
-        service
-            .messages()
-            .filter(|messages| messages.id == bound.interface)
-    })?;
-    Some(Binding {
-        service: Arc::clone(service),
-        exported: Arc::clone(exported),
-        delivery: bound.delivery.clone(),
-    })
 }

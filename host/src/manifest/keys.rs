@@ -11,6 +11,7 @@ use super::kinds::{
     Address, Bounds, Flag, Hundredths, Key, Or, Other, Outcomes, Rpc, Steps, Table,
 };
 use super::placement::{Copies, HostNames};
+use super::shares::{Multiple, Percent, Percents, Times};
 
 /// Methods that a route may name, in the order in which messages list them.
 pub(crate) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -116,6 +117,26 @@ tables! {
             => "The label over whose values the hosts that run the service are spread, as evenly as there are hosts.";
         RESERVE "reserve": Or<Bounds<u64>> = Or(Bounds { default: limits::MEMORY.values.default, range: 1 << 20..=1 << 50 }, "`limits.memory`, one instance")
             => "Memory that is set aside for the service on each host of a [fleet](fleet.md) with a `--capacity`. Say more where many large instances work at the same time.";
+        ROLLOUT "rollout": Other = Other::table(&["`[service.NAME.rollout]`"]).or("none")
+            => "How a new version takes over in a [fleet](fleet.md#a-share-of-the-calls-first): with a share of the calls first. Without it, and with `wasmbay up`, it takes over at once.";
+    }
+
+    rollout "`rollout` of a service" "A table without keys has all defaults." {
+        CANARY "canary": Percents = Percents { default: Percent(1_000), range: Percent(1)..=Percent(9_900) }
+            => "The share of the calls that the new version gets on each host that runs the service.";
+        FOR "for": Bounds<Duration> = Bounds { default: secs(30), range: secs(1)..=secs(DAY) }
+            => "Time after which the new version gets all calls, unless its figures have taken it back. It counts while both versions run on every host that runs the service.";
+        CALLS "calls": Bounds<u32> = Bounds { default: 50, range: 1..=1_000_000 }
+            => "Calls of the new version, all hosts together, before its figures count. At the end of `for` what there was is judged; a version that was called less often and did not fail goes on.";
+        ROLLBACK_ON "rollback-on": Other = Other::table(&["`{ errors = \"1%\", p99 = \"2x\" }`"])
+            => "What takes the new version back; see below.";
+    }
+
+    rollback_on "`rollback-on` of a rollout" "" {
+        ERRORS "errors": Percents = Percents { default: Percent(100), range: Percent(0)..=Percent(10_000) }
+            => "The new version goes back when more of its calls than this end with an error that is not their caller's, and more than of the old version's.";
+        P99 "p99": Multiple = Multiple { range: Times(110)..=Times(100_000) }
+            => "The new version goes back when the 99th percentile of its calls' durations is above this many times that of the old version's, and at least 5 ms above it. Each of them needs 100 calls for that.";
     }
 
     durable "`durable` of a service" "" {

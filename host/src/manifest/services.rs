@@ -14,6 +14,7 @@ use super::keys::{app, grants, keyvalue, limits, service};
 use super::kinds::{Setting as _, settings};
 use super::pipelines::CallSpec;
 use super::placement::{self, Replicas, is_label_text};
+use super::rollout::{self, RolloutSpec};
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
 use super::values::{HostPattern, size_text};
@@ -60,6 +61,9 @@ pub struct ServiceSpec {
         skip_serializing_if = "Option::is_none"
     )]
     pub reserve: Option<u64>,
+    /// How a new version takes over in a fleet; at once unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutSpec>,
     /// Functions whose calls survive the host that works on them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durable: Option<DurableSpec>,
@@ -175,12 +179,14 @@ impl ServiceSpec {
             require: BTreeMap::new(),
             spread: None,
             reserve: None,
+            rollout: None,
             durable: None,
             undo: BTreeMap::new(),
         }
     }
 
-    /// Whether a service that runs as `self` runs as `other` as well: all but the hosts is the same.
+    /// Whether a service that runs as `self` runs as `other` as well: all but the hosts, and how it gets
+    /// there, is the same.
     #[must_use]
     pub fn runs_as(&self, other: &Self) -> bool {
         let placed = Self {
@@ -188,6 +194,7 @@ impl ServiceSpec {
             require: self.require.clone(),
             spread: self.spread.clone(),
             reserve: self.reserve,
+            rollout: self.rollout.clone(),
             ..other.clone()
         };
         *self == placed
@@ -241,6 +248,7 @@ pub(super) fn read(
                 service::RESERVE.values.read(value)
             })
             .map(|bytes| bytes.value),
+        rollout: rollout::read(section),
         durable: durable::read(section),
         undo: durable::read_undo(section),
     }

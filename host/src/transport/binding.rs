@@ -1,13 +1,14 @@
 //! The bindings of sources of messages to services.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, watch};
 
 use super::local::UnderWay;
-use crate::manifest::DeliveryPolicy;
 use crate::manifest::subjects::SubjectPattern;
+use crate::manifest::{DeliveryPolicy, Percent};
 use crate::runtime::{Exported, Service};
 
 /// A source of messages.
@@ -98,6 +99,74 @@ pub(crate) struct Binding {
     pub(crate) service: Arc<Service>,
     pub(crate) exported: Arc<Exported>,
     pub(crate) delivery: Delivery,
+    /// A new version of the service that gets a share of the messages.
+    pub(crate) canary: Option<Arc<Canary>>,
+}
+
+/// A new version of a service behind the same source, and its share of the messages.
+pub(crate) struct Canary {
+    pub(crate) binding: Binding,
+    pub(crate) choice: Choice,
+}
+
+/// Chooses a share of what comes, as evenly as can be: of each hundred 10% is ten, all threads together.
+pub(crate) struct Choice {
+    share: Percent,
+    /// Grows by the share with each choice; whole hundreds of percent that are passed are the chosen ones.
+    passed: AtomicU64,
+}
+
+impl Choice {
+    /// A whole: 100%.
+    const WHOLE: u64 = 10_000;
+
+    /// A choice of this share. Where it begins is random, so that what comes once in a while has its share
+    /// over many hosts and functions.
+    pub(crate) fn new(share: Percent) -> Self {
+        Self::beginning(share, rand::random())
+    }
+
+    fn beginning(share: Percent, at: u32) -> Self {
+        Self {
+            share,
+            passed: AtomicU64::new(u64::from(at) % Self::WHOLE),
+        }
+    }
+
+    /// Whether what comes now is of the share.
+    pub(crate) fn next(&self) -> bool {
+        let share = u64::from(self.share.0);
+        let passed = self.passed.fetch_add(share, Ordering::Relaxed);
+        passed % Self::WHOLE + share >= Self::WHOLE
+    }
+}
+
+impl Binding {
+    /// The binding that gets the next message: this one, or that of a new version, in its share.
+    ///
+    /// # Cost
+    ///
+    /// Nothing unless there is a new version; then a number that all workers count.
+    pub(crate) fn chosen(&self) -> &Self {
+        match &self.canary {
+            Some(canary) if canary.choice.next() => &canary.binding,
+            _ => self,
+        }
+    }
+
+    /// The binding that gets the next call of a function. Where only one of the two versions has the function it
+    /// gets all calls.
+    pub(crate) fn chosen_for(&self, function: &str) -> &Self {
+        let Some(canary) = &self.canary else {
+            return self;
+        };
+        let has = |binding: &Self| binding.exported.functions.contains_key(function);
+        match (has(self), has(&canary.binding)) {
+            (true, false) => self,
+            (false, true) => &canary.binding,
+            _ => self.chosen(),
+        }
+    }
 }
 
 /// Holds the binding of a source: replaced while messages flow, never empty.
@@ -135,5 +204,29 @@ impl Slot {
     /// Changes of the binding, the present one included.
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<Binding>> {
         self.binding.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_tenth_is_every_tenth() {
+        let choice = Choice::beginning(Percent(1_000), 0);
+        let chosen: Vec<_> = (1..=30).filter(|_| choice.next()).collect();
+        assert_eq!(chosen, [10, 20, 30]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_share_is_exact_to_one(share in 1u32..=9_900, at in any::<u32>(), number in 1u64..5_000) {
+            let choice = Choice::beginning(Percent(share), at);
+            let chosen = (0..number).filter(|_| choice.next()).count() as u64;
+            let exact = number * u64::from(share) / Choice::WHOLE;
+            prop_assert!((exact..=exact + 1).contains(&chosen), "{chosen} of {number}");
+        }
     }
 }

@@ -308,8 +308,15 @@ fn settle(ended: &Ended<Subject>) {
 /// The life of one event at one subscriber, from its arrival to its acknowledgement.
 async fn handle(message: Stored, slot: Arc<Slot>, link: Arc<Link>) {
     let binding = slot.binding();
-    let attempt = pin!(attempt(&message, &binding, &link.backend));
-    match with_progress(&message, &binding, attempt).await {
+    let binding = match binding.canary {
+        None => &*binding,
+        Some(_) => {
+            let named = subject::of_stored(&message.message.subject);
+            binding.chosen_for(named.unwrap_or_default().0)
+        }
+    };
+    let attempt = pin!(attempt(&message, binding, &link.backend));
+    match with_progress(&message, binding, attempt).await {
         Ok(()) => {
             if let Some(id) = replayed(&message)
                 && let Err(error) = link.failures.dead_letters.remove_handled(id).await
@@ -318,7 +325,7 @@ async fn handle(message: Stored, slot: Arc<Slot>, link: Arc<Link>) {
             }
             message.acknowledge(AckKind::Ack).await;
             // Boxed, so that events which succeed at once do not carry its state about.
-            Box::pin(forget(&message, &binding, &link.failures)).await;
+            Box::pin(forget(&message, binding, &link.failures)).await;
         }
         Err(failure) => {
             // The policy of now, which may be another than when the attempt began.

@@ -104,22 +104,44 @@ impl UnderWay {
 }
 
 /// Counts a call for as long as it is under way.
-struct Counted(Arc<Here>);
+struct Counted {
+    here: Arc<Here>,
+    /// Whether it is a call of a new version that has a share.
+    is_of_canary: bool,
+}
 
 impl Counted {
-    /// Counts a call that begins now, unless none may begin any more.
-    fn new(here: &Arc<Here>) -> Option<Self> {
+    /// Counts a call that begins now, unless its version has no room for it or none may begin any more.
+    fn new(here: &Arc<Here>, subject: &str) -> Option<Self> {
+        let binding = match here.binding.canary {
+            Some(_) => here.binding.chosen_for(&function_name(subject)),
+            None => &here.binding,
+        };
+        if binding.service.free() == 0 {
+            return None;
+        }
         let under_way = &here.slot.local;
         // Counted first and asked then: a drain closes first and counts then.
         under_way.counts.own().fetch_add(1, Ordering::SeqCst);
-        let counted = Self(Arc::clone(here));
+        let counted = Self {
+            here: Arc::clone(here),
+            is_of_canary: !std::ptr::eq(binding, &here.binding),
+        };
         (!under_way.is_closed()).then_some(counted)
+    }
+
+    /// What it is a call of.
+    fn binding(&self) -> &Binding {
+        match &self.here.binding.canary {
+            Some(canary) if self.is_of_canary => &canary.binding,
+            _ => &self.here.binding,
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let counts = &self.0.slot.local.counts;
+        let counts = &self.here.slot.local.counts;
         counts.own().fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -172,12 +194,14 @@ impl LocalCalls {
         let name = function_name(subject);
         let call = arriving(call);
         Ok(Box::pin(ToItsEnd::new(async move {
-            let here = &counted.0;
             let called = async {
-                let function = here.binding.exported.function(&name)?;
-                here.binding.service.call(function, call, &backend).await
+                let Binding {
+                    service, exported, ..
+                } = counted.binding();
+                let function = exported.function(&name)?;
+                service.call(function, call, &backend).await
             };
-            let reply = here.bounded(called).await?;
+            let reply = counted.here.bounded(called).await?;
             super::check_result(reply.body.len(), carried)?;
             Ok(reply.body)
         })))
@@ -207,7 +231,7 @@ impl LocalCalls {
         let counted = self.find(subject).filter(|counted| {
             let Binding {
                 service, exported, ..
-            } = &counted.0.binding;
+            } = counted.binding();
             let measure = Measure::of_arguments(&arguments, signature);
             let function = exported.functions.get(&name);
             function.is_some_and(|function| function.identity == identity)
@@ -219,16 +243,15 @@ impl LocalCalls {
         };
         let call = arriving(call);
         Ok(Box::pin(ToItsEnd::new(async move {
-            let here = &counted.0;
             let called = async {
                 let Binding {
                     service, exported, ..
-                } = &here.binding;
+                } = counted.binding();
                 let function = exported.function(&name)?;
                 let called = service.call_values(function, arguments, limits, call, &backend);
                 called.await
             };
-            let answer = here.bounded(called).await?;
+            let answer = counted.here.bounded(called).await?;
             if let Answer::Json(body) = &answer {
                 super::check_result(body.len(), carried)?;
             }
@@ -247,10 +270,7 @@ impl LocalCalls {
                 binding: Binding::clone(&changes.borrow_and_update()),
             });
         }
-        if here.binding.service.free() == 0 {
-            return None;
-        }
-        Counted::new(here)
+        Counted::new(here, subject)
     }
 }
 

@@ -67,4 +67,4 @@ fn check_result(bytes: usize, carried: usize) -> Result<(), CallError> {
     )))
 }
 
-pub(crate) use binding::{Binding, Delivery, Slot, Source, Subscriber};
+pub(crate) use binding::{Binding, Canary, Choice, Delivery, Slot, Source, Subscriber};

@@ -274,8 +274,11 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
             call.kind = Kind::Event;
         }
         let name = subject::function_name(&subject).unwrap_or_default();
-        let function = binding.exported.function(name)?;
-        binding.service.call(function, call, &link.backend).await
+        let Binding {
+            service, exported, ..
+        } = binding.chosen_for(name);
+        let function = exported.function(name)?;
+        service.call(function, call, &link.backend).await
     };
     let result: Result<Reply, CallError> = result.await;
     let Some(to) = to else {
@@ -301,7 +304,8 @@ async fn deliver(link: Arc<Link>, message: Message, arrived: Instant, binding: A
         body: message.payload.into(),
         reply_to: message.reply.map(Subject::into_string),
     };
-    let delivered = binding.service.deliver(message, call, &link.backend).await;
+    let service = &binding.chosen().service;
+    let delivered = service.deliver(message, call, &link.backend).await;
     let returned = delivered
         .as_ref()
         .map(|returned| returned.as_ref().err().map(Into::into));

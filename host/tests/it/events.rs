@@ -54,7 +54,7 @@ pub(crate) struct Judge {
 /// One attempt of one service at one event.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Attempt {
-    service: String,
+    pub(crate) service: String,
     key: u32,
     pub(crate) n: u32,
 }

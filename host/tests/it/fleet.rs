@@ -21,6 +21,7 @@ mod gateway;
 mod logs;
 mod moving;
 mod permissions;
+mod rollouts;
 mod signatures;
 
 /// Where `echo` of [`GUEST`] is called.

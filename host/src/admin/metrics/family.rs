@@ -33,7 +33,7 @@ pub(super) enum Value {
 }
 
 /// The labels of a metric.
-type Labels<'a> = [(&'static str, &'a str)];
+pub(super) type Labels<'a> = [(&'static str, &'a str)];
 
 impl Family {
     fn new(name: &'static str, help: &'static str, kind: Kind) -> Self {

@@ -26,7 +26,7 @@ use crate::runtime::{Engine, Service, Stats};
 use crate::spans::Spans;
 use crate::subject;
 use crate::transport::Source;
-use family::{Families, Family};
+use family::{Families, Family, Labels};
 
 /// Upper bound of the time for which JetStream is asked about consumers. Without an answer their
 /// metrics are left out.
@@ -132,35 +132,45 @@ fn of_functions(deployment: &Deployment, pipelines: Option<&Serving>) -> [Family
         "wasmbay_errors_total",
         "Those of them that ended with an error, by its code and whose fault it was.",
     );
-    let mut add = |name: &str, method: &str, stats: &Stats| {
+    let mut add = |name: &Labels<'_>, method: &str, stats: &Stats| {
         let durations = stats.durations();
         // A thousand services would be ten thousand histograms of nothing.
         if durations.count() == 0 {
             return;
         }
-        let labels = [("service", name), ("rpc_method", method)];
+        let labels = [name, &[("rpc_method", method)][..]].concat();
         calls.add_durations(&labels, durations);
         for ((code, blame), count) in stats.error_counts() {
-            let labels = [
-                ("service", name),
-                ("rpc_method", method),
-                ("code", &code.status().to_string()),
-                ("blame", blame.as_str()),
-            ];
-            errors.add(&labels, count);
+            let code = code.status().to_string();
+            let of_errors = [("code", code.as_str()), ("blame", blame.as_str())];
+            errors.add(&[&labels[..], &of_errors].concat(), count);
         }
     };
     for pipeline in &deployment.plan.pipelines {
         if let Some(stats) = pipelines.and_then(|serving| serving.stats(&pipeline.name)) {
-            add(&pipeline.name, &pipeline.function.to_string(), &stats);
+            let name = [("service", pipeline.name.as_str())];
+            add(&name, &pipeline.function.to_string(), &stats);
         }
     }
-    for (name, service) in &deployment.services {
+    for (name, service) in versions(deployment) {
         for (function, stats) in service.counted() {
-            add(name, &function.to_string(), stats);
+            add(&name, &function.to_string(), stats);
         }
     }
     [calls, errors]
+}
+
+/// The services with their labels. A new version that has a share of the calls has one more.
+fn versions(
+    deployment: &Deployment,
+) -> impl Iterator<Item = (Vec<(&'static str, &str)>, &Service)> {
+    let services = deployment.services.iter();
+    let services = services.map(|(name, service)| (vec![("service", name.as_str())], &**service));
+    let candidates = deployment.candidates.iter().map(|(name, candidate)| {
+        let labels = vec![("service", name.as_str()), ("version", "canary")];
+        (labels, &*candidate.service)
+    });
+    services.chain(candidates)
 }
 
 /// Calls of a service that were refused with 429.
@@ -235,8 +245,8 @@ fn of_services(deployment: &Deployment) -> Vec<Family> {
     let counters = counters.map(|(name, help, figure)| (Family::counter(name, help), figure));
     let mut families = Vec::new();
     for (mut family, figure) in gauges.into_iter().chain(counters) {
-        for (name, service) in &deployment.services {
-            family.add(&[("service", name)], figure(service));
+        for (name, service) in versions(deployment) {
+            family.add(&name, figure(service));
         }
         families.push(family);
     }
@@ -244,9 +254,9 @@ fn of_services(deployment: &Deployment) -> Vec<Family> {
         "wasmbay_cpu_seconds_total",
         "Time for which the service's guests have computed, by samples of 5 ms.",
     );
-    for (name, service) in &deployment.services {
+    for (name, service) in versions(deployment) {
         let time = Duration::from_nanos(service.counts().computed.read());
-        computed.add_seconds(&[("service", name)], time);
+        computed.add_seconds(&name, time);
     }
     families.push(computed);
     families

@@ -196,8 +196,11 @@ impl Store {
         let histories = join_all(names.iter().map(|name| self.history(name))).await;
         let mut named = BTreeSet::new();
         for history in histories {
-            let specifications = history?.into_iter().filter_map(|one| one.specification);
-            named.extend(specifications.flat_map(|one| one.components.into_values()));
+            for one in history? {
+                let specifications = [one.specification, one.stable, one.refused];
+                let specifications = specifications.into_iter().flatten();
+                named.extend(specifications.flat_map(|one| one.components.into_values()));
+            }
         }
         let objects = self.components.list().await.map_err(failed(DOING))?;
         let objects: Vec<_> = objects.try_collect().await.map_err(failed(DOING))?;

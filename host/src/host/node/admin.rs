@@ -246,12 +246,22 @@ impl Server {
         let specified = specified.filter_map(|kept| kept.revision.specification.as_ref());
         let placement = placement_of(specified.map(|s| &s.app), &hosts);
         apps.retain(|app, _| only.is_none_or(|only| only == app));
-        let shown = apps.into_iter().filter_map(|(app, kept)| {
-            let progress = progress(&kept.revision, &app, &placement, &hosts, &reports);
-            let runs = kept.revision.specification.is_some() || !progress.leaving.is_empty();
-            runs.then(|| show_app(&app, &kept.revision, &progress, &figures))
-        });
-        Ok(shown.collect())
+        let mut shown = Vec::new();
+        for (app, kept) in apps {
+            let revision = &kept.revision;
+            let progress = progress(revision, &app, &placement, &hosts, &reports);
+            if revision.specification.is_none() && progress.leaving.is_empty() {
+                continue;
+            }
+            let rolling = if revision.rollouts().is_empty() {
+                None
+            } else {
+                store.rolling(&app).await.map_err(refused)?
+            };
+            let rolling = rolling.as_ref();
+            shown.push(show_app(&app, revision, &progress, &figures, rolling));
+        }
+        Ok(shown)
     }
 }
 

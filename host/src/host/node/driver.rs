@@ -16,9 +16,12 @@ use tokio::time::sleep;
 
 use super::Shared;
 use super::view::Target;
-use crate::fleet::{self, FORMAT, Report, ServiceReport, ServiceState, StoreError, Untrusted};
+use crate::fleet::{
+    self, FORMAT, Report, Revision, ServiceReport, ServiceState, StoreError, Untrusted,
+};
+use crate::host::prepare::Old;
 use crate::host::{Applied, Drained, Host, HostError, HostOptions};
-use crate::manifest::{App, Digest, Specification};
+use crate::manifest::{App, Digest, Percent, Specification};
 use crate::plan::Description;
 use crate::runtime::{Component, ComponentError};
 use crate::text::one_line;
@@ -66,7 +69,7 @@ pub(super) struct Driver {
     running: watch::Sender<BTreeSet<String>>,
     host: Option<Host>,
     /// The revision behind the gateway.
-    mounted: u64,
+    mounted: Option<Arc<Revision>>,
     described: BTreeMap<Digest, Description>,
     since: BTreeMap<String, String>,
 }
@@ -84,7 +87,7 @@ impl Driver {
             targets,
             running,
             host: None,
-            mounted: 0,
+            mounted: None,
             described: BTreeMap::new(),
             since: BTreeMap::new(),
         }
@@ -128,6 +131,7 @@ impl Driver {
             front.unmount(&self.app);
         }
         self.shared.admins.remove(&self.app);
+        self.shared.rollouts.stopped(&self.app);
         let drained = match self.host.take() {
             Some(host) => host.stop(self.shared.grace_left()).await,
             None => Drained::NOTHING,
@@ -169,10 +173,25 @@ impl Driver {
         specification: &Specification,
     ) -> Result<BTreeMap<String, String>, StepError> {
         self.report_coming(target, specification, ServiceState::Fetching);
-        let described = self.descriptions(specification).await?;
+        let revision = &target.revision;
+        let described = self.descriptions(revision, specification).await?;
         let mut failed = BTreeMap::new();
+        // Versions that no other attempt will bring up.
+        let mut hopeless = BTreeMap::new();
         let mut components = BTreeMap::new();
+        let mut olds = BTreeMap::new();
+        let rolled = revision.rollouts();
         for service in &target.here {
+            if let Some(rollout) = rolled.get(service.as_str()) {
+                let share = rollout.canary.share;
+                match self.old(revision, service, share).await {
+                    Ok(old) => olds.extend(old.map(|old| (service.clone(), old))),
+                    Err(error) => {
+                        failed.insert(service.clone(), explain(&error));
+                        continue;
+                    }
+                }
+            }
             let (Some(digest), Some(description)) = (
                 specification.components.get(service),
                 described.get(service),
@@ -181,7 +200,13 @@ impl Driver {
             };
             match self.shared.component(digest, description).await {
                 Ok(component) => drop(components.insert(service.clone(), component)),
-                Err(error) => drop(failed.insert(service.clone(), explain(&error))),
+                Err(error) => {
+                    let why = explain(&error);
+                    if !matches!(error, FetchError::Store(_)) {
+                        hopeless.insert(service.clone(), why.clone());
+                    }
+                    failed.insert(service.clone(), why);
+                }
             }
         }
         self.report_coming(target, specification, ServiceState::Starting);
@@ -197,13 +222,50 @@ impl Driver {
         // What cannot be fetched goes on as it is, like what is handed over.
         let kept = target.held.iter().chain(failed.keys()).cloned().collect();
         let applied = host
-            .apply_part(specification, &described, &components, &kept)
+            .apply_part(specification, &described, &components, &kept, &olds)
             .await?;
         self.note(&applied);
         let errors = applied.failed.into_iter();
-        failed.extend(errors.map(|(service, error)| (service, explain(&error))));
-        self.mount(target.revision.number, &specification.app);
+        for (service, error) in errors {
+            let why = explain(&error);
+            hopeless.insert(service.clone(), why.clone());
+            failed.insert(service, why);
+        }
+        if let Some(host) = &self.host {
+            let current = Arc::clone(&host.current);
+            let rollouts = &self.shared.rollouts;
+            rollouts.ran(&self.app, revision.number, current, hopeless);
+        }
+        self.mount(target);
         Ok(failed)
+    }
+
+    /// The old version of a service of which the new one gets a share.
+    async fn old(
+        &mut self,
+        revision: &Revision,
+        service: &str,
+        share: Percent,
+    ) -> Result<Option<Old>, FetchError> {
+        let Some((spec, digest)) = revision.stable.as_ref().and_then(|stable| {
+            let spec = stable.app.services.get(service)?;
+            Some((spec, stable.components.get(service)?))
+        }) else {
+            return Ok(None);
+        };
+        let description = match self.described.get(digest) {
+            Some(description) => description.clone(),
+            None => {
+                let description = self.shared.store.description(digest).await?;
+                let cached = self.described.entry(digest.clone());
+                cached.or_insert(description).clone()
+            }
+        };
+        Ok(Some(Old {
+            spec: spec.clone(),
+            component: self.shared.component(digest, &description).await?,
+            share,
+        }))
     }
 
     async fn start(&self, app: &App) -> Result<Host, HostError> {
@@ -218,19 +280,25 @@ impl Driver {
         Host::start(app, shared.engine.clone(), options).await
     }
 
-    fn mount(&mut self, revision: u64, app: &App) {
+    fn mount(&mut self, target: &Target) {
         let (Some(front), Some(host)) = (&self.shared.front, &self.host) else {
             return;
         };
-        if self.mounted != revision {
-            front.mount(host.mount(app));
-            self.mounted = revision;
+        let revision = &target.revision;
+        let is_mounted = self
+            .mounted
+            .as_ref()
+            .is_some_and(|mounted| mounted.specification == revision.specification);
+        if let Some(specification) = revision.specification.as_ref().filter(|_| !is_mounted) {
+            front.mount(host.mount(&specification.app));
+            self.mounted = Some(Arc::clone(revision));
         }
     }
 
     /// The descriptions of an app's components, those that are known already without asking again.
     async fn descriptions(
         &mut self,
+        revision: &Revision,
         specification: &Specification,
     ) -> Result<BTreeMap<String, Description>, StoreError> {
         let components = &specification.components;
@@ -240,7 +308,9 @@ impl Driver {
             .map(|(service, digest)| (service.clone(), digest.clone()))
             .collect();
         let found = self.shared.store.descriptions(&unknown).await?;
-        let named: BTreeSet<_> = components.values().collect();
+        let old = revision.stable.iter();
+        let old = old.flat_map(|stable| stable.components.values());
+        let named: BTreeSet<_> = components.values().chain(old).collect();
         self.described.retain(|digest, _| named.contains(digest));
         for (service, description) in found {
             if let Some(digest) = unknown.get(&service) {
@@ -258,10 +328,11 @@ impl Driver {
         let Applied {
             started,
             replaced,
+            shared,
             stopped,
             ..
         } = applied;
-        for service in started.iter().chain(replaced) {
+        for service in started.iter().chain(replaced).chain(shared) {
             self.since.insert(service.clone(), now());
         }
         for service in stopped {
@@ -269,17 +340,26 @@ impl Driver {
         }
         if !applied.is_nothing() {
             let app = &self.app;
-            tracing::info!(app, ?started, ?replaced, ?stopped, "applied");
+            tracing::info!(app, ?started, ?replaced, ?shared, ?stopped, "applied");
         }
     }
 
     /// The components of the services that run, and whether they run as specified.
-    fn served(&self, specification: &Specification) -> BTreeMap<String, (Digest, bool)> {
+    fn served(
+        &self,
+        revision: &Revision,
+        specification: &Specification,
+    ) -> BTreeMap<String, (Digest, bool)> {
         let Some(host) = &self.host else {
             return BTreeMap::new();
         };
         let deployment = host.current.get();
+        let rolled = revision.rollouts();
         let served = deployment.services.iter().map(|(name, service)| {
+            // What is reported of a rollout is the new version; one that is to get everything is not there yet.
+            let candidate = deployment.candidates.get(name);
+            let candidate = candidate.filter(|_| rolled.contains_key(name.as_str()));
+            let service = candidate.map_or(service, |candidate| &candidate.service);
             let digest = service.component.digest.clone();
             let spec = specification.app.services.get(name);
             let is_wanted = spec.is_some_and(|spec| service.spec.runs_as(spec))
@@ -291,7 +371,7 @@ impl Driver {
 
     /// Reports what is on its way.
     fn report_coming(&self, target: &Target, specification: &Specification, state: ServiceState) {
-        let served = self.served(specification);
+        let served = self.served(&target.revision, specification);
         let report = |service: &String| {
             let digest = specification.components.get(service)?.clone();
             let is_there = served.get(service).is_some_and(|(_, is_wanted)| *is_wanted);
@@ -315,7 +395,7 @@ impl Driver {
         failed: &BTreeMap<String, String>,
         error: Option<String>,
     ) {
-        let served = self.served(specification);
+        let served = self.served(&target.revision, specification);
         let report = |service: &String| {
             let digest = specification.components.get(service)?.clone();
             let is_there = served.get(service).is_some_and(|(_, is_wanted)| *is_wanted);

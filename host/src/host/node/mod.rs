@@ -7,8 +7,10 @@
 mod admin;
 mod driver;
 mod front;
+mod joining;
 mod options;
 mod reports;
+mod rollouts;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,7 +19,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{self, kv};
+use async_nats::jetstream::kv;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
@@ -26,8 +28,8 @@ use super::{Drained, Listening, failed, hinders_jetstream, host_id, listen};
 use crate::admin::guard::Guard;
 use crate::events::stream;
 use crate::fleet::{
-    self, FORMAT, HostRecord, Placement, Store, StoreError, Trust, Watched, read_app, read_host,
-    read_report,
+    self, FORMAT, HostRecord, Placement, RolloutKey, Store, StoreError, Trust, Watched, read_app,
+    read_host, read_report, read_rollout,
 };
 use crate::gateway::SharedGateway;
 use crate::manifest::Digest;
@@ -36,8 +38,10 @@ use crate::runtime::{Component, Engine};
 use crate::spans::Spans;
 use admin::{Admins, NodeAdmin};
 use driver::Driver;
+use joining::{claim, create};
 pub use options::{NodeError, NodeOptions};
 use reports::Reports;
+use rollouts::Rollouts;
 use view::{Target, View};
 
 /// Time between two looks at which hosts are alive.
@@ -45,12 +49,6 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Time after which the buckets are watched anew, when the host does not see its own signs of life.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
-
-/// Time for a name to become free that a host had which has ended.
-const NAME_TAKEN: Duration = Duration::from_secs(5);
-
-/// Time for the fleet's store to be created, where servers do not know each other yet.
-const CREATE: Duration = Duration::from_secs(10);
 
 /// Upper bound of the part of the grace time in which services are handed over.
 const HAND_OVER: u32 = 2;
@@ -70,6 +68,7 @@ struct Shared {
     store: Store,
     front: Option<Arc<SharedGateway>>,
     reports: Reports,
+    rollouts: Rollouts,
     admins: Admins,
     components: tokio::sync::Mutex<HashMap<Digest, Weak<Component>>>,
 }
@@ -125,6 +124,7 @@ enum News {
     Host(Watched),
     Report(Watched),
     Drain(Watched),
+    Rollout(Watched),
     /// Services of an app run, or do so no longer.
     Ran,
 }
@@ -198,6 +198,10 @@ impl Node {
         for record in store.hosts().await? {
             view.see(record, now);
         }
+        // So that nothing begins again that was rolled back.
+        for outcome in store.outcomes().await? {
+            view.end(outcome);
+        }
         let (told, news) = mpsc::unbounded_channel();
         let mut node = Self {
             shared: Arc::new(Shared {
@@ -213,6 +217,7 @@ impl Node {
                 store,
                 front: listening.as_ref().map(|front| Arc::clone(&front.gateway)),
                 reports: Reports::default(),
+                rollouts: Rollouts::default(),
                 admins: Admins::default(),
                 components: tokio::sync::Mutex::default(),
             }),
@@ -246,6 +251,9 @@ impl Node {
         self.background.push(tokio::spawn(async move {
             shared.reports.keep(store, name).await;
         }));
+        let shared = Arc::clone(&self.shared);
+        self.background
+            .push(tokio::spawn(async move { shared.roll_out().await }));
         self.watch();
     }
 
@@ -273,11 +281,12 @@ impl Node {
         }
         self.watched_since = tokio::time::Instant::now();
         let store = &self.shared.store;
-        let buckets: [(&kv::Store, Tell); 4] = [
+        let buckets: [(&kv::Store, Tell); 5] = [
             (store.hosts_bucket(), News::Host),
             (store.apps_bucket(), News::App),
             (store.reports_bucket(), News::Report),
             (store.drains_bucket(), News::Drain),
+            (store.rollouts_bucket(), News::Rollout),
         ];
         for (bucket, news) in buckets {
             let told = self.told.clone();
@@ -338,13 +347,16 @@ impl Node {
             )
         };
         match news {
-            News::Host(Watched { key, value: None }) => {
+            News::Host(Watched {
+                key, value: None, ..
+            }) => {
                 self.view.lose(&key);
                 self.stale = true;
             }
             News::Host(Watched {
                 key,
                 value: Some(value),
+                ..
             }) => match read_host(&key, &value) {
                 // Of an earlier process of this name.
                 Ok(record) if key == self.shared.name && record.id != self.shared.id => {}
@@ -354,19 +366,30 @@ impl Node {
                 }
                 Err(error) => warn(error),
             },
-            News::App(Watched { key, value }) => {
+            News::App(Watched { key, value, .. }) => {
                 let read = value.map(|value| read_app(&key, &value)).transpose();
                 match read {
-                    Ok(Some(revision)) => {
-                        self.view.apps.insert(key, Arc::new(revision));
-                    }
-                    Ok(None) => drop(self.view.apps.remove(&key)),
+                    Ok(Some(revision)) => self.view.revise(&key, revision),
+                    Ok(None) => self.view.remove(&key),
                     // What ran before goes on.
                     Err(error) => warn(error),
                 }
                 self.stale = true;
             }
-            News::Report(Watched { key, value }) => {
+            News::Rollout(watched) => match (RolloutKey::parse(&watched.key), &watched.value) {
+                (Some(RolloutKey::Ended(..)), Some(value)) => {
+                    match read_rollout(&watched.key, value) {
+                        Ok(outcome) => self.stale |= self.view.end(outcome),
+                        Err(error) => warn(error),
+                    }
+                }
+                (Some(key), _) => {
+                    let heard = self.shared.rollouts.hear(&key, &watched);
+                    heard.unwrap_or_else(warn);
+                }
+                (None, _) => {}
+            },
+            News::Report(Watched { key, value, .. }) => {
                 match value.map(|value| read_report(&key, &value)).transpose() {
                     Ok(Some(report)) => self.view.hear(report),
                     Ok(None) => self.view.unhear(&key),
@@ -374,7 +397,7 @@ impl Node {
                 }
                 self.stale = true;
             }
-            News::Drain(Watched { key, value }) if key == self.shared.name => {
+            News::Drain(Watched { key, value, .. }) if key == self.shared.name => {
                 self.drain(value.is_some());
             }
             News::Drain(_) => {}
@@ -411,6 +434,7 @@ impl Node {
             *known = health;
             changed
         });
+        self.shared.rollouts.pause(!fresh);
         if !fresh {
             if now.saturating_duration_since(self.watched_since) > WATCH_AGAIN {
                 self.watch();
@@ -426,6 +450,7 @@ impl Node {
         let known = self.view.apps.keys().chain(self.apps.keys());
         let names: BTreeSet<String> = known.cloned().collect();
         let placement = self.view.placement();
+        self.shared.rollouts.follow(self.view.under_way(&placement));
         for app in names {
             self.aim(&app, &placement);
         }
@@ -569,32 +594,4 @@ impl Drop for Node {
             task.abort();
         }
     }
-}
-
-/// Opens or creates the fleet's store. The servers of a cluster that has just begun need a moment to know
-/// each other.
-async fn create(context: jetstream::Context, copies: Option<u8>) -> Result<Store, StoreError> {
-    let deadline = Instant::now() + CREATE;
-    loop {
-        match Store::create(context.clone(), copies).await {
-            Err(error @ StoreError::JetStream { .. }) if Instant::now() < deadline => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "trying again");
-                sleep(LOOK).await;
-            }
-            created => return created,
-        }
-    }
-}
-
-/// Waits until no other host has the name: one that has ended is forgotten soon.
-async fn claim(store: &Store, name: &str) -> Result<(), NodeError> {
-    let deadline = Instant::now() + NAME_TAKEN;
-    while store.host(name).await?.is_some() {
-        if Instant::now() > deadline {
-            return Err(NodeError::NameTaken(name.to_owned()));
-        }
-        sleep(LOOK).await;
-    }
-    Ok(())
 }

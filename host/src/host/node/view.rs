@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::rollouts::UnderWay;
 use crate::fleet::{
-    DEAD, HostRecord, Member, Placement, Report, Revision, ServiceState, demands, place,
+    DEAD, HostRecord, Member, Outcome, Placement, Report, Revision, ServiceState, demands, place,
 };
 
 /// What a node knows of its fleet.
@@ -16,8 +17,10 @@ pub(super) struct View {
     /// This host's name.
     name: String,
     hosts: BTreeMap<String, (HostRecord, Instant)>,
-    /// The last revision of each app.
+    /// The last revision of each app, as it is after its rollout.
     pub(super) apps: BTreeMap<String, Arc<Revision>>,
+    /// How rollouts ended, by app and revision.
+    ended: BTreeMap<(String, u64), Outcome>,
     /// By host and app.
     reports: BTreeMap<(String, String), Report>,
     /// The hosts that were alive at the last look.
@@ -55,6 +58,59 @@ impl View {
     /// A host that said that it is gone.
     pub(super) fn lose(&mut self, host: &str) {
         self.hosts.remove(host);
+    }
+
+    /// The next revision of an app.
+    pub(super) fn revise(&mut self, app: &str, revision: Revision) {
+        let outcome = self.ended.get(&(app.to_owned(), revision.number));
+        let revision = Arc::new(revision.ended(outcome));
+        self.apps.insert(app.to_owned(), revision);
+    }
+
+    /// An app of which nothing is kept any more.
+    pub(super) fn remove(&mut self, app: &str) {
+        self.apps.remove(app);
+        self.ended.retain(|(of, _), _| of != app);
+    }
+
+    /// How a rollout ended; returns whether that changes what is to run.
+    pub(super) fn end(&mut self, outcome: Outcome) -> bool {
+        let key = (outcome.app.clone(), outcome.revision);
+        let last = self.apps.get_mut(&outcome.app);
+        let last = last.filter(|last| last.number == outcome.revision && last.stable.is_some());
+        let changes = match last {
+            Some(last) => {
+                *last = Arc::new(Revision::clone(last).ended(Some(&outcome)));
+                true
+            }
+            None => false,
+        };
+        // Those of earlier revisions mean nothing any more.
+        self.ended
+            .retain(|(app, number), _| *app != key.0 || *number > key.1);
+        self.ended.insert(key, outcome);
+        changes
+    }
+
+    /// The rollouts under way, and where their services are to run.
+    pub(super) fn under_way(&self, placement: &Placement) -> BTreeMap<String, UnderWay> {
+        let rolled = self.apps.iter().filter_map(|(app, revision)| {
+            let services = revision.rollouts();
+            if services.is_empty() {
+                return None;
+            }
+            let hosts = services.into_keys().map(|service| {
+                let placed = placement.of(app, service);
+                let hosts = placed.into_iter().flat_map(|placed| &placed.hosts);
+                (service.to_owned(), hosts.cloned().collect())
+            });
+            let rollout = UnderWay {
+                revision: Arc::clone(revision),
+                hosts: hosts.collect(),
+            };
+            Some((app.clone(), rollout))
+        });
+        rolled.collect()
     }
 
     pub(super) fn hear(&mut self, report: Report) {
@@ -320,5 +376,40 @@ mod tests {
         view.see(record("x", false), now);
         let target = target_of(&view, "shop", &none, false).unwrap();
         assert!(target.here.contains("a") && target.held.is_empty());
+    }
+
+    #[test]
+    fn a_rollout_is_under_way_until_it_has_ended() {
+        let now = Instant::now();
+        let mut view = view(&["y"], now);
+        let mut revision = Revision::of_shop(2, "replicas = \"all\"\nrollout = {}");
+        let new = revision.specification.as_mut().unwrap();
+        new.components.insert("a".to_owned(), Digest::of(b"b"));
+        revision.stable = Revision::of_shop(1, "replicas = \"all\"").specification;
+        view.revise("shop", revision.clone());
+        let under_way = view.under_way(&view.placement());
+        let hosts = under_way["shop"].hosts["a"].iter();
+        assert_eq!(hosts.collect::<Vec<_>>(), ["x", "y"]);
+        let outcome = |revision| Outcome {
+            format: FORMAT,
+            app: "shop".to_owned(),
+            revision,
+            went_on: false,
+            why: String::new(),
+            host: "y".to_owned(),
+            at: String::new(),
+        };
+        assert!(!view.end(outcome(1)) && view.end(outcome(2)) && !view.end(outcome(2)));
+        assert!(view.under_way(&view.placement()).is_empty());
+        assert_eq!(view.apps["shop"].specification, revision.stable);
+        // Whatever is told again, and in which order, it does not begin anew.
+        view.revise("shop", revision.clone());
+        assert!(view.under_way(&view.placement()).is_empty());
+        let next = Revision {
+            number: 3,
+            ..revision
+        };
+        view.revise("shop", next);
+        assert_eq!(view.under_way(&view.placement()).len(), 1);
     }
 }

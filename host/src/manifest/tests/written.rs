@@ -35,6 +35,7 @@ const EVERYTHING: &str = r#"
     require = { zone = "west" }
     spread = "rack"
     reserve = "1GiB"
+    rollout = { canary = "12.5%", for = "1m", calls = 10, rollback-on = { errors = "0.25%", p99 = "1.5x" } }
     grants = { subscribe = ["a.b", "c"] }
     durable = { functions = ["shop:audit/audit.check"], timeout = "3s", retry = { attempts = 2 }, deadline = "1h", in-flight = 8, journal = "64KiB", keep = "7d", size = "1GiB" }
     [service.audit.undo."shop:payment/payments.charge"]

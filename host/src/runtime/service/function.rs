@@ -7,9 +7,15 @@ use super::{Admitted, Function, Instance, Service, Term, current};
 use crate::call::{Call, CallError, Reply};
 use crate::interfaces::{Answer, Backend, CurrentCall, Recorded};
 use crate::json::{self, Measure, UnknownKeys};
+use crate::stats::Tally;
 use crate::value::Value;
 
 impl Service {
+    /// The calls of all of its functions since it was started.
+    pub(crate) fn tally(&self) -> Tally {
+        Tally::of(self.counted().map(|(_, stats)| stats))
+    }
+
     /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.
     ///
     /// A guest's own `err` value is a result. The call is counted in the function's [`Stats`](super::Stats).

@@ -7,7 +7,7 @@ use crate::support::http::{request, send};
 use crate::support::{until_ok, until_ok_within};
 
 /// The address of a host's gateway.
-fn address(host: &Up) -> String {
+pub(super) fn address(host: &Up) -> String {
     address_of(host, "http ")
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wasmbay::fleet::{Change, Clash, Revision};
 
-use super::fleet::{Fleet, changed, gate, next};
+use super::fleet::{Fleet, changed, gate, next, next_in_shares};
 use super::proposal::{Proposal, What};
 use super::sign::{Signer, Signing};
 use super::wait::Written;
@@ -18,6 +18,9 @@ use crate::report::{Exit, Terminal, count, failure, size};
 ///
 /// What would break the services and clients of the revision that runs is refused. So is what another
 /// app of the fleet claims at the gateway already.
+///
+/// Where a service has a `rollout`, its new version gets a share of the calls first, and goes on or back by
+/// its figures. That is waited for as well, for as long as it takes beside --timeout.
 ///
 /// A `.wasm` file goes to one service of an app that is deployed, whose limits, grants and configuration stay.
 ///
@@ -41,6 +44,9 @@ pub(crate) struct Deploy {
     /// Deploy although it breaks what runs; what breaks is written into the history
     #[arg(long)]
     force: bool,
+    /// Give new versions all calls at once, whatever their `rollout` says; ends a rollout that is under way
+    #[arg(long)]
+    at_once: bool,
     #[command(flatten)]
     signing: Signing,
     #[command(flatten)]
@@ -53,12 +59,12 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
     let signer = args.signing.signer()?;
     let (fleet, proposal) = Proposal::of(&args.what, &args.nats, terminal).await?;
     let before = proposal.before.as_ref();
-    let mut revision = next(
-        before,
-        "deploy",
-        Some(proposal.specification.clone()),
-        args.waiting.message.clone(),
-    );
+    let (specification, message) = (proposal.specification.clone(), args.waiting.message.clone());
+    let mut revision = if args.at_once {
+        next(before, "deploy at once", Some(specification), message)
+    } else {
+        next_in_shares(before, "deploy", specification, message)
+    };
     let path = &args.what.path;
     let source = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     revision.source = Some(source.display().to_string());
@@ -76,7 +82,8 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
             "`wasmbay host` starts one; `--detach` deploys for hosts that come later",
         ));
     }
-    if proposal.differences.is_empty() && before.is_some() {
+    let promotes = args.at_once && before.is_some_and(|kept| !kept.revision.rollouts().is_empty());
+    if proposal.differences.is_empty() && before.is_some() && !promotes {
         return again(&fleet, &proposal, &signer, &args.waiting, terminal).await;
     }
     proposal.store(&fleet, &signer).await?;
@@ -144,9 +151,9 @@ async fn again(
     let mut revision = before.revision.clone();
     if repaired + signed > 0 {
         // So that hosts look again now, and not when they would have tried again.
-        let specification = Some(proposal.specification.clone());
+        let specification = proposal.specification.clone();
         let message = waiting.message.clone();
-        revision = next(Some(before), "deploy again", specification, message);
+        revision = next_in_shares(Some(before), "deploy again", specification, message);
         let after = Some(before.sequence);
         fleet.store.write(app, &revision, after).await?;
     }

@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use wasmbay::fleet::{Break, Change, Deployed, FORMAT, Kept, Revision, Store, breaks, changes};
+use wasmbay::fleet::{
+    Break, Change, Deployed, FORMAT, Kept, Revision, Store, breaks, changes, rollouts,
+};
 use wasmbay::manifest::{App, Specification};
 use wasmbay::nats::{ConnectOptions, Link};
 use wasmbay::plan::Description;
@@ -135,11 +137,31 @@ pub(super) fn next(
         number: before.map_or(0, |kept| kept.revision.number) + 1,
         verb: verb.into(),
         specification,
+        stable: None,
+        outcome: None,
+        refused: None,
         author: author(),
         at: now(),
         source: None,
         message,
         forced: Vec::new(),
+    }
+}
+
+/// The next revision of an app, of which new versions of services get a share of the calls first, where their
+/// manifest says so. During a rollout, its services are compared with those that ran before that.
+pub(super) fn next_in_shares(
+    before: Option<&Kept>,
+    verb: impl Into<String>,
+    specification: Specification,
+    message: Option<String>,
+) -> Revision {
+    let works = before.and_then(|kept| kept.revision.works());
+    let works = works.filter(|works| !rollouts(works, &specification).is_empty());
+    let stable = works.cloned();
+    Revision {
+        stable,
+        ..next(before, verb, Some(specification), message)
     }
 }
 

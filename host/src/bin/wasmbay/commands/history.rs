@@ -46,6 +46,7 @@ fn text((revision, changes): (&Revision, Option<Vec<String>>)) -> String {
         at,
         message,
         forced,
+        outcome,
         ..
     } = revision;
     let mut text = format!(
@@ -62,6 +63,9 @@ fn text((revision, changes): (&Revision, Option<Vec<String>>)) -> String {
     }
     for line in forced {
         text += &format!("\n     forced: {}", plain(line));
+    }
+    if let Some(outcome) = outcome {
+        text += &format!("\n     {}", plain(&outcome.text()));
     }
     text
 }

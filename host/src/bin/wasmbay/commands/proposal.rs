@@ -125,6 +125,15 @@ impl Proposal {
             files: built.files,
         };
         proposal.compare(running.as_ref(), &described_before, &built.described);
+        let stable = proposal.before.as_ref();
+        if let Some(stable) = stable.and_then(|kept| kept.revision.stable.as_ref()) {
+            // A version that is rolled out has not replaced it yet.
+            let specification = &proposal.specification;
+            let breaks = fleet.breaks(stable, specification, &built.described);
+            proposal.breaks.extend(breaks.await?);
+            proposal.breaks.sort();
+            proposal.breaks.dedup();
+        }
         Ok((fleet, proposal))
     }
 

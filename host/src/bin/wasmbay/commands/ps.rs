@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use wasmbay::fleet::{
-    AllFigures, Figures, Progress, ReplicaState, Revision, figures, placement_of, progress,
-    show_app, sum,
+    AllFigures, Figures, Progress, ReplicaState, Revision, Rolling, figures, placement_of,
+    progress, rollout_lines, show_app, sum,
 };
 use wasmbay::nats::PublishError;
 
@@ -35,6 +35,7 @@ struct Shown {
     app: String,
     revision: Revision,
     progress: Progress,
+    rolling: Option<Rolling>,
 }
 
 pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
@@ -56,20 +57,31 @@ pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
     let specified = specified.filter_map(|kept| kept.revision.specification.as_ref());
     let placement = placement_of(specified.map(|s| &s.app), &hosts);
     apps.retain(|app, _| args.app.as_ref().is_none_or(|only| only == app));
-    let shown: Vec<_> = apps
-        .into_iter()
-        .map(|(app, kept)| Shown {
-            progress: progress(&kept.revision, &app, &placement, &hosts, &reports),
-            revision: kept.revision,
-            app,
-        })
+    let mut shown = Vec::new();
+    for (app, kept) in apps {
+        let progress = progress(&kept.revision, &app, &placement, &hosts, &reports);
         // What was undeployed and has stopped is in the history only.
-        .filter(|shown| {
-            shown.revision.specification.is_some() || !shown.progress.leaving.is_empty()
-        })
-        .collect();
+        if kept.revision.specification.is_none() && progress.leaving.is_empty() {
+            continue;
+        }
+        let rolling = if kept.revision.rollouts().is_empty() {
+            None
+        } else {
+            fleet.store.rolling(&app).await?
+        };
+        shown.push(Shown {
+            app,
+            revision: kept.revision,
+            progress,
+            rolling,
+        });
+    }
     if terminal.json() {
-        let show = |shown: &Shown| show_app(&shown.app, &shown.revision, &shown.progress, &figures);
+        let show = |shown: &Shown| {
+            let rolling = shown.rolling.as_ref();
+            let (app, revision) = (&shown.app, &shown.revision);
+            show_app(app, revision, &shown.progress, &figures, rolling)
+        };
         let apps: Vec<_> = shown.iter().map(show).collect();
         terminal.result_json(&json!({ "apps": apps }))?;
     } else if shown.is_empty() {
@@ -95,6 +107,7 @@ fn text(shown: &[Shown], figures: &AllFigures) -> String {
         app,
         revision,
         progress,
+        rolling,
     } in shown
     {
         let specification = revision.specification.iter();
@@ -106,6 +119,11 @@ fn text(shown: &[Shown], figures: &AllFigures) -> String {
                 .into_iter()
                 .map(|line| format!("{app}/{line}")),
         );
+        let rolled = rollout_lines(revision, rolling.as_ref());
+        notes.extend(rolled.iter().map(|line| format!("{app}/{}", plain(line))));
+        if let Some(outcome) = &revision.outcome {
+            notes.push(format!("{app}: {}", plain(&outcome.text())));
+        }
         for (host, services) in &progress.leaving {
             let services = services.join(", ");
             notes.push(format!(

@@ -40,7 +40,13 @@ pub(super) async fn run(args: Scale, terminal: &Terminal) -> anyhow::Result<Exit
     spec.replicas = args.replicas;
     let verb = format!("scale {service} to {}", args.replicas);
     let message = args.waiting.message.clone();
-    let revision = next(Some(&before), verb, Some(specification), message);
+    let mut revision = next(Some(&before), verb, Some(specification), message);
+    // A rollout that is under way begins anew.
+    revision.stable.clone_from(&before.revision.stable);
+    let old = revision.stable.as_mut();
+    if let Some(spec) = old.and_then(|old| old.app.services.get_mut(service)) {
+        spec.replicas = args.replicas;
+    }
     let changes = changed(Some(&before.revision), &revision);
     let revision = if changes.is_empty() {
         before.revision

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use wasmbay::fleet::{
     Change, HostRecord, Progress, ReplicaState, Revision, placement_of, progress, show_lacks,
-    show_replicas,
+    show_outcome, show_replicas,
 };
 
 use super::fleet::Fleet;
@@ -50,28 +50,97 @@ impl Written<'_> {
         let started = Instant::now();
         let mut told = BTreeSet::new();
         let mut wrong_since = None;
+        let rollouts = revision.rollouts();
+        let longest = rollouts.values().map(|spec| spec.canary.time).max();
+        let timeout = waiting.timeout + longest.unwrap_or_default();
+        for (service, spec) in &rollouts {
+            let share = spec.text();
+            terminal.note(format_args!(
+                "{service}: its new version gets {share}, and then all or none"
+            ));
+        }
         loop {
+            if !rollouts.is_empty()
+                && let Some(ended) = self.ended(fleet).await?
+            {
+                return self.rolled_out(&ended, terminal);
+            }
             let hosts = fleet.store.hosts().await?;
             let reports = fleet.store.reports().await?;
             let own = revision.specification.as_ref().map(|s| &s.app);
             let placement = placement_of(&fleet.store.specified(own).await?, &hosts);
             let now = progress(revision, app, &placement, &hosts, &reports);
             self.tell(&now, &mut told, terminal);
-            if self.is_done(&now) {
+            if self.is_done(&now) && rollouts.is_empty() {
                 return self.done(&now, &hosts, started.elapsed(), terminal);
             }
-            let stuck = now.is_stuck() && revision.specification.is_some();
+            let stuck = now.is_stuck() && revision.specification.is_some() && rollouts.is_empty();
             let since = stuck.then(|| *wrong_since.get_or_insert_with(Instant::now));
             wrong_since = since;
             let settled = since.is_some_and(|since| since.elapsed() > SETTLE);
-            if settled || started.elapsed() > waiting.timeout {
+            if settled || started.elapsed() > timeout {
                 let newer = fleet.find(app).await?;
                 let newer = newer.filter(|newer| newer.revision.number > number);
                 let newer = newer.map(|newer| newer.revision);
-                return self.failed(&now, newer.as_ref(), waiting.timeout, terminal);
+                return self.failed(&now, newer.as_ref(), timeout, terminal);
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// What has become of the rollout; nothing while it is under way.
+    async fn ended(&self, fleet: &Fleet) -> anyhow::Result<Option<Revision>> {
+        let last = fleet.find(self.app).await?.map(|kept| kept.revision);
+        Ok(last.filter(|last| last.number != self.revision.number || last.outcome.is_some()))
+    }
+
+    /// Tells how the rollout ended.
+    fn rolled_out(&self, ended: &Revision, terminal: &Terminal) -> anyhow::Result<Exit> {
+        let Self { app, revision, .. } = self;
+        let went_on = ended
+            .outcome
+            .as_ref()
+            .is_some_and(|outcome| outcome.went_on);
+        let is_own = ended.number == revision.number;
+        if terminal.json() {
+            let mut shown = self.json(None, Some(is_own && went_on));
+            if let Some(outcome) = ended.outcome.as_ref().filter(|_| is_own)
+                && let Some(shown) = shown.as_object_mut()
+            {
+                shown.insert("outcome".to_owned(), show_outcome(Some(outcome)));
+            }
+            terminal.result_json(&shown)?;
+            return Ok(if is_own && went_on {
+                Exit::Done
+            } else {
+                Exit::Failed
+            });
+        }
+        let Some(outcome) = ended.outcome.as_ref().filter(|_| is_own) else {
+            return Err(self.replaced(ended));
+        };
+        let text = plain(&outcome.text());
+        if !went_on {
+            return Err(failure(
+                format!("{app} {text}"),
+                format!("what ran before goes on; `wasmbay history {app}` shows both"),
+            ));
+        }
+        terminal.say(format_args!("{app} {text}"));
+        Ok(Exit::Done)
+    }
+
+    /// Another revision took the place of this one.
+    fn replaced(&self, newer: &Revision) -> anyhow::Error {
+        let Self { app, revision, .. } = self;
+        let number = revision.number;
+        let (newer, author) = (newer.number, plain(&newer.author));
+        failure(
+            format!(
+                "revision {number} of {app} was replaced by revision {newer} of {author} before it served everywhere"
+            ),
+            format!("`wasmbay history {app}` shows both"),
+        )
     }
 
     fn is_done(&self, now: &Progress) -> bool {
@@ -139,13 +208,7 @@ impl Written<'_> {
             return Ok(Exit::Failed);
         }
         if let Some(newer) = newer {
-            let (newer, author) = (newer.number, plain(&newer.author));
-            return Err(failure(
-                format!(
-                    "revision {number} of {app} was replaced by revision {newer} of {author} before it served everywhere"
-                ),
-                format!("`wasmbay history {app}` shows both"),
-            ));
+            return Err(self.replaced(newer));
         }
         let mut lines = wrong(now);
         if revision.specification.is_none() {
