@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
-const ROOMS: [&str; 32] = [
+const ROOMS: [&str; 33] = [
     "host",
     "fleet",
     "admin",
@@ -28,6 +28,7 @@ const ROOMS: [&str; 32] = [
     "subject",
     "json",
     "spans",
+    "otlp",
     "stats",
     "call",
     "value",

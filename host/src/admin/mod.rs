@@ -8,6 +8,7 @@
 mod dead_letters;
 mod figures;
 pub(crate) mod guard;
+mod logs;
 pub(crate) mod metrics;
 mod page;
 pub(crate) mod query;

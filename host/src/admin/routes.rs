@@ -40,7 +40,7 @@ macro_rules! routes {
 }
 
 /// What is served, in the order in which `/` lists it. A GET answers HEAD as well.
-static ROUTES: [Route; 20] = routes![
+static ROUTES: [Route; 21] = routes![
     GET "/dead-letters" => list,
     DELETE "/dead-letters" => purge_many,
     POST "/dead-letters/replay" => replay_many,
@@ -57,6 +57,7 @@ static ROUTES: [Route; 20] = routes![
     GET "/services/{id}" => show_service,
     GET "/traces" => list_traces,
     GET "/traces/{id}" => show_trace,
+    GET "/logs" => list_logs,
     GET "/healthz" => healthz,
     GET "/readyz" => readyz,
     GET "/metrics" => metrics,

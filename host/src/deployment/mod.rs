@@ -16,6 +16,7 @@ use crate::plan::{Description, Plan};
 use crate::runtime::Service;
 use crate::stats::Tally;
 use crate::transport::Source;
+use crate::transport::breaker::Breakers;
 
 pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order, orphaned, shared};
 
@@ -104,6 +105,7 @@ pub(crate) struct Candidate {
 pub struct Current {
     deployment: RwLock<Arc<Deployment>>,
     store: Arc<StoreHealth>,
+    breakers: Arc<Breakers>,
 }
 
 impl Current {
@@ -116,6 +118,11 @@ impl Current {
     /// The state of what the app stores.
     pub(crate) fn store(&self) -> &Arc<StoreHealth> {
         &self.store
+    }
+
+    /// The breakers of its wires.
+    pub(crate) fn breakers(&self) -> &Arc<Breakers> {
+        &self.breakers
     }
 
     /// Replaces the current deployment, as the next revision.

@@ -25,7 +25,7 @@ pub use changes::{Change, changes};
 pub use claims::{Clash, Fronted, clashes};
 pub use compatibility::{Break, Deployed, breaks};
 pub use differences::{Difference, Specified, differences, lines};
-pub use figures::{Figures, figures, host_id};
+pub use figures::{Figures, add_health, figures, host_id, running_apps};
 pub use placement::{Demand, Lack, Member, Placed, Placement, demands, place};
 pub use progress::{Progress, Replica, ReplicaState, placement_of, progress};
 pub use records::{

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::insight::Health;
+
 use super::{
     Figures, HostRecord, Placement, Progress, ReplicaState, Report, Revision, Rolling, changes,
     host_id, show_outcome, show_rolling,
@@ -23,6 +25,7 @@ pub fn sum(figures: &AllFigures, app: &str, service: &str, host: Option<&str>) -
     of.fold(Figures::default(), |sum, (_, one)| Figures {
         calls: sum.calls + one.calls,
         errors: sum.errors + one.errors,
+        health: Health::of_all(sum.health.iter().chain(&one.health)),
     })
 }
 
@@ -69,10 +72,15 @@ pub fn show_app(
 ) -> Value {
     let mut replicas = show_replicas(progress);
     for (replica, shown) in progress.replicas.iter().zip(&mut replicas) {
-        let Figures { calls, errors } = sum(figures, app, &replica.service, Some(&replica.host));
+        let Figures {
+            calls,
+            errors,
+            health,
+        } = sum(figures, app, &replica.service, Some(&replica.host));
         if let Some(shown) = shown.as_object_mut() {
             shown.insert("calls".to_owned(), calls.into());
             shown.insert("errors".to_owned(), errors.into());
+            shown.insert("health".to_owned(), json!(health));
         }
     }
     json!({

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::admin::Admin;
 use crate::admin::guard::Guard;
 pub use crate::admin::guard::{AdminToken, NoToken};
+pub use crate::admin::metrics::MetricsExport;
 use crate::admin::metrics::Process;
 use crate::call::CallError;
 use crate::deployment::{Current, drain_order};
@@ -88,6 +89,8 @@ pub struct HostOptions {
     pub id: Option<String>,
     /// Records what services and the gateway do; nothing by default.
     pub spans: Spans,
+    /// Exports the app's metrics; nothing by default.
+    pub metrics: MetricsExport,
 }
 
 impl HostOptions {
@@ -105,6 +108,7 @@ impl HostOptions {
             jetstream_wait: DEFAULT_JETSTREAM_WAIT,
             id: None,
             spans: Spans::default(),
+            metrics: MetricsExport::default(),
         }
     }
 }
@@ -280,6 +284,8 @@ pub struct Host {
     gateway: Arc<Gateway>,
     address: Option<SocketAddr>,
     admin: Option<Arc<Admin>>,
+    process: Process,
+    metrics: MetricsExport,
     admin_address: Option<SocketAddr>,
     serving: Vec<JoinHandle<()>>,
     current: Arc<Current>,
@@ -308,8 +314,8 @@ impl Host {
         for index in 0..options.workers.get() {
             let name = format!("wasmbay {} {index}", app.name);
             let nats = options.nats.clone().named(name);
-            let (count, store) = (options.workers.get(), Arc::clone(current.store()));
-            workers.push(Worker::start(index, count, nats, &app.name, store, &local).await?);
+            let count = options.workers.get();
+            workers.push(Worker::start(index, count, nats, &app.name, &current, &local).await?);
         }
         let neighbours = match workers.first() {
             Some(worker) => Neighbours::ask(&worker.link, &app.name).await,
@@ -337,6 +343,7 @@ impl Host {
         };
         let admin = first.map(|worker| {
             let (link, context) = (worker.link.clone(), worker.context.clone());
+            let process = process.clone();
             Arc::new(Admin::new(Arc::clone(&insight), process, link, context))
         });
         let mut host = Self {
@@ -347,6 +354,8 @@ impl Host {
             grace: options.grace,
             jetstream_wait: options.jetstream_wait,
             admin,
+            process,
+            metrics: options.metrics,
             insight,
             gateway,
             address: bound(&listener),
@@ -428,6 +437,10 @@ impl Host {
                 }
             }));
         }
+        let (metrics, process) = (self.metrics.clone(), self.process.clone());
+        let apps: Vec<_> = self.admin.iter().cloned().collect();
+        self.background
+            .push(tokio::spawn(metrics.run(process, move || apps.clone())));
         let runtime = self.runtime.clone();
         self.background.push(tokio::spawn(async move {
             let mut sweep = tokio::time::interval(SWEEP);
@@ -508,6 +521,8 @@ impl Host {
         let (local, remote) = tokio::join!(local, remote);
         drained = drained.and(remote);
         drained.given_up += local.into_iter().sum::<usize>();
+        let apps: Vec<_> = self.admin.iter().cloned().collect();
+        self.metrics.finish(&self.process, &apps).await;
         let last = deadline + CLOSE_TIMEOUT;
         if !closed && tokio::time::timeout_at(last.into(), gateway).await.is_err() {
             tracing::warn!("connections of the gateway were cut");

@@ -223,6 +223,9 @@ impl Host {
             }
         }
         self.local.serve(self.local_calls(app, &next));
+        self.current
+            .breakers()
+            .apply(&app.name, &next.plan.breakers);
         self.current.swap(next);
         self.drain_retired(&before, leaving);
         self.compare_with_others();

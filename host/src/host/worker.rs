@@ -13,12 +13,14 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::deployment::Current;
 use crate::events::health::StoreHealth;
 use crate::interfaces::Backend;
 use crate::nats::{Action, ConnectOptions, Link, Refusal, RequestError, Requests};
 use crate::pipelines::Serving;
 use crate::spans::Spans;
 use crate::transport::backend::NatsBackend;
+use crate::transport::breaker::Breakers;
 use crate::transport::consumer::{self, Failures};
 use crate::transport::local::Local;
 use crate::transport::{Drained, Slot, Source, subscription};
@@ -106,10 +108,11 @@ impl Worker {
         workers: usize,
         nats: ConnectOptions,
         app: &str,
-        store: Arc<StoreHealth>,
+        current: &Current,
         local: &Arc<Local>,
     ) -> Result<Self, WorkerError> {
         let (app, local) = (app.to_owned(), Arc::clone(local));
+        let (store, breakers) = (Arc::clone(current.store()), Arc::clone(current.breakers()));
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -121,7 +124,7 @@ impl Worker {
             .name(format!("wasmbay-{index}"))
             .spawn(move || {
                 runtime.block_on(async {
-                    match connect(&nats, &store, &local).await {
+                    match connect(&nats, &store, breakers, &local).await {
                         Ok(connected) => {
                             let link = Arc::new(consumer::Link {
                                 nats: connected.link.clone(),
@@ -228,13 +231,15 @@ struct Connected {
 async fn connect(
     nats: &ConnectOptions,
     store: &Arc<StoreHealth>,
+    breakers: Arc<Breakers>,
     local: &Local,
 ) -> Result<Connected, WorkerError> {
     let link = nats.link().await?;
     let client = nats.connect().await?;
     let requests = Requests::new(link.clone())?;
     let context = nats.jetstream(client.clone());
-    let backend = NatsBackend::of_worker(requests, context.clone(), Arc::clone(store), local);
+    let store = Arc::clone(store);
+    let backend = NatsBackend::of_worker(requests, context.clone(), store, breakers, local);
     Ok(Connected {
         link,
         client,

@@ -7,6 +7,8 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::health::Health;
+use crate::call::{Blame, Code};
 use crate::deployment::Deployment;
 use crate::gateway::Gateway;
 use crate::interface::FunctionId;
@@ -17,6 +19,7 @@ use crate::runtime::Service;
 use crate::spans::micros;
 use crate::stats::Stats;
 use crate::telemetry::Distribution;
+use crate::transport::breaker::Breakers;
 
 /// Calls since a service was started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +66,9 @@ pub struct ServiceFigures {
     pub concurrency: u32,
     /// Instances that exist.
     pub instances: usize,
+    /// How it fares. A host of an earlier version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Calls, events, messages and HTTP requests of all of its functions.
     pub calls: Counts,
     /// What it calls and publishes.
@@ -93,6 +99,20 @@ pub struct RouteFigures {
     pub calls: Counts,
 }
 
+/// The circuit breaker of a wire on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerFigures {
+    /// `closed`, `open`, or `trying` while one call is under way that decides.
+    pub state: String,
+    /// How often it has opened.
+    pub opened: u64,
+    /// Calls that were not sent.
+    pub refused: u64,
+    /// Those of them that a fallback has answered.
+    pub fallbacks: u64,
+}
+
 /// What runs of an app on a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -109,6 +129,9 @@ pub struct HostFigures {
     /// The routes that its gateway has answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteFigures>,
+    /// The circuit breakers, by wire.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub breakers: BTreeMap<String, BreakerFigures>,
 }
 
 /// A service on a host, in full.
@@ -128,7 +151,7 @@ pub struct ServiceDetail {
 }
 
 /// An interval of a service's history.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Moment {
     /// Its end, in seconds since 1970.
@@ -137,6 +160,9 @@ pub struct Moment {
     pub calls: u64,
     /// Those that failed.
     pub errors: u64,
+    /// Those of them that failed through no fault of their callers, by code and blame.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, u64>,
     /// The duration that 99 of 100 did not exceed, in seconds.
     pub p99: f64,
 }
@@ -157,9 +183,8 @@ impl Counts {
 
     pub(super) fn of_stats(stats: &Stats) -> Self {
         let mut counts = Self::of(&stats.durations());
-        for ((code, blame), count) in stats.error_counts() {
-            let kind = format!("{} {}", code.status(), blame.as_str());
-            counts.errors.insert(kind, count);
+        for (found, count) in stats.error_counts() {
+            counts.errors.insert(kind(found), count);
         }
         counts
     }
@@ -216,6 +241,11 @@ impl Counts {
     }
 }
 
+/// Code and blame of an error as one text, such as `500 guest`.
+pub(super) fn kind((code, blame): (Code, Blame)) -> String {
+    format!("{} {}", code.status(), blame.as_str())
+}
+
 /// Who answers a function, or subscribes to it.
 fn answered_by(deployment: &Deployment, caller: &ServiceSpec, import: &Import) -> Vec<String> {
     let interface = &import.id.interface;
@@ -245,7 +275,25 @@ fn exporters(deployment: &Deployment, function: &FunctionId) -> Vec<String> {
     serving.map(|(service, _)| service.clone()).collect()
 }
 
-pub(super) fn of_service(deployment: &Deployment, service: &Service) -> ServiceFigures {
+pub(super) fn of_breakers(breakers: &Breakers) -> BTreeMap<String, BreakerFigures> {
+    let all = breakers.all().into_iter().map(|breaker| {
+        let counts = breaker.counts();
+        let figures = BreakerFigures {
+            state: counts.state.as_str().to_owned(),
+            opened: counts.opened,
+            refused: counts.refused,
+            fallbacks: counts.fallbacks,
+        };
+        (breaker.wire.to_string(), figures)
+    });
+    all.collect()
+}
+
+pub(super) fn of_service(
+    deployment: &Deployment,
+    service: &Service,
+    health: Health,
+) -> ServiceFigures {
     let usage = service.usage();
     let since = service.started.duration_since(UNIX_EPOCH);
     let imports = service.imports.iter().map(|import| ImportFigures {
@@ -261,6 +309,7 @@ pub(super) fn of_service(deployment: &Deployment, service: &Service) -> ServiceF
         waiting: usage.waiting,
         concurrency: service.spec.limits.concurrency,
         instances: usage.instances,
+        health: Some(health),
         calls: Counts::sum(service.counted().map(|(_, stats)| stats)),
         imports: imports.collect(),
     }

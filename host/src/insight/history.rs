@@ -10,14 +10,38 @@ use crate::telemetry::Distribution;
 /// The length of an interval.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Intervals that are kept: an hour, 12 KiB for a service.
+/// Intervals that are kept: an hour, some 20 KiB for a service.
 const KEPT: usize = 360;
+
+/// Intervals that are a minute with the one that has not ended.
+const MINUTE: usize = 5;
 
 /// What a service has done until some time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Total {
     pub(super) durations: Distribution,
     pub(super) errors: u64,
+    /// Failures that are no fault of callers, by code and blame.
+    pub(super) faults: BTreeMap<String, u64>,
+}
+
+impl Total {
+    /// What was done since an earlier total, or all of it: a service that was swapped begins to count again.
+    fn since(&self, earlier: &Self) -> Self {
+        if self.durations.count() < earlier.durations.count() {
+            return self.clone();
+        }
+        let faults = self.faults.iter().filter_map(|(kind, count)| {
+            let before = earlier.faults.get(kind).copied().unwrap_or_default();
+            let since = count.saturating_sub(before);
+            (since > 0).then(|| (kind.clone(), since))
+        });
+        Self {
+            durations: self.durations.since(&earlier.durations),
+            errors: self.errors.saturating_sub(earlier.errors),
+            faults: faults.collect(),
+        }
+    }
 }
 
 /// The intervals of all services.
@@ -38,30 +62,42 @@ impl History {
         all.retain(|service, _| totals.contains_key(service));
         for (service, total) in totals {
             let past = all.entry(service).or_default();
-            // A service that was swapped begins to count again.
-            let since = if total.durations.count() < past.total.durations.count() {
-                Total::default()
-            } else {
-                std::mem::take(&mut past.total)
-            };
-            let durations = total.durations.since(&since.durations);
+            let since = total.since(&past.total);
             if past.moments.len() >= KEPT {
                 past.moments.pop_front();
             }
             past.moments.push_back(Moment {
                 at,
-                calls: durations.count(),
-                errors: total.errors.saturating_sub(since.errors),
-                p99: durations.quantile(0.99).as_secs_f64(),
+                calls: since.durations.count(),
+                errors: since.errors,
+                faults: since.faults,
+                p99: since.durations.quantile(0.99).as_secs_f64(),
             });
             past.total = total;
         }
     }
 
+    /// The calls of the last minute and its faults, of a service whose total is this now.
+    pub(super) fn recent(&self, service: &str, now: &Total) -> (u64, BTreeMap<String, u64>) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(past) = all.get(service) else {
+            return (now.durations.count(), now.faults.clone());
+        };
+        let since = now.since(&past.total);
+        let (mut calls, mut faults) = (since.durations.count(), since.faults);
+        for moment in past.moments.iter().rev().take(MINUTE) {
+            calls += moment.calls;
+            for (kind, count) in &moment.faults {
+                *faults.entry(kind.clone()).or_default() += count;
+            }
+        }
+        (calls, faults)
+    }
+
     pub(super) fn of(&self, service: &str) -> Vec<Moment> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let past = all.get(service);
-        past.map_or_else(Vec::new, |past| past.moments.iter().copied().collect())
+        past.map_or_else(Vec::new, |past| past.moments.iter().cloned().collect())
     }
 }
 
@@ -74,7 +110,30 @@ mod tests {
         for _ in 0..calls {
             durations.record(Duration::from_millis(2));
         }
-        BTreeMap::from([("orders".to_owned(), Total { durations, errors })])
+        let faults = BTreeMap::from([("500 guest".to_owned(), errors)]);
+        let total = Total {
+            durations,
+            errors,
+            faults,
+        };
+        BTreeMap::from([("orders".to_owned(), total)])
+    }
+
+    #[test]
+    fn the_last_minute_is_what_has_ended_in_it_and_since() {
+        let history = History::default();
+        let recent = |calls, errors| {
+            let (calls, faults) = history.recent("orders", &total(calls, errors)["orders"]);
+            (calls, faults.values().sum::<u64>())
+        };
+        assert_eq!(recent(3, 1), (3, 1));
+        for at in 1..=10 {
+            history.end_interval(at * 10, total(at * 10, at));
+        }
+        assert_eq!(recent(100, 10), (50, 5));
+        assert_eq!(recent(107, 12), (57, 7));
+        // Swapped.
+        assert_eq!(recent(2, 0), (52, 5));
     }
 
     #[test]

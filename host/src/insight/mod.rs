@@ -5,6 +5,7 @@
 //! wherever he looks, and one host answers from what it counts anyway.
 
 mod figures;
+mod health;
 mod history;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::call::{Blame, Code};
 use crate::deployment::{Current, Deployment};
 use crate::gateway::Gateway;
 use crate::headers::Headers;
@@ -25,12 +27,15 @@ use crate::runtime::Service;
 use crate::spans::{SpanRecord, Spans, now_us, summarise};
 use crate::subject::{self, Question};
 use crate::telemetry::Distribution;
+use crate::transport::breaker::State;
 
 pub use crate::spans::TraceSummary;
 pub use figures::{
-    Counts, HostFigures, ImportFigures, Moment, PipelineFigures, RouteFigures, ServiceDetail,
-    ServiceFigures,
+    BreakerFigures, Counts, HostFigures, ImportFigures, Moment, PipelineFigures, RouteFigures,
+    ServiceDetail, ServiceFigures,
 };
+pub use health::{Health, HealthState};
+use health::{Recent, judge};
 use history::{History, INTERVAL, Total};
 
 /// Time without an answer after which no further one is waited for.
@@ -158,14 +163,35 @@ impl Insight {
         let services = deployment
             .services
             .iter()
-            .map(|(name, service)| (name.clone(), figures::of_service(&deployment, service)));
+            .map(|(name, service)| (name.clone(), self.of_service(&deployment, service)));
         HostFigures {
             host: self.host.clone(),
             at_us: now_us(),
             services: services.collect(),
             pipelines: figures::of_pipelines(&deployment, self.pipelines.as_deref()),
             routes: figures::of_routes(&deployment, &self.gateway),
+            breakers: figures::of_breakers(self.current.breakers()),
         }
+    }
+
+    fn of_service(&self, deployment: &Deployment, service: &Service) -> ServiceFigures {
+        let (calls, faults) = self.history.recent(&service.spec.name, &total(service));
+        let breakers = self.current.breakers().all().into_iter();
+        let open = breakers.filter(|breaker| {
+            let mut imports = service.imports.iter();
+            let is_closed = breaker.counts().state == State::Closed;
+            !is_closed && imports.any(|import| import.id.interface.answers_to(&breaker.wire))
+        });
+        let open = open.map(|breaker| breaker.wire.to_string()).collect();
+        let stores = service.imports.iter().any(|import| import.is_event());
+        let unstored = self.current.store().reason().filter(|_| stores);
+        let recent = Recent {
+            calls,
+            faults,
+            open,
+            unstored,
+        };
+        figures::of_service(deployment, service, judge(&recent))
     }
 
     fn service(&self, name: &str) -> Option<ServiceDetail> {
@@ -176,7 +202,7 @@ impl Insight {
             .map(|(function, stats)| (function.to_string(), Counts::of_stats(stats)));
         Some(ServiceDetail {
             host: self.host.clone(),
-            service: figures::of_service(&deployment, service),
+            service: self.of_service(&deployment, service),
             functions: functions.collect(),
             manifest: figures::manifest(&service.spec),
             history: self.history.of(name),
@@ -265,10 +291,26 @@ impl Insight {
 /// What a service has done since it was started.
 fn total(service: &Service) -> Total {
     let mut total = Total::default();
+    let mut add = |kind: (Code, Blame), count: u64| {
+        total.errors += count;
+        if kind.1 != Blame::Caller {
+            *total.faults.entry(figures::kind(kind)).or_default() += count;
+        }
+    };
+    for (_, stats) in service.counted() {
+        for (kind, count) in stats.error_counts() {
+            add(kind, count);
+        }
+    }
+    // What found no room in the backlog was not counted as a call.
+    add(
+        (Code::Overloaded, Blame::Host),
+        service.counts().shed.read(),
+    );
     for (_, stats) in service.counted() {
         total.durations.add(&stats.durations());
-        total.errors += stats.error_counts().values().sum::<u64>();
     }
+    total.faults.retain(|_, count| *count > 0);
     total
 }
 

@@ -13,8 +13,9 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::Record;
 use super::keep::QUEUE;
+use super::{Export, Record};
+use crate::otlp::{Environment, OtlpError};
 use crate::telemetry;
 use crate::text::one_line;
 
@@ -22,7 +23,12 @@ use crate::text::one_line;
 const MAX_TEXT: usize = 16 << 10;
 
 /// What keeping a record does is not recorded, or there would be no end.
-const OWN: [&str; 3] = ["wasmbay::logs", "wasmbay::nats", "async_nats"];
+const OWN: [&str; 4] = [
+    "wasmbay::logs",
+    "wasmbay::nats",
+    "wasmbay::otlp",
+    "async_nats",
+];
 
 /// Prints a line.
 type Print = Box<dyn Fn(&str) + Send + Sync>;
@@ -34,6 +40,8 @@ pub struct Capture {
     print: Option<Print>,
     queue: mpsc::Sender<Record>,
     lost: Arc<AtomicU64>,
+    /// To the collector of OpenTelemetry, if there is one.
+    export: Option<mpsc::Sender<Record>>,
 }
 
 /// The records that wait to be kept.
@@ -56,6 +64,7 @@ pub fn capture(host: &str) -> (Capture, Records) {
         print: None,
         queue: sender,
         lost: Arc::clone(&lost),
+        export: None,
     };
     let records = Records {
         app,
@@ -72,6 +81,19 @@ impl Capture {
     pub fn printing(mut self, print: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.print = Some(Box::new(print));
         self
+    }
+
+    /// The same, which sends each record to the collector that the environment names, too.
+    ///
+    /// # Errors
+    ///
+    /// A variable has a value that is not supported; the error names both.
+    pub fn exporting(mut self) -> Result<(Self, Option<Export>), OtlpError> {
+        let get = |name: &str| std::env::var(name).ok();
+        let started = Export::start(&Environment(&get))?;
+        let (export, sender) = started.unzip();
+        self.export = sender;
+        Ok((self, export))
     }
 
     fn record(&self, event: &Event<'_>) -> Record {
@@ -118,10 +140,16 @@ impl<S: Subscriber> Layer<S> for Capture {
         let target = event.metadata().target();
         let is_own = OWN.iter().any(|own| target.starts_with(own));
         let is_kept = !is_own && !self.queue.is_closed();
-        if self.print.is_none() && !is_kept {
+        let export = self.export.as_ref().filter(|_| !is_own);
+        if self.print.is_none() && !is_kept && export.is_none() {
             return;
         }
         let record = self.record(event);
+        if let Some(export) = export
+            && export.try_send(record.clone()).is_err()
+        {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(print) = &self.print {
             print(&record.to_json());
         }

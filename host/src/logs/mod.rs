@@ -2,9 +2,11 @@
 //!
 //! A [`Capture`] makes a [`Record`] of each event of `tracing`. Printing and keeping are bounded and never
 //! waited for: a record that finds no room is lost and counted. Kept records lie in one stream of the NATS
-//! system ([`Records::keep`]), from which [`read`] has them for all hosts.
+//! system ([`Records::keep`]), from which [`read`] has them for all hosts. A collector of OpenTelemetry gets the
+//! same ([`Export`]).
 
 mod capture;
+mod export;
 mod keep;
 mod read;
 
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use capture::{Capture, Records, capture};
+pub use export::Export;
 pub use keep::{MAX_AGE, MAX_BYTES, QUEUE};
 pub use read::{LogsError, Wanted, read};
 

@@ -60,8 +60,12 @@ pub async fn read(
     wanted: &Wanted,
     mut each: impl FnMut(Record) -> bool,
 ) -> Result<(), LogsError> {
-    let from = OffsetDateTime::now_utc() - wanted.since;
-    let mut start = DeliverPolicy::ByStartTime { start_time: from };
+    let since = time::Duration::try_from(wanted.since).ok();
+    let from = since.and_then(|since| OffsetDateTime::now_utc().checked_sub(since));
+    // What is older than time itself is everything.
+    let mut start = from.map_or(DeliverPolicy::All, |start_time| {
+        DeliverPolicy::ByStartTime { start_time }
+    });
     loop {
         let consumer = match consumer(context, wanted, start).await {
             Ok(consumer) => consumer,

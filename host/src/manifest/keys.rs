@@ -205,13 +205,17 @@ tables! {
     }
 
     wire "`[wire.\"namespace:package/interface\"]`"
-         "A wire for calls has one of `service` and `external`, or `local` alone. One with `mode = \"event\"` has neither: every service that exports the interface gets each event. All keys below `durable` need it. See [events](events.md)." {
+         "A wire for calls has one of `service` and `external`, or any of `local`, `breaker` and `fallback` without them. One with `mode = \"event\"` has neither: every service that exports the interface gets each event. All keys below `durable` need it. See [events](events.md)." {
         SERVICE "service": Other = Other::text(&["a service that exports the interface"])
             => "The service that answers; others that export the interface do not.";
         EXTERNAL "external": Other = Other::flag(&["true"])
             => "Something outside this app answers on the interface's subjects, such as a program with a plain NATS client.";
         LOCAL "local": Other = Other::text(&["prefer", "never"]).or("prefer")
             => "Whether a call is made in the process where its caller's host serves the interface too, or over NATS all the same.";
+        BREAKER "breaker": Other = Other::table(&["`breaker = { errors = \"50%\" }`, or `{}`"]).or("none")
+            => "A circuit breaker: calls are not sent for a while when too many have failed; see below.";
+        FALLBACK "fallback": Other = Other::table(&["`fallback = { service = \"…\" }`, `{ values = { FUNCTION = … } }`"]).or("none")
+            => "What answers while the breaker is open, instead of an error; see below.";
         MODE "mode": Other = Other::text(&["call", "event"]).or("call")
             => "Whether importing the interface calls the one that exports it, or publishes to all that do.";
         DURABLE "durable": Flag = Flag
@@ -231,6 +235,25 @@ tables! {
             => "Time within which a second event with the same `Nats-Msg-Id` is not stored. At most `retention.age`.";
         SUBSCRIBER "subscriber": Other = Other::table(&["`[wire.\"…\".subscriber.SERVICE]`"])
             => "What is different for one subscriber; see below.";
+    }
+
+    breaker "`breaker` of a wire for calls"
+            "Each host counts the calls that it sends. Those that fail by their caller's fault (400, 404, 413) count as good ones. See [breakers](breakers.md)." {
+        ERRORS "errors": Percents = Percents { default: Percent(5_000), range: Percent(100)..=Percent(10_000) }
+            => "Part of the calls within `window` that have failed for the breaker to open.";
+        WINDOW "window": Bounds<Duration> = Bounds { default: secs(10), range: secs(1)..=secs(600) }
+            => "Time for which calls count.";
+        CALLS "calls": Bounds<u32> = Bounds { default: 10, range: 1..=1_000_000 }
+            => "Calls within `window` below which it stays closed.";
+        OPEN "open": Bounds<Duration> = Bounds { default: secs(5), range: millis(100)..=secs(600) }
+            => "Time for which no call is sent. Then one is: if it succeeds the breaker closes, else it stays open for as long again.";
+    }
+
+    fallback "`fallback` of a wire for calls" "One of the two. It needs `breaker`. Steps of pipelines and durable functions do not use it: they try again." {
+        SERVICE "service": Other = Other::text(&["a service that exports the interface"])
+            => "The service that is called instead. Without `service` on the wire, the others that export the interface answer while the breaker is closed.";
+        VALUES "values": Other = Other::table(&["a value for each function, such as `{ get-price = 0 }`"])
+            => "What functions return instead, written as their result's JSON. Others fail with 503.";
     }
 
     // What a stream shares with a wire is read by the wire's rows.

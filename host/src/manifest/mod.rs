@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 mod app;
+mod breakers;
 mod durable;
 mod events;
 mod file;
@@ -30,6 +31,7 @@ pub mod values;
 mod wires;
 
 pub use app::App;
+pub use breakers::{BreakerPolicy, BreakerSpec, Fallback};
 pub use durable::{DurableFunction, DurableSpec};
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::{GatewaySpec, RpcPaths};

@@ -6,6 +6,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use toml::de::DeValue;
 
+use super::breakers::{self, BreakerSpec};
 use super::events::{self, EventSpec};
 use super::file::{At, Section};
 use super::keys::{app, service, wire};
@@ -13,7 +14,7 @@ use super::services::check_service;
 use crate::interface::InterfaceId;
 
 /// The choice of who answers an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Wire {
     /// The interface; without a version, all of its versions.
     pub interface: InterfaceId,
@@ -21,6 +22,8 @@ pub struct Wire {
     pub provider: Provider,
     /// The way of calls whose callee is on the caller's host.
     pub local: LocalCall,
+    /// When calls are not sent because too many have failed.
+    pub breaker: Option<BreakerSpec>,
 }
 
 /// The way of calls whose callee is on the caller's host.
@@ -57,12 +60,19 @@ impl Serialize for Wire {
             Provider::External => map.serialize_entry(wire::EXTERNAL.name, &true)?,
             Provider::Exporter | Provider::Events(_) => {}
         }
-        match (self.local, &self.provider) {
-            (LocalCall::Never, _) => map.serialize_entry(wire::LOCAL.name, NEVER)?,
-            (LocalCall::Prefer, Provider::Exporter) => {
+        match (self.local, &self.provider, &self.breaker) {
+            (LocalCall::Never, _, _) => map.serialize_entry(wire::LOCAL.name, NEVER)?,
+            // A wire says something.
+            (LocalCall::Prefer, Provider::Exporter, None) => {
                 map.serialize_entry(wire::LOCAL.name, PREFER)?;
             }
-            (LocalCall::Prefer, _) => {}
+            (LocalCall::Prefer, _, _) => {}
+        }
+        if let Some(breaker) = &self.breaker {
+            map.serialize_entry(wire::BREAKER.name, &breaker.policy)?;
+            if let Some(fallback) = &breaker.fallback {
+                map.serialize_entry(wire::FALLBACK.name, fallback)?;
+            }
         }
         map.end()
     }
@@ -104,10 +114,12 @@ pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Wire> {
         } else {
             LocalCall::Prefer
         };
+        let breaker = breakers::read(&section, declared);
         wires.extend(provider.map(|provider| Wire {
             interface,
             provider,
             local,
+            breaker,
         }));
     }
     wires
@@ -176,10 +188,16 @@ fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
             section.report_key(wire::LOCAL.name, why);
             external.map(|_| Provider::External)
         }
-        (false, false) if section.has(wire::LOCAL.name) => Some(Provider::Exporter),
+        (false, false)
+            if section.has(wire::LOCAL.name)
+                || section.has(wire::BREAKER.name)
+                || section.has(wire::FALLBACK.name) =>
+        {
+            Some(Provider::Exporter)
+        }
         _ => {
             section.report_here(
-                "accepted: either `service = \"…\"`, `external = true` or `mode = \"event\"`",
+                "accepted: `service = \"…\"`, `external = true`, `breaker = {}` or `mode = \"event\"`",
             );
             None
         }

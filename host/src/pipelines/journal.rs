@@ -126,6 +126,8 @@ impl Journals {
         match read.map_err(|_| late())? {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            // An app without pipelines has no stream of runs.
+            Err(error) if is_missing(&error.kind()) => Ok(None),
             Err(error) => Err(JournalError::Unreachable(error.to_string())),
         }
     }
@@ -299,4 +301,11 @@ pub(super) fn text(run: &Run) -> Result<Bytes, JournalError> {
     let text = serde_json::to_vec(run);
     text.map(Bytes::from)
         .map_err(|error| JournalError::Unreadable(error.to_string()))
+}
+
+fn is_missing(kind: &RawMessageErrorKind) -> bool {
+    let RawMessageErrorKind::JetStream(error) = kind else {
+        return false;
+    };
+    error.error_code() == ErrorCode::STREAM_NOT_FOUND
 }

@@ -1,6 +1,6 @@
 //! The errors of a plan, each with its fix.
 
-use super::{DurableProblem, PipelineProblem};
+use super::{BreakerProblem, DurableProblem, PipelineProblem};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::Place;
 use crate::shape::{Field, Signature};
@@ -116,6 +116,16 @@ pub enum PlanError {
         /// The exporter's type.
         found: Box<Signature>,
     },
+    /// A breaker of a wire that cannot be.
+    #[error("{place}wire \"{interface}\": {problem}")]
+    Breaker {
+        /// Where it stands; empty for the wire as a whole.
+        place: Place,
+        /// The wire's interface.
+        interface: InterfaceId,
+        /// What is wrong.
+        problem: BreakerProblem,
+    },
     /// A service whose calls of an interface would come back to itself.
     #[error(
         "service \"{service}\": imports {import}, which it exports itself, so it would call itself; {}",
@@ -187,7 +197,7 @@ pub enum PlanError {
     },
 }
 
-fn suggestion(nearest: &Option<String>) -> String {
+pub(super) fn suggestion(nearest: &Option<String>) -> String {
     nearest
         .as_ref()
         .map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
@@ -217,7 +227,7 @@ fn quoted(names: &[String]) -> String {
         .join(" and ")
 }
 
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     if names.is_empty() {
         "nothing".to_owned()
     } else {

@@ -15,6 +15,7 @@ use crate::shape::{InterfaceDescription, Signature};
 use crate::text::{did_you_mean, nearest};
 
 mod bind;
+mod breakers;
 mod choices;
 mod error;
 mod events;
@@ -24,7 +25,9 @@ mod routes;
 mod unreached;
 
 pub use bind::{Bindings, Body, spells};
+pub use breakers::{Breaker, BreakerProblem, Instead};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
+use error::{list, suggestion};
 pub use events::{EventFunction, EventWire, KeyPath};
 pub use pipelines::{
     Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
@@ -79,6 +82,8 @@ pub struct Plan {
     pub pipelines: Vec<Pipeline>,
     /// The interface of message handlers of each service that exports one.
     pub messages: BTreeMap<String, InterfaceId>,
+    /// The circuit breakers of wires.
+    pub breakers: Vec<Breaker>,
 }
 
 /// The status of a route that publishes an event: it was accepted, its outcome is not known.
@@ -207,6 +212,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
             }
         }
     }
+    wiring.plan_breakers(&mut plan, &mut errors);
     if errors.is_empty() {
         Ok(plan)
     } else {
@@ -245,11 +251,8 @@ impl<'a> Wiring<'a> {
                     provider: Provider::External,
                     ..
                 }) => false,
-                Some(Wire {
-                    provider: Provider::Events(_) | Provider::Exporter,
-                    ..
-                })
-                | None => true,
+                Some(wire) => Self::fallback_of(wire) != Some(service.name),
+                None => true,
             };
             exporters.extend(
                 service

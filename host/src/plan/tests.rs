@@ -1,3 +1,4 @@
+mod breakers;
 mod choices;
 mod events;
 

@@ -9,7 +9,7 @@
 //! full queue loses spans and counts them; it never holds up a call. A host that somebody may look at
 //! keeps the last of them in memory (`kept`), exporter or not.
 
-mod client;
+mod clock;
 mod kept;
 mod otlp;
 mod sampler;
@@ -17,22 +17,23 @@ mod sampler;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::{SpanContext, SpanId, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use tokio::sync::{mpsc, oneshot};
 
+use clock::Clock;
 use kept::Kept;
 pub(crate) use kept::{REFUSAL, micros, now_us, summarise};
 pub use kept::{SpanRecord, TraceSummary};
 pub(crate) use opentelemetry::KeyValue;
 pub(crate) use opentelemetry::trace::SpanKind;
-pub use otlp::SpansError;
 use sampler::Sampler;
 
 use crate::call::{Blame, CallError, Code, Trace};
+use crate::otlp::{Environment, OtlpError};
 
 /// Duration from which a call is recorded although its trace is not sampled.
 pub const SLOW: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ struct Recorder {
     /// To the exporter, if there is one.
     queue: Option<mpsc::Sender<Command>>,
     lost: AtomicU64,
+    clock: Clock,
     kept: Option<Kept>,
 }
 
@@ -104,8 +106,9 @@ impl Spans {
     /// # Errors
     ///
     /// A variable has a value that is not supported; the error names both.
-    pub fn from_environment() -> Result<Self, SpansError> {
-        otlp::start(&|name| std::env::var(name).ok())
+    pub fn from_environment() -> Result<Self, OtlpError> {
+        let get = |name: &str| std::env::var(name).ok();
+        otlp::start(&Environment(&get))
     }
 
     fn new(sampler: Sampler, queue: mpsc::Sender<Command>) -> Self {
@@ -113,6 +116,7 @@ impl Spans {
             sampler,
             queue: Some(queue),
             lost: AtomicU64::new(0),
+            clock: Clock::default(),
             kept: None,
         })))
     }
@@ -129,6 +133,7 @@ impl Spans {
             sampler,
             queue,
             lost: AtomicU64::new(0),
+            clock: Clock::default(),
             kept: Some(Kept::default()),
         })))
     }
@@ -302,7 +307,8 @@ impl Begun<'_> {
         }
         let own = self.own;
         let own = own.unwrap_or_else(|| SpanId::from(rand::random_range(1..=u64::MAX)));
-        let end_time = SystemTime::now();
+        let start_time = self.recorder.clock.at(self.started);
+        let end_time = start_time.checked_add(took).unwrap_or(start_time);
         let span = SpanData {
             span_context: SpanContext::new(
                 self.trace,
@@ -315,7 +321,7 @@ impl Begun<'_> {
             parent_span_is_remote: kind == SpanKind::Server || kind == SpanKind::Consumer,
             span_kind: kind,
             name,
-            start_time: end_time.checked_sub(took).unwrap_or(end_time),
+            start_time,
             end_time,
             attributes,
             dropped_attributes_count: 0,

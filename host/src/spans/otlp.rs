@@ -13,37 +13,9 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::client::Client;
 use super::sampler::{ARGUMENT, SAMPLER, Sampler};
 use super::{Command, Finished, Origin, Spans};
-
-const ENDPOINTS: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-];
-const PROTOCOLS: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-    "OTEL_EXPORTER_OTLP_PROTOCOL",
-];
-
-/// A variable of the environment has a value that is not supported.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{variable}={value}: {accepted} is accepted")]
-pub struct SpansError {
-    variable: String,
-    value: String,
-    accepted: String,
-}
-
-impl SpansError {
-    pub(super) fn new(variable: &str, value: &str, accepted: &str) -> Self {
-        Self {
-            variable: variable.to_owned(),
-            value: value.to_owned(),
-            accepted: accepted.to_owned(),
-        }
-    }
-}
+use crate::otlp::{Client, Environment, OtlpError, Signal};
 
 /// How spans are put together.
 struct Batches {
@@ -55,42 +27,23 @@ struct Batches {
     delay: Duration,
 }
 
-type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
-
 /// Starts the exporter that the environment asks for.
-pub(super) fn start(environment: &Environment<'_>) -> Result<Spans, SpansError> {
-    // Set and empty is not set, by the specification.
-    let get = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let disabled = get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    if disabled || !ENDPOINTS.iter().any(|name| get(name).is_some()) {
+pub(super) fn start(environment: &Environment<'_>) -> Result<Spans, OtlpError> {
+    let Some((name, value)) = environment.endpoint(Signal::Traces)? else {
         return Ok(Spans::default());
-    }
-    match get("OTEL_TRACES_EXPORTER").as_deref() {
-        None | Some("otlp") => {}
-        Some("none") => return Ok(Spans::default()),
-        Some(other) => {
-            let accepted = "otlp or none";
-            return Err(SpansError::new("OTEL_TRACES_EXPORTER", other, accepted));
-        }
-    }
-    for name in PROTOCOLS {
-        if let Some(other) = get(name).filter(|value| value != "http/protobuf") {
-            return Err(SpansError::new(name, &other, "http/protobuf"));
-        }
-    }
+    };
+    let get = |name: &str| environment.get(name);
     let sampler = Sampler::parse(get(SAMPLER).as_deref(), get(ARGUMENT).as_deref())?;
     let batches = Batches {
-        queue: number(&get, "OTEL_BSP_MAX_QUEUE_SIZE", 2_048)?,
-        most: number(&get, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)?,
-        delay: Duration::from_millis(number(&get, "OTEL_BSP_SCHEDULE_DELAY", 5_000)? as u64),
+        queue: environment.number("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)? as usize,
+        most: environment.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)? as usize,
+        delay: Duration::from_millis(environment.number("OTEL_BSP_SCHEDULE_DELAY", 5_000)?.into()),
     };
     let exporters = Exporters::new();
     // The exporter reads its own variables; a wrong one is named now.
-    let endpoint = ENDPOINTS.iter().find_map(|name| Some((*name, get(name)?)));
     exporters.open(&Origin::default()).map_err(|error| {
-        let (name, value) = endpoint.unwrap_or_default();
-        SpansError::new(
-            name,
+        OtlpError::new(
+            &name,
             &value,
             &format!("{error}; a URL such as http://localhost:4318"),
         )
@@ -112,20 +65,6 @@ pub(super) fn start(environment: &Environment<'_>) -> Result<Spans, SpansError> 
             tracing::error!(%error, "spans cannot be exported");
             Ok(Spans::default())
         }
-    }
-}
-
-fn number(
-    get: &impl Fn(&str) -> Option<String>,
-    name: &str,
-    default: usize,
-) -> Result<usize, SpansError> {
-    let Some(text) = get(name) else {
-        return Ok(default);
-    };
-    match text.parse() {
-        Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
-        _ => Err(SpansError::new(name, &text, "a number from 1 to 1000000")),
     }
 }
 
@@ -253,7 +192,7 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        start(&environment)
+        start(&Environment(&environment))
             .map(|spans| spans.is_on())
             .map_err(|error| error.to_string())
     }
@@ -262,7 +201,7 @@ mod tests {
     fn spans_are_recorded_where_there_is_an_endpoint() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
         assert_eq!(start_with(&[]), Ok(false));
-        assert_eq!(start_with(&[(ENDPOINTS[1], "")]), Ok(false));
+
         assert_eq!(start_with(&[endpoint]), Ok(true));
         assert_eq!(
             start_with(&[endpoint, ("OTEL_SDK_DISABLED", "true")]),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use opentelemetry::trace::TraceId;
 
-use super::SpansError;
+use crate::otlp::OtlpError;
 
 /// The names of the variables.
 pub(super) const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
@@ -66,12 +66,12 @@ impl Sampler {
     /// # Errors
     ///
     /// One of them is none of the specification's, or no number from 0 to 1.
-    pub(super) fn parse(name: Option<&str>, argument: Option<&str>) -> Result<Self, SpansError> {
+    pub(super) fn parse(name: Option<&str>, argument: Option<&str>) -> Result<Self, OtlpError> {
         let ratio = || match argument {
             None => Ok(1.0),
             Some(text) => match text.parse() {
                 Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-                _ => Err(SpansError::new(ARGUMENT, text, "a number from 0 to 1")),
+                _ => Err(OtlpError::new(ARGUMENT, text, "a number from 0 to 1")),
             },
         };
         let (by_parent, ratio) = match name.unwrap_or("parentbased_always_on") {
@@ -83,7 +83,7 @@ impl Sampler {
             "parentbased_traceidratio" => (true, ratio()?),
             other => {
                 let known = "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio";
-                return Err(SpansError::new(SAMPLER, other, known));
+                return Err(OtlpError::new(SAMPLER, other, known));
             }
         };
         Ok(Self {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
+use super::breaker::{Breakers, Instead, Passage};
 use super::keyvalue::Bucket;
 use super::local::{Local, LocalCalls};
 use super::responders::Responders;
@@ -45,6 +46,8 @@ pub(crate) struct NatsBackend {
     requests: Requests,
     /// The calls that need no NATS, and what carries those of the guests that they reach.
     local: Option<(LocalCalls, Weak<NatsBackend>)>,
+    /// The breakers of the app's wires.
+    breakers: Arc<Breakers>,
     /// Opens buckets; without one there are none.
     context: Option<jetstream::Context>,
     session: u64,
@@ -64,6 +67,7 @@ impl NatsBackend {
         Self {
             requests,
             local: None,
+            breakers: Arc::default(),
             context: None,
             store: Arc::default(),
             session: rand::random(),
@@ -74,12 +78,13 @@ impl NatsBackend {
     }
 
     /// The backend of a worker: functions that its host serves are called in the process, and `store`
-    /// learns when what an app stores is missing or full.
+    /// learns when what an app stores is missing or full. Wires with a breaker ask `breakers`.
     #[must_use]
     pub(crate) fn of_worker(
         requests: Requests,
         context: jetstream::Context,
         store: Arc<StoreHealth>,
+        breakers: Arc<Breakers>,
         local: &Local,
     ) -> Arc<Self> {
         let local = LocalCalls::new(local);
@@ -87,6 +92,7 @@ impl NatsBackend {
             local: Some((local, Weak::clone(own))),
             context: Some(context),
             store,
+            breakers,
             ..Self::new(requests)
         })
     }
@@ -130,6 +136,40 @@ impl NatsBackend {
         let carried = self.nats().max_payload();
         let left = carried.checked_sub(wire::size_bound(call))?;
         Some((local, left, own.upgrade()?))
+    }
+
+    /// Makes a call, whatever its wire says: in the process where that is possible.
+    fn carry<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
+        let last = call.deadline;
+        let carried = self.nats().max_payload();
+        let call = match self.here(&call) {
+            Some((local, _, backend)) => match local.start(subject, call, carried, backend) {
+                Ok(pending) => return pending,
+                Err(call) => call,
+            },
+            None => call,
+        };
+        Box::pin(self.call_until(subject, call, last))
+    }
+
+    /// As [`Self::carry`] with values, if the call can be made in the process with them.
+    fn carry_values(
+        &self,
+        subject: &str,
+        values: Values<'_>,
+        call: Call,
+    ) -> Result<Pending<'static, Answer>, (Vec<Value>, Call)> {
+        match self.here(&call) {
+            Some((local, left, backend)) => {
+                let limits = json::Limits {
+                    bytes: values.limits.bytes.min(left),
+                    ..values.limits
+                };
+                let carried = self.nats().max_payload();
+                local.start_with(subject, Values { limits, ..values }, call, carried, backend)
+            }
+            None => Err((values.arguments, call)),
+        }
     }
 
     /// The connection.
@@ -384,16 +424,22 @@ fn stored(answer: &[u8], stream: &str, store: &StoreHealth) -> Result<u64, CallE
 
 impl Backend for NatsBackend {
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
-        let last = call.deadline;
-        let carried = self.nats().max_payload();
-        let call = match self.here(&call) {
-            Some((local, _, backend)) => match local.start(subject, call, carried, backend) {
-                Ok(pending) => return pending,
-                Err(call) => call,
-            },
-            None => call,
-        };
-        Box::pin(self.call_until(subject, call, last))
+        match self.breakers.pass(subject) {
+            Passage::Free => self.carry(subject, call),
+            Passage::Sent(sent) => Box::pin(async move {
+                let outcome = self.carry(subject, call).await;
+                sent.count(&outcome);
+                outcome
+            }),
+            Passage::Refused(refused) => Box::pin(async move {
+                // What a run has done is undone by what the wire leads to, and by nothing else.
+                let is_step = matches!(call.identity, Some(Identity::Step(_)));
+                match refused.instead(!is_step)? {
+                    Instead::Json(result) => Ok(result),
+                    Instead::Subject(subject) => self.carry(&subject, call).await,
+                }
+            }),
+        }
     }
 
     fn misfit<'a>(
@@ -414,16 +460,17 @@ impl Backend for NatsBackend {
         values: Values<'_>,
         call: Call,
     ) -> Result<Pending<'a, Answer>, (Vec<Value>, Call)> {
-        match self.here(&call) {
-            Some((local, left, backend)) => {
-                let limits = json::Limits {
-                    bytes: values.limits.bytes.min(left),
-                    ..values.limits
-                };
-                let carried = self.nats().max_payload();
-                local.start_with(subject, Values { limits, ..values }, call, carried, backend)
+        match self.breakers.pass(subject) {
+            Passage::Free => self.carry_values(subject, values, call),
+            Passage::Sent(sent) => {
+                let pending = self.carry_values(subject, values, call)?;
+                Ok(Box::pin(async move {
+                    let outcome = pending.await;
+                    sent.count(&outcome);
+                    outcome
+                }))
             }
-            None => Err((values.arguments, call)),
+            Passage::Refused(_) => Err((values.arguments, call)),
         }
     }
 

@@ -9,6 +9,7 @@
 pub(crate) mod backend;
 mod backlog;
 mod binding;
+pub(crate) mod breaker;
 mod client;
 pub(crate) mod consumer;
 mod keyvalue;

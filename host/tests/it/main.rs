@@ -9,6 +9,7 @@
 
 mod admin;
 mod between;
+mod breakers;
 mod build;
 mod cli;
 mod component;

@@ -1,4 +1,4 @@
-//! Spans, as a collector of OpenTelemetry gets them from `wasmbay up`.
+//! Spans, metrics and log records, as a collector of OpenTelemetry gets them from `wasmbay up`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -7,59 +7,94 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use prost::Message as _;
 
 use crate::support::DEADLINE;
 use crate::support::cli::{Cli, Up};
 use crate::support::components::{CALLER, GUEST, OTHER, PUBLISHES, RETURNS_ERROR};
 use crate::support::http;
 
-/// What a collector has got.
-#[derive(Clone, Default)]
-struct Got(Arc<Mutex<Vec<(String, Span)>>>);
+/// Bodies by the path that they were sent to.
+type Bodies = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
-/// Takes what is exported to `/v1/traces`.
+/// Takes what is exported.
 struct Collector {
     address: SocketAddr,
-    got: Got,
+    bodies: Bodies,
 }
 
 impl Collector {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, got) = (listener.local_addr().unwrap(), Got::default());
-        let kept = got.clone();
+        let (address, bodies) = (listener.local_addr().unwrap(), Bodies::default());
+        let kept = Arc::clone(&bodies);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, got) = (stream.unwrap(), kept.clone());
-                thread::spawn(move || take(stream, &got));
+                let (stream, bodies) = (stream.unwrap(), Arc::clone(&kept));
+                thread::spawn(move || take(stream, &bodies));
             }
         });
-        Self { address, got }
+        Self { address, bodies }
+    }
+
+    /// Everything that was sent to a path.
+    fn got<T: prost::Message + Default>(&self, path: &str) -> Vec<T> {
+        let bodies = self.bodies.lock().unwrap();
+        let sent = bodies.iter().filter(|(to, _)| to == path);
+        sent.map(|(_, body)| T::decode(&**body).unwrap()).collect()
+    }
+
+    /// All spans with their service.
+    fn spans(&self) -> Vec<(String, Span)> {
+        let mut got = Vec::new();
+        for request in self.got::<ExportTraceServiceRequest>("/v1/traces") {
+            for of_resource in request.resource_spans {
+                let resource = attributes(&of_resource.resource.unwrap().attributes);
+                let name = format!(
+                    "{}/{}",
+                    resource["service.namespace"], resource["service.name"]
+                );
+                for scope in of_resource.scope_spans {
+                    got.extend(scope.spans.into_iter().map(|span| (name.clone(), span)));
+                }
+            }
+        }
+        got
     }
 
     /// The spans of a trace, by their service, once there are so many.
     fn trace(&self, id: &str, spans: usize) -> Vec<(String, Span)> {
+        let of_trace = |(_, span): &(String, Span)| hex(&span.trace_id) == id;
+        self.once(|| {
+            let found: Vec<_> = self.spans().into_iter().filter(of_trace).collect();
+            (found.len() >= spans).then_some(found)
+        })
+    }
+
+    /// Waits for something that is sent.
+    fn once<T>(&self, found: impl Fn() -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let got = self.got.0.lock().unwrap().clone();
-            let of_trace = |(_, span): &(String, Span)| hex(&span.trace_id) == id;
-            let found: Vec<_> = got.iter().filter(|one| of_trace(one)).cloned().collect();
-            if found.len() >= spans {
+            if let Some(found) = found() {
                 return found;
             }
-            assert!(Instant::now() < deadline, "{spans} of {id}: {got:#?}");
+            assert!(Instant::now() < deadline, "{:#?}", self.spans());
             thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
 /// Reads the requests of one connection.
-fn take(mut stream: TcpStream, got: &Got) -> Option<()> {
+fn take(mut stream: TcpStream, bodies: &Bodies) -> Option<()> {
     let mut read = Vec::new();
     loop {
         let end = loop {
@@ -71,7 +106,12 @@ fn take(mut stream: TcpStream, got: &Got) -> Option<()> {
         let head = String::from_utf8(read[..end].to_vec())
             .unwrap()
             .to_lowercase();
-        assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
+        let path = head
+            .strip_prefix("post ")
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap();
         assert!(
             head.contains("content-type: application/x-protobuf"),
             "{head}"
@@ -83,18 +123,7 @@ fn take(mut stream: TcpStream, got: &Got) -> Option<()> {
             more(&mut stream, &mut read)?;
         }
         let body: Vec<u8> = read.drain(..end + length).skip(end).collect();
-        let request = ExportTraceServiceRequest::decode(&*body).unwrap();
-        for of_resource in request.resource_spans {
-            let resource = attributes(&of_resource.resource.unwrap().attributes);
-            let name = format!(
-                "{}/{}",
-                resource["service.namespace"], resource["service.name"]
-            );
-            for scope in of_resource.scope_spans {
-                let spans = scope.spans.into_iter().map(|span| (name.clone(), span));
-                got.0.lock().unwrap().extend(spans);
-            }
-        }
+        bodies.lock().unwrap().push((path.to_owned(), body));
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
             .ok()?;
@@ -182,6 +211,7 @@ fn up(collector: &Collector, more: &[(&str, &str)]) -> (Cli, Up, String) {
         )
         .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret")
         .env("OTEL_BSP_SCHEDULE_DELAY", "10")
+        .env("OTEL_BLRP_SCHEDULE_DELAY", "10")
         .envs(more.iter().copied());
     let up = Up::start(command);
     up.until("ready");
@@ -274,7 +304,7 @@ fn what_fails_is_recorded_although_nothing_is_sampled() {
     let gateway = span(&spans, "traced/gateway", SpanKind::Server);
     assert_eq!(attributes(&gateway.attributes)["error.type"], "500");
     up.stop();
-    let got = collector.got.0.lock().unwrap();
+    let got = collector.spans();
     assert!(got.iter().all(|(_, span)| hex(&span.trace_id) != fine));
 }
 
@@ -287,7 +317,7 @@ fn a_host_that_stops_exports_what_it_has() {
         .map(|_| ask(&address, "GET", "/ask/7", &[]).1)
         .collect();
     up.stop();
-    let got = collector.got.0.lock().unwrap();
+    let got = collector.spans();
     let exported: BTreeSet<_> = got.iter().map(|(_, span)| hex(&span.trace_id)).collect();
     assert_eq!(exported, traces);
 }
@@ -310,6 +340,111 @@ fn without_a_collector_calls_are_answered_and_it_is_said_once() {
         "{stderr}"
     );
     up.stop();
+}
+
+/// A metric's value for a service, or of an app or host as a whole; of a histogram, its count.
+fn value(
+    request: &ExportMetricsServiceRequest,
+    metric: &str,
+    service: Option<&str>,
+) -> Option<f64> {
+    let scopes = request
+        .resource_metrics
+        .iter()
+        .flat_map(|one| &one.scope_metrics);
+    let mut metrics = scopes.flat_map(|scope| &scope.metrics);
+    let found = metrics.find(|found| found.name == metric)?;
+    let is_of =
+        |pairs: &[KeyValue]| attributes(pairs).get("service").map(String::as_str) == service;
+    match found.data.as_ref()? {
+        Data::Gauge(gauge) => numbers(&gauge.data_points, is_of),
+        Data::Sum(sum) => {
+            assert!(sum.is_monotonic);
+            numbers(&sum.data_points, is_of)
+        }
+        Data::Histogram(histogram) => {
+            assert_eq!(found.unit, "s");
+            let mut points = histogram.data_points.iter();
+            let point = points.find(|point| is_of(&point.attributes))?;
+            assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
+            Some(f64::from(u32::try_from(point.count).unwrap()))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn numbers(points: &[NumberDataPoint], is_of: impl Fn(&[KeyValue]) -> bool) -> Option<f64> {
+    let mut points = points.iter();
+    match points.find(|point| is_of(&point.attributes))?.value? {
+        Number::AsDouble(number) => Some(number),
+        Number::AsInt(_) => None,
+    }
+}
+
+#[test]
+fn metrics_are_exported_and_once_more_at_the_end() {
+    let collector = Collector::start();
+    let (_cli, up, address) = up(&collector, &[("OTEL_METRIC_EXPORT_INTERVAL", "100")]);
+    for _ in 0..3 {
+        assert_eq!(ask(&address, "GET", "/ask/7", &[]).0, 200);
+    }
+    let path = "/v1/metrics";
+    let calls = "rpc.server.call.duration";
+    let request = collector.once(|| {
+        let requests = collector.got::<ExportMetricsServiceRequest>(path);
+        let mut requests = requests.into_iter();
+        requests.find(|request| value(request, calls, Some("caller")) == Some(3.0))
+    });
+    let resource = request.resource_metrics[0].resource.as_ref().unwrap();
+    let resource = attributes(&resource.attributes);
+    assert_eq!(resource["service.name"], "wasmbay");
+    assert!(!resource["service.instance.id"].is_empty());
+    assert!(value(&request, "wasmbay.memory", Some("caller")).unwrap() > 0.0);
+    assert_eq!(value(&request, "wasmbay.store_healthy", None), Some(1.0));
+    // What is counted between the last export and the end is not lost.
+    assert_eq!(ask(&address, "POST", "/trap", &[]).0, 500);
+    up.stop();
+    let last = collector
+        .got::<ExportMetricsServiceRequest>(path)
+        .pop()
+        .unwrap();
+    assert_eq!(value(&last, "wasmbay.errors", Some("guest")), Some(1.0));
+}
+
+#[test]
+fn log_records_are_exported_with_whose_they_are_and_their_trace() {
+    let collector = Collector::start();
+    let (_cli, up, address) = up(&collector, &[("RUST_LOG", "info")]);
+    let (_, trace) = ask(&address, "POST", "/trap", &[]);
+    let records = |of: &str| {
+        let requests = collector.got::<ExportLogsServiceRequest>("/v1/logs");
+        let of_resources = requests
+            .into_iter()
+            .flat_map(|request| request.resource_logs);
+        let own = of_resources.filter(|logs| {
+            let resource = attributes(&logs.resource.as_ref().unwrap().attributes);
+            assert!(!resource["service.instance.id"].is_empty());
+            resource["service.name"] == of
+        });
+        let scopes = own.flat_map(|logs| logs.scope_logs);
+        scopes
+            .flat_map(|scope| scope.log_records)
+            .collect::<Vec<_>>()
+    };
+    let body = |record: &LogRecord| format!("{:?}", record.body);
+    let trapped = collector.once(|| {
+        let records = records("guest").into_iter();
+        let mut own = records.filter(|record| hex(&record.trace_id) == trace);
+        own.find(|record| body(record).contains("failed") || !record.attributes.is_empty())
+    });
+    assert!(
+        trapped.time_unix_nano > 1_700_000_000_000_000_000,
+        "{trapped:?}"
+    );
+    assert!(!trapped.severity_text.is_empty() && trapped.severity_number > 0);
+    up.stop();
+    // The host's own, up to its last.
+    assert!(!records("wasmbay").is_empty());
 }
 
 #[test]

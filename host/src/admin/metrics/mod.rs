@@ -5,6 +5,7 @@
 //! is deployed. The durations are those of OpenTelemetry's conventions for RPC and HTTP servers.
 
 mod family;
+mod otlp;
 mod text;
 
 use std::time::Duration;
@@ -26,7 +27,9 @@ use crate::runtime::{Engine, Service, Stats};
 use crate::spans::Spans;
 use crate::subject;
 use crate::transport::Source;
+use crate::transport::breaker::{Breakers, State};
 use family::{Families, Family, Labels};
+pub use otlp::MetricsExport;
 
 /// Upper bound of the time for which JetStream is asked about consumers. Without an answer their
 /// metrics are left out.
@@ -63,6 +66,8 @@ async fn gather(process: &Process, apps: &[&Admin]) -> Families {
         let deployment = admin.insight.current.get();
         let unstored = admin.insight.current.store().reason();
         families.add_of(&admin.insight.app, of_app(&admin.insight.gateway, unstored));
+        let breakers = of_breakers(admin.insight.current.breakers());
+        families.add_of(&admin.insight.app, breakers);
         let calls = of_functions(&deployment, admin.insight.pipelines.as_deref());
         families.add_of(&admin.insight.app, calls);
         families.add_of(&admin.insight.app, of_services(&deployment));
@@ -120,6 +125,34 @@ fn of_app(gateway: &Gateway, unstored: Option<String>) -> [Family; 2] {
         requests.add_durations(&labels, durations);
     }
     [stores, requests]
+}
+
+fn of_breakers(breakers: &Breakers) -> [Family; 4] {
+    let mut open = Family::gauge(
+        "wasmbay_breaker_open",
+        "Whether calls of a wire are not sent because too many have failed: 1 or 0.",
+    );
+    let mut opened = Family::counter(
+        "wasmbay_breaker_opened_total",
+        "Times that the breaker of a wire has opened.",
+    );
+    let mut refused = Family::counter(
+        "wasmbay_breaker_refused_total",
+        "Calls that were not sent because the breaker of their wire was open.",
+    );
+    let mut fallbacks = Family::counter(
+        "wasmbay_breaker_fallbacks_total",
+        "Those of them that a fallback answered.",
+    );
+    for breaker in breakers.all() {
+        let (wire, counts) = (breaker.wire.to_string(), breaker.counts());
+        let labels = [("wire", &*wire)];
+        open.add(&labels, u64::from(counts.state != State::Closed));
+        opened.add(&labels, counts.opened);
+        refused.add(&labels, counts.refused);
+        fallbacks.add(&labels, counts.fallbacks);
+    }
+    [open, opened, refused, fallbacks]
 }
 
 /// The calls of functions that have been called.

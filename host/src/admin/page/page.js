@@ -393,14 +393,46 @@ function bounded(rows, draw_) {
   return [shown, rows.length > ROWS ? h("p", { class: "quiet" }, `The first ${ROWS} of ${rows.length.toLocaleString()}; the filter finds the others.`) : null];
 }
 
+const WORST = ["ready", "degraded", "failing"];
+
+/** How a service fares on all hosts together: the worst of them, with every reason. */
+function healthOf(all) {
+  const known = all.filter(Boolean);
+  const worst = Math.max(0, ...known.map((health) => WORST.indexOf(health.state)));
+  return { state: WORST[worst], why: [...new Set(known.flatMap((health) => health.why ?? []))] };
+}
+
+const healthShown = ({ state: word, why }) => h("span", { class: { ready: "good", degraded: "warn", failing: "bad" }[word], title: why.join("\n") }, word);
+
+/** The breakers of all hosts by wire. */
+function breakersOf(hosts) {
+  const wires = new Map();
+  for (const host of hosts)
+    for (const [wire, breaker] of Object.entries(host.breakers ?? {})) {
+      const known = wires.get(wire) ?? { wire, closed: 0, open: 0, trying: 0, opened: 0, refused: 0, fallbacks: 0 };
+      known[breaker.state] += 1;
+      for (const of of ["opened", "refused", "fallbacks"]) known[of] += breaker[of];
+      wires.set(wire, known);
+    }
+  return [...wires.values()].sort((one, other) => one.wire.localeCompare(other.wire));
+}
+
+function breakerTable(hosts) {
+  const breakers = breakersOf(hosts);
+  if (breakers.length === 0) return null;
+  const stands = ({ open: opened, trying, closed }) => (opened > 0 ? h("span", { class: "bad" }, `open on ${plural(opened, "host")}`) : trying > 0 ? h("span", { class: "warn" }, "trying") : h("span", { class: "good" }, `closed on ${plural(closed, "host")}`));
+  return [h("h2", {}, "Circuit breakers"), table([["Wire"], ["Stands"], ["Opened", "n"], ["Not sent", "n"], ["By fallback", "n"]], breakers.map((one) => h("tr", {}, cell(h("code", {}, one.wire), "wide"), cell(stands(one)), cell(one.opened.toLocaleString(), "n"), cell(one.refused.toLocaleString(), "n"), cell(one.fallbacks.toLocaleString(), "n"))))];
+}
+
 async function viewMap() {
   const hosts = await readFigures();
   const read = lately();
   const services = new Map();
   for (const host of hosts)
     for (const [name, service] of Object.entries(host.services)) {
-      const known = services.get(name) ?? { name, on: [], running: 0, concurrency: 0, waiting: 0, instances: 0, versions: new Set() };
+      const known = services.get(name) ?? { name, on: [], running: 0, concurrency: 0, waiting: 0, instances: 0, health: [], versions: new Set() };
       known.on.push(host.host);
+      known.health.push(service.health);
       for (const of of ["running", "concurrency", "waiting", "instances"]) known[of] += service[of];
       known.versions.add(service.component);
       services.set(name, known);
@@ -411,7 +443,7 @@ async function viewMap() {
     const figures = read(`service ${service.name}`);
     return h("tr", {},
       cell(anchor(`#/services/${service.name}`, service.name)),
-      cell(figures.errors > 0 ? h("span", { class: "bad" }, "failing") : service.waiting > 0 ? h("span", { class: "warn" }, "busy") : h("span", { class: "good" }, "well")),
+      cell(healthShown(healthOf(service.health))),
       cell(rate(figures.rate), "n"),
       cell(figures.errors > 0 ? anchor(`#/traces?errors=true&service=${service.name}`, `${figures.errors}`, { class: "bad" }) : "0", "n"),
       cell(duration(figures.p50), "n"), cell(duration(figures.p99), "n"),
@@ -424,8 +456,9 @@ async function viewMap() {
     h("h1", {}, "Services"),
     draw(hosts, read),
     h("div", { class: "row" }, filterInput("Filter services"), h("span", { class: "quiet" }, `${plural(services.size, "service")} on ${plural(hosts.length, "host")}; figures of ${busy}. Dashed: events.`)),
-    table([["Service"], ["State"], ["Calls", "n"], ["Errors", "n"], ["p50", "n"], ["p99", "n"], ["Running", "n"], ["Waiting", "n"], ["Instances", "n"], ["Hosts", "n"], ["Component"]], rows),
+    table([["Service"], ["Health"], ["Calls", "n"], ["Errors", "n"], ["p50", "n"], ["p99", "n"], ["Running", "n"], ["Waiting", "n"], ["Instances", "n"], ["Hosts", "n"], ["Component"]], rows),
     more,
+    breakerTable(hosts),
   ];
 }
 
@@ -453,7 +486,7 @@ function hourOf(hosts) {
 }
 
 async function viewService(name) {
-  const [{ hosts, bounds: read }, { traces }] = await Promise.all([get(`/services/${name}`), get(`/traces?errors=true&limit=20&service=${name}`)]);
+  const [{ hosts, bounds: read }, { traces }, records] = await Promise.all([get(`/services/${name}`), get(`/traces?errors=true&limit=20&service=${name}`), readLogs(`service=${name}&limit=20`)]);
   bounds = read;
   const functions = new Map();
   const imports = new Map();
@@ -473,15 +506,18 @@ async function viewService(name) {
   const errorsOf = (counts) => (failed(counts) === 0 ? "0" : h("span", { class: "bad" }, Object.entries(counts.errors).map(([kind, count]) => `${count} × ${kind}`).join(", ")));
   const figures = (counts) => [cell(total(counts).toLocaleString(), "n"), cell(errorsOf(counts), "n"), cell(duration(quantile(counts, 0.5)), "n"), cell(duration(quantile(counts, 0.99)), "n")];
   const { manifest } = hosts[0];
+  const health = healthOf(hosts.map((host) => host.service.health));
   const grants = Object.entries(manifest.grants).filter(([, granted]) => (Array.isArray(granted) ? granted.length > 0 : true));
   return [
     h("h1", {}, name),
+    health.state !== "ready" && h("p", {}, healthShown(health), ": ", health.why.join("; ")),
     h("div", { class: "charts" },
       chart("Calls", hour.map((one) => one.calls / 10), rate(last.calls / 10)),
       chart("Errors", hour.map((one) => one.errors / 10), rate(last.errors / 10), "bad"),
       chart("p99", hour.map((one) => one.p99), duration(last.p99))),
     h("p", { class: "quiet" }, "The last hour, in intervals of ten seconds."),
     h("h2", {}, "Recent errors"), errorTable(traces, "No error of the last traces has passed through it."),
+    h("h2", {}, "Last log records"), logTable(records, "Neither the service nor the host has logged anything of it within ten minutes."), h("p", {}, anchor(`#/logs?service=${name}`, "all of its records")),
     h("h2", {}, "Functions"),
     table([["Function"], ["Calls", "n"], ["Errors", "n"], ["p50", "n"], ["p99", "n"]], [...functions].map(([function_, counts]) => h("tr", {}, cell(h("code", {}, function_), "wide"), figures(counts)))),
     imports.size > 0 && [h("h2", {}, "What it calls and publishes"),
@@ -519,6 +555,32 @@ async function viewTraces(query) {
   ];
 }
 
+const LEVELS = { ERROR: "bad", WARN: "warn" };
+
+/** The last records; none where they cannot be read, which the view of logs says. */
+const readLogs = (query) => get(`/logs?${query}`).then(({ logs }) => logs, () => []);
+
+function logTable(records, otherwise) {
+  if (records.length === 0) return h("p", { class: "quiet" }, otherwise);
+  const more = ({ timestamp, level, host, target, app, service, trace_id, span_id, message, ...fields }) => Object.entries(fields).map(([name, value]) => ` ${name}=${pretty(value)}`).join("");
+  return table([["When"], ["Level"], ["Service"], ["Host"], ["Record"], ["Trace"]], [...records].reverse().map((record) => h("tr", {},
+    cell(clock(Date.parse(record.timestamp))), cell(h("span", { class: LEVELS[record.level] ?? "quiet" }, record.level.toLowerCase())),
+    cell(record.service ? anchor(`#/services/${record.service}`, record.service) : ""), cell(h("code", {}, record.host)),
+    cell([record.message, h("span", { class: "quiet" }, more(record))], "wide mono"),
+    cell(record.trace_id ? anchor(`#/traces/${record.trace_id}`, record.trace_id.slice(0, 8)) : ""))));
+}
+
+async function viewLogs(query) {
+  const service = query.get("service");
+  const { logs } = await get(`/logs?limit=${ROWS}${service ? `&service=${encodeURIComponent(service)}` : ""}`);
+  const wanted = logs.filter((record) => `${record.level} ${record.service ?? ""} ${record.host} ${record.message} ${record.trace_id ?? ""}`.toLowerCase().includes(filter));
+  return [
+    h("h1", {}, service ? `Logs of ${service}` : "Logs"),
+    h("div", { class: "row" }, filterInput("Filter records"), service && anchor("#/logs", "all services"), h("span", { class: "quiet" }, `The last ${ROWS} within ten minutes; the newest first. `, h("code", {}, "wasmbay logs --since"), " reaches further.")),
+    wanted.length === 0 ? h("div", { class: "empty" }, logs.length === 0 ? "No record within ten minutes. Hosts keep their records where there is JetStream and their login may." : "The filter leaves none.") : logTable(wanted),
+  ];
+}
+
 /** Spans by their place in the tree; one whose parent is not here stands at the top. */
 function treeOf(hosts) {
   const spans = hosts.flatMap(({ host, spans: all }) => all.map((span) => ({ ...span, host })));
@@ -538,6 +600,8 @@ const open = new Set();
 async function viewTrace(id) {
   const { hosts } = await get(`/traces/${id}`);
   const spans = treeOf(hosts);
+  const age = Math.ceil((Date.now() - Math.min(...spans.map((span) => span.startUs)) / 1000) / 1000) + 60;
+  const records = await readLogs(`trace=${id}&since=${age}s&limit=200`);
   const start = Math.min(...spans.map((span) => span.startUs));
   const length = Math.max(1, Math.max(...spans.map((span) => span.startUs + span.durationUs)) - start);
   const rows = spans.map((span) => {
@@ -564,6 +628,7 @@ async function viewTrace(id) {
     definitions([["trace", h("code", {}, id)], ["began", moment(start / 1000)], ["took", duration(length / 1e6)], ["spans", `${spans.length} on ${plural(hosts.length, "host")}`]]),
     cut && h("p", { class: "warn" }, "It has more spans than are shown."),
     h("h2", {}, "Spans"), h("div", {}, rows),
+    h("h2", {}, "Log records"), logTable(records, "Nothing was logged during it."),
   ];
 }
 
@@ -637,6 +702,7 @@ const VIEWS = [
   [/^\/dead-letters$/, "dead-letters", (query) => viewDeadLetters(query), 5_000],
   [/^\/dead-letters\/(.+)$/, "dead-letters", (_, id) => viewDeadLetter(decodeURIComponent(id)), 0],
   [/^\/runs$/, "runs", (query) => viewRuns(query), 5_000],
+  [/^\/logs$/, "logs", (query) => viewLogs(query), 4_000],
   [/^\/runs\/([^/]+)$/, "runs", (_, id) => viewRun(decodeURIComponent(id)), 3_000],
 ];
 

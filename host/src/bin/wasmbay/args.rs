@@ -10,7 +10,7 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, logs, man, new, ps, rollback, runs, scale, sign, trace, uncordon, undeploy, up,
+    inspect, logs, man, new, ps, rollback, runs, scale, sign, top, trace, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -87,6 +87,7 @@ pub(crate) enum Verb {
     Dlq(dlq::Dlq),
     Logs(logs::Logs),
     Runs(runs::Runs),
+    Top(top::Top),
     Trace(trace::Trace),
     New(new::New),
     Doctor(doctor::Doctor),

@@ -30,6 +30,7 @@ pub(crate) mod scale;
 mod server;
 pub(crate) mod sign;
 mod signals;
+pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod uncordon;
 pub(crate) mod undeploy;
@@ -88,6 +89,7 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Dlq(args) => dlq::run(args, terminal).await,
         Verb::Logs(args) => logs::run(args, terminal).await,
         Verb::Runs(args) => runs::run(args, terminal).await,
+        Verb::Top(args) => top::run(args, terminal).await,
         Verb::Trace(args) => trace::run(args, terminal).await,
         Verb::New(args) => new::run(args, terminal),
         Verb::Doctor(args) => doctor::run(args, terminal),

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use wasmbay::logs::{self, Records};
+use wasmbay::logs::{self, Export, Records};
 
 use crate::background;
 use crate::report::{Terminal, misconfigured};
@@ -46,6 +46,12 @@ pub(crate) fn start(terminal: &Terminal) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!(error))
 }
 
+/// What a host logs, on its way to where it is kept.
+pub(crate) struct Logged {
+    pub(crate) records: Records,
+    pub(crate) export: Option<Export>,
+}
+
 /// For a host of this name that runs: from now on, what is printed waits for no reader. Returns the records,
 /// to be kept.
 pub(crate) fn start_host(
@@ -53,7 +59,7 @@ pub(crate) fn start_host(
     host: &str,
     chosen: Option<&str>,
     format: LogFormat,
-) -> anyhow::Result<Records> {
+) -> anyhow::Result<Logged> {
     let default = match terminal {
         Terminal { quiet: true, .. } => RUNNING_QUIET,
         Terminal { verbose: true, .. } => RUNNING_VERBOSE,
@@ -62,6 +68,8 @@ pub(crate) fn start_host(
     let filter = filter(chosen, default)?;
     background::start(terminal.json()).context("the output streams")?;
     let (capture, records) = logs::capture(host);
+    let exporting = capture.exporting();
+    let (capture, export) = exporting.map_err(|error| misconfigured(error.to_string()))?;
     let (capture, text) = match format {
         LogFormat::Json => (capture.printing(print), None),
         LogFormat::Text => {
@@ -77,7 +85,7 @@ pub(crate) fn start_host(
         .with(text)
         .with(capture);
     subscriber.try_init()?;
-    Ok(records)
+    Ok(Logged { records, export })
 }
 
 /// Prints a line of JSON on stderr.

@@ -2,15 +2,16 @@
 //! it serves what the admin address of an app does (`crate::admin`), by that app's own table.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::{Health, Shared};
+use super::{Health, NodeError, Shared};
 use crate::admin::guard::Guard;
 use crate::admin::metrics::Process;
 use crate::admin::query::Query;
@@ -82,13 +83,46 @@ struct Server {
     tasks: Weak<Tasks>,
 }
 
-impl NodeAdmin {
+impl Shared {
     fn process(&self) -> Process {
         Process {
-            engine: self.shared.engine.clone(),
-            spans: self.shared.spans.clone(),
-            reconnects: self.shared.nats.reconnects.clone(),
+            engine: self.engine.clone(),
+            spans: self.spans.clone(),
+            reconnects: self.nats.reconnects.clone(),
         }
+    }
+
+    /// Exports the metrics of all apps, until dropped.
+    pub(super) async fn export_metrics(self: Arc<Self>) {
+        let (process, metrics) = (self.process(), self.metrics.clone());
+        metrics.run(process, move || self.admins.all()).await;
+    }
+
+    /// Exports them once more, before the apps end.
+    pub(super) async fn export_last_metrics(&self) {
+        let apps = self.admins.all();
+        self.metrics.finish(&self.process(), &apps).await;
+    }
+}
+
+impl NodeAdmin {
+    /// Begins to serve at this listener; returns its address and the task that serves.
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        health: Arc<watch::Sender<Health>>,
+        listener: TcpListener,
+        guard: Guard,
+    ) -> Result<(SocketAddr, JoinHandle<()>), NodeError> {
+        let address = listener.local_addr();
+        let address = address.map_err(NodeError::AdminAddress)?;
+        let name = format!("wasmbay host {} admin", shared.name);
+        let admin = Arc::new(Self {
+            link: shared.nats.clone().named(name).link().await?,
+            shared,
+            health,
+            closing: watch::Sender::new(false),
+        });
+        Ok((address, tokio::spawn(admin.serve(listener, guard))))
     }
 
     /// Accepts and serves connections until it is closed and all of them have ended.
@@ -175,7 +209,7 @@ impl Server {
             ["metrics"] => {
                 let apps = self.admin.shared.admins.all();
                 let apps: Vec<_> = apps.iter().map(|admin| &**admin).collect();
-                return Ok(metrics::page(&self.admin.process(), &apps).await);
+                return Ok(metrics::page(&self.admin.shared.process(), &apps).await);
             }
             ["hosts"] => {
                 let hosts = store.hosts().await.map_err(refused)?;
@@ -240,7 +274,8 @@ impl Server {
         let store = &self.admin.shared.store;
         let hosts = store.hosts().await.map_err(refused)?;
         let reports = store.reports().await.map_err(refused)?;
-        let figures = fleet::figures(&self.admin.link).await.unwrap_or_default();
+        let mut figures = fleet::figures(&self.admin.link).await.unwrap_or_default();
+        fleet::add_health(&self.admin.link, &mut figures).await;
         let mut apps = store.apps().await.map_err(refused)?;
         let specified = apps.values();
         let specified = specified.filter_map(|kept| kept.revision.specification.as_ref());

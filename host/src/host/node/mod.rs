@@ -14,7 +14,7 @@ mod rollouts;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{Drained, Listening, failed, hinders_jetstream, host_id, listen};
-use crate::admin::guard::Guard;
+use crate::admin::metrics::MetricsExport;
 use crate::events::stream;
 use crate::fleet::{
     self, FORMAT, HostRecord, Placement, RolloutKey, Store, StoreError, Trust, Watched, read_app,
@@ -65,6 +65,7 @@ struct Shared {
     engine: Engine,
     trust: Trust,
     spans: Spans,
+    metrics: MetricsExport,
     store: Store,
     front: Option<Arc<SharedGateway>>,
     reports: Reports,
@@ -160,6 +161,7 @@ impl Node {
             copies,
             trust,
             spans,
+            metrics,
         } = options;
         if !fleet::is_host_name(&name) {
             return Err(NodeError::Name(crate::text::shown(&name).into_owned()));
@@ -214,6 +216,7 @@ impl Node {
                 engine,
                 trust,
                 spans,
+                metrics,
                 store,
                 front: listening.as_ref().map(|front| Arc::clone(&front.gateway)),
                 reports: Reports::default(),
@@ -238,7 +241,10 @@ impl Node {
         node.drain(drained);
         node.begin(copies);
         if let Some((listener, guard)) = admin_listener {
-            node.open_admin(listener, guard).await?;
+            let (shared, health) = (Arc::clone(&node.shared), Arc::clone(&node.health));
+            let opened = NodeAdmin::open(shared, health, listener, guard).await?;
+            node.admin = Some(opened.0);
+            node.background.push(opened.1);
         }
         Ok(node)
     }
@@ -254,24 +260,9 @@ impl Node {
         let shared = Arc::clone(&self.shared);
         self.background
             .push(tokio::spawn(async move { shared.roll_out().await }));
+        let exporting = Arc::clone(&self.shared).export_metrics();
+        self.background.push(tokio::spawn(exporting));
         self.watch();
-    }
-
-    async fn open_admin(&mut self, listener: TcpListener, guard: Guard) -> Result<(), NodeError> {
-        let Ok(address) = listener.local_addr() else {
-            return Ok(());
-        };
-        let name = format!("wasmbay host {} admin", self.shared.name);
-        let admin = Arc::new(NodeAdmin {
-            shared: Arc::clone(&self.shared),
-            health: Arc::clone(&self.health),
-            link: self.shared.nats.clone().named(name).link().await?,
-            closing: watch::Sender::new(false),
-        });
-        let serving = Arc::clone(&admin).serve(listener, guard);
-        self.background.push(tokio::spawn(serving));
-        self.admin = Some(address);
-        Ok(())
     }
 
     /// Watches the fleet's buckets, from the beginning.
@@ -534,6 +525,7 @@ impl Node {
             let left = deadline.saturating_duration_since(Instant::now());
             listening.close(Instant::now() + left / 2).await;
         }
+        self.shared.export_last_metrics().await;
         let mut drained = Drained::NOTHING;
         for running in self.apps.values() {
             running.target.send_replace(None);

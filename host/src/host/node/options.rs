@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::admin::metrics::MetricsExport;
 use crate::events::stream::Unavailable;
 use crate::fleet::{StoreError, Trust};
 use crate::host::AdminToken;
@@ -40,6 +41,8 @@ pub struct NodeOptions {
     pub trust: Trust,
     /// Records what services and gateways do; nothing by default.
     pub spans: Spans,
+    /// Exports the metrics of all apps; nothing by default.
+    pub metrics: MetricsExport,
 }
 
 impl NodeOptions {
@@ -60,6 +63,7 @@ impl NodeOptions {
             copies: None,
             trust: Trust::anyone(),
             spans: Spans::default(),
+            metrics: MetricsExport::default(),
         }
     }
 }
@@ -70,6 +74,9 @@ pub enum NodeError {
     /// The gateway cannot listen.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The socket of the admin address does not say where it listens.
+    #[error("the admin address cannot be read")]
+    AdminAddress(#[source] std::io::Error),
     /// NATS cannot be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),

@@ -19,7 +19,7 @@ use crate::text::shown;
 
 pub use act::{ActSpec, SleepSpec, WaitSpec};
 pub use step::{CallSpec, Case, ConditionSpec, EachSpec, OnError, StepSpec};
-pub(super) use step::{read_call, read_retry};
+pub(super) use step::{read_call, read_retry, read_values};
 pub use template::{NoPath, Place, Segment, Template, TemplateKind, ValuePath};
 
 /// Steps that a pipeline may have: a run's journal is written anew after each of them.

@@ -13,6 +13,7 @@ use crate::interface::{FunctionId, is_label};
 use crate::manifest::MAX_NAME;
 use crate::manifest::file::Section;
 use crate::manifest::keys::{attempts, condition, step, undo};
+use crate::manifest::kinds::{Key, Other};
 use crate::manifest::values::duration_text;
 use crate::text::shown;
 
@@ -324,7 +325,7 @@ pub(in crate::manifest) fn read_call(section: &Section<'_>) -> Option<CallSpec> 
     let call = section.text(key);
     let place = call.as_ref().map(|call| Place::new(section, call.at));
     let function = parsed(section, call, key.name);
-    let with = read_values(section);
+    let with = read_values(section, &step::WITH);
     Some(CallSpec {
         function: function?,
         event,
@@ -341,18 +342,21 @@ pub(in crate::manifest) fn read_retry(section: &Section<'_>) -> Attempts {
     Attempts::read(&retry, &Attempts::default())
 }
 
-/// Reads `with`.
-fn read_values(section: &Section<'_>) -> BTreeMap<String, Template> {
+/// Reads a table of values.
+pub(in crate::manifest) fn read_values(
+    section: &Section<'_>,
+    key: &Key<Other>,
+) -> BTreeMap<String, Template> {
     // What is no table is reported by `entries`.
-    section.entries(&step::WITH, Some);
-    let typed = section.typed(step::WITH.name);
+    section.entries(key, Some);
+    let typed = section.typed(key.name);
     let typed = typed.and_then(|typed| typed.get_ref().as_table());
-    let mut with = BTreeMap::new();
+    let mut values = BTreeMap::new();
     for (name, value) in typed.into_iter().flatten() {
-        let key = format!("{}.{}", step::WITH.name, shown(name.get_ref()));
+        let key = format!("{}.{}", key.name, shown(name.get_ref()));
         if let Some(value) = Template::read(section, &key, value) {
-            with.insert(name.get_ref().clone().into_owned(), value);
+            values.insert(name.get_ref().clone().into_owned(), value);
         }
     }
-    with
+    values
 }

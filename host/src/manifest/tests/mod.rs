@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod breakers;
 mod events;
 mod kinds;
 mod routes;
@@ -356,7 +357,8 @@ fn wires_are_checked() {
         problem("[service.payment-a]\ncomponent = 'p'\n[wire.'a:b/c']\nservice = 'payment-b'"),
         "7:11: wire \"a:b/c\": there is no service `payment-b`; did you mean `payment-a`? (services: a, payment-a)"
     );
-    let either = "accepted: either `service = \"…\"`, `external = true` or `mode = \"event\"`";
+    let either =
+        "accepted: `service = \"…\"`, `external = true`, `breaker = {}` or `mode = \"event\"`";
     assert_eq!(
         problem("[wire.'a:b/c']"),
         format!("4:7: wire \"a:b/c\": {either}")

@@ -48,6 +48,12 @@ const EVERYTHING: &str = r#"
     [wire."shop:inventory/stock@1.0.0-rc.1"]
     service = "inventory"
     local = "never"
+    breaker = { errors = "20%", window = "1m", calls = 3, open = "2s" }
+    fallback = { service = "audit" }
+
+    [wire."shop:prices/prices"]
+    breaker = {}
+    fallback = { values = { get-price = { tag = "$$", val = [1, 0.5] } } }
 
     [wire."shop:orders/events"]
     mode = "event"

@@ -26,6 +26,7 @@ pub use filled::{Filled, JsonText, Root, Sources, Token};
 pub use planned::{Act, Each, Pipeline, Step, StepCall};
 pub use problem::PipelineProblem;
 use roots::Scope;
+pub(super) use roots::literal;
 pub use wait::WaitFor;
 
 /// The value of a result, and that of its error.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::condition::Condition;
-use super::filled::{Constant, Filled, Root, Token};
+use super::filled::{Constant, Filled, JsonText, Root, Token};
 use super::problem::Problem;
 use crate::json::{self, Limits};
 use crate::manifest::{Case, ERROR, ITEM, Place, Segment, Template, TemplateKind, ValuePath};
@@ -509,6 +509,23 @@ fn has_path(template: &Template) -> bool {
         TemplateKind::List(items) => items.iter().any(has_path),
         TemplateKind::Table(entries) => entries.values().any(has_path),
         _ => false,
+    }
+}
+
+/// A value without paths, which has to be of this shape, as this host writes it.
+///
+/// # Errors
+///
+/// Where it was typed, and why it does not fit.
+pub(in crate::plan) fn literal(
+    template: &Template,
+    shape: &Shape,
+) -> Result<JsonText, (Place, String)> {
+    let refuse = |problem: Problem| (template.place.clone(), problem.to_string());
+    match constant(template, shape) {
+        Ok(Filled::Json(Constant(text))) => Ok(text),
+        Ok(_) => Err(refuse(mixed(shape, "a value"))),
+        Err(problem) => Err(refuse(problem)),
     }
 }
 

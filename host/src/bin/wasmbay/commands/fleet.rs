@@ -46,6 +46,11 @@ impl Fleet {
         Ok(self.nats.link().await?)
     }
 
+    /// A connection for what a login may do without: what is refused there is no failure of the verb.
+    pub(super) async fn optional_link(&self) -> anyhow::Result<Link> {
+        Ok(self.nats.with_own_violations().link().await?)
+    }
+
     /// The last revision of an app that is deployed.
     pub(super) async fn deployed(&self, app: &str) -> anyhow::Result<(Kept, Specification)> {
         let kept = self.app(app).await?;

@@ -20,7 +20,7 @@ use super::kept::Kept;
 use super::server::Server;
 use super::sign;
 use super::signals::Signals;
-use super::up::{address, logged, spans, token};
+use super::up::{address, logged, metrics, spans, token};
 use crate::args::{Cache, Nats, duration};
 use crate::logging::{self, LogFormat};
 use crate::report::{Exit, STRONG, Terminal, WEAK, table, time};
@@ -98,7 +98,7 @@ pub(super) async fn run(args: Host, terminal: &Terminal, started: Instant) -> an
         args.name.clone().unwrap_or_else(any_name),
         args.log.as_deref(),
     );
-    let records = logging::start_host(terminal, &name, chosen, args.log_format)?;
+    let logged = logging::start_host(terminal, &name, chosen, args.log_format)?;
     let engine = Engine::new(args.cache.engine(args.instances))?;
     let mut signals = Signals::new()?;
     let folder = args.data.clone().unwrap_or_else(data).join(NATS_DATA);
@@ -107,7 +107,7 @@ pub(super) async fn run(args: Host, terminal: &Terminal, started: Instant) -> an
         // What was started of it ends with the process.
         () = signals.next() => return Ok(Exit::Failed),
     };
-    let kept = Kept::start(records, server.options());
+    let kept = Kept::start(logged, server.options());
     let result = serve(
         &args,
         name,
@@ -140,6 +140,7 @@ async fn serve(
     options.copies = args.state_replicas;
     options.trust = sign::trust(&args.trust)?;
     options.spans = spans(args.admin.is_some())?;
+    options.metrics = metrics(&options.name)?;
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
     }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use wasmbay::logs::Records;
+use wasmbay::logs::Export;
 use wasmbay::nats::ConnectOptions;
+
+use crate::logging::Logged;
 
 /// Time for the last records; what is not kept by then is lost.
 const LAST: Duration = Duration::from_secs(2);
@@ -15,21 +17,30 @@ const LAST: Duration = Duration::from_secs(2);
 pub(super) struct Kept {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    export: Option<Export>,
 }
 
 impl Kept {
-    pub(super) fn start(records: Records, nats: ConnectOptions) -> Self {
+    pub(super) fn start(logged: Logged, nats: ConnectOptions) -> Self {
+        let Logged { records, export } = logged;
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(records.keep(nats, stopped));
-        Self { stop, task }
+        Self { stop, task, export }
     }
 
     /// Keeps what is left.
     pub(super) async fn stop(self) {
-        let Self { stop, task } = self;
+        let Self { stop, task, export } = self;
         // An error means that it has ended.
         let _ = stop.send(());
-        if timeout(LAST, task).await.is_err() {
+        let exported = async {
+            if let Some(export) = export {
+                // It waits for the collector.
+                let _ = tokio::task::spawn_blocking(move || export.finish()).await;
+            }
+        };
+        let both = async { tokio::join!(task, exported) };
+        if timeout(LAST, both).await.is_err() {
             tracing::debug!("the last log records were not kept");
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use wasmbay::fleet::{
-    AllFigures, Figures, Progress, ReplicaState, Revision, Rolling, figures, placement_of,
-    progress, rollout_lines, show_app, sum,
+    AllFigures, Figures, Progress, ReplicaState, Revision, Rolling, add_health, figures,
+    placement_of, progress, rollout_lines, show_app, sum,
 };
 use wasmbay::nats::PublishError;
 
@@ -52,7 +52,8 @@ pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
     let (told, figures) = tokio::join!(told, figures(&link));
     let (hosts, reports) = told?;
     let figures: Result<AllFigures, PublishError> = figures;
-    let figures = figures?;
+    let mut figures = figures?;
+    add_health(&fleet.optional_link().await?, &mut figures).await;
     let specified = apps.values();
     let specified = specified.filter_map(|kept| kept.revision.specification.as_ref());
     let placement = placement_of(specified.map(|s| &s.app), &hosts);
@@ -99,7 +100,7 @@ pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
 
 fn text(shown: &[Shown], figures: &AllFigures) -> String {
     let head = [
-        "APP", "REV", "SERVICE", "REPLICAS", "STATE", "HOSTS", "CALLS", "ERRORS", "SINCE",
+        "APP", "REV", "SERVICE", "REPLICAS", "STATE", "HEALTH", "HOSTS", "CALLS", "ERRORS", "SINCE",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let mut notes = Vec::new();
@@ -113,6 +114,11 @@ fn text(shown: &[Shown], figures: &AllFigures) -> String {
         let specification = revision.specification.iter();
         for service in specification.flat_map(|s| s.app.services.keys()) {
             rows.push(row(app, revision.number, service, progress, figures));
+            if let Some(health) = sum(figures, app, service, None).health {
+                let state = health.state.as_str();
+                let why = health.why.iter();
+                notes.extend(why.map(|why| format!("{app}/{service} is {state}: {}", plain(why))));
+            }
         }
         notes.extend(
             wrong(progress)
@@ -170,13 +176,20 @@ fn row(
     } else {
         hosts.join(",")
     };
-    let Figures { calls, errors } = sum(figures, app, service, None);
+    let Figures {
+        calls,
+        errors,
+        health,
+    } = sum(figures, app, service, None);
     vec![
         app.to_owned(),
         revision.to_string(),
         service.to_owned(),
         format!("{serving}/{}", own.len()),
         states.join(","),
+        health
+            .map_or("-", |health| health.state.as_str())
+            .to_owned(),
         plain(&hosts),
         calls.to_string(),
         errors.to_string(),

@@ -59,8 +59,7 @@ pub(super) async fn apps_of(link: &Link, app: Option<String>) -> anyhow::Result<
     if let Some(app) = app {
         return Ok(BTreeSet::from([app]));
     }
-    let figures = fleet::figures(link).await?;
-    let apps: BTreeSet<_> = figures.into_keys().map(|(_, app, _)| app).collect();
+    let apps = fleet::running_apps(link).await?;
     if apps.is_empty() {
         return Err(failure(
             "no host on this NATS system runs an app",

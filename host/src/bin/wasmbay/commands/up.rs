@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ValueHint;
-use wasmbay::host::{self, AdminToken, Host, HostOptions};
+use wasmbay::host::{self, AdminToken, Host, HostOptions, MetricsExport};
 use wasmbay::manifest::{App, Digest};
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
@@ -100,9 +100,9 @@ pub(crate) struct Up {
 
 pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
     let (host, chosen) = (machine(), args.log.as_deref());
-    let records = logging::start_host(terminal, &host, chosen, args.log_format)?;
+    let logged = logging::start_host(terminal, &host, chosen, args.log_format)?;
     let project = Project::load(&args.manifest)?;
-    records.set_app(&project.app.name);
+    logged.records.set_app(&project.app.name);
     let addresses = Addresses {
         gateway: listen(&args, &project.app)?,
         admin: admin(&args, &project.app)?,
@@ -124,7 +124,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
         // What was started of it ends with the process.
         () = signals.next() => return Ok(Exit::Failed),
     };
-    let kept = Kept::start(records, server.options());
+    let kept = Kept::start(logged, server.options());
     let result = serve(
         &args,
         terminal,
@@ -260,6 +260,7 @@ async fn start(
     options.admin_token = token(args.admin_token_file.as_deref())?;
     options.engine = args.cache.engine(args.instances);
     options.spans = spans(addresses.admin.is_some())?;
+    options.metrics = metrics(&machine())?;
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
     }
@@ -327,6 +328,12 @@ pub(super) fn token(file: Option<&Path>) -> anyhow::Result<Option<AdminToken>> {
 pub(super) fn spans(looked_at: bool) -> anyhow::Result<Spans> {
     let spans = Spans::from_environment().map_err(|error| misconfigured(error.to_string()))?;
     Ok(if looked_at { spans.keep_last() } else { spans })
+}
+
+/// What the environment wants of metrics.
+pub(super) fn metrics(host: &str) -> anyhow::Result<MetricsExport> {
+    let metrics = MetricsExport::from_environment(host);
+    metrics.map_err(|error| misconfigured(error.to_string()))
 }
 
 pub(super) fn logged(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {

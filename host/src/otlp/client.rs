@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 64 << 10;
 
 #[derive(Debug, Default)]
-pub(super) struct Client {
+pub(crate) struct Client {
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
     /// Why the last request had no answer. The exporter says of it only that there was none.
     failure: std::sync::Mutex<Option<String>>,
@@ -53,7 +53,7 @@ impl HttpClient for Client {
 
 impl Client {
     /// Why the last request had no answer, once.
-    pub(super) fn take_failure(&self) -> Option<String> {
+    pub(crate) fn take_failure(&self) -> Option<String> {
         self.failure().take()
     }
 
