@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::file::{At, Section};
 use super::keys::{durable, grants, service, undo};
 use super::kinds::Setting as _;
-use super::pipelines::{self, Attempts, CallSpec, PipelineBounds, Place};
+use super::pipelines::{self, Attempts, CallSpec, PipelineBounds, Place, Template};
 use super::services::Grants;
 use super::values::duration_text;
 use crate::interface::FunctionId;
@@ -159,4 +159,27 @@ pub(super) fn read_undo(section: &Section<'_>) -> BTreeMap<FunctionId, CallSpec>
         section.report_key(service::UNDO.name, why);
     }
     undos
+}
+
+/// Reads `secret`: values of functions that are never shown.
+pub(super) fn read_secret(section: &Section<'_>) -> BTreeMap<FunctionId, Vec<Template>> {
+    // What is no table is reported by `entries`.
+    section.entries(&service::SECRET, Some);
+    let typed = section.typed(service::SECRET.name);
+    let typed = typed.and_then(|typed| typed.get_ref().as_table());
+    let mut secret = BTreeMap::new();
+    for (name, value) in typed.into_iter().flatten() {
+        let key = format!("{}.{}", service::SECRET.name, shown(name.get_ref()));
+        match name.get_ref().parse::<FunctionId>() {
+            Ok(function) => {
+                secret.insert(function, pipelines::read_secret(section, &key, value));
+            }
+            Err(error) => section.report(name.span().start, format!("`secret`: {error}")),
+        }
+    }
+    if !secret.is_empty() && !section.has(service::DURABLE.name) {
+        let why = "`secret` is of the runs of durable functions, and the service has none; add `durable = [\"…\"]`";
+        section.report_key(service::SECRET.name, why);
+    }
+    secret
 }

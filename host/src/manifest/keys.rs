@@ -109,6 +109,8 @@ tables! {
             => "Exported functions that survive their host: another one goes on with a call where it was. See [durable functions](pipelines.md#durable-functions); below is what the table has.";
         UNDO "undo": Other = Other::table(&["`[service.NAME.undo.\"namespace:package/interface.function\"]`"])
             => "What undoes the calls of an imported function when a durable function fails; see below.";
+        SECRET "secret": Other = Other::table(&["`[service.NAME.secret]` with `\"namespace:package/interface.function\" = [\"$args.card\", \"$result\"]`"])
+            => "Values that are stored with the runs of durable functions and never shown: paths into the arguments and the result of a durable function, or of an imported one that they call.";
         REPLICAS "replicas": Copies = Copies { default: 2 }
             => "Hosts of a [fleet](fleet.md) that run the service, or as many as there are. `wasmbay up` is one host and runs all.";
         REQUIRE "require": Other = Other::table(&["labels such as `{ zone = \"a\" }`"]).or("none")
@@ -312,6 +314,8 @@ tables! {
             => "What is called, one after the other; see below. Required.";
         RESULT "result": Other = Other::new("any", &["a value of the function's result, with paths in it"]).or("nothing")
             => "What the function returns when all steps are done; of a `result`, its ok side.";
+        SECRET "secret": Other = Other::texts(&["paths such as `$.card`, `$charge.token`"])
+            => "Values that are stored with a run and never shown: of the arguments, and of the results of steps. See [secret values](pipelines.md#secret-values).";
         DEADLINE "deadline": Bounds<Duration> = Bounds { default: secs(120), range: secs(1)..=secs(365 * DAY) }
             => "Time for all steps. A run that takes longer fails, and is undone; undoing has no deadline.";
         IN_FLIGHT "in-flight": Bounds<u32> = Bounds { default: 256, range: 1..=10_000 }

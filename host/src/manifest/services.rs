@@ -12,7 +12,7 @@ use super::durable::{self, DurableSpec};
 use super::file::{At, Section};
 use super::keys::{app, grants, keyvalue, limits, service};
 use super::kinds::{Setting as _, settings};
-use super::pipelines::CallSpec;
+use super::pipelines::{CallSpec, Template};
 use super::placement::{self, Replicas, is_label_text};
 use super::rollout::{self, RolloutSpec};
 use super::streams::{self, StoredSubjects, StreamSpec};
@@ -70,6 +70,9 @@ pub struct ServiceSpec {
     /// What undoes the calls that these make, by imported function.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub undo: BTreeMap<FunctionId, CallSpec>,
+    /// Paths to values that are never shown, by durable or imported function.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret: BTreeMap<FunctionId, Vec<Template>>,
 }
 
 settings! {
@@ -182,6 +185,7 @@ impl ServiceSpec {
             rollout: None,
             durable: None,
             undo: BTreeMap::new(),
+            secret: BTreeMap::new(),
         }
     }
 
@@ -251,6 +255,7 @@ pub(super) fn read(
         rollout: rollout::read(section),
         durable: durable::read(section),
         undo: durable::read_undo(section),
+        secret: durable::read_secret(section),
     }
 }
 

@@ -397,7 +397,12 @@ fn state(run: &Run, accepted: &'static str) -> RunError {
     RunError::State { id, is, accepted }
 }
 
+/// A run in a list, without what is secret.
 fn listed(run: &Run) -> Listed {
+    listed_as_is(&run.masked())
+}
+
+fn listed_as_is(run: &Run) -> Listed {
     let pending = |step: &StepRun| step.state == StepState::Pending;
     let step = match run.phase {
         Phase::Running => run.steps.iter().position(pending).map(Slot::of),
@@ -418,7 +423,9 @@ fn listed(run: &Run) -> Listed {
     }
 }
 
+/// All of a run but what is secret.
 fn shown(run: &Run) -> ShownRun {
+    let run = &*run.masked();
     let steps = run.steps.iter().enumerate().map(|(index, step)| {
         let items = step.items.iter().flatten().enumerate();
         let items = items.map(|(item, entry)| {
@@ -439,7 +446,7 @@ fn shown(run: &Run) -> ShownRun {
     let reply = run.has_ended().then(|| run.reply());
     let text = |body: &[u8]| serde_json::from_slice(body).ok();
     ShownRun {
-        run: listed(run),
+        run: listed_as_is(run),
         function: run.pipeline.function.to_string(),
         component: run.coded.as_ref().and_then(|coded| {
             let version = coded.version.as_ref()?;

@@ -507,6 +507,7 @@ impl Owner<'_> {
             }
         }
         let (id, pipeline) = (&run.id, &run.pipeline.name);
+        let run = &*run.masked();
         match run.phase {
             Phase::UndoFailed => {
                 let (why, undo) = (run.why(), run.why_not_undone());

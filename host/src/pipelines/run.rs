@@ -10,6 +10,7 @@
 mod ending;
 mod filling;
 mod function;
+mod masking;
 mod slot;
 mod state;
 mod undoing;

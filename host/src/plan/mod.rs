@@ -29,9 +29,10 @@ pub use breakers::{Breaker, BreakerProblem, Instead};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 use error::{list, suggestion};
 pub use events::{EventFunction, EventWire, KeyPath};
+pub(crate) use pipelines::mask;
 pub use pipelines::{
     Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
-    PipelineProblem, Root, Sources, Step, StepCall, Token, WaitFor,
+    PipelineProblem, Root, Secret, Secrets, Sources, Step, StepCall, Token, WaitFor,
 };
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};

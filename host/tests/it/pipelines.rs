@@ -8,6 +8,7 @@ mod kinds;
 mod operated;
 mod reached;
 mod restarted;
+mod secrets;
 mod waits;
 
 use std::sync::{Arc, Mutex};

@@ -50,6 +50,9 @@ pub struct PipelineSpec {
     /// What the function returns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Template>,
+    /// Paths to values that are never shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secret: Vec<Template>,
     /// Bounds on its runs.
     #[serde(flatten)]
     pub bounds: PipelineBounds,
@@ -153,8 +156,32 @@ fn read_one(section: &Section<'_>, name: At<&str>) -> Option<PipelineSpec> {
         signature,
         steps,
         result,
+        secret: section
+            .typed(pipeline::SECRET.name)
+            .map_or_else(Vec::new, |typed| read_secret(section, "secret", typed)),
         bounds,
     })
+}
+
+/// Reads a list of paths to values that are never shown.
+pub(super) fn read_secret(
+    section: &Section<'_>,
+    key: &str,
+    typed: &toml::Spanned<toml::de::DeValue<'_>>,
+) -> Vec<Template> {
+    let Some(template) = Template::read(section, key, typed) else {
+        return Vec::new();
+    };
+    if let TemplateKind::List(paths) = template.kind
+        && paths
+            .iter()
+            .all(|path| matches!(path.kind, TemplateKind::Path(_)))
+    {
+        return paths;
+    }
+    let why = format!("`{key}`: accepted: a list of paths, such as `[\"$.card\"]`");
+    section.report(typed.span().start, why);
+    Vec::new()
 }
 
 /// Reads the bounds of runs from the keys that a pipeline has for them.

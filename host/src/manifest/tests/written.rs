@@ -38,6 +38,7 @@ const EVERYTHING: &str = r#"
     rollout = { canary = "12.5%", for = "1m", calls = 10, rollback-on = { errors = "0.25%", p99 = "1.5x" } }
     grants = { subscribe = ["a.b", "c"] }
     durable = { functions = ["shop:audit/audit.check"], timeout = "3s", retry = { attempts = 2 }, deadline = "1h", in-flight = 8, journal = "64KiB", keep = "7d", size = "1GiB" }
+    secret = { "shop:audit/audit.check" = ["$args.card"], "shop:payment/payments.charge" = ["$result"] }
     [service.audit.undo."shop:payment/payments.charge"]
     call = "shop:payment/payments.refund"
     with = { receipt = "$result.id", note = "$args.note" }
@@ -83,6 +84,7 @@ const EVERYTHING: &str = r#"
     journal = "64KiB"
     keep = "7d"
     size = "1GiB"
+    secret = ["$.card", "$reserve.token"]
     result = ["$reserve['a b'].c", { x = "$$", y = [1, -2, 0.5, true] }]
     [[pipeline.checkout.step]]
     name = "reserve"

@@ -10,7 +10,7 @@ use super::{
 use crate::call::{CallError, Code};
 use crate::interfaces::recorded::SEED;
 use crate::manifest::OnError;
-use crate::plan::{Act, Filled, Import, JsonText, Step, StepCall};
+use crate::plan::{Act, Filled, Import, JsonText, Root, Secret, Step, StepCall, mask};
 use crate::shape::{Shape, Signature};
 use crate::text::hex;
 use crate::wire::ErrorDetail;
@@ -147,13 +147,25 @@ impl Run {
         if !unsure && self.is_over(now).is_none() {
             return Heard::Over;
         }
+        let secrets = &import.secrets;
+        let shown = match &with {
+            Filled::Json(arguments) if !secrets.arguments.is_empty() => {
+                let paths = secrets.arguments.iter();
+                let own = arguments.text().to_owned();
+                Some(paths.fold(own, |masked, path| mask(&masked, path)))
+            }
+            _ => None,
+        };
         let undo = import.undo.as_ref().map(|undo| {
             let Filled::Json(arguments) = &with else {
                 return None;
             };
             let with = undo.with.of_call(arguments.text(), index)?;
+            let shown = shown.as_ref();
+            let shown = shown.and_then(|shown| undo.with.of_call(shown, index));
             Some(StepCall {
                 with,
+                shown,
                 ..undo.clone()
             })
         });
@@ -165,6 +177,7 @@ impl Run {
             name: format!("{}-{}", index + 1, import.call.function.name),
             act: Act::Call(StepCall {
                 with,
+                shown: shown.map(Filled::constant),
                 ..import.call.clone()
             }),
             when: None,
@@ -179,6 +192,9 @@ impl Run {
             unknown: unsure,
             ..StepRun::default()
         });
+        let results = secrets.result.iter().cloned();
+        let results = results.map(|path| Secret::of_step(index, path));
+        self.pipeline.secret.extend(results);
         if let Some(coded) = &mut self.coded {
             coded.unsure = false;
             coded.version = Some(version.clone());
@@ -192,6 +208,8 @@ impl Run {
     /// Takes back a step that was not called: the journal has no room for it.
     pub(crate) fn refuse(&mut self, index: usize) {
         self.pipeline.steps.truncate(index);
+        let is_kept = |secret: &Secret| secret.of != Root::Step(index);
+        self.pipeline.secret.retain(is_kept);
         self.steps.truncate(index);
         self.fail::<()>(Cause::TooLarge);
     }

@@ -1,3 +1,4 @@
+mod masking;
 mod together;
 mod waiting;
 

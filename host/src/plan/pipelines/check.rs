@@ -146,6 +146,7 @@ impl Check<'_, '_> {
             function,
             signature,
             with: Filled::Object(with),
+            shown: None,
             timeout: millis(spec.timeout),
             attempts: spec.retry.attempts,
             backoff: spec.retry.backoff.iter().copied().map(millis).collect(),

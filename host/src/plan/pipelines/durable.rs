@@ -5,12 +5,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::filled::find;
+use super::problem::Problem;
 use super::roots::{Known, KnownStep, Scope};
-use super::{Check, Filled, Pipeline, PipelineProblem, Root, StepCall, millis, sides};
+use super::{
+    Check, Filled, Pipeline, PipelineProblem, Root, Secret, Secrets, StepCall, millis, sides,
+};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::{
     ActSpec, CallSpec, DurableFunction, DurableSpec, OnError, PipelineSpec, Place, ServiceSpec,
-    StepSpec,
+    StepSpec, Template,
 };
 use crate::plan::{Described, PlanError, Publication, Wiring, events};
 use crate::shape::{InterfaceDescription, Shape, Signature};
@@ -45,6 +48,8 @@ pub struct Import {
     pub call: StepCall,
     /// What undoes it, with paths into the call's arguments and result.
     pub undo: Option<StepCall>,
+    /// What is not shown of its calls.
+    pub secrets: Secrets,
 }
 
 /// Why a function cannot be durable.
@@ -89,6 +94,24 @@ pub enum DurableProblem {
         /// The nearest imported function, as the end of a sentence.
         suggestion: String,
     },
+    /// A secret value of what is neither durable nor called.
+    #[error(
+        "`secret`: {function} is none of its durable functions, and it does not import it{suggestion}"
+    )]
+    NoSecret {
+        /// The function.
+        function: Box<FunctionId>,
+        /// The nearest function, as the end of a sentence.
+        suggestion: String,
+    },
+    /// A secret value that is not there.
+    #[error("`secret` of {function}: {problem}")]
+    Secret {
+        /// The function.
+        function: Box<FunctionId>,
+        /// Why.
+        problem: Box<Problem>,
+    },
     /// An undo that does not fit.
     #[error("`undo` of {function}: {problem}")]
     Undo {
@@ -111,7 +134,8 @@ impl Wiring<'_> {
             let (Some(durable), Some(service)) = (&spec.durable, service) else {
                 continue;
             };
-            let unknown = self.check_undos(spec, service);
+            let mut unknown = self.check_undos(spec, service);
+            unknown.extend(check_secrets(spec, durable, service));
             if !unknown.is_empty() {
                 errors.extend(unknown);
                 continue;
@@ -169,6 +193,7 @@ impl Wiring<'_> {
             signature: None,
             steps: Vec::new(),
             result: None,
+            secret: Vec::new(),
             bounds: durable.bounds.clone(),
         };
         let mut imports = Vec::new();
@@ -188,8 +213,19 @@ impl Wiring<'_> {
                     }
                 }
             };
-            imports.push(self.import(spec, durable, imported, imported_type, undo));
+            match secrets_of(spec, &imported, imported_type) {
+                Ok(secrets) => {
+                    let call = (imported, imported_type);
+                    imports.push(self.import(spec, durable, call, undo, secrets));
+                }
+                Err(found) => errors.push(found),
+            }
         }
+        let own = secrets_of(spec, &function, signature);
+        let own = own.unwrap_or_else(|found| {
+            errors.push(found);
+            Secrets::default()
+        });
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -199,6 +235,8 @@ impl Wiring<'_> {
             signature: signature.clone(),
             steps: Vec::new(),
             result: None,
+            secret: own.arguments.into_iter().map(Secret::of_input).collect(),
+            secret_result: own.result,
             deadline: millis(durable.bounds.deadline),
             keep: durable.bounds.keep.as_secs(),
             journal: durable.bounds.journal,
@@ -248,9 +286,9 @@ impl Wiring<'_> {
         &self,
         spec: &ServiceSpec,
         durable: &DurableSpec,
-        function: FunctionId,
-        signature: &Signature,
+        (function, signature): (FunctionId, &Signature),
         undo: Option<StepCall>,
+        secrets: Secrets,
     ) -> Import {
         let app = &self.app.name;
         let subject = match spec.exporter_of(&function.interface) {
@@ -265,11 +303,13 @@ impl Wiring<'_> {
                 function,
                 signature: signature.clone(),
                 with: Filled::Object(Vec::new()),
+                shown: None,
                 timeout: millis(durable.timeout),
                 attempts: durable.retry.attempts,
                 backoff: durable.retry.backoff.iter().copied().map(millis).collect(),
             },
             undo,
+            secrets,
         }
     }
 
@@ -366,6 +406,54 @@ fn error(spec: &ServiceSpec, place: &Place, problem: DurableProblem) -> PlanErro
     }
 }
 
+/// The secret values of calls of a function, by the manifest.
+fn secrets_of(
+    spec: &ServiceSpec,
+    function: &FunctionId,
+    signature: &Signature,
+) -> Result<Secrets, PlanError> {
+    let mut secret = spec.secret.iter();
+    let Some((_, paths)) = secret.find(|(typed, _)| is(function, typed)) else {
+        return Ok(Secrets::default());
+    };
+    Secrets::of(signature, paths).map_err(|(place, problem)| {
+        let function = Box::new(function.clone());
+        error(spec, &place, DurableProblem::Secret { function, problem })
+    })
+}
+
+/// Reports secret values of functions that are neither durable nor imported.
+fn check_secrets(
+    spec: &ServiceSpec,
+    durable: &DurableSpec,
+    service: &Described<'_>,
+) -> Vec<PlanError> {
+    let own = functions(service.exports).filter(|(function, _)| {
+        let mut own = durable.functions.iter();
+        own.any(|durable| is(function, &durable.function))
+    });
+    let known: Vec<FunctionId> = own
+        .chain(functions(service.imports))
+        .map(|(function, _)| function)
+        .collect();
+    let unknown = spec.secret.iter().filter(|(typed, _)| {
+        let mut known = known.iter();
+        !known.any(|function| is(function, typed))
+    });
+    let problem = |(typed, paths): (&FunctionId, &Vec<Template>)| {
+        let names: Vec<_> = known.iter().map(ToString::to_string).collect();
+        let suggestion = did_you_mean(&typed.to_string(), names.iter().map(String::as_str));
+        let function = Box::new(typed.clone());
+        let place = paths.first().map(|path| path.place.clone());
+        let problem = DurableProblem::NoSecret {
+            function,
+            suggestion,
+        };
+        error(spec, &place.unwrap_or_default(), problem)
+    };
+    unknown.map(problem).collect()
+}
+
 fn functions(
     interfaces: &[InterfaceDescription],
 ) -> impl Iterator<Item = (FunctionId, &Signature)> {
@@ -381,172 +469,4 @@ fn is(function: &FunctionId, typed: &FunctionId) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::path::Path;
-
-    use crate::manifest::{App, Manifest};
-    use crate::plan::{Description, Plan, plan};
-    use crate::shape::InterfaceDescription;
-
-    fn interface(id: &str, functions: &[(&str, &str)]) -> InterfaceDescription {
-        let functions = functions.iter();
-        InterfaceDescription {
-            id: id.parse().unwrap(),
-            functions: functions
-                .map(|(name, signature)| ((*name).to_owned(), signature.parse().unwrap()))
-                .collect(),
-        }
-    }
-
-    fn components() -> BTreeMap<String, Description> {
-        let stock = || {
-            interface(
-                "shop:stock/stock@1.2.0",
-                &[
-                    (
-                        "reserve",
-                        "func(order: string, count: u32) -> result<record { id: string }, string>",
-                    ),
-                    ("release", "func(id: string) -> result<_, string>"),
-                ],
-            )
-        };
-        let desk = Description {
-            exports: vec![interface(
-                "shop:desk/desk@1.0.0",
-                &[
-                    ("place", "func(id: string) -> result<string, string>"),
-                    ("quote", "func() -> u32"),
-                ],
-            )],
-            imports: vec![
-                stock(),
-                interface("shop:desk/events@1.0.0", &[("placed", "func(id: string)")]),
-            ],
-            ..Description::default()
-        };
-        let other = Description {
-            exports: vec![stock()],
-            ..Description::default()
-        };
-        [("desk", desk), ("stock", other)]
-            .map(|(name, component)| (name.to_owned(), component))
-            .into()
-    }
-
-    const EVENTS: &str = "[wire.'shop:desk/events']\nmode = 'event'\n";
-
-    fn app(lines: &str, more: &str) -> App {
-        let text = format!(
-            "name = 'app'\n[service.stock]\ncomponent = 'stock'\n{more}[service.desk]\ncomponent = 'desk'\n{lines}\n{EVENTS}"
-        );
-        let read = Manifest::parse(Path::new("wasmbay.toml"), &text);
-        read.unwrap_or_else(|error| panic!("{error}")).app
-    }
-
-    fn planned(lines: &str, more: &str) -> Result<Plan, String> {
-        let plan = plan(&app(lines, more), &components());
-        plan.map_err(|errors| {
-            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            errors.join("\n")
-        })
-    }
-
-    const PLACE: &str = "durable = ['shop:desk/desk.place']\n";
-
-    #[test]
-    fn a_durable_function_is_planned_with_what_it_calls() {
-        let undo = "[service.desk.undo.'shop:stock/stock.reserve']\ncall = 'shop:stock/stock.release'\nwith = { id = '$result.id' }";
-        let plan = planned(&format!("{PLACE}{undo}"), "").unwrap();
-        let [pipeline] = &plan.pipelines[..] else {
-            panic!()
-        };
-        assert_eq!(pipeline.name, "desk-place");
-        let imports = &pipeline.durable.as_ref().unwrap().imports;
-        let known: Vec<_> = imports
-            .iter()
-            .map(|import| {
-                (
-                    &*import.subject,
-                    import.call.event.is_some(),
-                    import.undo.is_some(),
-                )
-            })
-            .collect();
-        let expected = [
-            ("bay.app.shop.stock.stock.v1.release", false, false),
-            ("bay.app.shop.stock.stock.v1.reserve", false, true),
-            ("bay.app.shop.desk.events.v1.placed", true, false),
-        ];
-        assert_eq!(known, expected);
-    }
-
-    #[test]
-    fn it_is_written_and_read_as_part_of_an_app() {
-        for lines in [
-            PLACE,
-            "durable = { functions = ['shop:desk/desk.place'], deadline = '5m', timeout = '2s', retry = { attempts = 2 } }\n\
-             [service.desk.undo.'shop:stock/stock.reserve']\ncall = 'shop:stock/stock.release'\nwith = { id = '$args.order' }",
-        ] {
-            let app = app(lines, "");
-            let written = serde_json::to_value(&app).unwrap();
-            assert_eq!(serde_json::from_value::<App>(written).unwrap(), app);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_durable_is_refused_by_name() {
-        let undo = |of: &str, call: &str, with: &str| {
-            format!("{PLACE}[service.desk.undo.'{of}']\ncall = '{call}'\nwith = {with}")
-        };
-        let reserve = "shop:stock/stock.reserve";
-        let release = "shop:stock/stock.release";
-        for (lines, more, why) in [
-            (
-                "durable = ['shop:desk/desk.plac']".to_owned(),
-                "",
-                "wasmbay.toml:6:12: service \"desk\": `durable`: it does not export shop:desk/desk.plac; did you mean `shop:desk/desk.place@1.0.0`?",
-            ),
-            (
-                PLACE.to_owned(),
-                "[service.third]\ncomponent = 'third'\nwire = { 'shop:desk/desk' = 'desk' }\n",
-                "would call it past its runs",
-            ),
-            (
-                undo("shop:stock/stock.reserv", release, "{ id = '$result.id' }"),
-                "",
-                "service \"desk\": `undo`: it does not import shop:stock/stock.reserv",
-            ),
-            (
-                undo(reserve, release, "{ id = '$args.count' }"),
-                "",
-                "wasmbay.toml:9:15: service \"desk\": `undo` of shop:stock/stock.reserve@1.2.0: `with.id`: `$args.count` is u32; expected string",
-            ),
-            (
-                undo(reserve, release, "{ id = '$result.name' }"),
-                "",
-                "`$result` is record { id: string }, which has no `name`",
-            ),
-            (
-                undo(reserve, release, "{ id = '$reserve.id' }"),
-                "",
-                "no step before this one has the name `reserve`",
-            ),
-        ] {
-            let refused = planned(&lines, more).unwrap_err();
-            assert!(refused.contains(why), "{refused}");
-        }
-    }
-
-    #[test]
-    fn names_of_runs_are_told_apart() {
-        let pipeline = "[pipeline.desk-place]\nimplements = 'shop:more/more.run'\ntype = 'func()'\n[[pipeline.desk-place.step]]\n\
-                        name = 'a'\ncall = 'shop:stock/stock.release'\nwith = { id = 'x' }\n";
-        let refused = planned(&format!("{PLACE}{pipeline}"), "").unwrap_err();
-        assert!(
-            refused.contains("would have the name \"desk-place\""),
-            "{refused}"
-        );
-    }
-}
+mod tests;

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+/// What is shown in the place of a secret value.
+pub(super) const MASK: &str = "\"***\"";
+
 /// A value as JSON text.
 pub type JsonText = Box<RawValue>;
 
@@ -180,6 +183,10 @@ impl Filled {
 pub(super) fn find<'a>(root: &'a RawValue, path: &[Token]) -> Option<&'a str> {
     let mut text = root.get();
     for token in path {
+        // What is in a masked value is masked. No text has anything in it.
+        if text == MASK {
+            break;
+        }
         let value: &RawValue = match token {
             Token::Key(key) => {
                 let object: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;

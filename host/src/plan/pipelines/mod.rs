@@ -10,6 +10,7 @@ mod filled;
 mod planned;
 mod problem;
 mod roots;
+mod secret;
 mod wait;
 
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub use planned::{Act, Each, Pipeline, Step, StepCall};
 pub use problem::PipelineProblem;
 use roots::Scope;
 pub(super) use roots::literal;
+pub(crate) use secret::mask;
+pub use secret::{Secret, Secrets};
 pub use wait::WaitFor;
 
 /// The value of a result, and that of its error.
@@ -90,6 +93,7 @@ impl Wiring<'_> {
             .collect();
         check.scope = Scope::default();
         let result = check.result(&function, &signature);
+        let secret = check.secrets();
         if !check.errors.is_empty() {
             return Err(check.errors);
         }
@@ -99,6 +103,8 @@ impl Wiring<'_> {
             signature,
             steps,
             result,
+            secret,
+            secret_result: Vec::new(),
             deadline: millis(spec.bounds.deadline),
             keep: spec.bounds.keep.as_secs(),
             journal: spec.bounds.journal,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Durable, Filled, WaitFor};
+use super::{Condition, Durable, Filled, Secret, Token, WaitFor};
 use crate::interface::FunctionId;
 use crate::manifest::OnError;
 use crate::plan::Publication;
@@ -24,6 +24,12 @@ pub struct Pipeline {
     /// The value that it returns; of a `result`, the ok side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Filled>,
+    /// What is stored and never shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret: Vec<Secret>,
+    /// What is not shown of the result of a durable function.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_result: Vec<Vec<Token>>,
     /// Milliseconds for all steps.
     pub deadline: u64,
     /// Seconds for which a run is kept that has ended.
@@ -120,6 +126,9 @@ pub struct StepCall {
     pub signature: Signature,
     /// The arguments, as an object by parameter.
     pub with: Filled,
+    /// What is shown in the place of the arguments, where they have secret values that are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Filled>,
     /// Milliseconds for one attempt.
     pub timeout: u64,
     /// Attempts in all.

@@ -274,6 +274,12 @@ impl Roots<'_> {
         Ok((found.filled(), item))
     }
 
+    /// Where a path leads.
+    pub(super) fn place_of(&self, path: &ValuePath) -> Result<(Root, Vec<Token>), Problem> {
+        let found = self.find(path)?;
+        Ok((found.of, found.path))
+    }
+
     /// A path to a value of a type that fits, and that type.
     pub(super) fn member(
         &self,

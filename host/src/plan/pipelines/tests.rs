@@ -1,3 +1,4 @@
+mod secrets;
 mod waits;
 
 use std::collections::BTreeMap;

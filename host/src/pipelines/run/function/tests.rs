@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::super::Slot;
 use super::*;
-use crate::plan::Pipeline;
+use crate::plan::{Pipeline, Secrets};
 
 fn raw(text: &str) -> JsonText {
     serde_json::from_str(text).unwrap()
@@ -19,6 +19,7 @@ fn call(function: &str, with: &str) -> StepCall {
 fn import() -> Import {
     let taken = r#"{"object":[["x",{"path":{"of":{"step":0},"path":["x"]}}]]}"#;
     Import {
+        secrets: Secrets::default(),
         subject: "s".to_owned(),
         call: call("do", r#"{"object":[]}"#),
         undo: Some(call("undo", taken)),
