@@ -151,15 +151,20 @@ impl Admin {
 /// One dead letter, with its revision as the ETag for a later `If-Match`.
 fn shown(dead_letter: &DeadLetter) -> Answer {
     let mut answer = json(StatusCode::OK, to_json(&dead_letter.with_body()));
-    // Digits in quotes are always a header's value.
-    if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", dead_letter.revision)) {
-        answer.headers_mut().insert(ETAG, tag);
-    }
+    tag(&mut answer, dead_letter.revision);
     answer
 }
 
+/// Says in an answer which revision it shows.
+pub(super) fn tag(answer: &mut Answer, revision: u64) {
+    // Digits in quotes are always a header's value.
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
+        answer.headers_mut().insert(ETAG, tag);
+    }
+}
+
 /// The revision of `If-Match`; any without one.
-fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     let Some(tag) = headers.get(IF_MATCH) else {
         return Ok(None);
     };
@@ -172,7 +177,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
         Some(revision) => Ok(Some(revision)),
         None => Err(Refusal::caller(
             StatusCode::BAD_REQUEST,
-            "If-Match: accepted: the ETag of a dead letter, such as \"17\"",
+            "If-Match: accepted: the ETag of what is edited, such as \"17\"",
         )),
     }
 }

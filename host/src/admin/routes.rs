@@ -40,7 +40,7 @@ macro_rules! routes {
 }
 
 /// What is served, in the order in which `/` lists it. A GET answers HEAD as well.
-static ROUTES: [Route; 21] = routes![
+static ROUTES: [Route; 22] = routes![
     GET "/dead-letters" => list,
     DELETE "/dead-letters" => purge_many,
     POST "/dead-letters/replay" => replay_many,
@@ -50,6 +50,7 @@ static ROUTES: [Route; 21] = routes![
     POST "/dead-letters/{id}/replay" => replay,
     GET "/runs" => list_runs,
     GET "/runs/{id}" => show_run,
+    PUT "/runs/{id}" => edit_run,
     POST "/runs/{id}/cancel" => cancel_run,
     POST "/runs/{id}/retry" => retry_run,
     POST "/runs/{id}/undo" => undo_run,

@@ -3,11 +3,12 @@
 use http::StatusCode;
 use serde_json::json as value;
 
-use super::dead_letters::without_content;
+use super::dead_letters::{if_match, tag, without_content};
 use super::routes::AdminRequest;
 use super::{Admin, Answer, Refusal, json, to_json};
 use crate::call::Blame;
-use crate::pipelines::RunError;
+use crate::gateway::request::{check_json, read_body};
+use crate::pipelines::{Edited, RunError, ShownRun};
 
 impl Admin {
     pub(super) async fn list_runs(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
@@ -23,10 +24,33 @@ impl Admin {
 
     pub(super) async fn show_run(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
-        Ok(json(
-            StatusCode::OK,
-            to_json(&self.runs.show(asked.id).await?),
-        ))
+        Ok(shown(&self.runs.show(asked.id).await?))
+    }
+
+    pub(super) async fn edit_run(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
+        let AdminRequest {
+            request, query, id, ..
+        } = asked;
+        let query = query.only(&["step", "what"])?;
+        let what = match query.text("what") {
+            None | Some("undo") => Edited::Undo,
+            Some("result") => Edited::Result,
+            Some(_) => {
+                let why = "what: accepted: undo, result";
+                return Err(Refusal::caller(StatusCode::BAD_REQUEST, why));
+            }
+        };
+        let revision = if_match(request.headers())?;
+        check_json(request.headers())?;
+        let body = read_body(request.body_mut(), self.link.max_payload()).await?;
+        let step = query.text("step");
+        let run = self.runs.edit(id, step, what, &body, revision).await;
+        run.map(|run| shown(&run)).map_err(|error| match error {
+            RunError::Changed { .. } if revision.is_some() => {
+                Refusal::caller(StatusCode::PRECONDITION_FAILED, error.to_string())
+            }
+            error => error.into(),
+        })
     }
 
     pub(super) async fn cancel_run(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
@@ -48,6 +72,12 @@ impl Admin {
     }
 }
 
+fn shown(run: &ShownRun) -> Answer {
+    let mut answer = json(StatusCode::OK, to_json(run));
+    tag(&mut answer, run.revision);
+    answer
+}
+
 /// The id of a request that has nothing else.
 async fn alone(asked: AdminRequest<'_>) -> Result<&str, Refusal> {
     asked.query.only(&[])?;
@@ -64,7 +94,11 @@ impl From<RunError> for Refusal {
         let (status, blame) = match &error {
             RunError::NotFound(_) => (StatusCode::NOT_FOUND, Blame::Caller),
             RunError::NoId(_) => (StatusCode::BAD_REQUEST, Blame::Caller),
-            RunError::State { .. } | RunError::Busy(_) => (StatusCode::CONFLICT, Blame::Caller),
+            RunError::State { .. } | RunError::Busy(_) | RunError::Changed { .. } => {
+                (StatusCode::CONFLICT, Blame::Caller)
+            }
+            RunError::Misfit { .. } => (StatusCode::BAD_REQUEST, Blame::Caller),
+            RunError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Caller),
             RunError::Journal(_) => (StatusCode::SERVICE_UNAVAILABLE, Blame::Network),
         };
         Self::new(status, blame, error.to_string())

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 pub use operate::{Listed, Page, RunError, Runs, ShownCall, ShownEvent, ShownRun, ShownStep};
 pub use run::{
-    Asleep, Cause, Coded, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried, Version,
+    Asleep, Cause, Coded, Edited, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried, Version,
 };
 pub(crate) use serve::Serving;
 pub(crate) use stream::{provision, provision_events, restore};

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::OPERATOR;
 use super::journal::{self, JournalError, Journals, Stored};
-use super::run::{Phase, Run, Slot, StepFailure, StepRun, StepState, Tried};
+use super::run::{Edited, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried, Unedited};
 use crate::plan::{JsonText, StepCall};
 use crate::subject;
 use crate::wire::ErrorDetail;
@@ -42,6 +42,32 @@ pub enum RunError {
     /// The run was written again and again.
     #[error("run {0} moves on too fast to be changed; try again")]
     Busy(String),
+    /// What was edited cannot stand there.
+    #[error("run {id}: {why}")]
+    Misfit {
+        /// The run.
+        id: String,
+        /// Why not.
+        why: String,
+    },
+    /// The journal with what was edited is too large.
+    #[error("the journal of run {id} would have {bytes} bytes, {limit} are allowed")]
+    TooLarge {
+        /// The run.
+        id: String,
+        /// Bytes with the change.
+        bytes: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+    },
+    /// The run is at another revision.
+    #[error("run {id} is at revision {now} by now; look at it again")]
+    Changed {
+        /// The run.
+        id: String,
+        /// Its revision.
+        now: u64,
+    },
     /// The journal cannot be read or written.
     #[error("{0}")]
     Journal(String),
@@ -97,6 +123,8 @@ pub struct ShownRun {
     /// As in a list.
     #[serde(flatten)]
     pub run: Listed,
+    /// Changes with each change of the run.
+    pub revision: u64,
     /// The function that it is a call of.
     pub function: String,
     /// The digest of the component that made its steps, where it is a durable function.
@@ -127,6 +155,9 @@ pub struct ShownStep {
     pub state: StepState,
     /// Whether nobody knows the outcome of an attempt.
     pub unknown: bool,
+    /// Whether a person has edited its result or the arguments of its undo.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub edited: bool,
     /// Its call; nothing of a step with `each`, whose items have one each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<ShownCall>,
@@ -247,7 +278,51 @@ impl Runs {
     ///
     /// There is none with this id.
     pub async fn show(&self, id: &str) -> Result<ShownRun, RunError> {
-        Ok(shown(&self.find(id).await?.run))
+        let Stored { run, sequence } = self.find(id).await?;
+        Ok(shown(&run, sequence))
+    }
+
+    /// Edits what the undo of a run takes that has failed: the arguments of the undo, or the result of a step. Without a name
+    /// it is the step whose undo has failed. A revision is the only one that is edited. The run is undone by
+    /// [`retry`](Self::retry).
+    ///
+    /// # Errors
+    ///
+    /// There is no such run or step, its undo has not failed, the value is not of the type, or the run is at another
+    /// revision.
+    pub async fn edit(
+        &self,
+        id: &str,
+        step: Option<&str>,
+        what: Edited,
+        body: &[u8],
+        revision: Option<u64>,
+    ) -> Result<ShownRun, RunError> {
+        let Stored { mut run, sequence } = self.find(id).await?;
+        let changed = |now| {
+            let id = id.to_owned();
+            RunError::Changed { id, now }
+        };
+        if revision.is_some_and(|revision| revision != sequence) {
+            return Err(changed(sequence));
+        }
+        run.edit(step, what, body).map_err(|why| match why {
+            Unedited::State => state(&run, "only one whose undo failed can be edited"),
+            why => RunError::Misfit {
+                id: id.to_owned(),
+                why: why.to_string(),
+            },
+        })?;
+        let (text, limit) = (journal::text(&run)?, run.pipeline.journal);
+        if text.len() > limit {
+            let (id, bytes) = (id.to_owned(), text.len());
+            return Err(RunError::TooLarge { id, bytes, limit });
+        }
+        match self.journals.write(&run, text, sequence).await {
+            Ok(sequence) => Ok(shown(&run, sequence)),
+            Err(JournalError::Changed) => Err(changed(self.find(id).await?.sequence)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn find(&self, id: &str) -> Result<Stored, RunError> {
@@ -424,7 +499,7 @@ fn listed_as_is(run: &Run) -> Listed {
 }
 
 /// All of a run but what is secret.
-fn shown(run: &Run) -> ShownRun {
+fn shown(run: &Run, revision: u64) -> ShownRun {
     let run = &*run.masked();
     let steps = run.steps.iter().enumerate().map(|(index, step)| {
         let items = step.items.iter().flatten().enumerate();
@@ -447,6 +522,7 @@ fn shown(run: &Run) -> ShownRun {
     let text = |body: &[u8]| serde_json::from_slice(body).ok();
     ShownRun {
         run: listed_as_is(run),
+        revision,
         function: run.pipeline.function.to_string(),
         component: run.coded.as_ref().and_then(|coded| {
             let version = coded.version.as_ref()?;
@@ -485,6 +561,7 @@ fn shown_step(run: &Run, slot: Slot, entry: &StepRun) -> ShownStep {
         name: run.slot_name(slot),
         state: entry.state,
         unknown: entry.unknown,
+        edited: entry.edited,
         call: made.map(|made| call(made, &entry.tried, false)),
         until: entry.until,
         event: step.and_then(|step| step.wait()).map(|wait| ShownEvent {
@@ -497,7 +574,14 @@ fn shown_step(run: &Run, slot: Slot, entry: &StepRun) -> ShownStep {
             Some(_) => entry.result.clone(),
             None => run.result_of(slot.step).map(Cow::into_owned),
         },
-        undo: undo.map(|undo| call(undo, &entry.undo, true)),
+        undo: undo.map(|undo| {
+            let made = call(undo, &entry.undo, true);
+            let edited = entry.undo_with.clone();
+            ShownCall {
+                arguments: edited.or(made.arguments),
+                ..made
+            }
+        }),
         items: Vec::new(),
     }
 }

@@ -7,6 +7,7 @@
 //! Steps of a group, and items of a step with `each`, are done at the same time: [`Run::next`] returns one call
 //! after the other, each of which is under way until its outcome is recorded.
 
+mod editing;
 mod ending;
 mod filling;
 mod function;
@@ -28,6 +29,8 @@ use crate::plan::{JsonText, Pipeline, StepCall};
 use crate::shape::{Shape, Signature};
 use crate::wire::ErrorDetail;
 
+pub use editing::Edited;
+pub(crate) use editing::Unedited;
 pub(crate) use function::Heard;
 pub use function::{Coded, Version};
 pub use slot::Slot;

@@ -18,7 +18,7 @@ use async_nats::{Client, HeaderMap, Message, jetstream};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use wasmbay::nats::settled;
-use wasmbay::pipelines::{Page, Phase, Runs};
+use wasmbay::pipelines::{Edited, Page, Phase, Runs};
 use wasmbay::wire;
 
 use crate::support::apps::{Bench, Services, bench};

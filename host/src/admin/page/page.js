@@ -686,7 +686,7 @@ async function viewRun(id) {
       run.phase === "completed" && h("button", { class: "danger", onclick: act("undo", "What was done is undone.") }, "Undo"),
       ["running", "stopped"].includes(run.phase) && h("button", { class: "danger", onclick: act("cancel", "It stops, and what was done is undone.") }, "Cancel run")),
     h("h2", {}, "Input"), h("pre", {}, pretty(run.input)),
-    run.steps.map((step) => [call(`${step.name}: ${pretty(step.state)}${step.unknown ? " (an outcome nobody knows)" : ""}`, step.call ?? step, step.result), step.undo?.attempts > 0 && call(`undo of ${step.name}`, step.undo)]),
+    run.steps.map((step) => [call(`${step.name}: ${pretty(step.state)}${step.unknown ? " (an outcome nobody knows)" : ""}`, step.call ?? step.event ?? step, step.result), step.undo?.attempts > 0 && call(`undo of ${step.name}`, step.undo)]),
     run.reply !== undefined && [h("h2", {}, "Reply"), h("pre", {}, pretty(run.reply))],
     run.error && [h("h2", {}, "Error"), h("pre", {}, pretty(run.error))],
   ];

@@ -10,6 +10,7 @@ mod discover;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod drain;
+mod editor;
 pub(crate) mod emit;
 mod ended;
 mod fleet;

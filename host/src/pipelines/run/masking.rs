@@ -55,6 +55,7 @@ impl Run {
             }
             run.pipeline.result = Some(Filled::constant(result));
         }
+        run.mask_edited();
         run.mask_messages(&hidden);
         Cow::Owned(run)
     }

@@ -44,6 +44,12 @@ pub struct StepRun {
     /// The value of its result, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<JsonText>,
+    /// The arguments of its undo, in the place of those that its pipeline says: a person has edited them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_with: Option<JsonText>,
+    /// Whether a person has edited its result or the arguments of its undo.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub edited: bool,
     /// Attempts to undo it.
     #[serde(default, skip_serializing_if = "Tried::is_none")]
     pub undo: Tried,

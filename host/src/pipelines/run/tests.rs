@@ -1,3 +1,4 @@
+mod editing;
 mod masking;
 mod together;
 mod waiting;

@@ -27,7 +27,8 @@ impl Run {
                     return Action::Wait(again);
                 }
             }
-            if let Some(arguments) = self.arguments(slot, undo) {
+            let edited = run.undo_with.clone();
+            if let Some(arguments) = edited.or_else(|| self.arguments(slot, undo)) {
                 return Action::Undo(slot, body(&arguments));
             }
             // It needs the result of a step that has none. A service that said `err` to the last attempt

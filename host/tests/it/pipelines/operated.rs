@@ -208,3 +208,68 @@ fn check_says_where_a_path_is_wrong() {
     );
     assert!(seen.contains(&wanted), "{seen}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_undo_takes_can_be_edited() {
+    let (bench, shop) = open(|function, before| match (function, before) {
+        ("charge", _) => Some(Answer::Ok(r#"{"err":"declined"}"#)),
+        ("release", 0 | 1) => Some(Answer::Ok(r#"{"err":"no such shelf"}"#)),
+        _ => None,
+    })
+    .await;
+    assert!(place(&bench.client, ORDER, &[]).await.is_err());
+    let runs = runs(&bench.client);
+    let page = runs.list(false, None, None, 10).await.unwrap();
+    let id = &page.runs[0].id;
+    let before = runs.show(id).await.unwrap().revision;
+
+    let cli = Cli::new();
+    let nats = bench.nats.url().to_owned();
+    let run = |args: &[&str]| {
+        tokio::task::block_in_place(|| cli.run(&[&["runs"], args, &["--nats", &nats]].concat()))
+    };
+    let refused = run(&["edit", id, r#"{"reservation":7}"#]);
+    let why = "step \"reserve\": arguments of its undo: $.reservation: expected string, found 7";
+    assert!(
+        refused.contains(why) && refused.contains("[exit 1]"),
+        "{refused}"
+    );
+    let refused = run(&["edit", id, "{}", "--step", "tell"]);
+    assert!(refused.contains("accepted: reserve"), "{refused}");
+    let refused = run(&["edit", id]);
+    assert!(refused.contains("no $EDITOR on a terminal"), "{refused}");
+    assert_eq!(runs.show(id).await.unwrap().revision, before);
+
+    let edited = run(&["edit", id, r#"{"reservation":"r-2"}"#]);
+    assert!(
+        edited.contains(&format!("`wasmbay runs retry {id}`")),
+        "{edited}"
+    );
+    // Who has looked at it before does not overwrite this.
+    let late = runs.edit(
+        id,
+        None,
+        Edited::Undo,
+        br#"{"reservation":"r-3"}"#,
+        Some(before),
+    );
+    let late = late.await.unwrap_err().to_string();
+    assert!(late.contains("look at it again"), "{late}");
+    let shown = run(&["show", id]);
+    assert!(
+        shown.contains("undo arguments  {\"reservation\":\"r-2\"}"),
+        "{shown}"
+    );
+
+    runs.retry(id).await.unwrap();
+    no_open_runs(&bench.client).await;
+    let released = shop.calls().pop().unwrap();
+    assert_eq!(released.body, json!({"reservation": "r-2"}));
+    let refused = runs.edit(id, None, Edited::Undo, b"{}", None).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("only one whose undo failed can be edited"),
+        "{refused}"
+    );
+    bench.end().await;
+}

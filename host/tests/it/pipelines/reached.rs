@@ -139,3 +139,92 @@ async fn a_full_stream_refuses_new_runs_and_lets_others_go_on() {
     assert!(first.await.unwrap().is_ok());
     bench.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_edit_what_a_failed_undo_takes() {
+    let nats = Nats::start().await;
+    let options = HostOptions {
+        admin: Some("127.0.0.1:0".parse().unwrap()),
+        ..HostOptions::new(ConnectOptions::to(nats.url()))
+    };
+    let manifest = manifest("").replace("deadline = \"30s\"", "journal = \"16KiB\"");
+    let host = start_with(options, &Services(&[("types", TYPES, "")], &manifest)).await;
+    let client = nats.connect().await;
+    let _shop = Shop::open(&client, |function, _| match function {
+        "charge" => Some(Answer::Ok(r#"{"err":"declined"}"#)),
+        "release" => Some(Answer::Ok(r#"{"err":"no such shelf"}"#)),
+        _ => None,
+    })
+    .await;
+    assert!(place(&client, ORDER, &[]).await.is_err());
+    let id = all(&client).await.runs.remove(0).id;
+    let admin = host.admin().unwrap().to_string();
+    let put = |query: &str, tag: &str, body: &str| {
+        let kind = ("Content-Type", "application/json");
+        let path = format!("/runs/{id}{query}");
+        send(&admin, "PUT", &path, &[kind, ("If-Match", tag)], body).unwrap()
+    };
+    let get = || send(&admin, "GET", &format!("/runs/{id}"), &[], "").unwrap();
+    let shown = get();
+    let revision = shown.json()["revision"].to_string();
+    let tag = format!("\"{revision}\"");
+    assert!(
+        shown.head.contains(&format!("etag: {tag}")),
+        "{}",
+        shown.head
+    );
+
+    for (query, tag, body, status, why) in [
+        (
+            "",
+            "*",
+            r#"{"reservation":7}"#,
+            400,
+            "$.reservation: expected string, found 7",
+        ),
+        (
+            "?step=charge",
+            "*",
+            r#"{"order":"o"}"#,
+            400,
+            "accepted: reserve",
+        ),
+        ("?what=all", "*", "{}", 400, "accepted: undo, result"),
+        ("?who=me", "*", "{}", 400, "who"),
+        (
+            "",
+            "\"1\"",
+            r#"{"reservation":"r-2"}"#,
+            412,
+            "look at it again",
+        ),
+        (
+            "?what=result",
+            "*",
+            r#"{"id":5}"#,
+            400,
+            "result: $.id: expected string",
+        ),
+    ] {
+        let refused = put(query, tag, body);
+        assert_eq!(refused.status, status, "{}", refused.body);
+        assert!(refused.body.contains(why), "{}", refused.body);
+    }
+    let large = format!(r#"{{"reservation":"{}"}}"#, "r".repeat(20 << 10));
+    assert_eq!(put("", "*", &large).status, 413);
+    assert_eq!(get().json()["revision"].to_string(), revision);
+
+    let edited = put("?step=reserve&what=result", &tag, r#"{"id":"r-9"}"#);
+    assert_eq!(edited.status, 200, "{}", edited.body);
+    let step = &edited.json()["steps"][0];
+    assert_eq!(
+        (&step["result"], &step["edited"]),
+        (&json!({"id": "r-9"}), &json!(true))
+    );
+    assert_eq!(put("", &tag, r#"{"reservation":"r-2"}"#).status, 412);
+    let edited = put("", "*", r#"{"reservation":"r-2"}"#);
+    let undo = &edited.json()["steps"][0]["undo"];
+    assert_eq!(undo["arguments"], json!({"reservation": "r-2"}));
+    assert!(host.stop(DEADLINE).await.is_complete());
+    nats.stop().await;
+}

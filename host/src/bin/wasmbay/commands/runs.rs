@@ -1,5 +1,6 @@
 //! `wasmbay runs`: the runs of pipelines.
 
+mod edit;
 mod show;
 
 use serde_json::json;
@@ -10,7 +11,7 @@ use super::dlq::only;
 use crate::args::WhichApp;
 use crate::report::{Exit, Terminal, failure};
 
-/// Look at runs of pipelines, cancel, undo and retry them
+/// Look at runs of pipelines, cancel, undo, edit and retry them
 ///
 /// A run is one call of a function that is made of steps, or of a durable one. One that has ended is kept for the pipeline's
 /// `keep`; one that could not be undone, until it is.
@@ -37,6 +38,10 @@ pub(crate) enum RunsVerb {
     /// Each step that could not be undone has all of its attempts again. A durable function is run again, by what
     /// began it where a host still has that.
     Retry(One),
+    /// Edit what the undo of a run takes that could not be undone, in $VISUAL or $EDITOR without a body
+    ///
+    /// The value is checked against the function's type. `wasmbay runs retry` uses it.
+    Edit(edit::RunsEdit),
     /// Cancel one that runs or is stopped: after the step that is under way, what was done is undone
     Cancel(One),
     /// Undo a run that is completed
@@ -82,6 +87,7 @@ pub(super) async fn run(args: Runs, terminal: &Terminal) -> anyhow::Result<Exit>
             runs.retry(&id).await.map_err(explained)?;
             said(&id, "is tried once more", terminal)
         }
+        RunsVerb::Edit(args) => edit::run(args, terminal).await,
         RunsVerb::Cancel(One { id, app }) => {
             let runs = reach_runs(&app).await?;
             runs.cancel(&id).await.map_err(explained)?;

@@ -1,7 +1,5 @@
 //! `wasmbay dlq edit`.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,7 +13,7 @@ use wasmbay::shape::Signature;
 use super::{Store, explained};
 use crate::args::WhichApp;
 use crate::commands::call::arguments;
-use crate::commands::{discover, pretty::pretty};
+use crate::commands::{discover, editor, pretty::pretty};
 use crate::report::{Exit, Terminal, failure};
 
 /// Time that subscribers have to state a type that no stream states.
@@ -99,17 +97,6 @@ async fn stated(store: &Store, dead_letter: &DeadLetter) -> Option<Signature> {
 
 /// Opens the body in an editor, and returns the file if it changed.
 fn in_editor(dead_letter: &DeadLetter) -> anyhow::Result<Option<tempfile::NamedTempFile>> {
-    let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let editor = named("VISUAL").or_else(|| named("EDITOR"));
-    let (Some(editor), true) = (editor, std::io::stdin().is_terminal()) else {
-        return Err(failure(
-            "there is no body, and no $EDITOR on a terminal to write one",
-            format!(
-                "give the body: `wasmbay dlq edit {} @FILE`, or - for stdin",
-                dead_letter.id
-            ),
-        ));
-    };
     let (before, suffix) = match (
         dead_letter.is_message(),
         std::str::from_utf8(&dead_letter.body),
@@ -127,20 +114,7 @@ fn in_editor(dead_letter: &DeadLetter) -> anyhow::Result<Option<tempfile::NamedT
             (pretty(&text) + "\n", ".json")
         }
     };
-    let mut file = tempfile::Builder::new()
-        .prefix(&format!("dead-letter-{}-", dead_letter.id))
-        .suffix(suffix)
-        .tempfile()?;
-    file.write_all(before.as_bytes())?;
-    // It may have arguments of its own.
-    let ended = Command::new("sh")
-        .args(["-c", &format!("{editor} \"$1\""), "sh"])
-        .arg(file.path())
-        .status()
-        .with_context(|| format!("cannot run {editor}"))?;
-    if !ended.success() {
-        anyhow::bail!("{editor} failed: {ended}");
-    }
-    let after = std::fs::read(file.path()).context("cannot read what was edited")?;
-    Ok((after != before.as_bytes()).then_some(file))
+    let given = format!("wasmbay dlq edit {}", dead_letter.id);
+    let name = format!("dead-letter-{}-", dead_letter.id);
+    editor::open(&before, &name, suffix, &given)
 }
