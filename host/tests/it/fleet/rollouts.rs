@@ -385,6 +385,54 @@ async fn a_version_that_does_not_start_never_serves() {
     fleet.stop().await;
 }
 
+const HTTP: &str = r#"
+name = "app"
+[service.echo]
+component = "echo.wasm"
+[service.echo.rollout]
+canary = "20%"
+for = "10m"
+[[route]]
+path = "/http/*"
+service = "echo"
+"#;
+
+#[tokio::test]
+async fn a_new_version_gets_its_share_of_the_requests_that_a_service_answers_itself() {
+    let fleet = Fleet::start(HTTP).await;
+    let component = crate::gateway::components::http_echo().await;
+    let mut bytes = std::fs::read(component).unwrap();
+    fleet.cli.write("echo.wasm", &bytes);
+    let host = fleet.host("a", &["--gateway", "127.0.0.1:0"]);
+    fleet.run(&["deploy"]).await.done();
+    // The same code with other bytes: a custom section called `v`.
+    bytes.extend([0, 2, 1, b'v']);
+    fleet.cli.write("echo.wasm", &bytes);
+    fleet.run(&["deploy", "--detach"]).await.done();
+    let figures = |ps: &Value| ps["rollout"]["services"]["echo"]["figures"].clone();
+    fleet
+        .ps_until("the new version has its share", |ps| {
+            figures(ps).is_object() && figures(ps)["missing"].is_null()
+        })
+        .await;
+    let at = address(&host);
+    for _ in 0..100 {
+        let answer = http::send(&at, "POST", "/http/x", &[], "hello").unwrap();
+        assert_eq!(answer.body, "hello");
+    }
+    let ps = fleet
+        .ps_until("all are counted", |ps| {
+            let figures = figures(ps);
+            let counted = |key: &str| figures[key].as_u64().unwrap_or_default();
+            counted("calls") + counted("old_calls") == 100
+        })
+        .await;
+    let new = figures(&ps)["calls"].as_u64().unwrap();
+    assert!((19..=21).contains(&new), "{ps}");
+    host.stop();
+    fleet.stop().await;
+}
+
 const EVENTS: &str = r#"
 name = "app"
 [service.publisher]
