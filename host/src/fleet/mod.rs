@@ -28,9 +28,10 @@ pub use differences::{Difference, Specified, differences, lines};
 pub use figures::{Figures, add_health, figures, host_id, running_apps};
 pub use placement::{Demand, Lack, Member, Placed, Placement, demands, place};
 pub use progress::{Progress, Replica, ReplicaState, placement_of, progress};
+pub(crate) use records::number_of;
 pub use records::{
     DrainRecord, FORMAT, HostRecord, RecordError, Report, Revision, ServiceReport, ServiceState,
-    is_host_name,
+    VERSION, is_host_name,
 };
 pub(crate) use rollout::{End, HostTally, LEASE, Lease, Observed, ServiceTally, TICK, step};
 pub use rollout::{Outcome, Rolling, Share, rollout_lines, rollouts, show_outcome, show_rolling};

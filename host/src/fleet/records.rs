@@ -12,6 +12,9 @@ use crate::text::shown;
 /// The format of what is written. A host reads no other one.
 pub const FORMAT: u32 = 1;
 
+/// This version of wasmbay.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Characters that the name of a host may have, as in a DNS label.
 const MAX_NAME: usize = 63;
 
@@ -22,13 +25,17 @@ pub fn is_host_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.chars().all(plain)
 }
 
-/// A state of an app that was asked for.
+/// A state of an app that was asked for. What a host does not know of it is not ignored: it would run something else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Revision {
     /// [`FORMAT`].
     pub format: u32,
     /// Counts the revisions of the app, from 1.
     pub number: u64,
+    /// The version of wasmbay that wrote it; unknown of those before it was written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wasmbay: Option<String>,
     /// The verb that made it, such as `deploy` or `rollback to 3`.
     pub verb: String,
     /// What is to run; nothing once the app was undeployed.
@@ -206,6 +213,16 @@ pub enum RecordError {
         "it is written in format {0}, and this version of wasmbay reads format {FORMAT}; run one version everywhere"
     )]
     Format(u32),
+    /// Another version of wasmbay wrote it, with something that this one does not know.
+    #[error(
+        "wasmbay {version} wrote it, and this is wasmbay {VERSION}, which does not know all of it; run one version everywhere"
+    )]
+    Unknown {
+        /// That version.
+        version: String,
+        /// What is not known.
+        source: serde_json::Error,
+    },
     /// It is none.
     #[error("it cannot be read")]
     Invalid(#[from] serde_json::Error),
@@ -219,6 +236,21 @@ struct Formatted {
     format: u32,
 }
 
+/// What every version of wasmbay can read of a revision.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(default)]
+    number: u64,
+    #[serde(default)]
+    wasmbay: Option<String>,
+}
+
+/// The number of a revision, also of one that cannot be read otherwise.
+pub(crate) fn number_of(bytes: &[u8]) -> Option<u64> {
+    let header = serde_json::from_slice::<Header>(bytes).ok()?;
+    Some(header.number)
+}
+
 /// Reads a record, after its format.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     let Formatted { format } = serde_json::from_slice(bytes)?;
@@ -230,7 +262,17 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> 
 
 /// Reads a revision of this app.
 pub(super) fn read_revision(app: &str, bytes: &[u8]) -> Result<Revision, RecordError> {
-    let revision: Revision = read(bytes)?;
+    let revision: Revision = read(bytes).map_err(|error| {
+        let header = serde_json::from_slice::<Header>(bytes).ok();
+        let version = header.and_then(|header| header.wasmbay);
+        match (error, version.filter(|version| version != VERSION)) {
+            (RecordError::Invalid(source), Some(version)) => RecordError::Unknown {
+                version: shown(&version).into_owned(),
+                source,
+            },
+            (error, _) => error,
+        }
+    })?;
     for specification in [&revision.specification, &revision.stable]
         .into_iter()
         .flatten()
@@ -253,6 +295,7 @@ impl Revision {
         Self {
             format: FORMAT,
             number,
+            wasmbay: None,
             verb: "deploy".to_owned(),
             specification: Some(Specification::new(app, components).unwrap()),
             stable: None,
@@ -299,6 +342,67 @@ mod tests {
             let error = read::<Revision>(bytes).unwrap_err();
             assert!(matches!(error, RecordError::Invalid(_)), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_ignored() {
+        let mut written = serde_json::to_value(revision()).unwrap();
+        written["wasmbay"] = "9.9.9".into();
+        let read = |value: &serde_json::Value| read_revision("shop", value.to_string().as_bytes());
+        assert!(read(&written).is_ok());
+        for pointer in [
+            "",
+            "/specification",
+            "/specification/app",
+            "/specification/app/service/a",
+        ] {
+            let mut newer = written.clone();
+            newer.pointer_mut(pointer).unwrap()["shiny"] = true.into();
+            let error = read(&newer).unwrap_err();
+            let RecordError::Unknown { version, source } = &error else {
+                panic!("{pointer}: {error}");
+            };
+            assert_eq!(version, "9.9.9");
+            assert!(source.to_string().contains("shiny"), "{pointer}: {source}");
+            assert!(
+                error.to_string().starts_with("wasmbay 9.9.9 wrote it"),
+                "{error}"
+            );
+            assert_eq!(number_of(newer.to_string().as_bytes()), Some(7));
+            // Of the same version it is a defect and no other version's.
+            newer["wasmbay"] = VERSION.into();
+            assert!(matches!(read(&newer), Err(RecordError::Invalid(_))));
+        }
+    }
+
+    /// What the first version with fleets has stored.
+    #[test]
+    fn what_earlier_versions_have_stored_is_read() {
+        let digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";
+        let stored = format!(
+            r#"{{"format":1,"number":7,"verb":"deploy","specification":{{"app":{{"name":"shop","service":{{"a":{{"replicas":3}}}}}},"components":{{"a":"{digest}"}}}},"author":"ada@desk","at":"2026-11-30T16:00:00Z"}}"#
+        );
+        let read = read_revision("shop", stored.as_bytes()).unwrap();
+        assert_eq!(
+            Revision {
+                message: Some("try it".to_owned()),
+                ..read
+            },
+            revision()
+        );
+        let host = r#"{"format":1,"name":"a","id":"1","version":"0.1.0","started":"2026-11-30T16:00:00Z"}"#;
+        assert!(
+            super::read::<HostRecord>(host.as_bytes())
+                .unwrap()
+                .takes_services()
+        );
+        let report = format!(
+            r#"{{"format":1,"host":"a","id":"1","app":"shop","revision":7,"services":{{"a":{{"state":"serving","digest":"{digest}","since":""}}}}}}"#
+        );
+        let report = super::read::<Report>(report.as_bytes()).unwrap();
+        assert_eq!(report.services["a"].state, ServiceState::Serving);
+        let drain = r#"{"format":1,"host":"a","author":"ada@desk","at":""}"#;
+        assert!(super::read::<DrainRecord>(drain.as_bytes()).is_ok());
     }
 
     #[test]

@@ -13,18 +13,20 @@ mod components;
 mod drains;
 mod rollouts;
 mod signatures;
+mod watched;
 
 pub(crate) use rollouts::{RolloutKey, read_rollout};
+pub(crate) use watched::{Watched, watch};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{Operation, UpdateErrorKind};
+use async_nats::jetstream::kv::UpdateErrorKind;
 use async_nats::jetstream::object_store::{self, ObjectStore};
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use futures_util::future::try_join_all;
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -45,12 +47,6 @@ const REPORTED: Duration = Duration::from_secs(24 * 3_600);
 /// No name of an app.
 const NO_APP: &str = "-";
 
-/// Time between two attempts to watch a bucket.
-const WATCH_AGAIN: Duration = Duration::from_millis(250);
-
-/// Time between two looks at whether a watch has seen what was written to its bucket.
-const LOOK: Duration = Duration::from_secs(2);
-
 /// The store of a fleet.
 #[derive(Clone)]
 pub struct Store {
@@ -70,16 +66,6 @@ pub struct Kept {
     pub revision: Revision,
     /// The sequence that the next one has to name.
     pub sequence: u64,
-}
-
-/// A change of a bucket.
-#[derive(Clone, Debug)]
-pub(crate) struct Watched {
-    pub(crate) key: String,
-    /// Where it stands in its bucket.
-    pub(crate) sequence: u64,
-    /// Nothing if the key was removed.
-    pub(crate) value: Option<Bytes>,
 }
 
 /// The store cannot be used.
@@ -274,11 +260,24 @@ impl Store {
     ///
     /// One of them cannot be read.
     pub async fn apps(&self) -> Result<BTreeMap<String, Kept>, StoreError> {
+        let apps = self.each_app().await?.into_iter();
+        apps.map(|(name, kept)| Ok((name, kept?))).collect()
+    }
+
+    /// As [`apps`](Self::apps), without a failure of all for one that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// JetStream cannot be asked.
+    pub async fn each_app(&self) -> Result<BTreeMap<String, Result<Kept, StoreError>>, StoreError> {
         let names = keys(&self.apps, "list the apps").await?;
-        let apps = names.into_iter().map(async |name| {
-            let kept = self.app(&name).await?;
-            Ok::<_, StoreError>(kept.map(|kept| (name, kept)))
-        });
+        let apps = names
+            .into_iter()
+            .map(async |name| match self.app(&name).await {
+                Ok(kept) => Ok(kept.map(|kept| (name, Ok(kept)))),
+                Err(error @ StoreError::Record { .. }) => Ok(Some((name, Err(error)))),
+                Err(error) => Err(error),
+            });
         let apps = try_join_all(apps).await?;
         Ok(apps.into_iter().flatten().collect())
     }
@@ -460,65 +459,6 @@ impl Store {
 
     pub(crate) fn rollouts_bucket(&self) -> &kv::Store {
         &self.rollouts
-    }
-}
-
-/// Gives what is in a bucket, and then every change of it, to `tell`, until that does not want more.
-/// What is there is told again whenever the watch had to begin anew.
-pub(crate) async fn watch(bucket: kv::Store, mut tell: impl FnMut(Watched) -> bool) {
-    loop {
-        match bucket.watch_many_with_history([">"]).await {
-            Ok(entries) => {
-                if !follow(&bucket, entries, &mut tell).await {
-                    return;
-                }
-            }
-            Err(error) => tracing::debug!(%error, bucket = bucket.name, "cannot be watched"),
-        }
-        tokio::time::sleep(WATCH_AGAIN).await;
-    }
-}
-
-/// Passes on what is watched, until that ends or is stuck, as it can be when the server that led the bucket
-/// is gone: then it has not seen what was written a look ago. Returns whether anybody still listens.
-async fn follow(
-    bucket: &kv::Store,
-    mut entries: kv::Watch,
-    tell: &mut impl FnMut(Watched) -> bool,
-) -> bool {
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // What is there at the beginning is passed on without a last entry: that may have been removed.
-    let (mut seen, mut written) = (None, 0);
-    loop {
-        tokio::select! {
-            entry = entries.next() => {
-                let Some(Ok(entry)) = entry else {
-                    return true;
-                };
-                seen = seen.map(|seen: u64| seen.max(entry.revision));
-                let is_there = entry.operation == Operation::Put;
-                let watched = Watched {
-                    key: entry.key,
-                    sequence: entry.revision,
-                    value: is_there.then_some(entry.value),
-                };
-                if !tell(watched) {
-                    return false;
-                }
-            }
-            _ = look.tick() => {
-                if seen.is_some_and(|seen| seen < written) {
-                    tracing::debug!(bucket = bucket.name, "is watched anew, since nothing comes");
-                    return true;
-                }
-                let Ok(Ok(status)) = tokio::time::timeout(LOOK, bucket.status()).await else {
-                    continue;
-                };
-                written = status.info.state.last_sequence;
-                seen = seen.or(Some(written));
-            }
-        }
     }
 }
 

@@ -276,7 +276,15 @@ impl Server {
         let reports = store.reports().await.map_err(refused)?;
         let mut figures = fleet::figures(&self.admin.link).await.unwrap_or_default();
         fleet::add_health(&self.admin.link, &mut figures).await;
-        let mut apps = store.apps().await.map_err(refused)?;
+        let mut apps = BTreeMap::new();
+        // What cannot be read is of another version of wasmbay, and leaves the others alone.
+        for (app, kept) in store.each_app().await.map_err(refused)? {
+            match kept {
+                Ok(kept) => drop(apps.insert(app, kept)),
+                Err(error) if only.is_some_and(|only| only == app) => return Err(refused(error)),
+                Err(_) => {}
+            }
+        }
         let specified = apps.values();
         let specified = specified.filter_map(|kept| kept.revision.specification.as_ref());
         let placement = placement_of(specified.map(|s| &s.app), &hosts);

@@ -466,6 +466,19 @@ impl Driver {
 }
 
 impl Shared {
+    /// The report on a revision that this host cannot read.
+    pub(super) fn unread(&self, app: &str, number: Option<u64>, error: &StoreError) -> Report {
+        Report {
+            format: FORMAT,
+            host: self.name.clone(),
+            id: self.id.clone(),
+            app: app.to_owned(),
+            revision: number.unwrap_or_default(),
+            error: Some(explain(error)),
+            services: BTreeMap::new(),
+        }
+    }
+
     /// A component, from memory or from the store; compiled where the engine's cache does not have it.
     async fn component(
         &self,

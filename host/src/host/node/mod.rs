@@ -8,6 +8,7 @@ mod admin;
 mod driver;
 mod front;
 mod joining;
+mod news;
 mod options;
 mod reports;
 mod rollouts;
@@ -27,10 +28,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 use super::{Drained, Listening, failed, hinders_jetstream, host_id, listen};
 use crate::admin::metrics::MetricsExport;
 use crate::events::stream;
-use crate::fleet::{
-    self, FORMAT, HostRecord, Placement, RolloutKey, Store, StoreError, Trust, Watched, read_app,
-    read_host, read_report, read_rollout,
-};
+use crate::fleet::{self, FORMAT, HostRecord, Placement, Store, Trust};
 use crate::gateway::SharedGateway;
 use crate::manifest::Digest;
 use crate::nats::ConnectOptions;
@@ -39,6 +37,7 @@ use crate::spans::Spans;
 use admin::{Admins, NodeAdmin};
 use driver::Driver;
 use joining::{claim, create};
+use news::{News, Tell};
 pub use options::{NodeError, NodeOptions};
 use reports::Reports;
 use rollouts::Rollouts;
@@ -118,20 +117,6 @@ struct Running {
     services: watch::Receiver<BTreeSet<String>>,
     driver: JoinHandle<Drained>,
 }
-
-/// A change of one of the fleet's buckets.
-enum News {
-    App(Watched),
-    Host(Watched),
-    Report(Watched),
-    Drain(Watched),
-    Rollout(Watched),
-    /// Services of an app run, or do so no longer.
-    Ran,
-}
-
-/// What a change of a bucket is.
-type Tell = fn(Watched) -> News;
 
 impl Node {
     /// Starts a host: connected, known to the fleet, its gateway listening.
@@ -326,73 +311,6 @@ impl Node {
                 _ = look.tick() => {}
             }
             self.act();
-        }
-    }
-
-    /// Takes over what has changed.
-    fn take(&mut self, news: News) {
-        let warn = |error: StoreError| {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "in the fleet's store"
-            )
-        };
-        match news {
-            News::Host(Watched {
-                key, value: None, ..
-            }) => {
-                self.view.lose(&key);
-                self.stale = true;
-            }
-            News::Host(Watched {
-                key,
-                value: Some(value),
-                ..
-            }) => match read_host(&key, &value) {
-                // Of an earlier process of this name.
-                Ok(record) if key == self.shared.name && record.id != self.shared.id => {}
-                Ok(record) => {
-                    let now = tokio::time::Instant::now();
-                    self.stale |= self.view.see(record, now);
-                }
-                Err(error) => warn(error),
-            },
-            News::App(Watched { key, value, .. }) => {
-                let read = value.map(|value| read_app(&key, &value)).transpose();
-                match read {
-                    Ok(Some(revision)) => self.view.revise(&key, revision),
-                    Ok(None) => self.view.remove(&key),
-                    // What ran before goes on.
-                    Err(error) => warn(error),
-                }
-                self.stale = true;
-            }
-            News::Rollout(watched) => match (RolloutKey::parse(&watched.key), &watched.value) {
-                (Some(RolloutKey::Ended(..)), Some(value)) => {
-                    match read_rollout(&watched.key, value) {
-                        Ok(outcome) => self.stale |= self.view.end(outcome),
-                        Err(error) => warn(error),
-                    }
-                }
-                (Some(key), _) => {
-                    let heard = self.shared.rollouts.hear(&key, &watched);
-                    heard.unwrap_or_else(warn);
-                }
-                (None, _) => {}
-            },
-            News::Report(Watched { key, value, .. }) => {
-                match value.map(|value| read_report(&key, &value)).transpose() {
-                    Ok(Some(report)) => self.view.hear(report),
-                    Ok(None) => self.view.unhear(&key),
-                    Err(error) => warn(error),
-                }
-                self.stale = true;
-            }
-            News::Drain(Watched { key, value, .. }) if key == self.shared.name => {
-                self.drain(value.is_some());
-            }
-            News::Drain(_) => {}
-            News::Ran => self.stale = true,
         }
     }
 

@@ -23,32 +23,69 @@ pub(super) struct Reports {
     changed: Notify,
 }
 
+#[derive(Default)]
 struct Said {
-    /// Nothing if there is nothing to report any more.
+    /// What the app itself says; nothing if it does not run here.
+    own: Option<Report>,
+    /// A revision that cannot be read, in the place of which an earlier one goes on.
+    unread: Option<Report>,
+    /// What is reported; nothing if there is nothing to report any more.
     report: Option<Report>,
     is_kept: bool,
+}
+
+impl Said {
+    /// What is reported: what runs, and that a later revision cannot be read.
+    fn both(&self) -> Option<Report> {
+        let Some(unread) = &self.unread else {
+            return self.own.clone();
+        };
+        let own = self.own.iter();
+        let services = own.flat_map(|own| own.services.clone()).collect();
+        Some(Report {
+            services,
+            ..unread.clone()
+        })
+    }
 }
 
 impl Reports {
     /// Reports on an app, unless that was the last that was said.
     pub(super) fn say(&self, report: Report) {
         let app = report.app.clone();
-        self.put(app, Some(report));
+        self.put(&app, Some(report));
     }
 
     /// Takes back what was reported on an app.
     pub(super) fn take_back(&self, app: &str) {
-        self.put(app.to_owned(), None);
+        self.put(app, None);
     }
 
-    fn put(&self, app: String, report: Option<Report>) {
+    /// Reports that a revision of an app cannot be read, or that the last one can.
+    pub(super) fn unread(&self, app: &str, report: Option<Report>) {
+        self.change(app, |said| said.unread = report);
+    }
+
+    fn put(&self, app: &str, report: Option<Report>) {
+        self.change(app, |said| said.own = report);
+    }
+
+    fn change(&self, app: &str, change: impl FnOnce(&mut Said)) {
         let mut apps = self.lock();
-        let known = apps.get(&app);
-        if known.is_none_or(|said| said.report != report) {
-            let is_kept = false;
-            apps.insert(app, Said { report, is_kept });
-            self.changed.notify_one();
+        let is_new = !apps.contains_key(app);
+        let said = apps.entry(app.to_owned()).or_default();
+        change(said);
+        let report = said.both();
+        if report == said.report && !(is_new && report.is_some()) {
+            // Nothing was ever said of it.
+            if is_new {
+                apps.remove(app);
+            }
+            return;
         }
+        said.report = report;
+        said.is_kept = false;
+        self.changed.notify_one();
     }
 
     /// The services that are on their way here, as APP/SERVICE.
@@ -146,5 +183,60 @@ pub(super) async fn beat(
             Ok(true) => tracing::warn!("the fleet's store was lost, and is created again"),
             Err(error) => tracing::debug!(%error, "the fleet's store cannot be looked for"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{FORMAT, ServiceReport};
+    use crate::manifest::Digest;
+
+    fn report(revision: u64, error: Option<&str>) -> Report {
+        let service = ServiceReport {
+            state: ServiceState::Serving,
+            digest: Digest::of(b"a"),
+            since: String::new(),
+            error: None,
+        };
+        let services = match error {
+            None => BTreeMap::from([("a".to_owned(), service)]),
+            Some(_) => BTreeMap::new(),
+        };
+        Report {
+            format: FORMAT,
+            host: "x".to_owned(),
+            id: "x-1".to_owned(),
+            app: "shop".to_owned(),
+            revision,
+            error: error.map(str::to_owned),
+            services,
+        }
+    }
+
+    #[test]
+    fn a_revision_that_cannot_be_read_is_reported_beside_what_runs() {
+        let reports = Reports::default();
+        let said = || {
+            reports
+                .lock()
+                .get("shop")
+                .and_then(|said| said.report.clone())
+        };
+        // That there is nothing is nothing to say.
+        reports.unread("shop", None);
+        assert!(reports.lock().is_empty());
+        reports.unread("shop", Some(report(3, Some("too new"))));
+        assert_eq!(said(), Some(report(3, Some("too new"))));
+        reports.say(report(2, None));
+        let both = Report {
+            services: report(2, None).services,
+            ..report(3, Some("too new"))
+        };
+        assert_eq!(said(), Some(both));
+        reports.unread("shop", None);
+        assert_eq!(said(), Some(report(2, None)));
+        reports.take_back("shop");
+        assert_eq!(said(), None);
     }
 }

@@ -178,3 +178,54 @@ async fn what_a_host_serves_goes_on_while_nats_is_restarted() {
     }
     fleet.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_newer_version_deployed_is_told_and_not_ignored() {
+    let fleet = Fleet::start(EVERYWHERE).await;
+    let host = fleet.host("a", &[]);
+    fleet.run(&["deploy"]).await.done();
+    let client = fleet.connect().await;
+    let jetstream = jetstream::new(client.clone());
+    let [apps, reports] = [
+        jetstream.get_key_value("bay-fleet-apps").await.unwrap(),
+        jetstream.get_key_value("bay-fleet-reports").await.unwrap(),
+    ];
+    let written = apps.get("app").await.unwrap().unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    let mut newer = written.clone();
+    newer["number"] = 2.into();
+    newer["wasmbay"] = "9.9.9".into();
+    newer["specification"]["app"]["service"]["guest"]["shiny"] = true.into();
+    let bytes = serde_json::to_vec(&newer).unwrap();
+    apps.put("app", bytes.into()).await.unwrap();
+    let why = "wasmbay 9.9.9 wrote it, and this is wasmbay ";
+    // The host says so to those who can read it, and goes on with what it runs.
+    let report = crate::support::until_ok("the host has said so", async || {
+        let report = reports.get("a.app").await.unwrap().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        match report["error"].as_str() {
+            Some(error) if error.contains(why) && error.contains("`shiny`") => Ok(report),
+            _ => Err(report),
+        }
+    })
+    .await;
+    assert_eq!(report["revision"], 2);
+    assert_eq!(report["services"]["guest"]["state"], "serving");
+    echo(&client).await.unwrap();
+    // A verb that cannot read it says that too, and overwrites nothing.
+    let ps = fleet.run(&["ps"]).await.failed();
+    assert!(ps.stdout.contains(&format!("app \"app\": {why}")), "{ps:?}");
+    let refused = fleet.run(&["deploy"]).await.failed();
+    assert!(refused.stderr.contains(why), "{refused:?}");
+    let mut readable = written;
+    readable["number"] = 3.into();
+    let bytes = serde_json::to_vec(&readable).unwrap();
+    apps.put("app", bytes.into()).await.unwrap();
+    crate::support::until_ok("it serves again", async || {
+        let ps = fleet.run(&["ps"]).await;
+        if ps.code == Some(0) { Ok(()) } else { Err(ps) }
+    })
+    .await;
+    host.stop();
+    fleet.stop().await;
+}

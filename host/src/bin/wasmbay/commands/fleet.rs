@@ -7,7 +7,7 @@ use std::str::FromStr;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use wasmbay::fleet::{
-    Break, Change, Deployed, FORMAT, Kept, Revision, Store, breaks, changes, rollouts,
+    Break, Change, Deployed, FORMAT, Kept, Revision, Store, VERSION, breaks, changes, rollouts,
 };
 use wasmbay::manifest::{App, Specification};
 use wasmbay::nats::{ConnectOptions, Link};
@@ -140,6 +140,7 @@ pub(super) fn next(
     Revision {
         format: FORMAT,
         number: before.map_or(0, |kept| kept.revision.number) + 1,
+        wasmbay: Some(VERSION.to_owned()),
         verb: verb.into(),
         specification,
         stable: None,

@@ -1,6 +1,6 @@
 //! `wasmbay ps`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use wasmbay::fleet::{
@@ -43,7 +43,13 @@ pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
     if let Some(app) = &args.app {
         fleet.deployed(app).await?;
     }
-    let mut apps = fleet.store.apps().await?;
+    let (mut apps, mut unread) = (BTreeMap::new(), Vec::new());
+    for (app, kept) in fleet.store.each_app().await? {
+        match kept {
+            Ok(kept) => drop(apps.insert(app, kept)),
+            Err(error) => unread.push(format!("{:#}", anyhow::Error::from(error))),
+        }
+    }
     let link = fleet.link().await?;
     let told = async {
         let hosts = fleet.store.hosts().await?;
@@ -84,26 +90,26 @@ pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
             show_app(app, revision, &shown.progress, &figures, rolling)
         };
         let apps: Vec<_> = shown.iter().map(show).collect();
-        terminal.result_json(&json!({ "apps": apps }))?;
-    } else if shown.is_empty() {
+        terminal.result_json(&json!({ "apps": apps, "unread": unread }))?;
+    } else if shown.is_empty() && unread.is_empty() {
         terminal.result("nothing is deployed; `wasmbay deploy` deploys an app")?;
     } else {
-        terminal.result(text(&shown, &figures))?;
+        terminal.result(text(&shown, &figures, &unread))?;
     }
     let is_well = |shown: &Shown| shown.progress.is_done();
-    Ok(if shown.iter().all(is_well) {
+    Ok(if unread.is_empty() && shown.iter().all(is_well) {
         Exit::Done
     } else {
         Exit::Failed
     })
 }
 
-fn text(shown: &[Shown], figures: &AllFigures) -> String {
+fn text(shown: &[Shown], figures: &AllFigures, unread: &[String]) -> String {
     let head = [
         "APP", "REV", "SERVICE", "REPLICAS", "STATE", "HEALTH", "HOSTS", "CALLS", "ERRORS", "SINCE",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let mut notes = Vec::new();
+    let mut notes: Vec<_> = unread.iter().map(|line| plain(line)).collect();
     for Shown {
         app,
         revision,
