@@ -2,6 +2,7 @@
 //! that takes and how it fails. Shapes of JSON, and how they are made of counts.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
@@ -289,12 +290,28 @@ pub(super) fn of_breakers(breakers: &Breakers) -> BTreeMap<String, BreakerFigure
     all.collect()
 }
 
+/// A service, and its new version where one has a share of its calls.
+pub(super) fn both<'d>(
+    deployment: &'d Deployment,
+    service: &'d Service,
+) -> impl Iterator<Item = &'d Service> + Clone {
+    let candidate = deployment.candidates.get(&service.spec.name);
+    iter::once(service).chain(candidate.map(|candidate| &*candidate.service))
+}
+
 pub(super) fn of_service(
     deployment: &Deployment,
     service: &Service,
     health: Health,
 ) -> ServiceFigures {
-    let usage = service.usage();
+    // A new version that has a share of the calls is of the same service.
+    let both = both(deployment, service);
+    let (mut running, mut waiting, mut instances) = (0, 0, 0);
+    for usage in both.clone().map(Service::usage) {
+        running += usage.running;
+        waiting += usage.waiting;
+        instances += usage.instances;
+    }
     let since = service.started.duration_since(UNIX_EPOCH);
     let imports = service.imports.iter().map(|import| ImportFigures {
         function: import.id.to_string(),
@@ -305,12 +322,12 @@ pub(super) fn of_service(
     ServiceFigures {
         component: service.component.digest.to_string(),
         since_us: since.map_or(0, micros),
-        running: usage.running,
-        waiting: usage.waiting,
+        running,
+        waiting,
         concurrency: service.spec.limits.concurrency,
-        instances: usage.instances,
+        instances,
         health: Some(health),
-        calls: Counts::sum(service.counted().map(|(_, stats)| stats)),
+        calls: Counts::sum(both.flat_map(Service::counted).map(|(_, stats)| stats)),
         imports: imports.collect(),
     }
 }

@@ -109,7 +109,7 @@ impl Insight {
             interval.tick().await;
             let deployment = self.current.get();
             let totals = deployment.services.iter();
-            let totals = totals.map(|(name, service)| (name.clone(), total(service)));
+            let totals = totals.map(|(name, service)| (name.clone(), total(&deployment, service)));
             self.history
                 .end_interval(now_us() / 1_000_000, totals.collect());
         }
@@ -175,7 +175,9 @@ impl Insight {
     }
 
     fn of_service(&self, deployment: &Deployment, service: &Service) -> ServiceFigures {
-        let (calls, faults) = self.history.recent(&service.spec.name, &total(service));
+        let (calls, faults) = self
+            .history
+            .recent(&service.spec.name, &total(deployment, service));
         let breakers = self.current.breakers().all().into_iter();
         let open = breakers.filter(|breaker| {
             let mut imports = service.imports.iter();
@@ -288,8 +290,8 @@ impl Insight {
     }
 }
 
-/// What a service has done since it was started.
-fn total(service: &Service) -> Total {
+/// What a service has done since it was started, with a new version that has a share of its calls.
+fn total(deployment: &Deployment, service: &Service) -> Total {
     let mut total = Total::default();
     let mut add = |kind: (Code, Blame), count: u64| {
         total.errors += count;
@@ -297,18 +299,20 @@ fn total(service: &Service) -> Total {
             *total.faults.entry(figures::kind(kind)).or_default() += count;
         }
     };
-    for (_, stats) in service.counted() {
-        for (kind, count) in stats.error_counts() {
-            add(kind, count);
+    for service in figures::both(deployment, service) {
+        for (_, stats) in service.counted() {
+            for (kind, count) in stats.error_counts() {
+                add(kind, count);
+            }
         }
+        // What found no room in the backlog was not counted as a call.
+        let shed = service.counts().shed.read();
+        add((Code::Overloaded, Blame::Host), shed);
     }
-    // What found no room in the backlog was not counted as a call.
-    add(
-        (Code::Overloaded, Blame::Host),
-        service.counts().shed.read(),
-    );
-    for (_, stats) in service.counted() {
-        total.durations.add(&stats.durations());
+    for service in figures::both(deployment, service) {
+        for (_, stats) in service.counted() {
+            total.durations.add(&stats.durations());
+        }
     }
     total.faults.retain(|_, count| *count > 0);
     total

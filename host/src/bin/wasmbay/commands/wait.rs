@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use wasmbay::fleet::{
-    Change, HostRecord, Progress, ReplicaState, Revision, placement_of, progress, show_lacks,
-    show_outcome, show_replicas,
+    Change, HostRecord, Outcome, Progress, ReplicaState, Revision, placement_of, progress,
+    show_lacks, show_outcome, show_replicas,
 };
 
 use super::fleet::Fleet;
@@ -59,11 +59,14 @@ impl Written<'_> {
                 "{service}: its new version gets {share}, and then all or none"
             ));
         }
+        let (mut rolls, mut outcome) = (!rollouts.is_empty(), None);
         loop {
-            if !rollouts.is_empty()
-                && let Some(ended) = self.ended(fleet).await?
-            {
-                return self.rolled_out(&ended, terminal);
+            if rolls && let Some(ended) = self.ended(fleet).await? {
+                outcome = Some(self.rolled_out(&ended, terminal)?);
+                rolls = false;
+            }
+            if let Some(outcome) = outcome.as_ref().filter(|outcome| !outcome.went_on) {
+                return self.rolled_back(outcome, terminal);
             }
             let hosts = fleet.store.hosts().await?;
             let reports = fleet.store.reports().await?;
@@ -71,10 +74,11 @@ impl Written<'_> {
             let placement = placement_of(&fleet.store.specified(own).await?, &hosts);
             let now = progress(revision, app, &placement, &hosts, &reports);
             self.tell(&now, &mut told, terminal);
-            if self.is_done(&now) && rollouts.is_empty() {
-                return self.done(&now, &hosts, started.elapsed(), terminal);
+            if self.is_done(&now) && !rolls {
+                let took = started.elapsed();
+                return self.done(&now, &hosts, took, outcome.as_ref(), terminal);
             }
-            let stuck = now.is_stuck() && revision.specification.is_some() && rollouts.is_empty();
+            let stuck = now.is_stuck() && revision.specification.is_some() && !rolls;
             let since = stuck.then(|| *wrong_since.get_or_insert_with(Instant::now));
             wrong_since = since;
             let settled = since.is_some_and(|since| since.elapsed() > SETTLE);
@@ -94,40 +98,34 @@ impl Written<'_> {
         Ok(last.filter(|last| last.number != self.revision.number || last.outcome.is_some()))
     }
 
-    /// Tells how the rollout ended.
-    fn rolled_out(&self, ended: &Revision, terminal: &Terminal) -> anyhow::Result<Exit> {
-        let Self { app, revision, .. } = self;
-        let went_on = ended
-            .outcome
-            .as_ref()
-            .is_some_and(|outcome| outcome.went_on);
-        let is_own = ended.number == revision.number;
-        if terminal.json() {
-            let mut shown = self.json(None, Some(is_own && went_on));
-            if let Some(outcome) = ended.outcome.as_ref().filter(|_| is_own)
-                && let Some(shown) = shown.as_object_mut()
-            {
-                shown.insert("outcome".to_owned(), show_outcome(Some(outcome)));
-            }
-            terminal.result_json(&shown)?;
-            return Ok(if is_own && went_on {
-                Exit::Done
-            } else {
-                Exit::Failed
-            });
-        }
-        let Some(outcome) = ended.outcome.as_ref().filter(|_| is_own) else {
+    /// How the rollout ended, which is said at once if the new version went on.
+    ///
+    /// # Errors
+    ///
+    /// Another revision took the place of this one.
+    fn rolled_out(&self, ended: &Revision, terminal: &Terminal) -> anyhow::Result<Outcome> {
+        let outcome = ended.outcome.as_ref();
+        let outcome = outcome.filter(|_| ended.number == self.revision.number);
+        let Some(outcome) = outcome else {
             return Err(self.replaced(ended));
         };
-        let text = plain(&outcome.text());
-        if !went_on {
-            return Err(failure(
-                format!("{app} {text}"),
-                format!("what ran before goes on; `wasmbay history {app}` shows both"),
-            ));
+        if outcome.went_on && !terminal.json() {
+            terminal.say(format_args!("{} {}", self.app, plain(&outcome.text())));
         }
-        terminal.say(format_args!("{app} {text}"));
-        Ok(Exit::Done)
+        Ok(outcome.clone())
+    }
+
+    fn rolled_back(&self, outcome: &Outcome, terminal: &Terminal) -> anyhow::Result<Exit> {
+        let app = self.app;
+        if terminal.json() {
+            let shown = self.json(None, Some(false));
+            terminal.result_json(&with_outcome(shown, Some(outcome)))?;
+            return Ok(Exit::Failed);
+        }
+        Err(failure(
+            format!("{app} {}", plain(&outcome.text())),
+            format!("what ran before goes on; `wasmbay history {app}` shows both"),
+        ))
     }
 
     /// Another revision took the place of this one.
@@ -168,11 +166,13 @@ impl Written<'_> {
         now: &Progress,
         hosts: &[HostRecord],
         took: Duration,
+        outcome: Option<&Outcome>,
         terminal: &Terminal,
     ) -> anyhow::Result<Exit> {
         let Self { app, revision, .. } = self;
         if terminal.json() {
-            terminal.result_json(&self.json(Some(now), Some(true)))?;
+            let shown = self.json(Some(now), Some(true));
+            terminal.result_json(&with_outcome(shown, outcome))?;
             return Ok(Exit::Done);
         }
         let took = time(took);
@@ -249,6 +249,14 @@ impl Written<'_> {
             "lacks": now.map(show_lacks),
         })
     }
+}
+
+/// The same with how a rollout ended, if there was one.
+fn with_outcome(mut shown: Value, outcome: Option<&Outcome>) -> Value {
+    if let (Some(shown), Some(outcome)) = (shown.as_object_mut(), outcome) {
+        shown.insert("outcome".to_owned(), show_outcome(Some(outcome)));
+    }
+    shown
 }
 
 /// What is wrong and where, a line each.
