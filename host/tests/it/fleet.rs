@@ -19,6 +19,7 @@ mod events;
 mod failing;
 mod gateway;
 mod logs;
+mod many;
 mod moving;
 mod permissions;
 mod rollouts;
@@ -117,6 +118,12 @@ impl Fleet {
 
     /// Starts a host of this name.
     fn host(&self, name: &str, more: &[&str]) -> Up {
+        self.host_with(name, 100, more)
+    }
+
+    /// As [`host`](Self::host), with room for so many instances.
+    fn host_with(&self, name: &str, instances: usize, more: &[&str]) -> Up {
+        let instances = instances.to_string();
         let args = [
             "host",
             "--name",
@@ -124,7 +131,7 @@ impl Fleet {
             "--workers",
             "1",
             "--instances",
-            "100",
+            &instances,
         ];
         let host = Up::start(self.command(&[&args, more].concat()));
         host.until_built("leaves the fleet");

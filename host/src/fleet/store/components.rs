@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind};
+use async_nats::jetstream::object_store::{GetErrorKind, InfoErrorKind, ObjectInfo};
+use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use futures_util::future::{join_all, try_join_all};
@@ -16,6 +17,7 @@ use crate::fleet::records::{self, FORMAT};
 use crate::manifest::Digest;
 use crate::plan::Description;
 use crate::runtime::MAX_BYTES;
+use crate::subject::FLEET_COMPONENTS;
 
 /// Time to fetch one component.
 const FETCH: Duration = Duration::from_secs(60);
@@ -23,6 +25,11 @@ const FETCH: Duration = Duration::from_secs(60);
 /// Components that no revision names are kept for this long: a deploy stores them before it is
 /// written.
 const COLLECT: Duration = Duration::from_secs(3_600);
+
+/// Bytes of an object up to which it is fetched in pieces of 128 KiB, one request each. A larger one comes as a flow,
+/// for which JetStream makes a consumer that it keeps for half a minute; of those it has no more than a
+/// thousand or so, and an app may have as many services.
+const IN_PIECES: usize = 1 << 20;
 
 /// What is stored beside a component, so that others plan with it without compiling it.
 #[derive(Serialize, Deserialize)]
@@ -140,7 +147,7 @@ impl Store {
         let mut found = BTreeMap::new();
         let digests: BTreeSet<_> = components.values().collect();
         let digests: Vec<_> = digests.into_iter().collect();
-        // So many at a time, as each takes a consumer for a moment.
+        // So many at a time: each is a request or a few.
         for some in digests.chunks(16) {
             let some = some.iter().map(async |digest| {
                 let description = self.description(digest).await?;
@@ -160,12 +167,24 @@ impl Store {
             digest: digest.clone(),
             found: None,
         };
+        let missing = || StoreError::Missing(digest.clone());
         let fetch = async {
+            let info = match self.components.info(name).await {
+                Ok(info) if info.deleted => return Err(missing()),
+                Ok(info) => info,
+                Err(error) if error.kind() == InfoErrorKind::NotFound => return Err(missing()),
+                Err(error) => return Err(failed(DOING)(error)),
+            };
+            if info.size as u64 > MAX_BYTES {
+                return Err(corrupted());
+            }
+            if info.size <= IN_PIECES {
+                let pieces = self.pieces(&info).await?;
+                return pieces.ok_or_else(corrupted);
+            }
             let mut object = match self.components.get(name).await {
                 Ok(object) => object,
-                Err(error) if error.kind() == GetErrorKind::NotFound => {
-                    return Err(StoreError::Missing(digest.clone()));
-                }
+                Err(error) if error.kind() == GetErrorKind::NotFound => return Err(missing()),
                 Err(error) => return Err(failed(DOING)(error)),
             };
             if object.info.size as u64 > MAX_BYTES {
@@ -179,6 +198,30 @@ impl Store {
             }
         };
         timeout(FETCH, fetch).await.map_err(failed(DOING))?
+    }
+
+    /// The bytes of an object, a request for each of its pieces; nothing if one is not there.
+    async fn pieces(&self, info: &ObjectInfo) -> Result<Option<Bytes>, StoreError> {
+        const DOING: &str = "fetch a component";
+        let stream = format!("OBJ_{FLEET_COMPONENTS}");
+        let stream = self.context.get_stream_no_info(stream).await;
+        let stream = stream.map_err(failed(DOING))?;
+        let subject = format!("$O.{FLEET_COMPONENTS}.C.{}", info.nuid);
+        let (mut bytes, mut next) = (Vec::with_capacity(info.size), None);
+        for _ in 0..info.chunks {
+            let piece = stream.direct_get_next_for_subject(subject.as_str(), next);
+            let piece = match piece.await {
+                Ok(piece) => piece,
+                Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(failed(DOING)(error)),
+            };
+            next = Some(piece.sequence + 1);
+            bytes.extend_from_slice(&piece.payload);
+            if bytes.len() > info.size {
+                return Ok(None);
+            }
+        }
+        Ok((bytes.len() == info.size).then(|| bytes.into()))
     }
 
     /// Removes the components that no revision of any app names, unless they are new; returns how many.
