@@ -5,6 +5,7 @@ mod functions;
 mod hosts;
 mod killed;
 mod kinds;
+mod many;
 mod operated;
 mod reached;
 mod restarted;
@@ -233,6 +234,12 @@ pub(crate) async fn place(
 }
 
 pub(crate) const ORDER: &str = r#"{"order-id":"o-1","count":2,"tell":true}"#;
+
+/// Says a figure to who runs the test.
+fn tell(figure: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{figure}");
+}
 
 pub(crate) fn runs(client: &Client) -> Runs {
     Runs::new(jetstream::new(client.clone()), "app")

@@ -224,6 +224,43 @@ pub(super) async fn assert_balance(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; `cargo test --test it -- --ignored --nocapture the_books_balance_at_size`"]
+async fn the_books_balance_at_size() {
+    const ORDERS: usize = 10_000;
+    const AT_ONCE: usize = 200;
+    // What is kept of all runs is more than a pipeline has room for otherwise.
+    let lines = manifest("").replace("deadline = \"30s\"", "deadline = \"2m\"\nsize = \"1GiB\"");
+    let hosts = Hosts::of(("types", TYPES), &lines, ORDER).await;
+    let books = Arc::new(Mutex::new(Books::default()));
+    keep_books(hosts.nats.connect().await, Arc::clone(&books)).await;
+    let mut running: Vec<Up> = (0..3).map(|_| hosts.start()).collect();
+    let room = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let began = std::time::Instant::now();
+    let orders = (0..ORDERS).map(|number| {
+        let (client, room) = (hosts.client.clone(), Arc::clone(&room));
+        tokio::spawn(async move {
+            let _place = room.acquire().await.unwrap();
+            insist(client, number).await
+        })
+    });
+    let orders: Vec<_> = orders.collect();
+    let mut kills = 0;
+    while orders.iter().any(|order| !order.is_finished()) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let victim = rand::rng().random_range(0..running.len());
+        running.remove(victim).signal(Signal::KILL);
+        running.push(tokio::task::block_in_place(|| hosts.start()));
+        kills += 1;
+    }
+    let took = began.elapsed();
+    assert_balance(&hosts.client, orders, &books).await;
+    let paid = books.lock().unwrap().paid();
+    tell(&format!(
+        "{ORDERS} runs, {paid} paid, {kills} hosts killed, {took:.0?}"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_books_balance_whatever_is_killed() {
     const ORDERS: usize = 120;
     let hosts = hosts().await;
