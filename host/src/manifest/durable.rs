@@ -118,26 +118,13 @@ pub(super) fn check_grants(section: &Section<'_>, granted: &Grants) {
     if !section.has(service::DURABLE.name) {
         return;
     }
-    for (is_granted, key, what) in [
-        (!granted.http.is_empty(), grants::HTTP.name, "outgoing HTTP"),
-        (
-            granted.keyvalue.is_some(),
-            grants::KEYVALUE.name,
-            "key-value data",
-        ),
-        (
-            !granted.publish.is_empty(),
-            grants::PUBLISH.name,
-            "messages",
-        ),
-    ] {
-        if is_granted {
-            let why = format!(
-                "`grants.{key}`: {what} is not journaled, and a durable function that is run again would do it again; \
-                 accepted: in a service of its own, which the durable function calls"
-            );
-            section.report_key(service::GRANTS.name, why);
-        }
+    if !granted.http.is_empty() {
+        let why = format!(
+            "`grants.{}`: outgoing HTTP is not journaled, and a durable function that is run again would do it again; \
+             accepted: in a service of its own, which the durable function calls",
+            grants::HTTP.name
+        );
+        section.report_key(service::GRANTS.name, why);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::owner::Work;
+use super::provided::Operation;
 use super::run::{Outcome, Slot};
 use crate::call::{Call, CallError, Identity, Kind, Trace};
 use crate::json::{self, Limits, UnknownKeys};
@@ -41,7 +42,17 @@ pub(super) struct Made {
 impl Attempt {
     /// Makes it with these arguments.
     pub(super) async fn make(self, work: &Work, body: Bytes) -> Made {
-        let outcome = self.outcome(work, body).await;
+        self.make_with(work, body, None).await
+    }
+
+    /// Makes it with these arguments, by an operation of the host if there is one.
+    pub(super) async fn make_with(
+        self,
+        work: &Work,
+        body: Bytes,
+        operation: Option<&Operation>,
+    ) -> Made {
+        let outcome = self.outcome(work, body, operation).await;
         Made {
             slot: self.slot,
             undo: self.undo,
@@ -50,7 +61,7 @@ impl Attempt {
         }
     }
 
-    async fn outcome(&self, work: &Work, body: Bytes) -> Outcome {
+    async fn outcome(&self, work: &Work, body: Bytes, operation: Option<&Operation>) -> Outcome {
         let arrived = Instant::now();
         let mut trace = Trace {
             parent: self.trace.clone(),
@@ -80,9 +91,10 @@ impl Attempt {
             identity: Some(Identity::Step(self.id.as_str().into())),
             kind: Kind::Request,
         };
-        let made = match &self.call.event {
-            Some(event) => publish(work, event, call).await.map(|()| None),
-            None => work.backend.call(&self.subject, call).await.map(Some),
+        let made = match (operation, &self.call.event) {
+            (Some(operation), _) => operation.perform(&*work.backend, call).await.map(Some),
+            (None, Some(event)) => publish(work, event, call).await.map(|()| None),
+            (None, None) => work.backend.call(&self.subject, call).await.map(Some),
         };
         span.end(made.as_ref().err(), describe);
         match made {

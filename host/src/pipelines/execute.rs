@@ -153,7 +153,9 @@ impl Owner<'_> {
                 subject: asked.subject().to_owned(),
                 call,
             };
-            let made = attempt.make(self.work, asked.body().clone()).await;
+            let body = asked.body().clone();
+            let made = attempt.make_with(self.work, body, asked.operation());
+            let made = made.await;
             self.run.record_call(slot, began, now(), made.outcome);
             let heard = self.run.settle_call(index);
             self.write(&[slot]).await?;

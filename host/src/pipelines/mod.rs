@@ -19,6 +19,7 @@ mod front;
 mod journal;
 mod operate;
 mod owner;
+mod provided;
 mod recorder;
 mod room;
 mod run;

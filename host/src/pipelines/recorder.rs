@@ -1,11 +1,15 @@
 //! The backend of a durable function: what its guest calls is asked of the run's owner, who answers from the
 //! journal or calls, and writes the outcome before the guest sees it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::provided::{Operation, Recorded};
 use crate::call::{Call, CallError};
-use crate::interfaces::{Backend, Pending};
+use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, Pending};
+use crate::manifest::KeyValueGrant;
 use crate::plan::Event;
 
 /// A call of a durable function.
@@ -20,6 +24,8 @@ pub(super) enum Asked {
     Call(String, Call),
     /// Subscribers of an event.
     Event(Event),
+    /// The host itself.
+    Host(Operation),
 }
 
 impl Asked {
@@ -27,6 +33,7 @@ impl Asked {
         match self {
             Self::Call(subject, _) => subject,
             Self::Event(event) => &event.subject,
+            Self::Host(operation) => operation.name,
         }
     }
 
@@ -34,23 +41,24 @@ impl Asked {
         match self {
             Self::Call(_, call) => &call.body,
             Self::Event(event) => &event.call.body,
+            Self::Host(operation) => &operation.body,
+        }
+    }
+
+    pub(super) fn operation(&self) -> Option<&Operation> {
+        match self {
+            Self::Host(operation) => Some(operation),
+            Self::Call(..) | Self::Event(_) => None,
         }
     }
 }
 
-/// Asks the owner of a run. What is no call of a function and no event is unsupported: the manifest grants
-/// none of it to a service with durable functions.
-pub(super) struct Recorder(mpsc::Sender<Ask>);
+/// The way to the owner of a run.
+#[derive(Clone)]
+pub(super) struct Asks(mpsc::Sender<Ask>);
 
-impl Recorder {
-    /// With the owner's side.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Ask>) {
-        // A guest makes one call at a time.
-        let (asks, asked) = mpsc::channel(1);
-        (Self(asks), asked)
-    }
-
-    async fn ask(&self, what: Asked) -> Result<Bytes, CallError> {
+impl Asks {
+    pub(super) async fn ask(&self, what: Asked) -> Result<Bytes, CallError> {
         let (answer, answered) = oneshot::channel();
         let asked = self.0.send(Ask { what, answer }).await;
         asked.map_err(|_| CallError::stopped())?;
@@ -58,12 +66,42 @@ impl Recorder {
     }
 }
 
+/// Asks the owner of a run. Outgoing HTTP takes another way: the manifest grants none to a service with durable
+/// functions.
+pub(super) struct Recorder(Asks);
+
+impl Recorder {
+    /// With the owner's side.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Ask>) {
+        // A guest makes one call at a time.
+        let (asks, asked) = mpsc::channel(1);
+        (Self(Asks(asks)), asked)
+    }
+}
+
 impl Backend for Recorder {
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
-        Box::pin(self.ask(Asked::Call(subject.to_owned(), call)))
+        Box::pin(self.0.ask(Asked::Call(subject.to_owned(), call)))
     }
 
     fn publish(&self, event: Event) -> Pending<'_, ()> {
-        Box::pin(async { self.ask(Asked::Event(event)).await.map(drop) })
+        Box::pin(async { self.0.ask(Asked::Event(event)).await.map(drop) })
+    }
+
+    fn open<'a>(
+        &'a self,
+        bucket: &'a str,
+        granted: KeyValueGrant,
+    ) -> Pending<'a, Arc<dyn KeyValue>> {
+        let opened = Recorded::open(self.0.clone(), bucket, granted);
+        Box::pin(std::future::ready(Ok(opened)))
+    }
+
+    fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {
+        Box::pin(self.0.send(message))
+    }
+
+    fn request(&self, message: OutgoingMessage, expected: Expected) -> Pending<'_, Vec<Message>> {
+        Box::pin(self.0.request(message, expected))
     }
 }

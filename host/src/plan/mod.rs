@@ -29,11 +29,11 @@ pub use breakers::{Breaker, BreakerProblem, Instead};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 use error::{list, suggestion};
 pub use events::{EventFunction, EventWire, KeyPath};
-pub(crate) use pipelines::mask;
 pub use pipelines::{
     Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
     PipelineProblem, Root, Secret, Secrets, Sources, Step, StepCall, Token, WaitFor,
 };
+pub(crate) use pipelines::{mask, provided};
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
 pub use unreached::{Unreached, unreached};

@@ -1,6 +1,7 @@
 //! Pipelines, on a real nats-server: their steps are programs with a plain NATS client.
 
 mod context;
+mod data;
 mod functions;
 mod hosts;
 mod killed;

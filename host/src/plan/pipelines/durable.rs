@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::filled::find;
 use super::problem::Problem;
+use super::provided;
 use super::roots::{Known, KnownStep, Scope};
 use super::{
     Check, Filled, Pipeline, PipelineProblem, Root, Secret, Secrets, StepCall, millis, sides,
@@ -221,6 +222,16 @@ impl Wiring<'_> {
                 Err(found) => errors.push(found),
             }
         }
+        imports.extend(provided::imports(&StepCall {
+            function: function.clone(),
+            signature: signature.clone(),
+            with: Filled::Object(Vec::new()),
+            shown: None,
+            timeout: millis(durable.timeout),
+            attempts: durable.retry.attempts,
+            backoff: durable.retry.backoff.iter().copied().map(millis).collect(),
+            event: None,
+        }));
         let own = secrets_of(spec, &function, signature);
         let own = own.unwrap_or_else(|found| {
             errors.push(found);

@@ -9,6 +9,7 @@ mod durable;
 mod filled;
 mod planned;
 mod problem;
+pub(crate) mod provided;
 mod roots;
 mod secret;
 mod wait;

@@ -1,0 +1,78 @@
+//! What the host itself does for durable functions, as functions that they call: data and messages. What it
+//! does is a step of their runs like any other.
+
+use super::{Import, StepCall};
+use crate::shape::Signature;
+
+/// The functions, and their types as a journal has them.
+pub(crate) const PROVIDED: [(&str, &str); 7] = [
+    (GET, "func(key: string) -> result<option<list<u8>>, string>"),
+    (
+        SET,
+        "func(key: string, value: list<u8>) -> result<_, string>",
+    ),
+    (DELETE, "func(key: string) -> result<_, string>"),
+    (
+        INCREMENT,
+        "func(key: string, delta: u64) -> result<u64, string>",
+    ),
+    (
+        KEYS,
+        "func(cursor: option<u64>) -> result<record { keys: list<string>, cursor: option<u64> }, string>",
+    ),
+    (
+        SEND,
+        "func(subject: string, reply-to: option<string>, headers: list<tuple<string, string>>, body: list<u8>) -> result<_, string>",
+    ),
+    (
+        REQUEST,
+        "func(subject: string, headers: list<tuple<string, string>>, body: list<u8>) -> result<list<record { subject: string, body: list<u8>, reply-to: option<string>, headers: list<tuple<string, string>> }>, string>",
+    ),
+];
+
+pub(crate) const GET: &str = "wasi:keyvalue/store.get";
+pub(crate) const SET: &str = "wasi:keyvalue/store.set";
+pub(crate) const DELETE: &str = "wasi:keyvalue/store.delete";
+pub(crate) const INCREMENT: &str = "wasi:keyvalue/atomics.increment";
+pub(crate) const KEYS: &str = "wasi:keyvalue/store.list-keys";
+pub(crate) const SEND: &str = "wasi:messaging/producer.send";
+pub(crate) const REQUEST: &str = "wasi:messaging/request-reply.request";
+
+/// The type of one of them.
+pub(crate) fn signature_of(name: &str) -> Option<Signature> {
+    let mut all = PROVIDED.iter();
+    let (_, signature) = all.find(|(known, _)| *known == name)?;
+    signature.parse().ok()
+}
+
+/// All of them as what durable functions call, each tried as this call is. Their names stand in the place of subjects.
+pub(super) fn imports(like: &StepCall) -> impl Iterator<Item = Import> {
+    PROVIDED.iter().filter_map(|(name, signature)| {
+        Some(Import {
+            subject: (*name).to_owned(),
+            call: StepCall {
+                function: name.parse().ok()?,
+                signature: signature.parse().ok()?,
+                event: None,
+                ..like.clone()
+            },
+            undo: None,
+            secrets: super::Secrets::default(),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interface::FunctionId;
+
+    #[test]
+    fn names_and_types_are_valid() {
+        for (name, signature) in PROVIDED {
+            let function: FunctionId = name.parse().unwrap();
+            assert_eq!(function.to_string(), name);
+            assert_eq!(signature_of(name).unwrap().to_string(), signature);
+        }
+    }
+}
