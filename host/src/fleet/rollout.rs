@@ -160,11 +160,13 @@ fn judge(spec: &RolloutSpec, elapsed: Duration, old: &Tally, new: &Tally) -> Opt
         return None;
     }
     let errors = part(errors, calls);
-    Some(End::On(if is_enough {
-        format!("errors {errors} of {calls} calls")
-    } else {
-        let least = spec.canary.calls;
-        format!("only {calls} calls, errors {errors}, and {least} would tell more")
+    Some(End::On(match calls {
+        _ if is_enough => format!("errors {errors} of {calls} calls"),
+        0 => "nobody called it".to_owned(),
+        _ => {
+            let least = spec.canary.calls;
+            format!("errors {errors} of only {calls} calls, where {least} would tell more")
+        }
     }))
 }
 

@@ -95,11 +95,11 @@ fn few_calls_are_judged_at_the_end() {
     );
     assert_eq!(
         judged(&spec, 30, &old, &tally(3, 0, 2)),
-        on("only 3 calls, errors 0.0%, and 50 would tell more")
+        on("errors 0.0% of only 3 calls, where 50 would tell more")
     );
     assert_eq!(
         judged(&spec, 30, &Tally::default(), &Tally::default()),
-        on("only 0 calls, errors 0.0%, and 50 would tell more")
+        on("nobody called it")
     );
 }
 

@@ -235,16 +235,47 @@ async fn a_version_with_errors_goes_back_and_fails_no_call_beyond_its_share() {
     let manifest = app("canary = \"20%\"\nfor = \"1s\"\ncalls = 20");
     fleet.cli.write("wasmbay.toml", manifest);
     let fixed = fleet.run(&["deploy"]).await.done();
+    let went_on = "app revision 3 went on: other: nobody called it";
     assert!(
-        fixed
-            .stderr
-            .contains("app revision 3 went on: other: only ")
-            || fixed
-                .stdout
-                .contains("app revision 3 went on: other: only "),
+        fixed.stdout.contains(went_on) && fixed.stdout.contains("app revision 3 serves: "),
         "{fixed:?}"
     );
     assert_eq!(fleet.history().await.len(), 3);
+    drop(hosts);
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_much_slower_goes_back() {
+    let rollout = "canary = \"50%\"\nfor = \"5m\"\nrollback-on = { p99 = \"2x\" }";
+    let (fleet, hosts) = Fleet::rolled(rollout, &["a"]).await;
+    let client = fleet.connect().await;
+    // Tens of milliseconds.
+    let slow = version(
+        "(local $i i32)
+         (loop $more
+           (local.set $i (i32.add (local.get $i) (i32.const 1)))
+           (br_if $more (i32.lt_u (local.get $i) (i32.const 40000000))))
+         (i32.const 1000)",
+    );
+    fleet.cli.write("other.wasm", slow);
+    let (end, mut ended) = tokio::sync::oneshot::channel::<()>();
+    let load = tokio::spawn(async move {
+        let mut calls = 0;
+        while ended.try_recv().is_err() {
+            ask(&client, ASK, 0).await.unwrap();
+            calls += 1;
+        }
+        calls
+    });
+    let refused = fleet.run(&["deploy"]).await.failed();
+    end.send(()).unwrap();
+    assert!(load.await.unwrap() > 0);
+    let told = "app revision 2 was rolled back: other: p99 ";
+    assert!(
+        refused.stderr.contains(told) && refused.stderr.contains("at most 2x the "),
+        "{refused:?}"
+    );
     drop(hosts);
     fleet.stop().await;
 }
