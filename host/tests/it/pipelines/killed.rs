@@ -215,7 +215,11 @@ pub(super) async fn assert_balance(
     let mut completed = 0;
     for (number, order) in orders.into_iter().enumerate() {
         let outcome = tokio::time::timeout(3 * DEADLINE, order).await;
-        let is_completed = outcome.unwrap().unwrap();
+        let Ok(is_completed) = outcome else {
+            let open = runs(client).list(false, None, None, 100).await;
+            panic!("order {number} has no outcome: {open:?}");
+        };
+        let is_completed = is_completed.unwrap();
         assert_eq!(is_completed, number % 10 != 3, "order {number}");
         completed += usize::from(is_completed);
     }

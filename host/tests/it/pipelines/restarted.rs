@@ -18,6 +18,9 @@ async fn the_books_balance_when_the_server_is_killed() {
     assert!(text.contains(step));
     let text = text.replace(step, &format!("{step}timeout = \"1s\"\n"));
     let text = text.replace("undo = { ", "undo = { timeout = \"1s\", ");
+    // However long it takes until the server is back.
+    let text = text.replace("attempts = 2,", "attempts = 50,");
+    let text = text.replace("attempts = 3,", "attempts = 50,");
     let cli = Cli::new().with(&[("wasmbay.toml", &text), ("types.wat", TYPES)]);
     let books = Arc::new(Mutex::new(Books::default()));
     let connect = async |url: &str| async_nats::connect(url).await.unwrap();
