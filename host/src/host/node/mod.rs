@@ -343,7 +343,7 @@ impl Node {
             *known = health;
             changed
         });
-        self.shared.rollouts.pause(!fresh);
+        self.shared.rollouts.set_current(fresh);
         if !fresh {
             if now.saturating_duration_since(self.watched_since) > WATCH_AGAIN {
                 self.watch();

@@ -44,13 +44,15 @@ struct Seen {
 
 #[derive(Default)]
 struct State {
-    /// Nothing that is known is new enough to act on.
-    paused: bool,
+    /// What is known is new enough to act on.
+    is_current: bool,
     under_way: BTreeMap<String, UnderWay>,
     ran: BTreeMap<String, Ran>,
     leases: BTreeMap<String, Seen>,
     /// By app and host.
     tallies: BTreeMap<(String, String), HostTally>,
+    /// What earlier processes of this host have seen of the rollouts that this one speaks of, by app.
+    earlier: BTreeMap<String, HostTally>,
 }
 
 /// The rollouts of a node.
@@ -58,9 +60,9 @@ struct State {
 pub(super) struct Rollouts(Mutex<State>);
 
 impl Rollouts {
-    /// Pauses while nothing that is known is new enough to act on.
-    pub(super) fn pause(&self, paused: bool) {
-        self.lock().paused = paused;
+    /// Says whether what is known is new enough to act on.
+    pub(super) fn set_current(&self, is_current: bool) {
+        self.lock().is_current = is_current;
     }
 
     /// Has these rollouts followed, and no others.
@@ -149,13 +151,41 @@ impl Rollouts {
             let tally = tally(&deployment, name, failed.get(name))?;
             Some((name.to_owned(), tally))
         });
-        Some(HostTally {
+        let tally = HostTally {
             format: FORMAT,
             app: app.to_owned(),
             revision: number,
             host: host.to_owned(),
             services: services.collect(),
-        })
+        };
+        Some(self.with_earlier(tally))
+    }
+
+    /// A tally of this process with what an earlier one of this host has seen of the same rollout.
+    fn with_earlier(&self, mut tally: HostTally) -> HostTally {
+        let mut state = self.lock();
+        let known = state.earlier.get(&tally.app);
+        if known.is_none_or(|known| known.revision != tally.revision) {
+            // This process has said nothing yet, so what is there is another one's.
+            let key = (tally.app.clone(), tally.host.clone());
+            let there = state.tallies.get(&key).cloned();
+            let there = there.filter(|there| there.revision == tally.revision);
+            let nothing = || HostTally {
+                services: BTreeMap::new(),
+                ..tally.clone()
+            };
+            let earlier = there.unwrap_or_else(nothing);
+            state.earlier.insert(tally.app.clone(), earlier);
+        }
+        if let Some(earlier) = state.earlier.get(&tally.app) {
+            for (name, own) in &mut tally.services {
+                if let Some(earlier) = earlier.services.get(name) {
+                    own.old.add(&earlier.old);
+                    own.new.add(&earlier.new);
+                }
+            }
+        }
+        tally
     }
 
     /// What is known of a rollout, all hosts together.
@@ -262,7 +292,8 @@ impl Rollouts {
             .map(|(app, _)| app.clone())
             .collect();
         let tallies = state.tallies.keys();
-        let tallies = tallies.filter(|(app, of)| own.contains(app) || of == host && is_over(app));
+        let spoke = |app: &String| is_over(app) && state.earlier.contains_key(app);
+        let tallies = tallies.filter(|(app, of)| own.contains(app) || of == host && spoke(app));
         let mut left: Vec<_> = tallies
             .map(|(app, host)| RolloutKey::Host(app.clone(), host.clone()))
             .collect();
@@ -295,7 +326,7 @@ impl Shared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if self.rollouts.lock().paused {
+            if !self.rollouts.lock().is_current {
                 continue;
             }
             for (app, rollout) in self.rollouts.under_way() {
@@ -415,6 +446,38 @@ mod tests {
         assert_eq!(next(&seen("b-1", 3, LEASE * 2), "a-1"), None);
         let none = Rollouts::default();
         assert_eq!(next(&none, "a-1"), Some((0, None, Duration::ZERO)));
+    }
+
+    fn tally(revision: u64, calls: u64) -> HostTally {
+        let mut one = ServiceTally::default();
+        for _ in 0..calls {
+            one.new.durations.record(Duration::from_millis(1));
+        }
+        HostTally {
+            format: FORMAT,
+            app: "shop".to_owned(),
+            revision,
+            host: HOST.to_owned(),
+            services: BTreeMap::from([("a".to_owned(), one)]),
+        }
+    }
+
+    #[test]
+    fn a_host_that_was_restarted_adds_to_what_it_has_seen_before() {
+        let rollouts = Rollouts::default();
+        let calls = |tally: HostTally| rollouts.with_earlier(tally).services["a"].new.calls();
+        let says = |tally| {
+            let key = ("shop".to_owned(), HOST.to_owned());
+            rollouts.lock().tallies.insert(key, tally);
+        };
+        says(tally(2, 7));
+        assert_eq!(calls(tally(2, 0)), 7);
+        // Its own words are no earlier process's.
+        says(tally(2, 9));
+        assert_eq!(calls(tally(2, 2)), 9);
+        assert_eq!(calls(tally(2, 3)), 10);
+        // Nor are those of an earlier rollout.
+        assert_eq!(calls(tally(3, 1)), 1);
     }
 
     #[test]
