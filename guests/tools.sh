@@ -230,9 +230,11 @@ install_nestjs() {
         "@nestjs/common@$NESTJS" "@nestjs/core@$NESTJS" "@nestjs/microservices@$NESTJS" "@nestjs/platform-express@$NESTJS" \
         "@nats-io/transport-node@$NATS_NODE" reflect-metadata@0.2.2 rxjs@7.8.2
     wrapper nestjs <<-'END'
-	ln -sf "$(readlink -f "$1")" "$home/service.mjs"
+	script=$(readlink -f "$1")
+	link=$home/$(printf %s "$script" | cksum | cut -d' ' -f1).mjs
+	ln -sfn "$script" "$link"
 	shift
-	exec node --preserve-symlinks-main "$home/service.mjs" "$@"
+	exec node --preserve-symlinks-main "$link" "$@"
 	END
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::shape::{Shape, Signature};
 use crate::telemetry::Within;
 use crate::text::{hex, one_line};
 
@@ -351,6 +352,19 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The reply with this body, of a function of this type.
+    pub(crate) fn read(body: Bytes, signature: &Signature) -> Self {
+        const START: &[u8] = b"{\"err\":";
+        let is_result = matches!(signature.result, Some(Shape::Result { .. }));
+        let returned = if is_result && body.starts_with(START) {
+            let payload = START.len()..body.len().saturating_sub(1);
+            Returned::Err(body.slice(payload))
+        } else {
+            Returned::Ok
+        };
+        Self { body, returned }
+    }
+
     /// The `err` value that was returned, as JSON.
     pub(crate) fn refusal(&self) -> Option<String> {
         match &self.returned {

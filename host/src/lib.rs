@@ -89,6 +89,7 @@ pub mod logs;
 pub mod manifest;
 pub mod micro;
 pub mod nats;
+pub mod nest;
 pub mod otlp;
 mod per_core;
 pub mod pipelines;

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::events::stream::{self, Orphan, Share};
 use crate::interface::InterfaceId;
 use crate::manifest::{App, DeliveryPolicy, ServiceSpec};
-use crate::plan::Plan;
+use crate::plan::{NestServed, Plan, Publication};
 use crate::subject;
-use crate::transport::{Delivery, Source, Subscriber};
+use crate::transport::{Delivery, NestDelivery, NestWay, Source, Subscriber};
 
 /// A binding by name: the service, one of its interfaces, and the delivery of its messages.
 #[derive(Clone, Debug)]
@@ -68,6 +69,11 @@ pub(super) fn bindings(app: &App, plan: &Plan) -> Bindings {
             bindings.extend(sources.map(|source| (source, bound.clone())));
         }
     }
+    for served in &plan.nest {
+        if let Some(spec) = app.services.get(&served.service) {
+            bindings.extend([nest_source(app, plan, spec, served)]);
+        }
+    }
     for (name, interface) in &plan.messages {
         if let Some(spec) = app.services.get(name) {
             bindings.extend(message_sources(app, spec, interface));
@@ -112,6 +118,37 @@ fn interface_sources(
         group: group.clone(),
     });
     (sources.collect(), delivery)
+}
+
+/// The source of what clients of NestJS send to a pattern, and what stands behind it.
+fn nest_source(app: &App, plan: &Plan, spec: &ServiceSpec, served: &NestServed) -> (Source, Bound) {
+    let function = &served.function;
+    let wire = plan.event_wire(&function.interface);
+    let publication = wire.and_then(|wire| Publication::new(&app.name, wire, &function.name));
+    let way = match publication {
+        Some(publication) => NestWay::Publish(publication),
+        None if plan.pipeline_of(function).is_some() => {
+            let limit = Duration::from_millis(plan.pipeline_of(function).map_or(0, |p| p.deadline));
+            NestWay::Run(subject::of_function(&app.name, function), limit)
+        }
+        None => NestWay::Service,
+    };
+    let source = Source::Subject {
+        subject: served.pattern.subject(),
+        group: served.queue.clone(),
+    };
+    let delivery = Delivery::Nest(Arc::new(NestDelivery {
+        function: function.name.clone(),
+        signature: served.signature.clone(),
+        stream: served.stream,
+        way,
+    }));
+    let bound = Bound {
+        service: spec.name.clone(),
+        interface: function.interface.clone(),
+        delivery,
+    };
+    (source, bound)
 }
 
 /// The sources of the messages that a service handles: its one consumer on each stream, and

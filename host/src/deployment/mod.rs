@@ -17,6 +17,7 @@ use crate::runtime::Service;
 use crate::stats::Tally;
 use crate::transport::Source;
 use crate::transport::breaker::Breakers;
+use crate::transport::nest::Handlers;
 
 pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order, orphaned, shared};
 
@@ -106,6 +107,7 @@ pub struct Current {
     deployment: RwLock<Arc<Deployment>>,
     store: Arc<StoreHealth>,
     breakers: Arc<Breakers>,
+    nest: Arc<Handlers>,
 }
 
 impl Current {
@@ -123,6 +125,11 @@ impl Current {
     /// The breakers of its wires.
     pub(crate) fn breakers(&self) -> &Arc<Breakers> {
         &self.breakers
+    }
+
+    /// What services of NestJS answer.
+    pub(crate) fn nest(&self) -> &Arc<Handlers> {
+        &self.nest
     }
 
     /// Replaces the current deployment, as the next revision.

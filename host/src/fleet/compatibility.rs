@@ -175,7 +175,7 @@ fn unanswered(caller: &Caller<'_>, new: Deployed<'_>) -> Vec<Break> {
     };
     let mut answers = find(new, interface, name).peekable();
     if answers.peek().is_none() {
-        let external = provider(new.app, interface) == Some(&Provider::External);
+        let external = provider(new.app, interface).is_some_and(Provider::is_external);
         let is_event = is_event(new.app, interface);
         // Events without a subscriber are nothing unusual.
         return if external || is_event {
@@ -222,7 +222,7 @@ fn exports<'a>(of: Deployed<'a>) -> Vec<(&'a str, &'a InterfaceDescription)> {
     exports
         .filter(|(service, export)| match provider(of.app, &export.id) {
             Some(Provider::Service(chosen)) => chosen == service,
-            Some(Provider::External) => false,
+            Some(Provider::External | Provider::Nest(_)) => false,
             Some(Provider::Events(_) | Provider::Exporter) | None => true,
         })
         .collect()

@@ -23,6 +23,7 @@ use crate::transport::backend::NatsBackend;
 use crate::transport::breaker::Breakers;
 use crate::transport::consumer::{self, Failures};
 use crate::transport::local::Local;
+use crate::transport::nest::Handlers;
 use crate::transport::{Drained, Slot, Source, subscription};
 
 /// A handle of one worker.
@@ -112,7 +113,8 @@ impl Worker {
         local: &Arc<Local>,
     ) -> Result<Self, WorkerError> {
         let (app, local) = (app.to_owned(), Arc::clone(local));
-        let (store, breakers) = (Arc::clone(current.store()), Arc::clone(current.breakers()));
+        let store = Arc::clone(current.store());
+        let wires = (Arc::clone(current.breakers()), Arc::clone(current.nest()));
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -124,7 +126,7 @@ impl Worker {
             .name(format!("wasmbay-{index}"))
             .spawn(move || {
                 runtime.block_on(async {
-                    match connect(&nats, &store, breakers, &local).await {
+                    match connect(&nats, &store, wires, &local).await {
                         Ok(connected) => {
                             let link = Arc::new(consumer::Link {
                                 nats: connected.link.clone(),
@@ -231,7 +233,7 @@ struct Connected {
 async fn connect(
     nats: &ConnectOptions,
     store: &Arc<StoreHealth>,
-    breakers: Arc<Breakers>,
+    wires: (Arc<Breakers>, Arc<Handlers>),
     local: &Local,
 ) -> Result<Connected, WorkerError> {
     let link = nats.link().await?;
@@ -239,7 +241,7 @@ async fn connect(
     let requests = Requests::new(link.clone())?;
     let context = nats.jetstream(client.clone());
     let store = Arc::clone(store);
-    let backend = NatsBackend::of_worker(requests, context.clone(), store, breakers, local);
+    let backend = NatsBackend::of_worker(requests, context.clone(), store, wires, local);
     Ok(Connected {
         link,
         client,

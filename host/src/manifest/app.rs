@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::file::{self, Section};
 use super::keys::{self, app};
 use super::{
-    GatewaySpec, MAX_NAME, PipelineBounds, PipelineSpec, Problem, Provider, Route, ServiceSpec,
-    StreamSpec, Wire, gateway, pipelines, routes, services, streams, wires,
+    GatewaySpec, MAX_NAME, NestHandler, PipelineBounds, PipelineSpec, Problem, Provider, Route,
+    ServiceSpec, StreamSpec, Wire, gateway, nest, pipelines, routes, services, streams, wires,
 };
 use crate::interface::{InterfaceId, is_label};
 
@@ -36,6 +36,9 @@ pub struct App {
     /// What the gateway serves.
     #[serde(rename = "route")]
     pub routes: Vec<Route>,
+    /// What clients of NestJS call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nest: Vec<NestHandler>,
     /// Where and how the gateway listens.
     pub gateway: GatewaySpec,
 }
@@ -78,6 +81,7 @@ impl App {
             .collect();
         let wires = wires::read(top, &declared);
         let routes = routes::read(top, &declared);
+        let nest = nest::read(top);
         let gateway = gateway::read(top);
         let pipelines = pipelines::read(top, &declared);
         let mut app = Self {
@@ -87,6 +91,7 @@ impl App {
             streams,
             pipelines,
             routes,
+            nest,
             gateway,
         };
         let replicas = app.replicas();
@@ -126,7 +131,9 @@ impl App {
     pub fn replicas(&self) -> u8 {
         let of_wire = |wire: &Wire| match &wire.provider {
             Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
-            Provider::Exporter | Provider::Service(_) | Provider::External => None,
+            Provider::Exporter | Provider::Service(_) | Provider::External | Provider::Nest(_) => {
+                None
+            }
         };
         let of_streams = self.streams.iter().map(|spec| spec.durable.replicas);
         let of_wires = self.wires.iter().filter_map(of_wire);

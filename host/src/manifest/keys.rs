@@ -84,6 +84,8 @@ tables! {
             => "Functions that are made of steps, go on when a host is lost, and are undone when a step fails. See [pipelines](pipelines.md).";
         ROUTE "route": Other = Other::tables(&["`[[route]]`"])
             => "What the gateway serves, next to `POST /rpc/…`, `/healthz` and `/readyz`.";
+        NEST "nest": Other = Other::tables(&["`[[nest]]`"])
+            => "What clients of NestJS microservices on the same NATS call and emit. See [NestJS](nestjs.md).";
         GATEWAY "gateway": Other = Other::table(&["`[gateway]`"])
             => "Where and how the gateway listens.";
     }
@@ -210,8 +212,12 @@ tables! {
          "A wire for calls has one of `service` and `external`, or any of `local`, `breaker` and `fallback` without them. One with `mode = \"event\"` has neither: every service that exports the interface gets each event. All keys below `durable` need it. See [events](events.md)." {
         SERVICE "service": Other = Other::text(&["a service that exports the interface"])
             => "The service that answers; others that export the interface do not.";
-        EXTERNAL "external": Other = Other::flag(&["true"])
-            => "Something outside this app answers on the interface's subjects, such as a program with a plain NATS client.";
+        EXTERNAL "external": Other = Other::new("boolean or string", &["`true`, `\"nest\"`"]).or("none")
+            => "Something outside this app answers: on the interface's subjects, such as a program with a plain NATS client, or a NestJS microservice by `patterns`.";
+        PATTERNS "patterns": Other = Other::table(&["`{ get-price = \"price.get\", watch = { cmd = \"watch\" } }`"]).or("none")
+            => "With `external = \"nest\"`: the pattern by which each function's handler is found.";
+        STREAMS "streams": Other = Other::texts(&["functions that return a list"]).or("none")
+            => "With `external = \"nest\"`: functions whose handlers send the elements of their list one by one.";
         LOCAL "local": Other = Other::text(&["prefer", "never"]).or("prefer")
             => "Whether a call is made in the process where its caller's host serves the interface too, or over NATS all the same.";
         BREAKER "breaker": Other = Other::table(&["`breaker = { errors = \"50%\" }`, or `{}`"]).or("none")
@@ -237,6 +243,17 @@ tables! {
             => "Time within which a second event with the same `Nats-Msg-Id` is not stored. At most `retention.age`.";
         SUBSCRIBER "subscriber": Other = Other::table(&["`[wire.\"…\".subscriber.SERVICE]`"])
             => "What is different for one subscriber; see below.";
+    }
+
+    nest "`[[nest]]`" "A request or event of a NestJS client becomes a call, and its result a response. See [NestJS](nestjs.md)." {
+        PATTERN "pattern": Other = Other::new("string, integer or table", &["`\"stock.on-hand\"`, `{ cmd = \"on-hand\" }`"])
+            => "What the client sends to; a table is what `{ cmd: 'on-hand' }` is there. Required.";
+        CALL "call": Other = Other::text(&["`namespace:package/interface.function`"])
+            => "The function that answers; of an interface that is wired as events, what is emitted is published. Required.";
+        QUEUE "queue": Other = Other::text(&["a queue group"]).or("bay")
+            => "The queue group that shares what comes; that of a NestJS service shares its load.";
+        STREAM "stream": Flag = Flag
+            => "Whether the elements of a list are answered one by one, as an observable of them is.";
     }
 
     breaker "`breaker` of a wire for calls"

@@ -549,10 +549,6 @@ impl Other {
         }
     }
 
-    pub(super) const fn flag(accepted: &'static [&'static str]) -> Self {
-        Self::new("boolean", accepted)
-    }
-
     pub(super) const fn integer(accepted: &'static [&'static str]) -> Self {
         Self::new("integer", accepted)
     }

@@ -18,6 +18,7 @@ mod file;
 mod gateway;
 pub(crate) mod keys;
 mod kinds;
+mod nest;
 mod pipelines;
 mod placement;
 mod rollout;
@@ -36,6 +37,7 @@ pub use durable::{DurableFunction, DurableSpec};
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::{GatewaySpec, RpcPaths};
 pub use keys::reference;
+pub use nest::{NestHandler, NestSpec};
 pub use pipelines::{
     ActSpec, Attempts, CallSpec, Case, ConditionSpec, EachSpec, NoPath, OnError, PipelineBounds,
     PipelineSpec, Place, Segment, SleepSpec, StepSpec, Template, TemplateKind, ValuePath, WaitSpec,

@@ -10,6 +10,7 @@ use super::breakers::{self, BreakerSpec};
 use super::events::{self, EventSpec};
 use super::file::{At, Section};
 use super::keys::{app, service, wire};
+use super::nest::{self, NestSpec};
 use super::services::check_service;
 use crate::interface::InterfaceId;
 
@@ -45,8 +46,18 @@ pub enum Provider {
     Service(String),
     /// Something that is not in this app.
     External,
+    /// A NestJS microservice.
+    Nest(NestSpec),
     /// No service answers: what is imported are events, for every service that exports the interface.
     Events(Box<EventSpec>),
+}
+
+impl Provider {
+    /// Whether nothing of this app answers.
+    #[must_use]
+    pub const fn is_external(&self) -> bool {
+        matches!(self, Self::External | Self::Nest(_))
+    }
 }
 
 impl Serialize for Wire {
@@ -58,6 +69,12 @@ impl Serialize for Wire {
         match &self.provider {
             Provider::Service(name) => map.serialize_entry(wire::SERVICE.name, name)?,
             Provider::External => map.serialize_entry(wire::EXTERNAL.name, &true)?,
+            Provider::Nest(spec) => {
+                map.serialize_entry(wire::EXTERNAL.name, NEST)?;
+                for (name, value) in spec.entries() {
+                    map.serialize_entry(name, &value)?;
+                }
+            }
             Provider::Exporter | Provider::Events(_) => {}
         }
         match (self.local, &self.provider, &self.breaker) {
@@ -78,6 +95,7 @@ impl Serialize for Wire {
     }
 }
 
+const NEST: &str = "nest";
 const PREFER: &str = "prefer";
 const NEVER: &str = "never";
 
@@ -174,7 +192,17 @@ fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
         );
     }
     let service = section.text(&wire::SERVICE);
-    let external = section.value(&wire::EXTERNAL, |yes| yes.as_bool().filter(|yes| *yes));
+    let external = section.value(&wire::EXTERNAL, |value| match value {
+        DeValue::Boolean(true) => Some(false),
+        DeValue::String(text) if text == NEST => Some(true),
+        _ => None,
+    });
+    let is_nest = external.as_ref().is_some_and(|external| external.value);
+    for key in [wire::PATTERNS.name, wire::STREAMS.name] {
+        if !is_nest {
+            section.report_key(key, format!("`{key}` is for `external = \"nest\"`"));
+        }
+    }
     match (
         section.has(wire::SERVICE.name),
         section.has(wire::EXTERNAL.name),
@@ -186,6 +214,9 @@ fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
         (false, true) => {
             let why = "`local` is for interfaces that a service of the app exports";
             section.report_key(wire::LOCAL.name, why);
+            if is_nest {
+                return nest::read_wire(section).map(Provider::Nest);
+            }
             external.map(|_| Provider::External)
         }
         (false, false)

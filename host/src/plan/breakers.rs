@@ -240,7 +240,7 @@ impl<'a> Wiring<'a> {
     }
 
     /// The type of a function that somebody exports or imports.
-    fn signature(&self, function: &FunctionId) -> Option<&'a Signature> {
+    pub(super) fn signature(&self, function: &FunctionId) -> Option<&'a Signature> {
         let exports = self.exporters.iter().map(|(_, export)| *export);
         let mut known = exports.chain(self.imports());
         known.find_map(|interface| {

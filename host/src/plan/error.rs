@@ -1,6 +1,6 @@
 //! The errors of a plan, each with its fix.
 
-use super::{BreakerProblem, DurableProblem, PipelineProblem};
+use super::{BreakerProblem, DurableProblem, NestProblem, PipelineProblem};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::Place;
 use crate::shape::{Field, Signature};
@@ -115,6 +115,16 @@ pub enum PlanError {
         exporter: String,
         /// The exporter's type.
         found: Box<Signature>,
+    },
+    /// Something that does not fit between the app and a NestJS service.
+    #[error("{place}{of}: {problem}")]
+    Nest {
+        /// Where it stands; empty for a wire as a whole.
+        place: Place,
+        /// The pattern or the wire.
+        of: String,
+        /// What does not fit.
+        problem: NestProblem,
     },
     /// A breaker of a wire that cannot be.
     #[error("{place}wire \"{interface}\": {problem}")]

@@ -19,6 +19,7 @@ mod breakers;
 mod choices;
 mod error;
 mod events;
+mod nest;
 mod pipelines;
 mod publication;
 mod routes;
@@ -29,6 +30,7 @@ pub use breakers::{Breaker, BreakerProblem, Instead};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 use error::{list, suggestion};
 pub use events::{EventFunction, EventWire, KeyPath};
+pub use nest::{NestCalled, NestCalls, NestProblem, NestServed};
 pub use pipelines::{
     Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
     PipelineProblem, Root, Secret, Secrets, Sources, Step, StepCall, Token, WaitFor,
@@ -85,6 +87,10 @@ pub struct Plan {
     pub messages: BTreeMap<String, InterfaceId>,
     /// The circuit breakers of wires.
     pub breakers: Vec<Breaker>,
+    /// The patterns of clients of NestJS that are answered.
+    pub nest: Vec<NestServed>,
+    /// The functions that handlers of NestJS answer.
+    pub nest_calls: NestCalls,
 }
 
 /// The status of a route that publishes an event: it was accepted, its outcome is not known.
@@ -213,6 +219,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
             }
         }
     }
+    wiring.plan_nest(&mut plan, &mut errors);
     wiring.plan_breakers(&mut plan, &mut errors);
     if errors.is_empty() {
         Ok(plan)
@@ -249,7 +256,7 @@ impl<'a> Wiring<'a> {
                     ..
                 }) => name == service.name || !exports(name, interface),
                 Some(Wire {
-                    provider: Provider::External,
+                    provider: Provider::External | Provider::Nest(_),
                     ..
                 }) => false,
                 Some(wire) => Self::fallback_of(wire) != Some(service.name),
@@ -321,7 +328,7 @@ impl<'a> Wiring<'a> {
                     interface,
                 })
             }
-            Provider::External => {
+            Provider::External | Provider::Nest(_) => {
                 if self.is_called(&interface)
                     || self
                         .imports()
@@ -573,15 +580,14 @@ fn check_functions(
 }
 
 fn is_external(app: &App, id: &InterfaceId) -> bool {
-    app.wire(id)
-        .is_some_and(|wire| wire.provider == Provider::External)
+    app.wire(id).is_some_and(|wire| wire.provider.is_external())
 }
 
 /// The specification of the interface's wire, if its functions are events.
 fn events<'a>(app: &'a App, id: &InterfaceId) -> Option<&'a EventSpec> {
     match &app.wire(id)?.provider {
         Provider::Events(spec) => Some(spec),
-        Provider::Exporter | Provider::Service(_) | Provider::External => None,
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 mod breakers;
 mod choices;
 mod events;
+mod nest;
 
 use std::collections::BTreeMap;
 use std::path::Path;

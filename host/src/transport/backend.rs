@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use super::breaker::{Breakers, Instead, Passage};
 use super::keyvalue::Bucket;
 use super::local::{Local, LocalCalls};
+use super::nest::{self, Handlers};
 use super::responders::Responders;
 use crate::call::{Call, CallError, Identity};
 use crate::events::dead_letters;
@@ -48,6 +49,8 @@ pub(crate) struct NatsBackend {
     local: Option<(LocalCalls, Weak<NatsBackend>)>,
     /// The breakers of the app's wires.
     breakers: Arc<Breakers>,
+    /// What services of NestJS answer.
+    nest: Arc<Handlers>,
     /// Opens buckets; without one there are none.
     context: Option<jetstream::Context>,
     session: u64,
@@ -68,6 +71,7 @@ impl NatsBackend {
             requests,
             local: None,
             breakers: Arc::default(),
+            nest: Arc::default(),
             context: None,
             store: Arc::default(),
             session: rand::random(),
@@ -84,7 +88,7 @@ impl NatsBackend {
         requests: Requests,
         context: jetstream::Context,
         store: Arc<StoreHealth>,
-        breakers: Arc<Breakers>,
+        (breakers, nest): (Arc<Breakers>, Arc<Handlers>),
         local: &Local,
     ) -> Arc<Self> {
         let local = LocalCalls::new(local);
@@ -93,6 +97,7 @@ impl NatsBackend {
             context: Some(context),
             store,
             breakers,
+            nest,
             ..Self::new(requests)
         })
     }
@@ -138,8 +143,11 @@ impl NatsBackend {
         Some((local, left, own.upgrade()?))
     }
 
-    /// Makes a call, whatever its wire says: in the process where that is possible.
+    /// Makes a call, whatever its wire says of a breaker: in the process where that is possible.
     fn carry<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
+        if let Some(handler) = self.nest.of(subject) {
+            return Box::pin(async move { nest::call(self.nats(), &handler, call).await });
+        }
         let last = call.deadline;
         let carried = self.nats().max_payload();
         let call = match self.here(&call) {

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
 use super::local::UnderWay;
 use crate::manifest::subjects::SubjectPattern;
 use crate::manifest::{DeliveryPolicy, Percent};
+use crate::plan::Publication;
 use crate::runtime::{Exported, Service};
+use crate::shape::Signature;
 
 /// A source of messages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,8 @@ pub(crate) enum Delivery {
     Call,
     /// An event; it mostly has no reply subject.
     Event,
+    /// A request or an event of a client of NestJS.
+    Nest(Arc<NestDelivery>),
     /// A stored event: its outcome is acknowledged.
     DurableEvent(Arc<Subscriber>),
     /// A stored event of an earlier version that the service cannot handle, and why: it becomes a dead
@@ -46,6 +50,28 @@ pub(crate) enum Delivery {
     Message,
     /// A stored message: its outcome is acknowledged.
     DurableMessage(Arc<Subscriber>),
+}
+
+/// What requests and events of clients of NestJS become.
+#[derive(Debug)]
+pub(crate) struct NestDelivery {
+    /// The function's name.
+    pub(crate) function: String,
+    pub(crate) signature: Signature,
+    /// Whether a list is answered element by element.
+    pub(crate) stream: bool,
+    pub(crate) way: NestWay,
+}
+
+/// The way of a request of NestJS to its function.
+#[derive(Debug)]
+pub(crate) enum NestWay {
+    /// To the service of the binding.
+    Service,
+    /// Over this subject, behind which calls become runs, within this time.
+    Run(String, Duration),
+    /// It is published.
+    Publish(Publication),
 }
 
 /// A subscriber of stored events or messages.
@@ -88,7 +114,7 @@ impl Delivery {
             Self::DurableEvent(subscriber)
             | Self::Orphaned(subscriber, _)
             | Self::DurableMessage(subscriber) => Some(subscriber),
-            Self::Call | Self::Event | Self::Message => None,
+            Self::Call | Self::Event | Self::Message | Self::Nest(_) => None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod client;
 pub(crate) mod consumer;
 mod keyvalue;
 pub(crate) mod local;
+pub(crate) mod nest;
 mod pull;
 mod responders;
 pub(crate) mod subscription;
@@ -68,4 +69,6 @@ fn check_result(bytes: usize, carried: usize) -> Result<(), CallError> {
     )))
 }
 
-pub(crate) use binding::{Binding, Canary, Choice, Delivery, Slot, Source, Subscriber};
+pub(crate) use binding::{
+    Binding, Canary, Choice, Delivery, NestDelivery, NestWay, Slot, Source, Subscriber,
+};

@@ -13,15 +13,18 @@ use std::time::{Duration, Instant};
 use async_nats::Subject;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use serde_json::value::RawValue;
 use tokio::sync::{oneshot, watch};
 use tokio::task;
 
 use super::backlog::{Backlog, work_budget};
-use super::{Binding, Delivery, Drained, Slot};
+use super::{Binding, Delivery, Drained, NestDelivery, NestWay, Slot};
 use crate::call::{CallError, Code, Kind, Reply};
 use crate::headers::Headers;
 use crate::interfaces::{self, Backend};
+use crate::json::{Limits, UnknownKeys};
 use crate::nats::{self, Message, PublishError};
+use crate::nest::{self, RequestPacket};
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
 use crate::subject;
 use crate::text::{one_line, shown};
@@ -53,9 +56,7 @@ pub(crate) async fn serve(
         }),
         messages,
         backlog: Backlog::new(),
-        shed_reply: wire::write_error(&CallError::overloaded(
-            "more calls come than the service can take",
-        )),
+        shed_reply: wire::write_error(&shed()),
         in_flight: InFlight::new(),
         refused: 0,
     };
@@ -99,6 +100,13 @@ struct Link {
     backend: Arc<dyn Backend>,
 }
 
+/// Where the reply of a call goes, and as what.
+struct To {
+    subject: Subject,
+    /// The id of a request of NestJS, whose client understands packets with it only.
+    nest: Option<Box<RawValue>>,
+}
+
 struct Subscription {
     link: Arc<Link>,
     messages: nats::Subscription,
@@ -109,7 +117,7 @@ struct Subscription {
     /// The reply to what is shed, made once: a flood is no time to format.
     shed_reply: (Headers, Bytes),
     /// Calls under way by the subject of their reply.
-    in_flight: InFlight<Subject>,
+    in_flight: InFlight<To>,
     /// Messages that were dropped for their reply subject.
     refused: u64,
 }
@@ -131,10 +139,14 @@ impl Subscription {
         while let Some(message) = self.backlog.shed(arrived, wait) {
             self.binding.service.counts().shed.add(1);
             match self.reply_of(&message) {
-                Some(to) => {
+                Some(To {
+                    subject,
+                    nest: None,
+                }) => {
                     let (headers, body) = &self.shed_reply;
-                    log_unsent(self.link.nats.publish(&to, None, headers, body).await);
+                    log_unsent(self.link.nats.publish(&subject, None, headers, body).await);
                 }
+                to @ Some(_) => reply_error(&self.link.nats, to, &shed()).await,
                 None => lost += 1,
             }
         }
@@ -171,21 +183,27 @@ impl Subscription {
         }
     }
 
-    /// The subject of the host's reply to a message, if there is one.
-    fn reply_of(&self, message: &Message) -> Option<Subject> {
-        let reply = message.reply.clone();
-        reply.filter(|_| !self.binding.delivery.is_message())
+    /// Where the host's reply to a message goes, if there is one.
+    fn reply_of(&self, message: &Message) -> Option<To> {
+        let subject = message.reply.clone();
+        let subject = subject.filter(|_| !self.binding.delivery.is_message())?;
+        let nest = match &self.binding.delivery {
+            Delivery::Nest(_) => nest::id_of(&message.payload),
+            _ => None,
+        };
+        Some(To { subject, nest })
     }
 
     /// Queues a message, unless its reply would go where its sender may have no permission to publish.
     fn queue(&mut self, message: Message, arrived: Instant) {
-        if let Some(reply) = self.reply_of(&message)
-            && subject::is_reserved(&reply)
+        if let Some(reply) = &message.reply
+            && !self.binding.delivery.is_message()
+            && subject::is_reserved(reply)
         {
             self.refused += 1;
             // Often enough to be noticed, and no flood.
             if self.refused.is_power_of_two() {
-                let (refused, reply) = (self.refused, shown(&reply));
+                let (refused, reply) = (self.refused, shown(reply));
                 let subject = shown(&message.subject);
                 tracing::warn!(%subject, %reply, refused, "messages were dropped: no reply is sent to subjects of NATS or of hosts");
             }
@@ -196,7 +214,7 @@ impl Subscription {
     }
 
     /// Replies for a call that panicked.
-    async fn settle(&mut self, ended: Ended<Subject>) {
+    async fn settle(&mut self, ended: Ended<To>) {
         if let Ended::Panicked(to) = ended {
             let service = &self.binding.service.spec.name;
             let error = CallError::host_failed().within(format_args!("service \"{service}\""));
@@ -257,6 +275,10 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
         // Boxed: else every call would have room for its state.
         return Box::pin(deliver(link, message, arrived, binding)).await;
     }
+    if let Delivery::Nest(handler) = &binding.delivery {
+        let handler = Arc::clone(handler);
+        return Box::pin(answer_nest(link, message, arrived, binding, handler)).await;
+    }
     let Message {
         subject,
         reply: to,
@@ -286,8 +308,119 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
     };
     match result {
         Ok(Reply { body, .. }) => reply(&link.nats, to, body).await,
-        Err(error) => reply_error(&link.nats, Some(to), &error).await,
+        Err(error) => reply_error(&link.nats, Some(To::plain(to)), &error).await,
     }
+}
+
+/// The life of one request or event of a client of NestJS.
+async fn answer_nest(
+    link: Arc<Link>,
+    message: Message,
+    arrived: Instant,
+    binding: Arc<Binding>,
+    handler: Arc<NestDelivery>,
+) {
+    let Message {
+        subject,
+        reply: to,
+        headers,
+        payload,
+        malformed,
+        ..
+    } = message;
+    let id = nest::id_of(&payload);
+    let result = async {
+        if let Some(why) = malformed {
+            return Err(CallError::bad_arguments(why));
+        }
+        let packet = RequestPacket::read(&payload);
+        let packet = packet.map_err(|error| {
+            CallError::bad_arguments(format_args!("the packet is no JSON: {error}"))
+        })?;
+        let arguments = nest::arguments(packet.data, &handler.signature);
+        let mut call = wire::read_call(headers.as_ref(), arguments, arrived)?;
+        // What its entities have beyond the types that are shared is ignored, as between services.
+        call.caller.get_or_insert_with(|| NEST.to_owned());
+        if to.is_none() {
+            call.kind = Kind::Event;
+        }
+        match &handler.way {
+            NestWay::Service => {
+                let Binding {
+                    service, exported, ..
+                } = binding.chosen_for(&handler.function);
+                let function = exported.function(&handler.function)?;
+                service.call(function, call, &link.backend).await
+            }
+            NestWay::Run(subject, limit) => {
+                call.deadline = call.deadline.min(Instant::now() + *limit);
+                let body = link.backend.call(subject, call).await?;
+                Ok(Reply::read(body, &handler.signature))
+            }
+            NestWay::Publish(publication) => {
+                let limits = Limits {
+                    bytes: call.body.len(),
+                    unknown_keys: UnknownKeys::Ignore,
+                    ..Limits::default()
+                };
+                let event = publication.check(call, &limits)?;
+                link.backend.publish(event).await?;
+                Ok(Reply::read(Bytes::new(), &handler.signature))
+            }
+        }
+    };
+    let result: Result<Reply, CallError> = result.await;
+    match (to, id) {
+        (None, _) => log_outcome(&binding, &subject, result.as_ref().map(Reply::error)),
+        (Some(to), None) => match result {
+            Ok(Reply { body, .. }) => reply(&link.nats, to, body).await,
+            Err(error) => reply_error(&link.nats, Some(To::plain(to)), &error).await,
+        },
+        (Some(to), Some(id)) => reply_packets(&link.nats, to, id, result, handler.stream).await,
+    }
+}
+
+/// The caller of calls that clients of NestJS make, which name none.
+const NEST: &str = "nestjs";
+
+/// Sends the packets that answer a request of NestJS: at least one, of which exactly one is the last.
+async fn reply_packets(
+    link: &nats::Link,
+    to: Subject,
+    id: Box<RawValue>,
+    result: Result<Reply, CallError>,
+    is_stream: bool,
+) {
+    let packets = result.and_then(|result| {
+        let packets = nest::result_packets(&result, &id, is_stream);
+        let mut sizes = packets.iter().map(Bytes::len);
+        sizes.try_for_each(|size| super::check_result(size, link.max_payload()))?;
+        Ok(packets)
+    });
+    match packets {
+        Ok(packets) => {
+            for packet in packets {
+                log_unsent(link.publish(&to, None, &Headers::new(), &packet).await);
+            }
+        }
+        Err(error) => {
+            let nest = Some(id);
+            let to = To { subject: to, nest };
+            reply_error(link, Some(to), &error).await;
+        }
+    }
+}
+
+impl To {
+    fn plain(subject: Subject) -> Self {
+        let nest = None;
+        Self { subject, nest }
+    }
+}
+
+/// The error of what is too much.
+fn shed() -> CallError {
+    CallError::overloaded("more calls come than the service can take")
 }
 
 /// The life of one message that is no call. Only the guest may reply.
@@ -347,15 +480,18 @@ fn log_outcome(
 async fn reply(link: &nats::Link, to: Subject, body: Bytes) {
     match super::check_result(body.len(), link.max_payload()) {
         Ok(()) => log_unsent(link.publish(&to, None, &Headers::new(), &body).await),
-        Err(error) => reply_error(link, Some(to), &error).await,
+        Err(error) => reply_error(link, Some(To::plain(to)), &error).await,
     }
 }
 
 /// Sends the one reply of a call that failed, if it has a reply subject.
-async fn reply_error(link: &nats::Link, to: Option<Subject>, error: &CallError) {
-    if let Some(to) = to {
-        let (headers, body) = wire::write_error(error);
-        log_unsent(link.publish(&to, None, &headers, &body).await);
+async fn reply_error(link: &nats::Link, to: Option<To>, error: &CallError) {
+    if let Some(To { subject, nest }) = to {
+        let (headers, mut body) = wire::write_error(error);
+        if let Some(id) = nest {
+            body = nest::error_packet(error, &id);
+        }
+        log_unsent(link.publish(&subject, None, &headers, &body).await);
     }
 }
 

@@ -105,7 +105,7 @@ impl Example {
 const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compiled");
 
 /// An example's manifest, for a folder elsewhere.
-fn manifest(example: &str) -> String {
+pub(crate) fn manifest(example: &str) -> String {
     let guests = format!("\"{}/guests/", root().display());
     read(&format!("examples/{example}/wasmbay.toml")).replace("\"../../guests/", &guests)
 }

@@ -30,6 +30,7 @@ mod local;
 mod malformed;
 mod messaging;
 mod nats;
+mod nestjs;
 mod permissions;
 mod pipelines;
 mod service;

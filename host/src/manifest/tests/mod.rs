@@ -8,6 +8,7 @@ use super::*;
 mod breakers;
 mod events;
 mod kinds;
+mod nest;
 mod routes;
 mod services;
 mod written;
@@ -182,7 +183,7 @@ fn every_problem_is_reported_with_its_place() {
          shop/wasmbay.toml:7:4: service \"inventory\": limits: unknown key `tiemout`; did you mean `timeout`? \
          (accepted: memory, tables, instances, timeout, concurrency, wait, queue, message, hops)\n\
          shop/wasmbay.toml:8:2: unknown key `wires`; did you mean `wire`? \
-         (accepted: name, service, wire, stream, pipeline, route, gateway)"
+         (accepted: name, service, wire, stream, pipeline, route, nest, gateway)"
     );
 }
 
@@ -381,7 +382,7 @@ fn wires_are_checked() {
     );
     assert_eq!(
         problem("[wire.'a:b/c']\nexternal = false"),
-        "5:12: wire \"a:b/c\": `external` is false; accepted: true"
+        "5:12: wire \"a:b/c\": `external` is false; accepted: `true`, `\"nest\"`"
     );
     assert_eq!(
         problem("[wire.'a:b']\nservice = 'a'"),

@@ -118,6 +118,17 @@ const EVERYTHING: &str = r#"
     wait-for = { event = "shop:orders/events.paid", key = "$.orderId", equals = ["$.orderId"], timeout = "1h" }
     on-error = "continue"
 
+    [wire."shop:pricing/prices"]
+    external = "nest"
+    patterns = { quote = "price.quote", watch = { cmd = "watch", v = 2 } }
+    streams = ["watch"]
+
+    [[nest]]
+    pattern = { cmd = "check" }
+    call = "shop:audit/audit.check"
+    queue = "audits"
+    stream = true
+
     [[route]]
     method = "PUT"
     path = "/products/{sku}"

@@ -1,0 +1,188 @@
+//! Requests to NestJS microservices, in place of calls.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use async_nats::StatusCode;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::call::{Call, CallError};
+use crate::json::Limits;
+use crate::nats::Link;
+use crate::nest::{self, Packet};
+use crate::plan::{NestCalled, NestCalls};
+use crate::subject;
+use crate::wire;
+
+/// Waits between requests that nobody subscribes to: doubled from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LAST_RETRY: Duration = Duration::from_millis(250);
+
+/// Elements of a stream; more are refused.
+const MAX_ELEMENTS: usize = 100_000;
+
+/// The functions of an app that handlers of NestJS answer, by the subject that they would have here.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    /// Whether there is one. Most apps have none, and their calls take no lock.
+    any: AtomicBool,
+    functions: RwLock<HashMap<String, Arc<NestCalled>>>,
+}
+
+impl Handlers {
+    pub(crate) fn apply(&self, app: &str, planned: &NestCalls) {
+        let mut functions = self
+            .functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *functions = planned
+            .iter()
+            .map(|(function, called)| {
+                (
+                    subject::of_function(app, function),
+                    Arc::new(called.clone()),
+                )
+            })
+            .collect();
+        self.any.store(!functions.is_empty(), Ordering::Release);
+    }
+
+    /// The handler that answers on this subject.
+    pub(super) fn of(&self, subject: &str) -> Option<Arc<NestCalled>> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let functions = self
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        functions.get(subject).cloned()
+    }
+}
+
+/// How an attempt ended.
+enum Attempt {
+    Answered(Result<Bytes, CallError>),
+    /// Nobody subscribes to the pattern.
+    NoResponders,
+}
+
+/// Sends a request and waits for its responses until the deadline. One that nobody subscribes to is sent again: a
+/// service that is replaced is back by then.
+pub(super) async fn call(
+    link: &Link,
+    handler: &NestCalled,
+    call: Call,
+) -> Result<Bytes, CallError> {
+    let limits = Limits {
+        bytes: link.max_payload(),
+        ..Limits::default()
+    };
+    let data = nest::data(&call.body, &handler.signature, &limits)?;
+    let id = format!("{:032x}", rand::random::<u128>());
+    let packet = nest::request(&handler.pattern, &data, &id);
+    let to = handler.pattern.subject();
+    let mut retry = FIRST_RETRY;
+    loop {
+        let attempt = attempt(link, handler, (&to, &id), &packet, &call);
+        match tokio::time::timeout_at(call.deadline.into(), attempt).await {
+            Ok(Attempt::Answered(outcome)) => return outcome,
+            Ok(Attempt::NoResponders) if call.time_left() > retry => {
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(LAST_RETRY);
+            }
+            Ok(Attempt::NoResponders) => {
+                let why = format_args!("no service of NestJS handles `{to}`");
+                return Err(CallError::no_responders(why));
+            }
+            Err(_) => {
+                let why = format_args!(
+                    "the service of NestJS that handles `{to}` did not answer in time"
+                );
+                return Err(CallError::no_reply_in_time(why));
+            }
+        }
+    }
+}
+
+async fn attempt(
+    link: &Link,
+    handler: &NestCalled,
+    (to, id): (&str, &str),
+    packet: &Bytes,
+    call: &Call,
+) -> Attempt {
+    let limits = Limits {
+        bytes: link.max_payload(),
+        ..Limits::default()
+    };
+    let headers = wire::write_call(call, Instant::now());
+    let size = headers.size() + packet.len();
+    if size > link.max_payload() {
+        let why = format_args!(
+            "the request has {size} bytes, NATS carries {}",
+            link.max_payload()
+        );
+        return Attempt::Answered(Err(CallError::request_too_large(why)));
+    }
+    let closed = || {
+        Attempt::Answered(Err(CallError::unavailable(
+            "the connection to NATS is closed",
+        )))
+    };
+    let inbox = link.new_inbox();
+    let Ok(mut answers) = link.subscribe(&inbox, None) else {
+        return closed();
+    };
+    if link
+        .publish(to, Some(&inbox), &headers, packet)
+        .await
+        .is_err()
+    {
+        return closed();
+    }
+    let refuse = |why: &dyn std::fmt::Display| {
+        let why = format_args!("the service of NestJS that handles `{to}` answered with {why}");
+        Attempt::Answered(Err(CallError::bad_reply(why)))
+    };
+    let (mut responses, mut bytes): (Vec<Box<RawValue>>, usize) = (Vec::new(), 0);
+    loop {
+        let Some(answer) = futures_util::StreamExt::next(&mut answers).await else {
+            return closed();
+        };
+        if answer.status == Some(StatusCode::NO_RESPONDERS) && answer.payload.is_empty() {
+            return Attempt::NoResponders;
+        }
+        let packet = match Packet::read(&answer.payload, id) {
+            Ok(packet) => packet,
+            Err(error) => return refuse(&format_args!("what is no JSON: {error}")),
+        };
+        let outcome = match packet {
+            Packet::Other => continue,
+            Packet::Error(error) => Err(error),
+            Packet::Value(value, is_last) => {
+                bytes += value.map_or(0, |value| value.get().len());
+                responses.extend(value.map(RawValue::to_owned));
+                // Elements of a stream are together no more than one message may be.
+                if bytes > limits.bytes || responses.len() > MAX_ELEMENTS {
+                    let most = limits.bytes;
+                    let why = format_args!(
+                        "the stream of `{to}` has more than {most} bytes or {MAX_ELEMENTS} elements"
+                    );
+                    return Attempt::Answered(Err(CallError::result_too_large(why)));
+                }
+                if handler.stream && !is_last {
+                    continue;
+                }
+                Ok(&*responses)
+            }
+        };
+        let result = nest::result(outcome, handler.stream, &handler.signature, &limits);
+        return Attempt::Answered(
+            result.map_err(|error| error.within(format_args!("`{to}` of NestJS"))),
+        );
+    }
+}
