@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::OPERATOR;
 use super::journal::{self, JournalError, Journals, Stored};
 use super::run::{Edited, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried, Unedited};
-use crate::plan::{JsonText, StepCall};
+use crate::plan::{Act, JsonText, StepCall};
 use crate::subject;
 use crate::wire::ErrorDetail;
 
@@ -164,6 +164,9 @@ pub struct ShownStep {
     /// Of a step that waits: until when it does, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
+    /// Of a step that lets time pass: when it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sleep: Option<Tried>,
     /// Of a step that waits for an event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<ShownEvent>,
@@ -564,6 +567,9 @@ fn shown_step(run: &Run, slot: Slot, entry: &StepRun) -> ShownStep {
         edited: entry.edited,
         call: made.map(|made| call(made, &entry.tried, false)),
         until: entry.until,
+        sleep: step
+            .filter(|step| matches!(step.act, Act::Sleep(_)))
+            .map(|_| entry.tried.clone()),
         event: step.and_then(|step| step.wait()).map(|wait| ShownEvent {
             function: wait.function.to_string(),
             key: entry.until.and_then(|_| run.key_of(slot, wait)),

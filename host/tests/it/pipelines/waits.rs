@@ -269,6 +269,10 @@ async fn a_run_sleeps_while_all_hosts_are_dead() {
     let took = began.elapsed();
     assert!((8..14).contains(&took.as_secs()), "{took:?}");
     assert_eq!(shop.functions(), ["tell"]);
+    let run = all(&hosts.client).await.runs.remove(0);
+    let shown = runs(&hosts.client).show(&run.id).await.unwrap();
+    let slept = shown.steps[0].sleep.as_ref().unwrap();
+    assert!(slept.ended - slept.first >= 8_000, "{slept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

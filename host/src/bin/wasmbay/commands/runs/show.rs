@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use wasmbay::pipelines::{Listed, Phase, ShownCall, ShownRun, ShownStep, StepState};
+use wasmbay::pipelines::{Listed, Phase, ShownCall, ShownRun, ShownStep, StepState, Tried};
 use wasmbay::text::shown;
 
 use crate::report::{Exit, STRONG, Terminal, WEAK, count, plain, table, time};
@@ -108,8 +108,10 @@ fn calls(run: &ShownRun) -> impl Iterator<Item = &ShownStep> {
 /// A row for each step that was tried, and for each undo, in the order of time.
 fn timeline(run: &ShownRun) -> Vec<Vec<String>> {
     let done = calls(run).filter_map(|step| {
-        let call = step.call.as_ref()?;
-        Some((step.name.clone(), call, state(step)))
+        let call = step.call.as_ref().map(|call| &call.tried);
+        let waited = step.event.as_ref().map(|event| &event.tried);
+        let tried = call.or(waited).or(step.sleep.as_ref())?;
+        Some((step.name.clone(), tried, state(step)))
     });
     let undone = calls(run).filter_map(|step| {
         let undo = step.undo.as_ref()?;
@@ -117,18 +119,18 @@ fn timeline(run: &ShownRun) -> Vec<Vec<String>> {
             None => "undone",
             Some(_) => "failed",
         };
-        Some((format!("undo {}", step.name), undo, how))
+        Some((format!("undo {}", step.name), &undo.tried, how))
     });
-    let tried = |(_, call, _): &(String, &ShownCall, &str)| call.tried.attempts > 0;
+    let tried = |(_, tried, _): &(String, &Tried, &str)| tried.attempts > 0;
     let mut all: Vec<_> = done.chain(undone).filter(tried).collect();
-    all.sort_by_key(|(_, call, _)| call.tried.first);
+    all.sort_by_key(|(_, tried, _)| tried.first);
     let begin = run.run.began;
-    let end = all.iter().map(|(_, call, _)| call.tried.ended).max();
+    let end = all.iter().map(|(_, tried, _)| tried.ended).max();
     let scale = end.unwrap_or(begin).saturating_sub(begin).max(1);
     let at = |time: u64| (time.saturating_sub(begin) * WIDTH / scale).min(WIDTH);
     let mut rows = Vec::new();
-    for (name, call, how) in all {
-        let (from, to) = (at(call.tried.first), at(call.tried.ended));
+    for (name, tried, how) in all {
+        let (from, to) = (at(tried.first), at(tried.ended));
         let from = from.min(WIDTH - 1);
         let length = to.saturating_sub(from).max(1);
         let mut bar = String::new();
@@ -139,17 +141,17 @@ fn timeline(run: &ShownRun) -> Vec<Vec<String>> {
         ));
         let left = WIDTH.saturating_sub(from + length);
         bar.extend(std::iter::repeat_n('·', usize::try_from(left).unwrap_or(0)));
-        let took = call.tried.ended.saturating_sub(call.tried.first);
+        let took = tried.ended.saturating_sub(tried.first);
         rows.push(vec![
             plain(&name),
             bar,
             time(Duration::from_millis(took)),
             how.to_owned(),
-            count(call.tried.attempts as usize, "attempt"),
+            count(tried.attempts as usize, "attempt"),
         ]);
     }
     if rows.is_empty() {
-        rows.push(vec!["nothing was called yet".to_owned()]);
+        rows.push(vec!["nothing has happened yet".to_owned()]);
     }
     rows
 }
