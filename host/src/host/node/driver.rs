@@ -356,13 +356,15 @@ impl Driver {
         let deployment = host.current.get();
         let rolled = revision.rollouts();
         let served = deployment.services.iter().map(|(name, service)| {
-            // What is reported of a rollout is the new version; one that is to get everything is not there yet.
+            // What is reported of a rollout is the new version. Once that has ended, neither is there before it
+            // is alone.
             let candidate = deployment.candidates.get(name);
-            let candidate = candidate.filter(|_| rolled.contains_key(name.as_str()));
+            let is_over = candidate.is_some() && !rolled.contains_key(name.as_str());
             let service = candidate.map_or(service, |candidate| &candidate.service);
             let digest = service.component.digest.clone();
             let spec = specification.app.services.get(name);
-            let is_wanted = spec.is_some_and(|spec| service.spec.runs_as(spec))
+            let is_wanted = !is_over
+                && spec.is_some_and(|spec| service.spec.runs_as(spec))
                 && specification.components.get(name) == Some(&digest);
             (name.clone(), (digest, is_wanted))
         });

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use super::http::HttpHandler;
 use super::{Admitted, Function, Instance, Service, Term, current};
 use crate::call::{Call, CallError, Reply};
 use crate::interfaces::{Answer, Backend, CurrentCall, Recorded};
@@ -11,9 +12,12 @@ use crate::stats::Tally;
 use crate::value::Value;
 
 impl Service {
-    /// The calls of all of its functions since it was started.
+    /// The calls of all of its functions since it was started. An HTTP answer with a status from 500 is an error
+    /// here.
     pub(crate) fn tally(&self) -> Tally {
-        Tally::of(self.counted().map(|(_, stats)| stats))
+        let mut tally = Tally::of(self.counted().map(|(_, stats)| stats));
+        tally.errors += self.http.as_ref().map_or(0, HttpHandler::refusals);
+        tally
     }
 
     /// Calls a function of one of this service's interfaces: JSON arguments to JSON result.

@@ -18,6 +18,7 @@ use crate::call::{Call, CallError};
 use crate::interface::FunctionId;
 use crate::interfaces::{Backend, CurrentCall};
 use crate::runtime::instance::{Failed, Head, Instance};
+use crate::telemetry::Count;
 
 /// A response whose body the guest still writes.
 type Response = http::Response<WasiBody>;
@@ -50,7 +51,7 @@ impl Service {
         let backend = Arc::clone(backend);
         let mut guest: Rest =
             Box::pin(async move { service.handle(request, call, &backend, sender).await });
-        tokio::select! {
+        let answered: Result<(Response, Rest), CallError> = tokio::select! {
             biased;
             // A guest that answers nothing ends with an error.
             Ok(response) = &mut response => Ok((response, guest)),
@@ -58,7 +59,13 @@ impl Service {
                 Ok(response) => Ok((response, Box::pin(std::future::ready(ended)))),
                 Err(_) => Err(ended.err().unwrap_or_else(CallError::host_failed)),
             },
+        };
+        if let (Ok((response, _)), Some(handler)) = (&answered, &self.http)
+            && response.status().is_server_error()
+        {
+            handler.refusals.add(1);
         }
+        answered
     }
 
     async fn handle(
@@ -185,6 +192,8 @@ pub(super) struct HttpHandler {
     indices: ProxyIndices,
     id: FunctionId,
     stats: Stats,
+    /// Answers with a status from 500, which end no call with an error.
+    refusals: Count,
     served: AtomicU8,
 }
 
@@ -203,8 +212,14 @@ impl HttpHandler {
             indices,
             id,
             stats: Stats::default(),
+            refusals: Count::default(),
             served: AtomicU8::new(Served::Unknown as u8),
         }
+    }
+
+    /// Answers with a status from 500.
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals.read()
     }
 
     /// Its name and counts.

@@ -104,7 +104,8 @@ impl Fleet {
     async fn until_shared(&self, hosts: usize) -> Value {
         self.ps_until("the new version has its share", |ps| {
             let figures = &ps["rollout"]["services"]["other"]["figures"];
-            let replicas = ps["replicas"].as_array().unwrap();
+            // There are none where `ps` could not ask.
+            let replicas = ps["replicas"].as_array().cloned().unwrap_or_default();
             let serving = replicas.iter().filter(|one| one["state"] == "serving");
             figures.is_object() && figures["missing"].is_null() && serving.count() == 2 * hosts
         })
@@ -457,6 +458,24 @@ async fn a_new_version_gets_its_share_of_the_requests_that_a_service_answers_its
         .await;
     let new = figures(&ps)["calls"].as_u64().unwrap();
     assert!((19..=21).contains(&new), "{ps}");
+    // An answer that says that the service failed is an error of it.
+    for status in [200, 404, 503, 500] {
+        for _ in 0..5 {
+            let path = format!("/http/status?{status}");
+            assert_eq!(
+                http::send(&at, "GET", &path, &[], "").unwrap().status,
+                status
+            );
+        }
+    }
+    fleet
+        .ps_until("all are counted", |ps| {
+            let figures = figures(ps);
+            let counted = |key: &str| figures[key].as_u64().unwrap_or_default();
+            counted("calls") + counted("old_calls") == 120
+                && counted("errors") + counted("old_errors") == 10
+        })
+        .await;
     host.stop();
     fleet.stop().await;
 }
