@@ -414,11 +414,9 @@ impl Runs {
     async fn hand_out(&self, run: &Run) -> Result<(), RunError> {
         if let Some(asleep) = run.asleep {
             let why = bytes::Bytes::new();
-            let woken = self
-                .journals
-                .wake(&run.pipeline.name, &run.id, asleep.open, why);
+            let (pipeline, open) = (&run.pipeline.name, asleep.open);
             // Something else has woken it, if this did not.
-            woken.await?;
+            self.journals.wake(pipeline, &run.id, open, why).await?;
             return Ok(());
         }
         match self.journals.open(&run.pipeline.name, &run.id, 0).await {
