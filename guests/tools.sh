@@ -6,6 +6,7 @@
 #   guests/tools.sh prometheus                                  (reads the metrics in tests; Debian's, 40 MB to fetch)
 #   guests/tools.sh nestjs wasmtime                             (what the benchmarks compare with)
 #   guests/tools.sh kubernetes-validate                         (checks docs/deploy/kubernetes.yaml)
+#   guests/tools.sh nestjs schemathesis                         (call what is served, in tests)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
 # archive and (for the target of Rust) rustup's server. Nothing outside .tools/ is changed, but
@@ -19,7 +20,7 @@ set -euo pipefail
 
 readonly NESTJS=12.1.1 NATS_NODE=3.4.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
-readonly KUBERNETES_VALIDATE=1.37.0
+readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
@@ -192,6 +193,14 @@ install_kubernetes_validate() {
     rm -rf bin
     wrapper kubernetes-validate <<<'PYTHONPATH="$home" exec python3 -m kubernetes_validate "$@"'
     bin/kubernetes-validate --version
+}
+
+install_schemathesis() {
+    pypi_with "schemathesis==$SCHEMATHESIS" "openapi-spec-validator==$OPENAPI_VALIDATOR"
+    rm -rf bin
+    wrapper schemathesis <<<'PYTHONPATH="$home" exec python3 -m schemathesis.cli "$@"'
+    wrapper openapi-spec-validator <<<'PYTHONPATH="$home" exec python3 -m openapi_spec_validator "$@"'
+    bin/schemathesis --version
 }
 
 install_python() {
@@ -388,9 +397,10 @@ for wanted in "$@"; do
     kubernetes-validate) tool kubernetes-validate "$KUBERNETES_VALIDATE" install_kubernetes_validate ;;
     nestjs) tool nestjs "$NESTJS" install_nestjs ;;
     prometheus) tool prometheus "$PROMETHEUS" install_prometheus ;;
+    schemathesis) tool schemathesis "$SCHEMATHESIS" install_schemathesis ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, schemathesis or wasmtime" >&2
         exit 2
         ;;
     esac

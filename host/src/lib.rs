@@ -90,6 +90,7 @@ pub mod manifest;
 pub mod micro;
 pub mod nats;
 pub mod nest;
+pub mod openapi;
 pub mod otlp;
 mod per_core;
 pub mod pipelines;

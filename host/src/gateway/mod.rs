@@ -38,7 +38,9 @@ use crate::deployment::Current;
 use crate::interfaces::Backend;
 use crate::manifest::GatewaySpec;
 use crate::nats::Link;
+use crate::openapi;
 use crate::spans::{Spans, Tracer};
+use answer::Answer;
 use connection::Tasks;
 use counts::Counts;
 use health::Responders;
@@ -106,6 +108,18 @@ impl Gateway {
             tracer: Arc::clone(&self.tracer),
             ..Self::new(&self.app, spec, Arc::clone(&self.current))
         }
+    }
+
+    /// The OpenAPI document of what a table serves.
+    pub(crate) fn openapi(&self, table: &Table) -> Answer {
+        let document = table.document.get_or_init(|| {
+            let deployment = self.current.get();
+            let app = deployment.app.as_deref();
+            let document =
+                app.map(|app| openapi::document(app, &deployment.plan, &deployment.described));
+            answer::to_json(&document)
+        });
+        answer::json(http::StatusCode::OK, document.clone())
     }
 
     /// The table of the current deployment; `None` before the first. A request that has begun ends

@@ -123,6 +123,7 @@ impl Front {
                 let answer = Box::pin(readyz(&self.gateway, Some(table), &self.link));
                 (route::READYZ, Ok(answer.await))
             }
+            Destination::OpenApi => (route::OPENAPI, Ok(self.gateway.openapi(table))),
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
             Destination::Rpc(function) => {
                 if let Err(refusal) = origin::check(request) {

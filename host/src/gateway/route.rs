@@ -4,9 +4,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use matchit::{Params, Router};
 use percent_encoding::percent_decode_str;
@@ -24,6 +25,7 @@ use crate::transport::Choice;
 /// Names of the gateway's own paths, and of requests without a route, in the access log.
 pub(crate) const HEALTHZ: &str = "/healthz";
 pub(crate) const READYZ: &str = "/readyz";
+pub(crate) const OPENAPI: &str = "/openapi.json";
 pub(crate) const RPC: &str = "/rpc/{interface}/{function}";
 pub(crate) const NO_ROUTE: &str = "-";
 
@@ -45,6 +47,8 @@ pub(crate) struct Table {
     rpc: RpcPaths,
     /// Required functions that no service here answers: their responders have to be looked for.
     pub(crate) external: Vec<(FunctionId, String)>,
+    /// The document of all this, once it was asked for.
+    pub(crate) document: OnceLock<Bytes>,
 }
 
 /// The target of a route.
@@ -110,6 +114,8 @@ pub(crate) struct Rpc {
 pub(crate) enum Destination<'t, 'p> {
     Healthz,
     Readyz,
+    /// The document of what is served, where no route has its path.
+    OpenApi,
     Rpc(&'t Rpc),
     Call(&'t CallRoute, Params<'t, 'p>),
     Http(&'t HttpRoute),
@@ -128,6 +134,7 @@ impl Table {
             functions: HashMap::new(),
             rpc: rpc.clone(),
             external: Vec::new(),
+            document: OnceLock::new(),
         };
         for http in &plan.http {
             let service = services.get(&http.service);
@@ -257,6 +264,9 @@ impl Table {
                 Target::Call(route) => Destination::Call(route, found.params),
                 Target::Http(route) => Destination::Http(route),
             },
+            Err(_) if path == OPENAPI && [Method::GET, Method::HEAD].contains(method) => {
+                Destination::OpenApi
+            }
             Err(_) => Destination::Refused(self.no_route(path)),
         }
     }

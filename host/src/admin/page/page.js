@@ -564,7 +564,7 @@ function logTable(records, otherwise) {
   if (records.length === 0) return h("p", { class: "quiet" }, otherwise);
   const more = ({ timestamp, level, host, target, app, service, trace_id, span_id, message, ...fields }) => Object.entries(fields).map(([name, value]) => ` ${name}=${pretty(value)}`).join("");
   return table([["When"], ["Level"], ["Service"], ["Host"], ["Record"], ["Trace"]], [...records].reverse().map((record) => h("tr", {},
-    cell(clock(Date.parse(record.timestamp))), cell(h("span", { class: LEVELS[record.level] ?? "quiet" }, record.level.toLowerCase())),
+    cell(clock(Date.parse(record.timestamp)), "time"), cell(h("span", { class: LEVELS[record.level] ?? "quiet" }, record.level.toLowerCase())),
     cell(record.service ? anchor(`#/services/${record.service}`, record.service) : ""), cell(h("code", {}, record.host)),
     cell([record.message, h("span", { class: "quiet" }, more(record))], "wide mono"),
     cell(record.trace_id ? anchor(`#/traces/${record.trace_id}`, record.trace_id.slice(0, 8)) : ""))));

@@ -10,7 +10,8 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, logs, man, new, ps, rollback, runs, scale, sign, top, trace, uncordon, undeploy, up,
+    inspect, logs, man, new, openapi, ps, rollback, runs, scale, sign, top, trace, uncordon,
+    undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -82,6 +83,7 @@ pub(crate) enum Verb {
     Build(build::Build),
     Check(check::Check),
     Inspect(inspect::Inspect),
+    Openapi(openapi::OpenApi),
     Call(call::Call),
     Emit(emit::Emit),
     Dlq(dlq::Dlq),

@@ -22,6 +22,7 @@ mod kept;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod new;
+pub(crate) mod openapi;
 mod pretty;
 mod proposal;
 pub(crate) mod ps;
@@ -85,6 +86,7 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Build(args) => build::run(args, terminal),
         Verb::Check(args) => check::run(args, terminal),
         Verb::Inspect(args) => inspect::run(args, terminal),
+        Verb::Openapi(args) => openapi::run(args, terminal).await,
         Verb::Call(args) => call::run(args, terminal).await,
         Verb::Emit(args) => emit::run(args, terminal).await,
         Verb::Dlq(args) => dlq::run(args, terminal).await,

@@ -1,0 +1,300 @@
+//! What a gateway serves, as OpenAPI 3.1: its routes and RPC paths, with schemas of the JSON mapping. Pure.
+
+mod schema;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use crate::interface::{FunctionId, InterfaceId};
+use crate::manifest::{App, Route, RpcPaths};
+use crate::plan::{Body, Description, Plan, PlannedRoute};
+use crate::shape::{Case, Field, Shape, Signature};
+use schema::{object, schema};
+
+/// Statuses that a route's own errors may share with refusals, whose body is another.
+const SHARED: [u16; 12] = [400, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504, 508];
+
+/// The schema of every refusal, which the gateway and its host answer in place of a service.
+const REFUSAL: &str = "#/components/responses/Refusal";
+
+/// The document of an app's gateway.
+#[must_use]
+pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Description>) -> Value {
+    let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for planned in &plan.routes {
+        let Some(method) = planned.route.method.as_deref() else {
+            continue;
+        };
+        let mut operation = route(planned, plan);
+        let id = unique(&mut names, operation_id(&planned.function));
+        operation.insert("operationId".to_owned(), id.into());
+        let path = paths.entry(path_of(&planned.route)).or_default();
+        path.insert(method.to_ascii_lowercase(), operation.into());
+    }
+    for (function, signature) in functions(app, plan, components) {
+        let mut operation = rpc(&function, &signature, plan);
+        let id = unique(&mut names, format!("rpc-{}", operation_id(&function)));
+        operation.insert("operationId".to_owned(), id.into());
+        let FunctionId { interface, name } = &function;
+        let path = paths.entry(format!("/rpc/{interface}/{name}")).or_default();
+        path.insert("post".to_owned(), operation.into());
+    }
+    json!({
+        "openapi": "3.1.1",
+        "info": { "title": app.name, "version": "1" },
+        "servers": [{ "url": "/" }],
+        "security": [],
+        "paths": paths,
+        "components": {
+            "responses": { "Refusal": {
+                "description": "No result: the arguments do not decode (400), the service failed (500), what it needs did (502), \
+                                it is busy (429), away (503) or too slow (504).",
+                "content": { "application/json": { "schema": refusal() } },
+            } },
+        },
+    })
+}
+
+fn refusal() -> Value {
+    json!({
+        "type": "object",
+        "required": ["error"],
+        "properties": { "error": {
+            "type": "object",
+            "required": ["code", "message", "blame"],
+            "properties": {
+                "code": { "type": "integer" },
+                "message": { "type": "string" },
+                "blame": { "enum": ["caller", "guest", "host", "network"] },
+                "run": { "type": "string" },
+            },
+        } },
+    })
+}
+
+/// `place` of `shop:orders/orders` is `orders-place`.
+fn operation_id(function: &FunctionId) -> String {
+    format!("{}-{}", function.interface.name, function.name)
+}
+
+fn unique(names: &mut BTreeSet<String>, name: String) -> String {
+    let mut found = name.clone();
+    let mut number = 2;
+    while !names.insert(found.clone()) {
+        found = format!("{name}-{number}");
+        number += 1;
+    }
+    found
+}
+
+/// The path as OpenAPI writes it, which has no parameter for several segments.
+fn path_of(route: &Route) -> String {
+    route.path.replace("{*", "{")
+}
+
+fn route(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
+    let PlannedRoute {
+        signature,
+        bindings,
+        function,
+        ..
+    } = planned;
+    let param = |index: &usize| signature.params.get(*index);
+    let mut parameters = Vec::new();
+    for (name, index) in &bindings.path {
+        let shape = param(index).map(|param| schema(&param.shape));
+        parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": shape }));
+    }
+    for (name, index) in &bindings.query {
+        let Some(field) = param(index) else {
+            continue;
+        };
+        let (required, shape) = match &field.shape {
+            Shape::Option(some) => (false, schema(some)),
+            list @ Shape::List(_) => (false, schema(list)),
+            shape => (true, schema(shape)),
+        };
+        parameters
+            .push(json!({ "name": name, "in": "query", "required": required, "schema": shape }));
+    }
+    let mut operation = Map::from_iter([
+        ("summary".to_owned(), function.to_string().into()),
+        ("tags".to_owned(), json!([function.interface.name])),
+        ("responses".to_owned(), responses(planned, plan).into()),
+    ]);
+    if !parameters.is_empty() {
+        operation.insert("parameters".to_owned(), parameters.into());
+    }
+    let body = match &bindings.body {
+        Body::None => None,
+        Body::Whole(index) => param(index).map(|param| {
+            let required = !matches!(param.shape, Shape::Option(_));
+            (schema(&param.shape), required)
+        }),
+        Body::Object(indices) => {
+            let fields: Vec<_> = indices
+                .iter()
+                .filter_map(|index| param(index).cloned())
+                .collect();
+            Some((object(&fields), needs_some(&fields)))
+        }
+    };
+    if let Some((schema, required)) = body {
+        operation.insert("requestBody".to_owned(), content(&schema, required));
+    }
+    operation
+}
+
+/// Whether a body has to have something in it.
+fn needs_some(fields: &[Field]) -> bool {
+    fields
+        .iter()
+        .any(|field| !matches!(field.shape, Shape::Option(_)))
+}
+
+fn content(schema: &Value, required: bool) -> Value {
+    json!({ "required": required, "content": { "application/json": { "schema": schema } } })
+}
+
+fn responses(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
+    let mut responses = Map::new();
+    let ok = match &planned.signature.result {
+        None | Some(Shape::Result { ok: None, .. }) => None,
+        Some(Shape::Result { ok: Some(ok), .. }) => Some(schema(ok)),
+        Some(shape) => Some(schema(shape)),
+    };
+    responses.insert(planned.status.to_string(), answer("The result.", ok));
+    if let Some(Shape::Result { err, .. }) = &planned.signature.result {
+        for (status, mut shapes) in errors(planned, err.as_deref()) {
+            if SHARED.contains(&status) {
+                shapes.push(refusal());
+            }
+            let one = match shapes.as_slice() {
+                [] => None,
+                [only] => Some(only.clone()),
+                several => Some(json!({ "oneOf": several })),
+            };
+            let known = responses.remove(&status.to_string());
+            // A case may have the status of a result.
+            let merged = known.map_or_else(
+                || answer("The function's own error.", one.clone()),
+                |_| answer("The result, or the function's own error.", None),
+            );
+            responses.insert(status.to_string(), merged);
+        }
+    }
+    if plan.pipeline_of(&planned.function).is_some() {
+        let accepted = responses.entry("202");
+        accepted.or_insert_with(goes_on);
+    }
+    responses.insert("default".to_owned(), json!({ "$ref": REFUSAL }));
+    responses
+}
+
+/// A run that takes longer than its request may.
+fn goes_on() -> Value {
+    let run = json!({
+        "type": "object",
+        "required": ["run"],
+        "properties": { "run": { "type": "string" } },
+    });
+    answer("It goes on as a run, whose id this is.", Some(run))
+}
+
+fn answer(description: &str, schema: Option<Value>) -> Value {
+    match schema {
+        Some(schema) => json!({
+            "description": description,
+            "content": { "application/json": { "schema": schema } },
+        }),
+        None => json!({ "description": description }),
+    }
+}
+
+/// The schemas of a function's errors by the status that the route answers with.
+fn errors(planned: &PlannedRoute, err: Option<&Shape>) -> BTreeMap<u16, Vec<Value>> {
+    let mut errors: BTreeMap<u16, Vec<Value>> = BTreeMap::new();
+    let mut add = |status: u16, schema: Option<Value>| {
+        let schemas = errors.entry(status).or_default();
+        schemas.extend(schema);
+    };
+    match err {
+        None => add(planned.error_status(None), None),
+        Some(Shape::Variant(cases)) => {
+            for case in cases {
+                let status = planned.error_status(Some(&case.name));
+                let one = Shape::Variant([Case::clone(case)].into());
+                add(status, Some(schema(&one)));
+            }
+        }
+        Some(Shape::Enum(cases)) => {
+            for case in cases {
+                add(
+                    planned.error_status(Some(case)),
+                    Some(json!({ "const": case })),
+                );
+            }
+        }
+        Some(shape) => add(planned.error_status(None), Some(schema(shape))),
+    }
+    errors
+}
+
+fn rpc(function: &FunctionId, signature: &Signature, plan: &Plan) -> Map<String, Value> {
+    let is_event = plan.event_wire(&function.interface).is_some();
+    let mut responses = Map::new();
+    let (status, result) = match &signature.result {
+        _ if is_event => ("202", None),
+        None => ("204", None),
+        Some(shape) => ("200", Some(schema(shape))),
+    };
+    responses.insert(status.to_owned(), answer("The result.", result));
+    if plan.pipeline_of(function).is_some() {
+        responses.insert("202".to_owned(), goes_on());
+    }
+    responses.insert("default".to_owned(), json!({ "$ref": REFUSAL }));
+    let mut operation = Map::from_iter([
+        ("summary".to_owned(), function.to_string().into()),
+        ("tags".to_owned(), json!(["rpc"])),
+        ("responses".to_owned(), responses.into()),
+    ]);
+    if !signature.params.is_empty() {
+        let body = content(&object(&signature.params), needs_some(&signature.params));
+        operation.insert("requestBody".to_owned(), body);
+    }
+    operation
+}
+
+/// The functions that have an RPC path, with their types.
+fn functions(
+    app: &App,
+    plan: &Plan,
+    components: &BTreeMap<String, Description>,
+) -> BTreeMap<FunctionId, Signature> {
+    let rpc: &RpcPaths = &app.gateway.rpc;
+    let mut functions = BTreeMap::new();
+    for (service, interfaces) in &plan.serves {
+        let exports = components.get(service).map(|component| &component.exports);
+        for (interface, names) in interfaces {
+            let export = exports.into_iter().flatten();
+            let mut export = export.filter(|export| export.id == *interface);
+            let Some(export) = export.next().filter(|_| rpc.include(interface)) else {
+                continue;
+            };
+            for name in names {
+                if let Some(signature) = export.functions.get(name) {
+                    functions.insert(interface.function(name), signature.clone());
+                }
+            }
+        }
+    }
+    for pipeline in &plan.pipelines {
+        let interface: &InterfaceId = &pipeline.function.interface;
+        if rpc.include(interface) {
+            functions.insert(pipeline.function.clone(), pipeline.signature.clone());
+        }
+    }
+    functions
+}
