@@ -33,7 +33,10 @@ fn the_shop_answers_only_what_its_document_allows() {
     let served = served.json();
     // What the command prints, and the same for a validator.
     let cli = Cli::new().with(&[("wasmbay.toml", &manifest("shop"))]);
-    let printed = cli.command(&["openapi", "--cache", CACHE]).output().unwrap();
+    let printed = cli
+        .command(&["openapi", "--cache", CACHE])
+        .output()
+        .unwrap();
     let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert_eq!(printed, served);
     let place = &served["paths"]["/orders"]["post"];
