@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::events::stream::{self, Orphan, Share};
 use crate::interface::InterfaceId;
 use crate::manifest::{App, DeliveryPolicy, ServiceSpec};
@@ -142,6 +144,7 @@ fn nest_source(app: &App, plan: &Plan, spec: &ServiceSpec, served: &NestServed) 
         signature: served.signature.clone(),
         stream: served.stream,
         way,
+        permits: Semaphore::new((spec.limits.concurrency + spec.limits.queue) as usize),
     }));
     let bound = Bound {
         service: spec.name.clone(),

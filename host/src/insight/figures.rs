@@ -205,12 +205,16 @@ impl Counts {
         }
     }
 
-    /// What was counted since an earlier reading; everything, where it counts from a later start.
+    /// What was counted since an earlier reading; nothing, where it counts from a later start, or a new version
+    /// that was counted with it is gone.
     #[must_use]
     pub fn since(&self, earlier: Option<&Self>) -> Self {
-        let Some(earlier) = earlier.filter(|earlier| earlier.totals().0 <= self.totals().0) else {
+        let Some(earlier) = earlier else {
             return self.clone();
         };
+        if earlier.totals().0 > self.totals().0 {
+            return Self::default();
+        }
         let mut since = self.clone();
         for (count, before) in since.durations.iter_mut().zip(&earlier.durations) {
             *count = count.saturating_sub(*before);

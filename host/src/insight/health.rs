@@ -77,8 +77,7 @@ pub(super) struct Recent {
 
 pub(super) fn judge(recent: &Recent) -> Health {
     let failed: u64 = recent.faults.values().sum();
-    // What was refused before it was counted as a call is one too.
-    let calls = recent.calls.max(failed);
+    let calls = recent.calls;
     let part = if calls < FEW { 0 } else { failed * 100 / calls };
     let mut state = HealthState::Ready;
     let mut why = Vec::new();
@@ -131,8 +130,6 @@ mod tests {
             ["5 of 100 calls within a minute failed: 3 with 500 guest, 2 with 504 guest"]
         );
         assert_eq!(of(10, &[("500 guest", 5)]).state, HealthState::Failing);
-        // Shed before they were counted as calls.
-        assert_eq!(of(0, &[("429 host", 9)]).state, HealthState::Failing);
     }
 
     #[test]

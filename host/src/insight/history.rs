@@ -21,16 +21,19 @@ const MINUTE: usize = 5;
 pub(super) struct Total {
     pub(super) durations: Distribution,
     pub(super) errors: u64,
+    /// Those among them that found no room in the backlog, and were not counted as calls.
+    pub(super) shed: u64,
     /// Failures that are no fault of callers, by code and blame.
     pub(super) faults: BTreeMap<String, u64>,
 }
 
+/// What each instance of a service has done, by when it was started: the one that serves, and a new version that
+/// has a share of its calls.
+pub(super) type Totals = BTreeMap<u64, Total>;
+
 impl Total {
-    /// What was done since an earlier total, or all of it: a service that was swapped begins to count again.
+    /// What was done since an earlier total of the same instance.
     fn since(&self, earlier: &Self) -> Self {
-        if self.durations.count() < earlier.durations.count() {
-            return self.clone();
-        }
         let faults = self.faults.iter().filter_map(|(kind, count)| {
             let before = earlier.faults.get(kind).copied().unwrap_or_default();
             let since = count.saturating_sub(before);
@@ -39,9 +42,36 @@ impl Total {
         Self {
             durations: self.durations.since(&earlier.durations),
             errors: self.errors.saturating_sub(earlier.errors),
+            shed: self.shed.saturating_sub(earlier.shed),
             faults: faults.collect(),
         }
     }
+
+    fn add(&mut self, other: &Self) {
+        self.durations.add(&other.durations);
+        self.errors += other.errors;
+        self.shed += other.shed;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind.clone()).or_default() += count;
+        }
+    }
+
+    /// Calls, those that found no room included.
+    fn calls(&self) -> u64 {
+        self.durations.count() + self.shed
+    }
+}
+
+/// What all instances have done since earlier totals. One that was not there then has done it all since.
+fn since(now: &Totals, earlier: &Totals) -> Total {
+    let mut sum = Total::default();
+    for (started, total) in now {
+        match earlier.get(started) {
+            Some(before) => sum.add(&total.since(before)),
+            None => sum.add(total),
+        }
+    }
+    sum
 }
 
 /// The intervals of all services.
@@ -51,40 +81,41 @@ pub(super) struct History(Mutex<BTreeMap<String, Past>>);
 #[derive(Default)]
 struct Past {
     /// At the end of the last interval.
-    total: Total,
+    totals: Totals,
     moments: VecDeque<Moment>,
 }
 
 impl History {
     /// Ends an interval at this time, in seconds since 1970. Services that are gone are forgotten.
-    pub(super) fn end_interval(&self, at: u64, totals: BTreeMap<String, Total>) {
+    pub(super) fn end_interval(&self, at: u64, totals: BTreeMap<String, Totals>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|service, _| totals.contains_key(service));
         for (service, total) in totals {
             let past = all.entry(service).or_default();
-            let since = total.since(&past.total);
+            let since = since(&total, &past.totals);
             if past.moments.len() >= KEPT {
                 past.moments.pop_front();
             }
             past.moments.push_back(Moment {
                 at,
-                calls: since.durations.count(),
+                calls: since.calls(),
                 errors: since.errors,
                 faults: since.faults,
                 p99: since.durations.quantile(0.99).as_secs_f64(),
             });
-            past.total = total;
+            past.totals = total;
         }
     }
 
     /// The calls of the last minute and its faults, of a service whose total is this now.
-    pub(super) fn recent(&self, service: &str, now: &Total) -> (u64, BTreeMap<String, u64>) {
+    pub(super) fn recent(&self, service: &str, now: &Totals) -> (u64, BTreeMap<String, u64>) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(past) = all.get(service) else {
-            return (now.durations.count(), now.faults.clone());
+            let all = since(now, &Totals::new());
+            return (all.calls(), all.faults);
         };
-        let since = now.since(&past.total);
-        let (mut calls, mut faults) = (since.durations.count(), since.faults);
+        let since = since(now, &past.totals);
+        let (mut calls, mut faults) = (since.calls(), since.faults);
         for moment in past.moments.iter().rev().take(MINUTE) {
             calls += moment.calls;
             for (kind, count) in &moment.faults {
@@ -105,7 +136,11 @@ impl History {
 mod tests {
     use super::*;
 
-    fn total(calls: u64, errors: u64) -> BTreeMap<String, Total> {
+    fn total(calls: u64, errors: u64) -> BTreeMap<String, Totals> {
+        started(1, calls, errors)
+    }
+
+    fn started(at: u64, calls: u64, errors: u64) -> BTreeMap<String, Totals> {
         let mut durations = Distribution::default();
         for _ in 0..calls {
             durations.record(Duration::from_millis(2));
@@ -115,8 +150,9 @@ mod tests {
             durations,
             errors,
             faults,
+            shed: 0,
         };
-        BTreeMap::from([("orders".to_owned(), total)])
+        BTreeMap::from([("orders".to_owned(), Totals::from([(at, total)]))])
     }
 
     #[test]
@@ -132,8 +168,15 @@ mod tests {
         }
         assert_eq!(recent(100, 10), (50, 5));
         assert_eq!(recent(107, 12), (57, 7));
-        // Swapped.
-        assert_eq!(recent(2, 0), (52, 5));
+        // Swapped, for one that has done more since then.
+        let swapped = &started(9, 300, 2)["orders"];
+        let (calls, faults) = history.recent("orders", swapped);
+        assert_eq!((calls, faults["500 guest"]), (350, 7));
+        // A new version is gone: what the old one has done since is all.
+        let mut both = total(100, 10)["orders"].clone();
+        both.extend(started(2, 900, 0)["orders"].clone());
+        history.end_interval(110, BTreeMap::from([("orders".to_owned(), both)]));
+        assert_eq!(recent(103, 10), (40 + 900 + 3, 4));
     }
 
     #[test]
@@ -141,9 +184,9 @@ mod tests {
         let history = History::default();
         history.end_interval(10, total(5, 1));
         history.end_interval(20, total(8, 3));
-        // Swapped: it counts from zero.
-        history.end_interval(30, total(2, 0));
-        history.end_interval(40, total(2, 0));
+        // Swapped: another counts from zero.
+        history.end_interval(30, started(2, 2, 0));
+        history.end_interval(40, started(2, 2, 0));
         let found: Vec<_> = history
             .of("orders")
             .iter()

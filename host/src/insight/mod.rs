@@ -9,7 +9,7 @@ mod health;
 mod history;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -24,7 +24,7 @@ use crate::headers::Headers;
 use crate::nats::{Asking, Link, Message, PublishError, SubscribeError};
 use crate::pipelines::Serving;
 use crate::runtime::Service;
-use crate::spans::{SpanRecord, Spans, now_us, summarise};
+use crate::spans::{SpanRecord, Spans, micros, now_us, summarise};
 use crate::subject::{self, Question};
 use crate::telemetry::Distribution;
 use crate::transport::breaker::State;
@@ -36,7 +36,7 @@ pub use figures::{
 };
 pub use health::{Health, HealthState};
 use health::{Recent, judge};
-use history::{History, INTERVAL, Total};
+use history::{History, INTERVAL, Total, Totals};
 
 /// Time without an answer after which no further one is waited for.
 const QUIET: Duration = Duration::from_millis(150);
@@ -108,8 +108,9 @@ impl Insight {
         loop {
             interval.tick().await;
             let deployment = self.current.get();
-            let totals = deployment.services.iter();
-            let totals = totals.map(|(name, service)| (name.clone(), total(&deployment, service)));
+            let services = deployment.services.iter();
+            let totals =
+                services.map(|(name, service)| (name.clone(), totals(&deployment, service)));
             self.history
                 .end_interval(now_us() / 1_000_000, totals.collect());
         }
@@ -177,7 +178,7 @@ impl Insight {
     fn of_service(&self, deployment: &Deployment, service: &Service) -> ServiceFigures {
         let (calls, faults) = self
             .history
-            .recent(&service.spec.name, &total(deployment, service));
+            .recent(&service.spec.name, &totals(deployment, service));
         let breakers = self.current.breakers().all().into_iter();
         let open = breakers.filter(|breaker| {
             let mut imports = service.imports.iter();
@@ -290,31 +291,35 @@ impl Insight {
     }
 }
 
-/// What a service has done since it was started, with a new version that has a share of its calls.
-fn total(deployment: &Deployment, service: &Service) -> Total {
+/// What a service has done since it was started, and a new version that has a share of its calls.
+fn totals(deployment: &Deployment, service: &Service) -> Totals {
+    let each = figures::both(deployment, service).map(|service| {
+        let started = service.started.duration_since(UNIX_EPOCH);
+        (started.map_or(0, micros), total(service))
+    });
+    each.collect()
+}
+
+fn total(service: &Service) -> Total {
     let mut total = Total::default();
     let mut add = |kind: (Code, Blame), count: u64| {
         total.errors += count;
-        if kind.1 != Blame::Caller {
+        if kind.1 != Blame::Caller && count > 0 {
             *total.faults.entry(figures::kind(kind)).or_default() += count;
         }
     };
-    for service in figures::both(deployment, service) {
-        for (_, stats) in service.counted() {
-            for (kind, count) in stats.error_counts() {
-                add(kind, count);
-            }
-        }
-        // What found no room in the backlog was not counted as a call.
-        let shed = service.counts().shed.read();
-        add((Code::Overloaded, Blame::Host), shed);
-    }
-    for service in figures::both(deployment, service) {
-        for (_, stats) in service.counted() {
-            total.durations.add(&stats.durations());
+    for (_, stats) in service.counted() {
+        for (kind, count) in stats.error_counts() {
+            add(kind, count);
         }
     }
-    total.faults.retain(|_, count| *count > 0);
+    // What found no room in the backlog was not counted as a call.
+    let shed = service.counts().shed.read();
+    add((Code::Overloaded, Blame::Host), shed);
+    total.shed = shed;
+    for (_, stats) in service.counted() {
+        total.durations.add(&stats.durations());
+    }
     total
 }
 

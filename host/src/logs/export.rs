@@ -17,6 +17,9 @@ use tokio::time::{Instant, sleep_until};
 use super::Record;
 use crate::otlp::{Environment, Exporter, OtlpError, Signal, attribute, resource, text};
 
+/// Time for the last records of a host that stops.
+const LAST: Duration = Duration::from_secs(2);
+
 /// How records are put together.
 struct Batches {
     /// Records of one export.
@@ -86,6 +89,8 @@ async fn run(
     let mut due = Instant::now();
     loop {
         tokio::select! {
+            biased;
+            _ = &mut stopped => break,
             record = queue.recv() => match record {
                 Some(record) => {
                     if batch.is_empty() {
@@ -101,14 +106,21 @@ async fn run(
             () = sleep_until(due), if !batch.is_empty() => {
                 exporter.send(&request(std::mem::take(&mut batch))).await;
             }
-            _ = &mut stopped => break,
         }
     }
     while let Ok(record) = queue.try_recv() {
         batch.push(record);
     }
-    if !batch.is_empty() {
-        exporter.send(&request(batch)).await;
+    let rest = async {
+        while !batch.is_empty() {
+            let next = batch.split_off(batch.len().min(batches.most));
+            exporter
+                .send(&request(std::mem::replace(&mut batch, next)))
+                .await;
+        }
+    };
+    if tokio::time::timeout(LAST, rest).await.is_err() {
+        tracing::debug!("the last log records were not exported");
     }
 }
 

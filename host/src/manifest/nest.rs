@@ -84,7 +84,10 @@ pub(super) fn read(top: &Section<'_>) -> Vec<NestHandler> {
         let (Some(pattern), Some(call), Some(at)) = (pattern, call, at) else {
             continue;
         };
-        if handlers.iter().any(|other| other.pattern == pattern) {
+        if handlers
+            .iter()
+            .any(|other| other.pattern.subject() == pattern.subject())
+        {
             section.report(
                 at,
                 format!("`pattern`: `{pattern}` is there twice; keep one of the two"),

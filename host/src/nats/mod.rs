@@ -32,8 +32,8 @@ pub use link::{
 };
 pub use nkey::Nkey;
 pub use reconnects::Reconnects;
-pub(crate) use requests::wire_size;
 pub use requests::{MAX_OUTSTANDING, RequestError, Requests};
+pub(crate) use requests::{is_acknowledgement, wire_size};
 pub use server::{
     INSTALL, ManagedServer, READY_DEADLINE, RESTART_DELAY_MAX, STOP_DEADLINE, ServerError,
     ServerOptions,

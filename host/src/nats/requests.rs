@@ -320,7 +320,7 @@ fn take_reply(message: Message, prefix_len: usize, waiting: &Waiting) {
 }
 
 /// Whether a message is what a stream of an app says when it stores something, or cannot.
-fn is_acknowledgement(message: &Message) -> bool {
+pub(crate) fn is_acknowledgement(message: &Message) -> bool {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Acknowledgement<'a> {

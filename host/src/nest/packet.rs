@@ -59,10 +59,15 @@ impl<'a> RequestPacket<'a> {
     }
 }
 
-/// The id of a request, for an answer that needs nothing else of it.
+/// Bytes that an id may have: it is in every answer, so it has to leave room there. Nest's own have 21.
+const MAX_ID: usize = 1_024;
+
+/// The id of a request, for an answer that needs nothing else of it. A request whose id is longer than any
+/// client's is answered as if it had none.
 pub(crate) fn id_of(body: &[u8]) -> Option<Box<RawValue>> {
     let packet = RequestPacket::read(body).ok()?;
-    packet.id.map(RawValue::to_owned)
+    let id = packet.id.filter(|id| id.get().len() <= MAX_ID);
+    id.map(RawValue::to_owned)
 }
 
 /// A request to a service of Nest.

@@ -82,10 +82,19 @@ fn replace_buffers(value: &mut Json) {
 }
 
 /// The packets that answer a request: one, or of a stream one for each element and a last one.
-pub(crate) fn result_packets(reply: &Reply, id: &RawValue, is_stream: bool) -> Vec<Bytes> {
+pub(crate) fn result_packets(
+    reply: &Reply,
+    signature: &Signature,
+    id: &RawValue,
+    is_stream: bool,
+) -> Vec<Bytes> {
+    let (is_result, err) = match &signature.result {
+        Some(Shape::Result { err, .. }) => (true, err.as_deref()),
+        _ => (false, None),
+    };
     let value = match &reply.returned {
-        Returned::Err(error) => return vec![packet(&Err(shown_error(error)), id)],
-        Returned::Ok => ok_of(&reply.body),
+        Returned::Err(error) => return vec![packet(&Err(shown_error(error, err)), id)],
+        Returned::Ok => ok_of(&reply.body, is_result),
     };
     if is_stream && let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) {
         #[derive(Serialize)]
@@ -112,7 +121,7 @@ pub(crate) fn result_packets(reply: &Reply, id: &RawValue, is_stream: bool) -> V
 }
 
 /// The ok side of a result, or the result itself; null for none.
-fn ok_of(body: &[u8]) -> Box<RawValue> {
+fn ok_of(body: &[u8], is_result: bool) -> Box<RawValue> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Ok<'a> {
@@ -121,21 +130,19 @@ fn ok_of(body: &[u8]) -> Box<RawValue> {
     }
     let text = str::from_utf8(body).unwrap_or_default();
     let text = match serde_json::from_str::<Ok<'_>>(text) {
-        std::result::Result::Ok(Ok { ok }) => ok.get(),
-        Err(_) if text.is_empty() => "null",
-        Err(_) => text,
+        std::result::Result::Ok(Ok { ok }) if is_result => ok.get(),
+        _ if text.is_empty() => "null",
+        _ => text,
     };
     RawValue::from_string(text.to_owned()).unwrap_or_default()
 }
 
 /// An `err` value as the error of a client: an object with a message, which nothing takes for success.
-fn shown_error(error: &[u8]) -> Json {
+fn shown_error(error: &[u8], shape: Option<&Shape>) -> Json {
     let error: Json = serde_json::from_slice(error).unwrap_or_default();
     match error {
         Json::String(message) => json!({ "status": "error", "message": message }),
-        Json::Object(mut variant)
-            if variant.get("tag").is_some_and(Json::is_string) && variant.len() <= 2 =>
-        {
+        Json::Object(mut variant) if matches!(shape, Some(Shape::Variant(_))) => {
             let message = variant.get("tag").cloned();
             variant.insert("status".to_owned(), "error".into());
             variant.insert("message".to_owned(), message.unwrap_or_default());
@@ -148,12 +155,16 @@ fn shown_error(error: &[u8]) -> Json {
 
 /// The packet that answers a request which failed.
 pub(crate) fn error_packet(error: &CallError, id: &RawValue) -> Bytes {
-    let error = json!({
+    let mut shown = json!({
         "status": "error",
         "code": error.code.status(),
         "message": error.message,
         "blame": error.blame.as_str(),
     });
+    if let (Some(shown), Some(run)) = (shown.as_object_mut(), &error.run) {
+        shown.insert("run".to_owned(), (&**run).into());
+    }
+    let error = shown;
     packet(&Err(error), id)
 }
 
@@ -330,13 +341,26 @@ mod tests {
     #[test]
     fn a_reply_is_one_packet_or_a_stream_of_them() {
         let id = raw("\"x\"");
-        let text = |reply: &Reply, is_stream| {
-            let packets = result_packets(reply, &id, is_stream);
+        let declined = Shape::Variant(
+            [Case {
+                name: "sold-out".into(),
+                payload: Some(Shape::U32),
+            }]
+            .into(),
+        );
+        let of = |err: Shape| {
+            let (ok, err) = (None, Some(Box::new(err)));
+            signature(vec![], Some(Shape::Result { ok, err }))
+        };
+        let as_result = of(declined);
+        let read = |reply: &Reply, signature: &Signature, is_stream| {
+            let packets = result_packets(reply, signature, &id, is_stream);
             let texts = packets
                 .iter()
                 .map(|p| str::from_utf8(p).unwrap().to_owned());
             texts.collect::<Vec<_>>()
         };
+        let text = |reply: &Reply, is_stream| read(reply, &as_result, is_stream);
         let ok = |body: &'static str| Reply {
             body: Bytes::from_static(body.as_bytes()),
             returned: Returned::Ok,
@@ -360,7 +384,6 @@ mod tests {
                 r#"{"tag":"sold-out","val":3}"#,
                 r#"{"message":"sold-out","status":"error","tag":"sold-out","val":3}"#,
             ),
-            (r#"{"code":1,"more":2}"#, r#"{"code":1,"more":2}"#),
             ("0", r#"{"message":"refused","status":"error","val":0}"#),
         ] {
             let reply = Reply {
@@ -370,6 +393,20 @@ mod tests {
             let expected = format!(r#"{{"err":{expected},"isDisposed":true,"id":"x"}}"#);
             assert_eq!(text(&reply, false), [expected]);
         }
+        // A record is as it is, whatever its fields are called.
+        let record = Shape::Record([field("tag", "tag", Shape::String)].into());
+        let reply = Reply {
+            body: Bytes::new(),
+            returned: Returned::Err(r#"{"tag":"x"}"#.into()),
+        };
+        let expected = r#"{"err":{"tag":"x"},"isDisposed":true,"id":"x"}"#;
+        assert_eq!(read(&reply, &of(record), false), [expected]);
+        let plain = signature(
+            vec![],
+            Some(Shape::Record([field("ok", "ok", Shape::Bool)].into())),
+        );
+        let expected = r#"{"response":{"ok":true},"isDisposed":true,"id":"x"}"#;
+        assert_eq!(read(&ok(r#"{"ok":true}"#), &plain, false), [expected]);
     }
 
     #[test]

@@ -290,6 +290,21 @@ fn functions(
             }
         }
     }
+    // What is external, and what nobody here subscribes to, has a path as well.
+    let imports = components.values().flat_map(|component| &component.imports);
+    for import in imports {
+        let is_event = plan.event_wire(&import.id).is_some();
+        for (name, signature) in &import.functions {
+            let function = import.id.function(name);
+            let is_known = functions.keys().any(|known: &FunctionId| {
+                known.name == *name && known.interface.compatible(&import.id)
+            });
+            let has_path = is_event || plan.required.contains(&function);
+            if !is_known && has_path && rpc.include(&import.id) {
+                functions.insert(function, signature.clone());
+            }
+        }
+    }
     for pipeline in &plan.pipelines {
         let interface: &InterfaceId = &pipeline.function.interface;
         if rpc.include(interface) {

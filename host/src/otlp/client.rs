@@ -64,11 +64,6 @@ impl Client {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut kept = self.connection.lock().await;
         let uri = request.uri().clone();
-        let mut connection = match kept.take().filter(|kept| !kept.is_closed()) {
-            Some(connection) => connection,
-            None => connect(&uri).await?,
-        };
-        connection.ready().await?;
         let mut request = request.map(Full::new);
         let authority = uri.authority().ok_or("a URL without a host")?;
         let host = HeaderValue::try_from(authority.as_str())?;
@@ -77,6 +72,14 @@ impl Client {
             .path_and_query()
             .map_or("/", |path| path.as_str())
             .parse()?;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => connect(&uri).await?,
+        };
+        // The collector may have closed one that was kept.
+        if connection.ready().await.is_err() {
+            connection = connect(&uri).await?;
+        }
         let (head, body) = connection.send_request(request).await?.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
         *kept = Some(connection);

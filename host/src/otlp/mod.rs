@@ -150,10 +150,20 @@ impl Exporter {
         } else {
             endpoint.clone()
         };
-        let is_http = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+        // A login in it would be in every log record of a failure; headers have keys.
+        let is_http = |uri: &Uri| {
+            let login = uri
+                .authority()
+                .is_some_and(|host| host.as_str().contains('@'));
+            matches!(uri.scheme_str(), Some("http" | "https")) && !login
+        };
         let url: Option<Uri> = url.parse().ok().filter(is_http);
         let url = url.ok_or_else(|| {
-            OtlpError::new(&variable, &endpoint, "a URL such as http://localhost:4318")
+            OtlpError::new(
+                &variable,
+                endpoint.split('@').next_back().unwrap_or_default(),
+                "a URL such as http://localhost:4318",
+            )
         })?;
         let mut headers = HeaderMap::new();
         if let Some((name, text)) = environment.of(signal, HEADERS) {
@@ -214,7 +224,8 @@ pub(crate) fn resource(service: &str, more: &[(&str, &str)]) -> Resource {
     let detected = opentelemetry_sdk::Resource::builder()
         .with_service_name(service.to_owned())
         .build();
-    let attributes = detected.iter();
+    let own = |name: &str| more.iter().any(|(key, _)| *key == name);
+    let attributes = detected.iter().filter(|(key, _)| !own(key.as_str()));
     let mut attributes: Vec<_> = attributes
         .map(|(key, value)| attribute(key.as_str(), &*value.as_str()))
         .collect();

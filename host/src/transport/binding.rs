@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::local::UnderWay;
+use crate::call::CallError;
 use crate::manifest::subjects::SubjectPattern;
 use crate::manifest::{DeliveryPolicy, Percent};
 use crate::plan::Publication;
@@ -61,6 +62,21 @@ pub(crate) struct NestDelivery {
     /// Whether a list is answered element by element.
     pub(crate) stream: bool,
     pub(crate) way: NestWay,
+    /// A permit for each run and event that is begun at the same time; what a service answers itself has its
+    /// own admission.
+    pub(crate) permits: Semaphore,
+}
+
+impl NestDelivery {
+    /// Room for one more run or event.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub(crate) fn room(&self) -> Result<SemaphorePermit<'_>, CallError> {
+        let permit = self.permits.try_acquire();
+        permit.map_err(|_| CallError::overloaded("too many requests of NestJS are under way"))
+    }
 }
 
 /// The way of a request of NestJS to its function.

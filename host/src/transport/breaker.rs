@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::call::{Blame, CallError};
+use crate::call::{Blame, CallError, Code};
 use crate::interface::InterfaceId;
 use crate::manifest::BreakerPolicy;
 use crate::plan;
@@ -243,9 +243,10 @@ pub(crate) struct Sent {
 impl Sent {
     /// Counts how the call ended. A caller's own fault says nothing about who answers.
     pub(crate) fn count<T>(mut self, outcome: &Result<T, CallError>) {
-        let failed = outcome
-            .as_ref()
-            .is_err_and(|error| error.blame != Blame::Caller);
+        let failed = outcome.as_ref().is_err_and(|error| {
+            // A run that goes on has not failed.
+            error.blame != Blame::Caller && error.code != Code::Accepted
+        });
         let now = Instant::now();
         let changed = self.breaker.circuit().record(self.generation, failed, now);
         self.counted = true;

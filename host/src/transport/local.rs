@@ -188,7 +188,7 @@ impl LocalCalls {
         carried: usize,
         backend: Arc<dyn Backend>,
     ) -> Result<Pending<'static, Bytes>, Call> {
-        let Some(counted) = self.find(subject) else {
+        let Some(counted) = self.find(subject, true) else {
             return Err(call);
         };
         let name = function_name(subject);
@@ -228,7 +228,8 @@ impl LocalCalls {
             identity,
             limits,
         } = values;
-        let counted = self.find(subject).filter(|counted| {
+        // Where a new version has a share of the calls, each is chosen for once: by `start`.
+        let counted = self.find(subject, false).filter(|counted| {
             let Binding {
                 service, exported, ..
             } = counted.binding();
@@ -259,8 +260,9 @@ impl LocalCalls {
         })))
     }
 
-    /// The function of this subject, if one more call of it has room here.
-    fn find(&self, subject: &str) -> Option<Counted> {
+    /// The function of this subject, if one more call of it has room here; of one with a new version only if it
+    /// may be `chosen` for.
+    fn find(&self, subject: &str, chosen: bool) -> Option<Counted> {
         let mut view = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         view.follow();
         let (changes, here) = view.seen.get_mut(subject)?;
@@ -269,6 +271,9 @@ impl LocalCalls {
                 slot: Arc::clone(&here.slot),
                 binding: Binding::clone(&changes.borrow_and_update()),
             });
+        }
+        if here.binding.canary.is_some() && !chosen {
+            return None;
         }
         Counted::new(here, subject)
     }

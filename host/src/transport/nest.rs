@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::call::{Call, CallError};
 use crate::json::Limits;
-use crate::nats::Link;
+use crate::nats::{Link, is_acknowledgement};
 use crate::nest::{self, Packet};
 use crate::plan::{NestCalled, NestCalls};
 use crate::subject;
@@ -133,6 +133,11 @@ async fn attempt(
             "the connection to NATS is closed",
         )))
     };
+    // Else it would be sent when the connection is back, when nobody waits any more.
+    if link.connected(None).await.is_err() {
+        return closed();
+    }
+    let mut refusals = link.violations().next_refusals();
     let inbox = link.new_inbox();
     let Ok(mut answers) = link.subscribe(&inbox, None) else {
         return closed();
@@ -150,9 +155,22 @@ async fn attempt(
     };
     let (mut responses, mut bytes): (Vec<Box<RawValue>>, usize) = (Vec::new(), 0);
     loop {
-        let Some(answer) = futures_util::StreamExt::next(&mut answers).await else {
+        let answer = tokio::select! {
+            answer = futures_util::StreamExt::next(&mut answers) => answer,
+            refusal = refusals.next() => {
+                if refusal.subject == to {
+                    return Attempt::Answered(Err(CallError::unsupported(refusal)));
+                }
+                continue;
+            }
+        };
+        let Some(answer) = answer else {
             return closed();
         };
+        // A stream may store what is published there, and acknowledges it to the same inbox.
+        if is_acknowledgement(&answer) {
+            continue;
+        }
         if answer.status == Some(StatusCode::NO_RESPONDERS) && answer.payload.is_empty() {
             return Attempt::NoResponders;
         }

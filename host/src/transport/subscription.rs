@@ -25,6 +25,7 @@ use crate::interfaces::{self, Backend};
 use crate::json::{Limits, UnknownKeys};
 use crate::nats::{self, Message, PublishError};
 use crate::nest::{self, RequestPacket};
+use crate::plan::Event;
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
 use crate::subject;
 use crate::text::{one_line, shown};
@@ -166,7 +167,11 @@ impl Subscription {
             self.follow();
         }
         let wait = self.binding.service.longest_wait();
-        let is_call = matches!(self.binding.delivery, Delivery::Call);
+        let is_call = match &self.binding.delivery {
+            Delivery::Call => true,
+            Delivery::Nest(handler) => matches!(handler.way, NestWay::Service),
+            _ => false,
+        };
         let (mut slot, waker) = (TaskSlot::new(), poll::waker().await);
         while let Some(now) = budget.left()
             && let Some((arrived, message)) = self.backlog.next(now, wait, is_call)
@@ -344,6 +349,7 @@ async fn answer_nest(
         if to.is_none() {
             call.kind = Kind::Event;
         }
+        let limits = &binding.service.spec.limits;
         match &handler.way {
             NestWay::Service => {
                 let Binding {
@@ -352,12 +358,26 @@ async fn answer_nest(
                 let function = exported.function(&handler.function)?;
                 service.call(function, call, &link.backend).await
             }
+            NestWay::Run(subject, _) if to.is_none() => {
+                let _room = handler.room()?;
+                call.deadline = call.deadline.min(Instant::now() + limits.timeout);
+                let event = Event {
+                    subject: subject.clone(),
+                    stream: None,
+                    call,
+                };
+                link.backend.publish(event).await?;
+                Ok(Reply::read(Bytes::new(), &handler.signature))
+            }
             NestWay::Run(subject, limit) => {
+                let _room = handler.room()?;
                 call.deadline = call.deadline.min(Instant::now() + *limit);
                 let body = link.backend.call(subject, call).await?;
                 Ok(Reply::read(body, &handler.signature))
             }
             NestWay::Publish(publication) => {
+                let _room = handler.room()?;
+                call.deadline = call.deadline.min(Instant::now() + limits.timeout);
                 let limits = Limits {
                     bytes: call.body.len(),
                     unknown_keys: UnknownKeys::Ignore,
@@ -376,7 +396,7 @@ async fn answer_nest(
             Ok(Reply { body, .. }) => reply(&link.nats, to, body).await,
             Err(error) => reply_error(&link.nats, Some(To::plain(to)), &error).await,
         },
-        (Some(to), Some(id)) => reply_packets(&link.nats, to, id, result, handler.stream).await,
+        (Some(to), Some(id)) => reply_packets(&link.nats, to, id, result, &handler).await,
     }
 }
 
@@ -389,10 +409,10 @@ async fn reply_packets(
     to: Subject,
     id: Box<RawValue>,
     result: Result<Reply, CallError>,
-    is_stream: bool,
+    handler: &NestDelivery,
 ) {
     let packets = result.and_then(|result| {
-        let packets = nest::result_packets(&result, &id, is_stream);
+        let packets = nest::result_packets(&result, &handler.signature, &id, handler.stream);
         let mut sizes = packets.iter().map(Bytes::len);
         sizes.try_for_each(|size| super::check_result(size, link.max_payload()))?;
         Ok(packets)

@@ -27,6 +27,14 @@ impl Events for Shop {
     }
 
     fn order_paid(order: Paid) -> Result<(), String> {
+        // It would be two lines, and no report could be made any more.
+        if let Some(line) = order
+            .lines
+            .iter()
+            .find(|line| line.sku.contains(char::is_control))
+        {
+            return Err(format!("{:?} is no SKU", line.sku));
+        }
         let lines: String = order
             .lines
             .iter()

@@ -141,7 +141,9 @@ const total = (counts) => counts.durations.reduce((sum, count) => sum + count, 0
 const failed = (counts) => Object.values(counts.errors ?? {}).reduce((sum, count) => sum + count, 0);
 
 function since(now, before) {
-  if (!before || total(before) > total(now)) return now;
+  if (!before) return now;
+  // It counts from a later start, or a new version that was counted with it is gone.
+  if (total(before) > total(now)) return none();
   const durations = now.durations.map((count, index) => count - (before.durations[index] ?? 0));
   const errors = {};
   for (const [kind, count] of Object.entries(now.errors ?? {})) errors[kind] = count - (before.errors?.[kind] ?? 0);

@@ -136,25 +136,42 @@ fn texts(value: &RawValue) -> BTreeSet<String> {
     texts
 }
 
+/// The longest first: one may be within another.
+fn longest_first(hidden: &BTreeSet<String>) -> Vec<&String> {
+    let mut hidden: Vec<_> = hidden.iter().collect();
+    hidden.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    hidden
+}
+
 fn mask_text(text: &mut String, hidden: &BTreeSet<String>) {
-    for secret in hidden.iter().rev() {
+    for secret in longest_first(hidden) {
         if text.contains(&**secret) {
             *text = text.replace(&**secret, "***");
         }
     }
 }
 
-/// Masks secret texts in the texts of a value.
+/// Masks secret texts in the texts of a value, keys of objects included.
 fn mask_value(value: &mut JsonText, hidden: &BTreeSet<String>) {
-    let mut text = value.get().to_owned();
-    for secret in hidden.iter().rev() {
-        let quoted = serde_json::to_string(secret).unwrap_or_default();
-        let inner = quoted.trim_matches('"');
-        if !inner.is_empty() && text.contains(inner) {
-            text = text.replace(inner, "***");
+    fn walk(value: &mut Value, hidden: &BTreeSet<String>) {
+        match value {
+            Value::String(text) => mask_text(text, hidden),
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, hidden)),
+            Value::Object(entries) => {
+                let taken = std::mem::take(entries);
+                entries.extend(taken.into_iter().map(|(mut key, mut entry)| {
+                    mask_text(&mut key, hidden);
+                    walk(&mut entry, hidden);
+                    (key, entry)
+                }));
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
-    if let Ok(masked) = RawValue::from_string(text) {
-        *value = masked;
+    let mut read: Value = serde_json::from_str(value.get()).unwrap_or_default();
+    let before = read.clone();
+    walk(&mut read, hidden);
+    if read != before {
+        *value = RawValue::from_string(read.to_string()).unwrap_or_default();
     }
 }

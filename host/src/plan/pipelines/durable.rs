@@ -222,16 +222,19 @@ impl Wiring<'_> {
                 Err(found) => errors.push(found),
             }
         }
-        imports.extend(provided::imports(&StepCall {
-            function: function.clone(),
-            signature: signature.clone(),
-            with: Filled::Object(Vec::new()),
-            shown: None,
-            timeout: millis(durable.timeout),
-            attempts: durable.retry.attempts,
-            backoff: durable.retry.backoff.iter().copied().map(millis).collect(),
-            event: None,
-        }));
+        imports.extend(provided::imports(
+            &StepCall {
+                function: function.clone(),
+                signature: signature.clone(),
+                with: Filled::Object(Vec::new()),
+                shown: None,
+                timeout: millis(durable.timeout),
+                attempts: durable.retry.attempts,
+                backoff: durable.retry.backoff.iter().copied().map(millis).collect(),
+                event: None,
+            },
+            !spec.secret.is_empty(),
+        ));
         let own = secrets_of(spec, &function, signature);
         let own = own.unwrap_or_else(|found| {
             errors.push(found);

@@ -46,8 +46,10 @@ pub(crate) fn signature_of(name: &str) -> Option<Signature> {
 }
 
 /// All of them as what durable functions call, each tried as this call is. Their names stand in the place of subjects.
-pub(super) fn imports(like: &StepCall) -> impl Iterator<Item = Import> {
-    PROVIDED.iter().filter_map(|(name, signature)| {
+/// Where a service has anything secret, it may be in whatever is stored and sent, so nothing of that is shown.
+pub(super) fn imports(like: &StepCall, hidden: bool) -> impl Iterator<Item = Import> {
+    let whole = move || if hidden { vec![Vec::new()] } else { Vec::new() };
+    PROVIDED.iter().filter_map(move |(name, signature)| {
         Some(Import {
             subject: (*name).to_owned(),
             call: StepCall {
@@ -57,7 +59,10 @@ pub(super) fn imports(like: &StepCall) -> impl Iterator<Item = Import> {
                 ..like.clone()
             },
             undo: None,
-            secrets: super::Secrets::default(),
+            secrets: super::Secrets {
+                arguments: whole(),
+                result: whole(),
+            },
         })
     })
 }

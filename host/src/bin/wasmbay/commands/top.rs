@@ -277,7 +277,8 @@ async fn live(
         }
     };
     ratatui::restore();
-    drop(stop);
+    // The reader may be about to send.
+    drop((stop, keys));
     // Ends within its poll.
     let _ = reader.join();
     ended
@@ -396,6 +397,6 @@ mod tests {
         assert_eq!(found[0].calls.calls_per_second, 0.0);
         // Started anew.
         let found = rows(&reading(before, "a", 100, 0), &reading(after, "a", 8, 0));
-        assert_eq!(found[0].calls.calls_per_second, 4.0);
+        assert_eq!(found[0].calls.calls_per_second, 0.0);
     }
 }
