@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::jetstream::{AckKind, Context, Message};
 use bytes::Bytes;
@@ -123,13 +124,20 @@ impl Journals {
         Ok(None)
     }
 
-    /// Gives a run the event that woke it, if it was one. Returns the step that waited for it.
+    /// Gives a run the event that woke it, or one that had come in time when its timer did. Returns the step that
+    /// waited for it.
     pub(super) async fn hear(
         &self,
         run: &mut Run,
         why: &[u8],
     ) -> Result<Option<Slot>, JournalError> {
-        let Ok(Woken { stream, sequence }) = serde_json::from_slice(why) else {
+        let woken = match serde_json::from_slice(why) {
+            Ok(woken) => Some(woken),
+            // All hosts may have been away, or been long about its consumer.
+            Err(_) if !run.awaited().is_empty() => self.find(run).await?,
+            Err(_) => None,
+        };
+        let Some(Woken { stream, sequence }) = woken else {
             return Ok(None);
         };
         let awaited = run.awaited();
@@ -268,6 +276,21 @@ async fn look(
 ) -> Result<Option<u64>, JournalError> {
     let consumer = stream::since(context, stream, subject, since).await;
     let consumer = consumer.map_err(unreachable)?;
+    let found = look_at(&consumer, run, stream).await;
+    // The server forgets it by itself, but a stream has room for some thousands only.
+    let name = &consumer.cached_info().name;
+    let deleted = context.delete_consumer_from_stream(name, stream).await;
+    if let Err(error) = deleted {
+        tracing::debug!(%error, "a consumer was not deleted");
+    }
+    found
+}
+
+async fn look_at(
+    consumer: &PullConsumer,
+    run: &Run,
+    stream: &str,
+) -> Result<Option<u64>, JournalError> {
     let mut left = consumer.cached_info().num_pending;
     while left > 0 {
         let batch = consumer.fetch().max_messages(BATCH).messages();

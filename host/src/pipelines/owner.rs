@@ -203,7 +203,8 @@ impl Work {
             tracing::info!(run = id, pipeline, "takes over a run");
             owner.run.take_over(&owner.name);
         }
-        if handed.again || slept {
+        // Who has it taken writes first: the one before may have been woken by the same message.
+        if handed.again || slept || !is_left {
             owner.write(heard.as_slice()).await?;
         }
         if slept && let Err(error) = self.journals.awake(&owner.run, &awaits).await {

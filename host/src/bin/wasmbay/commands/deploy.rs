@@ -96,6 +96,8 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
         }
     }
     let after = before.map(|kept| kept.sequence);
+    // Storing components may have taken long.
+    fleet.still_runs(proposal.app(), before).await?;
     fleet.store.write(proposal.app(), &revision, after).await?;
     // Another deploy may have collected what was there and named by no revision.
     proposal.store(&fleet, &signer).await?;

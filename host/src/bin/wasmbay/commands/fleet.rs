@@ -7,7 +7,8 @@ use std::str::FromStr;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use wasmbay::fleet::{
-    Break, Change, Deployed, FORMAT, Kept, Revision, Store, VERSION, breaks, changes, rollouts,
+    Break, Change, Deployed, FORMAT, Kept, Revision, Store, StoreError, VERSION, breaks, changes,
+    rollouts,
 };
 use wasmbay::manifest::{App, Specification};
 use wasmbay::nats::{ConnectOptions, Link};
@@ -49,6 +50,21 @@ impl Fleet {
     /// A connection for what a login may do without: what is refused there is no failure of the verb.
     pub(super) async fn optional_link(&self) -> anyhow::Result<Link> {
         Ok(self.nats.with_own_violations().link().await?)
+    }
+
+    /// Whether an app still runs what it did. A rollout that has ended since changes that, and no revision.
+    ///
+    /// # Errors
+    ///
+    /// It runs something else.
+    pub(super) async fn still_runs(&self, app: &str, before: Option<&Kept>) -> anyhow::Result<()> {
+        let now = self.find(app).await?;
+        let works = |kept: Option<&Kept>| kept.and_then(|kept| kept.revision.works()).cloned();
+        if works(now.as_ref()) == works(before) {
+            return Ok(());
+        }
+        let app = app.to_owned();
+        Err(StoreError::Conflict { app }.into())
     }
 
     /// The last revision of an app that is deployed.
