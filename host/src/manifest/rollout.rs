@@ -80,17 +80,9 @@ impl RolloutSpec {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::manifest::{App, Manifest};
-
-    fn app(lines: &str) -> Result<App, String> {
-        let text = format!("name = \"a\"\n[service.x]\ncomponent = \"x.wasm\"\n{lines}");
-        let read = Manifest::parse(Path::new("wasmbay.toml"), &text);
-        read.map(|manifest| manifest.app)
-            .map_err(|error| error.to_string())
-    }
+    use crate::manifest::App;
+    use crate::manifest::tests::of_service as app;
 
     #[test]
     fn a_rollout_is_read_as_it_is_written() {

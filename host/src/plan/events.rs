@@ -110,20 +110,8 @@ impl KeyPath {
             shape = Some(&field.shape);
         }
         let cases = match shape {
-            Some(
-                Shape::Bool
-                | Shape::U8
-                | Shape::U16
-                | Shape::U32
-                | Shape::U64
-                | Shape::S8
-                | Shape::S16
-                | Shape::S32
-                | Shape::S64
-                | Shape::Char
-                | Shape::String,
-            ) => Box::default(),
             Some(Shape::Enum(cases)) => cases.clone(),
+            Some(shape) if shape.is_key() => Box::default(),
             _ => return Err(refuse(path.len())),
         };
         Ok(Self { indices, cases })

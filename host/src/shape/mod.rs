@@ -138,6 +138,25 @@ impl Signature {
 }
 
 impl Shape {
+    /// Whether two values are the same if their texts in JSON are, so that one can be a key.
+    pub(crate) const fn is_key(&self) -> bool {
+        matches!(
+            self,
+            Self::Bool
+                | Self::U8
+                | Self::U16
+                | Self::U32
+                | Self::U64
+                | Self::S8
+                | Self::S16
+                | Self::S32
+                | Self::S64
+                | Self::Char
+                | Self::String
+                | Self::Enum(_)
+        )
+    }
+
     /// Resolves a type.
     ///
     /// # Errors

@@ -5,12 +5,13 @@
 //! A call of a wire without one asks a flag, and a call of a wire with one takes a lock twice.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::by_subject::BySubject;
 use crate::call::{Blame, CallError, Code};
 use crate::interface::InterfaceId;
 use crate::manifest::BreakerPolicy;
@@ -314,77 +315,59 @@ struct Guarded {
 
 /// The breakers of an app on a host.
 #[derive(Default)]
-pub(crate) struct Breakers {
-    /// Whether there is one. Most apps have none, and their calls take no lock.
-    any: AtomicBool,
-    functions: RwLock<HashMap<String, Guarded>>,
-}
+pub(crate) struct Breakers(BySubject<Guarded>);
 
 impl Breakers {
     /// Replaces the breakers. One whose wire and policy are as before goes on with what it has counted.
     pub(crate) fn apply(&self, app: &str, planned: &[plan::Breaker]) {
-        let mut functions = self
-            .functions
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let before: Vec<_> = functions.values().map(|g| Arc::clone(&g.breaker)).collect();
-        functions.clear();
-        for planned in planned {
-            let mut same = before.iter();
-            let same = same.find(|b| b.wire == planned.wire && b.policy == planned.policy);
-            let breaker = same.map_or_else(|| Arc::new(Breaker::new(planned)), Arc::clone);
-            for (function, instead) in &planned.functions {
-                let instead = instead.as_ref().map(|instead| match instead {
-                    plan::Instead::Service(service) => {
-                        Instead::Subject(subject::of_service_function(app, service, function))
-                    }
-                    plan::Instead::Json(text) => Instead::Json(text.clone().into()),
-                });
-                let guarded = Guarded {
-                    breaker: Arc::clone(&breaker),
-                    instead,
-                };
-                functions.insert(subject::of_function(app, function), guarded);
+        self.0.replace(|before| {
+            let mut functions = HashMap::new();
+            for planned in planned {
+                let mut same = before.values().map(|guarded| &guarded.breaker);
+                let same = same.find(|b| b.wire == planned.wire && b.policy == planned.policy);
+                let breaker = same.map_or_else(|| Arc::new(Breaker::new(planned)), Arc::clone);
+                for (function, instead) in &planned.functions {
+                    let instead = instead.as_ref().map(|instead| match instead {
+                        plan::Instead::Service(service) => {
+                            Instead::Subject(subject::of_service_function(app, service, function))
+                        }
+                        plan::Instead::Json(text) => Instead::Json(text.clone().into()),
+                    });
+                    let guarded = Guarded {
+                        breaker: Arc::clone(&breaker),
+                        instead,
+                    };
+                    functions.insert(subject::of_function(app, function), guarded);
+                }
             }
-        }
-        self.any.store(!functions.is_empty(), Ordering::Release);
+            functions
+        });
     }
 
     /// What becomes of a call of this subject now.
     pub(crate) fn pass(&self, subject: &str) -> Passage {
-        if !self.any.load(Ordering::Acquire) {
-            return Passage::Free;
-        }
-        let functions = self
-            .functions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(Guarded { breaker, instead }) = functions.get(subject) else {
-            return Passage::Free;
-        };
-        let admission = breaker.circuit().admit(Instant::now());
-        let breaker = Arc::clone(breaker);
-        match admission {
-            Admission::Sent(generation) => Passage::Sent(Sent {
-                breaker,
-                generation,
-                counted: false,
-            }),
-            Admission::Refused(wait) => Passage::Refused(Refused {
-                breaker,
-                instead: instead.clone(),
-                wait,
-            }),
-        }
+        let passage = self.0.read(subject, |Guarded { breaker, instead }| {
+            let admission = breaker.circuit().admit(Instant::now());
+            let breaker = Arc::clone(breaker);
+            match admission {
+                Admission::Sent(generation) => Passage::Sent(Sent {
+                    breaker,
+                    generation,
+                    counted: false,
+                }),
+                Admission::Refused(wait) => Passage::Refused(Refused {
+                    breaker,
+                    instead: instead.clone(),
+                    wait,
+                }),
+            }
+        });
+        passage.unwrap_or(Passage::Free)
     }
 
     /// All breakers, by wire.
     pub(crate) fn all(&self) -> Vec<Arc<Breaker>> {
-        let functions = self
-            .functions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = functions.values().map(|g| Arc::clone(&g.breaker)).collect();
+        let mut all = self.0.all(|guarded| Arc::clone(&guarded.breaker));
         all.sort_by(|one, other| one.wire.cmp(&other.wire));
         all.dedup_by(|one, other| Arc::ptr_eq(one, other));
         all

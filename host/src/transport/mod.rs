@@ -10,6 +10,7 @@ pub(crate) mod backend;
 mod backlog;
 mod binding;
 pub(crate) mod breaker;
+mod by_subject;
 mod client;
 pub(crate) mod consumer;
 mod keyvalue;

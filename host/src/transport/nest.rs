@@ -1,14 +1,13 @@
 //! Requests to NestJS microservices, in place of calls.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::StatusCode;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::by_subject::BySubject;
 use crate::call::{Call, CallError};
 use crate::json::Limits;
 use crate::nats::{Link, is_acknowledgement};
@@ -26,40 +25,20 @@ const MAX_ELEMENTS: usize = 100_000;
 
 /// The functions of an app that handlers of NestJS answer, by the subject that they would have here.
 #[derive(Default)]
-pub(crate) struct Handlers {
-    /// Whether there is one. Most apps have none, and their calls take no lock.
-    any: AtomicBool,
-    functions: RwLock<HashMap<String, Arc<NestCalled>>>,
-}
+pub(crate) struct Handlers(BySubject<Arc<NestCalled>>);
 
 impl Handlers {
     pub(crate) fn apply(&self, app: &str, planned: &NestCalls) {
-        let mut functions = self
-            .functions
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *functions = planned
-            .iter()
-            .map(|(function, called)| {
-                (
-                    subject::of_function(app, function),
-                    Arc::new(called.clone()),
-                )
-            })
-            .collect();
-        self.any.store(!functions.is_empty(), Ordering::Release);
+        let handlers = planned.iter().map(|(function, called)| {
+            let subject = subject::of_function(app, function);
+            (subject, Arc::new(called.clone()))
+        });
+        self.0.replace(|_| handlers.collect());
     }
 
     /// The handler that answers on this subject.
     pub(super) fn of(&self, subject: &str) -> Option<Arc<NestCalled>> {
-        if !self.any.load(Ordering::Acquire) {
-            return None;
-        }
-        let functions = self
-            .functions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        functions.get(subject).cloned()
+        self.0.read(subject, Arc::clone)
     }
 }
 

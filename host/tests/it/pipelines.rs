@@ -27,6 +27,18 @@ use crate::support::apps::{Bench, Services, bench};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until, until_ok};
 
+/// `TYPES` with an event of this name and type in place of the checkout.
+fn types_with(event: &str, of: &str) -> String {
+    let event = format!(
+        "\n  (import \"test:shop/events@1.0.0\" (instance\n    (export \"{event}\" {of})))\n  (core module"
+    );
+    let (imports, code) = TYPES.split_once("\n  (core module").unwrap();
+    let (imports, _) = imports
+        .split_once("\n  (import \"test:shop/checkout")
+        .unwrap();
+    format!("{imports}{event}{code}")
+}
+
 /// Imports what is called in these tests, so that its types are known, and the pipeline itself.
 pub(crate) const TYPES: &str = r#"
 (component

@@ -471,3 +471,11 @@ proptest! {
         let _ = parse(&format!("name = 'a'\n[service.a]\ncomponent = 'a'\n{}{}", route(&one), route(&two)));
     }
 }
+
+/// An app of one service `x` with these lines of its table, or what is wrong with them.
+pub(super) fn of_service(lines: &str) -> Result<App, String> {
+    let text = format!("name = \"a\"\n[service.x]\ncomponent = \"x.wasm\"\n{lines}");
+    let read = Manifest::parse(Path::new("wasmbay.toml"), &text);
+    read.map(|manifest| manifest.app)
+        .map_err(|error| error.to_string())
+}

@@ -69,25 +69,6 @@ impl WaitFor {
     }
 }
 
-/// Whether two values of a type are the same if their texts in JSON are.
-const fn is_key(shape: &Shape) -> bool {
-    matches!(
-        shape,
-        Shape::Bool
-            | Shape::U8
-            | Shape::U16
-            | Shape::U32
-            | Shape::U64
-            | Shape::S8
-            | Shape::S16
-            | Shape::S32
-            | Shape::S64
-            | Shape::Char
-            | Shape::String
-            | Shape::Enum(_)
-    )
-}
-
 impl Check<'_, '_> {
     pub(super) fn sleep(&mut self, step: &StepSpec, sleep: &SleepSpec) -> Option<Act> {
         if self.passes(sleep.time) {
@@ -155,7 +136,7 @@ impl Check<'_, '_> {
             error: None,
             scope: &Scope::default(),
         };
-        let (key, shape) = match of_event.member(path, is_key) {
+        let (key, shape) = match of_event.member(path, Shape::is_key) {
             Ok(found) => found,
             Err(problem) => return self.refuse(step, "wait-for.key", &spec.key, problem),
         };

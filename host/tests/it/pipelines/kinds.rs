@@ -7,15 +7,10 @@ use super::*;
 
 /// The types of the shop, with an event.
 fn types() -> String {
-    let event = r#"
-  (import "test:shop/events@1.0.0" (instance
-    (export "placed" (func (param "order" string) (param "receipts" (list string))))))
-  (core module"#;
-    let (imports, code) = TYPES.split_once("\n  (core module").unwrap();
-    let (imports, _) = imports
-        .split_once("\n  (import \"test:shop/checkout")
-        .unwrap();
-    format!("{imports}{event}{code}")
+    types_with(
+        "placed",
+        r#"(func (param "order" string) (param "receipts" (list string)))"#,
+    )
 }
 
 const BULK: &str = r#"
