@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::http::{Fetch, Fetched};
 use crate::call::{Call, CallError};
 use crate::json;
 use crate::manifest::KeyValueGrant;
@@ -65,6 +66,12 @@ pub trait Backend: Send + Sync {
     /// grant of the subject. Unsupported unless an implementation says otherwise.
     fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {
         unsupported(format!("no message can be sent to {}", message.subject))
+    }
+
+    /// Makes an HTTP request that the caller is granted. Unsupported unless an implementation says otherwise: a
+    /// guest's requests go the direct way where nothing has to know of them.
+    fn fetch(&self, fetch: Fetch) -> Pending<'_, Fetched> {
+        unsupported(format!("no HTTP request can be made to {}", fetch.host()))
     }
 
     /// Publishes a message and returns the replies that came until its deadline: at least one, and
@@ -173,5 +180,11 @@ pub struct KeyPage {
 
 /// The error of an operation on a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct KeyValueError(pub String);
+pub enum KeyValueError {
+    /// The store refuses the operation, and would again.
+    #[error("{0}")]
+    Refused(String),
+    /// The store cannot be reached. Whether the operation was done is not known.
+    #[error("{0}")]
+    Unreachable(String),
+}

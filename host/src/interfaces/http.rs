@@ -1,6 +1,7 @@
 //! `wasi:http`: what a component answers with, and HTTP to the hosts that the manifest grants.
 
 mod connections;
+pub(crate) mod fetch;
 mod tls;
 
 use std::future::Future;
@@ -14,7 +15,7 @@ use wasmtime_wasi_http::p2::HeaderResult;
 use wasmtime_wasi_http::p2::bindings::http::types::{self, Host as _, HostFields as _};
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
-use super::Output;
+use super::{CurrentCall, Output};
 use crate::call::{Blame, Code, Trace};
 use crate::manifest::ServiceSpec;
 use crate::spans::{Description, Failure, KeyValue, SpanKind, Tracer};
@@ -22,6 +23,8 @@ use crate::text::shown;
 pub(crate) use connections::Connections;
 #[cfg(test)]
 pub(crate) use connections::{MAX_REQUESTS, MAX_REQUESTS_TO_ONE};
+use fetch::Fetching;
+pub use fetch::{Fetch, Fetched};
 
 /// Bytes of a body that a guest can write before the other side has taken some. wasmtime's own 1 MiB
 /// would let an instance with a few hundred unsent bodies hold as many MiB of the host's memory.
@@ -42,6 +45,8 @@ pub(crate) struct GuestHttp {
     tracer: Arc<Tracer>,
     /// The trace of the call that is being worked on; only where a request can be sent at all.
     trace: Trace,
+    /// Where requests go by way of a run's journal.
+    fetching: Option<Fetching>,
     /// Whether a request was sent since this was last reset.
     pub(crate) sent: bool,
 }
@@ -59,13 +64,22 @@ impl GuestHttp {
             connections,
             tracer,
             trace: Trace::default(),
+            fetching: None,
             sent: false,
         }
     }
 
-    /// A call begins.
-    pub(crate) fn begin(&mut self, trace: &Trace) {
+    /// A call begins, perhaps one of a run.
+    pub(crate) fn begin(&mut self, call: &CurrentCall, recorded: bool) {
         self.sent = false;
+        self.follow(&call.trace);
+        if recorded && !self.service.grants.http.is_empty() {
+            self.fetching = Some(Fetching::new(call));
+        }
+    }
+
+    /// From now on requests are of this span.
+    pub(crate) fn follow(&mut self, trace: &Trace) {
         if !self.service.grants.http.is_empty() {
             self.trace.clone_from(trace);
         }
@@ -247,7 +261,7 @@ impl WasiHttpHooks for GuestHttp {
 
     fn send_request(
         &mut self,
-        mut request: http::Request<WasiBody>,
+        request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _sent: Transfer,
     ) -> Box<dyn Future<Output = Response> + Send> {
@@ -263,24 +277,56 @@ impl WasiHttpHooks for GuestHttp {
         }
         let (connections, tracer) = (Arc::clone(&self.connections), Arc::clone(&self.tracer));
         let mut trace = self.trace.clone();
+        if allowed && let Some(fetching) = &mut self.fetching {
+            let limit = self.service.limits.message;
+            let sender = Sender {
+                connections,
+                tracer,
+            };
+            return Box::new(fetching.fetch(sender, request, options, limit));
+        }
         Box::new(async move {
             if !allowed {
                 return Err(wasmtime_wasi_http::Error::HttpRequestDenied);
             }
-            let span = tracer.begin(&mut trace, Instant::now());
-            add_trace(&trace, request.headers_mut());
-            let (method, uri) = (request.method().clone(), request.uri().clone());
-            let response = connections.send(request, options).await;
-            let status = response
-                .as_ref()
-                .ok()
-                .map(|response| response.status().as_u16());
-            let words = response.as_ref().err().map(ToString::to_string);
-            span.end(failure(status, words.as_deref()), || {
-                describe(&method, &uri, status)
-            });
-            Ok((response?, Box::new(async { Ok(()) }) as Transfer))
+            let sender = Sender {
+                connections,
+                tracer,
+            };
+            let response = sender.send(request, options, &mut trace).await?;
+            Ok((response, Box::new(async { Ok(()) }) as Transfer))
         })
+    }
+}
+
+/// What sends the requests of a service.
+#[derive(Clone)]
+struct Sender {
+    connections: Arc<Connections>,
+    tracer: Arc<Tracer>,
+}
+
+impl Sender {
+    /// Sends a request within a trace, as a span of its own.
+    async fn send(
+        &self,
+        mut request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        trace: &mut Trace,
+    ) -> Result<http::Response<WasiBody>, wasmtime_wasi_http::Error> {
+        let span = self.tracer.begin(trace, Instant::now());
+        add_trace(trace, request.headers_mut());
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let response = self.connections.send(request, options).await;
+        let status = response
+            .as_ref()
+            .ok()
+            .map(|response| response.status().as_u16());
+        let words = response.as_ref().err().map(ToString::to_string);
+        span.end(failure(status, words.as_deref()), || {
+            describe(&method, &uri, status)
+        });
+        response
     }
 }
 
@@ -322,7 +368,7 @@ mod tests {
             state: Some("a=b".to_owned()),
             ..Trace::begin(true)
         };
-        http.begin(&trace);
+        http.follow(&trace);
         let mut headers = http::HeaderMap::new();
         add_trace(&http.trace, &mut headers);
         assert_eq!(
@@ -335,7 +381,7 @@ mod tests {
         own.insert("traceparent", HeaderValue::from_static("its own"));
         add_trace(&http.trace, &mut own);
         assert_eq!(own.len(), 1);
-        http.begin(&Trace::default());
+        http.follow(&Trace::default());
         let mut none = http::HeaderMap::new();
         add_trace(&http.trace, &mut none);
         assert!(none.is_empty());

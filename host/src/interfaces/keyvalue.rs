@@ -75,8 +75,8 @@ pub(crate) fn add_to_linker<T: KeyValueView>(linker: &mut Linker<T>) -> wasmtime
 }
 
 impl From<KeyValueError> for Error {
-    fn from(KeyValueError(why): KeyValueError) -> Self {
-        Self::Other(why)
+    fn from(error: KeyValueError) -> Self {
+        Self::Other(error.to_string())
     }
 }
 

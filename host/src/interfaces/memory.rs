@@ -108,7 +108,9 @@ impl KeyValue for MemoryBucket {
             let sum = before
                 .and_then(|before| before.checked_add(delta))
                 .ok_or_else(|| {
-                    KeyValueError("the value is no number, or the sum too large".to_owned())
+                    KeyValueError::Refused(
+                        "the value is no number, or the sum too large".to_owned(),
+                    )
                 })?;
             entries.insert(key.to_owned(), sum.to_string().into());
             Ok(sum)

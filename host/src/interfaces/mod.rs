@@ -27,6 +27,8 @@ pub use backend::{
 };
 pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};
+pub(crate) use http::fetch::{self, NotFetched};
+pub use http::{Fetch, Fetched};
 pub(crate) use output::Output;
 pub use provided::Missing;
 pub(crate) use recorded::Recorded;

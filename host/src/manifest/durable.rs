@@ -8,10 +8,9 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use super::file::{At, Section};
-use super::keys::{durable, grants, service, undo};
+use super::keys::{durable, service, undo};
 use super::kinds::Setting as _;
 use super::pipelines::{self, Attempts, CallSpec, PipelineBounds, Place, Template};
-use super::services::Grants;
 use super::values::duration_text;
 use crate::interface::FunctionId;
 use crate::text::shown;
@@ -111,21 +110,6 @@ fn functions(
         functions.push(DurableFunction { function, place });
     }
     (!functions.is_empty()).then_some(functions)
-}
-
-/// Reports grants of what is not journaled: a function that is run again would do it again.
-pub(super) fn check_grants(section: &Section<'_>, granted: &Grants) {
-    if !section.has(service::DURABLE.name) {
-        return;
-    }
-    if !granted.http.is_empty() {
-        let why = format!(
-            "`grants.{}`: outgoing HTTP is not journaled, and a durable function that is run again would do it again; \
-             accepted: in a service of its own, which the durable function calls",
-            grants::HTTP.name
-        );
-        section.report_key(service::GRANTS.name, why);
-    }
 }
 
 /// Reads `undo`: what undoes the calls of imported functions.

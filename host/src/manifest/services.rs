@@ -231,7 +231,6 @@ pub(super) fn read(
     let limits = section.section(&service::LIMITS, &limits::TABLE);
     let grants = section.section(&service::GRANTS, &grants::TABLE);
     let grants = read_grants(&grants, streams);
-    durable::check_grants(section, &grants);
     ServiceSpec {
         name: name.to_owned(),
         config: config

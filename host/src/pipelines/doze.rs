@@ -187,8 +187,21 @@ impl Journals {
         if left > 0 {
             return Ok(AckKind::Nak(Some(Duration::from_millis(left))));
         }
-        self.wake(pipeline, id, open, Bytes::new()).await?;
+        if !self.wake(pipeline, id, open, Bytes::new()).await? {
+            self.wake_later(pipeline, id, open).await?;
+        }
         self.done(&message).await
+    }
+
+    /// Wakes a run that fell asleep again after the timer of its sleep before: one that was stored late, after a
+    /// reconnect, has taken the place of the present one. Too early does no harm: it goes to sleep again.
+    async fn wake_later(&self, pipeline: &str, id: &str, before: u64) -> Result<(), JournalError> {
+        let stored = self.read(Some(pipeline), id).await?;
+        let asleep = stored.and_then(|stored| stored.run.asleep);
+        if let Some(asleep) = asleep.filter(|asleep| asleep.open != before) {
+            self.wake(pipeline, id, asleep.open, Bytes::new()).await?;
+        }
+        Ok(())
     }
 
     /// Deletes a message that woke a run, or that has none to wake.

@@ -13,7 +13,7 @@ use super::attempt::Attempt;
 use super::journal::{self, HEADROOM, JournalError};
 use super::owner::{LAST_AGAIN, Left, Owner};
 use super::recorder::{Asked, Recorder};
-use super::run::{Heard, Outcome, Phase, Slot, Version};
+use super::run::{Heard, Outcome, Phase, Sequence, Slot, Version};
 use super::versions::Versioned;
 use super::{now, stopped};
 use crate::call::{Call, CallError, Code, Kind, Trace};
@@ -47,14 +47,19 @@ impl Owner<'_> {
         let backend: Arc<dyn Backend> = Arc::new(recorder);
         let call = self.call_of_run();
         let mut executing = pin!(service.call_recorded(function, call, &backend, &recorded));
-        let mut calls = 0;
+        let (mut calls, mut fetches) = (0, 0);
         let ended = loop {
             let ask = tokio::select! {
                 ended = &mut executing => break ended,
                 Some(ask) = asked.recv() => ask,
             };
-            let index = calls;
-            calls += 1;
+            let sequence = ask.what.sequence();
+            let made = match sequence {
+                Sequence::Calls => &mut calls,
+                Sequence::Fetches => &mut fetches,
+            };
+            let index = self.run.index_of(sequence, *made);
+            *made += 1;
             let Some(heard) = self.answer(index, &ask.what, &imports, &version).await? else {
                 // The guest is dropped where it stands.
                 self.unwritten = true;
@@ -62,7 +67,7 @@ impl Owner<'_> {
             };
             let (heard, at) = heard;
             recorded.ended(at);
-            recorded.replay(calls < self.run.steps.len());
+            recorded.replay(calls + fetches < self.run.steps.len());
             // The guest may have run out of time meanwhile.
             let _ = ask.answer.send(heard);
         };
@@ -76,7 +81,7 @@ impl Owner<'_> {
             }
             Err(error) => Outcome::Failed(error),
         };
-        self.run.returned(calls, outcome, &version, now());
+        self.run.returned(calls + fetches, outcome, &version, now());
         self.unwritten = true;
         if journal::text(&self.run)?.len() > self.room() {
             self.run.overflow_result();

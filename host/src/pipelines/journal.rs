@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{Context, ErrorCode};
 use bytes::Bytes;
 
-use super::run::{Phase, Run};
+use super::run::{FORMAT, Phase, Run};
 use crate::subject;
 
 /// Bytes of a message beside a journal: subject and headers.
@@ -287,8 +287,21 @@ fn refused(error: &PublishError) -> JournalError {
 
 /// Reads a run.
 pub(super) fn parse(text: &[u8]) -> Result<Run, JournalError> {
-    let run: Run = serde_json::from_slice(text)
-        .map_err(|error| JournalError::Unreadable(error.to_string()))?;
+    #[derive(serde::Deserialize)]
+    struct Head {
+        #[serde(default)]
+        format: u32,
+    }
+    let unreadable = |error: serde_json::Error| JournalError::Unreadable(error.to_string());
+    let Head { format } = serde_json::from_slice(text).map_err(unreadable)?;
+    if format > FORMAT {
+        // It is handed out again, and a host with that version gets it then.
+        let why = format!(
+            "it is of format {format}, which a newer wasmbay writes; this one reads {FORMAT}"
+        );
+        return Err(JournalError::Unreadable(why));
+    }
+    let run: Run = serde_json::from_slice(text).map_err(unreadable)?;
     if run.steps.len() != run.pipeline.steps.len() {
         let why = "it has not as many steps as its pipeline".to_owned();
         return Err(JournalError::Unreadable(why));

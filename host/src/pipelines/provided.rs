@@ -1,4 +1,4 @@
-//! What the host itself does for a durable function, as calls: data and messages.
+//! What the host itself does for a durable function, as calls: data, messages, and HTTP.
 //!
 //! Each has a name and a type (`plan::provided`), so that the journal has it as it has a call of a service, and
 //! the guest's side and the owner's side meet in JSON.
@@ -12,11 +12,14 @@ use futures_util::future::BoxFuture;
 use super::recorder::{Asked, Asks};
 use crate::call::{Blame, Call, CallError, Code};
 use crate::interfaces::{
-    Backend, Expected, KeyPage, KeyValue, KeyValueError, Message, OutgoingMessage,
+    Backend, Expected, Fetch, Fetched, KeyPage, KeyValue, KeyValueError, Message, NotFetched,
+    OutgoingMessage, fetch,
 };
 use crate::json::{self, Limits};
 use crate::manifest::KeyValueGrant;
-use crate::plan::provided::{DELETE, GET, INCREMENT, KEYS, REQUEST, SEND, SET, signature_of};
+use crate::plan::provided::{
+    DELETE, FETCH, GET, INCREMENT, KEYS, REQUEST, SEND, SET, signature_of,
+};
 use crate::value::Value;
 
 /// An operation of the host, and its arguments in JSON.
@@ -31,6 +34,7 @@ enum Does {
     Data(Bucket, Data),
     Send(OutgoingMessage),
     Request(OutgoingMessage, Expected),
+    Fetch(Box<Fetch>),
 }
 
 #[derive(Clone)]
@@ -109,6 +113,19 @@ impl Operation {
         Self::new(REQUEST, &arguments, Does::Request(message, expected))
     }
 
+    pub(super) fn fetch(fetch: Fetch) -> Result<Self, CallError> {
+        let request = fetch.request();
+        let [shown, secret] = fetch::texts(request.headers());
+        let arguments = [
+            text(request.method().as_str()),
+            text(&request.uri().to_string()),
+            headers(&shown),
+            headers(&secret),
+            Value::Bytes(request.body().to_vec()),
+        ];
+        Self::new(FETCH, &arguments, Does::Fetch(Box::new(fetch)))
+    }
+
     /// Does it with the deadline and the identity of this call; returns the result in JSON.
     pub(super) async fn perform(
         &self,
@@ -157,12 +174,32 @@ impl Operation {
             }
             Does::Data(bucket, data) => {
                 let opened = backend.open(&bucket.name, bucket.granted).await?;
-                data.perform(&*opened).await
+                match data.perform(&*opened).await {
+                    Ok(value) => Ok(value),
+                    Err(KeyValueError::Refused(why)) => Err(why),
+                    // It is tried again.
+                    Err(KeyValueError::Unreachable(why)) => {
+                        return Err(CallError::unavailable(why));
+                    }
+                }
             }
+            Does::Fetch(fetch) => match fetch.send(&call).await {
+                Ok(answer) => {
+                    let [shown, secret] = fetch::texts(answer.headers());
+                    Ok(Some(Value::Record(vec![
+                        Value::U16(answer.status().as_u16()),
+                        headers(&shown),
+                        headers(&secret),
+                        Value::Bytes(answer.into_body().into()),
+                    ])))
+                }
+                Err(NotFetched::Refused(why)) => Err(why),
+                Err(NotFetched::Failed(error)) => return Err(error),
+            },
         };
         Ok(Value::Result(match result {
             Ok(value) => Ok(value.map(Box::new)),
-            Err(KeyValueError(why)) => Err(Some(Box::new(Value::String(why)))),
+            Err(why) => Err(Some(Box::new(Value::String(why)))),
         }))
     }
 }
@@ -239,13 +276,6 @@ impl Asks {
             else {
                 return None;
             };
-            let headers = headers.into_iter().map(|pair| match pair {
-                Value::Tuple(pair) => match <[Value; 2]>::try_from(pair).ok()? {
-                    [Value::String(name), Value::String(value)] => Some((name, value)),
-                    _ => None,
-                },
-                _ => None,
-            });
             Some(Message {
                 subject,
                 body,
@@ -253,12 +283,51 @@ impl Asks {
                     Value::String(to) => Some(to),
                     _ => None,
                 }),
-                headers: headers.collect::<Option<_>>()?,
+                headers: pairs(headers)?,
             })
         });
         let read: Option<Vec<_>> = read.collect();
         read.ok_or_else(|| CallError::defect(REQUEST))
     }
+
+    pub(super) async fn fetch(&self, fetch: Fetch) -> Result<Fetched, CallError> {
+        let record = self.of_host(Operation::fetch(fetch)?).await?;
+        let answer = record.and_then(answer);
+        answer.ok_or_else(|| CallError::defect(FETCH))
+    }
+}
+
+/// Headers as values have them.
+fn pairs(headers: Vec<Value>) -> Option<Vec<(String, String)>> {
+    let pairs = headers.into_iter().map(|pair| match pair {
+        Value::Tuple(pair) => match <[Value; 2]>::try_from(pair).ok()? {
+            [Value::String(name), Value::String(value)] => Some((name, value)),
+            _ => None,
+        },
+        _ => None,
+    });
+    pairs.collect()
+}
+
+/// The answer that a record of the journal is.
+fn answer(record: Value) -> Option<Fetched> {
+    let Value::Record(fields) = record else {
+        return None;
+    };
+    let fields: [Value; 4] = fields.try_into().ok()?;
+    let [
+        Value::U16(status),
+        Value::List(shown),
+        Value::List(secret),
+        Value::Bytes(body),
+    ] = fields
+    else {
+        return None;
+    };
+    let mut answer = Fetched::new(body.into());
+    *answer.status_mut() = status.try_into().ok()?;
+    *answer.headers_mut() = fetch::headers(pairs(shown)?.into_iter().chain(pairs(secret)?))?;
+    Some(answer)
 }
 
 /// A bucket whose operations are steps of a run.
@@ -275,14 +344,14 @@ impl Recorded {
     }
 
     async fn ask(&self, data: Data) -> Result<Option<Value>, KeyValueError> {
-        let failed = |error: CallError| KeyValueError(error.message);
+        let failed = |error: CallError| KeyValueError::Refused(error.message);
         let operation = Operation::data(&self.bucket, data).map_err(failed)?;
         self.asks.of_host(operation).await.map_err(failed)
     }
 }
 
 fn odd() -> KeyValueError {
-    KeyValueError("the journal has a value of another type".to_owned())
+    KeyValueError::Refused("the journal has a value of another type".to_owned())
 }
 
 impl KeyValue for Recorded {
@@ -392,7 +461,10 @@ mod tests {
         assert_eq!(bucket.get("k").await.unwrap(), Some(odd));
         assert_eq!(bucket.increment("n", u64::MAX).await.unwrap(), u64::MAX);
         let why = bucket.increment("n", 1).await.unwrap_err();
-        assert_eq!(why.0, "the value is no number, or the sum too large");
+        assert_eq!(
+            why.to_string(),
+            "the value is no number, or the sum too large"
+        );
         let page = bucket.keys(None).await.unwrap();
         assert_eq!(
             (page.keys, page.cursor),

@@ -7,8 +7,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::provided::{Operation, Recorded};
+use super::run::Sequence;
 use crate::call::{Call, CallError};
-use crate::interfaces::{Backend, Expected, KeyValue, Message, OutgoingMessage, Pending};
+use crate::interfaces::{
+    Backend, Expected, Fetch, Fetched, KeyValue, Message, OutgoingMessage, Pending,
+};
 use crate::manifest::KeyValueGrant;
 use crate::plan::Event;
 
@@ -45,6 +48,15 @@ impl Asked {
         }
     }
 
+    /// Which of the sequences of calls it belongs to. A guest makes its calls one after the other, and its
+    /// requests by HTTP too, but some of those may be under way while it calls.
+    pub(super) fn sequence(&self) -> Sequence {
+        match self {
+            Self::Host(operation) => Sequence::of(operation.name),
+            Self::Call(..) | Self::Event(_) => Sequence::Calls,
+        }
+    }
+
     pub(super) fn operation(&self) -> Option<&Operation> {
         match self {
             Self::Host(operation) => Some(operation),
@@ -66,8 +78,7 @@ impl Asks {
     }
 }
 
-/// Asks the owner of a run. Outgoing HTTP takes another way: the manifest grants none to a service with durable
-/// functions.
+/// Asks the owner of a run.
 pub(super) struct Recorder(Asks);
 
 impl Recorder {
@@ -99,6 +110,10 @@ impl Backend for Recorder {
 
     fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {
         Box::pin(self.0.send(message))
+    }
+
+    fn fetch(&self, fetch: Fetch) -> Pending<'_, Fetched> {
+        Box::pin(self.0.fetch(fetch))
     }
 
     fn request(&self, message: OutgoingMessage, expected: Expected) -> Pending<'_, Vec<Message>> {

@@ -31,17 +31,29 @@ use crate::wire::ErrorDetail;
 
 pub use editing::Edited;
 pub(crate) use editing::Unedited;
-pub(crate) use function::Heard;
 pub use function::{Coded, Version};
+pub(crate) use function::{Heard, Sequence};
 pub use slot::Slot;
 pub use state::{Cause, Phase, StepFailure, StepRun, StepState, Tried};
 pub use waiting::Asleep;
+
+/// The format of journals. Whatever makes a journal one that an earlier wasmbay would read wrongly, or write without
+/// a part of it, is another one.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Of journals that name none.
+const fn first_format() -> u32 {
+    1
+}
 
 /// A run. Times are milliseconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Run {
+    /// What wrote it, by [`FORMAT`].
+    #[serde(default = "first_format")]
+    pub(crate) format: u32,
     /// Its id: 32 hexadecimal digits.
     pub id: String,
     /// The pipeline as it was when the run began.
@@ -170,6 +182,7 @@ impl Run {
     /// A run that begins.
     pub(crate) fn new(id: &str, pipeline: &Pipeline, input: JsonText, now: u64) -> Self {
         Self {
+            format: FORMAT,
             id: id.to_owned(),
             pipeline: pipeline.clone(),
             input,

@@ -286,7 +286,8 @@ impl Instance {
     fn begin(&mut self, call: CurrentCall) {
         self.calls += 1;
         let state = self.store.data_mut();
-        state.guest_http.begin(&call.trace);
+        let recorded = state.caller.recorded.is_some();
+        state.guest_http.begin(&call, recorded);
         state.caller.call = Some(call);
         state.bounds.refused = None;
         state.ticks = 0;

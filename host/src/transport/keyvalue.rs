@@ -71,10 +71,12 @@ impl Bucket {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
         };
-        // That it cannot be looked for either is said by the first failure.
-        let Ok(None) = find(&self.context, name).await else {
-            return Err(failed(failure));
-        };
+        match find(&self.context, name).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return Err(failed(failure)),
+            // That it cannot be looked for either is said by the first failure.
+            Err(_) => return Err(KeyValueError::Unreachable(failure.to_string())),
+        }
         tracing::warn!(
             name,
             "the data of a service is lost, its bucket is created again"
@@ -143,7 +145,7 @@ async fn enlarge(context: &jetstream::Context, store: &Store, granted: KeyValueG
 }
 
 fn failed(error: impl std::fmt::Display) -> KeyValueError {
-    KeyValueError(error.to_string())
+    KeyValueError::Refused(error.to_string())
 }
 
 impl KeyValue for Bucket {
@@ -292,7 +294,7 @@ fn encode_key(key: &str) -> Result<String, KeyValueError> {
         }
         if encoded.len() > MAX_KEY {
             let message = format!("the key is longer than the limit of {MAX_KEY} bytes");
-            return Err(KeyValueError(message));
+            return Err(KeyValueError::Refused(message));
         }
     }
     if encoded.is_empty() {

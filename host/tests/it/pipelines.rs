@@ -2,6 +2,7 @@
 
 mod context;
 mod data;
+mod fetched;
 mod functions;
 mod hosts;
 mod killed;

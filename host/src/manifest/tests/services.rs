@@ -94,10 +94,7 @@ fn a_choice_that_cannot_be_one_is_refused() {
 }
 
 #[test]
-fn what_is_not_journaled_is_not_granted_to_a_service_with_durable_functions() {
-    let why = problem("durable = ['a:b/c.d']\ngrants = { http = ['a.example'] }");
-    let start = "5:1: service \"a\": `grants.http`: outgoing HTTP is not journaled";
-    assert!(why.starts_with(start), "{why}");
+fn durable_functions_are_names_of_functions() {
     let why = problem("durable = ['a:b/c']");
     assert!(
         why.starts_with("4:12: service \"a\": `durable`: `a:b/c` is not"),

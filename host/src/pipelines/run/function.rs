@@ -10,6 +10,7 @@ use super::{
 use crate::call::{CallError, Code};
 use crate::interfaces::recorded::SEED;
 use crate::manifest::OnError;
+use crate::plan::provided::FETCH;
 use crate::plan::{Act, Filled, Import, JsonText, Root, Secret, Step, StepCall, mask};
 use crate::shape::{Shape, Signature};
 use crate::text::hex;
@@ -60,6 +61,25 @@ impl std::fmt::Display for Version {
     }
 }
 
+/// What the order of a function's calls is of: those of one sequence come in the same order each time that it is
+/// run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sequence {
+    Calls,
+    Fetches,
+}
+
+impl Sequence {
+    /// Of the function with this name.
+    pub(crate) fn of(function: &str) -> Self {
+        if function == FETCH {
+            Self::Fetches
+        } else {
+            Self::Calls
+        }
+    }
+}
+
 /// What a durable function hears when it calls.
 #[derive(Debug)]
 pub(crate) enum Heard {
@@ -92,7 +112,18 @@ impl Run {
         Some(())
     }
 
-    /// The function makes its call with this index, in order from 0.
+    /// The index of the step that is the call with this number of a sequence, from 0, or will be.
+    pub(crate) fn index_of(&self, sequence: Sequence, number: usize) -> usize {
+        let steps = self.pipeline.steps.iter().enumerate();
+        let own = steps.filter(|(_, step)| {
+            let called = step.call().map(|call| call.function.to_string());
+            called.is_some_and(|called| Sequence::of(&called) == sequence)
+        });
+        let mut own = own.map(|(index, _)| index).skip(number);
+        own.next().unwrap_or(self.steps.len())
+    }
+
+    /// The function makes the call that is the step with this index, or a new one.
     pub(crate) fn ask(
         &mut self,
         index: usize,

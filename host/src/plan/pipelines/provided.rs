@@ -1,11 +1,12 @@
-//! What the host itself does for durable functions, as functions that they call: data and messages. What it
+//! What the host itself does for durable functions, as functions that they call: data, messages, and HTTP. What it
 //! does is a step of their runs like any other.
 
+use super::filled::Token;
 use super::{Import, StepCall};
 use crate::shape::Signature;
 
 /// The functions, and their types as a journal has them.
-pub(crate) const PROVIDED: [(&str, &str); 7] = [
+pub(crate) const PROVIDED: [(&str, &str); 8] = [
     (GET, "func(key: string) -> result<option<list<u8>>, string>"),
     (
         SET,
@@ -28,6 +29,10 @@ pub(crate) const PROVIDED: [(&str, &str); 7] = [
         REQUEST,
         "func(subject: string, headers: list<tuple<string, string>>, body: list<u8>) -> result<list<record { subject: string, body: list<u8>, reply-to: option<string>, headers: list<tuple<string, string>> }>, string>",
     ),
+    (
+        FETCH,
+        "func(method: string, url: string, headers: list<tuple<string, string>>, secret-headers: list<tuple<string, string>>, body: list<u8>) -> result<record { status: u16, headers: list<tuple<string, string>>, secret-headers: list<tuple<string, string>>, body: list<u8> }, string>",
+    ),
 ];
 
 pub(crate) const GET: &str = "wasi:keyvalue/store.get";
@@ -37,6 +42,8 @@ pub(crate) const INCREMENT: &str = "wasi:keyvalue/atomics.increment";
 pub(crate) const KEYS: &str = "wasi:keyvalue/store.list-keys";
 pub(crate) const SEND: &str = "wasi:messaging/producer.send";
 pub(crate) const REQUEST: &str = "wasi:messaging/request-reply.request";
+
+pub(crate) const FETCH: &str = "wasi:http/outgoing-handler.handle";
 
 /// The type of one of them.
 pub(crate) fn signature_of(name: &str) -> Option<Signature> {
@@ -48,7 +55,12 @@ pub(crate) fn signature_of(name: &str) -> Option<Signature> {
 /// All of them as what durable functions call, each tried as this call is. Their names stand in the place of subjects.
 /// Where a service has anything secret, it may be in whatever is stored and sent, so nothing of that is shown.
 pub(super) fn imports(like: &StepCall, hidden: bool) -> impl Iterator<Item = Import> {
-    let whole = move || if hidden { vec![Vec::new()] } else { Vec::new() };
+    let hidden_in = move |name: &str| match name {
+        _ if hidden => vec![Vec::new()],
+        // Its headers with logins.
+        FETCH => vec![vec![Token::Key("secretHeaders".to_owned())]],
+        _ => Vec::new(),
+    };
     PROVIDED.iter().filter_map(move |(name, signature)| {
         Some(Import {
             subject: (*name).to_owned(),
@@ -60,8 +72,8 @@ pub(super) fn imports(like: &StepCall, hidden: bool) -> impl Iterator<Item = Imp
             },
             undo: None,
             secrets: super::Secrets {
-                arguments: whole(),
-                result: whole(),
+                arguments: hidden_in(name),
+                result: hidden_in(name),
             },
         })
     })

@@ -10,12 +10,23 @@ pub(super) struct Hosts {
     pub(super) nats: Nats,
     pub(super) client: Client,
     cli: Cli,
+    /// What is called, and with what.
+    subject: &'static str,
     order: String,
 }
 
 impl Hosts {
     /// Hosts of an app with this service, by name and component, and these lines of its manifest.
     pub(super) async fn of(service: (&str, &str), lines: &str, order: &str) -> Self {
+        Self::called(service, lines, (PLACE, order)).await
+    }
+
+    /// The same, where another function is called.
+    pub(super) async fn called(
+        service: (&str, &str),
+        lines: &str,
+        (subject, order): (&'static str, &str),
+    ) -> Self {
         let nats = Nats::start().await;
         let client = nats.connect().await;
         let (name, component) = service;
@@ -27,6 +38,7 @@ impl Hosts {
             nats,
             client,
             cli,
+            subject,
             order,
         }
     }
@@ -47,7 +59,7 @@ impl Hosts {
     /// Begins a run without waiting for it.
     pub(super) async fn begin(&self) {
         let order = self.order.clone().into();
-        self.client.publish(PLACE, order).await.unwrap();
+        self.client.publish(self.subject, order).await.unwrap();
     }
 
     pub(super) async fn until_ended(&self) -> Phase {

@@ -87,6 +87,53 @@ async fn pay(client: &Client, name: &str) {
     stored.await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_of_an_earlier_sleep_that_is_stored_late_wakes_too() {
+    let bench = bench(&Services(&[("types", &types(), "")], &lines())).await;
+    let client = bench.client.clone();
+    let answered = tokio::spawn(async move {
+        let request = client.request(SLEEPS, r#"{"order":"o-1"}"#.into());
+        tokio::time::timeout(2 * DEADLINE, request).await
+    });
+    let _shop = Shop::open(&bench.client, |_, _| None).await;
+    until_asleep(&bench.client, "sleeps", 1).await;
+    let id = all(&bench.client).await.runs.remove(0).id;
+    let context = jetstream::new(bench.client.clone());
+    let timer = format!("bay-run.app.timer.sleeps.{id}");
+    let stored = context.publish(timer, r#"{"open":1,"until":0}"#.into());
+    stored.await.unwrap().await.unwrap();
+    answered.await.unwrap().unwrap().unwrap();
+    no_open_runs(&bench.client).await;
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_a_newer_wasmbay_is_left_to_a_host_that_reads_it() {
+    let hosts = hosts().await;
+    let host = hosts.start();
+    let body = r#"{"order":"o-1"}"#;
+    hosts.client.publish(SLEEPS, body.into()).await.unwrap();
+    until_asleep(&hosts.client, "sleeps", 1).await;
+    let id = all(&hosts.client).await.runs.remove(0).id;
+    let context = jetstream::new(hosts.client.clone());
+    let stream = context.get_stream("bay_app_runs").await.unwrap();
+    let journal = format!("bay-run.app.run.sleeps.{id}");
+    let before = stream.get_last_raw_message_by_subject(&journal).await;
+    let before = String::from_utf8(before.unwrap().payload.to_vec()).unwrap();
+    let newer = before.replacen("\"format\":1", "\"format\":2", 1);
+    let put = async |text: String| {
+        let stored = context.publish(journal.clone(), text.into()).await;
+        stored.unwrap().await.unwrap();
+    };
+    put(newer.clone()).await;
+    host.until("it is of format 2, which a newer wasmbay writes; this one reads 1");
+    let kept = stream.get_last_raw_message_by_subject(&journal).await;
+    assert_eq!(kept.unwrap().payload, newer);
+    put(before).await;
+    let _shop = hosts.shop(|_, _| None).await;
+    assert_eq!(hosts.until_ended().await, Phase::Completed);
+}
+
 /// Waits until so many runs wait, none of which has a place among those that are worked on.
 async fn until_asleep(client: &Client, pipeline: &str, count: usize) {
     until_ok("the runs are asleep", async || {
