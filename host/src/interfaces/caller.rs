@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::otel::OpenSpans;
 use super::{Backend, Output, Recorded};
 use crate::call::{Call, CallError, Kind, Trace};
 use crate::interface::FunctionId;
 use crate::manifest::ServiceSpec;
+use crate::spans::Tracer;
 use crate::telemetry::Counts;
 
 /// Upper bound of the time for a guest after its import has run out of time.
@@ -25,6 +27,10 @@ pub(crate) struct Caller {
     pub(crate) recorded: Option<Arc<Recorded>>,
     /// What it has done beside its calls.
     pub(crate) counts: Arc<Counts>,
+    /// Takes what it records of its work itself.
+    pub(crate) tracer: Arc<Tracer>,
+    /// The name of the instance in metrics of its own, once it has sent any.
+    pub(crate) instance: Option<String>,
     /// `None` while the instance is created, which belongs to no call, and between two calls.
     pub(crate) call: Option<CurrentCall>,
 }
@@ -34,6 +40,8 @@ pub(crate) struct CurrentCall {
     pub(crate) deadline: Instant,
     pub(crate) hops: u8,
     pub(crate) trace: Trace,
+    /// Spans of the guest's own that are open.
+    pub(crate) spans: OpenSpans,
     pub(crate) backend: Arc<dyn Backend>,
     /// The failed import that trapped the guest, for want of a value for the failure.
     pub(crate) failed_import: Option<Box<(FunctionId, CallError)>>,

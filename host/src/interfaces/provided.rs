@@ -5,7 +5,7 @@ use std::fmt;
 use crate::interface::InterfaceId;
 
 /// Every interface that the linker has. A version stands for the compatible ones, newer ones too.
-pub(crate) const PROVIDED: [&str; 45] = [
+pub(crate) const PROVIDED: [&str; 49] = [
     "wasi:cli/environment@0.2.12",
     "wasi:cli/exit@0.2.12",
     "wasi:cli/stderr@0.2.12",
@@ -39,6 +39,10 @@ pub(crate) const PROVIDED: [&str; 45] = [
     "wasi:messaging/producer@0.2.0-draft",
     "wasi:messaging/request-reply@0.2.0-draft",
     "wasi:messaging/types@0.2.0-draft",
+    "wasi:otel/logs@0.2.0-rc.2",
+    "wasi:otel/metrics@0.2.0-rc.2",
+    "wasi:otel/tracing@0.2.0-rc.2",
+    "wasi:otel/types@0.2.0-rc.2",
     "wasi:random/insecure@0.2.12",
     "wasi:random/insecure-seed@0.2.12",
     "wasi:random/random@0.2.12",

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::Record;
-use crate::otlp::{Environment, Exporter, OtlpError, Signal, attribute, resource, text};
+use crate::otlp::{Environment, Exporter, OtlpError, Signal, attribute, bytes, resource, text};
 
 /// Time for the last records of a host that stops.
 const LAST: Duration = Duration::from_secs(2);
@@ -189,12 +189,4 @@ fn exported(record: Record) -> LogRecord {
         body: Some(text(record.message)),
         ..LogRecord::default()
     }
-}
-
-/// The bytes of hexadecimal digits; none of what is none.
-fn bytes(hex: Option<&str>) -> Vec<u8> {
-    let digits = hex.unwrap_or_default().as_bytes();
-    let pairs = digits.chunks_exact(2);
-    let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
-    pairs.map(byte).collect::<Option<_>>().unwrap_or_default()
 }

@@ -5,6 +5,7 @@
 mod client;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -248,6 +249,22 @@ pub(crate) fn text(value: impl Into<String>) -> AnyValue {
     AnyValue {
         value: Some(Value::StringValue(value.into())),
     }
+}
+
+/// The bytes of hexadecimal digits; none of what is none.
+pub(crate) fn bytes(hex: Option<&str>) -> Vec<u8> {
+    let digits = hex.unwrap_or_default().as_bytes();
+    let pairs = digits.chunks_exact(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    pairs.map(byte).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
 use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
 use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
+use crate::interfaces::otel::{self, OtelCtxView, OtelView};
 use crate::interfaces::{Bounds, Caller, CallerView, Recorded, config, context, logging, wasi};
 
 /// The data of a store.
@@ -52,6 +53,8 @@ impl State {
                 output: Arc::clone(output),
                 recorded: recorded.cloned(),
                 counts: Arc::clone(counts),
+                tracer: Arc::clone(tracer),
+                instance: None,
                 call: None,
             },
             wasi: wasi::context(output, &spec.env, recorded),
@@ -103,6 +106,7 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     logging::add_to_linker(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;
+    otel::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -147,6 +151,15 @@ impl MessagingView for State {
             caller: &self.caller,
             table: &mut self.table,
             bounds: &mut self.bounds,
+        }
+    }
+}
+
+impl OtelView for State {
+    fn otel(&mut self) -> OtelCtxView<'_> {
+        OtelCtxView {
+            caller: &mut self.caller,
+            http: &mut self.guest_http,
         }
     }
 }

@@ -146,7 +146,15 @@ impl SpanRecord {
             };
             (pair.key.to_string(), value)
         });
-        let attributes: BTreeMap<_, _> = attributes.collect();
+        // Of a span that a guest has recorded.
+        let events = span.events.iter().map(|event| {
+            let more = event.attributes.iter();
+            let more: Vec<_> = more
+                .map(|pair| format!("{}={}", pair.key, pair.value))
+                .collect();
+            (format!("event {}", event.name), more.join(", "))
+        });
+        let attributes: BTreeMap<_, _> = attributes.chain(events).collect();
         Self {
             trace: context.trace_id().to_string(),
             span: context.span_id().to_string(),

@@ -7,7 +7,8 @@
 //!
 //! Finished spans go through a bounded queue to a thread of their own (`otlp`), which exports them. A
 //! full queue loses spans and counts them; it never holds up a call. A host that somebody may look at
-//! keeps the last of them in memory (`kept`), exporter or not.
+//! keeps the last of them in memory (`kept`), exporter or not. Metrics that guests have collected go the
+//! same way to the same collector.
 
 mod clock;
 mod kept;
@@ -21,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::{SpanContext, SpanId, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use opentelemetry_proto::tonic::metrics::v1::{ResourceMetrics, ScopeMetrics};
+pub(crate) use opentelemetry_sdk::trace::SpanData;
+use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 use tokio::sync::{mpsc, oneshot};
 
 use clock::Clock;
@@ -33,14 +36,18 @@ pub(crate) use opentelemetry::trace::SpanKind;
 use sampler::Sampler;
 
 use crate::call::{Blame, CallError, Code, Trace};
-use crate::otlp::{Environment, OtlpError};
+use crate::otlp::{Environment, OtlpError, resource};
 
 /// Duration from which a call is recorded although its trace is not sampled.
 pub const SLOW: Duration = Duration::from_secs(1);
 
 /// Records spans, or nothing. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Spans(Option<Arc<Recorder>>);
+pub struct Spans {
+    recorder: Option<Arc<Recorder>>,
+    /// To the exporter, if it takes the metrics of guests.
+    metrics: Option<mpsc::Sender<Command>>,
+}
 
 /// Samples, and passes on what has finished.
 struct Recorder {
@@ -55,6 +62,8 @@ struct Recorder {
 /// What the exporting thread is told.
 enum Command {
     Export(Arc<Finished>),
+    /// Metrics of a guest.
+    Metrics(Box<ResourceMetrics>),
     /// Export everything so far, and say so.
     Flush(oneshot::Sender<()>),
 }
@@ -111,36 +120,29 @@ impl Spans {
         otlp::start(&Environment(&get))
     }
 
-    fn new(sampler: Sampler, queue: mpsc::Sender<Command>) -> Self {
-        Self(Some(Arc::new(Recorder {
-            sampler,
-            queue: Some(queue),
-            lost: AtomicU64::new(0),
-            clock: Clock::default(),
-            kept: None,
-        })))
+    fn new(recorder: Option<Recorder>, metrics: Option<mpsc::Sender<Command>>) -> Self {
+        Self {
+            recorder: recorder.map(Arc::new),
+            metrics,
+        }
     }
 
     /// The same, and the last spans are kept in memory to be looked at. Where nothing is exported, this
     /// samples up to ten traces a second: all of what a person does, and nothing that load would notice.
     #[must_use]
     pub fn keep_last(&self) -> Self {
-        let (sampler, queue) = match &self.0 {
-            Some(recorder) => (recorder.sampler.clone(), recorder.queue.clone()),
-            None => (Sampler::a_few(), None),
+        let mut recorder = match &self.recorder {
+            Some(recorder) => Recorder::new(recorder.sampler.clone(), recorder.queue.clone()),
+            None => Recorder::new(Sampler::a_few(), None),
         };
-        Self(Some(Arc::new(Recorder {
-            sampler,
-            queue,
-            lost: AtomicU64::new(0),
-            clock: Clock::default(),
-            kept: Some(Kept::default()),
-        })))
+        recorder.kept = Some(Kept::default());
+        Self::new(Some(recorder), self.metrics.clone())
     }
 
     /// The last spans, in the order in which they ended.
     pub(crate) fn last(&self, wanted: impl Fn(&SpanRecord) -> bool) -> Vec<SpanRecord> {
-        let kept = self.0.as_ref().and_then(|recorder| recorder.kept.as_ref());
+        let recorder = self.recorder.as_ref();
+        let kept = recorder.and_then(|recorder| recorder.kept.as_ref());
         let spans = kept.map(Kept::read).unwrap_or_default();
         let spans = spans.iter().map(|finished| SpanRecord::of(finished));
         spans.filter(|span| wanted(span)).collect()
@@ -149,13 +151,13 @@ impl Spans {
     /// Whether spans are recorded at all.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.0.is_some()
+        self.recorder.is_some()
     }
 
     /// Spans that were lost because more came than could be exported.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        let recorder = self.0.as_ref();
+        let recorder = self.recorder.as_ref();
         recorder.map_or(0, |recorder| recorder.lost.load(Ordering::Relaxed))
     }
 
@@ -170,7 +172,9 @@ impl Spans {
 
     /// Waits until everything so far was exported, or the time is over.
     pub async fn flush(&self, time: Duration) {
-        let Some(queue) = self.0.as_ref().and_then(|recorder| recorder.queue.as_ref()) else {
+        let recorder = self.recorder.as_ref();
+        let queue = recorder.and_then(|recorder| recorder.queue.as_ref());
+        let Some(queue) = queue.or(self.metrics.as_ref()) else {
             return;
         };
         let (done, flushed) = oneshot::channel();
@@ -198,7 +202,7 @@ impl Tracer {
     /// Begins a span of a trace. Where it is recorded it becomes the parent of what follows; where
     /// there was no trace, one begins.
     pub(crate) fn begin(&self, trace: &mut Trace, started: Instant) -> Span<'_> {
-        Span(self.spans.0.as_deref().map(|recorder| {
+        Span(self.spans.recorder.as_deref().map(|recorder| {
             let sampler = &recorder.sampler;
             let parent = trace.parent.as_deref().and_then(parse);
             let (trace_id, parent_id, sampled) = match parent {
@@ -224,6 +228,42 @@ impl Tracer {
                 own: sampled.then_some(own),
             }
         }))
+    }
+}
+
+/// Of what guests record themselves.
+impl Tracer {
+    /// Adds a span of a trace that is recorded.
+    pub(crate) fn add(&self, span: SpanData) {
+        if let Some(recorder) = &self.spans.recorder {
+            recorder.pass_on(&self.origin, span);
+        }
+    }
+
+    /// Whether there is a collector for metrics.
+    pub(crate) fn takes_metrics(&self) -> bool {
+        self.spans.metrics.is_some()
+    }
+
+    /// Passes on metrics of one instance. What the exporter has no room for is lost, and the guest's next
+    /// ones are there soon.
+    pub(crate) fn add_metrics(&self, instance: &str, scope_metrics: Vec<ScopeMetrics>) {
+        let Some(queue) = &self.spans.metrics else {
+            return;
+        };
+        let Origin { app, service } = &*self.origin;
+        let more = [
+            ("service.namespace", &**app),
+            ("service.instance.id", instance),
+        ];
+        let metrics = ResourceMetrics {
+            resource: Some(resource(service, &more)),
+            scope_metrics,
+            ..ResourceMetrics::default()
+        };
+        if queue.try_send(Command::Metrics(Box::new(metrics))).is_err() {
+            tracing::debug!(app, service, "metrics of a guest were lost");
+        }
     }
 }
 
@@ -332,16 +372,33 @@ impl Begun<'_> {
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
         };
-        let origin = Arc::clone(self.origin);
+        self.recorder.pass_on(self.origin, span);
+    }
+}
+
+impl Recorder {
+    fn new(sampler: Sampler, queue: Option<mpsc::Sender<Command>>) -> Self {
+        Self {
+            sampler,
+            queue,
+            lost: AtomicU64::new(0),
+            clock: Clock::default(),
+            kept: None,
+        }
+    }
+
+    /// Passes on a span that has ended.
+    fn pass_on(&self, origin: &Arc<Origin>, span: SpanData) {
+        let origin = Arc::clone(origin);
         let finished = Arc::new(Finished { origin, span });
-        if let Some(kept) = &self.recorder.kept {
+        if let Some(kept) = &self.kept {
             kept.add(Arc::clone(&finished));
         }
-        let Some(queue) = &self.recorder.queue else {
+        let Some(queue) = &self.queue else {
             return;
         };
         if queue.try_send(Command::Export(finished)).is_err() {
-            let lost = self.recorder.lost.fetch_add(1, Ordering::Relaxed) + 1;
+            let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
             // Often enough to be noticed, and no flood.
             if lost.is_power_of_two() {
                 tracing::warn!(lost, "more spans come than are exported, some are lost");
@@ -358,10 +415,8 @@ mod tests {
     fn tracer(sampler: &str, capacity: usize) -> (Tracer, mpsc::Receiver<Command>) {
         let (sender, receiver) = mpsc::channel(capacity);
         let sampler = Sampler::parse(Some(sampler), None).unwrap();
-        (
-            Spans::new(sampler, sender).tracer("shop", "orders"),
-            receiver,
-        )
+        let spans = Spans::new(Some(Recorder::new(sampler, Some(sender))), None);
+        (spans.tracer("shop", "orders"), receiver)
     }
 
     fn described() -> Description {

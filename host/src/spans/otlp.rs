@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::sampler::{ARGUMENT, SAMPLER, Sampler};
-use super::{Command, Finished, Origin, Spans};
-use crate::otlp::{Client, Environment, OtlpError, Signal};
+use super::{Command, Finished, Origin, Recorder, Spans};
+use crate::otlp::{Client, Environment, Exporter, OtlpError, Signal};
 
 /// How spans are put together.
 struct Batches {
@@ -29,9 +31,11 @@ struct Batches {
 
 /// Starts the exporter that the environment asks for.
 pub(super) fn start(environment: &Environment<'_>) -> Result<Spans, OtlpError> {
-    let Some((name, value)) = environment.endpoint(Signal::Traces)? else {
+    let traces = environment.endpoint(Signal::Traces)?;
+    let metrics = Exporter::new(Signal::Metrics, environment)?;
+    if traces.is_none() && metrics.is_none() {
         return Ok(Spans::default());
-    };
+    }
     let get = |name: &str| environment.get(name);
     let sampler = Sampler::parse(get(SAMPLER).as_deref(), get(ARGUMENT).as_deref())?;
     let batches = Batches {
@@ -39,15 +43,18 @@ pub(super) fn start(environment: &Environment<'_>) -> Result<Spans, OtlpError> {
         most: environment.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)? as usize,
         delay: Duration::from_millis(environment.number("OTEL_BSP_SCHEDULE_DELAY", 5_000)?.into()),
     };
-    let exporters = Exporters::new();
+    let takes_metrics = metrics.is_some();
+    let exporters = Exporters::new(metrics);
     // The exporter reads its own variables; a wrong one is named now.
-    exporters.open(&Origin::default()).map_err(|error| {
-        OtlpError::new(
-            &name,
-            &value,
-            &format!("{error}; a URL such as http://localhost:4318"),
-        )
-    })?;
+    if let Some((name, value)) = &traces {
+        exporters.open(&Origin::default()).map_err(|error| {
+            OtlpError::new(
+                name,
+                value,
+                &format!("{error}; a URL such as http://localhost:4318"),
+            )
+        })?;
+    }
     let (sender, receiver) = mpsc::channel(batches.queue);
     let thread = std::thread::Builder::new().name("wasmbay-spans".to_owned());
     let spawned = thread.spawn(move || {
@@ -60,7 +67,10 @@ pub(super) fn start(environment: &Environment<'_>) -> Result<Spans, OtlpError> {
         }
     });
     match spawned {
-        Ok(_) => Ok(Spans::new(sampler, sender)),
+        Ok(_) => {
+            let recorder = traces.map(|_| Recorder::new(sampler, Some(sender.clone())));
+            Ok(Spans::new(recorder, takes_metrics.then_some(sender)))
+        }
         Err(error) => {
             tracing::error!(%error, "spans cannot be exported");
             Ok(Spans::default())
@@ -70,32 +80,44 @@ pub(super) fn start(environment: &Environment<'_>) -> Result<Spans, OtlpError> {
 
 /// Puts spans into batches until no more can come.
 async fn run(mut queue: mpsc::Receiver<Command>, mut exporters: Exporters, batches: &Batches) {
-    let mut batch = Vec::new();
+    let mut batch = Batch::default();
     let mut due = Instant::now();
     loop {
         let command = tokio::select! {
             command = queue.recv() => command,
-            () = sleep_until(due), if !batch.is_empty() => {
-                exporters.export(std::mem::take(&mut batch)).await;
+            () = sleep_until(due), if batch.len() > 0 => {
+                exporters.export(&mut batch).await;
                 continue;
             }
         };
+        if batch.len() == 0 {
+            due = Instant::now() + batches.delay;
+        }
         match command {
-            Some(Command::Export(finished)) => {
-                if batch.is_empty() {
-                    due = Instant::now() + batches.delay;
-                }
-                batch.push(Arc::unwrap_or_clone(finished));
-                if batch.len() >= batches.most {
-                    exporters.export(std::mem::take(&mut batch)).await;
-                }
-            }
+            Some(Command::Export(finished)) => batch.spans.push(Arc::unwrap_or_clone(finished)),
+            Some(Command::Metrics(metrics)) => batch.metrics.push(*metrics),
             Some(Command::Flush(done)) => {
-                exporters.export(std::mem::take(&mut batch)).await;
+                exporters.export(&mut batch).await;
                 flushed(done);
             }
-            None => return exporters.export(batch).await,
+            None => return exporters.export(&mut batch).await,
         }
+        if batch.len() >= batches.most {
+            exporters.export(&mut batch).await;
+        }
+    }
+}
+
+/// What is exported together.
+#[derive(Default)]
+struct Batch {
+    spans: Vec<Finished>,
+    metrics: Vec<ResourceMetrics>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.spans.len() + self.metrics.len()
     }
 }
 
@@ -108,15 +130,18 @@ fn flushed(done: oneshot::Sender<()>) {
 struct Exporters {
     client: Arc<Client>,
     open: BTreeMap<Arc<Origin>, SpanExporter>,
+    /// For the metrics of guests.
+    metrics: Option<Exporter>,
     /// Spans that were lost since an export last succeeded.
     failed: usize,
 }
 
 impl Exporters {
-    fn new() -> Self {
+    fn new(metrics: Option<Exporter>) -> Self {
         Self {
             client: Arc::new(Client::default()),
             open: BTreeMap::new(),
+            metrics,
             failed: 0,
         }
     }
@@ -139,9 +164,16 @@ impl Exporters {
         })
     }
 
-    async fn export(&mut self, batch: Vec<Finished>) {
+    async fn export(&mut self, batch: &mut Batch) {
+        let Batch { spans, metrics } = std::mem::take(batch);
+        if let Some(exporter) = self.metrics.as_ref().filter(|_| !metrics.is_empty()) {
+            let request = ExportMetricsServiceRequest {
+                resource_metrics: metrics,
+            };
+            exporter.send(&request).await;
+        }
         let mut by_origin: BTreeMap<Arc<Origin>, Vec<SpanData>> = BTreeMap::new();
-        for Finished { origin, span } in batch {
+        for Finished { origin, span } in spans {
             by_origin.entry(origin).or_default().push(span);
         }
         for (origin, spans) in by_origin {

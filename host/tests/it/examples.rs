@@ -2,6 +2,7 @@
 
 mod documented;
 mod edited;
+mod looked_at;
 mod survives;
 
 use std::collections::BTreeSet;
@@ -54,8 +55,13 @@ impl Example {
 
     /// Runs the app that is in this folder.
     pub(crate) fn run(cli: Cli) -> Self {
+        Self::run_with(cli, &[])
+    }
+
+    /// The same with more arguments of `up`.
+    fn run_with(cli: Cli, more: &[&str]) -> Self {
         build(&cli, &["check", "--cache", CACHE]);
-        let up = cli.up(&["--cache", CACHE]);
+        let up = cli.up(&[&["--cache", CACHE], more].concat());
         let running = std::fs::read(cli.path(".wasmbay/host.json")).unwrap();
         let running: Value = serde_json::from_slice(&running).unwrap();
         let gateway = running["gateway"].as_str().unwrap();

@@ -1,5 +1,7 @@
 //! Spans, metrics and log records, as a collector of OpenTelemetry gets them from `wasmbay up`.
 
+mod guests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -202,7 +204,11 @@ fn project() -> Cli {
 }
 
 fn up(collector: &Collector, more: &[(&str, &str)]) -> (Cli, Up, String) {
-    let cli = project();
+    up_of(project(), collector, more)
+}
+
+/// The host of a folder, which exports to the collector, and the address of its gateway.
+fn up_of(cli: Cli, collector: &Collector, more: &[(&str, &str)]) -> (Cli, Up, String) {
     let mut command = cli.command(&["up", "--listen", "127.0.0.1:0", "--no-watch"]);
     command
         .env(

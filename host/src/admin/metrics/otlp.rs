@@ -1,7 +1,7 @@
 //! The same metrics by OTLP, under OpenTelemetry's names: with dots, and the unit beside the name.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use super::family::{Families, Family, Kind, Metric, Value};
 use super::{Process, gather};
 use crate::admin::Admin;
-use crate::otlp::{Environment, Exporter, OtlpError, Signal, attribute, resource};
+use crate::otlp::{Environment, Exporter, OtlpError, Signal, attribute, nanoseconds, resource};
 use crate::telemetry::BOUNDS;
 
 /// Time for the last export of a host that stops.
@@ -50,7 +50,7 @@ impl MetricsExport {
             exporter,
             every: Duration::from_millis(every.into()),
             host: host.to_owned(),
-            started: now(),
+            started: nanoseconds(SystemTime::now()),
         }))))
     }
 
@@ -90,7 +90,7 @@ impl Exporting {
     }
 
     fn request(&self, families: &Families) -> ExportMetricsServiceRequest {
-        let times = (self.started, now());
+        let times = (self.started, nanoseconds(SystemTime::now()));
         let scope = ScopeMetrics {
             scope: Some(InstrumentationScope {
                 name: "wasmbay".to_owned(),
@@ -111,14 +111,6 @@ impl Exporting {
             }],
         }
     }
-}
-
-/// Nanoseconds since 1970.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    })
 }
 
 /// The name and unit of a metric that Prometheus calls so.

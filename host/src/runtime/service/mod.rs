@@ -29,7 +29,7 @@ use super::instance::{self, Blueprint, Instance};
 use crate::call::{Call, CallError, Code, Identity, Kind};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::calls::{self, Import};
-use crate::interfaces::{Backend, CurrentCall, Missing, recorded};
+use crate::interfaces::{Backend, CurrentCall, Missing, OpenSpans, recorded};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
@@ -585,6 +585,7 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
         deadline: term.deadline,
         hops: call.hops,
         trace: call.trace.clone(),
+        spans: OpenSpans::default(),
         backend: Arc::clone(backend),
         failed_import: None,
         ended: None,
