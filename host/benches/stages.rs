@@ -219,6 +219,7 @@ fn call(body: &Bytes) -> Call {
         hops: 0,
         caller: None,
         trace: Trace::default(),
+        claims: None,
         identity: None,
         kind: wasmbay::call::Kind::Request,
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +26,8 @@ pub struct Call {
     pub caller: Option<String>,
     /// The trace that the call belongs to.
     pub trace: Trace,
+    /// Who the call is made for, as the gateway has found out; see [`Claims`](crate::claims::Claims).
+    pub claims: Option<Arc<str>>,
     /// By what a repetition of the call can be recognised.
     pub identity: Option<Identity>,
     /// What it came as.
@@ -406,6 +409,7 @@ impl Call {
             hops: 0,
             caller: None,
             trace: Trace::begin(true),
+            claims: None,
             identity: None,
             kind: Kind::Request,
         }

@@ -19,6 +19,8 @@ pub const DEADLINE: &str = "Bay-Deadline-Ms";
 pub const HOPS: &str = "Bay-Hops";
 /// The service that calls.
 pub const CALLER: &str = "Bay-Caller";
+/// Who the call is made for, as the gateway has found out.
+pub const CLAIMS: &str = "Bay-Claims";
 /// The type of the body; JSON when absent.
 pub const CONTENT_TYPE: &str = "Content-Type";
 /// The id by which JetStream stores an event once that is published twice.
@@ -172,7 +174,7 @@ pub fn read_message(headers: Option<&Headers>, now: Instant) -> Call {
 /// write names in any case (Go's `http.Header` makes `Traceparent` of `traceparent`), and proxies change
 /// it.
 fn known(headers: &Headers) -> impl Iterator<Item = (&'static str, &str)> {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         DEADLINE,
         TRACEPARENT,
         CALLER,
@@ -181,6 +183,7 @@ fn known(headers: &Headers) -> impl Iterator<Item = (&'static str, &str)> {
         CONTENT_TYPE,
         TRACESTATE,
         BAGGAGE,
+        CLAIMS,
         ERROR,
         ERROR_CODE,
     ];
@@ -210,16 +213,20 @@ fn without_headers(body: Bytes, now: Instant) -> Call {
         hops: 0,
         caller: None,
         trace: Trace::default(),
+        claims: None,
         identity: None,
         kind: Kind::Request,
     }
 }
 
 impl Call {
-    /// Keeps a header of caller or trace, if it is not too long.
+    /// Keeps a header of caller, claims or trace, if it is not too long.
     fn keep(&mut self, name: &str, value: &str) {
         if name == STEP && (1..=MAX_HEADER).contains(&value.len()) {
             self.identity = Some(Identity::Step(value.into()));
+        }
+        if name == CLAIMS && value.len() <= MAX_HEADER {
+            self.claims = Some(value.into());
         }
         let field = match name {
             CALLER => &mut self.caller,
@@ -305,10 +312,11 @@ fn write_context(headers: &mut Headers, call: &Call) {
         baggage,
     } = &call.trace;
     let optional = [
-        (CALLER, &call.caller),
-        (TRACEPARENT, parent),
-        (TRACESTATE, state),
-        (BAGGAGE, baggage),
+        (CALLER, call.caller.as_deref()),
+        (CLAIMS, call.claims.as_deref()),
+        (TRACEPARENT, parent.as_deref()),
+        (TRACESTATE, state.as_deref()),
+        (BAGGAGE, baggage.as_deref()),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -331,7 +339,13 @@ pub(crate) fn size_bound(call: &Call) -> usize {
         state,
         baggage,
     } = &call.trace;
-    let texts = [&call.caller, parent, state, baggage];
+    let texts = [
+        call.caller.as_deref(),
+        call.claims.as_deref(),
+        parent.as_deref(),
+        state.as_deref(),
+        baggage.as_deref(),
+    ];
     let identity = call.identity.as_ref().map_or(0, |identity| match identity {
         Identity::Step(text) | Identity::Key(text) => (10 * text.len()).min(MAX_HEADER + 16) + 16,
     });

@@ -244,6 +244,7 @@ impl InProcess {
             hops: 0,
             caller: None,
             trace: Trace::default(),
+            claims: None,
             identity: None,
             kind: wasmbay::call::Kind::Request,
         };

@@ -125,7 +125,10 @@ mod tests {
         match find(&method.parse().unwrap(), path) {
             Ok((route, id)) => format!("{} {} {id}", route.method, route.path),
             Err(refusal) => {
-                let allow = refusal.allow.unwrap_or_default();
+                let mut headers = refusal.headers.into_iter();
+                let allow = headers.find(|(name, _)| name == http::header::ALLOW);
+                let allow = allow.map(|(_, value)| value.to_str().unwrap().to_owned());
+                let allow = allow.unwrap_or_default();
                 format!("{} {allow}", refusal.status.as_u16())
             }
         }

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -93,8 +93,8 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) blame: Blame,
     pub(crate) message: String,
-    /// The methods that the path takes, for 405.
-    pub(crate) allow: Option<String>,
+    /// Headers that go with the status.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// The run of a pipeline that it is about.
     pub(crate) run: Option<String>,
 }
@@ -105,8 +105,15 @@ impl Refusal {
             status,
             blame,
             message: message.into(),
-            allow: None,
+            headers: Vec::new(),
             run: None,
+        }
+    }
+
+    /// Adds a header. A value that cannot be sent is left out.
+    pub(crate) fn add(&mut self, name: HeaderName, value: &str) {
+        if let Ok(value) = value.try_into() {
+            self.headers.push((name, value));
         }
     }
 
@@ -139,8 +146,8 @@ impl Refusal {
         ) {
             headers.insert(RETRY_AFTER, RETRY_SECONDS);
         }
-        if let Some(allow) = self.allow.and_then(|allow| allow.try_into().ok()) {
-            headers.insert(ALLOW, allow);
+        for (name, value) in self.headers {
+            headers.append(name, value);
         }
         answer
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{StatusCode, Version};
+use http::{HeaderMap, HeaderName, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
@@ -42,6 +42,7 @@ impl Front {
         let version = request.version();
         let expects_continue = unread::expects_continue(request.headers());
         let left = Arc::new(AtomicU64::new(0));
+        strip_own(request.headers_mut());
         let request = std::mem::take(request).map(|body| {
             let body = body.filter(|body| !body.is_end_stream());
             left.store(body.as_ref().map_or(0, rest), Ordering::Relaxed);
@@ -88,6 +89,15 @@ impl Front {
             }
             _ => answer,
         })
+    }
+}
+
+/// Takes away what only a host says: a component could take it for that.
+fn strip_own(headers: &mut HeaderMap) {
+    let is_own = |name: &&HeaderName| name.as_str().starts_with("bay-");
+    let own: Vec<_> = headers.keys().filter(is_own).cloned().collect();
+    for name in own {
+        headers.remove(name);
     }
 }
 

@@ -2,6 +2,7 @@
 //! too long, or stuck.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -132,6 +133,8 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
 
 /// The running requests of a connection. Read when its timer fires, so that a request costs no timer.
 pub(crate) struct Activity {
+    /// The other end of the connection.
+    pub(crate) peer: IpAddr,
     born: Instant,
     reserve: bool,
     /// Whether it ends with the answer that comes next, although the client is still sending.
@@ -145,9 +148,10 @@ pub(crate) struct Activity {
 pub(crate) struct Running(Arc<Activity>);
 
 impl Activity {
-    /// A connection that begins now; `reserve` is for health checks only.
-    pub(super) fn new(now: Instant, reserve: bool) -> Self {
+    /// A connection of this peer that begins now; `reserve` is for health checks only.
+    pub(super) fn new(peer: IpAddr, now: Instant, reserve: bool) -> Self {
         Self {
+            peer: peer.to_canonical(),
             born: now,
             reserve,
             ends: AtomicBool::new(reserve),

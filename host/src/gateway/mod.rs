@@ -3,7 +3,7 @@
 //! Every worker accepts connections from one listening socket and serves them on its own thread.
 //! A request goes through these modules from top to bottom: `places` has room for its connection,
 //! `connection` speaks HTTP, `request` reads it, `route` finds its target, `origin` refuses what a
-//! browser sends for another site, `arguments` makes a call of it or `component` hands it to an HTTP
+//! browser sends for another site, `auth` finds out who asks, `arguments` makes a call of it or `component` hands it to an HTTP
 //! component, `answer` makes the response, and `unread` reads or discards the rest of its body. It
 //! decodes no values, and knows NATS only through a [`Backend`].
 //!
@@ -12,6 +12,7 @@
 pub(crate) mod accept;
 pub(crate) mod answer;
 mod arguments;
+pub(crate) mod auth;
 mod component;
 pub(crate) mod connection;
 pub(crate) mod counts;
@@ -36,11 +37,12 @@ pub(crate) use shared::{Mount, SharedGateway};
 
 use crate::deployment::Current;
 use crate::interfaces::Backend;
-use crate::manifest::GatewaySpec;
+use crate::manifest::{GatewaySpec, RpcPaths};
 use crate::nats::Link;
 use crate::openapi;
 use crate::spans::{Spans, Tracer};
 use answer::Answer;
+use auth::Authenticator;
 use connection::Tasks;
 use counts::Counts;
 use health::Responders;
@@ -60,6 +62,8 @@ pub struct Gateway {
     closing: watch::Sender<bool>,
     places: Arc<Places>,
     responders: tokio::sync::Mutex<Responders>,
+    /// Knows clients.
+    pub(crate) authenticator: Arc<Authenticator>,
     /// The requests that were answered.
     pub(crate) counts: Arc<Counts>,
     tracer: Arc<Tracer>,
@@ -85,6 +89,7 @@ impl Gateway {
                 spec.connections as usize,
                 spec.peer_connections as usize,
             )),
+            authenticator: Arc::new(Authenticator::new(app, spec.auth.as_ref())),
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),
@@ -110,13 +115,19 @@ impl Gateway {
         }
     }
 
-    /// The OpenAPI document of what a table serves.
-    pub(crate) fn openapi(&self, table: &Table) -> Answer {
-        let document = table.document.get_or_init(|| {
+    /// The OpenAPI document of what a table serves, to clients of this machine or to others.
+    pub(crate) fn openapi(&self, table: &Table, local: bool) -> Answer {
+        let has_rpc = local || self.spec.rpc != RpcPaths::Loopback;
+        let [with, without] = &table.documents;
+        let document = if has_rpc { with } else { without };
+        let document = document.get_or_init(|| {
             let deployment = self.current.get();
-            let app = deployment.app.as_deref();
+            let mut app = deployment.app.as_deref().cloned();
+            if let Some(app) = app.as_mut().filter(|_| !has_rpc) {
+                app.gateway.rpc = RpcPaths::None;
+            }
             let document =
-                app.map(|app| openapi::document(app, &deployment.plan, &deployment.described));
+                app.map(|app| openapi::document(&app, &deployment.plan, &deployment.described));
             answer::to_json(&document)
         });
         answer::json(http::StatusCode::OK, document.clone())
@@ -135,7 +146,7 @@ impl Gateway {
         if revision == 0 {
             return None;
         }
-        let table = Arc::new(Table::new(&self.app, &self.spec.rpc, &deployment));
+        let table = Arc::new(Table::new(&self.app, &self.spec, &deployment));
         let mut kept = self.table.write().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((revision, Arc::clone(&table)));
         Some(table)
@@ -165,6 +176,7 @@ impl Gateway {
     ) -> impl Future<Output = ()> + Send + 'static {
         let closing = self.closing.subscribe();
         let (header, places) = (self.spec.header, Arc::clone(&self.places));
+        let keeper = self.authenticator.keeper();
         let begin = move |tasks: Weak<Tasks>| {
             let builder = connection::builder(header, Weak::clone(&tasks));
             let front = Front {
@@ -175,6 +187,16 @@ impl Gateway {
             };
             (front, builder)
         };
-        accept::serve("the gateway", listener, closing, places, begin)
+        let serving = accept::serve("the gateway", listener, closing, places, begin);
+        async move {
+            let Some(keeper) = keeper else {
+                return serving.await;
+            };
+            tokio::select! {
+                () = serving => {}
+                // It ends with the gateway only.
+                () = keeper => {}
+            }
+        }
     }
 }

@@ -92,7 +92,7 @@ impl Places {
                 return None;
             }
         }
-        let activity = Arc::new(Activity::new(now, !fits));
+        let activity = Arc::new(Activity::new(address, now, !fits));
         let (evict, evicted) = oneshot::channel();
         let id = open.insert(Connection {
             peer,

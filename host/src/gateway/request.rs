@@ -1,5 +1,6 @@
 //! One request: its destination, its trace and deadline, its body within the limits, its answer.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use matchit::Params;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
+use super::auth::{Access, Client};
 use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
 use super::health::{healthz, readyz};
 use super::origin;
@@ -32,6 +34,14 @@ static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);
 static TRACESTATE: HeaderName = HeaderName::from_static(wire::TRACESTATE);
 static BAGGAGE: HeaderName = HeaderName::from_static(wire::BAGGAGE);
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// By which a request is known that a proxy passed on.
+static FORWARDED: [HeaderName; 4] = [
+    http::header::FORWARDED,
+    http::header::VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+];
 
 impl Answers for Front {
     fn timeout(&self) -> Duration {
@@ -95,13 +105,14 @@ impl Front {
         activity: &Arc<Activity>,
     ) -> (&'t str, Result<Answer, Refusal>) {
         let deadline = started + self.gateway.spec.timeout;
-        let call = Call {
+        let mut call = Call {
             body: Bytes::new(),
             arrived: started.into_std(),
             deadline: deadline.into_std(),
             hops: 0,
             caller: None,
             trace,
+            claims: None,
             identity: None,
             kind: Kind::Request,
         };
@@ -117,33 +128,64 @@ impl Front {
                 _ => (route::NO_ROUTE, Err(not_yet())),
             };
         };
+        let local = is_local(activity.peer, request.headers());
+        if !local && table.is_local_only(&path) {
+            return (route::NO_ROUTE, Err(not_from_elsewhere()));
+        }
         match table.find(request.method(), &path) {
             Destination::Healthz => (route::HEALTHZ, Ok(healthz())),
             Destination::Readyz => {
                 let answer = Box::pin(readyz(&self.gateway, Some(table), &self.link));
                 (route::READYZ, Ok(answer.await))
             }
-            Destination::OpenApi => (route::OPENAPI, Ok(self.gateway.openapi(table))),
+            Destination::OpenApi => {
+                let client = self.admit(&table.access, request.headers()).await;
+                let answer = client.map(|_| self.gateway.openapi(table, local));
+                (route::OPENAPI, answer)
+            }
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
             Destination::Rpc(function) => {
                 if let Err(refusal) = origin::check(request) {
                     return (route::RPC, Err(refusal));
                 }
+                match self.admit(&table.access, request.headers()).await {
+                    Ok(client) => call.claims = claims_of(client),
+                    Err(refusal) => return (route::RPC, Err(refusal)),
+                }
                 (route::RPC, self.call_rpc(function, request, call).await)
             }
             Destination::Call(route, params) => {
+                let label = &*route.planned.route.path;
                 if let Err(refusal) = origin::check(request) {
-                    return (&*route.planned.route.path, Err(refusal));
+                    return (label, Err(refusal));
+                }
+                match self.admit(&route.access, request.headers()).await {
+                    Ok(client) => call.claims = claims_of(client),
+                    Err(refusal) => return (label, Err(refusal)),
                 }
                 let answer = self.call_route(route, &params, uri.query(), request, call);
-                (&*route.planned.route.path, answer.await)
+                (label, answer.await)
             }
             Destination::Http(route) => {
+                match self.admit(&route.access, request.headers()).await {
+                    Ok(client) => call.claims = claims_of(client),
+                    Err(refusal) => return (&*route.path, Err(refusal)),
+                }
                 // Boxed, so that calls do not carry its state about.
                 let answer = Box::pin(self.hand_over(route, request, call, activity));
                 (&*route.path, self.in_time(deadline, answer).await)
             }
         }
+    }
+
+    /// The client of a request, if it may have what asks for this. Any way in can ask: only the credentials of
+    /// a request are looked at.
+    pub(super) async fn admit(
+        &self,
+        access: &Access,
+        headers: &HeaderMap,
+    ) -> Result<Option<Client>, Refusal> {
+        self.gateway.authenticator.admit(access, headers).await
     }
 
     /// Bounds an answer that has no deadline of its own.
@@ -227,6 +269,21 @@ impl Front {
         }
         Ok(body)
     }
+}
+
+/// What services get to know of a client.
+fn claims_of(client: Option<Client>) -> Option<Arc<str>> {
+    client.map(|client| client.claims)
+}
+
+/// Whether a request comes from this machine, and not through a proxy on it.
+fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
+    peer.is_loopback() && !FORWARDED.iter().any(|name| headers.contains_key(name))
+}
+
+fn not_from_elsewhere() -> Refusal {
+    let why = "functions have RPC paths for clients on the gateway's own machine only (`[gateway] rpc` is \"loopback\")";
+    Refusal::caller(StatusCode::NOT_FOUND, why)
 }
 
 /// The key that a client chose for the run which its request begins: a second request with it is the
@@ -445,6 +502,27 @@ mod tests {
             assert!(is_traceparent(&parent));
             assert_eq!(parent == given, taken);
             assert_eq!(value, parent);
+        }
+    }
+
+    #[test]
+    fn a_request_is_local_unless_a_proxy_passed_it_on() {
+        let local = |peer: &str, header: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(name) = header {
+                headers.insert(name, HeaderValue::from_static("x"));
+            }
+            is_local(peer.parse().unwrap(), &headers)
+        };
+        for peer in ["127.0.0.1", "127.8.0.1", "::1"] {
+            assert!(local(peer, None), "{peer}");
+            assert!(local(peer, Some("x-other")), "{peer}");
+            for name in ["forwarded", "via", "x-forwarded-for", "x-real-ip"] {
+                assert!(!local(peer, Some(name)), "{peer} {name}");
+            }
+        }
+        for peer in ["10.0.0.1", "0.0.0.0", "fe80::1", "2001:db8::1"] {
+            assert!(!local(peer, None), "{peer}");
         }
     }
 

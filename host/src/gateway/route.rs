@@ -8,15 +8,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::ALLOW;
 use http::{Method, StatusCode};
 use matchit::{Params, Router};
 use percent_encoding::percent_decode_str;
 
 use super::answer::{Outcome, Refusal};
 use super::arguments::ArgumentPlan;
+use super::auth::Access;
 use crate::deployment::Deployment;
 use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{Route, RpcPaths, keys};
+use crate::manifest::{GatewaySpec, Route, RpcPaths, keys};
 use crate::plan::{PlannedRoute, Publication};
 use crate::runtime::Service;
 use crate::subject;
@@ -47,8 +49,11 @@ pub(crate) struct Table {
     rpc: RpcPaths,
     /// Required functions that no service here answers: their responders have to be looked for.
     pub(crate) external: Vec<(FunctionId, String)>,
-    /// The document of all this, once it was asked for.
-    pub(crate) document: OnceLock<Bytes>,
+    /// What is asked of clients where no route says otherwise.
+    pub(crate) access: Access,
+    /// The documents of all this, once they were asked for: with RPC paths and, for clients that have none,
+    /// without.
+    pub(crate) documents: [OnceLock<Bytes>; 2],
 }
 
 /// The target of a route.
@@ -63,6 +68,7 @@ pub(crate) enum Target {
 /// A route to a function, with everything that does not depend on the request.
 pub(crate) struct CallRoute {
     pub(crate) planned: PlannedRoute,
+    pub(crate) access: Access,
     pub(crate) way: Way,
     pub(crate) arguments: ArgumentPlan,
     pub(crate) outcome: Outcome,
@@ -89,6 +95,7 @@ pub(crate) struct Callee {
 pub(crate) struct HttpRoute {
     /// As the manifest has it, for the log.
     pub(crate) path: String,
+    pub(crate) access: Access,
     service: Arc<Service>,
     /// A new version of the service that gets a share of the requests.
     canary: Option<(Arc<Service>, Choice)>,
@@ -123,8 +130,9 @@ pub(crate) enum Destination<'t, 'p> {
 }
 
 impl Table {
-    pub(crate) fn new(app: &str, rpc: &RpcPaths, deployment: &Deployment) -> Self {
+    pub(crate) fn new(app: &str, spec: &GatewaySpec, deployment: &Deployment) -> Self {
         let (plan, services) = (&deployment.plan, &deployment.services);
+        let auth = spec.auth.as_ref();
         let mut table = Self {
             routers: keys::METHODS
                 .iter()
@@ -132,9 +140,10 @@ impl Table {
                 .collect(),
             others: Router::new(),
             functions: HashMap::new(),
-            rpc: rpc.clone(),
+            rpc: spec.rpc.clone(),
             external: Vec::new(),
-            document: OnceLock::new(),
+            access: Access::usual(auth),
+            documents: Default::default(),
         };
         for http in &plan.http {
             let service = services.get(&http.service);
@@ -149,6 +158,7 @@ impl Table {
             let both = candidate.zip(old.and(new));
             let route = HttpRoute {
                 path: http.route.path.clone(),
+                access: Access::of(&http.route, auth),
                 service: Arc::clone(service),
                 canary: both
                     .map(|(candidate, new)| (Arc::clone(new), Choice::new(candidate.share))),
@@ -165,6 +175,7 @@ impl Table {
                 way: Way::to(app, deployment, &planned.function),
                 arguments: ArgumentPlan::new(&planned.signature, &planned.bindings),
                 outcome: Outcome::of(&planned.signature),
+                access: Access::of(&planned.route, auth),
                 planned: planned.clone(),
             };
             table.add(&planned.route, &Target::Call(Arc::new(route)));
@@ -241,6 +252,11 @@ impl Table {
         }
     }
 
+    /// Whether this is a path of functions that clients of other machines cannot call.
+    pub(crate) fn is_local_only(&self, path: &str) -> bool {
+        self.rpc == RpcPaths::Loopback && path.starts_with(RPC_PREFIX)
+    }
+
     /// The destination of a request; the gateway's own paths come first.
     ///
     /// `path` is [`normalized`].
@@ -303,7 +319,7 @@ impl Table {
             .unwrap_or_default();
         let Some(first) = same.first() else {
             let why = match self.rpc {
-                RpcPaths::All => {
+                RpcPaths::All | RpcPaths::Loopback => {
                     "no such function; the path is /rpc/namespace:package/interface/function, with @version after the interface or without"
                 }
                 RpcPaths::None => "functions have no RPC path here (`[gateway] rpc` is false)",
@@ -389,10 +405,9 @@ pub(crate) fn own<'p>(method: &Method, path: &'p str) -> Option<Result<Own<'p>, 
 
 pub(crate) fn not_allowed(allowed: &str) -> Refusal {
     let why = format!("this path takes {allowed}");
-    Refusal {
-        allow: Some(allowed.to_owned()),
-        ..Refusal::caller(StatusCode::METHOD_NOT_ALLOWED, why)
-    }
+    let mut refusal = Refusal::caller(StatusCode::METHOD_NOT_ALLOWED, why);
+    refusal.add(ALLOW, allowed);
+    refusal
 }
 
 /// The one spelling of a path: characters that need no percent-encoding without it, the others

@@ -13,7 +13,8 @@ use http::header::{CONNECTION, HOST};
 use http::{Method, StatusCode};
 use matchit::Router;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 use super::answer::{Answer, Refusal, json, to_json};
 use super::connection::{self, Activity, Answers, CLOSE, Received, Tasks};
@@ -60,6 +61,8 @@ pub(crate) struct SharedGateway {
     /// The host is to run nothing, so requests are better sent to another one.
     drained: AtomicBool,
     places: Arc<Places>,
+    /// There are other apps than before.
+    changed: Notify,
 }
 
 /// The apps of one time, immutable.
@@ -186,6 +189,7 @@ impl SharedGateway {
                 spec.peer_connections as usize,
             )),
             spec,
+            changed: Notify::new(),
         }
     }
 
@@ -207,7 +211,25 @@ impl SharedGateway {
         let mut by_app = mounts.by_app.clone();
         let changed = change(&mut by_app);
         *mounts = Arc::new(Mounts::new(by_app));
+        self.changed.notify_one();
         changed
+    }
+
+    /// Looks after the keys of all apps' clients.
+    async fn keep(&self) {
+        let mut keepers = JoinSet::new();
+        loop {
+            for mount in self.mounts().by_app.values() {
+                if let Some(keeper) = mount.gateway.authenticator.keeper() {
+                    keepers.spawn(keeper);
+                }
+            }
+            tokio::select! {
+                () = self.changed.notified() => {}
+                // Its app has gone.
+                Some(_) = keepers.join_next() => {}
+            }
+        }
     }
 
     fn mounts(&self) -> Arc<Mounts> {
@@ -244,16 +266,25 @@ impl SharedGateway {
     pub(crate) async fn serve(self: Arc<Self>, listener: std::net::TcpListener, thread: usize) {
         let closing = self.closing.subscribe();
         let (header, places) = (self.spec.header, Arc::clone(&self.places));
+        let gateway = Arc::clone(&self);
         let begin = move |tasks: Weak<Tasks>| {
             let builder = connection::builder(header, Weak::clone(&tasks));
             let front = SharedFront {
-                gateway: self,
+                gateway,
                 thread,
                 tasks,
             };
             (front, builder)
         };
-        accept::serve("the gateway", listener, closing, places, begin).await;
+        let serving = accept::serve("the gateway", listener, closing, places, begin);
+        if thread > 0 {
+            return serving.await;
+        }
+        tokio::select! {
+            () = serving => {}
+            // It has no end.
+            () = self.keep() => {}
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::answer::{Answer, Refusal};
 use super::route::{Destination, Table, Way, normalized};
 use crate::deployment::Deployment;
 use crate::json::{Limits, decode_arguments};
-use crate::manifest::{Manifest, RpcPaths};
+use crate::manifest::{GatewaySpec, Manifest, RpcPaths};
 use crate::plan::{Description, Plan, plan};
 use crate::shape::InterfaceDescription;
 
@@ -59,7 +59,7 @@ fn table_of(plan: Plan) -> Table {
         plan,
         ..Deployment::default()
     };
-    Table::new("app", &RpcPaths::All, &deployment)
+    Table::new("app", &GatewaySpec::default(), &deployment)
 }
 
 fn table(routes: &str, functions: &[(&str, &str, &str)]) -> Table {
@@ -101,10 +101,16 @@ fn found(table: &Table, method: &str, path: &str) -> String {
             format!(
                 "{} {}",
                 refusal.status.as_u16(),
-                refusal.allow.unwrap_or(refusal.message)
+                allow_of(&refusal).unwrap_or(refusal.message)
             )
         }
     }
+}
+
+fn allow_of(refusal: &Refusal) -> Option<String> {
+    let mut headers = refusal.headers.iter();
+    let (_, value) = headers.find(|(name, _)| name == http::header::ALLOW)?;
+    value.to_str().ok().map(str::to_owned)
 }
 
 /// The arguments of a request at a table's only route.
@@ -322,7 +328,14 @@ fn rpc_paths_are_for_the_interfaces_that_the_manifest_names() {
             plan,
             ..Deployment::default()
         };
-        Table::new("app", &rpc, &deployment)
+        Table::new(
+            "app",
+            &GatewaySpec {
+                rpc,
+                ..GatewaySpec::default()
+            },
+            &deployment,
+        )
     };
     let of = |ids: &[&str]| RpcPaths::Of(ids.iter().map(|id| id.parse().unwrap()).collect());
     let one = "bay.app.old.api.one.v2.f";

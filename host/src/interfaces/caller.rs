@@ -42,6 +42,8 @@ pub(crate) struct CurrentCall {
     pub(crate) trace: Trace,
     /// Spans of the guest's own that are open.
     pub(crate) spans: OpenSpans,
+    /// Who the call is made for.
+    pub(crate) claims: Option<Arc<str>>,
     pub(crate) backend: Arc<dyn Backend>,
     /// The failed import that trapped the guest, for want of a value for the failure.
     pub(crate) failed_import: Option<Box<(FunctionId, CallError)>>,
@@ -97,6 +99,7 @@ impl Caller {
             hops: current.hops.saturating_add(1),
             caller: Some(self.service.name.clone()),
             trace: current.trace.clone(),
+            claims: current.claims.clone(),
             identity: None,
             kind: Kind::Request,
         };

@@ -2,7 +2,7 @@
 
 mod connections;
 pub(crate) mod fetch;
-mod tls;
+pub(crate) mod tls;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -12,6 +12,7 @@ pub(crate) mod config;
 pub(crate) mod context;
 pub(crate) mod held;
 pub(crate) mod http;
+pub(crate) mod identity;
 pub(crate) mod keyvalue;
 pub(crate) mod logging;
 pub mod memory;

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::interface::InterfaceId;
 
 /// Every interface that the linker has. A version stands for the compatible ones, newer ones too.
-pub(crate) const PROVIDED: [&str; 49] = [
+pub(crate) const PROVIDED: [&str; 50] = [
     "wasi:cli/environment@0.2.12",
     "wasi:cli/exit@0.2.12",
     "wasi:cli/stderr@0.2.12",
@@ -54,6 +54,7 @@ pub(crate) const PROVIDED: [&str; 49] = [
     "wasi:sockets/udp@0.2.12",
     "wasi:sockets/udp-create-socket@0.2.12",
     "wasmbay:call/context@0.1.0",
+    "wasmbay:call/identity@0.1.0",
     "wasmcloud:messaging/consumer@0.2.0",
 ];
 

@@ -80,9 +80,9 @@ impl App {
             })
             .collect();
         let wires = wires::read(top, &declared);
-        let routes = routes::read(top, &declared);
-        let nest = nest::read(top);
         let gateway = gateway::read(top);
+        let routes = routes::read(top, &declared, gateway.auth.as_ref());
+        let nest = nest::read(top);
         let pipelines = pipelines::read(top, &declared);
         let mut app = Self {
             name: name?.value.to_owned(),

@@ -8,9 +8,9 @@ use serde::{Serialize, Serializer};
 use super::Percent;
 use super::file::Section;
 use super::keys::{breaker, fallback, wire};
-use super::kinds::settings;
 use super::pipelines::{Template, read_values};
 use super::services::check_service;
+use super::settings::settings;
 
 /// When calls of a wire are not sent, and what answers instead.
 #[derive(Clone, Debug, Default, PartialEq)]

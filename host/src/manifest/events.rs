@@ -8,8 +8,9 @@ use serde::{Serialize, Serializer};
 
 use super::file::Section;
 use super::keys::{retention, retry, subscriber, wire};
-use super::kinds::{Setting as _, settings};
+use super::kinds::Setting as _;
 use super::services::check_service;
+use super::settings::settings;
 use super::values::duration_text;
 use super::wires::Provider;
 use crate::interface::is_label;

@@ -1,17 +1,23 @@
 //! `[gateway]`: where and how the gateway listens.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::auth::{self, AuthSpec};
 use super::file::Section;
-use super::keys;
-use super::kinds::settings;
+use super::kinds::{Key, Other};
+use super::settings::settings;
+use super::{Find, keys};
 use crate::interface::InterfaceId;
 
 /// Which functions have an RPC path at the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RpcPaths {
-    /// All that the app's services export or need.
+    /// All that the app's services export or need, for clients on the gateway's own machine.
     #[default]
+    Loopback,
+    /// All of them for everybody.
     All,
     /// None.
     None,
@@ -24,7 +30,7 @@ impl RpcPaths {
     #[must_use]
     pub fn include(&self, interface: &InterfaceId) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::Loopback => true,
             Self::None => false,
             Self::Of(these) => these.iter().any(|these| interface.answers_to(these)),
         }
@@ -53,6 +59,9 @@ settings! {
         pub connections: u32 = CONNECTIONS,
         /// Those among them that one peer may have.
         pub peer_connections: u32 = PEER_CONNECTIONS,
+        ;
+        /// Who may call; none is everybody.
+        pub auth: AuthSpec = AUTH,
     }
 }
 
@@ -63,5 +72,56 @@ pub(super) fn read(top: &Section<'_>) -> GatewaySpec {
     if !section.has(keys::gateway::PEER_CONNECTIONS.name) {
         spec.peer_connections = keys::half(spec.connections);
     }
+    spec.auth = auth::read(&section);
     spec
+}
+
+/// The files that the gateway's part names, as they are found; those that are not there are reported.
+pub(super) fn find_files(top: &Section<'_>, root: &Path, find: Find<'_>) -> Files {
+    let section = top.section(&keys::app::GATEWAY, &keys::gateway::TABLE);
+    let (finding, mut files) = (Finding { root, find }, Files::new());
+    auth::find_files(&section, &finding, &mut files);
+    files
+}
+
+/// Files by the paths that a manifest has for them.
+pub(super) type Files = BTreeMap<PathBuf, PathBuf>;
+
+/// Where files are looked for.
+pub(super) struct Finding<'a> {
+    pub(super) root: &'a Path,
+    pub(super) find: Find<'a>,
+}
+
+impl Finding<'_> {
+    /// The file that a key names. Reports one that is not there.
+    pub(super) fn file(&self, section: &Section<'_>, key: &Key<Other>, files: &mut Files) {
+        let Some(typed) = section.text(key) else {
+            return;
+        };
+        let path = self.root.join(typed.value);
+        match (self.find)(&path) {
+            Some(found) => drop(files.insert(typed.value.into(), found)),
+            None => {
+                let why = format!("`{}`: there is no file {}", key.name, path.display());
+                section.report(typed.at, why);
+            }
+        }
+    }
+}
+
+impl GatewaySpec {
+    /// Puts files where they were found.
+    pub(super) fn put_files(&mut self, files: &Files) {
+        if let Some(auth) = &mut self.auth {
+            auth.put_files(files);
+        }
+    }
+}
+
+/// Puts a file where it was found.
+pub(super) fn put_file(path: &mut PathBuf, files: &Files) {
+    if let Some(found) = files.get(path) {
+        path.clone_from(found);
+    }
 }

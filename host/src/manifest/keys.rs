@@ -435,6 +435,10 @@ tables! {
             => "The status of a result.";
         ERRORS "errors": Other = Other::table(&["`{ unknown-sku = 404, \"*\" = 422 }`", STATUS_FORM]).or("none: 422")
             => "The status of each case of the function's error; `*` is any other.";
+        AUTH "auth": Other = auth::DEFAULT.values.or("`default` of `[gateway.auth]`")
+            => "How a client has to say who it is; see [who may call](gateway.md#who-may-call).";
+        SCOPES "scopes": Other = Other::texts(&["names such as `orders:write`"]).or("none")
+            => "What the client's token or key has to allow, all of it. Else 403.";
     }
 
     gateway "`[gateway]`" "" {
@@ -445,7 +449,7 @@ tables! {
         HOSTS "hosts": HostNames = HostNames
             => "The names (`Host` headers) by which requests reach the app at the gateway of a [fleet](fleet.md), which has one gateway for all apps. `wasmbay up` has one app, which answers to every name.";
         RPC "rpc": Rpc = Rpc
-            => "Which functions have [an RPC path](gateway.md#functions-at-their-rpc-path): all, none, or those of these interfaces. Without a version an interface stands for all of its versions.";
+            => "Which functions have [an RPC path](gateway.md#functions-at-their-rpc-path): all for clients on this machine, all for everybody, none, or those of these interfaces for everybody. Without a version an interface stands for all of its versions.";
         BODY "body": Bounds<usize> = Bounds { default: 1 << 20, range: 1 << 10..=64 << 20 }
             => "Body of a request. Beyond it 413.";
         // The minimum is hyper's own.
@@ -457,6 +461,43 @@ tables! {
             => "Connections open at the same time. The longest idle makes room for the next; where all are busy, 503 except for health checks.";
         PEER_CONNECTIONS "peer-connections": Or<Bounds<u32>> = Or(Bounds { default: half(CONNECTIONS.values.default), ..CONNECTIONS.values }, "half of `connections`")
             => "Those among them that one peer may have: an IPv4 address, or a /64 of IPv6. As many as `connections` where a proxy stands before the gateway.";
+        AUTH "auth": Other = Other::table(&["`[gateway.auth]`"]).or("none: everybody may call")
+            => "Who may call; see [who may call](gateway.md#who-may-call).";
+    }
+
+    auth "`[gateway.auth]`" "Tokens and keys by which clients say who they are." {
+        DEFAULT "default": Other = Other::text(&["none", "jwt", "key", "any"]).or("none")
+            => "What everything that is served asks for, unless its route says otherwise: nothing, a token, a key, or either. RPC paths and `/openapi.json` are asked for the same, health checks for nothing.";
+        JWT "jwt": Other = Other::table(&["`[gateway.auth.jwt]`"]).or("none")
+            => "Which JSON Web Tokens are taken; see below.";
+        KEY "key": Other = Other::table(&["`[gateway.auth.key.NAME]`, at most 1000"]).or("none")
+            => "API keys, which clients send as `X-Api-Key`. NAME is words of letters and digits joined by `-`.";
+        KEY_FILE "key-file": Other = Other::text(&["a path from the manifest's folder; in a fleet an absolute one"]).or("none")
+            => "A TOML file with further keys, a table `[NAME]` with `sha256` and `scopes` for each. It is read again when it has changed.";
+    }
+
+    jwt "`[gateway.auth.jwt]`" "A token needs `exp`. One of more than 8 KiB is refused." {
+        ISSUER "issuer": Other = Other::text(&["a text such as \"https://id.example.com\""])
+            => "The `iss` that tokens have to have. Required.";
+        AUDIENCE "audience": Other = Other::texts(&["texts such as `shop`"]).or("none")
+            => "The `aud` that tokens have to have, one of these. Without it, only tokens without `aud` are taken.";
+        JWKS "jwks": Other = Other::text(&["an `https://` address", "an `http://` address of this machine", "a path from the manifest's folder; in a fleet an absolute one"])
+            => "Where the issuer's public keys are, as a JWK set. Required.";
+        ALGORITHMS "algorithms": Other = Other::texts(&["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "HS256", "HS384", "HS512"]).or("RS256, ES256, EdDSA")
+            => "The algorithms by which tokens may be signed. The last three need a secret (`oct`) in the set.";
+        SKEW "skew": Bounds<Duration> = Bounds { default: secs(30), range: secs(0)..=secs(300) }
+            => "How much the issuer's clock may differ.";
+        REFRESH "refresh": Bounds<Duration> = Bounds { default: secs(600), range: secs(1)..=secs(DAY) }
+            => "Time after which the keys are fetched again. A token with an unknown key has them fetched at once, at most every ten seconds. While that fails, the last ones hold.";
+        SCOPE_CLAIM "scope-claim": Other = Other::text(&["the name of a claim, such as `scope`, `scp`, `permissions`"]).or("scope")
+            => "The claim that has the scopes: a text of words, or a list of texts.";
+    }
+
+    api_key "`[gateway.auth.key.NAME]`" "" {
+        SHA256 "sha256": Other = Other::text(&["64 hexadecimal digits"])
+            => "The SHA-256 of the key, of which no more is written down: `printf %s \"$KEY\" | sha256sum`. Required.";
+        SCOPES "scopes": Other = route::SCOPES.values
+            => "What the key allows.";
     }
 }
 

@@ -107,50 +107,6 @@ impl<K: Kind> Row for Key<K> {
     }
 }
 
-/// Declares a struct whose fields are the keys of one table of [`keys`](super::keys): how it is read
-/// and written, and its defaults.
-macro_rules! settings {
-    ($(#[$meta:meta])* pub struct $name:ident in $table:ident {
-        $($(#[$doc:meta])* pub $field:ident: $type:ty = $key:ident,)*
-    }) => {
-        $(#[$meta])*
-        pub struct $name {
-            $($(#[$doc])* pub $field: $type,)*
-        }
-
-        impl $name {
-            /// Reads the table; what is not given is as in `usual`.
-            fn read(section: &$crate::manifest::file::Section<'_>, usual: &Self) -> Self {
-                use $crate::manifest::keys::$table::*;
-                Self { $($field: section.read(&$key, &usual.$field),)* }
-            }
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                use $crate::manifest::{keys::$table::*, kinds::Setting as _};
-                Self { $($field: $key.values.default(),)* }
-            }
-        }
-
-        impl $name {
-            /// What is written of it: each key with its value.
-            pub(in crate::manifest) fn written(&self) -> impl Iterator<Item = (&'static str, toml::Value)> {
-                use $crate::manifest::{keys::$table::*, kinds::Setting as _};
-                let entries = [$(($key.name, $key.values.write(&self.$field)),)*];
-                entries.into_iter().filter_map(|(key, value)| Some((key, value?)))
-            }
-        }
-
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_map(self.written())
-            }
-        }
-    };
-}
-pub(super) use settings;
-
 /// A quantity within bounds.
 pub(crate) struct Bounds<T> {
     pub(crate) default: T,
@@ -482,15 +438,18 @@ impl<K: Setting> Setting for Or<K> {
     }
 }
 
-/// Interfaces, or whether all of them are meant.
+/// RPC paths for clients on the gateway's own machine.
+const LOOPBACK: &str = "loopback";
+
+/// Interfaces, or whether all of them are meant, and for whom.
 pub(crate) struct Rpc;
 
 impl Kind for Rpc {
     fn form(&self) -> Form {
         Form {
-            kind: "boolean or array of strings",
-            default: "true".to_owned(),
-            accepted: "true, false, `[\"shop:catalog/products\"]`".to_owned(),
+            kind: "string, boolean or array of strings",
+            default: "loopback".to_owned(),
+            accepted: "\"loopback\", true, false, `[\"shop:catalog/products\"]`".to_owned(),
         }
     }
 }
@@ -499,11 +458,12 @@ impl Setting for Rpc {
     type Value = RpcPaths;
 
     fn default(&self) -> RpcPaths {
-        RpcPaths::All
+        RpcPaths::Loopback
     }
 
     fn read(&self, value: &DeValue<'_>) -> Option<RpcPaths> {
         match value {
+            DeValue::String(text) if text == LOOPBACK => Some(RpcPaths::Loopback),
             DeValue::Boolean(true) => Some(RpcPaths::All),
             DeValue::Boolean(false) => Some(RpcPaths::None),
             DeValue::Array(these) => {
@@ -519,6 +479,7 @@ impl Setting for Rpc {
 
     fn write(&self, value: &RpcPaths) -> Option<Value> {
         Some(match value {
+            RpcPaths::Loopback => Value::String(LOOPBACK.to_owned()),
             RpcPaths::All => Value::Boolean(true),
             RpcPaths::None => Value::Boolean(false),
             RpcPaths::Of(these) => {

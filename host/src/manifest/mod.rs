@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 mod app;
+mod auth;
 mod breakers;
 mod durable;
 mod events;
@@ -24,6 +25,7 @@ mod placement;
 mod rollout;
 mod routes;
 mod services;
+mod settings;
 mod shares;
 mod specification;
 mod streams;
@@ -32,6 +34,7 @@ pub mod values;
 mod wires;
 
 pub use app::App;
+pub use auth::{Auth, AuthSpec, JwksSource, JwtSpec, KeySpec};
 pub use breakers::{BreakerPolicy, BreakerSpec, Fallback};
 pub use durable::{DurableFunction, DurableSpec};
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
@@ -169,7 +172,10 @@ impl Manifest {
         };
         let read = |top: &Section<'_>| {
             let components = services::read_components(top, &root, find);
-            Some((App::read(top)?, components))
+            let files = gateway::find_files(top, &root, find);
+            let mut app = App::read(top)?;
+            app.gateway.put_files(&files);
+            Some((app, components))
         };
         let (app, components) = file::read(path, text, read).map_err(ManifestError::Refused)?;
         Ok(Self {

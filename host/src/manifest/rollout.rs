@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::file::Section;
 use super::keys::{rollback_on, rollout, service};
-use super::kinds::settings;
+use super::settings::settings;
 use super::shares::{Percent, Times};
 use super::values::duration_text;
 

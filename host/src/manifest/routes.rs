@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
+use super::auth::{self, Auth, AuthSpec};
 use super::file::{At, Section, integer};
 use super::keys::{METHODS, STATUSES, app, route};
 use super::services::check_service;
@@ -22,6 +23,12 @@ pub struct Route {
     /// What answers.
     #[serde(flatten)]
     pub target: Target,
+    /// How a client has to say who it is; none is as by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// What the client's token or key has to allow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
 }
 
 /// What answers a route.
@@ -88,11 +95,11 @@ impl Route {
     }
 }
 
-pub(super) fn read(top: &Section<'_>, declared: &[&str]) -> Vec<Route> {
+pub(super) fn read(top: &Section<'_>, declared: &[&str], spec: Option<&AuthSpec>) -> Vec<Route> {
     let mut router = Routers::default();
     let mut routes = Vec::new();
     for section in top.each(&app::ROUTE, prefix, &route::TABLE) {
-        let Some((route, at)) = read_route(&section, declared) else {
+        let Some((route, at)) = read_route(&section, declared, spec) else {
             continue;
         };
         match router.insert(&route, section.line(at)) {
@@ -114,7 +121,12 @@ fn prefix(table: &DeTable<'_>) -> String {
 }
 
 /// Reads one route; also gives the place of its path.
-fn read_route(section: &Section<'_>, declared: &[&str]) -> Option<(Route, usize)> {
+fn read_route(
+    section: &Section<'_>,
+    declared: &[&str],
+    spec: Option<&AuthSpec>,
+) -> Option<(Route, usize)> {
+    let (auth, scopes) = auth::read_of_route(section, spec);
     let method = section.one_of(&route::METHOD);
     section.require(&route::PATH);
     let path = section.text(&route::PATH);
@@ -161,6 +173,8 @@ fn read_route(section: &Section<'_>, declared: &[&str]) -> Option<(Route, usize)
                 method,
                 path: path.value.to_owned(),
                 target,
+                auth,
+                scopes,
             },
             path.at,
         )

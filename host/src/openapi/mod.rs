@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{App, Route, RpcPaths};
+use crate::manifest::{App, Auth, Route, RpcPaths};
 use crate::plan::{Body, Description, Plan, PlannedRoute};
 use crate::shape::{Case, Field, Shape, Signature};
 use schema::{object, schema};
 
 /// Statuses that a route's own errors may share with refusals, whose body is another.
-const SHARED: [u16; 12] = [400, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504, 508];
+const SHARED: [u16; 14] = [
+    400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504, 508,
+];
 
 /// The schema of every refusal, which the gateway and its host answer in place of a service.
 const REFUSAL: &str = "#/components/responses/Refusal";
@@ -28,6 +30,7 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
             continue;
         };
         let mut operation = route(planned, plan);
+        secure(&mut operation, &planned.route, app);
         let id = unique(&mut names, operation_id(&planned.function));
         operation.insert("operationId".to_owned(), id.into());
         let path = paths.entry(path_of(&planned.route)).or_default();
@@ -45,16 +48,54 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
         "openapi": "3.1.1",
         "info": { "title": app.name, "version": "1" },
         "servers": [{ "url": "/" }],
-        "security": [],
+        "security": security(usual(app), &[]),
         "paths": paths,
         "components": {
+            "securitySchemes": schemes(app),
             "responses": { "Refusal": {
-                "description": "No result: the arguments do not decode (400), the service failed (500), what it needs did (502), \
+                "description": "No result: the arguments do not decode (400), who asks is unknown (401) or may not (403), the service failed (500), what it needs did (502), \
                                 it is busy (429), away (503) or too slow (504).",
                 "content": { "application/json": { "schema": refusal() } },
             } },
         },
     })
+}
+
+/// What is asked of clients where no route says otherwise.
+fn usual(app: &App) -> Auth {
+    let auth = app.gateway.auth.as_ref();
+    auth.map(|auth| auth.default).unwrap_or_default()
+}
+
+/// How clients can say who they are.
+fn schemes(app: &App) -> Value {
+    let mut schemes = Map::new();
+    if let Some(auth) = &app.gateway.auth {
+        if auth.jwt.is_some() {
+            let bearer = json!({ "type": "http", "scheme": "bearer", "bearerFormat": "JWT" });
+            schemes.insert("token".to_owned(), bearer);
+        }
+        if auth.has_keys() {
+            let key = json!({ "type": "apiKey", "in": "header", "name": "X-Api-Key" });
+            schemes.insert("key".to_owned(), key);
+        }
+    }
+    schemes.into()
+}
+
+fn security(auth: Auth, scopes: &[String]) -> Value {
+    let schemes = [("token", auth.takes_jwt()), ("key", auth.takes_key())];
+    let asked = schemes.into_iter().filter(|(_, takes)| *takes);
+    asked.map(|(name, _)| json!({ name: scopes })).collect()
+}
+
+/// Says what a route asks for, where that is not what everything does.
+fn secure(operation: &mut Map<String, Value>, route: &Route, app: &App) {
+    let auth = route.auth.unwrap_or(usual(app));
+    if auth != usual(app) || !route.scopes.is_empty() {
+        let security = security(auth, &route.scopes);
+        operation.insert("security".to_owned(), security);
+    }
 }
 
 fn refusal() -> Value {

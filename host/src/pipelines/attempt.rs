@@ -1,5 +1,6 @@
 //! One attempt at a step or its undo: a call, or an event that is published.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub(super) struct Attempt {
     pub(super) pipeline: String,
     pub(super) hops: u8,
     pub(super) trace: Option<String>,
+    /// Who the run is for.
+    pub(super) claims: Option<Arc<str>>,
     /// The subject of its function, if it is no event.
     pub(super) subject: String,
     pub(super) call: StepCall,
@@ -88,6 +91,7 @@ impl Attempt {
             hops: self.hops,
             caller: Some(self.pipeline.clone()),
             trace,
+            claims: self.claims.clone(),
             identity: Some(Identity::Step(self.id.as_str().into())),
             kind: Kind::Request,
         };

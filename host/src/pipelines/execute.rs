@@ -154,6 +154,7 @@ impl Owner<'_> {
                 pipeline: self.run.pipeline.name.clone(),
                 hops: self.run.hops.saturating_add(1),
                 trace: self.run.trace.clone(),
+                claims: self.run.claims.clone().map(Into::into),
                 millis: call.timeout.min(deadline.saturating_sub(began)),
                 subject: asked.subject().to_owned(),
                 call,
@@ -222,6 +223,7 @@ impl Owner<'_> {
                 parent: self.run.trace.clone(),
                 ..Trace::default()
             },
+            claims: self.run.claims.clone().map(Into::into),
             identity: None,
             kind: Kind::Request,
         }

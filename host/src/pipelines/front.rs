@@ -222,6 +222,7 @@ impl Front {
             coded: durable.map(|_| Coded::new(&rand::random())),
             hops: call.hops,
             trace: call.trace.parent.clone(),
+            claims: call.claims.as_deref().map(str::to_owned),
             ..Run::new(id, pipeline, input, now())
         })
     }

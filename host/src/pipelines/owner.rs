@@ -349,6 +349,7 @@ impl Owner<'_> {
             pipeline: run.pipeline.name.clone(),
             hops: run.hops.saturating_add(1),
             trace: run.trace.clone(),
+            claims: run.claims.clone().map(Into::into),
             millis: call.timeout.min(left),
             subject: subject::of_function(&self.work.journals.app, &call.function),
             call: call.clone(),

@@ -71,6 +71,9 @@ pub struct Run {
     /// The `traceparent` of its call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// Who its call was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<String>,
     /// Who works on it: another one at each take-over.
     #[serde(default)]
     pub owner: String,
@@ -190,6 +193,7 @@ impl Run {
             ended: None,
             hops: 0,
             trace: None,
+            claims: None,
             owner: String::new(),
             writes: 0,
             phase: Phase::Running,

@@ -12,7 +12,9 @@ use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
 use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
 use crate::interfaces::otel::{self, OtelCtxView, OtelView};
-use crate::interfaces::{Bounds, Caller, CallerView, Recorded, config, context, logging, wasi};
+use crate::interfaces::{
+    Bounds, Caller, CallerView, Recorded, config, context, identity, logging, wasi,
+};
 
 /// The data of a store.
 pub(super) struct State {
@@ -103,6 +105,7 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     http::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
     context::add_to_linker(&mut linker)?;
+    identity::add_to_linker(&mut linker)?;
     logging::add_to_linker(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;

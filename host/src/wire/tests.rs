@@ -12,6 +12,7 @@ fn call() -> Call {
             state: Some("a=b".into()),
             baggage: None,
         },
+        claims: None,
         identity: None,
         kind: Kind::Request,
     }

@@ -1,5 +1,6 @@
 //! The gateway over real sockets: what a client sees, and every limit gone over.
 
+mod auth;
 pub(crate) mod components;
 mod life;
 mod limits;
@@ -106,6 +107,7 @@ impl Backend for Fake {
                         "state": call.trace.state,
                         "baggage": call.trace.baggage,
                         "caller": call.caller,
+                        "claims": call.claims.as_deref(),
                         "hops": call.hops,
                         "left": u64::try_from(call.time_left().as_millis()).unwrap(),
                     })

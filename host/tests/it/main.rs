@@ -22,6 +22,7 @@ mod examples;
 mod fleet;
 mod gateway;
 mod host;
+mod identity;
 mod isolation;
 mod javascript;
 mod jetstream;

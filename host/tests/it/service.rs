@@ -116,6 +116,7 @@ impl Guest {
             hops: 0,
             caller: None,
             trace: Trace::default(),
+            claims: None,
             identity: None,
             kind: wasmbay::call::Kind::Request,
         }

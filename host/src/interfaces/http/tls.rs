@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use wasmtime_wasi_http::Error;
 
 /// The configuration of all TLS connections, read when the first is made.
-pub(super) fn config() -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn config() -> Result<Arc<ClientConfig>, Error> {
     static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
         let path = |name| std::env::var_os(name).map(PathBuf::from);

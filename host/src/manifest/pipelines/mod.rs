@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::MAX_NAME;
 use super::file::{At, Section};
 use super::keys::{self, app, pipeline};
-use super::kinds::settings;
+use super::settings::settings;
 use super::values::size_text;
 use crate::interface::{FunctionId, is_label};
 use crate::shape::Signature;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod auth;
 mod breakers;
 mod events;
 mod kinds;
@@ -190,7 +191,8 @@ fn every_problem_is_reported_with_its_place() {
 #[test]
 fn rpc_paths_are_for_all_none_or_some() {
     let rpc = |value: &str| accepted(&format!("[gateway]\nrpc = {value}\n")).gateway.rpc;
-    assert_eq!(accepted("").gateway.rpc, RpcPaths::All);
+    assert_eq!(accepted("").gateway.rpc, RpcPaths::Loopback);
+    assert_eq!(rpc("'loopback'"), RpcPaths::Loopback);
     assert_eq!(rpc("true"), RpcPaths::All);
     assert_eq!(rpc("false"), RpcPaths::None);
     assert_eq!(rpc("[]"), RpcPaths::Of(Vec::new()));
@@ -198,7 +200,7 @@ fn rpc_paths_are_for_all_none_or_some() {
         assert_eq!(
             problem(&format!("[gateway]\nrpc = {refused}\n")),
             format!(
-                "5:7: gateway: `rpc` is {refused}; accepted: true, false, `[\"shop:catalog/products\"]`"
+                "5:7: gateway: `rpc` is {refused}; accepted: \"loopback\", true, false, `[\"shop:catalog/products\"]`"
             )
         );
     }

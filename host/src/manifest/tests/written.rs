@@ -136,6 +136,8 @@ const EVERYTHING: &str = r#"
     query = ["dry-run"]
     status = 203
     errors = { unknown-sku = 404, "*" = 422 }
+    auth = "any"
+    scopes = ["products:write"]
 
     [[route]]
     path = "/files/*"
@@ -149,6 +151,21 @@ const EVERYTHING: &str = r#"
     timeout = "10ms"
     connections = 1
     hosts = ["shop.example.com"]
+
+    [gateway.auth]
+    default = "jwt"
+    key-file = "keys.toml"
+    [gateway.auth.jwt]
+    issuer = "https://id.example.com"
+    audience = ["shop"]
+    jwks = "https://id.example.com/jwks.json"
+    algorithms = ["RS256", "HS512"]
+    skew = "1m"
+    refresh = "1h"
+    scope-claim = "permissions"
+    [gateway.auth.key.till]
+    sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+    scopes = ["orders:write"]
 "#;
 
 pub(super) fn again(app: &App) -> App {

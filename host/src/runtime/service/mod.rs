@@ -586,6 +586,7 @@ fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
         hops: call.hops,
         trace: call.trace.clone(),
         spans: OpenSpans::default(),
+        claims: call.claims.clone(),
         backend: Arc::clone(backend),
         failed_import: None,
         ended: None,

@@ -3,7 +3,7 @@ use crate::interfaces::provided;
 use crate::runtime::{Engine, EngineOptions};
 
 /// A function or resource of each interface that is provided.
-const KNOWN: [(&str, &str); 48] = [
+const KNOWN: [(&str, &str); 49] = [
     ("wasi:cli/environment@0.2.12", "get-environment"),
     ("wasi:cli/exit@0.2.12", "exit"),
     ("wasi:cli/stderr@0.2.12", "get-stderr"),
@@ -51,6 +51,7 @@ const KNOWN: [(&str, &str); 48] = [
     ("wasi:sockets/udp@0.2.12", "udp-socket"),
     ("wasi:sockets/udp-create-socket@0.2.12", "create-udp-socket"),
     ("wasmbay:call/context@0.1.0", "step"),
+    ("wasmbay:call/identity@0.1.0", "subject"),
     ("wasmcloud:messaging/consumer@0.2.0", "publish"),
 ];
 
