@@ -178,7 +178,7 @@ impl Admin {
             };
             (server, builder)
         };
-        accept::serve("the admin address", listener, closing, places, begin).await;
+        accept::serve("the admin address", listener, closing, places, None, begin).await;
     }
 
     /// Answers a request that was let in, for the route of this path.

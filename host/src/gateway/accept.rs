@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{self, Answers, Spawn, Tasks};
 use super::places::Places;
+use super::tls::{self, Tls};
 
 /// The pause after a connection could not be accepted, mostly for want of a file descriptor: trying
 /// again at once would only burn the processor.
@@ -24,6 +25,7 @@ pub(crate) async fn serve<A: Answers>(
     listener: std::net::TcpListener,
     closing: watch::Receiver<bool>,
     places: Arc<Places>,
+    tls: Option<Arc<Tls>>,
     begin: impl FnOnce(Weak<Tasks>) -> (A, Builder<Spawn>),
 ) {
     let listener = match TcpListener::from_std(listener) {
@@ -35,15 +37,25 @@ pub(crate) async fn serve<A: Answers>(
     };
     let tasks = Arc::new(Tasks::default());
     let (answers, builder) = begin(Arc::downgrade(&tasks));
-    let (answers, builder) = (Arc::new(answers), Arc::new(builder));
-    accept(answers, builder, listener, closing, places).await;
+    let made = Made {
+        answers: Arc::new(answers),
+        builder: Arc::new(builder),
+        tls,
+    };
+    accept(&made, listener, closing, places).await;
     tasks.drain().await;
+}
+
+/// What connections are served with.
+struct Made<A> {
+    answers: Arc<A>,
+    builder: Arc<Builder<Spawn>>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// Accepts connections until it is to close, and then waits for the last of them.
 async fn accept<A: Answers>(
-    answers: Arc<A>,
-    builder: Arc<Builder<Spawn>>,
+    made: &Made<A>,
     listener: TcpListener,
     mut closing: watch::Receiver<bool>,
     places: Arc<Places>,
@@ -54,9 +66,14 @@ async fn accept<A: Answers>(
         let Some(place) = places.enter(peer.ip()) else {
             return;
         };
-        let (answers, builder) = (Arc::clone(&answers), Arc::clone(&builder));
-        let serving = connection::serve(answers, builder, stream, place, watcher.clone());
-        connections.spawn(serving);
+        let (answers, builder) = (Arc::clone(&made.answers), Arc::clone(&made.builder));
+        let (tls, mut place, mut closing) = (made.tls.clone(), place, watcher.clone());
+        connections.spawn(async move {
+            let begun = tls::begin(tls.as_deref(), stream, &mut place, &mut closing).await;
+            if let Some(stream) = begun {
+                connection::serve(answers, builder, stream, place, closing).await;
+            }
+        });
         while connections.try_join_next().is_some() {}
     };
     loop {

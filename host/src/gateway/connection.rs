@@ -14,7 +14,6 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -22,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::answer::{Answer, Refusal};
 use super::health;
 use super::places::Place;
+use super::tls::Stream;
 use super::unread::{self, Socket};
 use crate::call::Blame;
 use crate::poll;
@@ -250,13 +250,10 @@ async fn answer<A: Answers>(
 pub(crate) async fn serve<A: Answers>(
     answers: Arc<A>,
     builder: Arc<Builder<Spawn>>,
-    stream: TcpStream,
+    stream: Stream,
     mut place: Place,
     mut closing: watch::Receiver<bool>,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
     let timed = Arc::clone(&answers);
     // Asked for when it counts: a gateway that several apps share gets others.
     let timeout = || timed.timeout();

@@ -24,7 +24,9 @@ pub(crate) mod route;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unread;
+mod watched;
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -34,6 +36,7 @@ use tokio::sync::watch;
 pub use connection::{IDLE, LINGER, MAX_HEADERS, MAX_STREAMS};
 pub use places::RESERVE;
 pub(crate) use shared::{Mount, SharedGateway};
+pub use tls::{HANDSHAKE, Tls, TlsError};
 
 use crate::deployment::Current;
 use crate::interfaces::Backend;
@@ -64,6 +67,7 @@ pub struct Gateway {
     responders: tokio::sync::Mutex<Responders>,
     /// Knows clients.
     pub(crate) authenticator: Arc<Authenticator>,
+    tls: Option<Arc<Tls>>,
     /// The requests that were answered.
     pub(crate) counts: Arc<Counts>,
     tracer: Arc<Tracer>,
@@ -90,6 +94,7 @@ impl Gateway {
                 spec.peer_connections as usize,
             )),
             authenticator: Arc::new(Authenticator::new(app, spec.auth.as_ref())),
+            tls: None,
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),
@@ -104,6 +109,18 @@ impl Gateway {
     pub fn with_spans(mut self, spans: &Spans) -> Self {
         self.tracer = Arc::new(spans.tracer(&self.app, SERVICE));
         self
+    }
+
+    /// The same, whose connections begin with a handshake.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls.map(Arc::new);
+        self
+    }
+
+    /// The scheme of its addresses.
+    pub(crate) fn scheme(&self) -> &'static str {
+        tls::scheme(self.tls.as_deref())
     }
 
     /// Another one of the app, with this specification, which goes on with the counts of this one.
@@ -176,7 +193,7 @@ impl Gateway {
     ) -> impl Future<Output = ()> + Send + 'static {
         let closing = self.closing.subscribe();
         let (header, places) = (self.spec.header, Arc::clone(&self.places));
-        let keeper = self.authenticator.keeper();
+        let (tls, keeper) = (self.tls.clone(), self.authenticator.keeper());
         let begin = move |tasks: Weak<Tasks>| {
             let builder = connection::builder(header, Weak::clone(&tasks));
             let front = Front {
@@ -187,15 +204,14 @@ impl Gateway {
             };
             (front, builder)
         };
-        let serving = accept::serve("the gateway", listener, closing, places, begin);
+        let certificates = tls.as_ref().and_then(Tls::keeper);
+        let serving = accept::serve("the gateway", listener, closing, places, tls, begin);
         async move {
-            let Some(keeper) = keeper else {
-                return serving.await;
-            };
             tokio::select! {
                 () = serving => {}
-                // It ends with the gateway only.
-                () = keeper => {}
+                // They end with the gateway only.
+                () = auth::kept(keeper) => {}
+                () = auth::kept(certificates) => {}
             }
         }
     }

@@ -22,6 +22,7 @@ use super::health::{healthz, readyz};
 use super::places::Places;
 use super::request::without_body;
 use super::route::{self, Destination, Own};
+use super::tls::{self, Tls};
 use super::{Front, Gateway, accept};
 use crate::interfaces::Backend;
 use crate::manifest::{App, GatewaySpec, Route};
@@ -63,6 +64,7 @@ pub(crate) struct SharedGateway {
     places: Arc<Places>,
     /// There are other apps than before.
     changed: Notify,
+    tls: Option<Arc<Tls>>,
 }
 
 /// The apps of one time, immutable.
@@ -178,7 +180,7 @@ struct Readiness<'a> {
 
 impl SharedGateway {
     /// A gateway without apps.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(tls: Option<Tls>) -> Self {
         let spec = GatewaySpec::default();
         Self {
             mounts: RwLock::default(),
@@ -190,6 +192,7 @@ impl SharedGateway {
             )),
             spec,
             changed: Notify::new(),
+            tls: tls.map(Arc::new),
         }
     }
 
@@ -218,6 +221,9 @@ impl SharedGateway {
     /// Looks after the keys of all apps' clients.
     async fn keep(&self) {
         let mut keepers = JoinSet::new();
+        if let Some(certificates) = self.tls.as_ref().and_then(Tls::keeper) {
+            keepers.spawn(certificates);
+        }
         loop {
             for mount in self.mounts().by_app.values() {
                 if let Some(keeper) = mount.gateway.authenticator.keeper() {
@@ -235,6 +241,11 @@ impl SharedGateway {
     fn mounts(&self) -> Arc<Mounts> {
         let mounts = self.mounts.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&mounts)
+    }
+
+    /// The scheme of its addresses.
+    pub(crate) fn scheme(&self) -> &'static str {
+        tls::scheme(self.tls.as_deref())
     }
 
     /// Stops taking connections; see [`Gateway::close`].
@@ -266,7 +277,7 @@ impl SharedGateway {
     pub(crate) async fn serve(self: Arc<Self>, listener: std::net::TcpListener, thread: usize) {
         let closing = self.closing.subscribe();
         let (header, places) = (self.spec.header, Arc::clone(&self.places));
-        let gateway = Arc::clone(&self);
+        let (gateway, tls) = (Arc::clone(&self), self.tls.clone());
         let begin = move |tasks: Weak<Tasks>| {
             let builder = connection::builder(header, Weak::clone(&tasks));
             let front = SharedFront {
@@ -276,7 +287,7 @@ impl SharedGateway {
             };
             (front, builder)
         };
-        let serving = accept::serve("the gateway", listener, closing, places, begin);
+        let serving = accept::serve("the gateway", listener, closing, places, tls, begin);
         if thread > 0 {
             return serving.await;
         }

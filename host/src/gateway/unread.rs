@@ -16,10 +16,10 @@ use http::{HeaderMap, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::connection::Tasks;
+use super::tls::Stream;
 
 /// Largest rest of a body that is read so that its connection can be kept: less than a new
 /// connection costs.
@@ -98,7 +98,7 @@ async fn read_rest(body: &mut Incoming, limit: u64) -> bool {
 
 /// A socket that reads on after its last byte was written, so that the client gets that.
 pub(super) struct Socket<L> {
-    stream: TcpStream,
+    stream: Stream,
     /// Whether the client is known to be sending what is not read.
     lingers: L,
     closing: Option<Closing>,
@@ -110,7 +110,7 @@ struct Closing {
 }
 
 impl<L: Fn() -> bool> Socket<L> {
-    pub(super) fn new(stream: TcpStream, lingers: L) -> Self {
+    pub(super) fn new(stream: Stream, lingers: L) -> Self {
         Self {
             stream,
             lingers,

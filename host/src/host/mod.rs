@@ -2,6 +2,7 @@
 
 pub(crate) mod discovery;
 mod drain;
+mod error;
 mod load;
 mod neighbours;
 mod node;
@@ -14,7 +15,6 @@ mod worker;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,29 +26,27 @@ use crate::admin::guard::Guard;
 pub use crate::admin::guard::{AdminToken, NoToken};
 pub use crate::admin::metrics::MetricsExport;
 use crate::admin::metrics::Process;
-use crate::call::CallError;
 use crate::deployment::{Current, drain_order};
-use crate::events::stream::{StoreError, Unavailable};
-use crate::gateway::{Gateway, Mount};
+use crate::gateway::{Gateway, Mount, Tls};
 use crate::insight::Insight;
-use crate::manifest::{App, Digest, SpecificationError};
+use crate::manifest::App;
 use crate::nats::{Action, ConnectOptions, Refusal};
 use crate::pipelines::Serving;
-use crate::plan::PlanError;
-use crate::runtime::{ComponentError, Engine, EngineError, EngineOptions, Runtime, ServiceError};
+use crate::runtime::{Engine, EngineOptions, Runtime};
 use crate::spans::Spans;
 use crate::subject;
 pub use crate::transport::Drained;
 use crate::transport::local::Local;
 use discovery::Directory;
 use drain::Drains;
+pub use error::HostError;
 pub use load::{check, load, specify};
 use neighbours::Neighbours;
 pub use node::{Node, NodeError, NodeOptions};
 pub use reconcile::Applied;
 use reconcile::Served;
 use upkeep::Upkeep;
-use worker::{Worker, WorkerError};
+use worker::Worker;
 
 /// Default time for which a host that stops waits for the calls that are under way.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -131,117 +129,6 @@ impl fmt::Display for Listening {
     }
 }
 
-/// Why a host could not start or an app could not be applied.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// The engine could not be set up.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// A worker could not start or was refused a subscription.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
-    /// An address cannot be listened on.
-    #[error("{what} cannot listen on {address}")]
-    Listen {
-        /// The part of the host.
-        what: Listening,
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Other machines can reach the admin address, and it asks for no token.
-    #[error(
-        "the admin address {address} can be reached from other machines, and asks for no token"
-    )]
-    Unguarded {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// A file is no component that can be run.
-    #[error("service \"{service}\": {}", path.display())]
-    Component {
-        /// The service.
-        service: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: ComponentError,
-    },
-    /// Services and components are not each other's.
-    #[error(transparent)]
-    Specification(#[from] SpecificationError),
-    /// The component of a service is not there.
-    #[error("service \"{service}\": component {specified} is specified, but none is given")]
-    NoComponent {
-        /// The service.
-        service: String,
-        /// The component that it has to have.
-        specified: Digest,
-    },
-    /// The component of a service is another than the one that it has to have.
-    #[error("service \"{service}\": component {specified} is specified, but {given} is given")]
-    OtherComponent {
-        /// The service.
-        service: String,
-        /// The component that it has to have.
-        specified: Digest,
-        /// The component that there is.
-        given: Digest,
-    },
-    /// A component cannot be linked.
-    #[error(transparent)]
-    Service(#[from] ServiceError),
-    /// The app stores events, messages or runs, and there is no JetStream.
-    #[error("app \"{app}\" stores events, messages or runs, which needs JetStream")]
-    JetStream {
-        /// The app.
-        app: String,
-        /// What is missing.
-        source: Unavailable,
-    },
-    /// The streams and consumers of durable events cannot be created.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The login lacks a permission for them.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The services do not fit together.
-    #[error("{}", join(.0))]
-    Plan(Vec<PlanError>),
-    /// Another app has the name.
-    #[error(
-        "another app is called \"{app}\" on this NATS system: service \"{service}\" of host {host} answers {subject} too, \
-         and the two have no service in common; give one of them another `name`"
-    )]
-    Taken {
-        /// The name.
-        app: String,
-        /// The id of the host that runs the other one.
-        host: String,
-        /// What both would answer.
-        subject: String,
-        /// The other one's service that does.
-        service: String,
-    },
-    /// A component does not start.
-    #[error("service \"{service}\" does not start")]
-    Warm {
-        /// The service.
-        service: String,
-        /// Why.
-        source: CallError,
-    },
-    /// A running host was to run an app of another name, which is part of every subject.
-    #[error("the app is called \"{running}\" and cannot be renamed to \"{wanted}\" while it runs")]
-    Renamed {
-        /// The name of the running app.
-        running: String,
-        /// The other name.
-        wanted: String,
-    },
-}
-
 /// Whether JetStream, or what it answers, was refused to a login; but for the list of streams, and for
 /// keeping log records.
 fn hinders_jetstream(refusal: &Refusal) -> bool {
@@ -255,14 +142,6 @@ fn hinders_jetstream(refusal: &Refusal) -> bool {
         // What is left are inboxes.
         Action::Subscribe => !subject::is_reserved(subject),
     }
-}
-
-fn join(errors: &[PlanError]) -> String {
-    errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 /// A running host.
@@ -307,6 +186,8 @@ impl Host {
     /// The engine cannot be set up, NATS cannot be reached, or the address is taken.
     pub async fn start(app: &App, engine: Engine, options: HostOptions) -> Result<Self, HostError> {
         let listener = listen(Listening::Gateway, options.gateway)?;
+        let tls = app.gateway.tls.as_ref().filter(|_| listener.is_some());
+        let tls = tls.map(Tls::load).transpose()?;
         let admin_listener = listen_for_operators(options.admin, options.admin_token)?;
         let current = Arc::new(Current::default());
         let local = Arc::new(Local::default());
@@ -323,7 +204,7 @@ impl Host {
         };
         let (spec, deployment) = (app.gateway.clone(), Arc::clone(&current));
         let gateway = Gateway::new(&app.name, spec, deployment).with_spans(&options.spans);
-        let gateway = Arc::new(gateway);
+        let gateway = Arc::new(gateway.with_tls(tls));
         let first = workers.first();
         let pipelines = first.map(|worker| Arc::new(worker.pipelines(&app.name, &options.spans)));
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
@@ -455,6 +336,13 @@ impl Host {
     #[must_use]
     pub fn gateway(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The address of the gateway as clients have it.
+    #[must_use]
+    pub fn gateway_url(&self) -> Option<String> {
+        let scheme = self.gateway.scheme();
+        self.address.map(|address| format!("{scheme}://{address}"))
     }
 
     /// The admin address.

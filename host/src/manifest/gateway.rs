@@ -8,6 +8,7 @@ use super::auth::{self, AuthSpec};
 use super::file::Section;
 use super::kinds::{Key, Other};
 use super::settings::settings;
+use super::tls::{self, TlsSpec};
 use super::{Find, keys};
 use crate::interface::InterfaceId;
 
@@ -62,6 +63,8 @@ settings! {
         ;
         /// Who may call; none is everybody.
         pub auth: AuthSpec = AUTH,
+        /// Its certificates; none is HTTP without TLS. A gateway that several apps share has its own.
+        pub tls: TlsSpec = TLS,
     }
 }
 
@@ -73,6 +76,7 @@ pub(super) fn read(top: &Section<'_>) -> GatewaySpec {
         spec.peer_connections = keys::half(spec.connections);
     }
     spec.auth = auth::read(&section);
+    spec.tls = tls::read(&section);
     spec
 }
 
@@ -81,6 +85,7 @@ pub(super) fn find_files(top: &Section<'_>, root: &Path, find: Find<'_>) -> File
     let section = top.section(&keys::app::GATEWAY, &keys::gateway::TABLE);
     let (finding, mut files) = (Finding { root, find }, Files::new());
     auth::find_files(&section, &finding, &mut files);
+    tls::find_files(&section, &finding, &mut files);
     files
 }
 
@@ -115,6 +120,9 @@ impl GatewaySpec {
     pub(super) fn put_files(&mut self, files: &Files) {
         if let Some(auth) = &mut self.auth {
             auth.put_files(files);
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.put_files(files);
         }
     }
 }

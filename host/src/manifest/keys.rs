@@ -463,6 +463,19 @@ tables! {
             => "Those among them that one peer may have: an IPv4 address, or a /64 of IPv6. As many as `connections` where a proxy stands before the gateway.";
         AUTH "auth": Other = Other::table(&["`[gateway.auth]`"]).or("none: everybody may call")
             => "Who may call; see [who may call](gateway.md#who-may-call).";
+        TLS "tls": Other = Other::table(&["`[gateway.tls]`"]).or("none: HTTP")
+            => "Certificates; see [TLS](gateway.md#tls). In a fleet they are those of its hosts: `wasmbay host --gateway-certificate`.";
+    }
+
+    tls "`[gateway.tls]`" "The paths are from the manifest's folder. A file that has changed is read again." {
+        CERTIFICATE "certificate": Other = Other::text(&["a path to a PEM file"])
+            => "The certificate, followed by those between it and its authority. Required.";
+        KEY "key": Other = Other::text(&["a path to a PEM file"])
+            => "The certificate's private key. Required.";
+        CLIENT_CA "client-ca": Other = Other::text(&["a path to a PEM file"]).or("none")
+            => "The authorities of clients' certificates.";
+        CLIENT "client": Other = Other::text(&["none", "optional", "required"]).or("required with `client-ca`, else none")
+            => "Whether a client needs a certificate. One that is `optional` has to be valid all the same.";
     }
 
     auth "`[gateway.auth]`" "Tokens and keys by which clients say who they are." {

@@ -30,6 +30,7 @@ mod shares;
 mod specification;
 mod streams;
 pub mod subjects;
+mod tls;
 pub mod values;
 mod wires;
 
@@ -53,6 +54,7 @@ pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};
 pub use shares::{Percent, PercentError, Times};
 pub use specification::{Digest, DigestError, Specification, SpecificationError};
 pub use streams::{StoredSubjects, StreamSpec};
+pub use tls::{ClientCertificate, TlsSpec};
 pub(crate) use values::duration_text;
 pub use wires::{LocalCall, Provider, Wire};
 

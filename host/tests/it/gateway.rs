@@ -4,6 +4,7 @@ mod auth;
 pub(crate) mod components;
 mod life;
 mod limits;
+mod tls;
 mod traces;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use tokio::time::{Instant, timeout};
 use wasmbay::build::{Guest, Tools};
 use wasmbay::call::{Blame, Call, CallError, Code};
 use wasmbay::deployment::{Current, Deployment};
-use wasmbay::gateway::{Gateway, IDLE, LINGER, MAX_HEADERS, RESERVE};
+use wasmbay::gateway::{Gateway, IDLE, LINGER, MAX_HEADERS, RESERVE, Tls};
 use wasmbay::host::{Host, HostOptions};
 use wasmbay::interface::InterfaceId;
 use wasmbay::interfaces::Backend;
@@ -185,10 +186,15 @@ impl Front {
 
     /// Without routes.
     fn bare(change: impl FnOnce(&mut GatewaySpec), link: Link) -> Self {
+        Self::bare_with(change, link, None)
+    }
+
+    fn bare_with(change: impl FnOnce(&mut GatewaySpec), link: Link, tls: Option<Tls>) -> Self {
         let mut spec = GatewaySpec::default();
         change(&mut spec);
         let current = Arc::new(Current::default());
-        let gateway = Arc::new(Gateway::new("app", spec, Arc::clone(&current)));
+        let gateway = Gateway::new("app", spec, Arc::clone(&current)).with_tls(tls);
+        let gateway = Arc::new(gateway);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use super::super::watched::Seen;
 use super::Client;
 use crate::claims::{Claims, Proof};
 use crate::manifest::AuthSpec;
@@ -42,9 +42,6 @@ struct Read {
     /// What it was like when it was last looked at.
     seen: Option<Seen>,
 }
-
-/// By what a changed file is known.
-type Seen = (u64, Option<SystemTime>);
 
 /// A table of the file.
 #[derive(Deserialize)]
@@ -140,9 +137,7 @@ impl KeyFile {
     }
 
     fn keep(&self) {
-        let seen = std::fs::metadata(&self.path)
-            .ok()
-            .map(|found| (found.len(), found.modified().ok()));
+        let seen = Some(Seen::look([self.path.as_path()]));
         let mut read = self.read.write().unwrap_or_else(PoisonError::into_inner);
         if read.keys.is_some() && read.seen == seen {
             return;
@@ -184,7 +179,7 @@ fn read_file(path: &Path) -> Result<Vec<Known>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::manifest::{Auth, KeySpec};

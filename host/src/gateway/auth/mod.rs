@@ -88,6 +88,14 @@ impl Access {
     }
 }
 
+/// Polls a keeper, if there is one; ends when that does.
+pub(super) async fn kept(keeper: Option<impl Future<Output = ()>>) {
+    match keeper {
+        Some(keeper) => keeper.await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Authenticator {
     pub(crate) fn new(app: &str, spec: Option<&AuthSpec>) -> Self {
         let wake = Arc::new(Notify::new());

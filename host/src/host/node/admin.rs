@@ -142,7 +142,7 @@ impl NodeAdmin {
                 builder,
             )
         };
-        accept::serve("the admin address", listener, closing, places, begin).await;
+        accept::serve("the admin address", listener, closing, places, None, begin).await;
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout_at;
 
-use crate::gateway::SharedGateway;
+use crate::gateway::{SharedGateway, Tls};
 
 /// A gateway that listens, with a thread for each core.
 pub(super) struct Listening {
@@ -26,9 +26,10 @@ impl Listening {
     pub(super) fn start(
         listener: &TcpListener,
         threads: NonZeroUsize,
+        tls: Option<Tls>,
     ) -> Result<Self, std::io::Error> {
         let mut listening = Self {
-            gateway: Arc::new(SharedGateway::new()),
+            gateway: Arc::new(SharedGateway::new(tls)),
             address: listener.local_addr()?,
             threads: Vec::new(),
             cut: watch::Sender::new(false),

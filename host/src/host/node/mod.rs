@@ -29,7 +29,7 @@ use super::{Drained, Listening, failed, hinders_jetstream, host_id, listen};
 use crate::admin::metrics::MetricsExport;
 use crate::events::stream;
 use crate::fleet::{self, FORMAT, HostRecord, Placement, Store, Trust};
-use crate::gateway::SharedGateway;
+use crate::gateway::{SharedGateway, Tls};
 use crate::manifest::Digest;
 use crate::nats::ConnectOptions;
 use crate::runtime::{Component, Engine};
@@ -138,6 +138,7 @@ impl Node {
             name,
             labels,
             gateway,
+            tls,
             capacity,
             admin,
             admin_token,
@@ -155,7 +156,9 @@ impl Node {
         let admin_listener = super::listen_for_operators(admin, admin_token)?;
         let listening = match (&listener, gateway) {
             (Some(listener), Some(address)) => {
-                let started = front::Listening::start(listener, workers);
+                let tls = tls.as_ref().map(Tls::load).transpose();
+                let tls = tls.map_err(super::HostError::from)?;
+                let started = front::Listening::start(listener, workers, tls);
                 Some(started.map_err(failed(Listening::Gateway, address))?)
             }
             _ => None,
@@ -270,6 +273,13 @@ impl Node {
             self.watching
                 .push(tokio::spawn(fleet::watch(bucket.clone(), tell)));
         }
+    }
+
+    /// The address of the gateway as clients have it.
+    #[must_use]
+    pub fn gateway_url(&self) -> Option<String> {
+        let front = self.listening.as_ref()?;
+        Some(format!("{}://{}", front.gateway.scheme(), front.address))
     }
 
     /// The address of the gateway.

@@ -10,6 +10,7 @@ use crate::events::stream::Unavailable;
 use crate::fleet::{StoreError, Trust};
 use crate::host::AdminToken;
 use crate::host::{HostError, HostOptions};
+use crate::manifest::TlsSpec;
 use crate::nats::{ConnectError, ConnectOptions, Refusal};
 use crate::spans::Spans;
 
@@ -24,6 +25,8 @@ pub struct NodeOptions {
     pub labels: BTreeMap<String, String>,
     /// The address of the gateway; `None` runs without one.
     pub gateway: Option<SocketAddr>,
+    /// The certificates of the gateway; `None` has it speak HTTP without TLS.
+    pub tls: Option<TlsSpec>,
     /// The bytes of memory that services may reserve on it, together; any number by default.
     pub capacity: Option<u64>,
     /// The admin address, where any client that can reach it sees what the fleet runs; `None` runs without
@@ -55,6 +58,7 @@ impl NodeOptions {
             name: name.into(),
             labels: BTreeMap::new(),
             gateway: None,
+            tls: None,
             capacity: None,
             admin: None,
             admin_token: None,

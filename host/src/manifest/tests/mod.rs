@@ -12,6 +12,7 @@ mod kinds;
 mod nest;
 mod routes;
 mod services;
+mod tls;
 mod written;
 
 /// Reads a manifest at a path that exists nowhere.

@@ -166,6 +166,12 @@ const EVERYTHING: &str = r#"
     [gateway.auth.key.till]
     sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
     scopes = ["orders:write"]
+
+    [gateway.tls]
+    certificate = "/etc/tls/shop.pem"
+    key = "/etc/tls/shop.key"
+    client-ca = "/etc/tls/clients.pem"
+    client = "optional"
 "#;
 
 pub(super) fn again(app: &App) -> App {

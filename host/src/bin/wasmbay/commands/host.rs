@@ -10,8 +10,8 @@ use clap::ValueHint;
 use serde_json::json;
 use wasmbay::fleet::is_host_name;
 use wasmbay::host::{Node, NodeOptions};
-use wasmbay::manifest::is_label_text;
 use wasmbay::manifest::values::parse_size;
+use wasmbay::manifest::{ClientCertificate, TlsSpec, is_label_text};
 use wasmbay::runtime::Engine;
 
 use super::ended::{self, Ended};
@@ -53,6 +53,19 @@ pub(crate) struct Host {
     /// Where the gateway of all apps listens; otherwise nowhere
     #[arg(long, value_name = "ADDR", value_parser = address)]
     gateway: Option<SocketAddr>,
+    /// The gateway's certificate and those between it and its authority, as PEM; without it there is no TLS.
+    /// Files are read again when they have changed
+    #[arg(long, value_name = "FILE", requires_all = ["gateway", "gateway_key"], value_hint = ValueHint::FilePath)]
+    gateway_certificate: Option<PathBuf>,
+    /// The certificate's private key
+    #[arg(long, value_name = "FILE", requires = "gateway_certificate", value_hint = ValueHint::FilePath)]
+    gateway_key: Option<PathBuf>,
+    /// The authorities of clients' certificates
+    #[arg(long, value_name = "FILE", requires = "gateway_certificate", value_hint = ValueHint::FilePath)]
+    gateway_client_ca: Option<PathBuf>,
+    /// Clients need no certificate; one that they show has to be valid
+    #[arg(long, requires = "gateway_client_ca")]
+    gateway_client_optional: bool,
     /// Where the host's health, metrics, what the fleet runs and its dead letters are served over HTTP;
     /// otherwise nowhere. It asks for no login, so keep it on a loopback address
     #[arg(long, value_name = "ADDR", value_parser = address)]
@@ -133,6 +146,7 @@ async fn serve(
     let mut options = NodeOptions::new(server.options(), name);
     options.labels = args.labels.iter().cloned().collect();
     options.gateway = args.gateway;
+    options.tls = certificates(args);
     options.admin = args.admin;
     options.admin_token = token(args.admin_token_file.as_deref())?;
     options.capacity = args.capacity;
@@ -163,6 +177,21 @@ async fn serve(
     Ok((ended, told + args.grace))
 }
 
+/// The files of the gateway's certificates.
+fn certificates(args: &Host) -> Option<TlsSpec> {
+    let certificate = args.gateway_certificate.clone()?;
+    Some(TlsSpec {
+        certificate,
+        key: args.gateway_key.clone()?,
+        client_ca: args.gateway_client_ca.clone(),
+        client: match (&args.gateway_client_ca, args.gateway_client_optional) {
+            (None, _) => ClientCertificate::None,
+            (Some(_), true) => ClientCertificate::Optional,
+            (Some(_), false) => ClientCertificate::Required,
+        },
+    })
+}
+
 fn announce(
     node: &Node,
     labels: &BTreeMap<String, String>,
@@ -170,7 +199,7 @@ fn announce(
     took: Duration,
     terminal: &Terminal,
 ) {
-    let gateway = node.gateway().map(|address| format!("http://{address}"));
+    let gateway = node.gateway_url();
     let admin = node.admin().map(|address| format!("http://{address}"));
     terminal.event(&json!({
         "event": "ready",

@@ -347,7 +347,7 @@ fn announce(project: &Project, host: &Host, server: &Server) -> Option<Announced
         app: project.app.name.clone(),
         nats: (!server.has_password()).then(|| server.url()),
         nats_url_file: server.url_file().map(PathBuf::from),
-        gateway: host.gateway().map(|address| format!("http://{address}")),
+        gateway: host.gateway_url(),
         admin: host.admin().map(|address| format!("http://{address}")),
     };
     match running.announce(&project.root) {

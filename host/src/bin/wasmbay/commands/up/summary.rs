@@ -38,8 +38,8 @@ impl Summary<'_> {
             text.push_str(&table(&app.routes.iter().map(route).collect::<Vec<_>>()));
         }
         let mut places = Vec::new();
-        if let Some(address) = self.host.gateway() {
-            places.push(vec!["http".to_owned(), format!("http://{address}")]);
+        if let Some(url) = self.host.gateway_url() {
+            places.push(vec!["http".to_owned(), url]);
         }
         if let Some(address) = self.host.admin() {
             places.push(vec!["admin".to_owned(), format!("http://{address}")]);
@@ -79,7 +79,7 @@ impl Summary<'_> {
             "app": self.bench.project.app.name,
             "pid": std::process::id(),
             "seconds": self.time.as_secs_f64(),
-            "gateway": self.host.gateway().map(|address| format!("http://{address}")),
+            "gateway": self.host.gateway_url(),
             "admin": self.host.admin().map(|address| format!("http://{address}")),
             "nats": self.server.url(),
             "natsUrlFile": self.server.url_file(),
