@@ -230,7 +230,9 @@ fn read_jwt(top: &Section<'_>) -> Option<JwtSpec> {
     let issuer = section.text_that(&jwt::ISSUER, given);
     let jwks = section.value(&jwt::JWKS, |value| read_source(value.as_str()?));
     let mut algorithms = Vec::new();
-    for name in section.texts(&jwt::ALGORITHMS) {
+    let names = section.texts(&jwt::ALGORITHMS);
+    let is_none = names.is_empty();
+    for name in names {
         if jwt::ALGORITHMS.values.accepted.contains(&name.value) {
             algorithms.push(name.value.to_owned());
             continue;
@@ -243,7 +245,7 @@ fn read_jwt(top: &Section<'_>) -> Option<JwtSpec> {
         section.report(name.at, why);
     }
     if section.has(jwt::ALGORITHMS.name) {
-        if algorithms.is_empty() {
+        if is_none {
             section.report_key(
                 jwt::ALGORITHMS.name,
                 "`algorithms` has none, so no token would be taken",

@@ -237,7 +237,10 @@ mod tests {
             with("crv", "X25519"),
             secret(24),
         ] {
-            assert!(KeySet::read(&set(&[key.clone()])).is_err(), "{key}");
+            assert!(
+                KeySet::read(&set(std::slice::from_ref(&key))).is_err(),
+                "{key}"
+            );
             let read = KeySet::read(&set(&[key, ed("b")])).unwrap();
             assert!(read.find(Some("b"), Algorithm::EdDSA).is_some());
         }

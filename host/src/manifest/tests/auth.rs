@@ -114,19 +114,19 @@ fn tokens_and_keys_are_checked() {
     for (refused, why) in [
         (
             with("algorithms = ['none']"),
-            "8:15: gateway: auth: jwt: `algorithms`: `none` is none; accepted: RS256, ",
+            "7:15: gateway: auth: jwt: `algorithms`: `none` is none; accepted: RS256, ",
         ),
         (
             with("algorithms = []"),
-            "8:1: gateway: auth: jwt: `algorithms` has none, so no token would be taken",
+            "7:1: gateway: auth: jwt: `algorithms` has none, so no token would be taken",
         ),
         (
             with("skew = '10m'"),
-            "8:8: gateway: auth: jwt: `skew` is '10m'; accepted: ",
+            "7:8: gateway: auth: jwt: `skew` is '10m'; accepted: ",
         ),
         (
             with("refresh = '0s'"),
-            "8:11: gateway: auth: jwt: `refresh` is '0s'; accepted: ",
+            "7:11: gateway: auth: jwt: `refresh` is '0s'; accepted: ",
         ),
         (
             problem("[gateway.auth.jwt]\njwks = 'https://a'\n"),
@@ -134,15 +134,15 @@ fn tokens_and_keys_are_checked() {
         ),
         (
             problem("[gateway.auth.key.till]\nsha256 = 'abc'\n"),
-            "5:10: gateway: auth: key \"till\": `sha256` is 'abc'; accepted: 64 hexadecimal digits",
+            "5:10: key \"till\": `sha256` is 'abc'; accepted: 64 hexadecimal digits",
         ),
         (
             problem("[gateway.auth.key.till]\n"),
-            "4:19: gateway: auth: key \"till\": `sha256` is missing; accepted: 64 hexadecimal digits",
+            "4:19: key \"till\": `sha256` is missing; accepted: 64 hexadecimal digits",
         ),
         (
             problem(&format!("[gateway.auth.key.'a b']\nsha256 = '{DIGEST}'\n")),
-            "4:19: gateway: auth: key \"a b\": this is no name of a key; ",
+            "4:19: key \"a b\": this is no name of a key; ",
         ),
     ] {
         assert!(refused.starts_with(why), "{refused}");
