@@ -58,3 +58,7 @@ pub const DEAD: Duration = Duration::from_millis(2_500);
 
 /// Revisions of an app that are kept: as many as a key of JetStream can have.
 pub const HISTORY: u8 = 64;
+
+/// Revisions that are kept of the app of a host that runs no other: each change of a file is one, and its
+/// components are kept with it.
+pub const OWN_HISTORY: u8 = 20;

@@ -28,6 +28,8 @@ pub struct Member {
     pub gateway: bool,
     /// The bytes of memory that services may reserve on it; any number unless given.
     pub capacity: Option<u64>,
+    /// The app of which it runs every service, whatever its labels, and besides which it runs none.
+    pub app: Option<String>,
 }
 
 /// A service that is to run somewhere.
@@ -55,6 +57,8 @@ pub struct Demand<'a> {
 pub enum Lack {
     /// There is no host that takes services.
     NoHost,
+    /// There are hosts, but each runs one other app alone.
+    OtherApps(BTreeSet<String>),
     /// There are hosts, but none with these labels.
     NoneWith(BTreeMap<String, String>),
     /// It answers HTTP requests, and no host with these labels has a gateway.
@@ -95,6 +99,10 @@ impl fmt::Display for Lack {
         };
         match self {
             Self::NoHost => f.write_str("no host takes services; `wasmbay host` starts one, and `wasmbay uncordon HOST` has a drained one take them again"),
+            Self::OtherApps(apps) => {
+                let apps: Vec<_> = apps.iter().map(|app| format!("\"{app}\"")).collect();
+                write!(f, "`wasmbay up` runs app {} alone; `wasmbay host` starts a host for any app", apps.join(", "))
+            }
             Self::NoneWith(require) => {
                 let labels = labels(require);
                 write!(f, "no host has {labels}; start one with `--label`, or change `require`")
@@ -234,8 +242,10 @@ impl Placement {
             Replicas::Count(wanted) => usize::try_from(wanted).unwrap_or(usize::MAX),
         };
         let found = open.len();
-        // The default of two means as many as there are on one host.
-        let is_short = found < wanted && (wanted > 2 || full > 0);
+        // The default of two means as many as there are on one host, and any number does where one host
+        // is to run all of its app.
+        let is_alone = open.iter().all(|member| member.app.is_some());
+        let is_short = found < wanted && (wanted > 2 || full > 0) && !is_alone;
         Placed {
             hosts: ranked(demand, open).take(wanted).collect(),
             lack: is_short.then_some(Lack::Fewer {
@@ -253,16 +263,26 @@ fn able<'m>(demand: &Demand<'_>, members: &'m [Member]) -> Result<Vec<&'m Member
     if members.is_empty() {
         return Err(Lack::NoHost);
     }
+    let is_for = |member: &&Member| {
+        let mut apps = member.app.iter();
+        apps.all(|app| app == demand.app)
+    };
     let meets = |member: &&Member| {
         let mut require = demand.require.iter();
-        require.all(|(name, value)| member.labels.get(name) == Some(value))
+        let has = require.all(|(name, value)| member.labels.get(name) == Some(value));
+        has || member.app.is_some()
     };
-    let mut able: Vec<_> = members.iter().filter(meets).collect();
+    let mut able: Vec<_> = members.iter().filter(is_for).collect();
+    if able.is_empty() {
+        let apps = members.iter().filter_map(|member| member.app.clone());
+        return Err(Lack::OtherApps(apps.collect()));
+    }
+    able.retain(meets);
     if able.is_empty() {
         return Err(Lack::NoneWith(demand.require.clone()));
     }
     if demand.http {
-        able.retain(|member| member.gateway);
+        able.retain(|member| member.gateway || member.app.is_some());
         if able.is_empty() {
             return Err(Lack::NoGateway(demand.require.clone()));
         }

@@ -189,6 +189,7 @@ mod tests {
             started: String::new(),
             leaving: false,
             drained: false,
+            app: None,
         }
     }
 

@@ -93,6 +93,9 @@ pub struct HostRecord {
     /// Whether it is drained: it stays, and runs nothing.
     #[serde(default)]
     pub drained: bool,
+    /// The app of a host that runs all of that one and no other, as `wasmbay up` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
 }
 
 impl HostRecord {
@@ -121,6 +124,7 @@ impl HostRecord {
             labels: self.labels.clone(),
             gateway: self.gateway.is_some(),
             capacity: self.capacity,
+            app: self.app.clone(),
         }
     }
 }

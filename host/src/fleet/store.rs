@@ -162,7 +162,8 @@ impl Store {
     }
 
     /// Opens the store, and creates what is missing of it. `copies` servers keep each bucket; without a
-    /// number, those that exist stay as they are and new ones are kept once.
+    /// number, those that exist stay as they are and new ones are kept once. A new bucket of apps keeps
+    /// `history` revisions of each.
     ///
     /// # Errors
     ///
@@ -170,6 +171,7 @@ impl Store {
     pub async fn create(
         context: jetstream::Context,
         copies: Option<u8>,
+        history: u8,
     ) -> Result<Self, StoreError> {
         const DOING: &str = "create the fleet's store";
         let replicas = copies.map_or(1, usize::from);
@@ -177,7 +179,7 @@ impl Store {
             (
                 FLEET_APPS,
                 "apps of a wasmbay fleet",
-                i64::from(HISTORY),
+                i64::from(history.min(HISTORY)),
                 Duration::ZERO,
             ),
             (FLEET_HOSTS, "hosts of a wasmbay fleet", 1, FORGOTTEN),
@@ -242,7 +244,11 @@ impl Store {
     }
 
     /// Creates the store again if it was lost; returns whether it was.
-    pub(crate) async fn restore(&self, copies: Option<u8>) -> Result<bool, StoreError> {
+    pub(crate) async fn restore(
+        &self,
+        copies: Option<u8>,
+        history: u8,
+    ) -> Result<bool, StoreError> {
         let hosts = stream::find(&self.context, &self.hosts.stream_name).await;
         if hosts
             .map_err(failed("look for the fleet's store"))?
@@ -250,7 +256,7 @@ impl Store {
         {
             return Ok(false);
         }
-        Self::create(self.context.clone(), copies).await?;
+        Self::create(self.context.clone(), copies, history).await?;
         Ok(true)
     }
 

@@ -74,6 +74,9 @@ pub enum HostError {
         /// The component that there is.
         given: Digest,
     },
+    /// The component of a service could not be had.
+    #[error("service \"{0}\": {1}")]
+    Unfetched(String, String),
     /// A component cannot be linked.
     #[error(transparent)]
     Service(#[from] ServiceError),

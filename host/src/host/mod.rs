@@ -42,7 +42,7 @@ use drain::Drains;
 pub use error::HostError;
 pub use load::{check, load, specify};
 use neighbours::Neighbours;
-pub use node::{Node, NodeError, NodeOptions};
+pub use node::{Known, Node, NodeError, NodeOptions, OwnApp, StepError, Told};
 pub use reconcile::Applied;
 use reconcile::Served;
 use upkeep::Upkeep;

@@ -122,7 +122,7 @@ tables! {
         RESERVE "reserve": Or<Bounds<u64>> = Or(Bounds { default: limits::MEMORY.values.default, range: 1 << 20..=1 << 50 }, "`limits.memory`, one instance")
             => "Memory that is set aside for the service on each host of a [fleet](fleet.md) with a `--capacity`. Say more where many large instances work at the same time.";
         ROLLOUT "rollout": Other = Other::table(&["`[service.NAME.rollout]`"]).or("none")
-            => "How a new version takes over in a [fleet](fleet.md#a-share-of-the-calls-first): with a share of the calls first. Without it, and with `wasmbay up`, it takes over at once.";
+            => "How a new version takes over in a [fleet](fleet.md#a-share-of-the-calls-first): with a share of the calls first. Without it, and where `wasmbay up` takes over changed files, it takes over at once.";
     }
 
     rollout "`rollout` of a service" "A table without keys has all defaults." {

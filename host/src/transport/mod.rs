@@ -35,8 +35,8 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// Nothing was left.
-    pub(crate) const NOTHING: Self = Self {
+    /// Nothing was given up.
+    pub const NOTHING: Self = Self {
         given_up: 0,
         confirmed: true,
     };

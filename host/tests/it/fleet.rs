@@ -13,6 +13,7 @@ use crate::support::components::GUEST;
 use crate::support::nats::Nats;
 use crate::support::{PATIENCE, until_ok_within};
 
+mod alone;
 mod cluster;
 mod deploying;
 mod events;

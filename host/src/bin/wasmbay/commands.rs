@@ -1,5 +1,6 @@
 //! One module for each verb.
 
+mod alone;
 pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod check;

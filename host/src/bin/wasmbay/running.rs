@@ -31,6 +31,22 @@ pub(crate) struct Running {
     pub(crate) gateway: Option<String>,
     /// Where dead letters are served over HTTP.
     pub(crate) admin: Option<String>,
+    /// Whether the verbs of a fleet reach it.
+    #[serde(default)]
+    pub(crate) verbs: Verbs,
+}
+
+/// Whether the verbs of a fleet reach a host that runs one app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verbs {
+    /// Soon: its app runs already.
+    #[default]
+    Soon,
+    /// They do.
+    Reach,
+    /// They do not, and why.
+    Never(String),
 }
 
 /// Removes the file when the host ends.
@@ -58,15 +74,21 @@ impl Running {
             format!("host-{}.json", self.pid)
         };
         let path = folder.join(name);
-        // In one step, so that a reader sees all of it.
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        serde_json::to_writer_pretty(&mut file, &self)?;
-        file.persist(&path).map_err(|error| error.error)?;
+        self.write(&path)?;
         Ok(Announced {
             path,
             running: self,
             first,
         })
+    }
+
+    /// In one step, so that a reader sees all of it.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut file, self)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
     }
 
     /// The host of the app in this folder or the nearest above it. One that was killed left its
@@ -117,6 +139,19 @@ fn read(path: &Path) -> Option<Running> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
+impl Announced {
+    /// Says whether the verbs of a fleet reach the host.
+    pub(crate) fn set_verbs(&mut self, verbs: Verbs) -> io::Result<()> {
+        // Another host of the same app may have written its own since.
+        let is_own = read(&self.path).as_ref() == Some(&self.running);
+        self.running.verbs = verbs;
+        if is_own {
+            self.running.write(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Announced {
     fn drop(&mut self) {
         // Another host of the same app may have written its own since.
@@ -138,6 +173,7 @@ mod tests {
             nats_url_file: None,
             gateway: None,
             admin: None,
+            verbs: Verbs::Soon,
         }
     }
 
@@ -150,6 +186,17 @@ mod tests {
         assert_eq!(Running::find(&below), Some(host));
         drop(announced);
         assert_eq!(Running::find(&below), None);
+    }
+
+    #[test]
+    fn what_a_host_says_of_itself_later_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let mut announced = running(std::process::id()).announce(root.path()).unwrap();
+        announced.set_verbs(Verbs::Never("why".into())).unwrap();
+        let found = Running::find(root.path()).unwrap();
+        assert_eq!(found.verbs, Verbs::Never("why".into()));
+        drop(announced);
+        assert_eq!(Running::find(root.path()), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ fn member(name: &str) -> Member {
         labels: BTreeMap::new(),
         gateway: false,
         capacity: None,
+        app: None,
     }
 }
 
@@ -317,4 +318,35 @@ proptest! {
         }
         prop_assert_eq!(super::place(demands(), &hosts), free);
     }
+}
+
+#[test]
+fn a_host_of_one_app_runs_all_of_it_and_nothing_else() {
+    let alone = Member {
+        app: Some("shop".to_owned()),
+        ..member("up")
+    };
+    let require = BTreeMap::from([("zone".to_owned(), "west".to_owned())]);
+    let demand = Demand {
+        require: &require,
+        http: true,
+        ..demand("a", Replicas::Count(3))
+    };
+    let placed = place(&demand, std::slice::from_ref(&alone));
+    assert_eq!(placed.hosts, BTreeSet::from(["up".to_owned()]));
+    assert_eq!(placed.lack, None);
+    let other = Demand {
+        app: "other",
+        require: &NONE,
+        http: false,
+        ..demand
+    };
+    let lack = place(&other, std::slice::from_ref(&alone)).lack.unwrap();
+    assert!(lack.is_total());
+    assert_eq!(
+        lack.to_string(),
+        "`wasmbay up` runs app \"shop\" alone; `wasmbay host` starts a host for any app"
+    );
+    let placed = place(&other, &[alone, member("any")]);
+    assert_eq!(placed.hosts, BTreeSet::from(["any".to_owned()]));
 }

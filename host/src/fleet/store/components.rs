@@ -230,7 +230,16 @@ impl Store {
     ///
     /// JetStream cannot be asked. What was removed until then is gone.
     pub async fn collect(&self) -> Result<usize, StoreError> {
-        self.collect_from_before(SystemTime::now() - COLLECT).await
+        self.collect_older(COLLECT).await
+    }
+
+    /// As [`collect`](Self::collect), where those are new that were stored in this time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`collect`](Self::collect).
+    pub async fn collect_older(&self, than: Duration) -> Result<usize, StoreError> {
+        self.collect_from_before(SystemTime::now() - than).await
     }
 
     async fn collect_from_before(&self, time: SystemTime) -> Result<usize, StoreError> {
@@ -275,7 +284,7 @@ fn is_of(object: &str, digest: &Digest) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Revision, SigningKey};
+    use crate::fleet::{HISTORY, Revision, SigningKey};
     use crate::nats::{ConnectOptions, ManagedServer, ServerOptions};
 
     #[test]
@@ -297,7 +306,7 @@ mod tests {
         let server = ManagedServer::start(options).await.unwrap();
         let nats = ConnectOptions::to(server.url());
         let context = nats.jetstream(nats.connect().await.unwrap());
-        let store = Store::create(context, None).await.unwrap();
+        let store = Store::create(context, None, HISTORY).await.unwrap();
         // A revision names the first one; a later one without it leaves it named, as it is kept.
         let (named, not_named) = (&b"a"[..], &b"b"[..]);
         let revision = Revision::of_shop(1, "");

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::own::{Own, Told};
 use super::view::Target;
 use crate::fleet::{
     self, FORMAT, Report, Revision, ServiceReport, ServiceState, StoreError, Untrusted,
@@ -53,9 +54,11 @@ pub(super) enum FetchError {
 
 /// What hinders an app as a whole.
 #[derive(Debug, thiserror::Error)]
-enum StepError {
+pub enum StepError {
+    /// What it needs is not in the fleet's store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It cannot run.
     #[error(transparent)]
     Host(#[from] HostError),
 }
@@ -81,15 +84,21 @@ impl Driver {
         targets: watch::Receiver<Option<Arc<Target>>>,
         running: watch::Sender<BTreeSet<String>>,
     ) -> Self {
+        let host = shared.own.as_ref().and_then(Own::take_host);
+        let running_already = host.iter().flat_map(|host| {
+            let deployment = host.current.get();
+            deployment.services.keys().cloned().collect::<Vec<_>>()
+        });
+        let since = running_already.map(|service| (service, now())).collect();
         Self {
             shared,
             app: app.to_owned(),
             targets,
             running,
-            host: None,
+            host,
             mounted: None,
             described: BTreeMap::new(),
-            since: BTreeMap::new(),
+            since,
         }
     }
 
@@ -136,6 +145,9 @@ impl Driver {
             Some(host) => host.stop(self.shared.grace_left()).await,
             None => Drained::NOTHING,
         };
+        if let Some(own) = &self.shared.own {
+            own.tell(Told::Stopped);
+        }
         self.running.send_replace(BTreeSet::new());
         self.shared.reports.take_back(&self.app);
         tracing::info!(app = self.app, "the app does not run here any more");
@@ -147,31 +159,42 @@ impl Driver {
         let Some(specification) = &target.revision.specification else {
             return true;
         };
-        match self.take(target, specification).await {
-            Ok(failed) => {
-                for (service, error) in &failed {
+        let taken = self.take(target, specification).await;
+        let is_done = match &taken {
+            Ok((_, failed)) => {
+                // Where there is one app, who is told of it says so.
+                for (service, error) in failed.iter().filter(|_| self.shared.own.is_none()) {
                     let app = &self.app;
                     tracing::error!(app, service, error, "a service does not run");
                 }
-                self.report(target, specification, &failed, None);
+                self.report(target, specification, failed, None);
                 failed.is_empty()
             }
             Err(error) => {
-                let error = explain(&error);
+                let error = explain(error);
                 let revision = target.revision.number;
-                tracing::error!(app = self.app, revision, error, "a revision cannot run");
+                if self.shared.own.is_none() {
+                    tracing::error!(app = self.app, revision, error, "a revision cannot run");
+                }
                 self.report(target, specification, &BTreeMap::new(), Some(error));
                 false
             }
+        };
+        if let Some(own) = &self.shared.own {
+            own.tell(Told::Step {
+                revision: Arc::clone(&target.revision),
+                result: taken.map(|(applied, _)| applied),
+            });
         }
+        is_done
     }
 
-    /// Returns the services that failed, and why.
+    /// Returns what has changed, and the services that failed, and why.
     async fn take(
         &mut self,
         target: &Target,
         specification: &Specification,
-    ) -> Result<BTreeMap<String, String>, StepError> {
+    ) -> Result<(Applied, BTreeMap<String, String>), StepError> {
         self.report_coming(target, specification, ServiceState::Fetching);
         let revision = &target.revision;
         let described = self.descriptions(revision, specification).await?;
@@ -221,13 +244,17 @@ impl Driver {
         let host = self.host.insert(host);
         // What cannot be fetched goes on as it is, like what is handed over.
         let kept = target.held.iter().chain(failed.keys()).cloned().collect();
-        let applied = host
+        let mut applied = host
             .apply_part(specification, &described, &components, &kept, &olds)
             .await?;
         self.note(&applied);
-        let errors = applied.failed.into_iter();
-        for (service, error) in errors {
-            let why = explain(&error);
+        let unfetched = failed.iter().map(|(service, why)| {
+            let error = HostError::Unfetched(service.clone(), why.clone());
+            (service.clone(), error)
+        });
+        let unfetched: Vec<_> = unfetched.collect();
+        for (service, error) in &applied.failed {
+            let (service, why) = (service.clone(), explain(error));
             hopeless.insert(service.clone(), why.clone());
             failed.insert(service, why);
         }
@@ -237,7 +264,8 @@ impl Driver {
             rollouts.ran(&self.app, revision.number, current, hopeless);
         }
         self.mount(target);
-        Ok(failed)
+        applied.failed.extend(unfetched);
+        Ok((applied, failed))
     }
 
     /// The old version of a service of which the new one gets a share.
@@ -270,6 +298,9 @@ impl Driver {
 
     async fn start(&self, app: &App) -> Result<Host, HostError> {
         let shared = &self.shared;
+        if let Some(own) = &shared.own {
+            return Host::start(app, shared.engine.clone(), own.options.clone()).await;
+        }
         let options = HostOptions {
             workers: shared.workers,
             grace: shared.grace,
@@ -340,7 +371,11 @@ impl Driver {
         }
         if !applied.is_nothing() {
             let app = &self.app;
-            tracing::info!(app, ?started, ?replaced, ?shared, ?stopped, "applied");
+            if self.shared.own.is_some() {
+                tracing::debug!(app, ?started, ?replaced, ?shared, ?stopped, "applied");
+            } else {
+                tracing::info!(app, ?started, ?replaced, ?shared, ?stopped, "applied");
+            }
         }
     }
 

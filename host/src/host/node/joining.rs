@@ -19,10 +19,11 @@ const CREATE: Duration = Duration::from_secs(10);
 pub(super) async fn create(
     context: jetstream::Context,
     copies: Option<u8>,
+    history: u8,
 ) -> Result<Store, StoreError> {
     let deadline = Instant::now() + CREATE;
     loop {
-        match Store::create(context.clone(), copies).await {
+        match Store::create(context.clone(), copies, history).await {
             Err(error @ StoreError::JetStream { .. }) if Instant::now() < deadline => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "trying again");

@@ -10,6 +10,7 @@ mod front;
 mod joining;
 mod news;
 mod options;
+mod own;
 mod reports;
 mod rollouts;
 mod view;
@@ -25,10 +26,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 
-use super::{Drained, Listening, failed, hinders_jetstream, host_id, listen};
+use super::{Drained, Host, Listening, failed, hinders_jetstream, host_id, listen};
 use crate::admin::metrics::MetricsExport;
 use crate::events::stream;
-use crate::fleet::{self, FORMAT, HostRecord, Placement, Store, Trust};
+use crate::fleet::{self, FORMAT, HISTORY, HostRecord, OWN_HISTORY, Placement, Store, Trust};
 use crate::gateway::{SharedGateway, Tls};
 use crate::manifest::Digest;
 use crate::nats::ConnectOptions;
@@ -36,9 +37,12 @@ use crate::runtime::{Component, Engine};
 use crate::spans::Spans;
 use admin::{Admins, NodeAdmin};
 use driver::Driver;
+pub use driver::StepError;
 use joining::{claim, create};
 use news::{News, Tell};
 pub use options::{NodeError, NodeOptions};
+use own::Own;
+pub use own::{Known, OwnApp, Told};
 use reports::Reports;
 use rollouts::Rollouts;
 use view::{Target, View};
@@ -67,6 +71,8 @@ struct Shared {
     metrics: MetricsExport,
     store: Store,
     front: Option<Arc<SharedGateway>>,
+    /// The one app that the host runs.
+    own: Option<Own>,
     reports: Reports,
     rollouts: Rollouts,
     admins: Admins,
@@ -95,6 +101,8 @@ pub struct Node {
     told: mpsc::UnboundedSender<News>,
     watching: Vec<JoinHandle<()>>,
     watched_since: tokio::time::Instant,
+    /// What has become of the one app that the host runs.
+    telling: Option<mpsc::UnboundedReceiver<Told>>,
     /// What is known is to be acted on.
     stale: bool,
     background: Vec<JoinHandle<()>>,
@@ -148,6 +156,7 @@ impl Node {
             trust,
             spans,
             metrics,
+            app,
         } = options;
         if !fleet::is_host_name(&name) {
             return Err(NodeError::Name(crate::text::shown(&name).into_owned()));
@@ -167,18 +176,24 @@ impl Node {
         let context = nats.jetstream(client.connect().await?);
         let until = tokio::time::Instant::now() + super::DEFAULT_JETSTREAM_WAIT;
         stream::available(&context, until).await?;
-        let store = create(context, copies).await?;
+        let history = app.as_ref().map_or(HISTORY, |_| OWN_HISTORY);
+        let store = create(context, copies, history).await?;
         let record = HostRecord {
             format: FORMAT,
             name: name.clone(),
             id: host_id(),
             labels,
-            gateway: listening.as_ref().map(|front| front.address.to_string()),
+            gateway: listening
+                .as_ref()
+                .map(|front| front.address)
+                .or(app.as_ref().and_then(|app| app.options.gateway))
+                .map(|address| address.to_string()),
             capacity,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: driver::now(),
             leaving: false,
             drained: store.is_drained(&name).await?,
+            app: app.as_ref().map(|app| app.name.clone()),
         };
         claim(&store, &name).await?;
         store.try_out(&record).await?;
@@ -193,6 +208,7 @@ impl Node {
             view.end(outcome);
         }
         let (told, news) = mpsc::unbounded_channel();
+        let (own, telling) = app.map(Own::new).unzip();
         let mut node = Self {
             shared: Arc::new(Shared {
                 name,
@@ -207,6 +223,7 @@ impl Node {
                 metrics,
                 store,
                 front: listening.as_ref().map(|front| Arc::clone(&front.gateway)),
+                own,
                 reports: Reports::default(),
                 rollouts: Rollouts::default(),
                 admins: Admins::default(),
@@ -222,12 +239,13 @@ impl Node {
             told,
             watching: Vec::new(),
             watched_since: now,
+            telling,
             stale: true,
             background: Vec::new(),
         };
         let drained = node.record.borrow().drained;
         node.drain(drained);
-        node.begin(copies);
+        node.begin(copies, history);
         if let Some((listener, guard)) = admin_listener {
             let (shared, health) = (Arc::clone(&node.shared), Arc::clone(&node.health));
             let opened = NodeAdmin::open(shared, health, listener, guard).await?;
@@ -237,9 +255,9 @@ impl Node {
         Ok(node)
     }
 
-    fn begin(&mut self, copies: Option<u8>) {
+    fn begin(&mut self, copies: Option<u8>, history: u8) {
         let store = self.shared.store.clone();
-        let beats = reports::beat(store.clone(), copies, self.record.subscribe());
+        let beats = reports::beat(store.clone(), (copies, history), self.record.subscribe());
         self.background.push(tokio::spawn(beats));
         let (shared, name) = (Arc::clone(&self.shared), self.shared.name.clone());
         self.background.push(tokio::spawn(async move {
@@ -280,6 +298,32 @@ impl Node {
     pub fn gateway_url(&self) -> Option<String> {
         let front = self.listening.as_ref()?;
         Some(format!("{}://{}", front.gateway.scheme(), front.address))
+    }
+
+    /// Takes over the one app of this host, which runs already. From the next [`run`](Self::run) on it runs as
+    /// its last revision says.
+    pub fn adopt(&self, host: Host) {
+        if let Some(own) = &self.shared.own {
+            own.adopt(host);
+        }
+    }
+
+    /// What becomes of the one app of this host; it can be asked once.
+    #[must_use]
+    pub fn telling(&mut self) -> Option<mpsc::UnboundedReceiver<Told>> {
+        self.telling.take()
+    }
+
+    /// The components that it need not fetch.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        Known(Arc::clone(&self.shared))
+    }
+
+    /// The store of the fleet.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.shared.store
     }
 
     /// The address of the gateway.
@@ -381,7 +425,9 @@ impl Node {
     fn aim(&mut self, app: &str, placement: &Placement) {
         let running = self.apps.get(app);
         let services = running.map(|running| running.services.borrow().clone());
-        let has_gateway = self.listening.is_some();
+        let own = self.shared.own.iter();
+        let mut own = own.filter_map(|own| own.options.gateway);
+        let has_gateway = self.listening.is_some() || own.next().is_some();
         let services = services.unwrap_or_default();
         let target = self.view.target(app, placement, &services, has_gateway);
         let target = target.map(Arc::new);
@@ -442,7 +488,8 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner) = Some(deadline);
         self.record.send_modify(|record| record.leaving = true);
         let until = tokio::time::Instant::from_std(started + grace / HAND_OVER);
-        if timeout_at(until, self.hand_over()).await.is_err() {
+        // No other host runs the one app of this one, whose gateway stops before its services do.
+        if self.shared.own.is_none() && timeout_at(until, self.hand_over()).await.is_err() {
             tracing::warn!("no other host has taken over everything in time");
         }
         for task in self.watching.drain(..) {
@@ -463,6 +510,9 @@ impl Node {
                 Ok(one) => drained = drained.and(one),
                 Err(error) => tracing::error!(app, %error, "an app ended badly"),
             }
+        }
+        if let Some(host) = self.shared.own.as_ref().and_then(Own::take_host) {
+            drained = drained.and(host.stop(self.shared.grace_left()).await);
         }
         for task in self.background.drain(..) {
             task.abort();

@@ -20,6 +20,11 @@ pub(super) enum News {
 pub(super) type Tell = fn(Watched) -> News;
 
 impl Node {
+    /// Whether this host may have to do with an app.
+    fn runs(&self, app: &str) -> bool {
+        self.shared.own.as_ref().is_none_or(|own| own.app == app)
+    }
+
     /// Takes over what has changed.
     pub(super) fn take(&mut self, news: News) {
         let warn = |error: StoreError| {
@@ -48,6 +53,8 @@ impl Node {
                 }
                 Err(error) => warn(error),
             },
+            // Others are for hosts that run any app.
+            News::App(Watched { key, .. }) if !self.runs(&key) => {}
             News::App(Watched { key, value, .. }) => {
                 let read = value.as_ref().map(|value| read_app(&key, value));
                 let unread = match read.transpose() {

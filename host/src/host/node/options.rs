@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::own::OwnApp;
 use crate::admin::metrics::MetricsExport;
 use crate::events::stream::Unavailable;
 use crate::fleet::{StoreError, Trust};
-use crate::host::AdminToken;
-use crate::host::{HostError, HostOptions};
+use crate::host::{AdminToken, HostError, HostOptions};
 use crate::manifest::TlsSpec;
 use crate::nats::{ConnectError, ConnectOptions, Refusal};
 use crate::spans::Spans;
@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub spans: Spans,
     /// Exports the metrics of all apps; nothing by default.
     pub metrics: MetricsExport,
+    /// The one app that it runs, all of it; its part of every app by default.
+    pub app: Option<OwnApp>,
 }
 
 impl NodeOptions {
@@ -68,6 +70,7 @@ impl NodeOptions {
             trust: Trust::anyone(),
             spans: Spans::default(),
             metrics: MetricsExport::default(),
+            app: None,
         }
     }
 }

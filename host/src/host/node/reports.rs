@@ -159,7 +159,7 @@ impl Reports {
 /// again if it was lost.
 pub(super) async fn beat(
     store: Store,
-    copies: Option<u8>,
+    (copies, history): (Option<u8>, u8),
     mut record: watch::Receiver<HostRecord>,
 ) {
     let mut beats = interval(BEAT);
@@ -178,7 +178,7 @@ pub(super) async fn beat(
             continue;
         };
         tracing::debug!(%error, "a sign of life could not be given");
-        match store.restore(copies).await {
+        match store.restore(copies, history).await {
             Ok(false) => {}
             Ok(true) => tracing::warn!("the fleet's store was lost, and is created again"),
             Err(error) => tracing::debug!(%error, "the fleet's store cannot be looked for"),

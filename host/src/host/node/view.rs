@@ -155,7 +155,10 @@ impl View {
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let names = self.hosts.keys().filter(|name| self.is_alive(name, now));
         let alive: BTreeSet<_> = names.cloned().collect();
-        for host in alive.difference(&self.alive) {
+        for host in alive
+            .difference(&self.alive)
+            .filter(|host| **host != self.name)
+        {
             tracing::info!(host, "a host is there");
         }
         for host in self.alive.difference(&alive) {
@@ -244,6 +247,7 @@ mod tests {
             started: String::new(),
             leaving,
             drained: false,
+            app: None,
         }
     }
 

@@ -24,7 +24,8 @@ use crate::report::{Exit, Terminal, count, failure, size};
 ///
 /// A `.wasm` file goes to one service of an app that is deployed, whose limits, grants and configuration stay.
 ///
-/// Without --nats, the fleet of `wasmbay host` on this machine is meant.
+/// Without --nats, the app is meant that `wasmbay up` runs in its folder, else the fleet of `wasmbay host` on this
+/// machine.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -40,7 +40,7 @@ pub(crate) struct Drain {
 }
 
 pub(super) async fn run(args: Drain, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let fleet = Fleet::reach(&args.nats).await?;
+    let fleet = Fleet::reach(&args.nats, None).await?;
     let hosts = fleet.store.hosts().await?;
     let Some(host) = hosts.iter().find(|host| host.name == args.host) else {
         return Err(no_host(&args.host, &hosts));

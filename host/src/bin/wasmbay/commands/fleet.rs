@@ -1,9 +1,10 @@
 //! What the verbs of a fleet share: reaching its store, and writing the next revision of an app.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::Context as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use wasmbay::fleet::{
@@ -15,7 +16,7 @@ use wasmbay::nats::{ConnectOptions, Link};
 use wasmbay::plan::Description;
 use wasmbay::text::nearest;
 
-use super::server;
+use super::{alone, server};
 use crate::args::Nats;
 use crate::report::{failure, plain};
 
@@ -26,16 +27,30 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Reaches the fleet on the NATS system that is named, or on that of a host on this machine.
-    pub(super) async fn reach(nats: &Nats) -> anyhow::Result<Self> {
+    /// Reaches the fleet on the NATS system that is named; else that of `wasmbay up` in this folder or one above
+    /// it, if what is meant can be its app; else that of a host on this machine.
+    pub(super) async fn reach(nats: &Nats, app: Option<&str>) -> anyhow::Result<Self> {
+        let here = std::env::current_dir().context("the working directory")?;
+        Self::reach_from(nats, app, &here).await
+    }
+
+    /// As [`reach`](Self::reach), with another folder.
+    pub(super) async fn reach_from(
+        nats: &Nats,
+        app: Option<&str>,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let options = match nats.options()? {
             Some(options) => options,
-            None => on_this_machine().ok_or_else(|| {
-                failure(
-                    "no host of this user runs a NATS system on this machine",
-                    "`wasmbay host` starts one; `--nats nats://HOST:4222` reaches a fleet elsewhere",
-                )
-            })?,
+            None => match alone::reach(app, folder).await? {
+                Some(options) => options,
+                None => on_this_machine().ok_or_else(|| {
+                    failure(
+                        "no host of this user runs a NATS system on this machine",
+                        "`wasmbay host` or `wasmbay up` starts one; `--nats nats://HOST:4222` reaches a fleet elsewhere",
+                    )
+                })?,
+            },
         };
         let nats = options.named("wasmbay");
         let context = nats.jetstream(nats.connect().await?);

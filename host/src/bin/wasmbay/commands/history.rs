@@ -25,7 +25,7 @@ pub(crate) struct History {
 }
 
 pub(super) async fn run(args: History, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let fleet = Fleet::reach(&args.nats).await?;
+    let fleet = Fleet::reach(&args.nats, Some(&args.app)).await?;
     fleet.app(&args.app).await?;
     let history = fleet.store.history(&args.app).await?;
     if terminal.json() {

@@ -239,7 +239,7 @@ fn announce(
 }
 
 /// A name that no other host is likely to have.
-fn any_name() -> String {
+pub(super) fn any_name() -> String {
     let plain = |c: char| {
         let c = c.to_ascii_lowercase();
         if c.is_ascii_lowercase() || c.is_ascii_digit() {

@@ -21,7 +21,7 @@ pub(crate) struct Hosts {
 }
 
 pub(super) async fn run(args: Hosts, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let fleet = Fleet::reach(&args.nats).await?;
+    let fleet = Fleet::reach(&args.nats, None).await?;
     let mut hosts = fleet.store.hosts().await?;
     hosts.sort_by(|one, other| one.name.cmp(&other.name));
     let reports = fleet.store.reports().await?;

@@ -48,6 +48,8 @@ struct Built {
     components: BTreeMap<String, Arc<Component>>,
     described: BTreeMap<String, Description>,
     files: BTreeMap<String, PathBuf>,
+    /// Where `wasmbay up` may run the app.
+    folder: PathBuf,
 }
 
 /// How services are specified.
@@ -93,7 +95,8 @@ impl Proposal {
             Some(built) => built,
             None => build(what, terminal).await?,
         };
-        let fleet = Fleet::reach(nats).await?;
+        let folder = built.folder.clone();
+        let fleet = Fleet::reach_from(nats, Some(built.app.app()), &folder).await?;
         if let Specs::AsDeployed(app) = &built.app {
             fleet.deployed(app).await?;
         }
@@ -273,6 +276,7 @@ fn component(what: &What) -> anyhow::Result<Option<Built>> {
         described: describe(&components),
         components,
         files,
+        folder: std::env::current_dir().context("the working directory")?,
     }))
 }
 
@@ -325,6 +329,7 @@ async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Built> {
     let files = files.map(|(name, source)| (name.clone(), source.file()));
     Ok(Built {
         files: files.collect(),
+        folder: project.root.clone(),
         app: Specs::Of(Box::new(project.app)),
         components,
         described,

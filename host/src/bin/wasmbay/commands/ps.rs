@@ -39,7 +39,7 @@ struct Shown {
 }
 
 pub(super) async fn run(args: Ps, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let fleet = Fleet::reach(&args.nats).await?;
+    let fleet = Fleet::reach(&args.nats, args.app.as_deref()).await?;
     if let Some(app) = &args.app {
         fleet.deployed(app).await?;
     }

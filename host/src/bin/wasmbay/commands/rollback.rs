@@ -36,7 +36,7 @@ pub(crate) struct Rollback {
 }
 
 pub(super) async fn run(args: Rollback, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let fleet = Fleet::reach(&args.nats).await?;
+    let fleet = Fleet::reach(&args.nats, Some(&args.app)).await?;
     let before = fleet.app(&args.app).await?;
     let history = fleet.store.history(&args.app).await?;
     let (number, specification) = target(&history, &before.revision, args.to)?;

@@ -31,7 +31,7 @@ pub(crate) struct Scale {
 }
 
 pub(super) async fn run(args: Scale, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let fleet = Fleet::reach(&args.nats).await?;
+    let fleet = Fleet::reach(&args.nats, Some(&args.service.app)).await?;
     let ServiceName { app, service } = &args.service;
     let (before, mut specification) = fleet.deployed(app).await?;
     let Some(spec) = specification.app.services.get_mut(service) else {

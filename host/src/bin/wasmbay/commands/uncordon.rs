@@ -34,7 +34,7 @@ pub(crate) struct Uncordon {
 
 pub(super) async fn run(args: Uncordon, terminal: &Terminal) -> anyhow::Result<Exit> {
     let Uncordon { host, timeout, .. } = &args;
-    let fleet = Fleet::reach(&args.nats).await?;
+    let fleet = Fleet::reach(&args.nats, None).await?;
     // No other text can be a name, and some are no keys.
     let was_drained = is_host_name(host) && fleet.store.undrain(host).await?;
     let started = Instant::now();

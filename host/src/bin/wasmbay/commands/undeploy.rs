@@ -26,7 +26,7 @@ pub(crate) struct Undeploy {
 }
 
 pub(super) async fn run(args: Undeploy, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let fleet = Fleet::reach(&args.nats).await?;
+    let fleet = Fleet::reach(&args.nats, Some(&args.app)).await?;
     let (before, _) = fleet.deployed(&args.app).await?;
     let message = args.waiting.message.clone();
     let revision = next(Some(&before), "undeploy", None, message);

@@ -1,6 +1,7 @@
 //! `wasmbay up`.
 
 mod changes;
+mod revisions;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ValueHint;
-use wasmbay::host::{self, AdminToken, Host, HostOptions, MetricsExport};
+use wasmbay::fleet::host_id;
+use wasmbay::host::{self, AdminToken, Drained, Host, HostOptions, MetricsExport, Node};
 use wasmbay::manifest::{App, Digest};
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
@@ -23,13 +25,15 @@ use crate::logging::{self, LogFormat};
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
 use crate::report::{Exit, Terminal, misconfigured};
-use crate::running::{Announced, Running};
+use crate::running::{Announced, Running, Verbs};
 use crate::watch::Watch;
-use changes::Changes;
+use changes::{Changes, Way};
+use revisions::Revisions;
 use summary::Summary;
 
 use super::ended::{self, Ended};
 use super::fleet::machine;
+use super::host::any_name;
 use super::kept::Kept;
 use super::server::Server;
 use super::signals::Signals;
@@ -174,8 +178,12 @@ async fn serve(
         addresses,
         server,
     } = parts;
+    let name = any_name();
+    let mut options = options(args, addresses, server)?;
+    // As a host of a fleet is called, since it is one.
+    options.id = Some(host_id(&name, &bench.project.app.name));
     let starting = async {
-        let host = start(args, &bench.project.app, engine, addresses, server).await?;
+        let host = Host::start(&bench.project.app, engine.clone(), options.clone()).await?;
         let specification = host::specify(&bench.project.app, &bench.components)?;
         host.apply(&specification, &bench.components).await?;
         anyhow::Ok(host)
@@ -184,7 +192,7 @@ async fn serve(
         host = starting => host?,
         () = signals.next() => return Ok((Ended::BeforeServing, Instant::now() + args.grace)),
     };
-    let announced = announce(&bench.project, &host, server);
+    let mut announced = announce(&bench.project, &host, server);
     let summary = Summary {
         bench: &bench,
         host: &host,
@@ -201,30 +209,28 @@ async fn serve(
         ));
     }
 
-    let watching = async {
-        match watch {
-            None => std::future::pending().await,
-            Some(watch) => {
-                Changes {
-                    bench,
-                    host: &host,
-                    terminal: *terminal,
-                    watch,
-                    unreadable: false,
-                }
-                .follow()
-                .await;
-            }
-        }
+    // Where it listens, also when it is started anew.
+    options.gateway = host.gateway();
+    options.admin = host.admin();
+    let mut parts = Serving {
+        host: Some(host),
+        node: None,
     };
+    let joining = Joining {
+        name,
+        options,
+        engine,
+        server,
+    };
+    let changes = Changes::new(bench, *terminal, watch);
     tokio::select! {
-        () = watching => {}
+        () = parts.follow(joining, announced.as_mut(), changes) => {}
         () = signals.next() => {}
     }
     let told = Instant::now();
     terminal.say("draining; another signal, after a second, stops at once");
     let ended = tokio::select! {
-        drained = host.stop(args.grace) => Ended::Stopped(drained),
+        drained = parts.stop(args.grace) => Ended::Stopped(drained),
         () = signals.another(told.into()) => Ended::AtOnce,
     };
     Ok((ended, told + args.grace))
@@ -247,13 +253,86 @@ fn watch(args: &Up, project: &Project) -> Option<Watch> {
     }
 }
 
-async fn start(
-    args: &Up,
-    app: &App,
+/// A host whose app runs, and the node of its fleet that has it from then on.
+struct Serving {
+    host: Option<Host>,
+    node: Option<Node>,
+}
+
+/// What a host becomes a fleet of one with.
+struct Joining<'a> {
+    name: String,
+    options: HostOptions,
     engine: Engine,
-    addresses: Addresses,
-    server: &Server,
-) -> anyhow::Result<Host> {
+    server: &'a Server,
+}
+
+impl Serving {
+    /// Becomes a fleet of one host where the NATS system is its own, and follows changes for as long as it is
+    /// polled.
+    async fn follow(
+        &mut self,
+        joining: Joining<'_>,
+        announced: Option<&mut Announced>,
+        mut changes: Changes,
+    ) {
+        let revisions = match joining.server {
+            Server::Managed(_) => self.join(joining, &changes.bench).await,
+            Server::Given(_) | Server::Joined(..) => Err(anyhow::anyhow!(
+                "`up --nats` keeps what it runs to itself, since other apps and hosts use that NATS system too"
+            )),
+        };
+        let verbs = match &revisions {
+            Ok(_) => Verbs::Reach,
+            Err(error) => {
+                tracing::debug!("verbs of a fleet do not reach this host: {error:#}");
+                Verbs::Never(format!("{error:#}"))
+            }
+        };
+        if let Some(Err(error)) = announced.map(|announced| announced.set_verbs(verbs)) {
+            tracing::warn!(%error, "`wasmbay ps` will not find this host by itself");
+        }
+        let Self { host, node } = self;
+        let way = match (revisions, host) {
+            (Ok(revisions), _) => Way::Revisions(revisions),
+            (Err(_), Some(host)) => Way::Host(host),
+            // The node has it.
+            (Err(_), None) => return,
+        };
+        let run = async {
+            match node {
+                Some(node) => node.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::join!(run, changes.follow(way));
+    }
+
+    async fn join(&mut self, joining: Joining<'_>, bench: &Workbench) -> anyhow::Result<Revisions> {
+        let Joining {
+            name,
+            options,
+            engine,
+            server: _,
+        } = joining;
+        let (node, revisions) = Revisions::begin(name, options, engine, bench).await?;
+        if let Some(host) = self.host.take() {
+            node.adopt(host);
+        }
+        self.node = Some(node);
+        Ok(revisions)
+    }
+
+    async fn stop(self, grace: Duration) -> Drained {
+        match (self.node, self.host) {
+            (Some(node), _) => node.stop(grace).await,
+            (None, Some(host)) => host.stop(grace).await,
+            (None, None) => Drained::NOTHING,
+        }
+    }
+}
+
+fn options(args: &Up, addresses: Addresses, server: &Server) -> anyhow::Result<HostOptions> {
     let mut options = HostOptions::new(server.options());
     options.gateway = addresses.gateway;
     options.admin = addresses.admin;
@@ -264,7 +343,7 @@ async fn start(
     if let Some(workers) = args.workers.and_then(|n| NonZeroUsize::new(n.into())) {
         options.workers = workers;
     }
-    Ok(Host::start(app, engine, options).await?)
+    Ok(options)
 }
 
 /// Where the gateway has to listen: as the command line says, else the manifest, else the default.
@@ -349,6 +428,7 @@ fn announce(project: &Project, host: &Host, server: &Server) -> Option<Announced
         nats_url_file: server.url_file().map(PathBuf::from),
         gateway: host.gateway_url(),
         admin: host.admin().map(|address| format!("http://{address}")),
+        verbs: Verbs::Soon,
     };
     match running.announce(&project.root) {
         Ok(announced) => Some(announced),
