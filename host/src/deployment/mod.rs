@@ -97,8 +97,12 @@ impl Deployment {
 pub(crate) struct Candidate {
     pub(crate) service: Arc<Service>,
     pub(crate) share: Percent,
-    /// What the version before had done when the new one came.
+    /// The revision that it is rolled out by.
+    pub(crate) revision: u64,
+    /// What the version before had done when that began.
     pub(crate) before: Tally,
+    /// What it had done itself, by an earlier revision with the same component.
+    pub(crate) own_before: Tally,
 }
 
 /// The deployment of now, and the state of what it stores.

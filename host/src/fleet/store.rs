@@ -30,7 +30,7 @@ use futures_util::future::try_join_all;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::records::{self, HostRecord, RecordError, Report, Revision};
+use super::records::{self, HostRecord, RecordError, Report, Revision, VERSION};
 use super::{DEAD, HISTORY};
 use crate::events::stream;
 use crate::manifest::{App, Digest};
@@ -74,6 +74,11 @@ pub enum StoreError {
     /// No host has created it.
     #[error("there is no fleet on this NATS system")]
     NoFleet,
+    /// Hosts of an earlier version created it, without what this one needs.
+    #[error(
+        "the hosts of this fleet are of an earlier version of wasmbay: its store has no bucket `{0}`; start a host of version {VERSION}, which creates it"
+    )]
+    Earlier(&'static str),
     /// Another revision was written meanwhile.
     #[error("app \"{app}\" was changed by someone else meanwhile")]
     Conflict {
@@ -145,9 +150,15 @@ impl Store {
         if found.map_err(failed(DOING))?.is_none() {
             return Err(StoreError::NoFleet);
         }
-        let bucket = async |name: &str| {
-            let bucket = context.get_key_value(name).await;
-            bucket.map_err(failed(DOING))
+        let bucket = async |name: &'static str| match context.get_key_value(name).await {
+            Ok(bucket) => Ok(bucket),
+            Err(error) => {
+                let found = stream::find(&context, &format!("KV_{name}")).await;
+                Err(match found.map_err(failed(DOING))? {
+                    Some(_) => failed(DOING)(error),
+                    None => StoreError::Earlier(name),
+                })
+            }
         };
         let components = context.get_object_store(FLEET_COMPONENTS).await;
         Ok(Self {

@@ -29,6 +29,8 @@ pub(super) struct Old {
     pub(super) spec: ServiceSpec,
     pub(super) component: Arc<Component>,
     pub(super) share: Percent,
+    /// The revision that rolls the new version out.
+    pub(super) revision: u64,
 }
 
 /// The services of a step, ready to be served.
@@ -83,11 +85,7 @@ impl Host {
             if let Some(old) = share.olds.get(name) {
                 let new = share.components.get(name);
                 let new = new.map(|component| Wanted::new(component, spec, plan));
-                let old_is = Wanted::new(&old.component, &old.spec, plan);
-                let two = self.two(&mut prepared, old_is, new, old.share, before);
-                if let Err(error) = two.await {
-                    prepared.applied.failed.insert(name.clone(), error);
-                }
+                self.two(&mut prepared, old, new, plan, before).await;
                 continue;
             }
             let running = before.services.get(name);
@@ -133,19 +131,18 @@ impl Host {
         Ok(prepared)
     }
 
-    /// A service in two versions. The new one is left out where it is not here or does not start.
-    ///
-    /// # Errors
-    ///
-    /// One of them does not start. If that is the new one, the old one is there all the same.
+    /// A service in two versions. The new one is left out where it is not here, does not start, or the old one does
+    /// not: it would get all calls.
     async fn two(
         &self,
         prepared: &mut Prepared,
-        old: Wanted<'_>,
+        old: &Old,
         new: Option<Wanted<'_>>,
-        share: Percent,
+        plan: &Plan,
         before: &Deployment,
-    ) -> Result<(), HostError> {
+    ) {
+        let (share, revision) = (old.share, old.revision);
+        let old = Wanted::new(&old.component, &old.spec, plan);
         let name = &old.spec.name.clone();
         let running = before.services.get(name);
         let was = before.candidates.get(name);
@@ -166,37 +163,51 @@ impl Host {
                     if let Some(running) = running {
                         prepared.keep(name, running);
                     }
-                    return Err(error);
+                    prepared.applied.failed.insert(name.clone(), error);
+                    // Whether it would start is known all the same.
+                    if let Some(new) = new
+                        && let Err(error) = self.begin(new).await
+                    {
+                        prepared.applied.refused.insert(name.clone(), error);
+                    }
+                    return;
                 }
             },
         };
         prepared.services.insert(name.clone(), Arc::clone(&old));
         let Some(new) = new else {
             prepared.unchanged.insert(name.clone());
-            return Ok(());
+            return;
         };
         let is_same_old = running.is_some_and(|running| Arc::ptr_eq(running, &old));
         let candidate = match was.filter(|was| new.is(&was.service)) {
-            Some(was) if is_same_old && was.share == share => Arc::clone(was),
+            Some(was) if is_same_old && was.share == share && was.revision == revision => {
+                Arc::clone(was)
+            }
             was => {
                 let service = match was {
                     Some(was) => Ok(Arc::clone(&was.service)),
                     None => self.begin(new).await,
                 };
-                let service = service.inspect_err(|_| {
-                    prepared.unchanged.insert(name.clone());
-                })?;
+                let service = match service {
+                    Ok(service) => service,
+                    Err(error) => {
+                        prepared.unchanged.insert(name.clone());
+                        prepared.applied.refused.insert(name.clone(), error);
+                        return;
+                    }
+                };
                 prepared.applied.shared.push(name.clone());
-                let before = old.tally();
                 Arc::new(Candidate {
-                    service,
                     share,
-                    before,
+                    revision,
+                    before: old.tally(),
+                    own_before: service.tally(),
+                    service,
                 })
             }
         };
         prepared.candidates.insert(name.clone(), candidate);
-        Ok(())
     }
 
     /// A service that is linked and has a first instance.

@@ -53,6 +53,8 @@ pub struct Applied {
     /// Services that could not be brought up, where that does not refuse all of the step; what ran
     /// before of them goes on.
     pub failed: BTreeMap<String, HostError>,
+    /// Services whose new version could not be brought up beside the old one.
+    pub refused: BTreeMap<String, HostError>,
 }
 
 impl Applied {
@@ -60,7 +62,9 @@ impl Applied {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         let changed = [&self.started, &self.replaced, &self.shared, &self.stopped];
-        changed.iter().all(|services| services.is_empty()) && self.failed.is_empty()
+        let failed = [&self.failed, &self.refused];
+        changed.iter().all(|services| services.is_empty())
+            && failed.iter().all(|services| services.is_empty())
     }
 }
 

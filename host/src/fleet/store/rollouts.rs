@@ -142,23 +142,43 @@ impl Store {
         let kept = revision.saturating_sub(u64::from(HISTORY));
         for old in self.outcomes().await? {
             if old.app == *app && old.revision < kept {
-                self.forget(&RolloutKey::Ended(old.app, old.revision))
+                self.erase(&RolloutKey::Ended(old.app, old.revision))
                     .await?;
             }
         }
         Ok(())
     }
 
-    /// Removes an entry.
-    pub(crate) async fn forget(&self, key: &RolloutKey) -> Result<(), StoreError> {
-        let purged = self.rollouts.purge(key.text()).await;
-        purged.map_err(failed("forget a rollout"))
+    /// Removes an entry; with a sequence, only if it is still as it was there. Watchers are told.
+    pub(crate) async fn forget(
+        &self,
+        key: &RolloutKey,
+        sequence: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let purged = self.rollouts.purge_expect_revision(key.text(), sequence);
+        match purged.await {
+            Ok(()) => Ok(()),
+            // Another host has taken it since, or removed it.
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(()),
+            Err(error) => Err(failed("forget a rollout")(error)),
+        }
+    }
+
+    /// Removes an entry that nobody watches any more, with everything that says that it was there.
+    async fn erase(&self, key: &RolloutKey) -> Result<(), StoreError> {
+        let subject = format!("{}{}", self.rollouts.prefix, key.text());
+        let erased = self.rollouts.stream.purge().filter(subject).await;
+        erased.map(drop).map_err(failed("forget a rollout"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::fleet::FORMAT;
+    use crate::nats::{ConnectOptions, ManagedServer, ServerOptions};
 
     #[test]
     fn a_key_is_read_as_it_is_written() {
@@ -180,5 +200,54 @@ mod tests {
         ] {
             assert_eq!(RolloutKey::parse(key), None, "{key}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_rollout_has_left_is_removed_as_it_was_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = ServerOptions {
+            data: folder.path().to_owned(),
+            ..ServerOptions::default()
+        };
+        let server = ManagedServer::start(options).await.unwrap();
+        let nats = ConnectOptions::to(server.url());
+        let context = nats.jetstream(nats.connect().await.unwrap());
+        let store = Store::create(context, None, HISTORY).await.unwrap();
+        let lease = Lease {
+            format: FORMAT,
+            app: "shop".to_owned(),
+            revision: 1,
+            host: "a".to_owned(),
+            id: "a-1".to_owned(),
+            elapsed_ms: 0,
+            missing_ms: 0,
+            services: BTreeMap::new(),
+        };
+        let first = store.lease(&lease, None).await.unwrap();
+        let second = store.lease(&lease, first).await.unwrap();
+        let key = RolloutKey::Lease("shop".to_owned());
+        store.forget(&key, first).await.unwrap();
+        assert!(store.rolling("shop").await.unwrap().is_some());
+        store.forget(&key, second).await.unwrap();
+        assert!(store.rolling("shop").await.unwrap().is_none());
+
+        let outcome = |revision| Outcome {
+            format: FORMAT,
+            app: "shop".to_owned(),
+            revision,
+            went_on: true,
+            why: String::new(),
+            host: "a".to_owned(),
+            at: String::new(),
+        };
+        let last = u64::from(HISTORY) + 2;
+        for revision in [1, last] {
+            store.end(&outcome(revision)).await.unwrap();
+        }
+        assert_eq!(store.outcomes().await.unwrap(), [outcome(last)]);
+        // The mark that the lease is gone, and what is kept.
+        let info = store.rollouts.stream.get_info().await.unwrap();
+        assert_eq!(info.state.messages, 2);
+        server.stop().await;
     }
 }

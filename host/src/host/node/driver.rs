@@ -205,13 +205,15 @@ impl Driver {
         let mut olds = BTreeMap::new();
         let rolled = revision.rollouts();
         for service in &target.here {
+            // Without the old version the new one would get all calls.
+            let mut is_alone = false;
             if let Some(rollout) = rolled.get(service.as_str()) {
                 let share = rollout.canary.share;
                 match self.old(revision, service, share).await {
                     Ok(old) => olds.extend(old.map(|old| (service.clone(), old))),
                     Err(error) => {
                         failed.insert(service.clone(), explain(&error));
-                        continue;
+                        is_alone = true;
                     }
                 }
             }
@@ -222,13 +224,14 @@ impl Driver {
                 continue;
             };
             match self.shared.component(digest, description).await {
+                Ok(_) if is_alone => {}
                 Ok(component) => drop(components.insert(service.clone(), component)),
                 Err(error) => {
                     let why = explain(&error);
                     if !matches!(error, FetchError::Store(_)) {
                         hopeless.insert(service.clone(), why.clone());
                     }
-                    failed.insert(service.clone(), why);
+                    failed.entry(service.clone()).or_insert(why);
                 }
             }
         }
@@ -253,10 +256,18 @@ impl Driver {
             (service.clone(), error)
         });
         let unfetched: Vec<_> = unfetched.collect();
-        for (service, error) in &applied.failed {
+        for (service, error) in &applied.refused {
             let (service, why) = (service.clone(), explain(error));
             hopeless.insert(service.clone(), why.clone());
             failed.insert(service, why);
+        }
+        for (service, error) in &applied.failed {
+            let (service, why) = (service.clone(), explain(error));
+            // What is rolled out failed in its old version.
+            if !rolled.contains_key(service.as_str()) {
+                hopeless.insert(service.clone(), why.clone());
+            }
+            failed.entry(service).or_insert(why);
         }
         if let Some(host) = &self.host {
             let current = Arc::clone(&host.current);
@@ -293,6 +304,7 @@ impl Driver {
             spec: spec.clone(),
             component: self.shared.component(digest, &description).await?,
             share,
+            revision: revision.number,
         }))
     }
 

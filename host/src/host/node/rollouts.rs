@@ -148,7 +148,7 @@ impl Rollouts {
         };
         let deployment = current.get();
         let services = rollout.revision.rollouts().into_keys().filter_map(|name| {
-            let tally = tally(&deployment, name, failed.get(name))?;
+            let tally = tally(&deployment, name, number, failed.get(name))?;
             Some((name.to_owned(), tally))
         });
         let tally = HostTally {
@@ -282,31 +282,42 @@ impl Rollouts {
         self.lock().leases.insert(app, seen);
     }
 
-    /// The entries of apps that have no rollout any more and that this host wrote, or is to clear away.
-    fn left(&self, host: &str, id: &str) -> Vec<RolloutKey> {
+    /// The entries of apps that have no rollout any more and that this host wrote, or is to clear away; a lease as it
+    /// was at this sequence.
+    fn left(&self, host: &str, id: &str) -> Vec<(RolloutKey, Option<u64>)> {
         let state = self.lock();
         let is_over = |app: &String| !state.under_way.contains_key(app);
         let leases = state.leases.iter();
-        let own: BTreeSet<_> = leases
+        let own: BTreeMap<_, _> = leases
             .filter(|(app, seen)| is_over(app) && seen.lease.id == id)
-            .map(|(app, _)| app.clone())
+            .map(|(app, seen)| (app.clone(), seen.sequence))
             .collect();
         let tallies = state.tallies.keys();
         let spoke = |app: &String| is_over(app) && state.earlier.contains_key(app);
-        let tallies = tallies.filter(|(app, of)| own.contains(app) || of == host && spoke(app));
+        let tallies = tallies.filter(|(app, of)| own.contains_key(app) || of == host && spoke(app));
         let mut left: Vec<_> = tallies
-            .map(|(app, host)| RolloutKey::Host(app.clone(), host.clone()))
+            .map(|(app, host)| (RolloutKey::Host(app.clone(), host.clone()), None))
             .collect();
-        left.extend(own.into_iter().map(RolloutKey::Lease));
+        let leases = own.into_iter();
+        left.extend(leases.map(|(app, sequence)| (RolloutKey::Lease(app), Some(sequence))));
         left
     }
 }
 
-/// What a deployment has of a service in two versions.
-fn tally(deployment: &Deployment, name: &str, failed: Option<&String>) -> Option<ServiceTally> {
-    let service = deployment.services.get(name)?;
-    let Some(candidate) = deployment.candidates.get(name) else {
-        return Some(ServiceTally {
+/// What a deployment has of a service that this revision runs in two versions.
+fn tally(
+    deployment: &Deployment,
+    name: &str,
+    revision: u64,
+    failed: Option<&String>,
+) -> Option<ServiceTally> {
+    let service = deployment.services.get(name);
+    let candidate = deployment.candidates.get(name);
+    let candidate = candidate.filter(|candidate| candidate.revision == revision);
+    let (Some(service), Some(candidate)) = (service, candidate) else {
+        // The old version may be what is missing, which says nothing of why the new one cannot run.
+        let is_something = service.is_some() || failed.is_some();
+        return is_something.then(|| ServiceTally {
             failed: failed.cloned(),
             ..ServiceTally::default()
         });
@@ -315,7 +326,7 @@ fn tally(deployment: &Deployment, name: &str, failed: Option<&String>) -> Option
         runs: true,
         failed: failed.cloned(),
         old: service.tally().since(&candidate.before),
-        new: candidate.service.tally(),
+        new: candidate.service.tally().since(&candidate.own_before),
     })
 }
 
@@ -335,8 +346,8 @@ impl Shared {
                     tracing::debug!(app, error, "a rollout cannot be followed");
                 }
             }
-            for key in self.rollouts.left(&self.name, &self.id) {
-                if let Err(error) = self.store.forget(&key).await {
+            for (key, sequence) in self.rollouts.left(&self.name, &self.id) {
+                if let Err(error) = self.store.forget(&key, sequence).await {
                     tracing::debug!(%error, "what a rollout has left cannot be removed");
                 }
             }
@@ -478,6 +489,24 @@ mod tests {
         assert_eq!(calls(tally(2, 3)), 10);
         // Nor are those of an earlier rollout.
         assert_eq!(calls(tally(3, 1)), 1);
+    }
+
+    #[test]
+    fn a_lease_is_removed_as_it_was_left() {
+        let rollouts = seen("a-1", 2, Duration::ZERO);
+        let lease = RolloutKey::Lease("shop".to_owned());
+        assert_eq!(rollouts.left(HOST, "a-1"), [(lease, Some(5))]);
+        assert_eq!(rollouts.left(HOST, "b-1"), []);
+    }
+
+    #[test]
+    fn why_a_new_version_cannot_run_is_said_where_the_old_one_does_not_either() {
+        let none = Deployment::default();
+        assert_eq!(super::tally(&none, "a", 2, None), None);
+        let why = "it traps".to_owned();
+        let said = super::tally(&none, "a", 2, Some(&why)).unwrap();
+        assert_eq!(said.failed, Some(why));
+        assert!(!said.runs);
     }
 
     #[test]

@@ -394,7 +394,8 @@ async fn one_machine_needs_no_options() {
     let component = wat::parse_str(crate::support::components::GUEST).unwrap();
     cli.write("guest.wasm", component);
     let none = cli.run(&["ps"]);
-    assert!(none.contains("hint: `wasmbay host` starts one"), "{none}");
+    let hint = "hint: `wasmbay host` or `wasmbay up` starts one";
+    assert!(none.contains(hint), "{none}");
     let start = |name: &str| {
         let host = Up::start(cli.command(&["host", "--name", name, "--workers", "1"]));
         host.until_built("leaves the fleet");

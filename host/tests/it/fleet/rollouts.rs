@@ -372,6 +372,69 @@ async fn a_second_deploy_takes_the_place_of_a_rollout() {
 }
 
 #[tokio::test]
+async fn a_second_deploy_of_the_same_version_begins_with_no_figures() {
+    let rollout = "canary = \"50%\"\nfor = \"10m\"\ncalls = 20";
+    let (fleet, hosts) = Fleet::rolled(rollout, &["a"]).await;
+    let client = fleet.connect().await;
+    fleet.cli.write("other.wasm", adds(2_000));
+    let foretold =
+        "other: its new version would get 50% of the calls for 10m, and then all or none";
+    for verb in [&["diff"][..], &["deploy", "--dry-run"]] {
+        let said = fleet.run(verb).await;
+        assert!(said.stdout.contains(foretold), "{said:?}");
+    }
+    let said = fleet
+        .run(&["deploy", "--dry-run", "--at-once"])
+        .await
+        .done();
+    assert!(!said.stdout.contains("its new version"), "{said:?}");
+    fleet.run(&["deploy", "--detach"]).await.done();
+    fleet.until_shared(1).await;
+    for _ in 0..30 {
+        ask(&client, ASK, 0).await.unwrap();
+    }
+    let counted = |ps: &Value| {
+        let figures = &ps["rollout"]["services"]["other"]["figures"];
+        let calls = ["calls", "old_calls"].map(|key| figures[key].as_u64());
+        let [new, old] = calls;
+        Some(new? + old?)
+    };
+    let all = |ps: &Value| counted(ps) == Some(30);
+    fleet.ps_until("all are counted", all).await;
+    fleet
+        .cli
+        .write("wasmbay.toml", app(&rollout.replace("20", "21")));
+    fleet.run(&["deploy", "--detach"]).await.done();
+    let begins = |ps: &Value| ps["revision"] == 3 && counted(ps).is_some();
+    let ps = fleet.ps_until("the third has its share", begins).await;
+    assert_eq!(counted(&ps), Some(0), "{ps}");
+    for _ in 0..10 {
+        ask(&client, ASK, 0).await.unwrap();
+    }
+    let ten = |ps: &Value| counted(ps) == Some(10);
+    fleet.ps_until("those since then are counted", ten).await;
+    drop(hosts);
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_of_an_earlier_version_is_told_as_one() {
+    let fleet = Fleet::start(&app("canary = \"50%\"")).await;
+    let host = fleet.host("a", &[]);
+    host.stop();
+    let client = fleet.connect().await;
+    let context = async_nats::jetstream::new(client);
+    context
+        .delete_key_value("bay-fleet-rollouts")
+        .await
+        .unwrap();
+    let ps = fleet.run(&["ps"]).await.failed();
+    let why = "its store has no bucket `bay-fleet-rollouts`; start a host of version";
+    assert!(ps.stderr.contains(why), "{ps:?}");
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn a_version_that_does_not_start_never_serves() {
     let (fleet, hosts) =
         Fleet::rolled("canary = \"50%\"\nfor = \"10s\"\ncalls = 20", &["a", "b"]).await;

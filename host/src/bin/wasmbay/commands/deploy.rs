@@ -58,7 +58,10 @@ pub(crate) struct Deploy {
 
 pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exit> {
     let signer = args.signing.signer()?;
-    let (fleet, proposal) = Proposal::of(&args.what, &args.nats, terminal).await?;
+    let (fleet, mut proposal) = Proposal::of(&args.what, &args.nats, terminal).await?;
+    if args.at_once {
+        proposal.rollouts.clear();
+    }
     let before = proposal.before.as_ref();
     let (specification, message) = (proposal.specification.clone(), args.waiting.message.clone());
     let mut revision = if args.at_once {

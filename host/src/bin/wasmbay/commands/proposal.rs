@@ -10,7 +10,7 @@ use clap::ValueHint;
 use serde_json::{Value, json};
 use wasmbay::fleet::{
     Break, Clash, Deployed, Difference, Fronted, Kept, Specified, breaks, clashes, differences,
-    lines,
+    lines, rollouts,
 };
 use wasmbay::host::{self, HostError};
 use wasmbay::manifest::{App, Digest, GatewaySpec, Specification};
@@ -82,6 +82,8 @@ pub(super) struct Proposal {
     pub(super) breaks: Vec<Break>,
     /// What other apps claim already.
     pub(super) clashes: Vec<Clash>,
+    /// The services whose new version would get a share of the calls first, and which.
+    pub(super) rollouts: BTreeMap<String, String>,
 }
 
 impl Proposal {
@@ -122,12 +124,14 @@ impl Proposal {
             clashes: claimed(&fleet, &specification.app, &built.described).await?,
             differences: Vec::new(),
             breaks: Vec::new(),
+            rollouts: BTreeMap::new(),
             before,
             specification,
             components: built.components,
             files: built.files,
         };
         proposal.compare(running.as_ref(), &described_before, &built.described);
+        proposal.foresee_rollouts();
         let stable = proposal.before.as_ref();
         if let Some(stable) = stable.and_then(|kept| kept.revision.stable.as_ref()) {
             // A version that is rolled out has not replaced it yet.
@@ -165,6 +169,14 @@ impl Proposal {
         }
     }
 
+    fn foresee_rollouts(&mut self) {
+        let works = self.before.as_ref().and_then(|kept| kept.revision.works());
+        let rolled = works.map(|works| rollouts(works, &self.specification));
+        let rolled = rolled.into_iter().flatten();
+        let rolled = rolled.map(|(service, spec)| (service.to_owned(), spec.text()));
+        self.rollouts = rolled.collect();
+    }
+
     pub(super) fn app(&self) -> &str {
         &self.specification.app.name
     }
@@ -177,6 +189,10 @@ impl Proposal {
     /// Every difference, and what would be refused, a line each.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = lines(&self.differences);
+        let rollouts = self.rollouts.iter();
+        lines.extend(rollouts.map(|(service, share)| {
+            format!("{service}: its new version would get {share}, and then all or none")
+        }));
         let breaks = self.breaks.iter();
         lines.extend(breaks.map(|one| format!("refused without --force: {one}")));
         let clashes = self.clashes.iter();
@@ -192,6 +208,7 @@ impl Proposal {
         json!({
             "app": self.app(),
             "differences": self.differences,
+            "rollouts": self.rollouts,
             "breaks": texts(&self.breaks),
             "clashes": texts(&self.clashes),
         })

@@ -294,7 +294,7 @@ impl Serving {
         }
         let Self { host, node } = self;
         let way = match (revisions, host) {
-            (Ok(revisions), _) => Way::Revisions(revisions),
+            (Ok(revisions), _) => Way::Revisions(Box::new(revisions)),
             (Err(_), Some(host)) => Way::Host(host),
             // The node has it.
             (Err(_), None) => return,

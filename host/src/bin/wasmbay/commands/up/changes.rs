@@ -23,7 +23,7 @@ pub(super) enum Way<'a> {
     /// It is applied here.
     Host(&'a Host),
     /// As a revision, beside those that others write.
-    Revisions(Revisions),
+    Revisions(Box<Revisions>),
 }
 
 pub(super) struct Changes {
@@ -109,7 +109,8 @@ impl Changes {
         let applied = match result {
             Ok(mut applied) => {
                 failed.extend(applied.failed.keys().cloned());
-                match applied.failed.pop_first() {
+                let wrong = applied.failed.pop_first();
+                match wrong.or_else(|| applied.refused.pop_first()) {
                     Some((_, error)) => self.refuse_again(&revision, error.into()),
                     None => self.told = None,
                 }
