@@ -52,6 +52,19 @@ impl Payload {
         }
     }
 
+    /// The body, if it is whole.
+    pub(super) fn bytes(&self) -> Option<&Bytes> {
+        match &self.content {
+            Content::Whole(bytes) => Some(bytes),
+            Content::Stream(_) => None,
+        }
+    }
+
+    /// Puts another body in the place of this one.
+    pub(super) fn replace(&mut self, bytes: Bytes) {
+        self.content = Content::Whole(bytes);
+    }
+
     pub(crate) fn hold(&mut self, running: Running) {
         self.running = Some(running);
     }
@@ -140,14 +153,15 @@ impl Refusal {
         }
         let mut answer = json(self.status, to_json(&self.body()));
         let headers = answer.headers_mut();
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
         if matches!(
             self.status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        ) {
+        ) && !headers.contains_key(RETRY_AFTER)
+        {
             headers.insert(RETRY_AFTER, RETRY_SECONDS);
-        }
-        for (name, value) in self.headers {
-            headers.append(name, value);
         }
         answer
     }

@@ -82,7 +82,8 @@ impl Front {
                 let _ = rest.await;
             });
         }
-        let answer = response.map(Payload::stream);
+        let mut answer = response.map(Payload::stream);
+        answer.extensions_mut().insert(FromComponent);
         Ok(match status {
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => {
                 without_content(answer, &self.tasks)
@@ -91,6 +92,10 @@ impl Front {
         })
     }
 }
+
+/// Marks an answer that a component made: it decides itself which pages may read it.
+#[derive(Clone, Copy)]
+pub(super) struct FromComponent;
 
 /// Takes away what only a host says: a component could take it for that.
 fn strip_own(headers: &mut HeaderMap) {

@@ -14,11 +14,14 @@ pub(crate) mod answer;
 mod arguments;
 pub(crate) mod auth;
 mod component;
+mod compress;
 pub(crate) mod connection;
+mod cors;
 pub(crate) mod counts;
 pub(crate) mod health;
 mod origin;
 pub(crate) mod places;
+mod rate;
 pub(crate) mod request;
 pub(crate) mod route;
 mod shared;
@@ -47,9 +50,11 @@ use crate::spans::{Spans, Tracer};
 use answer::Answer;
 use auth::Authenticator;
 use connection::Tasks;
+use cors::Cors;
 use counts::Counts;
 use health::Responders;
 use places::Places;
+use rate::Limiters;
 use route::Table;
 
 /// The name under which its spans are recorded.
@@ -68,6 +73,8 @@ pub struct Gateway {
     /// Knows clients.
     pub(crate) authenticator: Arc<Authenticator>,
     tls: Option<Arc<Tls>>,
+    cors: Option<Cors>,
+    limiters: Arc<Limiters>,
     /// The requests that were answered.
     pub(crate) counts: Arc<Counts>,
     tracer: Arc<Tracer>,
@@ -95,6 +102,8 @@ impl Gateway {
             )),
             authenticator: Arc::new(Authenticator::new(app, spec.auth.as_ref())),
             tls: None,
+            cors: spec.cors.as_ref().map(Cors::new),
+            limiters: Arc::default(),
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),
@@ -128,6 +137,7 @@ impl Gateway {
         Self {
             counts: Arc::clone(&self.counts),
             tracer: Arc::clone(&self.tracer),
+            limiters: Arc::clone(&self.limiters),
             ..Self::new(&self.app, spec, Arc::clone(&self.current))
         }
     }
@@ -163,9 +173,15 @@ impl Gateway {
         if revision == 0 {
             return None;
         }
-        let table = Arc::new(Table::new(&self.app, &self.spec, &deployment));
+        let table = Arc::new(Table::new(
+            &self.app,
+            &self.spec,
+            &deployment,
+            &self.limiters,
+        ));
         let mut kept = self.table.write().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((revision, Arc::clone(&table)));
+        self.limiters.forget_unused();
         Some(table)
     }
 

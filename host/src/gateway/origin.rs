@@ -9,6 +9,7 @@ use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 
 use super::answer::Refusal;
+use super::cors::Cors;
 use crate::text::shown;
 
 // Statics, since a name that is text is checked and hashed anew for each request.
@@ -18,9 +19,14 @@ static DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Refuses a request without a valid name of the host that it asks, and what a browser sends for a
 /// page of another origin. A link to a GET route may be followed from anywhere.
-pub(super) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
+///
+/// Pages that `cors` names may send what it says.
+pub(super) fn check<B>(request: &Request<B>, cors: Option<&Cors>) -> Result<(), Refusal> {
     let host = host(request)?;
     let headers = request.headers();
+    if cors.is_some_and(|cors| cors.allows(request.method(), headers)) {
+        return Ok(());
+    }
     match headers.get(&SITE).map(|site| site.as_bytes()) {
         // The browser compared the origins itself, before a proxy could change `Host`.
         Some(b"same-origin" | b"none") => return Ok(()),
@@ -129,7 +135,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let checked = check(&request.body(()).unwrap());
+        let checked = check(&request.body(()).unwrap(), None);
         checked.err().map(|refusal| refusal.status.as_u16())
     }
 
@@ -189,10 +195,10 @@ mod tests {
         );
         let mut old = Request::new(());
         *old.version_mut() = Version::HTTP_10;
-        check(&old).unwrap();
+        check(&old, None).unwrap();
         old.headers_mut()
             .insert(ORIGIN, HeaderValue::from_static("http://a"));
-        assert_eq!(check(&old).unwrap_err().status, 403);
+        assert_eq!(check(&old, None).unwrap_err().status, 403);
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Drop for Place {
 
 /// What counts as one peer: an IPv4 address, or the /64 of an IPv6 address, which is what one
 /// client has at least.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let prefix = address.to_bits() & (u128::MAX << 64);

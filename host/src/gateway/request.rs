@@ -15,9 +15,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
 use super::auth::{Access, Client};
+use super::component::FromComponent;
+use super::compress::{compress, takes_gzip};
 use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
+use super::cors::Cors;
 use super::health::{healthz, readyz};
 use super::origin;
+use super::rate::Told;
 use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::{Front, Table};
 use crate::call::{Blame, Call, CallError, Identity, Kind, Trace, is_traceparent};
@@ -33,7 +37,12 @@ use crate::wire::{self, MAX_HEADER};
 static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);
 static TRACESTATE: HeaderName = HeaderName::from_static(wire::TRACESTATE);
 static BAGGAGE: HeaderName = HeaderName::from_static(wire::BAGGAGE);
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Upper bound of the bytes of an id that a client gives its request.
+const MAX_REQUEST_ID: usize = 128;
+const NO_ID: HeaderValue = HeaderValue::from_static("-");
 
 /// By which a request is known that a proxy passed on.
 static FORWARDED: [HeaderName; 4] = [
@@ -58,15 +67,43 @@ impl Answers for Front {
         let (method, version) = (request.method().clone(), request.version());
         let (trace, parent, span) = read_trace(request.headers(), &self.gateway.tracer, started);
         let path = span.is_sampled().then(|| request.uri().path().to_owned());
+        let cors = self.gateway.cors.as_ref();
+        let origin = cors.and_then(|cors| cors.origin(request.headers()).cloned());
+        let takes_gzip = takes_gzip(request.headers());
+        let mut beside = Beside {
+            id: request_id(request.headers(), &parent),
+            told: Told::new(),
+        };
 
         let table = self.gateway.table();
         let (label, result) = self
-            .dispatch(table.as_deref(), request, trace, started, activity)
+            .dispatch(
+                table.as_deref(),
+                request,
+                trace,
+                started,
+                activity,
+                &mut beside,
+            )
             .await;
         let mut answer = result.unwrap_or_else(Refusal::answer);
+        let Beside { id, told } = beside;
 
+        if let Some(least) = self
+            .gateway
+            .spec
+            .compress
+            .filter(|_| method != Method::HEAD)
+        {
+            answer = compress(answer, least, takes_gzip).await;
+        }
+        let by_component = answer.extensions().get::<FromComponent>().is_some();
         let headers = answer.headers_mut();
         headers.insert(&TRACEPARENT, parent.clone());
+        headers.extend(told.into_iter().map(|(name, value)| (Some(name), value)));
+        if let Some(cors) = cors.filter(|_| !by_component) {
+            cors.tell(origin.as_ref(), headers);
+        }
         if version < Version::HTTP_2 && self.gateway.is_closing() {
             headers.insert(CONNECTION, CLOSE);
         }
@@ -77,7 +114,7 @@ impl Answers for Front {
         let duration = started.elapsed();
         let status = answer.status().as_u16();
         span.end(failure(status), || {
-            describe(&method, label, path.as_deref(), status)
+            describe(&method, label, path.as_deref(), status, &id)
         });
         let counts = &self.gateway.counts;
         counts.record(label, &method, answer.status(), duration);
@@ -88,8 +125,10 @@ impl Answers for Front {
             status,
             ?duration,
             trace = trace_id(&parent),
+            id = id.to_str().unwrap_or_default(),
             "request"
         );
+        answer.headers_mut().insert(&REQUEST_ID, id);
         answer
     }
 }
@@ -103,6 +142,7 @@ impl Front {
         trace: Trace,
         started: Instant,
         activity: &Arc<Activity>,
+        beside: &mut Beside,
     ) -> (&'t str, Result<Answer, Refusal>) {
         let deadline = started + self.gateway.spec.timeout;
         let mut call = Call {
@@ -132,6 +172,13 @@ impl Front {
         if !local && table.is_local_only(&path) {
             return (route::NO_ROUTE, Err(not_from_elsewhere()));
         }
+        if let Some(cors) = &self.gateway.cors
+            && let Some(asked) = Cors::asked(request.method(), request.headers())
+            && table.find(&asked, &path).calls_function()
+        {
+            return (route::PREFLIGHT, Ok(cors.preflight(request.headers())));
+        }
+        let (peer, cors) = (activity.peer, self.gateway.cors.as_ref());
         match table.find(request.method(), &path) {
             Destination::Healthz => (route::HEALTHZ, Ok(healthz())),
             Destination::Readyz => {
@@ -139,16 +186,21 @@ impl Front {
                 (route::READYZ, Ok(answer.await))
             }
             Destination::OpenApi => {
-                let client = self.admit(&table.access, request.headers()).await;
+                let client = self
+                    .admit(&table.access, request.headers(), peer, &mut beside.told)
+                    .await;
                 let answer = client.map(|_| self.gateway.openapi(table, local));
                 (route::OPENAPI, answer)
             }
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
             Destination::Rpc(function) => {
-                if let Err(refusal) = origin::check(request) {
+                if let Err(refusal) = origin::check(request, cors) {
                     return (route::RPC, Err(refusal));
                 }
-                match self.admit(&table.access, request.headers()).await {
+                match self
+                    .admit(&table.access, request.headers(), peer, &mut beside.told)
+                    .await
+                {
                     Ok(client) => call.claims = claims_of(client),
                     Err(refusal) => return (route::RPC, Err(refusal)),
                 }
@@ -156,10 +208,13 @@ impl Front {
             }
             Destination::Call(route, params) => {
                 let label = &*route.planned.route.path;
-                if let Err(refusal) = origin::check(request) {
+                if let Err(refusal) = origin::check(request, cors) {
                     return (label, Err(refusal));
                 }
-                match self.admit(&route.access, request.headers()).await {
+                match self
+                    .admit(&route.access, request.headers(), peer, &mut beside.told)
+                    .await
+                {
                     Ok(client) => call.claims = claims_of(client),
                     Err(refusal) => return (label, Err(refusal)),
                 }
@@ -167,10 +222,14 @@ impl Front {
                 (label, answer.await)
             }
             Destination::Http(route) => {
-                match self.admit(&route.access, request.headers()).await {
+                match self
+                    .admit(&route.access, request.headers(), peer, &mut beside.told)
+                    .await
+                {
                     Ok(client) => call.claims = claims_of(client),
                     Err(refusal) => return (&*route.path, Err(refusal)),
                 }
+                request.headers_mut().insert(&REQUEST_ID, beside.id.clone());
                 // Boxed, so that calls do not carry its state about.
                 let answer = Box::pin(self.hand_over(route, request, call, activity));
                 (&*route.path, self.in_time(deadline, answer).await)
@@ -178,14 +237,26 @@ impl Front {
         }
     }
 
-    /// The client of a request, if it may have what asks for this. Any way in can ask: only the credentials of
-    /// a request are looked at.
+    /// The client of a request, if it may have what asks for this, and has not asked for too much. Any way in can
+    /// ask: only the credentials of a request and the other end of its connection are looked at. What the answer
+    /// has to say of it, whatever it is, is `told`.
     pub(super) async fn admit(
         &self,
         access: &Access,
         headers: &HeaderMap,
+        peer: IpAddr,
+        told: &mut Told,
     ) -> Result<Option<Client>, Refusal> {
-        self.gateway.authenticator.admit(access, headers).await
+        let known = self.gateway.authenticator.admit(access, headers);
+        let Some(limit) = &access.limit else {
+            return known.await;
+        };
+        limit.before(peer, told)?;
+        let known = known.await;
+        // Who is not let in counts as its address, so guesses are limited, too.
+        let client = known.as_ref().ok().and_then(Option::as_ref);
+        limit.after(peer, client, told)?;
+        known
     }
 
     /// Bounds an answer that has no deadline of its own.
@@ -268,6 +339,27 @@ impl Front {
             return Ok(body.slice(json::BYTE_ORDER_MARK.len()..));
         }
         Ok(body)
+    }
+}
+
+/// What goes along with a request, beside its call.
+struct Beside {
+    /// The id of the request, its client's or the trace's.
+    id: HeaderValue,
+    /// Further headers of its answer.
+    told: Told,
+}
+
+/// The id that a client has given its request, if that is one, else its trace's.
+fn request_id(headers: &HeaderMap, parent: &HeaderValue) -> HeaderValue {
+    let is_id = |value: &&HeaderValue| {
+        let id = value.as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=:".contains(byte);
+        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain)
+    };
+    match headers.get(&REQUEST_ID).filter(is_id) {
+        Some(id) => id.clone(),
+        None => HeaderValue::from_str(trace_id(parent)).unwrap_or(NO_ID),
     }
 }
 
@@ -449,11 +541,21 @@ fn failure(status: u16) -> Option<Failure<'static>> {
 
 /// What a request's span is of, by OpenTelemetry's conventions for HTTP. The query is left out: it may
 /// have secrets.
-fn describe(method: &Method, route: &str, path: Option<&str>, status: u16) -> Description {
+fn describe(
+    method: &Method,
+    route: &str,
+    path: Option<&str>,
+    status: u16,
+    id: &HeaderValue,
+) -> Description {
     let mut attributes = vec![
         KeyValue::new("http.request.method", method.to_string()),
         KeyValue::new("http.route", route.to_owned()),
         KeyValue::new("http.response.status_code", i64::from(status)),
+        KeyValue::new(
+            "http.request.header.x-request-id",
+            id.to_str().unwrap_or_default().to_owned(),
+        ),
     ];
     if let Some(path) = path {
         attributes.push(KeyValue::new("url.path", path.to_owned()));

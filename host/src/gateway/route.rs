@@ -16,6 +16,7 @@ use percent_encoding::percent_decode_str;
 use super::answer::{Outcome, Refusal};
 use super::arguments::ArgumentPlan;
 use super::auth::Access;
+use super::rate::Limiters;
 use crate::deployment::Deployment;
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::{GatewaySpec, Route, RpcPaths, keys};
@@ -30,6 +31,7 @@ pub(crate) const READYZ: &str = "/readyz";
 pub(crate) const OPENAPI: &str = "/openapi.json";
 pub(crate) const RPC: &str = "/rpc/{interface}/{function}";
 pub(crate) const NO_ROUTE: &str = "-";
+pub(crate) const PREFLIGHT: &str = "preflight";
 
 const RPC_PREFIX: &str = "/rpc/";
 
@@ -129,10 +131,22 @@ pub(crate) enum Destination<'t, 'p> {
     Refused(Refusal),
 }
 
+impl Destination<'_, '_> {
+    /// Whether it is no component and no refusal: what answers itself which pages may ask is asked.
+    pub(super) fn calls_function(&self) -> bool {
+        matches!(self, Self::Rpc(_) | Self::Call(..) | Self::OpenApi)
+    }
+}
+
 impl Table {
-    pub(crate) fn new(app: &str, spec: &GatewaySpec, deployment: &Deployment) -> Self {
+    pub(crate) fn new(
+        app: &str,
+        spec: &GatewaySpec,
+        deployment: &Deployment,
+        limiters: &Limiters,
+    ) -> Self {
         let (plan, services) = (&deployment.plan, &deployment.services);
-        let auth = spec.auth.as_ref();
+        let usual = Access::usual(spec, limiters);
         let mut table = Self {
             routers: keys::METHODS
                 .iter()
@@ -142,7 +156,7 @@ impl Table {
             functions: HashMap::new(),
             rpc: spec.rpc.clone(),
             external: Vec::new(),
-            access: Access::usual(auth),
+            access: usual.clone(),
             documents: Default::default(),
         };
         for http in &plan.http {
@@ -158,7 +172,7 @@ impl Table {
             let both = candidate.zip(old.and(new));
             let route = HttpRoute {
                 path: http.route.path.clone(),
-                access: Access::of(&http.route, auth),
+                access: usual.of(&http.route, limiters),
                 service: Arc::clone(service),
                 canary: both
                     .map(|(candidate, new)| (Arc::clone(new), Choice::new(candidate.share))),
@@ -175,7 +189,7 @@ impl Table {
                 way: Way::to(app, deployment, &planned.function),
                 arguments: ArgumentPlan::new(&planned.signature, &planned.bindings),
                 outcome: Outcome::of(&planned.signature),
-                access: Access::of(&planned.route, auth),
+                access: usual.of(&planned.route, limiters),
                 planned: planned.clone(),
             };
             table.add(&planned.route, &Target::Call(Arc::new(route)));

@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use proptest::prelude::*;
 
 use super::answer::{Answer, Refusal};
+use super::rate::Limiters;
 use super::route::{Destination, Table, Way, normalized};
 use crate::deployment::Deployment;
 use crate::json::{Limits, decode_arguments};
@@ -59,7 +60,12 @@ fn table_of(plan: Plan) -> Table {
         plan,
         ..Deployment::default()
     };
-    Table::new("app", &GatewaySpec::default(), &deployment)
+    Table::new(
+        "app",
+        &GatewaySpec::default(),
+        &deployment,
+        &Limiters::default(),
+    )
 }
 
 fn table(routes: &str, functions: &[(&str, &str, &str)]) -> Table {
@@ -335,6 +341,7 @@ fn rpc_paths_are_for_the_interfaces_that_the_manifest_names() {
                 ..GatewaySpec::default()
             },
             &deployment,
+            &Limiters::default(),
         )
     };
     let of = |ids: &[&str]| RpcPaths::Of(ids.iter().map(|id| id.parse().unwrap()).collect());

@@ -10,6 +10,7 @@ use super::file::Section;
 use super::gateway::{Files, Finding, put_file};
 use super::keys::{api_key, auth, gateway, jwt, route};
 use super::kinds::{Key, Other};
+use super::values::serialize_duration;
 use crate::interface::is_label;
 use crate::text::{hex, shown, unhex};
 
@@ -64,10 +65,10 @@ pub struct JwtSpec {
     /// The names of the algorithms, as tokens have them.
     pub algorithms: Vec<String>,
     /// How much clocks may differ.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "serialize_duration")]
     pub skew: Duration,
     /// Time after which the keys are fetched again.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "serialize_duration")]
     pub refresh: Duration,
     /// The claim that has the scopes.
     pub scope_claim: String,
@@ -91,10 +92,6 @@ pub struct KeySpec {
     pub sha256: [u8; 32],
     /// What it allows.
     pub scopes: Vec<String>,
-}
-
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&super::values::duration_text(*duration))
 }
 
 fn as_digits<S: Serializer>(digest: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::auth::{self, AuthSpec};
+use super::cors::{self, CorsSpec};
 use super::file::Section;
 use super::kinds::{Key, Other};
+use super::rate::{self, RateSpec};
 use super::settings::settings;
 use super::tls::{self, TlsSpec};
 use super::{Find, keys};
@@ -60,11 +62,17 @@ settings! {
         pub connections: u32 = CONNECTIONS,
         /// Those among them that one peer may have.
         pub peer_connections: u32 = PEER_CONNECTIONS,
+        /// Bytes from which on a result is compressed; none is never.
+        pub compress: Option<usize> = COMPRESS,
         ;
         /// Who may call; none is everybody.
         pub auth: AuthSpec = AUTH,
         /// Its certificates; none is HTTP without TLS. A gateway that several apps share has its own.
         pub tls: TlsSpec = TLS,
+        /// Pages of other origins that may call functions.
+        pub cors: CorsSpec = CORS,
+        /// How many requests a client may make.
+        pub rate: RateSpec = RATE,
     }
 }
 
@@ -77,6 +85,8 @@ pub(super) fn read(top: &Section<'_>) -> GatewaySpec {
     }
     spec.auth = auth::read(&section);
     spec.tls = tls::read(&section);
+    spec.cors = cors::read(&section);
+    spec.rate = rate::read(&section, &keys::gateway::RATE);
     spec
 }
 

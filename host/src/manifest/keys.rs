@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::kinds::{
-    Address, Bounds, Flag, Hundredths, Key, Or, Other, Outcomes, Rpc, Steps, Table,
+    Address, Bounds, Flag, Hundredths, Key, Least, Or, Other, Outcomes, Rpc, Steps, Table,
 };
 use super::placement::{Copies, HostNames};
 use super::shares::{Multiple, Percent, Percents, Times};
@@ -439,6 +439,8 @@ tables! {
             => "How a client has to say who it is; see [who may call](gateway.md#who-may-call).";
         SCOPES "scopes": Other = Other::texts(&["names such as `orders:write`"]).or("none")
             => "What the client's token or key has to allow, all of it. Else 403.";
+        RATE "rate": Other = gateway::RATE.values.or("the gateway's")
+            => "How many requests a client may make here.";
     }
 
     gateway "`[gateway]`" "" {
@@ -465,6 +467,36 @@ tables! {
             => "Who may call; see [who may call](gateway.md#who-may-call).";
         TLS "tls": Other = Other::table(&["`[gateway.tls]`"]).or("none: HTTP")
             => "Certificates; see [TLS](gateway.md#tls). In a fleet they are those of its hosts: `wasmbay host --gateway-certificate`.";
+        CORS "cors": Other = Other::table(&["`[gateway.cors]`"]).or("none")
+            => "Pages of other origins that may call functions; see [browsers](gateway.md#browsers).";
+        RATE "rate": Other = Other::table(&["`rate = { requests = 100, window = \"1m\" }`"]).or("none")
+            => "How many requests a client may make; see [limits for clients](gateway.md#limits-for-clients).";
+        COMPRESS "compress": Least = Least { default: 1 << 10, range: 64..=64 << 20 }
+            => "From which size on results are compressed for clients that take gzip. What components write themselves goes out as it is.";
+    }
+
+    cors "`[gateway.cors]`" "" {
+        ORIGINS "origins": Other = Other::texts(&["`https://app.example.com`", "`*`"])
+            => "The origins. Required.";
+        METHODS "methods": Other = Other::texts(&super::METHODS).or("all")
+            => "Methods that requests of these pages may have.";
+        HEADERS "headers": Other = Other::texts(&["names of headers"]).or("those that the gateway reads")
+            => "Headers that requests of these pages may have.";
+        CREDENTIALS "credentials": Flag = Flag
+            => "Whether browsers send cookies and certificates along. Tokens and keys that the page itself sends need none of that.";
+        MAX_AGE "max-age": Bounds<Duration> = Bounds { default: secs(600), range: secs(0)..=secs(DAY) }
+            => "Time for which browsers remember that they may.";
+    }
+
+    rate "`rate` of the gateway, and of a route" "A route with a limit of its own has that in place of the gateway's. Each host counts for itself." {
+        REQUESTS "requests": Or<Bounds<u32>> = Or(Bounds { default: 100, range: 1..=1_000_000 }, "")
+            => "Requests within `window`; they come back one by one. Required.";
+        WINDOW "window": Bounds<Duration> = Bounds { default: secs(60), range: secs(1)..=secs(DAY) }
+            => "Time for `requests`.";
+        BURST "burst": Or<Bounds<u32>> = Or(REQUESTS.values.0, "`requests`")
+            => "Requests at once.";
+        BY "by": Other = Other::text(&["address", "client", "`claim:NAME`"]).or("address")
+            => "What one client is: an address (of IPv6 a /64); a token's `sub` or a key, else the address; or what a token says under NAME.";
     }
 
     tls "`[gateway.tls]`" "The paths are from the manifest's folder. A file that has changed is read again." {

@@ -492,6 +492,51 @@ impl Setting for Rpc {
     }
 }
 
+/// A size from which on something is done, or `false`.
+pub(crate) struct Least {
+    pub(super) default: usize,
+    pub(super) range: RangeInclusive<usize>,
+}
+
+impl Least {
+    const fn bounds(&self) -> Bounds<usize> {
+        Bounds {
+            default: self.default,
+            range: *self.range.start()..=*self.range.end(),
+        }
+    }
+}
+
+impl Kind for Least {
+    fn form(&self) -> Form {
+        let form = self.bounds().form();
+        Form {
+            kind: "size or boolean",
+            accepted: format!("{}; false", form.accepted),
+            ..form
+        }
+    }
+}
+
+impl Setting for Least {
+    type Value = Option<usize>;
+
+    fn default(&self) -> Option<usize> {
+        Some(self.default)
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Option<Option<usize>> {
+        match value {
+            DeValue::Boolean(false) => Some(None),
+            other => self.bounds().read(other).map(Some),
+        }
+    }
+
+    fn write(&self, value: &Option<usize>) -> Option<Value> {
+        Some(value.map_or(Value::Boolean(false), |size| size.write()))
+    }
+}
+
 /// A value that is checked where it is read, as that takes more than the value or needs its place.
 pub(crate) struct Other {
     kind: &'static str,

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::auth::{self, Auth, AuthSpec};
 use super::file::{At, Section, integer};
 use super::keys::{METHODS, STATUSES, app, route};
+use super::rate::{self, RateSpec};
 use super::services::check_service;
 use crate::interface::{FunctionId, is_label};
 use crate::text::shown;
@@ -29,6 +30,9 @@ pub struct Route {
     /// What the client's token or key has to allow.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// How many requests a client may make here; none is as at the gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateSpec>,
 }
 
 /// What answers a route.
@@ -127,6 +131,7 @@ fn read_route(
     spec: Option<&AuthSpec>,
 ) -> Option<(Route, usize)> {
     let (auth, scopes) = auth::read_of_route(section, spec);
+    let rate = rate::read(section, &route::RATE);
     let method = section.one_of(&route::METHOD);
     section.require(&route::PATH);
     let path = section.text(&route::PATH);
@@ -175,6 +180,7 @@ fn read_route(
                 target,
                 auth,
                 scopes,
+                rate,
             },
             path.at,
         )

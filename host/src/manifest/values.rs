@@ -49,6 +49,14 @@ pub fn duration_text(duration: Duration) -> String {
     text_in(&DURATIONS, "ms", millis)
 }
 
+/// Writes a duration as [`duration_text`] does.
+pub(super) fn serialize_duration<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&duration_text(*duration))
+}
+
 fn parse_in(units: &[(&str, u64)], text: &str) -> Option<u64> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())

@@ -54,7 +54,7 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
             "securitySchemes": schemes(app),
             "responses": { "Refusal": {
                 "description": "No result: the arguments do not decode (400), who asks is unknown (401) or may not (403), the service failed (500), what it needs did (502), \
-                                it is busy (429), away (503) or too slow (504).",
+                                it is busy or was asked too often (429), away (503) or too slow (504).",
                 "content": { "application/json": { "schema": refusal() } },
             } },
         },

@@ -1,6 +1,7 @@
 //! The gateway over real sockets: what a client sees, and every limit gone over.
 
 mod auth;
+mod browsers;
 pub(crate) mod components;
 mod life;
 mod limits;
@@ -181,6 +182,15 @@ impl Front {
     async fn start(change: impl FnOnce(&mut GatewaySpec)) -> Self {
         let front = Self::bare(change, no_nats().await);
         front.set_routes(ROUTES, &BTreeMap::new());
+        front
+    }
+
+    /// A gateway as the manifest has it.
+    async fn of(manifest: &str) -> Self {
+        let read = Manifest::parse(Path::new("wasmbay.toml"), manifest);
+        let spec = read.unwrap_or_else(|error| panic!("{error}")).app.gateway;
+        let front = Self::bare(|own| *own = spec, no_nats().await);
+        front.set_routes(manifest, &BTreeMap::new());
         front
     }
 

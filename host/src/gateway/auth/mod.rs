@@ -19,9 +19,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::Notify;
 
 use super::answer::Refusal;
+use super::rate::{Limiter, Limiters};
 use crate::call::Blame;
 use crate::claims::Proof;
-use crate::manifest::{Auth, AuthSpec, Route};
+use crate::manifest::{Auth, AuthSpec, GatewaySpec, Route};
 use jwt::Tokens;
 use keys::{Found, Keys};
 
@@ -31,10 +32,12 @@ static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const TICK: Duration = Duration::from_secs(1);
 
 /// What a part of a gateway asks of its clients.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub(crate) struct Access {
     auth: Auth,
     scopes: Vec<String>,
+    /// How many requests a client may make.
+    pub(super) limit: Option<Arc<Limiter>>,
 }
 
 /// A client that has shown who it is.
@@ -46,6 +49,24 @@ pub(crate) struct Client {
     scopes: Vec<String>,
     /// As services get it.
     pub(crate) claims: Arc<str>,
+}
+
+#[cfg(test)]
+impl Client {
+    pub(super) fn for_test(proof: Proof, subject: &str, claims: &str) -> Self {
+        let written = crate::claims::Claims {
+            auth: proof,
+            subject: Some(subject.into()),
+            scopes: Vec::new(),
+            claims: serde_json::from_str(claims).unwrap(),
+        };
+        Self {
+            proof,
+            subject: Some(subject.into()),
+            scopes: Vec::new(),
+            claims: written.write().unwrap(),
+        }
+    }
 }
 
 /// Why a client is not let in.
@@ -71,19 +92,24 @@ pub(crate) struct Authenticator {
 
 impl Access {
     /// What is asked for where no route says otherwise.
-    pub(crate) fn usual(spec: Option<&AuthSpec>) -> Self {
+    pub(crate) fn usual(spec: &GatewaySpec, limiters: &Limiters) -> Self {
+        let auth = spec.auth.as_ref();
+        let rate = spec.rate.as_ref();
         Self {
-            auth: spec.map(|spec| spec.default).unwrap_or_default(),
+            auth: auth.map(|spec| spec.default).unwrap_or_default(),
             scopes: Vec::new(),
+            limit: rate.map(|rate| limiters.get("", rate)),
         }
     }
 
     /// What a route asks for.
-    pub(crate) fn of(route: &Route, spec: Option<&AuthSpec>) -> Self {
-        let usual = Self::usual(spec);
+    pub(crate) fn of(&self, route: &Route, limiters: &Limiters) -> Self {
+        let limit = route.rate.as_ref();
+        let limit = limit.map(|rate| limiters.get(&route.label(), rate));
         Self {
-            auth: route.auth.unwrap_or(usual.auth),
+            auth: route.auth.unwrap_or(self.auth),
             scopes: route.scopes.clone(),
+            limit: limit.or_else(|| self.limit.clone()),
         }
     }
 }

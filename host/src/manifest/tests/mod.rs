@@ -7,6 +7,7 @@ use super::*;
 
 mod auth;
 mod breakers;
+mod clients;
 mod events;
 mod kinds;
 mod nest;

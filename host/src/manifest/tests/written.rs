@@ -138,6 +138,7 @@ const EVERYTHING: &str = r#"
     errors = { unknown-sku = 404, "*" = 422 }
     auth = "any"
     scopes = ["products:write"]
+    rate = { requests = 5, window = "1s", burst = 2, by = "claim:tenant" }
 
     [[route]]
     path = "/files/*"
@@ -151,6 +152,9 @@ const EVERYTHING: &str = r#"
     timeout = "10ms"
     connections = 1
     hosts = ["shop.example.com"]
+    compress = false
+    rate = { requests = 100, by = "client" }
+    cors = { origins = ["https://app.example.com"], methods = ["GET"], headers = ["x-a"], credentials = true, max-age = "1h" }
 
     [gateway.auth]
     default = "jwt"

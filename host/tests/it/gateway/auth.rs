@@ -38,17 +38,6 @@ fn keys() -> String {
     )
 }
 
-impl Front {
-    /// A gateway as the manifest has it.
-    async fn of(manifest: &str) -> Self {
-        let read = Manifest::parse(Path::new("wasmbay.toml"), manifest);
-        let spec = read.unwrap_or_else(|error| panic!("{error}")).app.gateway;
-        let front = Self::bare(|own| *own = spec, no_nats().await);
-        front.set_routes(manifest, &BTreeMap::new());
-        front
-    }
-}
-
 #[tokio::test]
 async fn everything_but_health_asks_for_a_key() {
     let front = Front::of(&keys()).await;
