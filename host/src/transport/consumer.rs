@@ -516,9 +516,12 @@ async fn fail(message: &Stored, binding: &Binding, link: &Link, failure: Failure
         ..dead_letter
     };
     let replayed = replayed(message).is_some();
+    let (began, function) = (Instant::now(), dead_letter.function.clone());
     match failures.dead_letters.store(dead_letter, replayed).await {
         Ok(()) => {
-            binding.service.counts().dead_lettered.add(1);
+            let headers = message.message.headers.as_ref();
+            let trace = wire::read_message(headers, began).trace;
+            binding.service.dead_lettered(&function, &id, trace, began);
             tracing::warn!(service, id, tried, "an event is a dead letter now: {error}");
             message.acknowledge(AckKind::Term).await;
             failures.attempts.remove(&key).await;

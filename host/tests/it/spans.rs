@@ -290,6 +290,35 @@ fn a_request_is_one_trace_through_all_services() {
 }
 
 #[test]
+fn each_attempt_at_an_event_and_its_dead_letter_are_spans_of_its_trace() {
+    let collector = Collector::start();
+    let cli = project();
+    let durable =
+        "mode = \"event\"\ndurable = true\nretry = { attempts = 2, backoff = [\"10ms\"] }";
+    cli.write("wasmbay.toml", APP.replace("mode = \"event\"", durable));
+    let (_cli, up, address) = up_of(cli, &collector, &[]);
+    let (_, trace) = ask(&address, "POST", "/publish/1/13", &[]);
+    let spans = collector.trace(&trace, 6);
+    let published = span(&spans, "traced/publisher", SpanKind::Producer);
+    let attempts = spans.iter().map(|(_, span)| span);
+    let attempts: Vec<_> = attempts
+        .filter(|span| span.kind == SpanKind::Consumer as i32)
+        .collect();
+    assert_eq!(attempts.len(), 2, "{spans:#?}");
+    for attempt in attempts {
+        assert_eq!(attempt.parent_span_id, published.span_id);
+    }
+    let dead = span(&spans, "traced/sink", SpanKind::Producer);
+    assert_eq!(dead.name, "dead-letter test:events/sink.happened@1.0.0");
+    assert_eq!(dead.parent_span_id, published.span_id);
+    assert_eq!(
+        attributes(&dead.attributes)["wasmbay.dead_letter"].len(),
+        16
+    );
+    up.stop();
+}
+
+#[test]
 fn what_fails_is_recorded_although_nothing_is_sampled() {
     let collector = Collector::start();
     let (_cli, up, address) = up(

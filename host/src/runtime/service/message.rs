@@ -1,11 +1,13 @@
 //! Messages: bytes on a subject, handed to components as they are.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Admitted, Function, Service, current};
-use crate::call::{Call, CallError};
+use crate::call::{Call, CallError, Trace};
 use crate::interfaces::{Backend, Message};
 use crate::runtime::component::HandlerKind;
+use crate::spans::{Description, KeyValue, SpanKind};
 
 impl Service {
     /// Hands a message to the function of [`Service::messages`]. The argument is the message itself,
@@ -67,5 +69,22 @@ impl Service {
             let why = format!("service \"{}\" handles no messages", self.spec.name);
             CallError::not_found(why)
         })
+    }
+
+    /// Counts an event or message that became a dead letter, and records that as a span of its trace.
+    pub(crate) fn dead_lettered(&self, function: &str, id: &str, mut trace: Trace, began: Instant) {
+        self.counts().dead_lettered.add(1);
+        let span = self.blueprint.tracer.begin(&mut trace, began);
+        span.end(None::<&CallError>, || Description {
+            kind: SpanKind::Producer,
+            name: format!("dead-letter {function}").into(),
+            attributes: vec![
+                KeyValue::new("messaging.system", "nats"),
+                KeyValue::new("messaging.operation.name", "dead-letter"),
+                KeyValue::new("messaging.operation.type", "send"),
+                KeyValue::new("messaging.destination.name", function.to_owned()),
+                KeyValue::new("wasmbay.dead_letter", id.to_owned()),
+            ],
+        });
     }
 }
