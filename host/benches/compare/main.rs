@@ -33,6 +33,7 @@ mod lifecycle;
 mod native;
 mod process;
 mod rounds;
+mod runs;
 mod serve;
 mod table;
 
@@ -120,6 +121,14 @@ enum Role {
         subject: String,
         to: String,
     },
+    /// A native service that stores how far it is.
+    #[command(hide = true)]
+    Runs {
+        shape: native::Shape,
+        nats: String,
+        subject: String,
+        steps: String,
+    },
     /// A native publisher.
     #[command(hide = true)]
     Publisher {
@@ -169,7 +178,7 @@ fn main() -> anyhow::Result<()> {
     let mut args = Args::parse();
     if std::env::args().len() == 1 {
         // `cargo test --benches` only asks whether this works.
-        args.options.only = vec!["native".to_owned(), "events".to_owned()];
+        args.options.only = vec!["native".to_owned(), "events".to_owned(), "runs".to_owned()];
         args.options.events = Some(1_000);
         args.options.payload = vec![100];
         args.options.rounds = Some(1);
@@ -200,6 +209,12 @@ fn main() -> anyhow::Result<()> {
             subject,
             to,
         }) => events::native::service(shape, nats, subject, to),
+        Some(Role::Runs {
+            shape,
+            nats,
+            subject,
+            steps,
+        }) => runs::native(shape, nats, subject, steps),
         Some(Role::Publisher { nats, to, body }) => events::native::publisher(nats, to, body),
     }
 }
