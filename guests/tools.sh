@@ -6,7 +6,7 @@
 #   guests/tools.sh prometheus                                  (reads the metrics in tests; Debian's, 40 MB to fetch)
 #   guests/tools.sh nestjs wasmtime                             (what the benchmarks compare with)
 #   guests/tools.sh kubernetes-validate                         (checks docs/deploy/kubernetes.yaml)
-#   guests/tools.sh nestjs schemathesis                         (call what is served, in tests)
+#   guests/tools.sh nestjs nestjs11 nestjs10 mqtt schemathesis  (call what is served, in tests)
 #   guests/tools.sh browsers                                    (look at the page of the admin address, in tests; Debian's, 180 MB to fetch)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
@@ -19,7 +19,7 @@
 # WASMBAY_C=zig             compiles C with ziglang from PyPI even where Debian's clang is to be had
 set -euo pipefail
 
-readonly NESTJS=12.1.1 NATS_NODE=3.4.0 WASMTIME=48.0.2
+readonly NESTJS=12.1.1 NESTJS_11=11.2.6 NESTJS_10=10.4.22 NATS_NODE=3.4.0 NATS_JS=2.29.3 MQTT=5.16.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
 readonly BROWSERS=1 PUPPETEER=25.16.0
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
@@ -233,27 +233,44 @@ install_componentize_js() {
     bin/componentize-js --version
 }
 
-# What the benchmarks compare with. Node looks for packages beside the script, so the script is
-# linked to where they are.
-install_nestjs() {
+# npm_packages PACKAGE@VERSION...: below the current directory.
+npm_packages() {
     need npm Node
-    npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" \
-        "@nestjs/common@$NESTJS" "@nestjs/core@$NESTJS" "@nestjs/microservices@$NESTJS" "@nestjs/platform-express@$NESTJS" \
-        "@nats-io/transport-node@$NATS_NODE" reflect-metadata@0.2.2 rxjs@7.8.2
-    wrapper nestjs <<-'END'
+    npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" "$@"
+}
+
+# node_wrapper NAME: a program that runs a script with these packages. Node looks for packages beside the
+# script, so the script is linked to where they are.
+node_wrapper() {
+    wrapper "$1" <<-'END'
 	script=$(readlink -f "$1")
 	link=$home/$(printf %s "$script" | cksum | cut -d' ' -f1).mjs
 	ln -sfn "$script" "$link"
 	shift
-	exec node --preserve-symlinks-main "$link" "$@"
+	PATH="$home/bin:$PATH" exec node --preserve-symlinks-main "$link" "$@"
 	END
 }
 
-# Debian's browsers, whichever they are, and what drives both. Node looks for packages as above.
+# nest_of VERSION TRANSPORT@VERSION NAME: with the client of NATS that this version takes.
+nest_of() {
+    npm_packages "@nestjs/common@$1" "@nestjs/core@$1" "@nestjs/microservices@$1" "@nestjs/platform-express@$1" \
+        "$2" reflect-metadata@0.2.2 rxjs@7.8.2
+    node_wrapper "$3"
+}
+# The last one is what the benchmarks compare with.
+install_nestjs() { nest_of "$NESTJS" "@nats-io/transport-node@$NATS_NODE" nestjs; }
+install_nestjs11() { nest_of "$NESTJS_11" "nats@$NATS_JS" nestjs11; }
+install_nestjs10() { nest_of "$NESTJS_10" "nats@$NATS_JS" nestjs10; }
+
+install_mqtt() {
+    npm_packages "mqtt@$MQTT"
+    node_wrapper node-mqtt
+}
+
+# Debian's browsers, whichever they are, and what drives both.
 install_browsers() {
-    need npm Node
     debian "$PWD" "" chromium-headless-shell firefox-esr fonts-dejavu-core -- fontconfig-config
-    PUPPETEER_SKIP_DOWNLOAD=1 npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" "puppeteer-core@$PUPPETEER"
+    npm_packages "puppeteer-core@$PUPPETEER"
     local program
     for program in chromium/chromium-headless-shell firefox-esr/firefox-esr; do
         wrapper "${program#*/}" <<-END
@@ -265,13 +282,7 @@ install_browsers() {
 		END
     done
     echo '<fontconfig><dir>@home@/usr/share/fonts</dir><dir>/usr/share/fonts</dir><cachedir>@home@/fonts</cachedir></fontconfig>' >fonts.in
-    wrapper browse <<-'END'
-	script=$(readlink -f "$1")
-	link=$home/$(printf %s "$script" | cksum | cut -d' ' -f1).mjs
-	ln -sfn "$script" "$link"
-	shift
-	PATH="$home/bin:$PATH" exec node --preserve-symlinks-main "$link" "$@"
-	END
+    node_wrapper browse
     bin/chromium-headless-shell --version
     bin/firefox-esr --version
 }
@@ -425,12 +436,15 @@ for wanted in "$@"; do
         ;;
     kubernetes-validate) tool kubernetes-validate "$KUBERNETES_VALIDATE" install_kubernetes_validate ;;
     nestjs) tool nestjs "$NESTJS" install_nestjs ;;
+    nestjs11) tool nestjs11 "$NESTJS_11" install_nestjs11 ;;
+    nestjs10) tool nestjs10 "$NESTJS_10" install_nestjs10 ;;
+    mqtt) tool mqtt "$MQTT" install_mqtt ;;
     prometheus) tool prometheus "$PROMETHEUS" install_prometheus ;;
     schemathesis) tool schemathesis "$SCHEMATHESIS" install_schemathesis ;;
     browsers) tool browsers "$BROWSERS" install_browsers ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, schemathesis, browsers or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, browsers or wasmtime" >&2
         exit 2
         ;;
     esac

@@ -255,6 +255,35 @@ impl Directory {
                 stats: stats(&function.stats, verb),
             }));
         }
+        // Each pattern of NestJS is a second way to a function, whose statistics have both.
+        for served in plan.nest.iter().filter(|served| served.service == name) {
+            let id = &served.function;
+            let Some(function) = service
+                .interfaces()
+                .filter(|exported| exported.id.compatible(&id.interface))
+                .find_map(|exported| exported.functions.get(&id.name))
+            else {
+                continue;
+            };
+            let metadata = || {
+                BTreeMap::from([
+                    ("interface".to_owned(), id.interface.to_string()),
+                    ("function".to_owned(), id.name.clone()),
+                    ("signature".to_owned(), served.signature.to_string()),
+                    ("nest".to_owned(), served.pattern.to_string()),
+                ])
+            };
+            endpoints.push(Endpoint {
+                name: format!("nest-{}-{}", id.interface.name, id.name),
+                subject: served.pattern.subject(),
+                queue_group: served.queue.clone(),
+                metadata: match verb {
+                    Verb::Info => metadata(),
+                    _ => BTreeMap::new(),
+                },
+                stats: stats(&function.stats, verb),
+            });
+        }
         // HTTP requests come through the gateway, so there is no subject.
         if let Some((id, counts)) = service.http_handler() {
             endpoints.push(Endpoint {

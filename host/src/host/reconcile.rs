@@ -227,7 +227,7 @@ impl Host {
             }
         }
         self.local.serve(self.local_calls(app, &next));
-        self.current.nest().apply(&app.name, &next.plan.nest_calls);
+        self.current.nest().apply(&app.name, &next.plan.nest_wires);
         self.current
             .breakers()
             .apply(&app.name, &next.plan.breakers);

@@ -9,11 +9,13 @@ use serde::{Serialize, Serializer};
 use super::file::Section;
 use super::keys::{retention, retry, subscriber, wire};
 use super::kinds::Setting as _;
+use super::nest;
 use super::services::check_service;
 use super::settings::settings;
 use super::values::duration_text;
 use super::wires::Provider;
 use crate::interface::is_label;
+use crate::nest::Pattern;
 
 /// The keys that only an event wire has.
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
@@ -27,6 +29,8 @@ pub(super) fn keys() -> impl Iterator<Item = &'static str> {
 pub struct EventSpec {
     /// How events are stored; without it they reach only who listens at that moment.
     pub durable: Option<Durable>,
+    /// Patterns of NestJS under which events of these functions are published, too.
+    pub nest: BTreeMap<String, Pattern>,
 }
 
 /// How the events of a wire are stored and delivered.
@@ -151,12 +155,15 @@ impl Serialize for EventSpec {
         struct Written<'a> {
             mode: &'static str,
             durable: bool,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            nest: &'a BTreeMap<String, Pattern>,
             #[serde(flatten)]
             storage: Option<&'a Durable>,
         }
         let written = Written {
             mode: "event",
             durable: self.durable.is_some(),
+            nest: &self.nest,
             storage: self.durable.as_ref(),
         };
         written.serialize(serializer)
@@ -178,14 +185,15 @@ pub(super) fn read(section: &Section<'_>, declared: &[&str]) -> Provider {
         let why = "is for calls: every service that exports the interface hears of its events";
         section.report_key(key, format!("`{key}` {why}"));
     }
-    if section.read_or_default(&wire::DURABLE) {
-        let durable = Some(read_durable(section, declared));
-        return Provider::Events(Box::new(EventSpec { durable }));
+    let nest = nest::read_patterns(section, &wire::NEST);
+    let durable = section.read_or_default(&wire::DURABLE);
+    if !durable {
+        for key in keys().skip(1) {
+            section.report_key(key, format!("`{key}` needs `durable = true`"));
+        }
     }
-    for key in keys().skip(1) {
-        section.report_key(key, format!("`{key}` needs `durable = true`"));
-    }
-    Provider::Events(Box::default())
+    let durable = durable.then(|| read_durable(section, declared));
+    Provider::Events(Box::new(EventSpec { durable, nest }))
 }
 
 /// Reads what a durable wire and a stream share.

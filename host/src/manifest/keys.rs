@@ -218,6 +218,8 @@ tables! {
             => "With `external = \"nest\"`: the pattern by which each function's handler is found.";
         STREAMS "streams": Other = Other::texts(&["functions that return a list"]).or("none")
             => "With `external = \"nest\"`: functions whose handlers send the elements of their list one by one.";
+        NEST "nest": Other = Other::table(&["`{ order-placed = \"order.placed\" }`"]).or("none")
+            => "With `mode = \"event\"`: the pattern under which events of each function are published for `@EventPattern` handlers of NestJS, too.";
         LOCAL "local": Other = Other::text(&["prefer", "never"]).or("prefer")
             => "Whether a call is made in the process where its caller's host serves the interface too, or over NATS all the same.";
         BREAKER "breaker": Other = Other::table(&["`breaker = { errors = \"50%\" }`, or `{}`"]).or("none")

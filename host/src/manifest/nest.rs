@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::file::Section;
 use super::keys::{app, nest, wire};
+use super::kinds::{Key, Other};
 use super::pipelines::Place;
 use crate::interface::FunctionId;
 use crate::nest::Pattern;
@@ -107,16 +108,7 @@ pub(super) fn read(top: &Section<'_>) -> Vec<NestHandler> {
 /// Reads `patterns` and `streams` of a wire.
 pub(super) fn read_wire(section: &Section<'_>) -> Option<NestSpec> {
     section.require(&wire::PATTERNS);
-    // What is no table is reported by `entries`.
-    section.entries(&wire::PATTERNS, Some);
-    let table = section.typed(wire::PATTERNS.name)?.get_ref().as_table()?;
-    let mut patterns = BTreeMap::new();
-    for (name, value) in table {
-        let key = format!("{}.{}", wire::PATTERNS.name, shown(name.get_ref()));
-        if let Some(pattern) = read_pattern(section, &key, value) {
-            patterns.insert(name.get_ref().clone().into_owned(), pattern);
-        }
-    }
+    let patterns = read_patterns(section, &wire::PATTERNS);
     let mut streams = BTreeSet::new();
     for stream in section.texts(&wire::STREAMS) {
         if !patterns.contains_key(stream.value) {
@@ -129,6 +121,25 @@ pub(super) fn read_wire(section: &Section<'_>) -> Option<NestSpec> {
         streams.insert(stream.value.to_owned());
     }
     Some(NestSpec { patterns, streams })
+}
+
+/// Reads a table of patterns by function.
+pub(super) fn read_patterns(
+    section: &Section<'_>,
+    table: &Key<Other>,
+) -> BTreeMap<String, Pattern> {
+    // What is no table is reported by `entries`.
+    section.entries(table, Some);
+    let typed = section.typed(table.name);
+    let typed = typed.and_then(|typed| typed.get_ref().as_table());
+    let mut patterns = BTreeMap::new();
+    for (name, value) in typed.into_iter().flatten() {
+        let key = format!("{}.{}", table.name, shown(name.get_ref()));
+        if let Some(pattern) = read_pattern(section, &key, value) {
+            patterns.insert(name.get_ref().clone().into_owned(), pattern);
+        }
+    }
+    patterns
 }
 
 fn read_pattern(section: &Section<'_>, key: &str, typed: &Spanned<DeValue<'_>>) -> Option<Pattern> {

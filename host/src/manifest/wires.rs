@@ -185,7 +185,7 @@ fn meet(one: &InterfaceId, other: &InterfaceId) -> bool {
 
 /// Reads a wire for calls.
 fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
-    for key in events::keys() {
+    for key in events::keys().chain([wire::NEST.name]) {
         section.report_key(
             key,
             format!("`{key}` is for events; accepted: with `mode = \"event\"`"),

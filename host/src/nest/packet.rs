@@ -70,13 +70,14 @@ pub(crate) fn id_of(body: &[u8]) -> Option<Box<RawValue>> {
     id.map(RawValue::to_owned)
 }
 
-/// A request to a service of Nest.
-pub(crate) fn request(pattern: &Pattern, data: &RawValue, id: &str) -> Bytes {
+/// A request to a service of Nest, or an event for it if it has no id.
+pub(crate) fn request(pattern: &Pattern, data: &RawValue, id: Option<&str>) -> Bytes {
     #[derive(Serialize)]
     struct Written<'a> {
         pattern: &'a Pattern,
         data: &'a RawValue,
-        id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
     }
     let written = Written { pattern, data, id };
     // Texts, numbers and JSON can always be written.

@@ -30,7 +30,7 @@ pub use breakers::{Breaker, BreakerProblem, Instead};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 use error::{list, suggestion};
 pub use events::{EventFunction, EventWire, KeyPath};
-pub use nest::{NestCalled, NestCalls, NestProblem, NestServed};
+pub use nest::{NestCalled, NestProblem, NestServed, NestTold, NestWires};
 pub use pipelines::{
     Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
     PipelineProblem, Root, Secret, Secrets, Sources, Step, StepCall, Token, WaitFor,
@@ -89,8 +89,8 @@ pub struct Plan {
     pub breakers: Vec<Breaker>,
     /// The patterns of clients of NestJS that are answered.
     pub nest: Vec<NestServed>,
-    /// The functions that handlers of NestJS answer.
-    pub nest_calls: NestCalls,
+    /// What handlers of NestJS answer and get.
+    pub nest_wires: NestWires,
 }
 
 /// The status of a route that publishes an event: it was accepted, its outcome is not known.

@@ -37,8 +37,23 @@ pub struct NestCalled {
     pub stream: bool,
 }
 
-/// The functions that handlers of NestJS answer.
-pub type NestCalls = BTreeMap<FunctionId, NestCalled>;
+/// A function whose events handlers of NestJS get.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NestTold {
+    /// The pattern of their handlers.
+    pub pattern: Pattern,
+    /// The function's type.
+    pub signature: Signature,
+}
+
+/// What of the app's wires is for NestJS.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NestWires {
+    /// The functions that its handlers answer.
+    pub calls: BTreeMap<FunctionId, NestCalled>,
+    /// Those whose events its handlers get.
+    pub events: BTreeMap<FunctionId, NestTold>,
+}
 
 /// What does not fit between the app and NestJS services.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +87,16 @@ pub enum NestProblem {
     NoPattern {
         /// The function.
         function: String,
+    },
+    /// A pattern for a function that the wire has not.
+    #[error("`nest`: the wire has no event `{function}`{} (it has: {})", suggestion(.nearest), list(.known))]
+    NoEvent {
+        /// The function.
+        function: String,
+        /// The nearest of those that it has.
+        nearest: Option<String>,
+        /// All of them.
+        known: Vec<String>,
     },
     /// A pattern of a function that nothing calls.
     #[error("`patterns`: nothing calls `{function}`{} (called are: {})", suggestion(.nearest), list(.called))]
@@ -113,8 +138,10 @@ impl Wiring<'_> {
             }
         }
         for wire in &self.app.wires {
-            if let Provider::Nest(spec) = &wire.provider {
-                self.plan_nest_wire(plan, wire, spec, errors);
+            match &wire.provider {
+                Provider::Nest(spec) => self.plan_nest_wire(plan, wire, spec, errors),
+                Provider::Events(spec) => plan_nest_events(plan, wire, &spec.nest, errors),
+                _ => {}
             }
         }
     }
@@ -211,7 +238,48 @@ impl Wiring<'_> {
                 signature: signature.clone(),
                 stream,
             };
-            plan.nest_calls.insert(function, called);
+            plan.nest_wires.calls.insert(function, called);
+        }
+    }
+}
+
+/// Plans which events handlers of NestJS get.
+fn plan_nest_events(
+    plan: &mut Plan,
+    wire: &Wire,
+    patterns: &BTreeMap<String, Pattern>,
+    errors: &mut Vec<PlanError>,
+) {
+    let own = plan.events.iter();
+    let own: Vec<_> = own
+        .filter(|planned| planned.interface.answers_to(&wire.interface))
+        .collect();
+    for (name, pattern) in patterns {
+        let mut is_known = false;
+        for planned in &own {
+            let Some(function) = planned.functions.get(name) else {
+                continue;
+            };
+            is_known = true;
+            let told = NestTold {
+                pattern: pattern.clone(),
+                signature: function.signature.clone(),
+            };
+            let id = planned.interface.function(name);
+            plan.nest_wires.events.insert(id, told);
+        }
+        if !is_known {
+            let known = own.iter().flat_map(|planned| planned.functions.keys());
+            let known: Vec<_> = known.cloned().collect();
+            errors.push(PlanError::Nest {
+                place: Place::default(),
+                of: format!("wire \"{}\"", wire.interface),
+                problem: NestProblem::NoEvent {
+                    function: name.clone(),
+                    nearest: owned_nearest(name, &known),
+                    known,
+                },
+            });
         }
     }
 }

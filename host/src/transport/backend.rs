@@ -483,16 +483,25 @@ impl Backend for NatsBackend {
     }
 
     fn publish(&self, event: Event) -> Pending<'_, ()> {
-        match event.stream.clone() {
-            Some(stream) => Box::pin(async move {
-                let Event { subject, call, .. } = event;
-                self.store(&subject, &[], call, &stream).await.map(drop)
-            }),
-            None => Box::pin(async move {
-                let Event { subject, call, .. } = event;
-                self.publish_once(&subject, None, &[], call).await
-            }),
-        }
+        let told = self.nest.told(&event, self.nats().max_payload());
+        let Event { subject, call, .. } = event;
+        let published: Pending<'_, ()> = match event.stream {
+            Some(stream) => {
+                Box::pin(async move { self.store(&subject, &[], call, &stream).await.map(drop) })
+            }
+            None => Box::pin(async move { self.publish_once(&subject, None, &[], call).await }),
+        };
+        let Some((to, call)) = told else {
+            return published;
+        };
+        Box::pin(async move {
+            published.await?;
+            // The event is out: who publishes it again for this would do so twice.
+            if let Err(error) = self.publish_once(&to, None, &[], call).await {
+                tracing::warn!(to, %error, "handlers of NestJS did not get an event");
+            }
+            Ok(())
+        })
     }
 
     fn open<'a>(

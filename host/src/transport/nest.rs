@@ -12,7 +12,7 @@ use crate::call::{Call, CallError};
 use crate::json::Limits;
 use crate::nats::{Link, is_acknowledgement};
 use crate::nest::{self, Packet};
-use crate::plan::{NestCalled, NestCalls};
+use crate::plan::{Event, NestCalled, NestTold, NestWires};
 use crate::subject;
 use crate::wire;
 
@@ -23,22 +23,47 @@ const LAST_RETRY: Duration = Duration::from_millis(250);
 /// Elements of a stream; more are refused.
 const MAX_ELEMENTS: usize = 100_000;
 
-/// The functions of an app that handlers of NestJS answer, by the subject that they would have here.
+/// What of an app is for handlers of NestJS: functions by the subject that they would have here, and events by
+/// theirs.
 #[derive(Default)]
-pub(crate) struct Handlers(BySubject<Arc<NestCalled>>);
+pub(crate) struct Handlers {
+    calls: BySubject<Arc<NestCalled>>,
+    events: BySubject<Arc<NestTold>>,
+}
 
 impl Handlers {
-    pub(crate) fn apply(&self, app: &str, planned: &NestCalls) {
-        let handlers = planned.iter().map(|(function, called)| {
-            let subject = subject::of_function(app, function);
-            (subject, Arc::new(called.clone()))
-        });
-        self.0.replace(|_| handlers.collect());
+    pub(crate) fn apply(&self, app: &str, planned: &NestWires) {
+        let subject = |function| subject::of_function(app, function);
+        let calls = planned.calls.iter();
+        let calls = calls.map(|(function, called)| (subject(function), Arc::new(called.clone())));
+        self.calls.replace(|_| calls.collect());
+        let events = planned.events.iter();
+        let events = events.map(|(function, told)| (subject(function), Arc::new(told.clone())));
+        self.events.replace(|_| events.collect());
+    }
+
+    /// The same event for handlers of NestJS, with the subject of their pattern, if any get it.
+    pub(super) fn told(&self, event: &Event, bytes: usize) -> Option<(String, Call)> {
+        let of = |subject: &str| self.events.read(subject, Arc::clone);
+        // An ordered event has a partition behind its function.
+        let without = || of(event.subject.rsplit_once('.')?.0);
+        let told = of(&event.subject).or_else(without)?;
+        let limits = Limits {
+            bytes,
+            ..Limits::default()
+        };
+        // What publishes has checked it.
+        let data = nest::data(&event.call.body, &told.signature, &limits).ok()?;
+        let call = Call {
+            body: nest::request(&told.pattern, &data, None),
+            ..event.call.clone()
+        };
+        Some((told.pattern.subject(), call))
     }
 
     /// The handler that answers on this subject.
     pub(super) fn of(&self, subject: &str) -> Option<Arc<NestCalled>> {
-        self.0.read(subject, Arc::clone)
+        self.calls.read(subject, Arc::clone)
     }
 }
 
@@ -62,7 +87,7 @@ pub(super) async fn call(
     };
     let data = nest::data(&call.body, &handler.signature, &limits)?;
     let id = format!("{:032x}", rand::random::<u128>());
-    let packet = nest::request(&handler.pattern, &data, &id);
+    let packet = nest::request(&handler.pattern, &data, Some(&id));
     let to = handler.pattern.subject();
     let mut retry = FIRST_RETRY;
     loop {

@@ -30,6 +30,7 @@ mod keyvalue;
 mod local;
 mod malformed;
 mod messaging;
+mod mqtt;
 mod nats;
 mod nestjs;
 mod permissions;

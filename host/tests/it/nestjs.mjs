@@ -39,8 +39,12 @@ class Handlers {
   told(text) {
     console.log(`told ${text}`);
   }
+
+  sold({ sku, count }) {
+    console.log(`sold ${sku} ${count}`);
+  }
 }
-const handlers = { ask: MessagePattern({ cmd: 'ask' }), try: MessagePattern('nest.try'), check: MessagePattern('check'), list: MessagePattern('list'), told: EventPattern('told') };
+const handlers = { ask: MessagePattern({ cmd: 'ask' }), try: MessagePattern('nest.try'), check: MessagePattern('check'), list: MessagePattern('list'), told: EventPattern('told'), sold: EventPattern({ cmd: 'sold' }) };
 for (const [method, decorator] of Object.entries(handlers)) {
   Payload()(Handlers.prototype, method, 0);
   decorator(Handlers.prototype, method, Object.getOwnPropertyDescriptor(Handlers.prototype, method));
@@ -55,8 +59,8 @@ if (role === 'service') {
   await app.listen();
   console.log('ready');
   process.stdin.on('end', async () => {
-    // Without it, closing loses the requests that have arrived and not begun.
-    await app.unwrap().drain();
+    // Without it, closing loses the requests that have arrived and not begun. Version 10 has no way to it.
+    await app.unwrap?.().drain();
     await app.close();
     console.log('closed');
     process.exit(0);

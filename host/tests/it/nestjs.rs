@@ -18,6 +18,8 @@ use crate::support::http::send;
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until_ok};
 
+const NEWEST: &str = "nestjs";
+
 /// A process of NestJS, which ends with the test.
 struct Nest {
     process: Child,
@@ -33,9 +35,14 @@ impl Drop for Nest {
 
 impl Nest {
     fn start(arguments: &[&str]) -> Self {
+        Self::of(NEWEST, arguments)
+    }
+
+    /// Of a version, by the name of its tool.
+    fn of(version: &str, arguments: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let nest = root.join("../.tools/bin/nestjs");
-        assert!(nest.exists(), "no NestJS: run `guests/tools.sh nestjs`");
+        let nest = root.join("../.tools/bin").join(version);
+        assert!(nest.exists(), "no NestJS: run `guests/tools.sh {version}`");
         let mut process = Command::new(nest)
             .arg(root.join("tests/it/nestjs.mjs"))
             .args(arguments)
@@ -72,10 +79,10 @@ impl Nest {
 }
 
 /// The outcomes of requests of a client, one after the other.
-async fn ask(nats: &Nats, requests: Value) -> Vec<Value> {
+async fn ask(version: &'static str, nats: &Nats, requests: Value) -> Vec<Value> {
     let (url, requests) = (nats.url().to_owned(), requests.to_string());
     let asked = spawn_blocking(move || {
-        let mut nest = Nest::start(&["ask", &url, &requests]);
+        let mut nest = Nest::of(version, &["ask", &url, &requests]);
         let mut text = String::new();
         nest.said.read_to_string(&mut text).unwrap();
         // It logs on the same stream.
@@ -124,8 +131,18 @@ const SERVICES: Services<'_> = Services(
 
 #[tokio::test]
 async fn a_client_of_nestjs_calls_functions_and_gets_values_and_errors() {
+    for version in VERSIONS {
+        is_a_client(version).await;
+    }
+}
+
+/// The newest three, by the names of their tools.
+const VERSIONS: [&str; 3] = [NEWEST, "nestjs11", "nestjs10"];
+
+async fn is_a_client(version: &'static str) {
     let bench = bench(&SERVICES).await;
     let outcomes = ask(
+        version,
         &bench.nats,
         json!([
             { "pattern": { "cmd": "echo" }, "data": "hi" },
@@ -181,24 +198,40 @@ external = "nest"
 patterns = { ask = { cmd = "ask" }, try = "nest.try" }
 "#;
 
+const ASK: &str = "bay.app.test.caller.api.v1.ask";
+const TRY: &str = "bay.app.test.caller.api.v1.try";
+
 #[tokio::test]
 async fn a_handler_of_nestjs_answers_an_import() {
-    const ASK: &str = "bay.app.test.caller.api.v1.ask";
-    const TRY: &str = "bay.app.test.caller.api.v1.try";
     let limits = "limits = { timeout = \"3s\" }";
     let services = Services(&[("caller", CALLER, limits)], ANSWERED);
     let Bench { nats, host, client } = bench(&services).await;
     let bench = Bench { nats, host, client };
-    let (url, queue) = (bench.nats.url().to_owned(), "nest");
     // Nobody handles it yet.
     let none = bench.text(ASK, "[1]").await;
     assert!(none.contains("no service of NestJS handles"), "{none}");
+    for version in VERSIONS {
+        let service = handlers(version, &bench.nats).await;
+        answers(&bench).await;
+        drop(service);
+        // The server may not know yet that it is gone.
+        bench.client.flush().await.unwrap();
+    }
+    bench.end().await;
+}
+
+/// A service of NestJS that is ready.
+async fn handlers(version: &'static str, nats: &Nats) -> Nest {
+    let url = nats.url().to_owned();
     let service = spawn_blocking(move || {
-        let mut service = Nest::start(&["service", &url, queue]);
+        let mut service = Nest::of(version, &["service", &url, "nest"]);
         service.until("ready");
         service
     });
-    let service = service.await.unwrap();
+    service.await.unwrap()
+}
+
+async fn answers(bench: &Bench) {
     assert_eq!(bench.text(ASK, "[1]").await, "2");
     assert_eq!(bench.text(TRY, "[1]").await, "{\"ok\":2}");
     assert_eq!(bench.text(TRY, "[0]").await, "{\"err\":\"none left\"}");
@@ -213,7 +246,118 @@ async fn a_handler_of_nestjs_answers_an_import() {
         failed.contains("\"code\":502") && failed.contains("thirteen"),
         "{failed}"
     );
-    drop(service);
+}
+
+/// Exports a function that returns a list.
+const LISTS: &str = r#"
+(component
+  (core module $code
+    (memory (export "memory") 1)
+    (data (i32.const 64) "abc")
+    (func (export "all") (result i32)
+      (i32.store (i32.const 32) (i32.const 64)) (i32.store (i32.const 36) (i32.const 1))
+      (i32.store (i32.const 40) (i32.const 65)) (i32.store (i32.const 44) (i32.const 1))
+      (i32.store (i32.const 48) (i32.const 66)) (i32.store (i32.const 52) (i32.const 1))
+      (i32.store (i32.const 16) (i32.const 32)) (i32.store (i32.const 20) (i32.const 3))
+      (i32.const 16)))
+  (core instance $core (instantiate $code))
+  (func $all (result (list string))
+    (canon lift (core func $core "all") (memory (core memory $core "memory"))))
+  (instance $api (export "all" (func $all)))
+  (export "test:lists/api@1.0.0" (instance $api)))
+"#;
+
+/// Imports what handlers of NestJS answer and get, so that its types are known.
+const TYPES: &str = r#"
+(component
+  (import "test:nest/lists@1.0.0" (instance (export "list" (func (result (list string))))))
+  (import "test:nest/news@1.0.0" (instance
+    (export "told" (func (param "text" string)))
+    (export "sold" (func (param "sku" string) (param "count" u32)))))
+  (core module $code (func (export "nothing")))
+  (core instance $core (instantiate $code))
+  (func $nothing (canon lift (core func $core "nothing")))
+  (instance $api (export "nothing" (func $nothing)))
+  (export "test:types/api@1.0.0" (instance $api)))
+"#;
+
+const STREAMED: &str = r#"
+[[nest]]
+pattern = "all"
+call = "test:lists/api.all"
+stream = true
+
+[wire."test:nest/lists"]
+external = "nest"
+patterns = { list = "list" }
+streams = ["list"]
+
+[wire."test:nest/news"]
+mode = "event"
+durable = true
+nest = { told = "told", sold = { cmd = "sold" } }
+
+[pipeline.listing]
+implements = "test:pipes/lists.run@1.0.0"
+type = "func() -> list<string>"
+result = "$list"
+
+[[pipeline.listing.step]]
+name = "list"
+call = "test:nest/lists.list"
+
+[[pipeline.listing.step]]
+name = "tell"
+event = "test:nest/news.told"
+with = { text = "b" }
+
+[[pipeline.listing.step]]
+name = "sell"
+event = "test:nest/news.sold"
+with = { sku = "a", count = 3 }
+"#;
+
+#[tokio::test]
+async fn lists_are_streams_and_events_are_told_both_ways() {
+    let services = [("lists", LISTS, ""), ("types", TYPES, "")];
+    let bench = bench(&Services(&services, STREAMED)).await;
+    let all = json!([{ "pattern": "all", "data": {}, "all": true }]);
+    for version in VERSIONS {
+        let mut service = handlers(version, &bench.nats).await;
+        let outcomes = ask(version, &bench.nats, all.clone()).await;
+        assert_eq!(outcomes[0]["value"], json!(["a", "b", "c"]), "{version}");
+        // Its handler sends three, and hears what a step publishes.
+        let listed = bench.text("bay.app.test.pipes.lists.v1.run", "").await;
+        assert_eq!(listed, r#"["a","b","c"]"#, "{version}");
+        let heard = spawn_blocking(move || {
+            service.until("told b");
+            service.until("sold a 3");
+        });
+        heard.await.unwrap();
+    }
+    // What is durable is stored as it always is.
+    let stored = bench
+        .client
+        .request("$JS.API.STREAM.INFO.bay_app_test_nest_news_v1", "".into());
+    let stored: Value = serde_json::from_slice(&stored.await.unwrap().payload).unwrap();
+    assert_eq!(stored["state"]["messages"], 2 * VERSIONS.len(), "{stored}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn patterns_are_endpoints_of_their_service() {
+    let bench = bench(&SERVICES).await;
+    let info = bench.text("$SRV.INFO.guest", "").await;
+    let info: Value = serde_json::from_str(&info).unwrap();
+    let endpoints = info["endpoints"].as_array().unwrap();
+    let mut own = endpoints.iter();
+    let check = own.find(|one| one["name"] == "nest-api-check").unwrap();
+    assert_eq!(
+        (&check["subject"], &check["queue_group"]),
+        (&json!("check"), &json!("checks"))
+    );
+    assert_eq!(check["metadata"]["nest"], "check");
+    assert_eq!(check["metadata"]["function"], "check");
     bench.end().await;
 }
 

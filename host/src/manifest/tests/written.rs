@@ -71,6 +71,7 @@ const EVERYTHING: &str = r#"
 
     [wire."shop:orders/rumours"]
     mode = "event"
+    nest = { heard = "rumour.heard", spread = { cmd = "spread" } }
 
     [stream.orders]
     subjects = ["a.b", "b.*"]

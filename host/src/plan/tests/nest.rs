@@ -18,7 +18,8 @@ fn patterns_lead_to_functions_and_functions_to_patterns() {
         ("inventory", "on-hand")
     );
     let streams: Vec<_> = plan
-        .nest_calls
+        .nest_wires
+        .calls
         .iter()
         .map(|(f, called)| (&*f.name, called.stream))
         .collect();
