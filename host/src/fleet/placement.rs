@@ -177,7 +177,7 @@ pub fn demands(app: &App) -> impl Iterator<Item = Demand<'_>> {
         .iter()
         .filter_map(|route| match &route.target {
             Target::Http { service } => Some(service.as_str()),
-            Target::Function { .. } => None,
+            Target::Function { .. } | Target::Events { .. } => None,
         })
         .collect();
     app.services.iter().map(move |(name, spec)| Demand {

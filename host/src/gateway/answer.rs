@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
@@ -33,7 +34,11 @@ pub(crate) struct Payload {
 enum Content {
     Whole(Bytes),
     Stream(WasiBody),
+    Events(Frames),
 }
+
+/// What is written bit by bit.
+pub(super) type Frames = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 pub(crate) type Answer = Response<Payload>;
 
@@ -52,11 +57,18 @@ impl Payload {
         }
     }
 
+    pub(super) fn events(frames: Frames) -> Self {
+        Self {
+            content: Content::Events(frames),
+            running: None,
+        }
+    }
+
     /// The body, if it is whole.
     pub(super) fn bytes(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Whole(bytes) => Some(bytes),
-            Content::Stream(_) => None,
+            Content::Stream(_) | Content::Events(_) => None,
         }
     }
 
@@ -82,6 +94,10 @@ impl Body for Payload {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Stream(body) => Pin::new(body).poll_frame(context),
+            Content::Events(frames) => {
+                let next = frames.as_mut().poll_next(context);
+                next.map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
     }
 
@@ -89,6 +105,7 @@ impl Body for Payload {
         match &self.content {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Stream(body) => body.is_end_stream(),
+            Content::Events(_) => false,
         }
     }
 
@@ -96,6 +113,7 @@ impl Body for Payload {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Stream(body) => body.size_hint(),
+            Content::Events(_) => SizeHint::new(),
         }
     }
 }

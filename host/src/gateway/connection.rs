@@ -38,7 +38,7 @@ pub const IDLE: Duration = Duration::from_secs(30);
 const RESERVE_IDLE: Duration = Duration::from_secs(2);
 
 /// How much longer than its request's whole time a response may take to be read by the client.
-const WRITE_GRACE: Duration = Duration::from_secs(5);
+pub(super) const WRITE_GRACE: Duration = Duration::from_secs(5);
 
 /// Time within which an idle connection of a closing gateway may bring one more request: the client
 /// may have sent it before it could know.
@@ -166,7 +166,8 @@ impl Activity {
         Running(Arc::clone(self))
     }
 
-    fn touch(&self, now: Instant) {
+    /// Something has happened, so that it is not stuck.
+    pub(super) fn touch(&self, now: Instant) {
         let since = now.saturating_duration_since(self.born).as_millis();
         self.last
             .store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -18,6 +18,7 @@ mod compress;
 pub(crate) mod connection;
 mod cors;
 pub(crate) mod counts;
+mod events;
 pub(crate) mod health;
 mod origin;
 pub(crate) mod places;
@@ -28,15 +29,17 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trace;
 mod unread;
 mod watched;
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use connection::{IDLE, LINGER, MAX_HEADERS, MAX_STREAMS};
+pub use events::MAX_FOLLOWERS;
 pub use places::RESERVE;
 pub(crate) use shared::{Mount, SharedGateway};
 pub use tls::{HANDSHAKE, Tls, TlsError};
@@ -75,6 +78,8 @@ pub struct Gateway {
     tls: Option<Arc<Tls>>,
     cors: Option<Cors>,
     limiters: Arc<Limiters>,
+    /// Room for clients that follow events.
+    followers: Arc<Semaphore>,
     /// The requests that were answered.
     pub(crate) counts: Arc<Counts>,
     tracer: Arc<Tracer>,
@@ -104,6 +109,7 @@ impl Gateway {
             tls: None,
             cors: spec.cors.as_ref().map(Cors::new),
             limiters: Arc::default(),
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),

@@ -1,12 +1,13 @@
 //! One request: its destination, its trace and deadline, its body within the limits, its answer.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -19,30 +20,23 @@ use super::component::FromComponent;
 use super::compress::{compress, takes_gzip};
 use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
 use super::cors::Cors;
+use super::events::in_query;
 use super::health::{healthz, readyz};
 use super::origin;
 use super::rate::Told;
 use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
+use super::trace::{REQUEST_ID, TRACEPARENT, describe, failure, read_trace, request_id, trace_id};
 use super::{Front, Table};
-use crate::call::{Blame, Call, CallError, Identity, Kind, Trace, is_traceparent};
+use crate::call::{Blame, Call, CallError, Identity, Kind, Trace};
 use crate::json::{self, Limits};
 use crate::pipelines::is_key;
 use crate::poll;
-use crate::spans::{Description, Failure, KeyValue, Span, SpanKind, Tracer};
 use crate::telemetry;
 use crate::text::shown;
-use crate::wire::{self, MAX_HEADER};
+use crate::wire;
 
 // Statics, since a name that is text is checked and hashed anew for each request.
-static TRACEPARENT: HeaderName = HeaderName::from_static(wire::TRACEPARENT);
-static TRACESTATE: HeaderName = HeaderName::from_static(wire::TRACESTATE);
-static BAGGAGE: HeaderName = HeaderName::from_static(wire::BAGGAGE);
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Upper bound of the bytes of an id that a client gives its request.
-const MAX_REQUEST_ID: usize = 128;
-const NO_ID: HeaderValue = HeaderValue::from_static("-");
 
 /// By which a request is known that a proxy passed on.
 static FORWARDED: [HeaderName; 4] = [
@@ -221,6 +215,20 @@ impl Front {
                 let answer = self.call_route(route, &params, uri.query(), request, call);
                 (label, answer.await)
             }
+            Destination::Events(route, params) => {
+                let label = &*route.path;
+                if let Err(refusal) = origin::check(request, cors) {
+                    return (label, Err(refusal));
+                }
+                let headers = with_token(request, uri.query());
+                let admitted = self.admit(&route.access, &headers, peer, &mut beside.told);
+                if let Err(refusal) = admitted.await {
+                    return (label, Err(refusal));
+                }
+                let asked = (request.method(), request.headers());
+                let answer = self.follow(route, &params, uri.query(), asked, (activity, deadline));
+                (label, Box::pin(answer).await)
+            }
             Destination::Http(route) => {
                 match self
                     .admit(&route.access, request.headers(), peer, &mut beside.told)
@@ -269,7 +277,7 @@ impl Front {
         answer.unwrap_or_else(|_| Err(self.too_late()))
     }
 
-    fn too_late(&self) -> Refusal {
+    pub(super) fn too_late(&self) -> Refusal {
         let why = format!("no answer within {:?}", self.gateway.spec.timeout);
         Refusal::new(StatusCode::GATEWAY_TIMEOUT, Blame::Host, why)
     }
@@ -350,16 +358,19 @@ struct Beside {
     told: Told,
 }
 
-/// The id that a client has given its request, if that is one, else its trace's.
-fn request_id(headers: &HeaderMap, parent: &HeaderValue) -> HeaderValue {
-    let is_id = |value: &&HeaderValue| {
-        let id = value.as_bytes();
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=:".contains(byte);
-        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain)
-    };
-    match headers.get(&REQUEST_ID).filter(is_id) {
-        Some(id) => id.clone(),
-        None => HeaderValue::from_str(trace_id(parent)).unwrap_or(NO_ID),
+/// The headers of a request, with the token that its query has: a browser that follows events can send it in no
+/// other way.
+fn with_token<'r>(request: &'r Received, query: Option<&str>) -> Cow<'r, HeaderMap> {
+    let headers = request.headers();
+    let token = in_query(query, "access_token").filter(|_| !headers.contains_key(AUTHORIZATION));
+    let value = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+    match value {
+        None => Cow::Borrowed(headers),
+        Some(value) => {
+            let mut headers = headers.clone();
+            headers.insert(AUTHORIZATION, value);
+            Cow::Owned(headers)
+        }
     }
 }
 
@@ -498,114 +509,9 @@ pub(crate) async fn read_body(body: &mut Option<Incoming>, limit: usize) -> Resu
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// The request's trace, or a new one, its `traceparent` for the response, and its span. Where the
-/// gateway records no spans a new one is not sampled.
-fn read_trace<'t>(
-    headers: &HeaderMap,
-    tracer: &'t Tracer,
-    started: Instant,
-) -> (Trace, HeaderValue, Span<'t>) {
-    let mut trace = Trace {
-        baggage: joined(headers, &BAGGAGE),
-        ..Trace::default()
-    };
-    let came = headers.get(&TRACEPARENT).filter(|value| {
-        let parent = value.to_str().ok().filter(|parent| is_traceparent(parent));
-        trace.parent = parent.map(str::to_owned);
-        trace.parent.is_some()
-    });
-    if came.is_some() {
-        trace.state = joined(headers, &TRACESTATE);
-    }
-    let span = tracer.begin(&mut trace, started.into_std());
-    if let Some(value) = came.filter(|_| !span.is_sampled()) {
-        return (trace, value.clone(), span);
-    }
-    let parent = trace.parent.take().or_else(|| Trace::begin(false).parent);
-    let parent = parent.unwrap_or_default();
-    let value = HeaderValue::try_from(&parent);
-    trace.parent = Some(parent);
-    let value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
-    (trace, value, span)
-}
-
-/// An answer that says the gateway or what is behind it has failed.
-fn failure(status: u16) -> Option<Failure<'static>> {
-    (status >= 500).then_some(Failure {
-        code: status,
-        blame: Blame::Host,
-        message: "",
-        backtrace: None,
-    })
-}
-
-/// What a request's span is of, by OpenTelemetry's conventions for HTTP. The query is left out: it may
-/// have secrets.
-fn describe(
-    method: &Method,
-    route: &str,
-    path: Option<&str>,
-    status: u16,
-    id: &HeaderValue,
-) -> Description {
-    let mut attributes = vec![
-        KeyValue::new("http.request.method", method.to_string()),
-        KeyValue::new("http.route", route.to_owned()),
-        KeyValue::new("http.response.status_code", i64::from(status)),
-        KeyValue::new(
-            "http.request.header.x-request-id",
-            id.to_str().unwrap_or_default().to_owned(),
-        ),
-    ];
-    if let Some(path) = path {
-        attributes.push(KeyValue::new("url.path", path.to_owned()));
-    }
-    Description {
-        kind: SpanKind::Server,
-        name: format!("{method} {route}").into(),
-        attributes,
-    }
-}
-
-fn trace_id(parent: &HeaderValue) -> &str {
-    let parent = parent.to_str().unwrap_or_default();
-    parent.get(3..35).unwrap_or_default()
-}
-
-/// A list header's lines as one; `None` if it is too long to pass on.
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let mut lines = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|line| line.to_str().ok());
-    let mut all = lines.next()?.to_owned();
-    for line in lines {
-        all.push(',');
-        all.push_str(line);
-    }
-    (all.len() <= MAX_HEADER).then_some(all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spans::Spans;
-
-    #[test]
-    fn a_trace_goes_on_if_it_is_one() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        for (given, taken) in [(good, true), (&good[..54], false)] {
-            let mut headers = HeaderMap::new();
-            headers.insert(&TRACEPARENT, HeaderValue::from_str(given).unwrap());
-            let tracer = Spans::default().tracer("shop", "gateway");
-            let (trace, value, span) = read_trace(&headers, &tracer, Instant::now());
-            assert!(!span.is_sampled());
-            let parent = trace.parent.unwrap();
-            assert!(is_traceparent(&parent));
-            assert_eq!(parent == given, taken);
-            assert_eq!(value, parent);
-        }
-    }
 
     #[test]
     fn a_request_is_local_unless_a_proxy_passed_it_on() {
@@ -626,16 +532,6 @@ mod tests {
         for peer in ["10.0.0.1", "0.0.0.0", "fe80::1", "2001:db8::1"] {
             assert!(!local(peer, None), "{peer}");
         }
-    }
-
-    #[test]
-    fn lines_of_one_list_are_one_line() {
-        let mut headers = HeaderMap::new();
-        headers.append(&BAGGAGE, HeaderValue::from_static("a=1"));
-        headers.append(&BAGGAGE, HeaderValue::from_static("b=2"));
-        assert_eq!(joined(&headers, &BAGGAGE).as_deref(), Some("a=1,b=2"));
-        headers.append(&BAGGAGE, "x".repeat(MAX_HEADER).try_into().unwrap());
-        assert_eq!(joined(&headers, &BAGGAGE), None);
     }
 
     #[test]

@@ -19,9 +19,11 @@ use super::auth::Access;
 use super::rate::Limiters;
 use crate::deployment::Deployment;
 use crate::interface::{FunctionId, InterfaceId};
+use crate::interfaces::Source;
 use crate::manifest::{GatewaySpec, Route, RpcPaths, keys};
-use crate::plan::{PlannedRoute, Publication};
+use crate::plan::{KeyPath, PlannedRoute, Publication};
 use crate::runtime::Service;
+use crate::shape::Signature;
 use crate::subject;
 use crate::transport::Choice;
 
@@ -63,6 +65,8 @@ pub(crate) struct Table {
 pub(crate) enum Target {
     /// A function.
     Call(Arc<CallRoute>),
+    /// Events.
+    Events(Arc<EventRoute>),
     /// An HTTP component.
     Http(Arc<HttpRoute>),
 }
@@ -74,6 +78,17 @@ pub(crate) struct CallRoute {
     pub(crate) way: Way,
     pub(crate) arguments: ArgumentPlan,
     pub(crate) outcome: Outcome,
+}
+
+/// A route that clients follow.
+pub(crate) struct EventRoute {
+    /// As the manifest has it, for the log.
+    pub(crate) path: String,
+    pub(crate) access: Access,
+    pub(crate) source: Source,
+    pub(crate) signature: Signature,
+    /// What has to be equal to each parameter of the path.
+    pub(crate) filter: Vec<(String, KeyPath)>,
 }
 
 /// How a function is reached.
@@ -127,6 +142,7 @@ pub(crate) enum Destination<'t, 'p> {
     OpenApi,
     Rpc(&'t Rpc),
     Call(&'t CallRoute, Params<'t, 'p>),
+    Events(&'t Arc<EventRoute>, Params<'t, 'p>),
     Http(&'t HttpRoute),
     Refused(Refusal),
 }
@@ -134,7 +150,10 @@ pub(crate) enum Destination<'t, 'p> {
 impl Destination<'_, '_> {
     /// Whether it is no component and no refusal: what answers itself which pages may ask is asked.
     pub(super) fn calls_function(&self) -> bool {
-        matches!(self, Self::Rpc(_) | Self::Call(..) | Self::OpenApi)
+        matches!(
+            self,
+            Self::Rpc(_) | Self::Call(..) | Self::Events(..) | Self::OpenApi
+        )
     }
 }
 
@@ -193,6 +212,22 @@ impl Table {
                 planned: planned.clone(),
             };
             table.add(&planned.route, &Target::Call(Arc::new(route)));
+        }
+        for events in &plan.followed {
+            let interface = &events.function.interface;
+            let stream = events.durable.then(|| subject::stream(app, interface));
+            let route = EventRoute {
+                path: events.route.path.clone(),
+                access: usual.of(&events.route, limiters),
+                source: Source {
+                    subject: subject::of_function(app, &events.function),
+                    partitions: events.partitions,
+                    stream: stream.map(Into::into),
+                },
+                signature: events.signature.clone(),
+                filter: events.filter.clone(),
+            };
+            table.add(&events.route, &Target::Events(Arc::new(route)));
         }
         table.add_functions(app, deployment);
         table
@@ -292,6 +327,7 @@ impl Table {
         match router.at(path) {
             Ok(found) => match found.value {
                 Target::Call(route) => Destination::Call(route, found.params),
+                Target::Events(route) => Destination::Events(route, found.params),
                 Target::Http(route) => Destination::Http(route),
             },
             Err(_) if path == OPENAPI && [Method::GET, Method::HEAD].contains(method) => {

@@ -102,6 +102,7 @@ fn found(table: &Table, method: &str, path: &str) -> String {
             let params: Vec<_> = params.iter().map(|(k, v)| format!(" {k}={v}")).collect();
             format!("{}{}", route.planned.route.label(), params.concat())
         }
+        Destination::Events(route, _) => format!("events {}", route.path),
         Destination::Http(route) => route.path.clone(),
         Destination::Refused(refusal) => {
             format!(

@@ -51,6 +51,13 @@ pub trait Backend: Send + Sync {
     /// Publishes an event; returns when it is stored, if it has a stream.
     fn publish(&self, event: Event) -> Pending<'_, ()>;
 
+    /// Follows events, from the next one on, or after this sequence of their stream. Unsupported unless an
+    /// implementation says otherwise.
+    fn follow(&self, source: Source, after: Option<u64>) -> Pending<'_, Box<dyn Feed>> {
+        let _ = after;
+        unsupported(format!("{} cannot be followed", source.subject))
+    }
+
     /// Opens the bucket of this name and creates it if there is none. Unsupported unless an
     /// implementation says otherwise.
     fn open<'a>(
@@ -134,6 +141,32 @@ pub struct OutgoingMessage {
     pub stream: Option<Arc<str>>,
     /// The body, the deadline, hops, caller and trace.
     pub call: Call,
+}
+
+/// Where events come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Their subject, without a partition.
+    pub subject: String,
+    /// Whether they have partitions, which streams know by themselves.
+    pub partitions: bool,
+    /// The stream that stores them.
+    pub stream: Option<Arc<str>>,
+}
+
+/// Events as they come. It ends when it is dropped.
+pub trait Feed: Send {
+    /// The next event. An error ends the feed.
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<FeedEvent, CallError>>>;
+}
+
+/// An event that was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedEvent {
+    /// Its sequence in the stream, if it is stored.
+    pub sequence: Option<u64>,
+    /// Its arguments as JSON, as they were published.
+    pub body: Bytes,
 }
 
 /// The replies that a request waits for.

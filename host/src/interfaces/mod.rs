@@ -24,8 +24,8 @@ pub(crate) mod recorded;
 pub(crate) mod wasi;
 
 pub use backend::{
-    Answer, Backend, Expected, KeyPage, KeyValue, KeyValueError, Message, OutgoingMessage, Pending,
-    Values,
+    Answer, Backend, Expected, Feed, FeedEvent, KeyPage, KeyValue, KeyValueError, Message,
+    OutgoingMessage, Pending, Source, Values,
 };
 pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};

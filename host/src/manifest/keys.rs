@@ -422,7 +422,7 @@ tables! {
     }
 
     route "`[[route]]`"
-          "With `call`, a request becomes a call of a function; with `service`, a component that exports `wasi:http/incoming-handler` gets the request as it is." {
+          "With `call`, a request becomes a call of a function; with `service`, a component that exports `wasi:http/incoming-handler` gets the request as it is; with `events`, the client follows events." {
         METHOD "method": Other = Other::text(&METHODS)
             => "The request's method. Required with `call`, not accepted with `service`, which gets every method.";
         PATH "path": Other = Other::text(&["`/products/{sku}`", "`/files/{*rest}`; with `service` a prefix `/files/*`"])
@@ -431,6 +431,10 @@ tables! {
             => "The function to call. The version may be left out.";
         SERVICE "service": Other = Other::text(&["a service's name"])
             => "The HTTP component that answers below the prefix.";
+        EVENTS "events": Other = Other::text(&["`namespace:package/interface.function`"])
+            => "The events that a client follows, of an interface that is wired as events; see [following events](gateway.md#following-events). The method is GET.";
+        FILTER "filter": Other = Other::table(&["`{ id = \"order.id\" }`: for each parameter of the path a parameter of the event and fields of records below it"]).or("none: all events")
+            => "With `events`: what has to be equal in an event for the client to get it. It is text, an integer, a boolean or an enum.";
         QUERY "query": Other = Other::texts(&["names of the function's parameters"])
             => "Parameters read from the query string. With methods other than POST, PUT and PATCH, all are that the path leaves.";
         STATUS "status": Other = Other::integer(&[STATUS_FORM]).or("200, or 204 without a value")

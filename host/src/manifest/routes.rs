@@ -52,6 +52,15 @@ pub enum Target {
         /// The status of each error case; `*` stands for those not named.
         errors: BTreeMap<String, u16>,
     },
+    /// Events, which the client follows.
+    Events {
+        /// The kind of event; its version may be absent.
+        #[serde(rename = "events")]
+        function: FunctionId,
+        /// By parameter of the path, what has to be equal to it: a parameter of the event and fields.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        filter: BTreeMap<String, String>,
+    },
     /// A component that exports `wasi:http/incoming-handler`, below a prefix.
     Http {
         /// The service.
@@ -137,15 +146,30 @@ fn read_route(
     let path = section.text(&route::PATH);
     let call = section.text(&route::CALL);
     let service = section.text(&route::SERVICE);
+    let events = section.text(&route::EVENTS);
+    if !section.has(route::EVENTS.name) {
+        section.report_key(route::FILTER.name, "`filter` goes with `events`");
+    }
     let target = match (
         section.has(route::CALL.name),
         section.has(route::SERVICE.name),
+        section.has(route::EVENTS.name),
     ) {
-        (true, false) => {
+        (true, false, false) => {
             section.require(&route::METHOD);
             read_call(section, call)
         }
-        (false, true) => {
+        (false, false, true) => {
+            section.require(&route::METHOD);
+            if let Some(other) = method.filter(|method| method.value != "GET") {
+                section.report(other.at, "`events` are followed by GET");
+            }
+            for key in [route::QUERY.name, route::STATUS.name, route::ERRORS.name] {
+                section.report_key(key, format!("`{key}` goes with `call`"));
+            }
+            read_events(section, events)
+        }
+        (false, true, false) => {
             let (method, query) = (route::METHOD.name, route::QUERY.name);
             for key in [method, query, route::STATUS.name, route::ERRORS.name] {
                 let why =
@@ -160,7 +184,7 @@ fn read_route(
             })
         }
         _ => {
-            section.report_here("accepted: either `call = \"namespace:package/interface.function\"` or `service = \"…\"`");
+            section.report_here("accepted: one of `call = \"namespace:package/interface.function\"`, `events = \"…\"` and `service = \"…\"`");
             None
         }
     };
@@ -228,6 +252,29 @@ fn read_call(section: &Section<'_>, call: Option<At<&str>>) -> Option<Target> {
         status: status.map(|status| status.value),
         errors,
     })
+}
+
+fn read_events(section: &Section<'_>, events: Option<At<&str>>) -> Option<Target> {
+    let mut filter = BTreeMap::new();
+    for (name, path) in section.entries(&route::FILTER, DeValue::as_str) {
+        if path.is_empty() || !path.split('.').all(is_label) {
+            let why = format!(
+                "`filter.{}`: `{}` is no path; accepted: names in kebab-case joined by `.`, such as `order.id`",
+                shown(name.value),
+                shown(path)
+            );
+            section.report(name.at, why);
+        }
+        filter.insert(name.value.to_owned(), path.to_owned());
+    }
+    let events = events?;
+    match events.value.parse() {
+        Ok(function) => Some(Target::Events { function, filter }),
+        Err(error) => {
+            section.report(events.at, format!("`events`: {error}"));
+            None
+        }
+    }
 }
 
 fn status(value: &DeValue<'_>) -> Option<u16> {

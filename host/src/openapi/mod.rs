@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::{App, Auth, Route, RpcPaths};
-use crate::plan::{Body, Description, Plan, PlannedRoute};
+use crate::plan::{Body, Description, Plan, PlannedEvents, PlannedRoute};
 use crate::shape::{Case, Field, Shape, Signature};
 use schema::{object, schema};
 
@@ -35,6 +35,17 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
         operation.insert("operationId".to_owned(), id.into());
         let path = paths.entry(path_of(&planned.route)).or_default();
         path.insert(method.to_ascii_lowercase(), operation.into());
+    }
+    for followed in &plan.followed {
+        let mut operation = events(followed);
+        secure(&mut operation, &followed.route, app);
+        let id = unique(
+            &mut names,
+            format!("follow-{}", operation_id(&followed.function)),
+        );
+        operation.insert("operationId".to_owned(), id.into());
+        let path = paths.entry(path_of(&followed.route)).or_default();
+        path.insert("get".to_owned(), operation.into());
     }
     for (function, signature) in functions(app, plan, components) {
         let mut operation = rpc(&function, &signature, plan);
@@ -186,6 +197,34 @@ fn route(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
         operation.insert("requestBody".to_owned(), content(&schema, required));
     }
     operation
+}
+
+/// A route that clients follow. What an event has is in its `data`, which OpenAPI 3.1 cannot say.
+fn events(followed: &PlannedEvents) -> Map<String, Value> {
+    let params = followed.route.path_params();
+    let text = json!({ "type": "string" });
+    let parameters = params
+        .iter()
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": text }));
+    let last =
+        json!({ "name": "Last-Event-ID", "in": "header", "required": false, "schema": text });
+    let parameters: Vec<_> = parameters.chain([last]).collect();
+    let function = &followed.function;
+    Map::from_iter([
+        ("summary".to_owned(), format!("events {function}").into()),
+        ("tags".to_owned(), json!([function.interface.name])),
+        ("parameters".to_owned(), parameters.into()),
+        (
+            "responses".to_owned(),
+            json!({
+                "200": {
+                    "description": "Events as they come.",
+                    "content": { "text/event-stream": { "schema": text } },
+                },
+                "default": { "$ref": REFUSAL },
+            }),
+        ),
+    ])
 }
 
 /// Whether a body has to have something in it.

@@ -271,6 +271,15 @@ pub enum ChoiceProblem {
     Events,
 }
 
+impl EventProblem {
+    /// Its words without the key of the manifest that it is of.
+    fn without_key(&self) -> String {
+        let text = self.to_string();
+        let words = text.strip_prefix("`order-by`: ").map(str::to_owned);
+        words.unwrap_or(text)
+    }
+}
+
 /// The problem of a wire of events.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventProblem {
@@ -382,6 +391,40 @@ pub enum RouteProblem {
         suggestion: String,
         /// All of them.
         functions: Vec<String>,
+    },
+    /// Its interface is not wired as events.
+    #[error(
+        "`events` names {interface}, which is not wired as events; add `[wire.\"{interface}\"]` with `mode = \"event\"`"
+    )]
+    NoEvents {
+        /// The interface.
+        interface: InterfaceId,
+    },
+    /// A parameter of the path that says nothing of the events.
+    #[error(
+        "`{{{name}}}` of its path chooses no events; add it to `filter`: what has to be equal to it in an event"
+    )]
+    Unfiltered {
+        /// The parameter.
+        name: String,
+    },
+    /// A filter by what is not in the path.
+    #[error("`filter.{name}`: its path has no `{{{name}}}` (it has: {})", list(.params))]
+    FilterParam {
+        /// The name.
+        name: String,
+        /// Those that are there.
+        params: Vec<String>,
+    },
+    /// A filter by what is not in the event, or cannot be compared.
+    #[error("`filter.{name}`: `{path}` is nothing of the event that can be compared: {}", problem.without_key())]
+    Filter {
+        /// The parameter of the path.
+        name: String,
+        /// What it should be equal to.
+        path: String,
+        /// Why.
+        problem: Box<EventProblem>,
     },
     /// A name in path or query is no parameter of the function.
     #[error("`{name}` in its {place} is no parameter of the function{suggestion} (parameters: {})", list(.params))]

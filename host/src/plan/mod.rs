@@ -37,7 +37,7 @@ pub use pipelines::{
 };
 pub(crate) use pipelines::{mask, provided};
 pub use publication::{Event, PARTITIONS, Publication};
-pub use routes::{PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
+pub use routes::{PlannedEvents, PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
 pub use unreached::{Unreached, unreached};
 
 /// The signatures of a component, by which a host plans without compiling it.
@@ -79,6 +79,8 @@ pub struct Plan {
     pub routes: Vec<PlannedRoute>,
     /// The prefixes of HTTP components.
     pub http: Vec<PlannedHttp>,
+    /// The routes that clients follow.
+    pub followed: Vec<PlannedEvents>,
     /// The interfaces that are wired as events, one entry for each track of an interface.
     pub events: Vec<Arc<EventWire>>,
     /// The functions whose calls are runs: those that are made of steps, and the durable ones.
@@ -92,9 +94,6 @@ pub struct Plan {
     /// What handlers of NestJS answer and get.
     pub nest_wires: NestWires,
 }
-
-/// The status of a route that publishes an event: it was accepted, its outcome is not known.
-const ACCEPTED: u16 = 202;
 
 impl Plan {
     /// The wire of this interface, if its functions are events.
@@ -178,47 +177,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
         }
     }
     errors.extend(wiring.check_rpc());
-    for route in &app.routes {
-        let fail = |problem| PlanError::Route {
-            route: route.label(),
-            problem,
-        };
-        match &route.target {
-            Target::Http { service } => match wiring.plan_http(route, service) {
-                Ok(http) => plan.http.push(http),
-                Err(problem) => errors.push(fail(problem)),
-            },
-            Target::Function {
-                function,
-                query,
-                status,
-                errors: statuses,
-            } => {
-                let called = plan.pipelines.iter().find(|pipeline| {
-                    let own = &pipeline.function;
-                    own.name == function.name && own.interface.answers_to(&function.interface)
-                });
-                let called = match called {
-                    Some(pipeline) => Ok((pipeline.function.clone(), &pipeline.signature)),
-                    None => wiring.resolve(function),
-                };
-                let found = called.and_then(|(function, signature)| {
-                    PlannedRoute::new(route, function, signature, query, *status, statuses)
-                });
-                match found {
-                    Ok(mut planned) => {
-                        if plan.event_wire(&planned.function.interface).is_some() {
-                            planned.status = status.unwrap_or(ACCEPTED);
-                        } else {
-                            plan.required.insert(planned.function.clone());
-                        }
-                        plan.routes.push(planned);
-                    }
-                    Err(problem) => errors.push(fail(problem)),
-                }
-            }
-        }
-    }
+    wiring.plan_routes(&mut plan, &mut errors);
     wiring.plan_nest(&mut plan, &mut errors);
     wiring.plan_breakers(&mut plan, &mut errors);
     if errors.is_empty() {
@@ -381,6 +340,12 @@ impl<'a> Wiring<'a> {
         }
         self.app.routes.iter().any(|route| match &route.target {
             Target::Function {
+                function: FunctionId {
+                    interface: called, ..
+                },
+                ..
+            }
+            | Target::Events {
                 function: FunctionId {
                     interface: called, ..
                 },

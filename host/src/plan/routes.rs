@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::interface::FunctionId;
-use crate::manifest::Route;
+use crate::manifest::{Route, Target};
 use crate::shape::{Shape, Signature};
 use crate::text::did_you_mean;
 
-use super::{Bindings, RouteProblem, Wiring};
+use super::{Bindings, KeyPath, Plan, PlanError, RouteProblem, Wiring};
 
 /// The status of an error case that its route does not map: the request was understood, and the
 /// service, working as it should, declines. To monitors and retrying clients, 500 would mean that
@@ -30,6 +30,24 @@ pub struct PlannedRoute {
     pub status: u16,
     /// The status of each error case, as the route has them.
     pub errors: BTreeMap<String, u16>,
+}
+
+/// A route that clients follow.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PlannedEvents {
+    /// The route of the manifest.
+    pub route: Route,
+    /// The kind of event.
+    pub function: FunctionId,
+    /// Its type.
+    pub signature: Signature,
+    /// Whether a stream stores the events.
+    pub durable: bool,
+    /// Whether they have partitions.
+    pub partitions: bool,
+    /// What has to be equal to each parameter of the path.
+    pub filter: Vec<(String, KeyPath)>,
 }
 
 /// A prefix of an HTTP component.
@@ -76,6 +94,59 @@ impl PlannedRoute {
     }
 }
 
+fn plan_events(
+    plan: &Plan,
+    route: &Route,
+    function: &FunctionId,
+    filter: &BTreeMap<String, String>,
+) -> Result<PlannedEvents, RouteProblem> {
+    let mut wires = plan.events.iter();
+    let wire = wires.find(|wire| wire.interface.answers_to(&function.interface));
+    let wire = wire.ok_or_else(|| RouteProblem::NoEvents {
+        interface: function.interface.clone(),
+    })?;
+    let event = wire.functions.get(&function.name).ok_or_else(|| {
+        let functions: Vec<_> = wire.functions.keys().cloned().collect();
+        RouteProblem::NoFunction {
+            interface: wire.interface.clone(),
+            name: function.name.clone(),
+            suggestion: did_you_mean(&function.name, functions.iter().map(String::as_str)),
+            functions,
+        }
+    })?;
+    let params = route.path_params();
+    if let Some(unused) = params.iter().find(|name| !filter.contains_key(**name)) {
+        return Err(RouteProblem::Unfiltered {
+            name: (*unused).to_owned(),
+        });
+    }
+    let resolve = |(name, path): (&String, &String)| {
+        if !params.contains(&name.as_str()) {
+            let params: Vec<_> = params.iter().map(|name| (*name).to_owned()).collect();
+            return Err(RouteProblem::FilterParam {
+                name: name.clone(),
+                params,
+            });
+        }
+        let steps: Vec<_> = path.split('.').map(str::to_owned).collect();
+        let key = KeyPath::resolve(&function.name, &event.signature, &steps);
+        let key = key.map_err(|problem| RouteProblem::Filter {
+            name: name.clone(),
+            path: path.clone(),
+            problem: Box::new(problem),
+        })?;
+        Ok((name.clone(), key))
+    };
+    Ok(PlannedEvents {
+        route: route.clone(),
+        function: wire.interface.function(&function.name),
+        signature: event.signature.clone(),
+        durable: wire.spec.durable.is_some(),
+        partitions: event.key.is_some(),
+        filter: filter.iter().map(resolve).collect::<Result<_, _>>()?,
+    })
+}
+
 fn check_errors(signature: &Signature, errors: &BTreeMap<String, u16>) -> Result<(), RouteProblem> {
     if errors.is_empty() {
         return Ok(());
@@ -105,7 +176,61 @@ fn check_errors(signature: &Signature, errors: &BTreeMap<String, u16>) -> Result
     }
 }
 
+/// The status of a route that publishes an event: it was accepted, its outcome is not known.
+const ACCEPTED: u16 = 202;
+
 impl Wiring<'_> {
+    /// Plans the app's routes.
+    pub(super) fn plan_routes(&self, plan: &mut Plan, errors: &mut Vec<PlanError>) {
+        for route in &self.app.routes {
+            let planned = match &route.target {
+                Target::Http { service } => {
+                    let planned = self.plan_http(route, service);
+                    planned.map(|http| plan.http.push(http))
+                }
+                Target::Events { function, filter } => {
+                    let planned = plan_events(plan, route, function, filter);
+                    planned.map(|events| plan.followed.push(events))
+                }
+                Target::Function {
+                    function,
+                    query,
+                    status,
+                    errors,
+                } => self.plan_call(plan, route, function, (query, *status, errors)),
+            };
+            errors.extend(planned.err().map(|problem| PlanError::Route {
+                route: route.label(),
+                problem,
+            }));
+        }
+    }
+
+    fn plan_call(
+        &self,
+        plan: &mut Plan,
+        route: &Route,
+        function: &FunctionId,
+        (query, status, errors): (&[String], Option<u16>, &BTreeMap<String, u16>),
+    ) -> Result<(), RouteProblem> {
+        let called = plan.pipelines.iter().find(|pipeline| {
+            let own = &pipeline.function;
+            own.name == function.name && own.interface.answers_to(&function.interface)
+        });
+        let (function, signature) = match called {
+            Some(pipeline) => (pipeline.function.clone(), &pipeline.signature),
+            None => self.resolve(function)?,
+        };
+        let mut planned = PlannedRoute::new(route, function, signature, query, status, errors)?;
+        if plan.event_wire(&planned.function.interface).is_some() {
+            planned.status = status.unwrap_or(ACCEPTED);
+        } else {
+            plan.required.insert(planned.function.clone());
+        }
+        plan.routes.push(planned);
+        Ok(())
+    }
+
     pub(super) fn plan_http(
         &self,
         route: &Route,

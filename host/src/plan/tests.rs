@@ -562,3 +562,76 @@ fn a_description_is_read_as_it_was_written() {
         description
     );
 }
+
+#[test]
+fn what_is_followed_is_an_event_of_the_app() {
+    let services: &[Service<'_>] = &[(
+        "a",
+        &["a:b/events@1.2.0: placed(order: string, note: list); gone()"],
+        &[],
+    )];
+    let wire = "[wire.'a:b/events']\nmode = 'event'\ndurable = true\n";
+    let follow = |path: &str, events: &str, filter: &str, wire: &str| {
+        let lines = format!(
+            "[[route]]\nmethod = 'GET'\npath = '{path}'\nevents = '{events}'\n{filter}\n{wire}"
+        );
+        try_plan(services, &lines)
+    };
+    let planned = follow(
+        "/o/{id}",
+        "a:b/events.placed",
+        "filter = { id = 'order' }",
+        wire,
+    );
+    let followed = planned.unwrap().followed.remove(0);
+    assert_eq!(followed.function.to_string(), "a:b/events.placed@1.2.0");
+    assert_eq!((followed.durable, followed.partitions), (true, false));
+    assert_eq!(followed.filter[0].0, "id");
+    for (path, events, filter, wire, why) in [
+        (
+            "/o",
+            "a:b/events.placed",
+            "",
+            "",
+            "`events` names a:b/events, which is not wired as events",
+        ),
+        (
+            "/o",
+            "a:b/events.placd",
+            "",
+            wire,
+            "a:b/events@1.2.0 has no function `placd`; did you mean `placed`?",
+        ),
+        (
+            "/o/{id}",
+            "a:b/events.placed",
+            "",
+            wire,
+            "`{id}` of its path chooses no events; add it to `filter`",
+        ),
+        (
+            "/o/{id}",
+            "a:b/events.placed",
+            "filter = { id = 'order', x = 'order' }",
+            wire,
+            "`filter.x`: its path has no `{x}` (it has: id)",
+        ),
+        (
+            "/o/{id}",
+            "a:b/events.placed",
+            "filter = { id = 'ordr' }",
+            wire,
+            "`filter.id`: `ordr` is nothing of the event that can be compared: `placed` has no parameter `ordr`; did you mean `order`?",
+        ),
+        (
+            "/o/{id}",
+            "a:b/events.placed",
+            "filter = { id = 'note' }",
+            wire,
+            "`filter.id`: `note` is nothing of the event that can be compared: `note` of `placed` cannot be a key",
+        ),
+    ] {
+        let refused = follow(path, events, filter, wire).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
+}

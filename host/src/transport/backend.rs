@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
 use super::breaker::{Breakers, Instead, Passage};
+use super::feed;
 use super::keyvalue::Bucket;
 use super::local::{Local, LocalCalls};
 use super::nest::{self, Handlers};
@@ -21,7 +22,7 @@ use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
 use crate::headers::Headers;
 use crate::interfaces::{
-    Answer, Backend, Expected, KeyValue, Message, OutgoingMessage, Pending, Values,
+    Answer, Backend, Expected, Feed, KeyValue, Message, OutgoingMessage, Pending, Source, Values,
 };
 use crate::json;
 use crate::manifest::KeyValueGrant;
@@ -502,6 +503,11 @@ impl Backend for NatsBackend {
             }
             Ok(())
         })
+    }
+
+    fn follow(&self, source: Source, after: Option<u64>) -> Pending<'_, Box<dyn Feed>> {
+        let context = self.context.as_ref();
+        Box::pin(feed::follow(context, self.nats(), source, after))
     }
 
     fn open<'a>(

@@ -13,6 +13,7 @@ pub(crate) mod breaker;
 mod by_subject;
 mod client;
 pub(crate) mod consumer;
+mod feed;
 mod keyvalue;
 pub(crate) mod local;
 pub(crate) mod nest;

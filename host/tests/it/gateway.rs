@@ -3,6 +3,7 @@
 mod auth;
 mod browsers;
 pub(crate) mod components;
+mod followed;
 mod life;
 mod limits;
 mod tls;
@@ -35,7 +36,7 @@ use wasmbay::deployment::{Current, Deployment};
 use wasmbay::gateway::{Gateway, IDLE, LINGER, MAX_HEADERS, RESERVE, Tls};
 use wasmbay::host::{Host, HostOptions};
 use wasmbay::interface::InterfaceId;
-use wasmbay::interfaces::Backend;
+use wasmbay::interfaces::{Backend, Feed, FeedEvent, Pending, Source};
 use wasmbay::manifest::{GatewaySpec, Manifest, RpcPaths};
 use wasmbay::nats::{ConnectOptions, Link, settled};
 use wasmbay::plan::Event;
@@ -90,6 +91,8 @@ const FUNCTIONS: [(&str, &str); 5] = [
 struct Fake {
     /// Calls of `never` so far.
     never: AtomicUsize,
+    /// What comes to the next one who follows.
+    says: Mutex<Vec<Result<FeedEvent, CallError>>>,
 }
 
 impl Backend for Fake {
@@ -137,6 +140,12 @@ impl Backend for Fake {
                 other => panic!("{other}"),
             }
         })
+    }
+
+    fn follow(&self, source: Source, _: Option<u64>) -> Pending<'_, Box<dyn Feed>> {
+        assert_eq!(source.subject, "bay.app.test.fake.api.v1.published");
+        let says = std::mem::take(&mut *self.says.lock().unwrap());
+        Box::pin(async { Ok(Box::new(followed::Says(says)) as _) })
     }
 
     fn publish<'a>(

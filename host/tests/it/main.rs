@@ -20,6 +20,7 @@ mod environment;
 mod events;
 mod examples;
 mod fleet;
+mod follow;
 mod gateway;
 mod host;
 mod identity;

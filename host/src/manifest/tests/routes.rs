@@ -64,8 +64,7 @@ fn routes_are_checked() {
         route_problem(&format!("method = 'get'\npath = '/a'\n{call}")),
         "`method` is 'get'; accepted: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
     );
-    let either =
-        "accepted: either `call = \"namespace:package/interface.function\"` or `service = \"…\"`";
+    let either = "accepted: one of `call = \"namespace:package/interface.function\"`, `events = \"…\"` and `service = \"…\"`";
     assert_eq!(route_problem("method = 'GET'\npath = '/a'"), either);
     assert_eq!(
         route_problem(&format!("path = '/a'\nservice = 'a'\n{call}")),
@@ -133,4 +132,31 @@ fn routes_that_answer_the_same_requests_are_refused() {
         prefix("/*")
     );
     assert_eq!(parse(&app).unwrap().routes.len(), 5);
+}
+
+#[test]
+fn events_are_followed_by_get() {
+    let events =
+        |lines: &str| route_problem(&format!("path = '/a/{{id}}'\nevents = 'a:b/c.d'\n{lines}"));
+    for (lines, why) in [
+        (
+            "",
+            "`method` is missing; accepted: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+        ),
+        ("method = 'POST'", "`events` are followed by GET"),
+        ("method = 'GET'\nstatus = 200", "`status` goes with `call`"),
+        (
+            "method = 'GET'\nfilter = { id = 7 }",
+            "`filter.id` is 7; accepted: `{ id = \"order.id\" }`: for each parameter of the path a parameter of the event and fields of records below it",
+        ),
+        (
+            "method = 'GET'\nfilter = { id = 'a..b' }",
+            "`filter.id`: `a..b` is no path; accepted: names in kebab-case joined by `.`, such as `order.id`",
+        ),
+    ] {
+        assert_eq!(events(lines), why);
+    }
+    let other =
+        route_problem("method = 'GET'\npath = '/a'\ncall = 'a:b/c.d'\nfilter = { id = 'a' }");
+    assert_eq!(other, "`filter` goes with `events`");
 }

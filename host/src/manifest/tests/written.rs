@@ -145,6 +145,12 @@ const EVERYTHING: &str = r#"
     path = "/files/*"
     service = "inventory"
 
+    [[route]]
+    method = "GET"
+    path = "/orders/{id}/events"
+    events = "shop:orders/events.placed"
+    filter = { id = "order.id" }
+
     [gateway]
     listen = "127.0.0.1:8080"
     admin = "localhost:8081"

@@ -24,6 +24,11 @@ impl Subscription {
         Self { link, sid, queue }
     }
 
+    /// Messages that were dropped since too many waited to be read.
+    pub(crate) fn lost(&self) -> u64 {
+        self.queue.lock().lost
+    }
+
     /// Ends the flow of messages. What the server had handed out before it knew has arrived when this
     /// returns, and can still be read.
     ///

@@ -160,6 +160,10 @@ fn route(route: &Route) -> Vec<String> {
             route.method.clone().unwrap_or_default(),
             function.to_string(),
         ),
+        Target::Events { function, .. } => (
+            route.method.clone().unwrap_or_default(),
+            format!("events {function}"),
+        ),
         Target::Http { service } => ("any".to_owned(), format!("service \"{service}\"")),
     };
     vec![method, route.path.clone(), target]

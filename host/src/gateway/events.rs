@@ -1,0 +1,265 @@
+//! Routes that clients follow: each event of a wire that is meant for the client, as it comes
+//! (server-sent events, as the HTML standard has them).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use matchit::Params;
+use percent_encoding::percent_decode_str;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::Front;
+use super::answer::{Answer, Payload, Refusal, empty, to_json};
+use super::connection::{Activity, WRITE_GRACE};
+use super::route::EventRoute;
+use crate::call::{Blame, CallError};
+use crate::interfaces::Feed;
+use crate::json::{self, Limits, UnknownKeys};
+use crate::wire::ErrorBody;
+
+/// Upper bound of the clients that follow events at a time.
+pub const MAX_FOLLOWERS: usize = 1_024;
+
+/// Longest time without a sign of life.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// How long a client waits before it comes again, in milliseconds.
+const FIRST: &str = "retry: 2000\n\n";
+const ALIVE: &str = ": alive\n\n";
+
+impl Front {
+    /// Begins to send a client what it follows.
+    pub(super) async fn follow(
+        &self,
+        route: &Arc<EventRoute>,
+        params: &Params<'_, '_>,
+        query: Option<&str>,
+        (method, headers): (&Method, &HeaderMap),
+        (activity, deadline): (&Arc<Activity>, Instant),
+    ) -> Result<Answer, Refusal> {
+        let after = last_event(headers, query)?;
+        let mut wanted = Vec::new();
+        for (name, value) in params.iter() {
+            let value = percent_decode_str(value).decode_utf8();
+            let value = value.map_err(|_| {
+                let why = format!("path parameter `{name}` is no UTF-8");
+                Refusal::caller(StatusCode::BAD_REQUEST, why)
+            })?;
+            wanted.push((name.to_owned(), value.into_owned()));
+        }
+        if *method == Method::HEAD {
+            return Ok(with_headers(empty(StatusCode::OK)));
+        }
+        let permit = Arc::clone(&self.gateway.followers).try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            let why = format!("{MAX_FOLLOWERS} clients follow events already");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Blame::Host, why)
+        })?;
+        let opening = self.backend.follow(route.source.clone(), after);
+        let feed = timeout_at(deadline, opening).await;
+        let feed = feed.map_err(|_| self.too_late())??;
+        let follower = Follower {
+            feed,
+            route: Arc::clone(route),
+            wanted,
+            closing: self.gateway.closing.subscribe(),
+            activity: Arc::clone(activity),
+            keep_alive: KEEP_ALIVE.min((self.gateway.spec.timeout + WRITE_GRACE) / 2),
+            stage: Stage::Begins,
+            _permit: permit,
+        };
+        let frames = stream::unfold(follower, |mut follower| async {
+            let frame = follower.next().await?;
+            Some((frame, follower))
+        });
+        let answer = Answer::new(Payload::events(Box::pin(frames)));
+        Ok(with_headers(answer))
+    }
+}
+
+fn with_headers(mut answer: Answer) -> Answer {
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, EVENT_STREAM);
+    headers.insert(CACHE_CONTROL, NO_CACHE);
+    // Proxies that would wait for the end of the answer do not.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer
+}
+
+/// The event after which a client goes on: from the header, or for the first request of a page from the
+/// query.
+fn last_event(headers: &HeaderMap, query: Option<&str>) -> Result<Option<u64>, Refusal> {
+    let given = match headers.get(&LAST_EVENT_ID) {
+        Some(value) => Some(String::from_utf8_lossy(value.as_bytes()).into_owned()),
+        None => in_query(query, "last-event-id"),
+    };
+    let Some(given) = given.filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
+    let number = given.parse().map_err(|_| {
+        let why = "Last-Event-ID: accepted: the `id` of an event of this route";
+        Refusal::caller(StatusCode::BAD_REQUEST, why)
+    })?;
+    Ok(Some(number))
+}
+
+/// A value of the query string.
+pub(super) fn in_query(query: Option<&str>, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query?.as_bytes());
+    let (_, value) = pairs.find(|(given, _)| given == name)?;
+    Some(value.into_owned())
+}
+
+/// A client that follows events.
+struct Follower {
+    feed: Box<dyn Feed>,
+    route: Arc<EventRoute>,
+    /// The parameters of its path.
+    wanted: Vec<(String, String)>,
+    closing: watch::Receiver<bool>,
+    /// Its connection, which is not idle while this goes on.
+    activity: Arc<Activity>,
+    keep_alive: Duration,
+    stage: Stage,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Begins,
+    Follows,
+    Ended,
+}
+
+/// What happens next.
+enum Next {
+    Event(Option<Result<crate::interfaces::FeedEvent, CallError>>),
+    Nothing,
+    Closes,
+}
+
+impl Follower {
+    /// What is written next. It is only asked for when what was before is on its way, so a client that
+    /// reads slowly makes its feed wait, and none that does not read at all is waited for.
+    async fn next(&mut self) -> Option<Bytes> {
+        match self.stage {
+            Stage::Begins => {
+                self.stage = Stage::Follows;
+                return Some(Bytes::from_static(FIRST.as_bytes()));
+            }
+            Stage::Ended => return None,
+            Stage::Follows => {}
+        }
+        let now = Instant::now();
+        self.activity.touch(now);
+        let alive = now + self.keep_alive;
+        loop {
+            let next = tokio::select! {
+                biased;
+                // A dropped sender closes as well.
+                _ = self.closing.wait_for(|closing| *closing) => Next::Closes,
+                event = self.feed.next() => Next::Event(event),
+                () = sleep_until(alive) => Next::Nothing,
+            };
+            match next {
+                Next::Event(Some(Ok(event))) => {
+                    if let Some(data) = self.matching(&event.body) {
+                        return Some(frame(event.sequence, &data));
+                    }
+                    if Instant::now() >= alive {
+                        return Some(Bytes::from_static(ALIVE.as_bytes()));
+                    }
+                }
+                Next::Nothing => return Some(Bytes::from_static(ALIVE.as_bytes())),
+                Next::Event(Some(Err(error))) => return Some(self.end(&error)),
+                Next::Event(None) => {
+                    let why = "the events come to an end";
+                    return Some(self.end(&CallError::unavailable(why)));
+                }
+                Next::Closes => {
+                    let why = "the host is shutting down";
+                    return Some(self.end(&CallError::unavailable(why)));
+                }
+            }
+        }
+    }
+
+    /// The event's arguments as one line, if it is for this client. One that does not fit its type is
+    /// for nobody.
+    fn matching(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let signature = &self.route.signature;
+        let limits = Limits {
+            bytes: body.len().max(Limits::default().bytes),
+            unknown_keys: UnknownKeys::Ignore,
+            ..Limits::default()
+        };
+        let arguments = json::decode_arguments(body, signature, &limits).ok()?;
+        let mut filters = self.route.filter.iter();
+        let fits = filters.all(|(name, key)| {
+            let wanted = self.wanted.iter().find(|(given, _)| given == name);
+            let has = key.text(&arguments);
+            wanted.is_some_and(|(_, wanted)| has.as_deref() == Some(wanted))
+        });
+        fits.then(|| json::encode_arguments(&arguments, signature, &limits).ok())?
+    }
+
+    /// The last frame, which says why it is the last.
+    fn end(&mut self, error: &CallError) -> Bytes {
+        self.stage = Stage::Ended;
+        let mut frame = b"event: end\ndata: ".to_vec();
+        frame.extend_from_slice(&to_json(&ErrorBody::from(error)));
+        frame.extend_from_slice(b"\n\n");
+        frame.into()
+    }
+}
+
+fn frame(sequence: Option<u64>, data: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(data.len() + 32);
+    if let Some(sequence) = sequence {
+        frame.extend_from_slice(format!("id: {sequence}\n").as_bytes());
+    }
+    frame.extend_from_slice(b"data: ");
+    frame.extend_from_slice(data);
+    frame.extend_from_slice(b"\n\n");
+    frame.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_says_where_it_was() {
+        let after = |header: Option<&'static str>, query| {
+            let mut headers = HeaderMap::new();
+            if let Some(header) = header {
+                headers.insert(&LAST_EVENT_ID, HeaderValue::from_static(header));
+            }
+            last_event(&headers, query).map_err(|refusal| refusal.status.as_u16())
+        };
+        assert_eq!(after(None, None), Ok(None));
+        assert_eq!(after(Some(""), None), Ok(None));
+        assert_eq!(after(Some("7"), Some("last-event-id=5")), Ok(Some(7)));
+        assert_eq!(after(None, Some("a=b&last-event-id=5")), Ok(Some(5)));
+        for odd in ["-1", "x", "1.0", "99999999999999999999999"] {
+            assert_eq!(after(Some(odd), None), Err(400), "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_a_frame() {
+        let text = |sequence| String::from_utf8(frame(sequence, b"{}").to_vec()).unwrap();
+        assert_eq!(text(Some(7)), "id: 7\ndata: {}\n\n");
+        assert_eq!(text(None), "data: {}\n\n");
+    }
+}

@@ -1,0 +1,155 @@
+//! Clients that follow events: signs of life, ends, bounds.
+
+use futures_util::future::BoxFuture;
+use wasmbay::gateway::MAX_FOLLOWERS;
+use wasmbay::interfaces::{Feed, FeedEvent};
+
+use super::*;
+
+const FOLLOWED: &str = r#"
+[service.publisher]
+component = "publisher.wasm"
+[wire."test:fake/api"]
+mode = "event"
+[[route]]
+method = "GET"
+path = "/news/{what}"
+events = "test:fake/api.published"
+filter = { what = "what" }
+[gateway]
+timeout = "1s"
+"#;
+
+/// What [`Fake`] has to say to who follows it.
+pub(super) struct Says(pub(super) Vec<Result<FeedEvent, CallError>>);
+
+impl Feed for Says {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<FeedEvent, CallError>>> {
+        Box::pin(async {
+            if self.0.is_empty() {
+                return std::future::pending().await;
+            }
+            Some(self.0.remove(0))
+        })
+    }
+}
+
+async fn front(says: Vec<Result<FeedEvent, CallError>>) -> Front {
+    let text = FOLLOWED.replace("[service.publisher]", "name = \"app\"\n[service.publisher]");
+    let front = Front::of(&text).await;
+    *front.fake.says.lock().unwrap() = says;
+    front
+}
+
+fn event(sequence: Option<u64>, body: &'static str) -> Result<FeedEvent, CallError> {
+    Ok(FeedEvent {
+        sequence,
+        body: Bytes::from_static(body.as_bytes()),
+    })
+}
+
+/// What comes of a stream until this.
+async fn read_until(body: &mut Incoming, end: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(end) {
+        let Some(frame) = body.frame().await else {
+            panic!("it ended after {text}");
+        };
+        let frame = frame.unwrap();
+        text += std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+    }
+    text
+}
+
+async fn follow(front: &Front, request: http::request::Builder) -> Response<Incoming> {
+    let mut sender = http1(front.connect().await).await;
+    let request = request.header(HOST, "test").body(Full::<Bytes>::default());
+    sender.send_request(request.unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_client_gets_the_events_that_are_for_it() {
+    let front = front(vec![
+        event(Some(3), r#"{"what":"a b"}"#),
+        event(Some(4), r#"{"what":"other"}"#),
+        event(Some(5), "no JSON"),
+        event(Some(6), "[ \"a b\"\n]"),
+        event(None, r#"{"what":"a b","later":1}"#),
+        Err(CallError::new(
+            Code::Unavailable,
+            Blame::Network,
+            "they are read too slowly",
+        )),
+        event(Some(9), r#"{"what":"a b"}"#),
+    ])
+    .await;
+    let response = follow(&front, Request::get("/news/a%20b")).await;
+    assert_eq!(response.status(), 200);
+    let headers = response.headers();
+    assert_eq!(headers[CONTENT_TYPE], "text/event-stream");
+    assert_eq!(headers[http::header::CACHE_CONTROL], "no-cache");
+    let reply = Reply::of(response).await;
+    let end = r#"event: end
+data: {"error":{"code":503,"message":"they are read too slowly","blame":"network"}}
+
+"#;
+    let data = r#"data: {"what":"a b"}"#;
+    let all = format!("retry: 2000\n\nid: 3\n{data}\n\nid: 6\n{data}\n\n{data}\n\n{end}");
+    assert_eq!(reply.body, all);
+    let head = follow(&front, Request::head("/news/a")).await;
+    assert_eq!(head.headers()[CONTENT_TYPE], "text/event-stream");
+    assert_eq!(Reply::of(head).await.body, "");
+    let odd = Request::get("/news/a").header("last-event-id", "x");
+    front.send(odd, "").await.error(400, "caller");
+    let post = front.send(Request::post("/news/a"), "").await;
+    assert_eq!(post.header(ALLOW), "GET, HEAD");
+    post.error(405, "caller");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hears_nothing_hears_that_there_is_nothing() {
+    let front = front(Vec::new()).await;
+    let mut response = follow(&front, Request::get("/news/a")).await;
+    let started = Instant::now();
+    for _ in 0..10 {
+        read_until(response.body_mut(), ": alive\n\n").await;
+    }
+    // Longer than any other request may take, and than an idle connection stays.
+    assert!(started.elapsed() > Duration::from_secs(25));
+    front.gateway.close();
+    let text = read_until(response.body_mut(), "event: end").await;
+    assert!(text.contains("the host is shutting down"), "{text}");
+    let rest = response.into_body().collect().await.unwrap();
+    assert!(rest.to_bytes().len() < 10);
+    timeout(DEADLINE, front.serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn only_so_many_follow_at_a_time() {
+    let front = front(Vec::new()).await;
+    let mut followers = Vec::new();
+    let ask = || {
+        let request = Request::get("http://test/news/a").body(Full::<Bytes>::default());
+        request.unwrap()
+    };
+    while followers.len() < MAX_FOLLOWERS {
+        let mut sender = http2(front.connect().await).await;
+        for _ in 0..100.min(MAX_FOLLOWERS - followers.len()) {
+            sender.ready().await.unwrap();
+            let response = sender.send_request(ask()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            followers.push((response, sender.clone()));
+        }
+    }
+    let reply = front.get("/news/a").await;
+    assert_eq!(reply.header(RETRY_AFTER), "1");
+    let message = reply.error(503, "host");
+    assert_eq!(message, "1024 clients follow events already");
+    followers.pop();
+    until_ok("there is room again", async || {
+        let response = follow(&front, Request::get("/news/a")).await;
+        let status = response.status().as_u16();
+        (status == 200).then_some(()).ok_or(status)
+    })
+    .await;
+}
