@@ -41,6 +41,7 @@ use crate::telemetry;
 use crate::text::shown;
 use guard::Guard;
 use metrics::Process;
+pub(crate) use page::OPENAPI;
 use query::Query;
 use routes::AdminRequest;
 
@@ -82,9 +83,20 @@ impl Asked {
         closing: &watch::Sender<bool>,
         tasks: &Weak<Tasks>,
     ) -> Answer {
-        let answered = timeout_at(self.started + TIMEOUT, answered).await;
+        self.answer_within(TIMEOUT, answered, closing, tasks).await
+    }
+
+    /// As [`answer`](Self::answer), for one that may take longer.
+    pub(crate) async fn answer_within(
+        self,
+        timeout: Duration,
+        answered: impl Future<Output = Result<Answer, Refusal>>,
+        closing: &watch::Sender<bool>,
+        tasks: &Weak<Tasks>,
+    ) -> Answer {
+        let answered = timeout_at(self.started + timeout, answered).await;
         let answered = answered.unwrap_or_else(|_| {
-            let why = format!("no answer within {TIMEOUT:?}");
+            let why = format!("no answer within {timeout:?}");
             Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, Blame::Host, why))
         });
         let mut answer = answered.unwrap_or_else(Refusal::answer);

@@ -16,7 +16,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 const HTML: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
-const OPENAPI: &str = include_str!("page/openapi.json");
+pub(crate) const OPENAPI: &str = include_str!("page/openapi.json");
 
 /// The file that a request is for: that of `/` where it accepts HTML, which programs do not ask for. They
 /// say nothing of any app, so they are there without a token, which the page asks for.

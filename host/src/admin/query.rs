@@ -51,13 +51,13 @@ impl<'q> Query<'q> {
 pub(crate) struct Asked<'q>(&'q [(Cow<'q, str>, Cow<'q, str>)]);
 
 impl Asked<'_> {
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let mut found = self.0.iter().filter(|(other, _)| other == name);
         found.next().map(|(_, value)| &**value)
     }
 
     /// The value of a parameter, read by `read`.
-    pub(super) fn value<T, E: Display>(
+    pub(crate) fn value<T, E: Display>(
         &self,
         name: &str,
         read: impl FnOnce(&str) -> Result<T, E>,
@@ -67,7 +67,7 @@ impl Asked<'_> {
     }
 
     /// The filter; it selects all without parameters.
-    pub(super) fn filter(&self) -> Result<Filter, Refusal> {
+    pub(crate) fn filter(&self) -> Result<Filter, Refusal> {
         Ok(Filter {
             service: self.text("service").map(str::to_owned),
             function: self.value("function", str::parse)?,
@@ -76,7 +76,7 @@ impl Asked<'_> {
     }
 
     /// The filter, where selecting all takes `all=true`.
-    pub(super) fn required_filter(&self) -> Result<Filter, Refusal> {
+    pub(crate) fn required_filter(&self) -> Result<Filter, Refusal> {
         let filter = self.filter()?;
         match (self.text("all"), filter == Filter::default()) {
             (Some("true"), true) | (None, false) => Ok(filter),
@@ -89,7 +89,7 @@ impl Asked<'_> {
     }
 
     /// Whether something is wanted that is not by default.
-    pub(super) fn flag(&self, name: &str) -> Result<bool, Refusal> {
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Refusal> {
         match self.text(name) {
             None => Ok(false),
             Some("true") => Ok(true),
@@ -98,7 +98,7 @@ impl Asked<'_> {
     }
 
     /// The number of entries of a page.
-    pub(super) fn limit(&self) -> Result<usize, Refusal> {
+    pub(crate) fn limit(&self) -> Result<usize, Refusal> {
         let read = |text: &str| match usize::from_str(text) {
             Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
             _ => Err(format!("accepted: 1 to {MAX_LIMIT}")),
@@ -107,7 +107,7 @@ impl Asked<'_> {
     }
 }
 
-pub(super) fn bad(why: impl Into<String>) -> Refusal {
+pub(crate) fn bad(why: impl Into<String>) -> Refusal {
     Refusal::caller(StatusCode::BAD_REQUEST, why)
 }
 

@@ -13,8 +13,10 @@ mod claims;
 mod compatibility;
 mod differences;
 mod figures;
+mod next;
 mod placement;
 mod progress;
+mod proposal;
 mod records;
 mod rollout;
 mod shown;
@@ -26,8 +28,10 @@ pub use claims::{Clash, Fronted, clashes};
 pub use compatibility::{Break, Deployed, breaks};
 pub use differences::{Difference, Specified, differences, lines};
 pub use figures::{Figures, add_health, figures, host_id, running_apps};
+pub use next::{NoTarget, Signed, changed, next, next_in_shares, scaled, target};
 pub use placement::{Demand, Lack, Member, Placed, Placement, demands, place};
 pub use progress::{Progress, Replica, ReplicaState, placement_of, progress};
+pub use proposal::{Offer, Proposal, ProposalError, Specs, breaks_of};
 pub(crate) use records::number_of;
 pub use records::{
     DrainRecord, FORMAT, HostRecord, RecordError, Report, Revision, ServiceReport, ServiceState,

@@ -22,6 +22,7 @@ mod gateway;
 mod logs;
 mod many;
 mod moving;
+mod ordering;
 mod permissions;
 mod rollouts;
 mod signatures;

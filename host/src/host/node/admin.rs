@@ -1,8 +1,14 @@
 //! The admin address of a node: its health, what the fleet runs, as JSON, and metrics. Below `/apps/{app}/`
 //! it serves what the admin address of an app does (`crate::admin`), by that app's own table.
 
+mod described;
+mod drains;
+mod orders;
+mod parts;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,6 +16,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use orders::{Order, Orders};
 
 use super::{Health, NodeError, Shared};
 use crate::admin::guard::Guard;
@@ -28,17 +36,8 @@ use crate::gateway::route::not_allowed;
 use crate::manifest::keys;
 use crate::nats::Link;
 
-/// What the node itself serves, as `/` lists it.
-const ROUTES: [&str; 8] = [
-    "GET /",
-    "GET /healthz",
-    "GET /readyz",
-    "GET /metrics",
-    "GET /hosts",
-    "GET /apps",
-    "GET /apps/{app}",
-    "GET /apps/{app}/history",
-];
+/// Time for a deploy: its components are compiled, for what they are.
+const DEPLOY: Duration = Duration::from_secs(300);
 
 /// The apps of this node, which answer for themselves.
 #[derive(Default)]
@@ -74,6 +73,17 @@ pub(super) struct NodeAdmin {
     pub(super) health: Arc<watch::Sender<Health>>,
     pub(super) link: Link,
     pub(super) closing: watch::Sender<bool>,
+    /// Deploys under way, whose connections may take longer.
+    deploys: AtomicUsize,
+}
+
+/// A deploy that is under way.
+struct Deploying<'a>(&'a AtomicUsize);
+
+impl Drop for Deploying<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The same, with what serves it.
@@ -121,8 +131,14 @@ impl NodeAdmin {
             shared,
             health,
             closing: watch::Sender::new(false),
+            deploys: AtomicUsize::new(0),
         });
         Ok((address, tokio::spawn(admin.serve(listener, guard))))
+    }
+
+    fn begin_deploy(&self) -> Deploying<'_> {
+        self.deploys.fetch_add(1, Ordering::Relaxed);
+        Deploying(&self.deploys)
     }
 
     /// Accepts and serves connections until it is closed and all of them have ended.
@@ -148,7 +164,11 @@ impl NodeAdmin {
 
 impl Answers for Server {
     fn timeout(&self) -> Duration {
-        TIMEOUT
+        if self.admin.deploys.load(Ordering::Relaxed) > 0 {
+            DEPLOY
+        } else {
+            TIMEOUT
+        }
     }
 
     fn tasks(&self) -> &Weak<Tasks> {
@@ -158,9 +178,24 @@ impl Answers for Server {
     async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let asked = Asked::new(request, activity);
         let (started, path) = (asked.started(), request.uri().path().to_owned());
+        let order = Order::find(&path);
+        let timeout = match order {
+            Some(order) if order.is_long() => DEPLOY,
+            _ => TIMEOUT,
+        };
+        let _long = order
+            .filter(|order| order.is_long())
+            .map(|_| self.admin.begin_deploy());
         let answered = async {
+            if path == "/openapi.json" && [Method::GET, Method::HEAD].contains(request.method()) {
+                return Ok(answer_json(StatusCode::OK, described::DOCUMENT.clone()));
+            }
             if let Some(file) = self.guard.admit(request)? {
                 return Ok(file);
+            }
+            if let Some(order) = order {
+                let shared = &self.admin.shared;
+                return Orders { shared }.take(order, request).await;
             }
             match of_app(&path) {
                 Some((app, path)) => match self.admin.shared.admins.of(app) {
@@ -174,7 +209,7 @@ impl Answers for Server {
             }
         };
         asked
-            .answer(answered, &self.admin.closing, &self.tasks)
+            .answer_within(timeout, answered, &self.admin.closing, &self.tasks)
             .await
     }
 }
@@ -236,7 +271,8 @@ impl Server {
 
     fn index(&self) -> Value {
         let of_apps = routes::all().map(|(method, path)| format!("{method} /apps/{{app}}{path}"));
-        let own = ROUTES.iter().map(|route| (*route).to_owned());
+        let own = described::ROUTES.iter();
+        let own = own.map(|route| format!("{} {}", route.method, route.path));
         json!({
             "host": self.admin.shared.name,
             "wasmbay": env!("CARGO_PKG_VERSION"),

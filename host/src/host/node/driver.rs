@@ -563,7 +563,7 @@ impl Shared {
 }
 
 /// An error with its causes, as one bounded line.
-fn explain(error: &dyn Error) -> String {
+pub(super) fn explain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -107,6 +107,26 @@ impl Fleet {
 }
 
 #[tokio::test]
+async fn a_host_that_may_not_deploy_says_so_over_http() {
+    let (server, fleet) = start(PERMISSIONS).await;
+    let login = login(&server, "host");
+    let login = login.iter().map(String::as_str);
+    let admin = ["--admin", "127.0.0.1:0"];
+    let host = fleet.host("a", &login.chain(admin).collect::<Vec<_>>());
+    fleet.run_as(&server, "deployer", &["deploy"]).await.done();
+    let at = super::gateway::address_of(&host, "admin ");
+    let began = Instant::now();
+    let path = "/apps/shop/scale?service=guest&replicas=3";
+    let refused = crate::support::http::send(&at, "POST", path, &[], "").unwrap();
+    assert_eq!(refused.status, 403, "{refused:?}");
+    let why = "the NATS login may not publish on $KV.bay-fleet-apps.shop";
+    assert!(refused.body.contains(why), "{refused:?}");
+    assert!(began.elapsed() < AT_ONCE);
+    host.stop();
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn each_login_can_do_its_work_and_nothing_else() {
     let (server, fleet) = start(PERMISSIONS).await;
     let [a, b] = ["a", "b"].map(|name| fleet.host_as(&server, "host", name));

@@ -1,14 +1,14 @@
 //! `wasmbay deploy`.
 
 use serde_json::{Value, json};
-use wasmbay::fleet::{Change, Clash, Revision};
+use wasmbay::fleet::{Change, Clash, Proposal, Revision, changed, next, next_in_shares};
 
-use super::fleet::{Fleet, changed, gate, next, next_in_shares};
-use super::proposal::{Proposal, What};
+use super::fleet::{Fleet, gate, signed};
+use super::proposal::{Built, What};
 use super::sign::{Signer, Signing};
 use super::wait::Written;
 use crate::args::{Nats, Waiting};
-use crate::report::{Exit, Terminal, count, failure, size};
+use crate::report::{Exit, Terminal, count, failure, plain, size};
 
 /// Deploy an app to a fleet
 ///
@@ -58,23 +58,25 @@ pub(crate) struct Deploy {
 
 pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exit> {
     let signer = args.signing.signer()?;
-    let (fleet, mut proposal) = Proposal::of(&args.what, &args.nats, terminal).await?;
+    let (fleet, mut built) = Built::of(&args.what, &args.nats, terminal).await?;
     if args.at_once {
-        proposal.rollouts.clear();
+        built.proposal.rollouts.clear();
     }
+    let proposal = &built.proposal;
     let before = proposal.before.as_ref();
-    let (specification, message) = (proposal.specification.clone(), args.waiting.message.clone());
-    let mut revision = if args.at_once {
-        next(before, "deploy at once", Some(specification), message)
-    } else {
-        next_in_shares(before, "deploy", specification, message)
-    };
+    let specification = proposal.specification.clone();
     let path = &args.what.path;
     let source = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    revision.source = Some(source.display().to_string());
+    let mut signed = signed(args.waiting.message.clone());
+    signed.source = Some(source.display().to_string());
+    let mut revision = if args.at_once {
+        next(before, "deploy at once", Some(specification), signed)
+    } else {
+        next_in_shares(before, "deploy", specification, signed)
+    };
     let changes = changed(before.map(|kept| &kept.revision), &revision);
     if args.dry_run {
-        return foretell(&revision, &changes, &proposal, terminal);
+        return foretell(&revision, &changes, proposal, terminal);
     }
     if !proposal.clashes.is_empty() {
         return Err(refuse_clashes(&proposal.clashes));
@@ -88,9 +90,9 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
     }
     let promotes = args.at_once && before.is_some_and(|kept| !kept.revision.rollouts().is_empty());
     if proposal.differences.is_empty() && before.is_some() && !promotes {
-        return again(&fleet, &proposal, &signer, &args.waiting, terminal).await;
+        return again(&fleet, &built, &signer, &args.waiting, terminal).await;
     }
-    proposal.store(&fleet, &signer).await?;
+    built.store(&fleet, &signer).await?;
     if !terminal.json() {
         for change in &changes {
             terminal.note(format_args!("  {change}"));
@@ -104,7 +106,7 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
     fleet.still_runs(proposal.app(), before).await?;
     fleet.store.write(proposal.app(), &revision, after).await?;
     // Another deploy may have collected what was there and named by no revision.
-    proposal.store(&fleet, &signer).await?;
+    built.store(&fleet, &signer).await?;
     if let Err(error) = fleet.store.collect().await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -130,21 +132,22 @@ fn refuse_clashes(clashes: &[Clash]) -> anyhow::Error {
 /// Nothing changes: whatever is wrong with the components in the store is repaired.
 async fn again(
     fleet: &Fleet,
-    proposal: &Proposal,
+    built: &Built,
     signer: &Signer,
     waiting: &Waiting,
     terminal: &Terminal,
 ) -> anyhow::Result<Exit> {
+    let proposal = &built.proposal;
     let Some(before) = &proposal.before else {
         return Ok(Exit::Done);
     };
-    let repaired = proposal.repair(fleet).await?;
+    let repaired = built.repair(fleet).await?;
     let app = proposal.app();
     let number = before.revision.number;
     terminal.say(format_args!(
         "nothing has changed since revision {number} of {app}"
     ));
-    let signed = proposal.sign(fleet, signer).await?;
+    let signed = built.sign(fleet, signer).await?;
     if signed > 0 {
         terminal.say(format_args!("signed {}", count(signed, "component")));
     }
@@ -158,8 +161,8 @@ async fn again(
     if repaired + signed > 0 {
         // So that hosts look again now, and not when they would have tried again.
         let specification = proposal.specification.clone();
-        let message = waiting.message.clone();
-        revision = next_in_shares(Some(before), "deploy again", specification, message);
+        let signed = super::fleet::signed(waiting.message.clone());
+        revision = next_in_shares(Some(before), "deploy again", specification, signed);
         let after = Some(before.sequence);
         fleet.store.write(app, &revision, after).await?;
     }
@@ -198,7 +201,7 @@ fn foretell(
             }
         }];
         lines.extend(changes.iter().map(|change| format!("  {change}")));
-        lines.extend(proposal.lines());
+        lines.extend(proposal.lines().iter().map(|line| plain(line)));
         terminal.result(lines.join("\n"))?;
     }
     let refused = proposal.is_refused();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::proposal::{Proposal, What};
+use super::proposal::{Built, What};
 use crate::args::Nats;
 use crate::report::{self, Exit, Terminal, plain};
 
@@ -39,7 +39,8 @@ pub(super) async fn run(args: Diff, terminal: &Terminal) -> anyhow::Result<Exit>
 }
 
 async fn compare(args: &Diff, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let (_, proposal) = Proposal::of(&args.what, &args.nats, terminal).await?;
+    let (_, built) = Built::of(&args.what, &args.nats, terminal).await?;
+    let proposal = built.proposal;
     let revision = proposal.before.as_ref().map(|kept| &kept.revision);
     let differs = !proposal.differences.is_empty();
     let app = plain(proposal.app());
@@ -57,7 +58,7 @@ async fn compare(args: &Diff, terminal: &Terminal) -> anyhow::Result<Exit> {
             }
             _ => format!("{app}, which is not deployed:"),
         }];
-        lines.extend(proposal.lines());
+        lines.extend(proposal.lines().iter().map(|line| plain(line)));
         terminal.result(lines.join("\n"))?;
     }
     Ok(if differs { Exit::Failed } else { Exit::Done })

@@ -1,19 +1,14 @@
 //! What the verbs of a fleet share: reaching its store, and writing the next revision of an app.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use wasmbay::fleet::{
-    Break, Change, Deployed, FORMAT, Kept, Revision, Store, StoreError, VERSION, breaks, changes,
-    rollouts,
-};
+use wasmbay::fleet::{Break, Kept, Signed, Store, StoreError};
 use wasmbay::manifest::{App, Specification};
 use wasmbay::nats::{ConnectOptions, Link};
-use wasmbay::plan::Description;
 use wasmbay::text::nearest;
 
 use super::{alone, server};
@@ -124,26 +119,6 @@ impl Fleet {
         }
         Ok(self.store.app(app).await?)
     }
-
-    /// What a specification breaks in the place of another one.
-    pub(super) async fn breaks(
-        &self,
-        old: &Specification,
-        new: &Specification,
-        described: &BTreeMap<String, Description>,
-    ) -> anyhow::Result<Vec<Break>> {
-        let before = self.store.descriptions(&old.components).await?;
-        Ok(breaks(
-            Deployed {
-                app: &old.app,
-                components: &before,
-            },
-            Deployed {
-                app: &new.app,
-                components: described,
-            },
-        ))
-    }
 }
 
 /// Refuses what breaks something, unless that is forced; returns what is to be written down.
@@ -161,51 +136,14 @@ pub(super) fn gate(breaks: &[Break], force: bool) -> anyhow::Result<Vec<String>>
     ))
 }
 
-/// The next revision of an app.
-pub(super) fn next(
-    before: Option<&Kept>,
-    verb: impl Into<String>,
-    specification: Option<Specification>,
-    message: Option<String>,
-) -> Revision {
-    Revision {
-        format: FORMAT,
-        number: before.map_or(0, |kept| kept.revision.number) + 1,
-        wasmbay: Some(VERSION.to_owned()),
-        verb: verb.into(),
-        specification,
-        stable: None,
-        outcome: None,
-        refused: None,
+/// A change, as it is signed here and now.
+pub(super) fn signed(message: Option<String>) -> Signed {
+    Signed {
         author: author(),
         at: now(),
-        source: None,
         message,
-        forced: Vec::new(),
+        source: None,
     }
-}
-
-/// The next revision of an app, of which new versions of services get a share of the calls first, where their
-/// manifest says so. During a rollout, its services are compared with those that ran before that.
-pub(super) fn next_in_shares(
-    before: Option<&Kept>,
-    verb: impl Into<String>,
-    specification: Specification,
-    message: Option<String>,
-) -> Revision {
-    let works = before.and_then(|kept| kept.revision.works());
-    let works = works.filter(|works| !rollouts(works, &specification).is_empty());
-    let stable = works.cloned();
-    Revision {
-        stable,
-        ..next(before, verb, Some(specification), message)
-    }
-}
-
-/// The changes of a revision.
-pub(super) fn changed(before: Option<&Revision>, now: &Revision) -> Vec<Change> {
-    let before = before.and_then(|before| before.specification.as_ref());
-    changes(before, now.specification.as_ref())
 }
 
 /// Now, as RFC 3339.

@@ -66,8 +66,8 @@ pub(crate) struct Host {
     /// Clients need no certificate; one that they show has to be valid
     #[arg(long, requires = "gateway_client_ca")]
     gateway_client_optional: bool,
-    /// Where the host's health, metrics, what the fleet runs and its dead letters are served over HTTP;
-    /// otherwise nowhere. It asks for no login, so keep it on a loopback address
+    /// Where the host's health, metrics and what the fleet runs are served over HTTP, and changed there;
+    /// otherwise nowhere. Without a token it asks for no login, and has to be a loopback address
     #[arg(long, value_name = "ADDR", value_parser = address)]
     admin: Option<SocketAddr>,
     /// A file with the token that the admin address asks for; needed unless it is a loopback address

@@ -7,13 +7,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::ValueHint;
-use serde_json::{Value, json};
-use wasmbay::fleet::{
-    Break, Clash, Deployed, Difference, Fronted, Kept, Specified, breaks, clashes, differences,
-    lines, rollouts,
-};
+use wasmbay::fleet::{Offer, Proposal, ProposalError, Specs};
 use wasmbay::host::{self, HostError};
-use wasmbay::manifest::{App, Digest, GatewaySpec, Specification};
+use wasmbay::manifest::{Digest, GatewaySpec, Specification};
 use wasmbay::plan::{self, Description};
 use wasmbay::runtime::Component;
 
@@ -42,176 +38,57 @@ pub(super) struct What {
     cache: Cache,
 }
 
-/// What was built.
-struct Built {
-    app: Specs,
+/// What was loaded.
+struct Loaded {
+    specs: Specs,
     components: BTreeMap<String, Arc<Component>>,
-    described: BTreeMap<String, Description>,
     files: BTreeMap<String, PathBuf>,
     /// Where `wasmbay up` may run the app.
     folder: PathBuf,
 }
 
-/// How services are specified.
-enum Specs {
-    /// As in this manifest.
-    Of(Box<App>),
-    /// As the app of this name runs.
-    AsDeployed(String),
-}
-
-impl Specs {
-    fn app(&self) -> &str {
-        match self {
-            Self::Of(app) => &app.name,
-            Self::AsDeployed(name) => name,
-        }
-    }
-}
-
-/// A specification, ready to be deployed, beside what runs.
-pub(super) struct Proposal {
-    /// The last revision.
-    pub(super) before: Option<Kept>,
-    pub(super) specification: Specification,
-    /// Those that were built.
+/// A deploy as it was built here.
+pub(super) struct Built {
+    /// What it would do.
+    pub(super) proposal: Proposal,
     components: BTreeMap<String, Arc<Component>>,
     files: BTreeMap<String, PathBuf>,
-    pub(super) differences: Vec<Difference>,
-    /// Whom it breaks.
-    pub(super) breaks: Vec<Break>,
-    /// What other apps claim already.
-    pub(super) clashes: Vec<Clash>,
-    /// The services whose new version would get a share of the calls first, and which.
-    pub(super) rollouts: BTreeMap<String, String>,
 }
 
-impl Proposal {
+impl Built {
     /// Builds what is asked for, and compares it with what the fleet runs.
     pub(super) async fn of(
         what: &What,
         nats: &Nats,
         terminal: &Terminal,
     ) -> anyhow::Result<(Fleet, Self)> {
-        let mut built = match component(what)? {
-            Some(built) => built,
+        let loaded = match component(what)? {
+            Some(loaded) => loaded,
             None => build(what, terminal).await?,
         };
-        let folder = built.folder.clone();
-        let fleet = Fleet::reach_from(nats, Some(built.app.app()), &folder).await?;
-        if let Specs::AsDeployed(app) = &built.app {
-            fleet.deployed(app).await?;
-        }
-        let before = fleet.find(built.app.app()).await?;
-        let running = before
-            .as_ref()
-            .and_then(|kept| kept.revision.specification.clone());
-        let described_before = match &running {
-            Some(running) => {
-                let described = fleet.store.descriptions(&running.components).await;
-                described.context("what runs cannot be compared")?
-            }
-            None => BTreeMap::new(),
+        let app = loaded.specs.app();
+        let fleet = Fleet::reach_from(nats, Some(app), &loaded.folder).await?;
+        let before = match &loaded.specs {
+            Specs::AsDeployed(app) => Some(fleet.deployed(app).await?.0),
+            Specs::All(_) => None,
+            Specs::Some(_) => fleet.find(app).await?,
         };
-        let specification = match (&built.app, &running) {
-            (Specs::Of(app), _) if what.services.is_empty() => {
-                host::specify(app, &built.components)?
-            }
-            (_, Some(running)) => part(&mut built, running, &described_before)?,
-            (specs, None) => return Err(not_deployed(specs.app())),
+        let digests = loaded.components.iter();
+        let digests = digests.map(|(name, one)| (name.clone(), one.digest.clone()));
+        let offer = Offer {
+            components: digests.collect(),
+            described: describe(&loaded.components),
+            specs: loaded.specs,
         };
-        let mut proposal = Self {
-            clashes: claimed(&fleet, &specification.app, &built.described).await?,
-            differences: Vec::new(),
-            breaks: Vec::new(),
-            rollouts: BTreeMap::new(),
-            before,
-            specification,
-            components: built.components,
-            files: built.files,
+        let running = before.and_then(|kept| kept.revision.specification);
+        let proposal = Proposal::of(&fleet.store, offer).await;
+        let proposal = proposal.map_err(|error| explain(error, running.as_ref()))?;
+        let built = Self {
+            proposal,
+            components: loaded.components,
+            files: loaded.files,
         };
-        proposal.compare(running.as_ref(), &described_before, &built.described);
-        proposal.foresee_rollouts();
-        let stable = proposal.before.as_ref();
-        if let Some(stable) = stable.and_then(|kept| kept.revision.stable.as_ref()) {
-            // A version that is rolled out has not replaced it yet.
-            let specification = &proposal.specification;
-            let breaks = fleet.breaks(stable, specification, &built.described);
-            proposal.breaks.extend(breaks.await?);
-            proposal.breaks.sort();
-            proposal.breaks.dedup();
-        }
-        Ok((fleet, proposal))
-    }
-
-    fn compare(
-        &mut self,
-        running: Option<&Specification>,
-        before: &BTreeMap<String, Description>,
-        now: &BTreeMap<String, Description>,
-    ) {
-        let (old, new) = (
-            running.map(|specification| Specified {
-                specification,
-                components: before,
-            }),
-            Specified {
-                specification: &self.specification,
-                components: now,
-            },
-        );
-        self.differences = differences(old, Some(new));
-        if let Some(running) = running {
-            let (app, components) = (&running.app, before);
-            let old = Deployed { app, components };
-            let (app, components) = (&self.specification.app, now);
-            self.breaks = breaks(old, Deployed { app, components });
-        }
-    }
-
-    fn foresee_rollouts(&mut self) {
-        let works = self.before.as_ref().and_then(|kept| kept.revision.works());
-        let rolled = works.map(|works| rollouts(works, &self.specification));
-        let rolled = rolled.into_iter().flatten();
-        let rolled = rolled.map(|(service, spec)| (service.to_owned(), spec.text()));
-        self.rollouts = rolled.collect();
-    }
-
-    pub(super) fn app(&self) -> &str {
-        &self.specification.app.name
-    }
-
-    /// Whether it cannot be deployed as it is.
-    pub(super) fn is_refused(&self) -> bool {
-        !self.breaks.is_empty() || !self.clashes.is_empty()
-    }
-
-    /// Every difference, and what would be refused, a line each.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = lines(&self.differences);
-        let rollouts = self.rollouts.iter();
-        lines.extend(rollouts.map(|(service, share)| {
-            format!("{service}: its new version would get {share}, and then all or none")
-        }));
-        let breaks = self.breaks.iter();
-        lines.extend(breaks.map(|one| format!("refused without --force: {one}")));
-        let clashes = self.clashes.iter();
-        lines.extend(clashes.map(|clash| format!("refused: {clash}")));
-        lines.iter().map(|line| plain(line)).collect()
-    }
-
-    /// The same for scripts.
-    pub(super) fn json(&self) -> Value {
-        fn texts<T: ToString>(all: &[T]) -> Vec<String> {
-            all.iter().map(ToString::to_string).collect()
-        }
-        json!({
-            "app": self.app(),
-            "differences": self.differences,
-            "rollouts": self.rollouts,
-            "breaks": texts(&self.breaks),
-            "clashes": texts(&self.clashes),
-        })
+        Ok((fleet, built))
     }
 
     /// Stores the components that are not there yet, and their signatures.
@@ -268,7 +145,7 @@ impl Proposal {
 }
 
 /// A component that is there already, for a service that is deployed; nothing if a manifest is meant.
-fn component(what: &What) -> anyhow::Result<Option<Built>> {
+fn component(what: &What) -> anyhow::Result<Option<Loaded>> {
     if what.path.extension().is_none_or(|end| end != "wasm") {
         return Ok(None);
     }
@@ -288,9 +165,8 @@ fn component(what: &What) -> anyhow::Result<Option<Built>> {
     let engine = what.cache.looking_engine()?;
     let files = BTreeMap::from([(service, what.path.clone())]);
     let components = host::load(&engine, &files)?;
-    Ok(Some(Built {
-        app: Specs::AsDeployed(app),
-        described: describe(&components),
+    Ok(Some(Loaded {
+        specs: Specs::AsDeployed(app),
         components,
         files,
         folder: std::env::current_dir().context("the working directory")?,
@@ -305,7 +181,7 @@ fn describe(components: &BTreeMap<String, Arc<Component>>) -> BTreeMap<String, D
 }
 
 /// Builds an app, as `up` does, or some of its services.
-async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Built> {
+async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Loaded> {
     let project = Project::load(&what.path)?;
     let services = &project.app.services;
     if let Some(unknown) = what
@@ -344,54 +220,35 @@ async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Built> {
     }
     let files = project.sources.iter();
     let files = files.map(|(name, source)| (name.clone(), source.file()));
-    Ok(Built {
+    let app = Box::new(project.app);
+    Ok(Loaded {
         files: files.collect(),
         folder: project.root.clone(),
-        app: Specs::Of(Box::new(project.app)),
+        specs: match what.services.is_empty() {
+            true => Specs::All(app),
+            false => Specs::Some(app),
+        },
         components,
-        described,
     })
 }
 
-fn not_deployed(app: &str) -> anyhow::Error {
-    failure(
-        format!("app \"{app}\" is not deployed, so there is nothing that a service could join"),
-        "deploy all of it first, without `--service`",
-    )
-}
-
-/// What runs, with these services as they were built. Completes the descriptions.
-fn part(
-    built: &mut Built,
-    running: &Specification,
-    described: &BTreeMap<String, Description>,
-) -> anyhow::Result<Specification> {
-    let mut specification = running.clone();
-    for (service, component) in &built.components {
-        let spec = match &built.app {
-            Specs::Of(app) => app.services.get(service),
-            Specs::AsDeployed(_) => running.app.services.get(service),
-        };
-        let spec = spec.ok_or_else(|| no_service(&running.app, service))?;
-        let services = &mut specification.app.services;
-        services.insert(service.clone(), spec.clone());
-        let digest = component.digest.clone();
-        specification.components.insert(service.clone(), digest);
+/// Why it is no deploy, and what helps.
+fn explain(error: ProposalError, running: Option<&Specification>) -> anyhow::Error {
+    match error {
+        ProposalError::Plan(errors) => HostError::Plan(errors).into(),
+        ProposalError::Misfit(_) => misconfigured(error.to_string()),
+        ProposalError::NotDeployed(_) => failure(
+            error.to_string(),
+            "deploy all of it first, without `--service`",
+        ),
+        ProposalError::NoService { ref service, .. } => match running {
+            Some(running) => no_service(&running.app, service),
+            None => error.into(),
+        },
+        ProposalError::Store(error) => error.into(),
+        ProposalError::Specification(error) => HostError::Specification(error).into(),
+        ProposalError::Compared(..) => error.into(),
     }
-    // As hosts read it: what a service refers to has to be in what runs.
-    let written = serde_json::to_value(&specification)?;
-    let read = serde_json::from_value::<Specification>(written);
-    let specification = read.map_err(|error| {
-        misconfigured(format!(
-            "the service does not fit into what is deployed: {error}"
-        ))
-    })?;
-    for (service, description) in described {
-        let known = built.described.entry(service.clone());
-        known.or_insert_with(|| description.clone());
-    }
-    plan::plan(&specification.app, &built.described).map_err(HostError::Plan)?;
-    Ok(specification)
 }
 
 /// Keys of the manifest's gateway that are those of hosts in a fleet.
@@ -415,29 +272,4 @@ fn ignored(gateway: &GatewaySpec) -> Vec<String> {
             )
         })
         .collect()
-}
-
-/// What other apps of the fleet claim at the gateway already.
-async fn claimed(
-    fleet: &Fleet,
-    app: &App,
-    components: &BTreeMap<String, Description>,
-) -> anyhow::Result<Vec<Clash>> {
-    let apps = fleet.store.apps().await?;
-    let mut others: Vec<(App, BTreeMap<String, Description>)> = Vec::new();
-    for (name, kept) in apps {
-        let Some(specification) = kept.revision.specification else {
-            continue;
-        };
-        if name == app.name {
-            continue;
-        }
-        let described = fleet.store.descriptions(&specification.components).await;
-        let described = described.with_context(|| format!("app \"{name}\" cannot be compared"))?;
-        others.push((specification.app, described));
-    }
-    let others = others
-        .iter()
-        .map(|(app, components)| Fronted { app, components });
-    Ok(clashes(Fronted { app, components }, others))
 }

@@ -1,9 +1,8 @@
 //! `wasmbay rollback`.
 
-use wasmbay::fleet::Revision;
-use wasmbay::manifest::Specification;
+use wasmbay::fleet::{NoTarget, breaks_of, changed, next, target};
 
-use super::fleet::{Fleet, changed, gate, next};
+use super::fleet::{Fleet, gate, signed};
 use super::wait::Written;
 use crate::args::{Nats, Waiting};
 use crate::report::{Exit, Terminal, failure};
@@ -39,14 +38,20 @@ pub(super) async fn run(args: Rollback, terminal: &Terminal) -> anyhow::Result<E
     let fleet = Fleet::reach(&args.nats, Some(&args.app)).await?;
     let before = fleet.app(&args.app).await?;
     let history = fleet.store.history(&args.app).await?;
-    let (number, specification) = target(&history, &before.revision, args.to)?;
+    let (number, specification) =
+        target(&history, &before.revision, args.to).map_err(|none| nowhere(&none))?;
     let verb = format!("rollback to {number}");
     let message = args.waiting.message.clone();
-    let mut revision = next(Some(&before), verb, Some(specification.clone()), message);
+    let mut revision = next(
+        Some(&before),
+        verb,
+        Some(specification.clone()),
+        signed(message),
+    );
     let changes = changed(Some(&before.revision), &revision);
     if let Some(running) = &before.revision.specification {
         let described = fleet.store.descriptions(&specification.components).await?;
-        let breaks = fleet.breaks(running, specification, &described).await?;
+        let breaks = breaks_of(&fleet.store, running, specification, &described).await?;
         revision.forced = gate(&breaks, args.force)?;
     }
     let revision = if changes.is_empty() {
@@ -64,37 +69,15 @@ pub(super) async fn run(args: Rollback, terminal: &Terminal) -> anyhow::Result<E
     written.wait(&fleet, &args.waiting, terminal).await
 }
 
-/// The revision to go back to.
-fn target<'a>(
-    history: &'a [Revision],
-    now: &Revision,
-    to: Option<u64>,
-) -> anyhow::Result<(u64, &'a Specification)> {
-    let of = |revision: &'a Revision| Some((revision.number, revision.specification.as_ref()?));
-    let Some(to) = to else {
-        let mut earlier = history.iter().rev().filter(|one| one.number < now.number);
-        let other = earlier
-            .find(|one| one.specification.is_some() && one.specification != now.specification);
-        return other.and_then(of).ok_or_else(|| {
-            failure(
-                "there is no earlier revision to go back to",
-                "`wasmbay history APP` shows those that are kept",
-            )
-        });
-    };
-    let found = history.iter().find(|one| one.number == to);
-    match found.map(of) {
-        Some(Some(found)) => Ok(found),
-        Some(None) => Err(failure(
-            format!("revision {to} is that the app was undeployed"),
-            "`wasmbay undeploy APP` does that",
-        )),
-        None => {
-            let kept: Vec<_> = history.iter().map(|one| one.number.to_string()).collect();
-            Err(failure(
-                format!("revision {to} is not kept"),
-                format!("there is {}", kept.join(", ")),
-            ))
+/// There is no revision to go back to.
+fn nowhere(none: &NoTarget) -> anyhow::Error {
+    let hint = match none {
+        NoTarget::Earlier => "`wasmbay history APP` shows those that are kept".to_owned(),
+        NoTarget::Undeployed(_) => "`wasmbay undeploy APP` does that".to_owned(),
+        NoTarget::NotKept { kept, .. } => {
+            let kept: Vec<_> = kept.iter().map(ToString::to_string).collect();
+            format!("there is {}", kept.join(", "))
         }
-    }
+    };
+    failure(none.to_string(), hint)
 }

@@ -1,8 +1,9 @@
 //! `wasmbay scale`.
 
+use wasmbay::fleet::{changed, scaled};
 use wasmbay::manifest::Replicas;
 
-use super::fleet::{Fleet, ServiceName, changed, next, no_service};
+use super::fleet::{Fleet, ServiceName, no_service, signed};
 use super::wait::Written;
 use crate::args::{Nats, Waiting};
 use crate::report::{Exit, Terminal};
@@ -33,20 +34,10 @@ pub(crate) struct Scale {
 pub(super) async fn run(args: Scale, terminal: &Terminal) -> anyhow::Result<Exit> {
     let fleet = Fleet::reach(&args.nats, Some(&args.service.app)).await?;
     let ServiceName { app, service } = &args.service;
-    let (before, mut specification) = fleet.deployed(app).await?;
-    let Some(spec) = specification.app.services.get_mut(service) else {
-        return Err(no_service(&specification.app, service));
-    };
-    spec.replicas = args.replicas;
-    let verb = format!("scale {service} to {}", args.replicas);
-    let message = args.waiting.message.clone();
-    let mut revision = next(Some(&before), verb, Some(specification), message);
-    // A rollout that is under way begins anew.
-    revision.stable.clone_from(&before.revision.stable);
-    let old = revision.stable.as_mut();
-    if let Some(spec) = old.and_then(|old| old.app.services.get_mut(service)) {
-        spec.replicas = args.replicas;
-    }
+    let (before, specification) = fleet.deployed(app).await?;
+    let signed = signed(args.waiting.message.clone());
+    let revision = scaled(&before, service, args.replicas, signed);
+    let revision = revision.ok_or_else(|| no_service(&specification.app, service))?;
     let changes = changed(Some(&before.revision), &revision);
     let revision = if changes.is_empty() {
         before.revision

@@ -1,6 +1,8 @@
 //! `wasmbay undeploy`.
 
-use super::fleet::{Fleet, changed, next};
+use wasmbay::fleet::{changed, next};
+
+use super::fleet::{Fleet, signed};
 use super::wait::Written;
 use crate::args::{Nats, Waiting};
 use crate::report::{Exit, Terminal};
@@ -29,7 +31,7 @@ pub(super) async fn run(args: Undeploy, terminal: &Terminal) -> anyhow::Result<E
     let fleet = Fleet::reach(&args.nats, Some(&args.app)).await?;
     let (before, _) = fleet.deployed(&args.app).await?;
     let message = args.waiting.message.clone();
-    let revision = next(Some(&before), "undeploy", None, message);
+    let revision = next(Some(&before), "undeploy", None, signed(message));
     let changes = changed(Some(&before.revision), &revision);
     let after = Some(before.sequence);
     fleet.store.write(&args.app, &revision, after).await?;

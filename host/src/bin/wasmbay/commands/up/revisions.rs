@@ -9,14 +9,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout_at};
-use wasmbay::fleet::{Revision, Store, StoreError};
+use wasmbay::fleet::{Revision, Store, StoreError, next};
 use wasmbay::host::{
     self, Applied, HostError, HostOptions, Known, Node, NodeOptions, OwnApp, Told,
 };
 use wasmbay::manifest::{Digest, Specification};
 use wasmbay::runtime::Engine;
 
-use super::super::fleet::next;
+use super::super::fleet::signed;
 use crate::project::Workbench;
 use crate::report::failure;
 
@@ -145,10 +145,10 @@ impl Revisions {
                 return Ok(None);
             }
             self.store_components(bench).await?;
-            let message = Some(message.to_owned());
+            let mut signed = signed(Some(message.to_owned()));
+            signed.source = Some(self.source.clone());
             let specification = Some(specification.clone());
-            let mut revision = next(before.as_ref(), "up", specification, message);
-            revision.source = Some(self.source.clone());
+            let revision = next(before.as_ref(), "up", specification, signed);
             let after = before.as_ref().map(|kept| kept.sequence);
             match self.store.write(&self.app, &revision, after).await {
                 Ok(()) => {
