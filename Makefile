@@ -4,11 +4,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help tools build install dist demo test lint bench
 
-# Where `install` puts things, below DESTDIR; and how the binary is built (`dev` is quick to build and slow).
+# Where `install` puts things, below DESTDIR; and how the binary is built (`dev` is quick to build and slow), or
+# one that is there already.
 PREFIX ?= /usr/local
 PROFILE ?= release
-BINARY := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/wasmbay
+BINARY ?=
+BUILT := $(or $(BINARY),target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/wasmbay)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+# Where `dist` makes its archive.
+DISTDIR ?= target/dist
 DIST := wasmbay-$(VERSION)-$(shell uname -m)-$(shell uname -s | tr A-Z a-z)
 
 help: ## What can be done here
@@ -22,22 +26,22 @@ build: tools ## Build the host (target/release/wasmbay)
 	@cargo build --release --locked --package wasmbay
 
 install: ## Install binary, completions and manual pages below PREFIX (/usr/local)
-	@cargo build --profile $(PROFILE) --locked --package wasmbay
+	$(if $(BINARY),,@cargo build --profile $(PROFILE) --locked --package wasmbay)
 	install -d $(DESTDIR)$(PREFIX)/{bin,share/man/man1,share/bash-completion/completions,share/zsh/site-functions,share/fish/vendor_completions.d}
-	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/wasmbay
-	$(BINARY) man $(DESTDIR)$(PREFIX)/share/man/man1
-	$(BINARY) completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/wasmbay
-	$(BINARY) completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_wasmbay
-	$(BINARY) completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/wasmbay.fish
+	install -m 755 $(BUILT) $(DESTDIR)$(PREFIX)/bin/wasmbay
+	$(BUILT) man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(BUILT) completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/wasmbay
+	$(BUILT) completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_wasmbay
+	$(BUILT) completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/wasmbay.fish
 
 dist: ## Make target/dist/wasmbay-VERSION-MACHINE.tar.gz, with checksums
-	rm -rf target/dist/$(DIST)
-	@$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(CURDIR)/target/dist/$(DIST)
-	cp -r LICENSE README.md CHANGELOG.md docs/deploy target/dist/$(DIST)/
-	cd target/dist/$(DIST) && find * -type f | LC_ALL=C sort | xargs sha256sum >../SHA256SUMS && mv ../SHA256SUMS .
-	cd target/dist && tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} -czf $(DIST).tar.gz $(DIST)
-	cd target/dist && sha256sum $(DIST).tar.gz >$(DIST).tar.gz.sha256
-	@echo "made target/dist/$(DIST).tar.gz"
+	rm -rf $(DISTDIR)/$(DIST)
+	@$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(abspath $(DISTDIR)/$(DIST))
+	cp -r LICENSE README.md CHANGELOG.md docs/deploy $(DISTDIR)/$(DIST)/
+	cd $(DISTDIR)/$(DIST) && find * -type f | LC_ALL=C sort | xargs sha256sum >../SHA256SUMS && mv ../SHA256SUMS .
+	cd $(DISTDIR) && tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$${SOURCE_DATE_EPOCH:-$$(git -C $(CURDIR) log -1 --format=%ct)} -czf $(DIST).tar.gz $(DIST)
+	cd $(DISTDIR) && sha256sum $(DIST).tar.gz >$(DIST).tar.gz.sha256
+	@echo "made $(DISTDIR)/$(DIST).tar.gz"
 
 demo: build ## Run the shop: six services in five languages behind http://127.0.0.1:8080, a page on port 8090
 	@cat examples/shop/try.txt

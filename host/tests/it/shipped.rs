@@ -125,6 +125,108 @@ fn the_image_is_built_of_what_is_there() {
     assert!(file.contains(&format!("FROM rust:{version}-")), "{version}");
 }
 
+/// Runs a target of the Makefile with the binary that is tested, from this home.
+fn make(home: &Cli, args: &[&str]) {
+    let binary = format!("BINARY={}", env!("CARGO_BIN_EXE_wasmbay"));
+    let made = Command::new("make")
+        .arg("-C")
+        .arg(root())
+        .args(args)
+        .arg(binary)
+        .env("HOME", home.path(""))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{args:?}: {told}");
+}
+
+/// What a shell prints in a folder, with nothing of this process's surroundings.
+fn sh(folder: &Path, line: &str) -> String {
+    let output = Command::new("bash")
+        .args(["-ec", line])
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", folder)
+        .output()
+        .unwrap();
+    let (out, told) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{line}: {told}");
+    String::from_utf8(out).unwrap()
+}
+
+/// Fails unless binary, completions and manual pages are below a folder, and work.
+fn assert_installed(prefix: &Path) {
+    let version = format!("wasmbay {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(sh(prefix, "bin/wasmbay --version"), version);
+    let completed = "source share/bash-completion/completions/wasmbay; complete -p wasmbay";
+    assert!(sh(prefix, completed).contains("wasmbay"));
+    for (file, text) in [
+        ("share/zsh/site-functions/_wasmbay", "#compdef wasmbay"),
+        (
+            "share/fish/vendor_completions.d/wasmbay.fish",
+            "complete -c wasmbay",
+        ),
+        ("share/man/man1/wasmbay.1", ".TH wasmbay 1"),
+        ("share/man/man1/wasmbay-deploy.1", ".SH NAME"),
+    ] {
+        let written = std::fs::read_to_string(prefix.join(file)).unwrap();
+        assert!(written.contains(text), "{file}: {text}");
+    }
+}
+
+#[test]
+fn what_is_installed_works_from_an_empty_home() {
+    let home = Cli::new();
+    let prefix = home.path(".local");
+    make(&home, &["install", &format!("PREFIX={}", prefix.display())]);
+    assert_installed(&prefix);
+    // As those do who make packages.
+    let staged = home.path("stage");
+    let destination = format!("DESTDIR={}", staged.display());
+    make(&home, &["install", "PREFIX=/usr", &destination]);
+    assert_installed(&staged.join("usr"));
+}
+
+#[test]
+fn the_archive_has_what_its_checksums_say() {
+    let home = Cli::new();
+    let dist = format!("DISTDIR={}", home.path("dist").display());
+    make(&home, &["dist", &dist]);
+    let dist = home.path("dist");
+    let checked = sh(&dist, "sha256sum -c ./*.tar.gz.sha256");
+    assert!(checked.ends_with(".tar.gz: OK\n"), "{checked}");
+    let fresh = home.path("fresh");
+    std::fs::create_dir(&fresh).unwrap();
+    let name = sh(&fresh, "tar -xzf ../dist/*.tar.gz; ls");
+    let name = name.trim();
+    assert!(name.starts_with(&format!("wasmbay-{}-", env!("CARGO_PKG_VERSION"))));
+    let unpacked = fresh.join(name);
+    assert_installed(&unpacked);
+    let checked = sh(&unpacked, "sha256sum -c SHA256SUMS; find * -type f | wc -l");
+    let (checked, files) = checked.trim().rsplit_once('\n').unwrap();
+    assert!(
+        checked.lines().all(|line| line.ends_with(": OK")),
+        "{checked}"
+    );
+    // All but the list itself.
+    assert_eq!(checked.lines().count() + 1, files.parse::<usize>().unwrap());
+    for file in [
+        "LICENSE",
+        "deploy/wasmbay-host.service",
+        "deploy/kubernetes.yaml",
+    ] {
+        assert!(unpacked.join(file).exists(), "{file}");
+    }
+    let before = sh(&dist, "cat ./*.sha256");
+    make(&home, &["dist", &format!("DISTDIR={}", dist.display())]);
+    assert_eq!(
+        sh(&dist, "cat ./*.sha256"),
+        before,
+        "it is not the same again"
+    );
+}
+
 #[test]
 fn there_is_a_manual_page_for_each_verb() {
     let cli = Cli::new();

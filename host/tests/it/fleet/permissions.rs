@@ -106,6 +106,98 @@ impl Fleet {
     }
 }
 
+/// Runs the script that makes logins with JWTs, in the folder of the app.
+fn make_logins(fleet: &Fleet, args: &[&str]) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/deploy/nats-jwt.mjs");
+    let made = std::process::Command::new("node")
+        .arg(script)
+        .args(args)
+        .current_dir(fleet.cli.path(""))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{args:?}: {told}");
+}
+
+#[tokio::test]
+async fn each_kind_of_login_does_its_work_with_a_jwt() {
+    let mut fleet = Fleet::on(String::new(), SHOP);
+    for (file, text) in [
+        ("guest.wasm", GUEST),
+        ("caller.wasm", CALLER),
+        ("other.wasm", OTHER),
+        ("sink.wasm", RETURNS_ERROR),
+    ] {
+        fleet.cli.write(file, wat::parse_str(text).unwrap());
+    }
+    make_logins(&fleet, &["logins"]);
+    let config = std::fs::read_to_string(fleet.cli.path("logins/nats-jwt.conf")).unwrap();
+    let server = Configured::start(&config).await;
+    server.url().clone_into(&mut fleet.url);
+    let login = |name: &str, kind: &str| {
+        let creds = format!("logins/{name}.creds");
+        let inbox = format!("_INBOX.{kind}");
+        let login = ["--nats-creds", &creds, "--nats-inbox-prefix", &inbox];
+        login.map(str::to_owned)
+    };
+    let with = |args: &[&str], login: [String; 4]| {
+        let args = args.iter().map(|arg| (*arg).to_owned());
+        args.chain(login).collect::<Vec<_>>()
+    };
+    let run = async |args: &[&str], name: &str, kind: &str| {
+        let args = with(args, login(name, kind));
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        fleet.run(&args).await
+    };
+    let args = login("host", "host");
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let host = fleet.host("a", &args);
+    run(&["deploy"], "deployer", "deployer").await.done();
+    run(&["ps"], "operator", "operator").await.done();
+    run(&["runs", "ls", "--app", "shop"], "operator", "operator")
+        .await
+        .done();
+    let call = ["call", "test:guest/api.echo", "[\"hi\"]", "--app", "shop"];
+    let called = run(&call, "client", "client").await.done();
+    assert_eq!(called.stdout, "\"hi\"\n");
+    for (args, kind, words) in [
+        (
+            &["undeploy", "shop"][..],
+            "operator",
+            "publish on $KV.bay-fleet-apps.shop",
+        ),
+        (
+            &["undeploy", "shop"],
+            "host",
+            "publish on $KV.bay-fleet-apps.shop",
+        ),
+        (
+            &["drain", "a", "--force"],
+            "deployer",
+            "publish on $KV.bay-fleet-drains.a",
+        ),
+        (
+            &["ps"],
+            "client",
+            "publish on $JS.API.STREAM.INFO.KV_bay-fleet-apps",
+        ),
+    ] {
+        let began = Instant::now();
+        let ran = run(args, kind, kind).await;
+        assert_eq!(ran.code, Some(78), "{ran:?}");
+        let told = format!("error: the NATS login may not {words}");
+        assert!(ran.stderr.contains(&told), "{told}: {ran:?}");
+        assert!(began.elapsed() < AT_ONCE, "{ran:?}");
+    }
+    // One more login of a kind, of which the server was told nothing.
+    make_logins(&fleet, &["logins", "deployer", "anna"]);
+    run(&["scale", "shop/guest", "1"], "anna", "deployer")
+        .await
+        .done();
+    host.stop();
+    fleet.stop().await;
+}
+
 #[tokio::test]
 async fn a_host_that_may_not_deploy_says_so_over_http() {
     let (server, fleet) = start(PERMISSIONS).await;
