@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::otel::OpenSpans;
 use super::{Backend, Output, Recorded};
-use crate::call::{Call, CallError, Kind, Trace};
+use crate::call::{Call, CallError, Identity, Kind, Trace};
 use crate::interface::FunctionId;
 use crate::manifest::ServiceSpec;
 use crate::spans::Tracer;
@@ -58,6 +58,28 @@ pub(crate) struct CurrentCall {
     /// Whether the guest has asked for anything outside of the host, so that doing its work again
     /// would do that twice.
     pub(crate) acted: AtomicBool,
+}
+
+impl CurrentCall {
+    /// A call with this deadline, and what carries what its guest calls.
+    pub(crate) fn new(call: &Call, deadline: Instant, backend: &Arc<dyn Backend>) -> Self {
+        Self {
+            deadline,
+            hops: call.hops,
+            trace: call.trace.clone(),
+            spans: OpenSpans::default(),
+            claims: call.claims.clone(),
+            backend: Arc::clone(backend),
+            failed_import: None,
+            ended: None,
+            step: match &call.identity {
+                Some(Identity::Step(step)) => Some(step.clone()),
+                Some(Identity::Key(_)) | None => None,
+            },
+            reply_to: None,
+            acted: AtomicBool::new(false),
+        }
+    }
 }
 
 /// Gives host interfaces access to the [`Caller`] in a store.

@@ -21,6 +21,7 @@ pub(crate) mod otel;
 pub(crate) mod output;
 pub(crate) mod provided;
 pub(crate) mod recorded;
+pub(crate) mod sockets;
 pub(crate) mod wasi;
 
 pub use backend::{
@@ -31,7 +32,6 @@ pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};
 pub(crate) use http::fetch::{self, NotFetched};
 pub use http::{Fetch, Fetched};
-pub(crate) use otel::OpenSpans;
 pub(crate) use output::Output;
 pub use provided::Missing;
 pub(crate) use recorded::Recorded;

@@ -1,16 +1,18 @@
-//! WASI 0.2 with nothing granted: no files, no sockets, and of the environment what the manifest gives.
+//! WASI 0.2: no files, sockets to granted endpoints, and of the environment what the manifest gives.
 //! The output of a guest becomes log records.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
+use super::sockets::Sockets;
 use super::{Output, Recorded, recorded};
 use crate::telemetry;
 use crate::text::one_line;
@@ -22,12 +24,13 @@ pub(super) const MAX_LINE: usize = 8 << 10;
 /// does not yield, and 64 MiB, wasmtime's own bound, took more than a second.
 pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
-/// A context that grants nothing but these variables, and logs what the guest prints, with the service's
+/// A context that grants nothing but these variables and sockets, and logs what the guest prints, with the service's
 /// name. Time and random are those of a run if it is for one.
 pub(crate) fn context(
     output: &Arc<Output>,
     env: &BTreeMap<String, String>,
     recorded: Option<&Arc<Recorded>>,
+    (sockets, used): (&Arc<Sockets>, &Arc<AtomicBool>),
 ) -> WasiCtx {
     let printed = |stream| Printed {
         output: Arc::clone(output),
@@ -41,11 +44,10 @@ pub(crate) fn context(
     for (name, value) in env {
         context.env(name, value);
     }
+    sockets.grant(&mut context, used);
     context
         .stdout(printed("stdout"))
         .stderr(printed("stderr"))
-        .allow_tcp(false)
-        .allow_udp(false)
         .max_random_size(MAX_RANDOM)
         .build()
 }

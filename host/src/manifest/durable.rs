@@ -8,9 +8,10 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use super::file::{At, Section};
-use super::keys::{durable, service, undo};
+use super::keys::{durable, grants, service, undo};
 use super::kinds::Setting as _;
 use super::pipelines::{self, Attempts, CallSpec, PipelineBounds, Place, Template};
+use super::services::Grants;
 use super::values::duration_text;
 use crate::interface::FunctionId;
 use crate::text::shown;
@@ -60,9 +61,19 @@ impl Serialize for DurableSpec {
 }
 
 /// Reads `durable`: a list of functions, or a table with one.
-pub(super) fn read(section: &Section<'_>) -> Option<DurableSpec> {
+pub(super) fn read(section: &Section<'_>, granted: &Grants) -> Option<DurableSpec> {
     if !section.has(service::DURABLE.name) {
         return None;
+    }
+    for (key, endpoints) in [(&grants::TCP, &granted.tcp), (&grants::UDP, &granted.udp)] {
+        if !endpoints.is_empty() {
+            let why = format!(
+                "`grants.{}`: what goes over sockets is not journaled, and a durable function that is run again would do it again; \
+                 accepted: in a service of its own, which the durable function calls",
+                key.name
+            );
+            section.report_key(service::GRANTS.name, why);
+        }
     }
     if !section.is_table(&service::DURABLE) {
         let functions = functions(section, section.texts(&service::DURABLE), "durable");

@@ -193,6 +193,10 @@ tables! {
     grants "`grants` of a service" "What is not granted is refused." {
         HTTP "http": Other = Other::texts(&["`api.example.com`", "`*.example.com`", "either with `:port`"]).or("none")
             => "Hosts that outgoing HTTP may reach: on ports 80 and 443, or the one that is named. `*.` covers every name below, not the name itself.";
+        TCP "tcp": Other = Other::texts(&["`db.internal:5432`", "`10.0.0.7:5432`"]).or("none")
+            => "Endpoints that the component may connect to over TCP; their names are the only ones that it may look up. A name whose address is this machine's own (loopback) or link-local is refused: name that address.";
+        UDP "udp": Other = Other::texts(&["`dns.internal:53`"]).or("none")
+            => "Endpoints that the component may exchange datagrams with, as for `tcp`.";
         KEYVALUE "keyvalue": Other = Other::new("boolean or table", &["true, false, `{ replicas = 3, size = \"256MiB\" }`"]).or("false")
             => "Whether the component may keep data through `wasi:keyvalue`; see below. It is the service's own: no other service can reach it, and it outlives the host.";
         PUBLISH "publish": Other = SUBJECTS

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::Find;
 use super::durable::{self, DurableSpec};
+use super::endpoint::Endpoint;
 use super::file::{At, Section};
 use super::keys::{app, grants, keyvalue, limits, service};
 use super::kinds::Setting as _;
@@ -117,6 +118,12 @@ settings! {
 pub struct Grants {
     /// Hosts that outgoing HTTP may reach.
     pub http: Vec<HostPattern>,
+    /// Endpoints that it may connect to by TCP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tcp: Vec<Endpoint>,
+    /// Endpoints that it may exchange datagrams with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub udp: Vec<Endpoint>,
     /// What it may keep, if it may keep data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyvalue: Option<KeyValueGrant>,
@@ -232,6 +239,7 @@ pub(super) fn read(
     let limits = section.section(&service::LIMITS, &limits::TABLE);
     let grants = section.section(&service::GRANTS, &grants::TABLE);
     let grants = read_grants(&grants, streams);
+    let durable = durable::read(section, &grants);
     ServiceSpec {
         name: name.to_owned(),
         config: config
@@ -253,7 +261,7 @@ pub(super) fn read(
             })
             .map(|bytes| bytes.value),
         rollout: rollout::read(section),
-        durable: durable::read(section),
+        durable,
         undo: durable::read_undo(section),
         secret: durable::read_secret(section),
     }
@@ -331,6 +339,8 @@ fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {
     let publish = section.parsed(&grants::PUBLISH);
     Grants {
         http: section.parsed(&grants::HTTP),
+        tcp: section.parsed(&grants::TCP),
+        udp: section.parsed(&grants::UDP),
         keyvalue: read_keyvalue(section),
         stored: streams::granted(section, streams, &publish, &subscribe),
         publish,

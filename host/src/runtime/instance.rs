@@ -29,6 +29,7 @@ use crate::interfaces::http::Connections;
 use crate::interfaces::messaging::MessagingView as _;
 use crate::interfaces::messaging::wasi as wasi_messaging;
 use crate::interfaces::messaging::wasmcloud::BrokerMessage;
+use crate::interfaces::sockets::Sockets;
 use crate::interfaces::{CurrentCall, Message, Output, Recorded};
 use crate::json;
 use crate::manifest::ServiceSpec;
@@ -44,6 +45,8 @@ pub(super) struct Blueprint {
     pub(super) output: Arc<Output>,
     /// The connections of its outgoing HTTP.
     pub(super) connections: Arc<Connections>,
+    /// The endpoints that it may reach over sockets.
+    pub(super) sockets: Arc<Sockets>,
     /// Records its spans.
     pub(super) tracer: Arc<Tracer>,
     /// What it has done beside its calls.
@@ -213,7 +216,8 @@ impl Instance {
         let state = self.store.data();
         let call = state.caller.call.as_ref();
         let acted = call.is_some_and(|call| call.acted.load(Ordering::Relaxed));
-        self.acted = acted || state.guest_http.sent;
+        let used = state.sockets_used.load(Ordering::Relaxed);
+        self.acted = acted || used || state.guest_http.sent;
         let acted = self.acted;
         self.finish(handled)
             .map_err(|error| Failed { error, acted })
@@ -288,6 +292,7 @@ impl Instance {
         let state = self.store.data_mut();
         let recorded = state.caller.recorded.is_some();
         state.guest_http.begin(&call, recorded);
+        state.sockets_used.store(false, Ordering::Relaxed);
         state.caller.call = Some(call);
         state.bounds.refused = None;
         state.ticks = 0;

@@ -1,6 +1,7 @@
 //! The data of one store: the contexts of the host interfaces, put together.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -12,6 +13,7 @@ use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
 use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
 use crate::interfaces::otel::{self, OtelCtxView, OtelView};
+use crate::interfaces::sockets::{self, Sockets, SocketsView};
 use crate::interfaces::{
     Bounds, Caller, CallerView, Recorded, config, context, identity, logging, wasi,
 };
@@ -25,6 +27,9 @@ pub(super) struct State {
     http: WasiHttpCtx,
     pub(super) guest_http: GuestHttp,
     keyvalue: KeyValueCtx,
+    sockets: Arc<Sockets>,
+    /// Whether it has used a socket in its last call.
+    pub(super) sockets_used: Arc<AtomicBool>,
     pub(super) bounds: Bounds,
     /// Ticks that its call has computed for.
     pub(super) ticks: u32,
@@ -37,10 +42,12 @@ impl State {
             spec,
             output,
             connections,
+            sockets,
             tracer,
             counts,
             ..
         } = blueprint;
+        let sockets_used = Arc::new(AtomicBool::new(false));
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         let guest_http = GuestHttp::new(
@@ -59,7 +66,9 @@ impl State {
                 instance: None,
                 call: None,
             },
-            wasi: wasi::context(output, &spec.env, recorded),
+            wasi: wasi::context(output, &spec.env, recorded, (sockets, &sockets_used)),
+            sockets: Arc::clone(sockets),
+            sockets_used,
             table,
             http: WasiHttpCtx::new(),
             guest_http,
@@ -110,6 +119,7 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     keyvalue::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;
     otel::add_to_linker(&mut linker)?;
+    sockets::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -119,6 +129,12 @@ impl WasiView for State {
             ctx: &mut self.wasi,
             table: &mut self.table,
         }
+    }
+}
+
+impl SocketsView for State {
+    fn granted(&self) -> &Arc<Sockets> {
+        &self.sockets
     }
 }
 

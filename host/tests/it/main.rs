@@ -39,5 +39,6 @@ mod pipelines;
 mod service;
 mod shipped;
 mod side_by_side;
+mod sockets;
 mod spans;
 mod support;

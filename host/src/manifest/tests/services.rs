@@ -94,6 +94,20 @@ fn a_choice_that_cannot_be_one_is_refused() {
 }
 
 #[test]
+fn what_is_not_journaled_is_not_granted_to_a_service_with_durable_functions() {
+    for key in ["tcp", "udp"] {
+        let why = problem(&format!(
+            "durable = ['a:b/c.d']\ngrants = {{ {key} = ['a:1'] }}"
+        ));
+        let start =
+            format!("5:1: service \"a\": `grants.{key}`: what goes over sockets is not journaled");
+        assert!(why.starts_with(&start), "{why}");
+    }
+    let why = problem("grants = { tcp = ['a'] }");
+    assert!(why.contains("`tcp`: `a` is no host with a port"), "{why}");
+}
+
+#[test]
 fn durable_functions_are_names_of_functions() {
     let why = problem("durable = ['a:b/c']");
     assert!(

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::http::HttpHandler;
-use super::{Admitted, Function, Instance, Service, Term, current};
+use super::{Admitted, Function, Instance, Service, Term};
 use crate::call::{Call, CallError, Reply};
 use crate::interfaces::{Answer, Backend, CurrentCall, Recorded};
 use crate::json::{self, Measure, UnknownKeys};
@@ -52,7 +52,7 @@ impl Service {
         let account = self.account(function.counted(), &mut call, term);
         let work = || async {
             let arguments = self.decode(function, &call)?;
-            let current = current(&call, term, backend);
+            let current = CurrentCall::new(&call, term.deadline, backend);
             let result = self.invoke(function, &arguments, current, term).await?;
             self.encode(function, result.as_ref())
         };
@@ -78,7 +78,7 @@ impl Service {
         let work = || async {
             let arguments = self.decode(function, &call)?;
             let instance = Box::pin(Instance::for_run(&self.blueprint, Some(recorded))).await?;
-            let current = current(&call, term, backend);
+            let current = CurrentCall::new(&call, term.deadline, backend);
             let invoked = instance.invoke(&function.index, &arguments, current).await;
             let (_, result) = invoked?;
             self.encode(function, result.as_ref())
@@ -100,7 +100,7 @@ impl Service {
         let term = self.term(&call);
         let account = self.account(function.counted(), &mut call, term);
         let work = || async {
-            let current = current(&call, term, backend);
+            let current = CurrentCall::new(&call, term.deadline, backend);
             let result = self.invoke(function, &arguments, current, term).await?;
             let measure = Measure::of_result(result.as_ref(), &function.signature);
             if measure.is_within(&self.limits) && measure.is_within(&limits) {

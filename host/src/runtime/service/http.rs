@@ -13,7 +13,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
-use super::{Admitted, Service, Stats, current};
+use super::{Admitted, Service, Stats};
 use crate::call::{Call, CallError};
 use crate::interface::FunctionId;
 use crate::interfaces::{Backend, CurrentCall};
@@ -87,13 +87,13 @@ impl Service {
                 Served::Unknown | Served::Many => self.instance().await?,
             };
             if instance.calls == 0 || handler.served() == Served::Many {
-                let current = current(&call, term, backend);
+                let current = CurrentCall::new(&call, term.deadline, backend);
                 let attempt = self.attempt(handler, instance, request, response, current);
                 return attempt.await.map_err(|failed| failed.error);
             }
             // It is not known yet whether an instance serves a second request.
             let (request, lent) = Lent::new(request);
-            let next = current(&call, term, backend);
+            let next = CurrentCall::new(&call, term.deadline, backend);
             let attempt = self.attempt(handler, instance, request, response, next);
             match attempt.await {
                 Ok(()) => {
@@ -105,7 +105,7 @@ impl Service {
                     response: Some(response),
                 }) if let Some(request) = lent.take_back() => {
                     let instance = self.unused_instance().await?;
-                    let next = current(&call, term, backend);
+                    let next = CurrentCall::new(&call, term.deadline, backend);
                     let attempt = self.attempt(handler, instance, request, response, next);
                     attempt.await.map_err(|failed| failed.error)?;
                     if handler.learn(Served::One) {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Admitted, Function, Service, current};
+use super::{Admitted, Function, Service};
 use crate::call::{Call, CallError, Trace};
-use crate::interfaces::{Backend, Message};
+use crate::interfaces::{Backend, CurrentCall, Message};
 use crate::runtime::component::HandlerKind;
 use crate::spans::{Description, KeyValue, SpanKind};
 
@@ -48,7 +48,7 @@ impl Service {
                 return Err(CallError::request_too_large(why));
             }
             let instance = self.instance().await?;
-            let mut current = current(&call, term, backend);
+            let mut current = CurrentCall::new(&call, term.deadline, backend);
             current.reply_to.clone_from(&message.reply_to);
             let (instance, returned) = instance
                 .deliver(kind, &function.index, message, current)

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::SemaphorePermit;
@@ -26,10 +25,11 @@ use super::Runtime;
 use super::admission::Admission;
 use super::component::{Component, Uncalled};
 use super::instance::{self, Blueprint, Instance};
-use crate::call::{Call, CallError, Code, Identity, Kind};
+use crate::call::{Call, CallError, Code, Kind};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::calls::{self, Import};
-use crate::interfaces::{Backend, CurrentCall, Missing, OpenSpans, recorded};
+use crate::interfaces::sockets::Sockets;
+use crate::interfaces::{Missing, recorded};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
@@ -282,6 +282,7 @@ impl Service {
             .collect();
         let messages = component.messages.as_ref().map(|m| export(&m.interface));
         let (output, connections) = runtime.tended(app, &spec);
+        let sockets = Sockets::new(Arc::clone(&spec), Arc::clone(&output));
         Ok(Self {
             admission: Admission::new(spec.limits.concurrency, spec.limits.wait, spec.limits.queue),
             blueprint: Blueprint {
@@ -289,6 +290,7 @@ impl Service {
                 spec: Arc::clone(&spec),
                 output,
                 connections,
+                sockets: Arc::new(sockets),
                 tracer,
                 counts: Arc::default(),
                 fuel: instance::fuel(spec.limits.message),
@@ -577,24 +579,4 @@ fn describe(function: &FunctionId, kind: Kind, refusal: Option<String>) -> Descr
         description.attributes.push(KeyValue::new(REFUSAL, refusal));
     }
     description
-}
-
-/// The call that an instance runs.
-fn current(call: &Call, term: Term, backend: &Arc<dyn Backend>) -> CurrentCall {
-    CurrentCall {
-        deadline: term.deadline,
-        hops: call.hops,
-        trace: call.trace.clone(),
-        spans: OpenSpans::default(),
-        claims: call.claims.clone(),
-        backend: Arc::clone(backend),
-        failed_import: None,
-        ended: None,
-        step: match &call.identity {
-            Some(Identity::Step(step)) => Some(step.clone()),
-            Some(Identity::Key(_)) | None => None,
-        },
-        reply_to: None,
-        acted: AtomicBool::new(false),
-    }
 }
