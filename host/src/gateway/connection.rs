@@ -2,18 +2,20 @@
 //! too long, or stuck.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::header::CONNECTION;
 use http::{HeaderValue, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::conn::auto::{Builder, Connection, UpgradeableConnection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -142,6 +144,8 @@ pub(crate) struct Activity {
     running: AtomicU32,
     /// Milliseconds from `born` to the last beginning or end of a request.
     last: AtomicU64,
+    /// What the connection is for when it speaks HTTP no more.
+    next: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 /// One running request of a connection.
@@ -157,7 +161,19 @@ impl Activity {
             ends: AtomicBool::new(reserve),
             running: AtomicU32::new(0),
             last: AtomicU64::new(0),
+            next: Mutex::default(),
         }
+    }
+
+    /// Has the connection be for this, once the answer that switches protocols is written. It keeps its place
+    /// meanwhile.
+    pub(super) fn become_of(&self, next: BoxFuture<'static, ()>) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+    }
+
+    fn next(&self) -> Option<BoxFuture<'static, ()>> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.take()
     }
 
     pub(crate) fn begin(self: &Arc<Self>, now: Instant) -> Running {
@@ -241,7 +257,8 @@ async fn answer<A: Answers>(
             activity.end();
         }
     }
-    if version < Version::HTTP_2 && activity.ends() {
+    let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if version < Version::HTTP_2 && activity.ends() && !switches {
         answer.headers_mut().insert(CONNECTION, CLOSE);
     }
     answer
@@ -265,7 +282,48 @@ pub(crate) async fn serve<A: Answers>(
     });
     let lingering = Arc::clone(&place.activity);
     let socket = TokioIo::new(Socket::new(stream, move || lingering.ends()));
-    let mut connection = pin!(builder.serve_connection(socket, service));
+    // One that upgrades looks for HTTP/2 in any case.
+    if builder.is_http2_available() {
+        let mut connection = pin!(builder.serve_connection_with_upgrades(socket, service));
+        let shut_down =
+            |connection: Pin<&mut _>| UpgradeableConnection::graceful_shutdown(connection);
+        drive(
+            connection.as_mut(),
+            shut_down,
+            timeout,
+            &mut place,
+            &mut closing,
+        )
+        .await;
+    } else {
+        let mut connection = pin!(builder.serve_connection(socket, service));
+        let shut_down = |connection: Pin<&mut _>| Connection::graceful_shutdown(connection);
+        drive(
+            connection.as_mut(),
+            shut_down,
+            timeout,
+            &mut place,
+            &mut closing,
+        )
+        .await;
+    }
+    if let Some(next) = activity.next() {
+        next.await;
+    }
+}
+
+/// Polls a connection until it ends.
+async fn drive<C, E>(
+    mut connection: Pin<&mut C>,
+    shut_down: impl Fn(Pin<&mut C>),
+    timeout: impl Fn() -> Duration,
+    place: &mut Place,
+    closing: &mut watch::Receiver<bool>,
+) where
+    C: Future<Output = Result<(), E>>,
+    E: Display,
+{
+    let activity = Arc::clone(&place.activity);
     let mut timer = pin!(sleep_until(activity.expiry(timeout())));
     let mut ending = false;
     let mut lingering = false;
@@ -275,7 +333,7 @@ pub(crate) async fn serve<A: Answers>(
             biased;
             _ = &mut place.evicted, if !evicted => {
                 evicted = true;
-                connection.as_mut().graceful_shutdown();
+                shut_down(connection.as_mut());
                 if activity.idle_since().is_some() {
                     // What HTTP/2 says goodbye with is written if there is room for it.
                     let _ = poll::once(&mut connection).await;
@@ -302,7 +360,7 @@ pub(crate) async fn serve<A: Answers>(
                     },
                     (true, false) => timer.as_mut().reset(expiry),
                     (false, _) | (_, true) => {
-                        connection.as_mut().graceful_shutdown();
+                        shut_down(connection.as_mut());
                         (ending, lingering) = (true, false);
                         timer.as_mut().reset(now + CLOSE_TIMEOUT);
                     }

@@ -1,5 +1,5 @@
 //! Routes that clients follow: each event of a wire that is meant for the client, as it comes
-//! (server-sent events, as the HTML standard has them).
+//! (server-sent events, as the HTML standard has them, or messages of a WebSocket).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Front;
 use super::answer::{Answer, Payload, Refusal, empty, to_json};
-use super::connection::{Activity, WRITE_GRACE};
+use super::connection::{Activity, Received, WRITE_GRACE};
 use super::route::EventRoute;
+use super::{Front, websocket};
 use crate::call::{Blame, CallError};
 use crate::interfaces::Feed;
 use crate::json::{self, Limits, UnknownKeys};
@@ -44,10 +44,13 @@ impl Front {
         route: &Arc<EventRoute>,
         params: &Params<'_, '_>,
         query: Option<&str>,
-        (method, headers): (&Method, &HeaderMap),
+        request: &mut Received,
         (activity, deadline): (&Arc<Activity>, Instant),
     ) -> Result<Answer, Refusal> {
+        let headers = request.headers();
         let after = last_event(headers, query)?;
+        let socket = websocket::is_asked(request.version(), headers);
+        let socket = socket.then(|| websocket::accept(headers)).transpose()?;
         let mut wanted = Vec::new();
         for (name, value) in params.iter() {
             let value = percent_decode_str(value).decode_utf8();
@@ -57,7 +60,7 @@ impl Front {
             })?;
             wanted.push((name.to_owned(), value.into_owned()));
         }
-        if *method == Method::HEAD {
+        if request.method() == Method::HEAD {
             return Ok(with_headers(empty(StatusCode::OK)));
         }
         let permit = Arc::clone(&self.gateway.followers).try_acquire_owned();
@@ -78,6 +81,19 @@ impl Front {
             stage: Stage::Begins,
             _permit: permit,
         };
+        if let Some(answer) = socket {
+            if self.gateway.is_closing() {
+                let why = "the host is shutting down";
+                return Err(CallError::unavailable(why).into());
+            }
+            let upgrade = hyper::upgrade::on(request);
+            let write = self.gateway.spec.timeout + WRITE_GRACE;
+            let running = activity.begin(Instant::now());
+            activity.become_of(Box::pin(websocket::serve(
+                upgrade, follower, write, running,
+            )));
+            return Ok(answer);
+        }
         let frames = stream::unfold(follower, |mut follower| async {
             let frame = follower.next().await?;
             Some((frame, follower))
@@ -121,7 +137,7 @@ pub(super) fn in_query(query: Option<&str>, name: &str) -> Option<String> {
 }
 
 /// A client that follows events.
-struct Follower {
+pub(super) struct Follower {
     feed: Box<dyn Feed>,
     route: Arc<EventRoute>,
     /// The parameters of its path.
@@ -141,16 +157,24 @@ enum Stage {
     Ended,
 }
 
-/// What happens next.
-enum Next {
-    Event(Option<Result<crate::interfaces::FeedEvent, CallError>>),
-    Nothing,
-    Closes,
+/// What a client that follows is sent next.
+pub(super) enum Step {
+    /// An event that is for it.
+    Event {
+        /// Its number in its stream, if it is stored.
+        sequence: Option<u64>,
+        /// Its arguments as one line of JSON.
+        data: Vec<u8>,
+    },
+    /// A sign of life.
+    Alive,
+    /// Nothing more, for this reason.
+    End(CallError),
 }
 
 impl Follower {
-    /// What is written next. It is only asked for when what was before is on its way, so a client that
-    /// reads slowly makes its feed wait, and none that does not read at all is waited for.
+    /// The next frame of server-sent events. It is only asked for when what was before is on its way, so a
+    /// client that reads slowly makes its feed wait, and none that does not read at all is waited for.
     async fn next(&mut self) -> Option<Bytes> {
         match self.stage {
             Stage::Begins => {
@@ -160,38 +184,58 @@ impl Follower {
             Stage::Ended => return None,
             Stage::Follows => {}
         }
+        Some(match self.step().await {
+            Step::Event { sequence, data } => frame(sequence, &data),
+            Step::Alive => Bytes::from_static(ALIVE.as_bytes()),
+            Step::End(error) => {
+                self.stage = Stage::Ended;
+                last(&error)
+            }
+        })
+    }
+
+    /// What comes next, within the time of a sign of life.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub(super) async fn step(&mut self) -> Step {
         let now = Instant::now();
         self.activity.touch(now);
         let alive = now + self.keep_alive;
         loop {
-            let next = tokio::select! {
+            let event = tokio::select! {
                 biased;
                 // A dropped sender closes as well.
-                _ = self.closing.wait_for(|closing| *closing) => Next::Closes,
-                event = self.feed.next() => Next::Event(event),
-                () = sleep_until(alive) => Next::Nothing,
+                _ = self.closing.wait_for(|closing| *closing) => {
+                    let why = "the host is shutting down";
+                    return Step::End(CallError::unavailable(why));
+                }
+                event = self.feed.next() => event,
+                () = sleep_until(alive) => return Step::Alive,
             };
-            match next {
-                Next::Event(Some(Ok(event))) => {
+            match event {
+                Some(Ok(event)) => {
                     if let Some(data) = self.matching(&event.body) {
-                        return Some(frame(event.sequence, &data));
+                        let sequence = event.sequence;
+                        return Step::Event { sequence, data };
                     }
                     if Instant::now() >= alive {
-                        return Some(Bytes::from_static(ALIVE.as_bytes()));
+                        return Step::Alive;
                     }
                 }
-                Next::Nothing => return Some(Bytes::from_static(ALIVE.as_bytes())),
-                Next::Event(Some(Err(error))) => return Some(self.end(&error)),
-                Next::Event(None) => {
+                Some(Err(error)) => return Step::End(error),
+                None => {
                     let why = "the events come to an end";
-                    return Some(self.end(&CallError::unavailable(why)));
-                }
-                Next::Closes => {
-                    let why = "the host is shutting down";
-                    return Some(self.end(&CallError::unavailable(why)));
+                    return Step::End(CallError::unavailable(why));
                 }
             }
         }
+    }
+
+    /// Time without a word of the client after which it is taken for gone.
+    pub(super) fn patience(&self) -> Duration {
+        self.keep_alive * 2 + WRITE_GRACE
     }
 
     /// The event's arguments as one line, if it is for this client. One that does not fit its type is
@@ -212,15 +256,14 @@ impl Follower {
         });
         fits.then(|| json::encode_arguments(&arguments, signature, &limits).ok())?
     }
+}
 
-    /// The last frame, which says why it is the last.
-    fn end(&mut self, error: &CallError) -> Bytes {
-        self.stage = Stage::Ended;
-        let mut frame = b"event: end\ndata: ".to_vec();
-        frame.extend_from_slice(&to_json(&ErrorBody::from(error)));
-        frame.extend_from_slice(b"\n\n");
-        frame.into()
-    }
+/// The last frame, which says why it is the last.
+fn last(error: &CallError) -> Bytes {
+    let mut frame = b"event: end\ndata: ".to_vec();
+    frame.extend_from_slice(&to_json(&ErrorBody::from(error)));
+    frame.extend_from_slice(b"\n\n");
+    frame.into()
 }
 
 fn frame(sequence: Option<u64>, data: &[u8]) -> Bytes {

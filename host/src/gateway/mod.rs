@@ -32,6 +32,7 @@ mod tls;
 mod trace;
 mod unread;
 mod watched;
+mod websocket;
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};

@@ -92,13 +92,14 @@ impl Answers for Front {
             answer = compress(answer, least, takes_gzip).await;
         }
         let by_component = answer.extensions().get::<FromComponent>().is_some();
+        let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();
         headers.insert(&TRACEPARENT, parent.clone());
         headers.extend(told.into_iter().map(|(name, value)| (Some(name), value)));
         if let Some(cors) = cors.filter(|_| !by_component) {
             cors.tell(origin.as_ref(), headers);
         }
-        if version < Version::HTTP_2 && self.gateway.is_closing() {
+        if version < Version::HTTP_2 && self.gateway.is_closing() && !switches {
             headers.insert(CONNECTION, CLOSE);
         }
         if method == Method::HEAD {
@@ -225,8 +226,8 @@ impl Front {
                 if let Err(refusal) = admitted.await {
                     return (label, Err(refusal));
                 }
-                let asked = (request.method(), request.headers());
-                let answer = self.follow(route, &params, uri.query(), asked, (activity, deadline));
+                let answer =
+                    self.follow(route, &params, uri.query(), request, (activity, deadline));
                 (label, Box::pin(answer).await)
             }
             Destination::Http(route) => {

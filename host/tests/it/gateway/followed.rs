@@ -1,6 +1,8 @@
 //! Clients that follow events: signs of life, ends, bounds.
 
+use futures_util::SinkExt as _;
 use futures_util::future::BoxFuture;
+use tokio_tungstenite::tungstenite::Message;
 use wasmbay::gateway::MAX_FOLLOWERS;
 use wasmbay::interfaces::{Feed, FeedEvent};
 
@@ -152,4 +154,125 @@ async fn only_so_many_follow_at_a_time() {
         (status == 200).then_some(()).ok_or(status)
     })
     .await;
+}
+
+type WebSocket = tokio_tungstenite::WebSocketStream<TcpStream>;
+
+async fn socket(front: &Front, path: &str) -> WebSocket {
+    let stream = front.connect().await;
+    let connecting = tokio_tungstenite::client_async(format!("ws://test{path}"), stream);
+    connecting.await.unwrap().0
+}
+
+/// The next message that says something.
+async fn message(socket: &mut WebSocket) -> String {
+    loop {
+        match timeout(DEADLINE, socket.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+        {
+            Message::Text(text) => return text.to_string(),
+            Message::Close(Some(close)) => return format!("{} {}", close.code, close.reason),
+            Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_are_messages_of_a_websocket() {
+    let front = front(vec![
+        event(Some(3), r#"{"what":"a b"}"#),
+        event(Some(4), r#"{"what":"other"}"#),
+        event(None, "[\"a b\"]"),
+        Err(CallError::new(
+            Code::Unavailable,
+            Blame::Network,
+            "they are read too slowly",
+        )),
+    ])
+    .await;
+    let mut socket = socket(&front, "/news/a%20b").await;
+    assert_eq!(
+        message(&mut socket).await,
+        r#"{"id":"3","data":{"what":"a b"}}"#
+    );
+    assert_eq!(
+        message(&mut socket).await,
+        r#"{"id":null,"data":{"what":"a b"}}"#
+    );
+    assert_eq!(message(&mut socket).await, "1001 they are read too slowly");
+    assert!(socket.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_websocket_is_asked_for_as_it_should_be_and_takes_no_messages() {
+    let front = front(Vec::new()).await;
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    let ask = |version: &str, key: &str, connection: &str| {
+        Request::get("/news/a")
+            .header("upgrade", "websocket")
+            .header(CONNECTION, connection)
+            .header("sec-websocket-version", version)
+            .header("sec-websocket-key", key)
+    };
+    let old = front.send(ask("8", key, "upgrade"), "").await;
+    assert_eq!(old.header("sec-websocket-version"), "13");
+    old.error(426, "caller");
+    for (key, connection) in [("short", "upgrade"), (key, "keep-alive"), ("", "upgrade")] {
+        front
+            .send(ask("13", key, connection), "")
+            .await
+            .error(400, "caller");
+    }
+    let evil = ask("13", key, "keep-alive, Upgrade").header("origin", "https://evil.example");
+    front.send(evil, "").await.error(403, "caller");
+    for (sent, reason) in [
+        (Message::text("hello"), "1008 no messages are taken here"),
+        (
+            Message::binary(vec![1, 2]),
+            "1008 no messages are taken here",
+        ),
+        (
+            Message::text("x".repeat(5_000)),
+            "1009 no messages are taken here",
+        ),
+    ] {
+        let mut socket = socket(&front, "/news/a").await;
+        socket.send(sent).await.unwrap();
+        assert_eq!(message(&mut socket).await, reason);
+    }
+    // A ping is answered, and a client that goes is let go.
+    let mut client = socket(&front, "/news/a").await;
+    client.send(Message::Ping("x".into())).await.unwrap();
+    let pong = timeout(DEADLINE, client.next()).await.unwrap().unwrap();
+    assert_eq!(pong.unwrap(), Message::Pong("x".into()));
+    client.close(None).await.unwrap();
+    front.gateway.close();
+    timeout(DEADLINE, front.serving).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_lives_for_as_long_as_its_client_does() {
+    let front = front(Vec::new()).await;
+    let mut lively = socket(&front, "/news/a").await;
+    let dead = socket(&front, "/news/a").await;
+    let started = Instant::now();
+    let mut pings = 0;
+    // Reading answers them.
+    while started.elapsed() < Duration::from_secs(60) {
+        let message = lively.next().await.unwrap().unwrap();
+        assert!(matches!(message, Message::Ping(_)), "{message:?}");
+        pings += 1;
+    }
+    assert!(pings > 10);
+    // One that answers none has been cut off.
+    let mut stream = dead.into_inner();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    front.gateway.close();
+    assert_eq!(message(&mut lively).await, "1001 the host is shutting down");
+    timeout(DEADLINE, front.serving).await.unwrap().unwrap();
 }
