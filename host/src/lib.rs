@@ -80,6 +80,7 @@ pub mod deployment;
 pub mod events;
 pub mod fleet;
 pub mod gateway;
+pub mod grpc;
 pub mod headers;
 pub mod host;
 pub mod insight;

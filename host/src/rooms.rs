@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
-const ROOMS: [&str; 36] = [
+const ROOMS: [&str; 37] = [
     "host",
     "fleet",
     "admin",
     "insight",
     "gateway",
     "openapi",
+    "grpc",
     "deployment",
     "transport",
     "pipelines",

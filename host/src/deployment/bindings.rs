@@ -313,6 +313,7 @@ mod tests {
         InterfaceDescription {
             id: id.parse().unwrap(),
             functions: BTreeMap::from([("run".to_owned(), signature)]),
+            types: BTreeMap::new(),
         }
     }
 

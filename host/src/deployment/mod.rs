@@ -63,6 +63,13 @@ impl Deployment {
         deployment
     }
 
+    /// The same, with what its components export and import, by which the gateway describes itself.
+    #[must_use]
+    pub fn described_by(mut self, components: BTreeMap<String, Description>) -> Self {
+        self.described = components;
+        self
+    }
+
     /// Adds bindings, without those of services that run on other hosts only.
     pub(crate) fn bind(&mut self, bindings: impl IntoIterator<Item = (Source, Bound)>) {
         let services = &self.services;

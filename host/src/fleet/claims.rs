@@ -133,6 +133,7 @@ mod tests {
         let exports = vec![InterfaceDescription {
             id: "demo:hello/greetings@1.0.0".parse().unwrap(),
             functions: BTreeMap::new(),
+            types: BTreeMap::new(),
         }];
         let description = Description {
             exports,

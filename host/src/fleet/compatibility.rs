@@ -147,6 +147,7 @@ fn with_pipelines(
         let export = InterfaceDescription {
             id: interface,
             functions: BTreeMap::from([(name, pipeline.signature.clone())]),
+            types: BTreeMap::new(),
         };
         let description = Description {
             exports: vec![export],
@@ -273,6 +274,7 @@ mod tests {
         InterfaceDescription {
             id: id.parse().unwrap(),
             functions: functions.collect(),
+            types: BTreeMap::new(),
         }
     }
 

@@ -332,6 +332,7 @@ mod tests {
         let imports = imports.iter().map(|id| InterfaceDescription {
             id: id.parse().unwrap(),
             functions: BTreeMap::new(),
+            types: BTreeMap::new(),
         });
         let description = Description {
             imports: imports.collect(),

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::Stream;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -33,6 +33,8 @@ pub(crate) struct Payload {
 
 enum Content {
     Whole(Bytes),
+    /// A message and what comes after it.
+    Trailed(Option<Bytes>, Option<HeaderMap>),
     Stream(WasiBody),
     Events(Frames),
 }
@@ -46,6 +48,14 @@ impl Payload {
     pub(crate) fn whole(bytes: Bytes) -> Self {
         Self {
             content: Content::Whole(bytes),
+            running: None,
+        }
+    }
+
+    /// A body with trailers.
+    pub(super) fn trailed(body: Bytes, trailers: HeaderMap) -> Self {
+        Self {
+            content: Content::Trailed(Some(body), Some(trailers)),
             running: None,
         }
     }
@@ -68,7 +78,7 @@ impl Payload {
     pub(super) fn bytes(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Whole(bytes) => Some(bytes),
-            Content::Stream(_) | Content::Events(_) => None,
+            Content::Trailed(..) | Content::Stream(_) | Content::Events(_) => None,
         }
     }
 
@@ -93,6 +103,11 @@ impl Body for Payload {
         match &mut self.content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Trailed(body, trailers) => {
+                let body = body.take().map(Frame::data);
+                let frame = body.or_else(|| trailers.take().map(Frame::trailers));
+                Poll::Ready(frame.map(Ok))
+            }
             Content::Stream(body) => Pin::new(body).poll_frame(context),
             Content::Events(frames) => {
                 let next = frames.as_mut().poll_next(context);
@@ -104,6 +119,7 @@ impl Body for Payload {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(bytes) => bytes.is_empty(),
+            Content::Trailed(body, trailers) => body.is_none() && trailers.is_none(),
             Content::Stream(body) => body.is_end_stream(),
             Content::Events(_) => false,
         }
@@ -112,6 +128,7 @@ impl Body for Payload {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Trailed(..) => SizeHint::default(),
             Content::Stream(body) => body.size_hint(),
             Content::Events(_) => SizeHint::new(),
         }

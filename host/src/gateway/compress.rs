@@ -52,13 +52,7 @@ pub(super) async fn compress(mut answer: Answer, least: usize, takes_gzip: bool)
     if !takes_gzip {
         return answer;
     }
-    let smaller = if body.len() <= AT_ONCE {
-        gzip(&body)
-    } else {
-        let done = tokio::task::spawn_blocking(move || gzip(&body)).await;
-        done.ok().flatten()
-    };
-    if let Some(smaller) = smaller {
+    if let Some(smaller) = packed(body).await {
         answer.headers_mut().insert(CONTENT_ENCODING, GZIP);
         answer.body_mut().replace(smaller);
     }
@@ -66,6 +60,14 @@ pub(super) async fn compress(mut answer: Answer, least: usize, takes_gzip: bool)
 }
 
 /// The bytes compressed, if they are fewer then.
+pub(super) async fn packed(body: Bytes) -> Option<Bytes> {
+    if body.len() <= AT_ONCE {
+        return gzip(&body);
+    }
+    let done = tokio::task::spawn_blocking(move || gzip(&body)).await;
+    done.ok().flatten()
+}
+
 fn gzip(body: &[u8]) -> Option<Bytes> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
     encoder.write_all(body).ok()?;

@@ -19,6 +19,7 @@ pub(crate) mod connection;
 mod cors;
 pub(crate) mod counts;
 mod events;
+mod grpc;
 pub(crate) mod health;
 mod origin;
 pub(crate) mod places;
@@ -46,6 +47,7 @@ pub(crate) use shared::{Mount, SharedGateway};
 pub use tls::{HANDSHAKE, Tls, TlsError};
 
 use crate::deployment::Current;
+use crate::grpc::Api;
 use crate::interfaces::Backend;
 use crate::manifest::{GatewaySpec, RpcPaths};
 use crate::nats::Link;
@@ -165,6 +167,17 @@ impl Gateway {
             answer::to_json(&document)
         });
         answer::json(http::StatusCode::OK, document.clone())
+    }
+
+    /// What a table serves by gRPC.
+    pub(crate) fn api(&self, table: &Table) -> Arc<Api> {
+        let api = table.api.get_or_init(|| {
+            let deployment = self.current.get();
+            let app = deployment.app.as_deref();
+            let api = app.map(|app| Api::new(app, &deployment.plan, &deployment.described));
+            Arc::new(api.unwrap_or_default())
+        });
+        Arc::clone(api)
     }
 
     /// The table of the current deployment; `None` before the first. A request that has begun ends

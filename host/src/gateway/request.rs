@@ -26,7 +26,7 @@ use super::origin;
 use super::rate::Told;
 use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::trace::{REQUEST_ID, TRACEPARENT, describe, failure, read_trace, request_id, trace_id};
-use super::{Front, Table};
+use super::{Front, Table, grpc};
 use crate::call::{Blame, Call, CallError, Identity, Kind, Trace};
 use crate::json::{self, Limits};
 use crate::pipelines::is_key;
@@ -107,12 +107,13 @@ impl Answers for Front {
         }
         answer.body_mut().hold(running);
         let duration = started.elapsed();
-        let status = answer.status().as_u16();
+        let shown = grpc::http_status(&answer);
+        let status = shown.as_u16();
         span.end(failure(status), || {
             describe(&method, label, path.as_deref(), status, &id)
         });
         let counts = &self.gateway.counts;
-        counts.record(label, &method, answer.status(), duration);
+        counts.record(label, &method, shown, duration);
         tracing::info!(
             target: telemetry::GATEWAY,
             %method,
@@ -164,6 +165,15 @@ impl Front {
             };
         };
         let local = is_local(activity.peer, request.headers());
+        if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request.method(), &path) {
+            let mut client = grpc::Asker {
+                local,
+                peer: activity.peer,
+                told: &mut beside.told,
+            };
+            let answer = Box::pin(self.answer_grpc(table, &path, &mut client, request, call));
+            return (grpc::LABEL, answer.await);
+        }
         if !local && table.is_local_only(&path) {
             return (route::NO_ROUTE, Err(not_from_elsewhere()));
         }
@@ -318,7 +328,7 @@ impl Front {
 
     /// Calls, or publishes what is wired as an event: that has no reply. Either ends by the call's
     /// deadline, a call also when its service must have answered.
-    async fn send(&self, way: &Way, mut call: Call) -> Result<Option<Bytes>, CallError> {
+    pub(super) async fn send(&self, way: &Way, mut call: Call) -> Result<Option<Bytes>, CallError> {
         match way {
             Way::Call(Callee { subject, limit, .. }) => {
                 if let Some(limit) = limit {
@@ -376,23 +386,23 @@ fn with_token<'r>(request: &'r Received, query: Option<&str>) -> Cow<'r, HeaderM
 }
 
 /// What services get to know of a client.
-fn claims_of(client: Option<Client>) -> Option<Arc<str>> {
+pub(super) fn claims_of(client: Option<Client>) -> Option<Arc<str>> {
     client.map(|client| client.claims)
 }
 
 /// Whether a request comes from this machine, and not through a proxy on it.
-fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
+pub(super) fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
     peer.is_loopback() && !FORWARDED.iter().any(|name| headers.contains_key(name))
 }
 
-fn not_from_elsewhere() -> Refusal {
+pub(super) fn not_from_elsewhere() -> Refusal {
     let why = "functions have RPC paths for clients on the gateway's own machine only (`[gateway] rpc` is \"loopback\")";
     Refusal::caller(StatusCode::NOT_FOUND, why)
 }
 
 /// The key that a client chose for the run which its request begins: a second request with it is the
 /// same run.
-fn key_of(way: &Way, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
+pub(super) fn key_of(way: &Way, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
     let Way::Call(Callee {
         begins_run: true, ..
     }) = way

@@ -18,6 +18,7 @@ use super::arguments::ArgumentPlan;
 use super::auth::Access;
 use super::rate::Limiters;
 use crate::deployment::Deployment;
+use crate::grpc::Api;
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::Source;
 use crate::manifest::{GatewaySpec, Route, RpcPaths, keys};
@@ -58,6 +59,8 @@ pub(crate) struct Table {
     /// The documents of all this, once they were asked for: with RPC paths and, for clients that have none,
     /// without.
     pub(crate) documents: [OnceLock<Bytes>; 2],
+    /// The same as gRPC services, once one was called.
+    pub(crate) api: OnceLock<Arc<Api>>,
 }
 
 /// The target of a route.
@@ -177,6 +180,7 @@ impl Table {
             external: Vec::new(),
             access: usual.clone(),
             documents: Default::default(),
+            api: OnceLock::new(),
         };
         for http in &plan.http {
             let service = services.get(&http.service);
@@ -303,7 +307,12 @@ impl Table {
 
     /// Whether this is a path of functions that clients of other machines cannot call.
     pub(crate) fn is_local_only(&self, path: &str) -> bool {
-        self.rpc == RpcPaths::Loopback && path.starts_with(RPC_PREFIX)
+        self.is_rpc_local() && path.starts_with(RPC_PREFIX)
+    }
+
+    /// Whether clients of other machines cannot call functions, except by routes.
+    pub(super) fn is_rpc_local(&self) -> bool {
+        self.rpc == RpcPaths::Loopback
     }
 
     /// The destination of a request; the gateway's own paths come first.
@@ -349,6 +358,17 @@ impl Table {
             return Refusal::caller(StatusCode::NOT_FOUND, "no route has this path");
         }
         not_allowed(&allowed.join(", "))
+    }
+
+    /// The function of this name, if it has an RPC path.
+    pub(crate) fn rpc(&self, function: &FunctionId) -> Option<&Rpc> {
+        let bare = InterfaceId {
+            version: None,
+            ..function.interface.clone()
+        };
+        let same = self.functions.get(&format!("{bare}/{}", function.name));
+        let mut same = same.into_iter().flatten();
+        same.find(|rpc| rpc.interface.compatible(&function.interface))
     }
 
     /// The function of an RPC path. The version may be left out where only one is served.

@@ -20,10 +20,11 @@ use super::answer::{Answer, Refusal, json, to_json};
 use super::connection::{self, Activity, Answers, CLOSE, Received, Tasks};
 use super::health::{healthz, readyz};
 use super::places::Places;
-use super::request::without_body;
+use super::rate::Told;
+use super::request::{is_local, without_body};
 use super::route::{self, Destination, Own};
 use super::tls::{self, Tls};
-use super::{Front, Gateway, accept};
+use super::{Front, Gateway, accept, grpc};
 use crate::interfaces::Backend;
 use crate::manifest::{App, GatewaySpec, Route};
 use crate::nats::Link;
@@ -155,11 +156,16 @@ impl Mounts {
 
     /// The app that answers this request; another one of the same name, whose refusal says why none
     /// does; nothing if there is no app.
-    fn find(&self, host: &str, method: &Method, path: &str) -> Option<&Mount> {
+    fn find(&self, host: &str, request: &Received, path: &str) -> Option<&Mount> {
+        let method = request.method();
+        let is_grpc = grpc::is_grpc(request.headers());
         let answers = |mount: &&Mount| {
             let Some(table) = mount.gateway.table() else {
                 return false;
             };
+            if is_grpc && mount.gateway.api(&table).method(path).is_some() {
+                return true;
+            }
             !matches!(table.find(method, path), Destination::Refused(_))
         };
         let mut candidates = self.candidates(host, path);
@@ -363,6 +369,42 @@ impl SharedFront {
     }
 }
 
+impl SharedFront {
+    /// Health and reflection of all apps of this name.
+    async fn own_grpc(
+        &self,
+        mounts: &Mounts,
+        host: &str,
+        own: grpc::Own,
+        peer: std::net::IpAddr,
+        request: &mut Received,
+    ) -> Answer {
+        let group = mounts.group(host);
+        let mounts = group.apps.iter().filter_map(|app| mounts.by_app.get(app));
+        let parts = mounts.filter_map(|mount| {
+            let table = mount.gateway.table()?;
+            Some((self.of(mount)?, table))
+        });
+        let parts: Vec<_> = parts.collect();
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|(front, table)| (front, &**table))
+            .collect();
+        let deadline = tokio::time::Instant::now() + self.timeout();
+        let mut told = Told::new();
+        let mut asker = grpc::Asker {
+            local: is_local(peer, request.headers()),
+            peer,
+            told: &mut told,
+        };
+        let answer = grpc::answer_own(own, &parts, &mut asker, request, deadline);
+        let mut answer = Box::pin(answer).await;
+        let told = told.into_iter().map(|(name, value)| (Some(name), value));
+        answer.headers_mut().extend(told);
+        answer
+    }
+}
+
 impl Answers for SharedFront {
     /// That of the app whose requests may take longest, since one connection may reach all of them.
     fn timeout(&self) -> Duration {
@@ -397,8 +439,15 @@ impl Answers for SharedFront {
             return answer;
         }
         let path = route::normalized(request.uri().path()).into_owned();
+        if let Some(own) = grpc::own(request.headers(), &path) {
+            let running = activity.begin(tokio::time::Instant::now());
+            let answer = self.own_grpc(&mounts, &host, own, activity.peer, request);
+            let mut answer = answer.await;
+            answer.body_mut().hold(running);
+            return answer;
+        }
         let front = mounts
-            .find(&host, request.method(), &path)
+            .find(&host, request, &path)
             .and_then(|mount| self.of(mount));
         match front {
             Some(front) => front.answer(request, activity).await,

@@ -35,6 +35,7 @@ fn planned(routes: &str, functions: &[(&str, &str, &str)]) -> Plan {
                 exports.push(InterfaceDescription {
                     id,
                     functions: BTreeMap::new(),
+                    types: BTreeMap::new(),
                 });
                 exports.len() - 1
             });

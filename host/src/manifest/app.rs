@@ -7,8 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::file::{self, Section};
 use super::keys::{self, app};
 use super::{
-    GatewaySpec, MAX_NAME, NestHandler, PipelineBounds, PipelineSpec, Problem, Provider, Route,
-    ServiceSpec, StreamSpec, Wire, gateway, nest, pipelines, routes, services, streams, wires,
+    GatewaySpec, MAX_NAME, NestHandler, PipelineBounds, PipelineSpec, Problem, ProtoLock, Provider,
+    Route, ServiceSpec, StreamSpec, Wire, gateway, nest, pipelines, routes, services, streams,
+    wires,
 };
 use crate::interface::{InterfaceId, is_label};
 
@@ -41,6 +42,9 @@ pub struct App {
     pub nest: Vec<NestHandler>,
     /// Where and how the gateway listens.
     pub gateway: GatewaySpec,
+    /// The numbers of fields in gRPC, from the file beside the manifest.
+    #[serde(rename = "proto-lock", skip_serializing_if = "ProtoLock::is_empty")]
+    pub proto_lock: ProtoLock,
 }
 
 impl App {
@@ -93,6 +97,7 @@ impl App {
             routes,
             nest,
             gateway,
+            proto_lock: ProtoLock::default(),
         };
         let replicas = app.replicas();
         let data = app.services.values_mut();
@@ -160,7 +165,11 @@ fn by_own_name<S: Serializer>(
 impl<'de> Deserialize<'de> for App {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // By way of a text, since only that has the places which reading a manifest takes.
-        let text = toml::Table::deserialize(deserializer)?.to_string();
+        let mut table = toml::Table::deserialize(deserializer)?;
+        // No key of a manifest, which has it in a file of its own.
+        let proto_lock = table.remove("proto-lock").map(ProtoLock::deserialize);
+        let proto_lock = proto_lock.transpose().map_err(D::Error::custom)?;
+        let text = table.to_string();
         let read = |top: &Section<'_>| {
             services::refuse_components(top);
             Self::read(top)
@@ -172,6 +181,10 @@ impl<'de> Deserialize<'de> for App {
                 .collect();
             D::Error::custom(messages.join("; "))
         };
-        file::read("app".as_ref(), &text, read).map_err(messages)
+        let app = file::read("app".as_ref(), &text, read).map_err(messages)?;
+        Ok(Self {
+            proto_lock: proto_lock.unwrap_or_default(),
+            ..app
+        })
     }
 }

@@ -24,6 +24,7 @@ mod kinds;
 mod nest;
 mod pipelines;
 mod placement;
+mod proto_lock;
 mod rate;
 mod rollout;
 mod routes;
@@ -53,6 +54,7 @@ pub use pipelines::{
 };
 pub(crate) use pipelines::{ERROR, ITEM};
 pub use placement::{MAX_REPLICAS, Replicas, ReplicasError, is_label_text};
+pub use proto_lock::{Numbers, PROTO_LOCK, ProtoLock, ProtoLockError};
 pub use rate::{RateBy, RateSpec};
 pub use rollout::{CanarySpec, RollbackOn, RolloutSpec};
 pub use routes::{Route, Target};
@@ -101,6 +103,9 @@ pub enum ManifestError {
     /// The file was read and refused. One problem a line.
     #[error("{}", lines(.0))]
     Refused(Vec<Problem>),
+    /// The file of numbers beside it could not be read.
+    #[error(transparent)]
+    ProtoLock(#[from] ProtoLockError),
 }
 
 /// One thing that is wrong in a manifest, and what would be accepted.
@@ -160,6 +165,7 @@ impl Manifest {
         let mut manifest = Self::check(&path, &text, &find)?;
         // Only to make the root independent of later changes of directory; failing leaves it as good.
         manifest.root = manifest.root.canonicalize().unwrap_or(manifest.root);
+        manifest.app.proto_lock = ProtoLock::beside(&path)?;
         Ok(manifest)
     }
 

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::interface::{FunctionId, InterfaceId};
-use crate::manifest::{App, Auth, Route, RpcPaths};
+use crate::interface::FunctionId;
+use crate::manifest::{App, Auth, Route};
+use crate::plan::exposed::exposed;
 use crate::plan::{Body, Description, Plan, PlannedEvents, PlannedRoute};
 use crate::shape::{Case, Field, Shape, Signature};
 use schema::{object, schema};
@@ -47,7 +48,7 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
         let path = paths.entry(path_of(&followed.route)).or_default();
         path.insert("get".to_owned(), operation.into());
     }
-    for (function, signature) in functions(app, plan, components) {
+    for (function, signature) in exposed(app, plan, components) {
         let mut operation = rpc(&function, &signature, plan);
         let id = unique(&mut names, format!("rpc-{}", operation_id(&function)));
         operation.insert("operationId".to_owned(), id.into());
@@ -345,51 +346,4 @@ fn rpc(function: &FunctionId, signature: &Signature, plan: &Plan) -> Map<String,
         operation.insert("requestBody".to_owned(), body);
     }
     operation
-}
-
-/// The functions that have an RPC path, with their types.
-fn functions(
-    app: &App,
-    plan: &Plan,
-    components: &BTreeMap<String, Description>,
-) -> BTreeMap<FunctionId, Signature> {
-    let rpc: &RpcPaths = &app.gateway.rpc;
-    let mut functions = BTreeMap::new();
-    for (service, interfaces) in &plan.serves {
-        let exports = components.get(service).map(|component| &component.exports);
-        for (interface, names) in interfaces {
-            let export = exports.into_iter().flatten();
-            let mut export = export.filter(|export| export.id == *interface);
-            let Some(export) = export.next().filter(|_| rpc.include(interface)) else {
-                continue;
-            };
-            for name in names {
-                if let Some(signature) = export.functions.get(name) {
-                    functions.insert(interface.function(name), signature.clone());
-                }
-            }
-        }
-    }
-    // What is external, and what nobody here subscribes to, has a path as well.
-    let imports = components.values().flat_map(|component| &component.imports);
-    for import in imports {
-        let is_event = plan.event_wire(&import.id).is_some();
-        for (name, signature) in &import.functions {
-            let function = import.id.function(name);
-            let is_known = functions.keys().any(|known: &FunctionId| {
-                known.name == *name && known.interface.compatible(&import.id)
-            });
-            let has_path = is_event || plan.required.contains(&function);
-            if !is_known && has_path && rpc.include(&import.id) {
-                functions.insert(function, signature.clone());
-            }
-        }
-    }
-    for pipeline in &plan.pipelines {
-        let interface: &InterfaceId = &pipeline.function.interface;
-        if rpc.include(interface) {
-            functions.insert(pipeline.function.clone(), pipeline.signature.clone());
-        }
-    }
-    functions
 }

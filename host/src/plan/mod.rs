@@ -19,6 +19,7 @@ mod breakers;
 mod choices;
 mod error;
 mod events;
+pub(crate) mod exposed;
 mod nest;
 mod pipelines;
 mod publication;

@@ -34,6 +34,7 @@ fn interface(text: &str) -> InterfaceDescription {
     InterfaceDescription {
         id: id.parse().unwrap(),
         functions,
+        types: BTreeMap::new(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::interfaces::Missing;
 use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::manifest::Digest;
 use crate::plan::Description;
-use crate::shape::{InterfaceDescription, ShapeError, Signature};
+use crate::shape::{InterfaceDescription, Shape, ShapeError, Signature};
 use crate::text::shown;
 
 /// Upper bound of the bytes of a component.
@@ -417,7 +417,11 @@ fn message_handler(
         };
         functions.insert(function.to_owned(), signature);
     }
-    Ok(Some(InterfaceDescription { id, functions }))
+    Ok(Some(InterfaceDescription {
+        id,
+        functions,
+        types: BTreeMap::new(),
+    }))
 }
 
 fn describe(
@@ -435,6 +439,7 @@ fn describe(
         what,
     };
     let mut functions = BTreeMap::new();
+    let mut types = BTreeMap::new();
     for (function, item) in instance.exports(engine) {
         match item.ty {
             ComponentItem::ComponentFunc(func) if func.async_() => {
@@ -451,7 +456,11 @@ fn describe(
                 })?;
                 functions.insert(function.to_owned(), signature);
             }
-            ComponentItem::Type(_) => {}
+            // One that no message can carry is refused by a function that has it.
+            ComponentItem::Type(ty) => {
+                let shape = Shape::of(&ty).ok().filter(Shape::is_nominal);
+                types.extend(shape.map(|shape| (function.to_owned(), shape)));
+            }
             ComponentItem::Resource(_) => {
                 return Err(unwirable(format!(
                     "resource \"{function}\" cannot leave its component; pass an id and keep what it stands for in the service"
@@ -460,7 +469,11 @@ fn describe(
             _ => return Err(unwirable(format!("\"{function}\" is no function"))),
         }
     }
-    Ok(InterfaceDescription { id, functions })
+    Ok(InterfaceDescription {
+        id,
+        functions,
+        types,
+    })
 }
 
 /// Refuses files that are often taken for components, with a better error than wasmtime's.

@@ -86,13 +86,30 @@ pub struct Signature {
 }
 
 /// An exported or imported interface of a component.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// # Equality
+///
+/// By name and functions. The names of types are for readers: components with the same functions fit
+/// together however they name what these pass, and stored descriptions may have no names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InterfaceDescription {
     /// Its name and version.
     pub id: InterfaceId,
     /// Its functions by name.
     pub functions: BTreeMap<String, Signature>,
+    /// Its records, variants, enums and flags by name, those included that it uses of other interfaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub types: BTreeMap<String, Shape>,
 }
+
+impl PartialEq for InterfaceDescription {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { id, functions, .. } = self;
+        *id == other.id && *functions == other.functions
+    }
+}
+
+impl Eq for InterfaceDescription {}
 
 /// A type cannot be carried by a message.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -154,6 +171,14 @@ impl Shape {
                 | Self::Char
                 | Self::String
                 | Self::Enum(_)
+        )
+    }
+
+    /// Whether a type of this shape always has a name in WIT.
+    pub(crate) const fn is_nominal(&self) -> bool {
+        matches!(
+            self,
+            Self::Record(_) | Self::Variant(_) | Self::Enum(_) | Self::Flags(_)
         )
     }
 
@@ -384,7 +409,7 @@ impl Signature {
     }
 }
 
-crate::text::serde_as_text!(Signature);
+crate::text::serde_as_text!(Shape, Signature);
 
 /// The identity of a function's type: signatures with the same one are the same, names included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

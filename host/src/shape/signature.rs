@@ -41,6 +41,24 @@ impl FromStr for Signature {
     }
 }
 
+impl FromStr for Shape {
+    type Err = ParseError;
+
+    /// Reads the text that `Display` writes.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let mut reader = Reader {
+            rest: text,
+            depth: 0,
+        };
+        let shape = reader.shape()?;
+        if reader.rest.trim().is_empty() {
+            Ok(shape)
+        } else {
+            Err(reader.wrong("the end"))
+        }
+    }
+}
+
 /// Reads types as WIT writes them, without names for types.
 struct Reader<'a> {
     rest: &'a str,
@@ -236,6 +254,15 @@ mod tests {
             "func() -> result<u64, variant { none, some(option<option<u16>>) }>",
         ] {
             assert_eq!(text.parse::<Signature>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_type_is_read_as_it_is_written() {
+        let text = "record { on-hand: option<u32>, why: variant { none, other(string) } }";
+        assert_eq!(text.parse::<Shape>().unwrap().to_string(), text);
+        for text in ["", "record", "u8 x", "list<u8"] {
+            assert!(text.parse::<Shape>().is_err(), "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The examples do what their READMEs say, run as a person runs them.
 
+mod by_grpc;
 mod documented;
 mod edited;
 mod looked_at;

@@ -4,6 +4,7 @@ mod auth;
 mod browsers;
 pub(crate) mod components;
 mod followed;
+mod grpc;
 mod life;
 mod limits;
 mod tls;
@@ -237,6 +238,7 @@ impl Front {
         let api = InterfaceDescription {
             id: id.clone(),
             functions: functions.into(),
+            types: BTreeMap::new(),
         };
         let published = (
             "published".to_owned(),
@@ -245,6 +247,7 @@ impl Front {
         let events = InterfaceDescription {
             id,
             functions: [published].into(),
+            types: BTreeMap::new(),
         };
         let describe = |name: &String| {
             let only = |wanted: &str, interface: &InterfaceDescription| {
@@ -263,8 +266,8 @@ impl Front {
         };
         let components = app.services.keys().map(describe).collect();
         let plan = plan(&app, &components).unwrap_or_else(|errors| panic!("{errors:?}"));
-        self.current
-            .swap(Deployment::new(&app, plan, services.clone()));
+        let deployment = Deployment::new(&app, plan, services.clone());
+        self.current.swap(deployment.described_by(components));
     }
 
     async fn connect(&self) -> TcpStream {

@@ -10,7 +10,7 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, logs, man, new, openapi, ps, rollback, runs, scale, sign, top, trace, uncordon,
+    inspect, logs, man, new, openapi, proto, ps, rollback, runs, scale, sign, top, trace, uncordon,
     undeploy, up,
 };
 
@@ -84,6 +84,7 @@ pub(crate) enum Verb {
     Check(check::Check),
     Inspect(inspect::Inspect),
     Openapi(openapi::OpenApi),
+    Proto(proto::Proto),
     Call(call::Call),
     Emit(emit::Emit),
     Dlq(dlq::Dlq),

@@ -26,6 +26,7 @@ pub(crate) mod new;
 pub(crate) mod openapi;
 mod pretty;
 mod proposal;
+pub(crate) mod proto;
 pub(crate) mod ps;
 pub(crate) mod rollback;
 pub(crate) mod runs;
@@ -88,6 +89,7 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Check(args) => check::run(args, terminal),
         Verb::Inspect(args) => inspect::run(args, terminal),
         Verb::Openapi(args) => openapi::run(args, terminal).await,
+        Verb::Proto(args) => proto::run(args, terminal).await,
         Verb::Call(args) => call::run(args, terminal).await,
         Verb::Emit(args) => emit::run(args, terminal).await,
         Verb::Dlq(args) => dlq::run(args, terminal).await,

@@ -24,6 +24,7 @@ fn interface(id: &str, functions: &[(&str, &str)]) -> InterfaceDescription {
             .iter()
             .map(|(name, signature)| ((*name).to_owned(), signature.parse().unwrap()))
             .collect(),
+        types: BTreeMap::new(),
     }
 }
 

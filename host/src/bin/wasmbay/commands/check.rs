@@ -7,8 +7,9 @@ use std::sync::Arc;
 use clap::ValueHint;
 use serde_json::json;
 use wasmbay::build::BuildError;
+use wasmbay::grpc::Api;
 use wasmbay::host::{self, HostError};
-use wasmbay::manifest::{App, ManifestError};
+use wasmbay::manifest::{App, ManifestError, PROTO_LOCK};
 use wasmbay::plan::{self, Description, PlanError, Unreached};
 use wasmbay::runtime::{Component, DEFAULT_INSTANCES, Engine, Runtime, Service};
 
@@ -60,6 +61,7 @@ pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
         warnings.extend(crowded(&project.app, DEFAULT_INSTANCES));
         let unreached = plan::unreached(&project.app, &components);
         warnings.extend(unreached.iter().map(Unreached::to_string));
+        warnings.extend(unlocked(&project.app, &components));
     }
     let problems = found.0;
     for warning in &warnings {
@@ -153,6 +155,18 @@ fn check(
     Ok(described
         .map(|(name, component)| (name, component.description()))
         .collect())
+}
+
+/// A warning if messages of gRPC have fields that the file of numbers does not know.
+fn unlocked(app: &App, components: &BTreeMap<String, Description>) -> Option<String> {
+    if app.proto_lock.is_empty() {
+        return None;
+    }
+    let plan = plan::plan(app, components).ok()?;
+    let lock = Api::new(app, &plan, components).lock(&app.proto_lock);
+    (lock != app.proto_lock).then(|| {
+        format!("{PROTO_LOCK} does not have the types of now; `wasmbay proto --lock` writes it")
+    })
 }
 
 /// A warning if the services together can work on more calls than a host has instances: those beyond

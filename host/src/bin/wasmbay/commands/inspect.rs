@@ -153,7 +153,7 @@ fn written(component: &Component) -> String {
         ("import", &component.imports),
         ("export", &component.exports),
     ] {
-        for InterfaceDescription { id, functions } in interfaces {
+        for InterfaceDescription { id, functions, .. } in interfaces {
             lines.push(format!("  {direction} {id}: interface {{"));
             lines.extend(
                 functions
@@ -332,7 +332,7 @@ fn kib(pages: u64) -> String {
 
 /// Interfaces with their functions' names; their types are easier to read in the WIT.
 fn functions(interfaces: &[InterfaceDescription]) -> Vec<String> {
-    let of = |InterfaceDescription { id, functions }: &InterfaceDescription| {
+    let of = |InterfaceDescription { id, functions, .. }: &InterfaceDescription| {
         let names: Vec<_> = functions.keys().map(String::as_str).collect();
         format!("{id}: {}", names.join(", "))
     };

@@ -13,6 +13,7 @@ fn interface(id: &str, functions: &[(&str, &str)]) -> InterfaceDescription {
         functions: functions
             .map(|(name, signature)| ((*name).to_owned(), signature.parse().unwrap()))
             .collect(),
+        types: BTreeMap::new(),
     }
 }
 

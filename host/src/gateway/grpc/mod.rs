@@ -1,0 +1,220 @@
+//! Requests of gRPC: framing, compression, deadlines and trailers around the calls that RPC paths make.
+//!
+//! Names, messages and codes are the business of [`crate::grpc`]. A request ends as one of an RPC path does, in
+//! a [`Refusal`] where there is no result; that becomes a status here.
+
+mod answers;
+mod frame;
+mod own;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, StatusCode, Version};
+use tokio::time::Instant;
+
+pub(super) use answers::http_status;
+pub(super) use own::{Own, answer_own, own};
+
+use super::answer::{Answer, Refusal};
+use super::connection::Received;
+use super::cors::Cors;
+use super::rate::Told;
+use super::request::{claims_of, key_of, not_from_elsewhere};
+use super::route::{Destination, Rpc, not_allowed};
+use super::{Front, Table, origin};
+use crate::call::{Call, CallError};
+use crate::grpc::CodecError;
+use crate::json::{self, Limits};
+use crate::poll;
+use crate::shape::Shape;
+use crate::text::shown;
+use crate::value::Value;
+use answers::{failed, succeeded};
+use frame::{check_trailers, has_gzip, read_one, takes_gzip, timeout};
+
+/// The name of all methods in the access log.
+pub(super) const LABEL: &str = "/{package.Service}/{Method}";
+
+/// Whether a request says that it is one of gRPC.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    content_type(headers).is_some()
+}
+
+/// What follows `application/grpc` in the content type.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    const START: &str = "application/grpc";
+    let kind = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let (start, rest) = kind.split_at_checked(START.len())?;
+    start.eq_ignore_ascii_case(START).then_some(rest)
+}
+
+/// Who makes a request.
+pub(super) struct Asker<'t> {
+    /// Whether it comes from this machine.
+    pub(super) local: bool,
+    pub(super) peer: IpAddr,
+    /// What the answer says of how much it may ask.
+    pub(super) told: &'t mut Told,
+}
+
+/// Refuses what is no gRPC that can be answered as gRPC.
+fn check(request: &Received, cors: Option<&Cors>) -> Result<(), Refusal> {
+    let kind = content_type(request.headers()).unwrap_or_default();
+    let is_plain = kind.trim_start().is_empty() || kind.trim_start().starts_with(';');
+    let is_proto = kind
+        .strip_prefix("+proto")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(';'));
+    if !is_plain && !is_proto {
+        let why = format!(
+            "gRPC is taken as application/grpc or application/grpc+proto, not application/grpc{}",
+            shown(kind)
+        );
+        return Err(Refusal::caller(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    if request.version() < Version::HTTP_2 {
+        let why = "gRPC is taken over HTTP/2 only";
+        return Err(Refusal::caller(StatusCode::HTTP_VERSION_NOT_SUPPORTED, why));
+    }
+    if request.method() != Method::POST {
+        return Err(not_allowed("POST"));
+    }
+    origin::check(request, cors)
+}
+
+impl Front {
+    /// Whether a request of gRPC is answered here, not by an HTTP component that has its path.
+    pub(super) fn is_for_grpc(&self, table: &Table, method: &Method, path: &str) -> bool {
+        let is_http = || matches!(table.find(method, path), Destination::Http(_));
+        self.gateway.api(table).method(path).is_some() || !is_http()
+    }
+
+    /// Answers a request of gRPC.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be answered as one.
+    pub(super) async fn answer_grpc(
+        &self,
+        table: &Table,
+        path: &str,
+        asker: &mut Asker<'_>,
+        request: &mut Received,
+        call: Call,
+    ) -> Result<Answer, Refusal> {
+        if let Some(own) = own(request.headers(), path) {
+            let deadline = call.deadline.into();
+            return Ok(answer_own(own, &[(self, table)], asker, request, deadline).await);
+        }
+        check(request, self.gateway.cors.as_ref())?;
+        let gzip = takes_gzip(request.headers());
+        let answer = self.call_grpc(table, path, asker, request, call).await;
+        Ok(match answer {
+            Ok(message) => succeeded(message, gzip).await,
+            Err(refusal) => failed(&refusal, &self.gateway.app),
+        })
+    }
+
+    /// Lets in who may call functions, and returns what services get to know of the client.
+    async fn admit_grpc(
+        &self,
+        table: &Table,
+        asker: &mut Asker<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<str>>, Refusal> {
+        if !asker.local && table.is_rpc_local() {
+            return Err(not_from_elsewhere());
+        }
+        let client = self
+            .admit(&table.access, headers, asker.peer, asker.told)
+            .await;
+        client.map(claims_of)
+    }
+
+    /// Makes the call of a unary method.
+    async fn call_grpc(
+        &self,
+        table: &Table,
+        path: &str,
+        asker: &mut Asker<'_>,
+        request: &mut Received,
+        mut call: Call,
+    ) -> Result<Vec<u8>, Refusal> {
+        call.claims = self.admit_grpc(table, asker, request.headers()).await?;
+        let api = self.gateway.api(table);
+        let found = api
+            .method(path)
+            .and_then(|method| Some((method, table.rpc(&method.function)?)));
+        let Some((method, Rpc { way, .. })) = found else {
+            let why = format!(
+                "no method has the path {}; reflection lists those that are served",
+                shown(path)
+            );
+            return Err(Refusal::caller(StatusCode::NOT_IMPLEMENTED, why));
+        };
+        if let Some(timeout) = timeout(request.headers())? {
+            call.deadline = call.deadline.min(call.arrived + timeout);
+        }
+        let limit = self.gateway.spec.body;
+        let message = self.one_message(request, call.deadline.into()).await?;
+        let arguments = method.decode_request(&message, limit).map_err(bad)?;
+        // What comes of it has the bound of NATS and of the service.
+        let limits = Limits {
+            bytes: usize::MAX,
+            ..Limits::default()
+        };
+        let body = json::encode_arguments(&arguments, &method.signature, &limits);
+        call.body = body.map_err(|error| bad_json(&error))?.into();
+        call.identity = key_of(way, request.headers())?;
+        let result = match self.send(way, call).await? {
+            Some(reply) => json::decode_result(&reply, &method.signature, &limits)
+                .map_err(|error| CallError::bad_reply(format!("{}: {error}", method.function)))?,
+            // An event that was published; it has no result but that.
+            None => match method.signature.result {
+                Some(Shape::Result { .. }) => Some(Value::Result(Ok(None))),
+                _ => None,
+            },
+        };
+        let message = method.encode_response(result, limit);
+        message.map_err(|error| {
+            let why = format!("{}: the response: {error}", method.function);
+            match error.too_large {
+                true => CallError::result_too_large(why).into(),
+                false => CallError::bad_reply(why).into(),
+            }
+        })
+    }
+
+    /// The one message of a request.
+    async fn one_message(
+        &self,
+        request: &mut Received,
+        deadline: Instant,
+    ) -> Result<Bytes, Refusal> {
+        let headers = request.headers();
+        check_trailers(headers)?;
+        let gzip = has_gzip(headers)?;
+        let limit = self.gateway.spec.body;
+        let reading = std::pin::pin!(read_one(request.body_mut(), limit, gzip));
+        let read = poll::within(deadline, reading).await;
+        read.unwrap_or_else(|_| Err(self.too_late()))
+    }
+}
+
+fn bad(error: CodecError) -> Refusal {
+    let status = match error.too_large {
+        true => StatusCode::PAYLOAD_TOO_LARGE,
+        false => StatusCode::BAD_REQUEST,
+    };
+    Refusal::caller(status, error.to_string())
+}
+
+fn bad_json(error: &json::JsonError) -> Refusal {
+    let status = match error.is_too_large() {
+        true => StatusCode::PAYLOAD_TOO_LARGE,
+        false => StatusCode::BAD_REQUEST,
+    };
+    Refusal::caller(status, error.to_string())
+}
