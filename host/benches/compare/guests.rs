@@ -48,6 +48,23 @@ pub(crate) fn touched(component: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The same component with so many bytes more, and another digest for each number: a custom section is appended.
+pub(crate) fn padded(component: &[u8], more: usize, number: usize) -> Vec<u8> {
+    let mut section = b"\x06padded".to_vec();
+    section.extend_from_slice(&number.to_le_bytes());
+    section.resize(more, 0);
+    let mut bytes = component.to_vec();
+    bytes.push(0);
+    let mut length = section.len();
+    while length >= 0x80 {
+        bytes.push(u8::try_from(length & 0x7f).unwrap_or_default() | 0x80);
+        length >>= 7;
+    }
+    bytes.push(u8::try_from(length).unwrap_or_default());
+    bytes.extend(section);
+    bytes
+}
+
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }

@@ -86,14 +86,14 @@ pub(crate) fn table(options: &Options, nats: &str, folder: &Path) -> anyhow::Res
     Ok(Some(table))
 }
 
-fn time(duration: Duration) -> String {
+pub(crate) fn time(duration: Duration) -> String {
     match duration.as_secs_f64() {
         seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
         seconds => format!("{seconds:.2} s"),
     }
 }
 
-fn middle(taken: &[Duration]) -> anyhow::Result<Duration> {
+pub(crate) fn middle(taken: &[Duration]) -> anyhow::Result<Duration> {
     let seconds = taken.iter().map(Duration::as_secs_f64).collect();
     Ok(Duration::try_from_secs_f64(median(seconds))?)
 }

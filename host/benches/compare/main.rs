@@ -27,6 +27,7 @@ mod contest;
 #[path = "../../examples/load/drive/mod.rs"]
 mod drive;
 mod events;
+mod fleet;
 mod guests;
 mod in_process;
 mod lifecycle;
