@@ -16,8 +16,8 @@ use crate::plan::{Description, Plan};
 use crate::runtime::Service;
 use crate::stats::Tally;
 use crate::transport::Source;
+use crate::transport::Wires;
 use crate::transport::breaker::Breakers;
-use crate::transport::nest::Handlers;
 
 pub(crate) use bindings::{Bindings, Bound, Difference, difference, drain_order, orphaned, shared};
 
@@ -117,8 +117,7 @@ pub(crate) struct Candidate {
 pub struct Current {
     deployment: RwLock<Arc<Deployment>>,
     store: Arc<StoreHealth>,
-    breakers: Arc<Breakers>,
-    nest: Arc<Handlers>,
+    wires: Wires,
 }
 
 impl Current {
@@ -135,12 +134,12 @@ impl Current {
 
     /// The breakers of its wires.
     pub(crate) fn breakers(&self) -> &Arc<Breakers> {
-        &self.breakers
+        &self.wires.breakers
     }
 
-    /// What services of NestJS answer.
-    pub(crate) fn nest(&self) -> &Arc<Handlers> {
-        &self.nest
+    /// What some of its wires do with calls.
+    pub(crate) fn wires(&self) -> &Wires {
+        &self.wires
     }
 
     /// Replaces the current deployment, as the next revision.

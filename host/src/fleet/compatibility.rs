@@ -223,7 +223,7 @@ fn exports<'a>(of: Deployed<'a>) -> Vec<(&'a str, &'a InterfaceDescription)> {
     exports
         .filter(|(service, export)| match provider(of.app, &export.id) {
             Some(Provider::Service(chosen)) => chosen == service,
-            Some(Provider::External | Provider::Nest(_)) => false,
+            Some(Provider::External | Provider::Nest(_) | Provider::Grpc(_)) => false,
             Some(Provider::Events(_) | Provider::Exporter) | None => true,
         })
         .collect()

@@ -165,7 +165,7 @@ impl Front {
             };
         };
         let local = is_local(activity.peer, request.headers());
-        if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request.method(), &path) {
+        if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request, &path) {
             let mut client = grpc::Asker {
                 local,
                 peer: activity.peer,

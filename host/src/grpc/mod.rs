@@ -85,6 +85,37 @@ impl Method {
         }
     }
 
+    /// Its name in its service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Writes a request of at most `limit` bytes: the function's arguments.
+    ///
+    /// # Errors
+    ///
+    /// The values are no arguments of this function, or make more bytes.
+    pub fn encode_request(
+        &self,
+        arguments: Vec<Value>,
+        limit: usize,
+    ) -> Result<Vec<u8>, CodecError> {
+        codec::encode(&Value::Record(arguments), &self.request, limit)
+    }
+
+    /// Reads a response of at most `limit` bytes: the function's result.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no response of this function.
+    pub fn decode_response(&self, bytes: &[u8], limit: usize) -> Result<Option<Value>, CodecError> {
+        Ok(match codec::decode(bytes, &self.response, limit)? {
+            Value::Record(mut value) => value.pop(),
+            result => Some(result),
+        })
+    }
+
     /// Writes a response of at most `limit` bytes: the function's result.
     ///
     /// # Errors
@@ -114,7 +145,23 @@ impl Api {
     /// What the gateway of an app serves: the functions that have an RPC path.
     #[must_use]
     pub fn new(app: &App, plan: &Plan, components: &BTreeMap<String, Description>) -> Self {
-        let functions = exposed(app, plan, components);
+        Self::with(exposed(app, plan, components), app, components)
+    }
+
+    /// What an app calls of gRPC services outside.
+    #[must_use]
+    pub fn called(app: &App, plan: &Plan, components: &BTreeMap<String, Description>) -> Self {
+        let called = plan.grpc_calls.iter();
+        let functions =
+            called.map(|(function, called)| (function.clone(), called.signature.clone()));
+        Self::with(functions.collect(), app, components)
+    }
+
+    fn with(
+        functions: BTreeMap<FunctionId, Signature>,
+        app: &App,
+        components: &BTreeMap<String, Description>,
+    ) -> Self {
         let mut named: BTreeMap<(String, String), BTreeMap<String, Shape>> = BTreeMap::new();
         let exports = components.values().flat_map(|one| &one.exports);
         let imports = components.values().flat_map(|one| &one.imports);
@@ -172,6 +219,22 @@ impl Api {
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
         self.methods.get(path)
+    }
+
+    /// The method that a function is, and the full name of its service.
+    #[must_use]
+    pub fn method_of(&self, function: &FunctionId) -> Option<(String, Arc<Method>)> {
+        self.packages.iter().find_map(|package| {
+            package.services.iter().find_map(|service| {
+                let is_it = |method: &&Arc<Method>| {
+                    let own = &method.function;
+                    own.name == function.name && own.interface.compatible(&function.interface)
+                };
+                let method = service.methods.iter().find(is_it)?;
+                let name = format!("{}.{}", package.name, service.name);
+                Some((name, Arc::clone(method)))
+            })
+        })
     }
 
     /// Whether there is a service of this full name.

@@ -227,7 +227,9 @@ impl Host {
             }
         }
         self.local.serve(self.local_calls(app, &next));
-        self.current.nest().apply(&app.name, &next.plan.nest_wires);
+        let wires = self.current.wires();
+        wires.nest.apply(&app.name, &next.plan.nest_wires);
+        wires.outside.apply(app, &next.plan, &next.described);
         self.current
             .breakers()
             .apply(&app.name, &next.plan.breakers);

@@ -20,11 +20,9 @@ use crate::nats::{Action, ConnectOptions, Link, Refusal, RequestError, Requests}
 use crate::pipelines::Serving;
 use crate::spans::Spans;
 use crate::transport::backend::NatsBackend;
-use crate::transport::breaker::Breakers;
 use crate::transport::consumer::{self, Failures};
 use crate::transport::local::Local;
-use crate::transport::nest::Handlers;
-use crate::transport::{Drained, Slot, Source, subscription};
+use crate::transport::{Drained, Slot, Source, Wires, subscription};
 
 /// A handle of one worker.
 pub(crate) struct Worker {
@@ -114,7 +112,7 @@ impl Worker {
     ) -> Result<Self, WorkerError> {
         let (app, local) = (app.to_owned(), Arc::clone(local));
         let store = Arc::clone(current.store());
-        let wires = (Arc::clone(current.breakers()), Arc::clone(current.nest()));
+        let wires = current.wires().clone();
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -233,7 +231,7 @@ struct Connected {
 async fn connect(
     nats: &ConnectOptions,
     store: &Arc<StoreHealth>,
-    wires: (Arc<Breakers>, Arc<Handlers>),
+    wires: Wires,
     local: &Local,
 ) -> Result<Connected, WorkerError> {
     let link = nats.link().await?;

@@ -136,9 +136,11 @@ impl App {
     pub fn replicas(&self) -> u8 {
         let of_wire = |wire: &Wire| match &wire.provider {
             Provider::Events(spec) => spec.durable.as_ref().map(|durable| durable.replicas),
-            Provider::Exporter | Provider::Service(_) | Provider::External | Provider::Nest(_) => {
-                None
-            }
+            Provider::Exporter
+            | Provider::Service(_)
+            | Provider::External
+            | Provider::Nest(_)
+            | Provider::Grpc(_) => None,
         };
         let of_streams = self.streams.iter().map(|spec| spec.durable.replicas);
         let of_wires = self.wires.iter().filter_map(of_wire);

@@ -216,8 +216,12 @@ tables! {
          "A wire for calls has one of `service` and `external`, or any of `local`, `breaker` and `fallback` without them. One with `mode = \"event\"` has neither: every service that exports the interface gets each event. All keys below `durable` need it. See [events](events.md)." {
         SERVICE "service": Other = Other::text(&["a service that exports the interface"])
             => "The service that answers; others that export the interface do not.";
-        EXTERNAL "external": Other = Other::new("boolean or string", &["`true`, `\"nest\"`"]).or("none")
-            => "Something outside this app answers: on the interface's subjects, such as a program with a plain NATS client, or a NestJS microservice by `patterns`.";
+        EXTERNAL "external": Other = Other::new("boolean or string", &["`true`, `\"nest\"`, `\"grpc://host:port\"`, `\"grpcs://host:port\"`"]).or("none")
+            => "Something outside this app answers: on the interface's subjects, such as a program with a plain NATS client, a NestJS microservice by `patterns`, or a [gRPC](grpc.md) service.";
+        PROTO_SERVICE "proto-service": Other = Other::text(&["a full name such as `acme.payments.Payments`"]).or("as the interface's")
+            => "With `external = \"grpc://…\"`: the service that answers.";
+        METHODS "methods": Other = Other::table(&["`{ charge = \"ChargeCard\" }`"]).or("as the functions' names")
+            => "With `external = \"grpc://…\"`: the method of each function that has another name.";
         PATTERNS "patterns": Other = Other::table(&["`{ get-price = \"price.get\", watch = { cmd = \"watch\" } }`"]).or("none")
             => "With `external = \"nest\"`: the pattern by which each function's handler is found.";
         STREAMS "streams": Other = Other::texts(&["functions that return a list"]).or("none")

@@ -19,6 +19,7 @@ mod endpoint;
 mod events;
 mod file;
 mod gateway;
+mod grpc;
 pub(crate) mod keys;
 mod kinds;
 mod nest;
@@ -46,6 +47,7 @@ pub use durable::{DurableFunction, DurableSpec};
 pub use endpoint::{Endpoint, EndpointError, EndpointHost};
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::{GatewaySpec, RpcPaths};
+pub use grpc::{GrpcAddress, GrpcAddressError, GrpcSpec};
 pub use keys::reference;
 pub use nest::{NestHandler, NestSpec};
 pub use pipelines::{

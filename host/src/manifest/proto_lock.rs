@@ -50,7 +50,7 @@ pub enum ProtoLockError {
         source: io::Error,
     },
     /// It does not have the form that `wasmbay proto --lock` writes.
-    #[error("{}: {why}; `wasmbay proto --lock` writes it", path.display())]
+    #[error("{}: {why}; restore it, or delete it and have `wasmbay proto --lock` number everything anew", path.display())]
     Form {
         /// The file.
         path: PathBuf,
@@ -208,6 +208,7 @@ impl fmt::Display for ProtoLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{App, Manifest};
 
     fn read(text: &str) -> Result<ProtoLock, String> {
         toml::from_str(text).map_err(|error| error.to_string())
@@ -241,6 +242,24 @@ mod tests {
             ..Numbers::default()
         };
         assert_eq!(numbers.assign(["a", "b"]), [20_000, 20_001]);
+    }
+
+    #[test]
+    fn it_travels_with_its_app_and_is_no_key_of_a_manifest() {
+        let text = "name = 'a'\n[service.b]\ncomponent = 'b'\n";
+        let parse = |text: &str| Manifest::parse(Path::new("wasmbay.toml"), text);
+        let mut app = parse(text).unwrap().app;
+        app.proto_lock = read("[\"a.A\"]\nreserved = [1]\nnames.x = 2").unwrap();
+        let written = serde_json::to_string(&app).unwrap();
+        assert_eq!(serde_json::from_str::<App>(&written).unwrap(), app);
+        let damaged = written.replace("\"x\":2", "\"x\":1");
+        let error = serde_json::from_str::<App>(&damaged).unwrap_err();
+        assert!(error.to_string().contains("and so is another"), "{error}");
+        let error = parse(&format!("{text}[proto-lock]\n")).unwrap_err();
+        assert!(
+            error.to_string().contains("unknown key `proto-lock`"),
+            "{error}"
+        );
     }
 
     #[test]

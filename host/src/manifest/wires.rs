@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::breakers::{self, BreakerSpec};
 use super::events::{self, EventSpec};
 use super::file::{At, Section};
+use super::grpc::{self, GrpcAddress, GrpcSpec};
 use super::keys::{app, service, wire};
 use super::nest::{self, NestSpec};
 use super::services::check_service;
@@ -48,6 +49,8 @@ pub enum Provider {
     External,
     /// A NestJS microservice.
     Nest(NestSpec),
+    /// A gRPC service.
+    Grpc(GrpcSpec),
     /// No service answers: what is imported are events, for every service that exports the interface.
     Events(Box<EventSpec>),
 }
@@ -56,7 +59,7 @@ impl Provider {
     /// Whether nothing of this app answers.
     #[must_use]
     pub const fn is_external(&self) -> bool {
-        matches!(self, Self::External | Self::Nest(_))
+        matches!(self, Self::External | Self::Nest(_) | Self::Grpc(_))
     }
 }
 
@@ -71,6 +74,12 @@ impl Serialize for Wire {
             Provider::External => map.serialize_entry(wire::EXTERNAL.name, &true)?,
             Provider::Nest(spec) => {
                 map.serialize_entry(wire::EXTERNAL.name, NEST)?;
+                for (name, value) in spec.entries() {
+                    map.serialize_entry(name, &value)?;
+                }
+            }
+            Provider::Grpc(spec) => {
+                map.serialize_entry(wire::EXTERNAL.name, &spec.address.to_string())?;
                 for (name, value) in spec.entries() {
                     map.serialize_entry(name, &value)?;
                 }
@@ -183,6 +192,13 @@ fn meet(one: &InterfaceId, other: &InterfaceId) -> bool {
     one.answers_to(other) || other.answers_to(one)
 }
 
+/// What `external` says of who answers.
+enum Outside {
+    Any,
+    Nest,
+    Grpc(GrpcAddress),
+}
+
 /// Reads a wire for calls.
 fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
     for key in events::keys().chain([wire::NEST.name]) {
@@ -193,11 +209,18 @@ fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
     }
     let service = section.text(&wire::SERVICE);
     let external = section.value(&wire::EXTERNAL, |value| match value {
-        DeValue::Boolean(true) => Some(false),
-        DeValue::String(text) if text == NEST => Some(true),
+        DeValue::Boolean(true) => Some(Outside::Any),
+        DeValue::String(text) if text == NEST => Some(Outside::Nest),
+        DeValue::String(text) => text.parse().ok().map(Outside::Grpc),
         _ => None,
     });
-    let is_nest = external.as_ref().is_some_and(|external| external.value);
+    let external = external.map(|external| external.value);
+    let is_nest = matches!(external, Some(Outside::Nest));
+    if !matches!(external, Some(Outside::Grpc(_))) {
+        for key in [wire::PROTO_SERVICE.name, wire::METHODS.name] {
+            section.report_key(key, format!("`{key}` is for `external = \"grpc://…\"`"));
+        }
+    }
     for key in [wire::PATTERNS.name, wire::STREAMS.name] {
         if !is_nest {
             section.report_key(key, format!("`{key}` is for `external = \"nest\"`"));
@@ -214,10 +237,11 @@ fn read_provider(section: &Section<'_>, declared: &[&str]) -> Option<Provider> {
         (false, true) => {
             let why = "`local` is for interfaces that a service of the app exports";
             section.report_key(wire::LOCAL.name, why);
-            if is_nest {
-                return nest::read_wire(section).map(Provider::Nest);
+            match external? {
+                Outside::Any => Some(Provider::External),
+                Outside::Nest => nest::read_wire(section).map(Provider::Nest),
+                Outside::Grpc(address) => Some(Provider::Grpc(grpc::read_wire(section, address))),
             }
-            external.map(|_| Provider::External)
         }
         (false, false)
             if section.has(wire::LOCAL.name)

@@ -1,6 +1,6 @@
 //! The errors of a plan, each with its fix.
 
-use super::{BreakerProblem, DurableProblem, NestProblem, PipelineProblem};
+use super::{BreakerProblem, DurableProblem, GrpcProblem, NestProblem, PipelineProblem};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::Place;
 use crate::shape::{Field, Signature};
@@ -125,6 +125,14 @@ pub enum PlanError {
         of: String,
         /// What does not fit.
         problem: NestProblem,
+    },
+    /// A wire to a gRPC service that cannot be.
+    #[error("wire \"{interface}\": {problem}")]
+    Grpc {
+        /// The wire.
+        interface: InterfaceId,
+        /// What does not fit.
+        problem: GrpcProblem,
     },
     /// A breaker of a wire that cannot be.
     #[error("{place}wire \"{interface}\": {problem}")]

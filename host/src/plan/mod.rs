@@ -20,6 +20,7 @@ mod choices;
 mod error;
 mod events;
 pub(crate) mod exposed;
+mod grpc;
 mod nest;
 mod pipelines;
 mod publication;
@@ -31,6 +32,7 @@ pub use breakers::{Breaker, BreakerProblem, Instead};
 pub use error::{ChoiceProblem, EventProblem, PlanError, RouteProblem};
 use error::{list, suggestion};
 pub use events::{EventFunction, EventWire, KeyPath};
+pub use grpc::{GrpcCalled, GrpcCalls, GrpcProblem};
 pub use nest::{NestCalled, NestProblem, NestServed, NestTold, NestWires};
 pub use pipelines::{
     Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
@@ -94,6 +96,8 @@ pub struct Plan {
     pub nest: Vec<NestServed>,
     /// What handlers of NestJS answer and get.
     pub nest_wires: NestWires,
+    /// The functions that gRPC services outside answer.
+    pub grpc_calls: GrpcCalls,
 }
 
 impl Plan {
@@ -180,6 +184,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
     errors.extend(wiring.check_rpc());
     wiring.plan_routes(&mut plan, &mut errors);
     wiring.plan_nest(&mut plan, &mut errors);
+    wiring.plan_grpc(&mut plan, &mut errors);
     wiring.plan_breakers(&mut plan, &mut errors);
     if errors.is_empty() {
         Ok(plan)
@@ -216,7 +221,7 @@ impl<'a> Wiring<'a> {
                     ..
                 }) => name == service.name || !exports(name, interface),
                 Some(Wire {
-                    provider: Provider::External | Provider::Nest(_),
+                    provider: Provider::External | Provider::Nest(_) | Provider::Grpc(_),
                     ..
                 }) => false,
                 Some(wire) => Self::fallback_of(wire) != Some(service.name),
@@ -288,7 +293,7 @@ impl<'a> Wiring<'a> {
                     interface,
                 })
             }
-            Provider::External | Provider::Nest(_) => {
+            Provider::External | Provider::Nest(_) | Provider::Grpc(_) => {
                 if self.is_called(&interface)
                     || self
                         .imports()

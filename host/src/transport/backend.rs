@@ -11,12 +11,12 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
-use super::breaker::{Breakers, Instead, Passage};
+use super::breaker::{Instead, Passage};
 use super::feed;
 use super::keyvalue::Bucket;
 use super::local::{Local, LocalCalls};
-use super::nest::{self, Handlers};
 use super::responders::Responders;
+use super::{Wires, grpc, nest};
 use crate::call::{Call, CallError, Identity};
 use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
@@ -48,10 +48,10 @@ pub(crate) struct NatsBackend {
     requests: Requests,
     /// The calls that need no NATS, and what carries those of the guests that they reach.
     local: Option<(LocalCalls, Weak<NatsBackend>)>,
-    /// The breakers of the app's wires.
-    breakers: Arc<Breakers>,
-    /// What services of NestJS answer.
-    nest: Arc<Handlers>,
+    /// What some of the app's wires do with calls.
+    wires: Wires,
+    /// Connections to gRPC services outside.
+    outside: grpc::Connections,
     /// Opens buckets; without one there are none.
     context: Option<jetstream::Context>,
     session: u64,
@@ -71,8 +71,8 @@ impl NatsBackend {
         Self {
             requests,
             local: None,
-            breakers: Arc::default(),
-            nest: Arc::default(),
+            wires: Wires::default(),
+            outside: grpc::Connections::default(),
             context: None,
             store: Arc::default(),
             session: rand::random(),
@@ -83,13 +83,13 @@ impl NatsBackend {
     }
 
     /// The backend of a worker: functions that its host serves are called in the process, and `store`
-    /// learns when what an app stores is missing or full. Wires with a breaker ask `breakers`.
+    /// learns when what an app stores is missing or full. Calls take the way that `wires` say.
     #[must_use]
     pub(crate) fn of_worker(
         requests: Requests,
         context: jetstream::Context,
         store: Arc<StoreHealth>,
-        (breakers, nest): (Arc<Breakers>, Arc<Handlers>),
+        wires: Wires,
         local: &Local,
     ) -> Arc<Self> {
         let local = LocalCalls::new(local);
@@ -97,8 +97,7 @@ impl NatsBackend {
             local: Some((local, Weak::clone(own))),
             context: Some(context),
             store,
-            breakers,
-            nest,
+            wires,
             ..Self::new(requests)
         })
     }
@@ -146,8 +145,13 @@ impl NatsBackend {
 
     /// Makes a call, whatever its wire says of a breaker: in the process where that is possible.
     fn carry<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
-        if let Some(handler) = self.nest.of(subject) {
+        if let Some(handler) = self.wires.nest.of(subject) {
             return Box::pin(async move { nest::call(self.nats(), &handler, call).await });
+        }
+        if let Some(called) = self.wires.outside.of(subject) {
+            let limit = self.nats().max_payload();
+            let answer = async move { grpc::call(&self.outside, &called, call, limit).await };
+            return Box::pin(answer);
         }
         let last = call.deadline;
         let carried = self.nats().max_payload();
@@ -433,7 +437,7 @@ fn stored(answer: &[u8], stream: &str, store: &StoreHealth) -> Result<u64, CallE
 
 impl Backend for NatsBackend {
     fn call<'a>(&'a self, subject: &'a str, call: Call) -> Pending<'a, Bytes> {
-        match self.breakers.pass(subject) {
+        match self.wires.breakers.pass(subject) {
             Passage::Free => self.carry(subject, call),
             Passage::Sent(sent) => Box::pin(async move {
                 let outcome = self.carry(subject, call).await;
@@ -469,7 +473,7 @@ impl Backend for NatsBackend {
         values: Values<'_>,
         call: Call,
     ) -> Result<Pending<'a, Answer>, (Vec<Value>, Call)> {
-        match self.breakers.pass(subject) {
+        match self.wires.breakers.pass(subject) {
             Passage::Free => self.carry_values(subject, values, call),
             Passage::Sent(sent) => {
                 let pending = self.carry_values(subject, values, call)?;
@@ -484,7 +488,7 @@ impl Backend for NatsBackend {
     }
 
     fn publish(&self, event: Event) -> Pending<'_, ()> {
-        let told = self.nest.told(&event, self.nats().max_payload());
+        let told = self.wires.nest.told(&event, self.nats().max_payload());
         let Event { subject, call, .. } = event;
         let published: Pending<'_, ()> = match event.stream {
             Some(stream) => {

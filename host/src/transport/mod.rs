@@ -14,12 +14,14 @@ mod by_subject;
 mod client;
 pub(crate) mod consumer;
 mod feed;
+pub(crate) mod grpc;
 mod keyvalue;
 pub(crate) mod local;
 pub(crate) mod nest;
 mod pull;
 mod responders;
 pub(crate) mod subscription;
+mod wires;
 
 pub use client::Client;
 
@@ -74,3 +76,4 @@ fn check_result(bytes: usize, carried: usize) -> Result<(), CallError> {
 pub(crate) use binding::{
     Binding, Canary, Choice, Delivery, NestDelivery, NestWay, Slot, Source, Subscriber,
 };
+pub(crate) use wires::Wires;

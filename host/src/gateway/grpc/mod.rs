@@ -86,9 +86,11 @@ fn check(request: &Received, cors: Option<&Cors>) -> Result<(), Refusal> {
 
 impl Front {
     /// Whether a request of gRPC is answered here, not by an HTTP component that has its path.
-    pub(super) fn is_for_grpc(&self, table: &Table, method: &Method, path: &str) -> bool {
-        let is_http = || matches!(table.find(method, path), Destination::Http(_));
-        self.gateway.api(table).method(path).is_some() || !is_http()
+    pub(super) fn is_for_grpc(&self, table: &Table, request: &Received, path: &str) -> bool {
+        let is_http = || matches!(table.find(request.method(), path), Destination::Http(_));
+        own(request.headers(), path).is_some()
+            || self.gateway.api(table).method(path).is_some()
+            || !is_http()
     }
 
     /// Answers a request of gRPC.

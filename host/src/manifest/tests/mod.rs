@@ -9,6 +9,7 @@ mod auth;
 mod breakers;
 mod clients;
 mod events;
+mod grpc;
 mod kinds;
 mod nest;
 mod routes;
@@ -386,7 +387,7 @@ fn wires_are_checked() {
     );
     assert_eq!(
         problem("[wire.'a:b/c']\nexternal = false"),
-        "5:12: wire \"a:b/c\": `external` is false; accepted: `true`, `\"nest\"`"
+        "5:12: wire \"a:b/c\": `external` is false; accepted: `true`, `\"nest\"`, `\"grpc://host:port\"`, `\"grpcs://host:port\"`"
     );
     assert_eq!(
         problem("[wire.'a:b']\nservice = 'a'"),

@@ -124,6 +124,11 @@ const EVERYTHING: &str = r#"
     patterns = { quote = "price.quote", watch = { cmd = "watch", v = 2 } }
     streams = ["watch"]
 
+    [wire."shop:payments/cards"]
+    external = "grpcs://pay.example:443"
+    proto-service = "acme.pay.Cards"
+    methods = { charge = "ChargeCard" }
+
     [[nest]]
     pattern = { cmd = "check" }
     call = "shop:audit/audit.check"

@@ -1,11 +1,13 @@
 //! The shop by gRPC, with clients of others.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{CACHE, Example, root};
+use super::{CACHE, Example, manifest, root};
+use crate::support::cli::Cli;
 use crate::support::until_ok_blocking;
 
 fn tool(name: &str) -> Command {
@@ -110,4 +112,88 @@ fn clients_of_grpc_place_orders() {
     assert_eq!(checked.status.code(), Some(1), "{error}");
     assert!(error.contains("wasmbay proto --lock"), "{error}");
     shop.stop();
+}
+
+/// A program that is ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_grpc_service_outside_takes_the_payments() {
+    let protos = {
+        let cli = Cli::new().with(&[("wasmbay.toml", &manifest("shop"))]);
+        super::build(&cli, &["proto", "--cache", CACHE, "--out", "proto"]);
+        cli
+    };
+    let mut server = tool("python-grpc");
+    server
+        .arg(root().join("host/tests/it/by_grpc_server.py"))
+        .arg(protos.path("proto"))
+        .stdout(Stdio::piped());
+    let mut server = Running(server.spawn().unwrap());
+    let mut port = String::new();
+    let mut printed = BufReader::new(server.0.stdout.take().unwrap());
+    printed.read_line(&mut port).unwrap();
+
+    // The shop without its own payments.
+    let (before, rest) = manifest("shop")
+        .split_once("[service.payment]")
+        .map(owned)
+        .unwrap();
+    let (_, after) = rest.split_once("\n\n").unwrap();
+    let wire = format!(
+        "[wire.\"shop:payment/payments\"]\nexternal = \"grpc://127.0.0.1:{}\"\n",
+        port.trim()
+    );
+    let text = format!("{before}{after}\n{wire}").replace(
+        ", retry = { attempts = 3, backoff = [\"100ms\", \"1s\"] } }\n\n[service.orders.undo",
+        " }\n\n[service.orders.undo",
+    );
+    let shop = Example::run(Cli::new().with(&[("wasmbay.toml", &text)]));
+    let place = |card: &str, holder: &str| {
+        let order = json!({
+            "customer": { "name": "Ada", "email": "ada@example.com" },
+            "lines": [{ "sku": "mouse", "quantity": 1 }],
+            "card": { "number": card, "holder": holder, "expires": "12/30" },
+        });
+        shop.post("/orders", &order)
+    };
+    let placed = place("4242 4242 4242 4242", "Ada");
+    assert_eq!(placed.status, 201, "{placed:?}");
+    assert_eq!(
+        placed.json()["receipt"]["processor"],
+        "python",
+        "{placed:?}"
+    );
+    assert_eq!(place("4000 0000 0000 0002", "Ada").status, 402);
+    // The service's own failure, with its status and message.
+    let charge = |holder: &str| {
+        let charge = json!({
+            "orderId": "o", "amount": { "minor": 1, "currency": "EUR" },
+            "card": { "number": "4242", "holder": holder, "expires": "12/30" },
+        });
+        shop.post("/rpc/shop:payment/payments/charge", &charge)
+    };
+    let failed = charge("Nobody");
+    assert_eq!(failed.status, 502, "{failed:?}");
+    assert!(
+        failed.body.contains("gRPC status 13: no such bank: 100%"),
+        "{failed:?}"
+    );
+    // It goes away, and the connection with it.
+    drop(server);
+    let failed = charge("Ada");
+    assert_eq!(failed.status, 503, "{failed:?}");
+    assert!(failed.body.contains("cannot be reached"), "{failed:?}");
+    shop.stop();
+}
+
+fn owned((one, other): (&str, &str)) -> (String, String) {
+    (one.to_owned(), other.to_owned())
 }
