@@ -19,6 +19,7 @@ pub(crate) mod connection;
 mod cors;
 pub(crate) mod counts;
 mod events;
+mod explorer;
 mod grpc;
 pub(crate) mod health;
 mod origin;

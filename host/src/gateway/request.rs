@@ -21,6 +21,7 @@ use super::compress::{compress, takes_gzip};
 use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
 use super::cors::Cors;
 use super::events::in_query;
+use super::explorer::Explorer;
 use super::health::{healthz, readyz};
 use super::origin;
 use super::rate::Told;
@@ -197,6 +198,7 @@ impl Front {
                 let answer = client.map(|_| self.gateway.openapi(table, local));
                 (route::OPENAPI, answer)
             }
+            Destination::Explorer(file) => (Explorer::PAGE, Ok(file.answer(request.headers()))),
             Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
             Destination::Rpc(function) => {
                 if let Err(refusal) = origin::check(request, cors) {

@@ -16,12 +16,13 @@ use percent_encoding::percent_decode_str;
 use super::answer::{Outcome, Refusal};
 use super::arguments::ArgumentPlan;
 use super::auth::Access;
+use super::explorer::Explorer;
 use super::rate::Limiters;
 use crate::deployment::Deployment;
 use crate::grpc::Api;
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::Source;
-use crate::manifest::{GatewaySpec, Route, RpcPaths, keys};
+use crate::manifest::{ApiDocument, GatewaySpec, Route, RpcPaths, keys};
 use crate::plan::{KeyPath, PlannedRoute, Publication};
 use crate::runtime::Service;
 use crate::shape::Signature;
@@ -52,6 +53,7 @@ pub(crate) struct Table {
     functions: HashMap<String, Vec<Rpc>>,
     /// Which of all functions are among them.
     rpc: RpcPaths,
+    openapi: ApiDocument,
     /// Required functions that no service here answers: their responders have to be looked for.
     pub(crate) external: Vec<(FunctionId, String)>,
     /// What is asked of clients where no route says otherwise.
@@ -143,6 +145,8 @@ pub(crate) enum Destination<'t, 'p> {
     Readyz,
     /// The document of what is served, where no route has its path.
     OpenApi,
+    /// A file of the page that shows it.
+    Explorer(Explorer),
     Rpc(&'t Rpc),
     Call(&'t CallRoute, Params<'t, 'p>),
     Events(&'t Arc<EventRoute>, Params<'t, 'p>),
@@ -177,6 +181,7 @@ impl Table {
             others: Router::new(),
             functions: HashMap::new(),
             rpc: spec.rpc.clone(),
+            openapi: spec.openapi,
             external: Vec::new(),
             access: usual.clone(),
             documents: Default::default(),
@@ -339,10 +344,21 @@ impl Table {
                 Target::Events(route) => Destination::Events(route, found.params),
                 Target::Http(route) => Destination::Http(route),
             },
-            Err(_) if path == OPENAPI && [Method::GET, Method::HEAD].contains(method) => {
-                Destination::OpenApi
+            Err(_) => {
+                let is_read = [Method::GET, Method::HEAD].contains(method);
+                let own = is_read.then(|| self.document(path)).flatten();
+                own.unwrap_or_else(|| Destination::Refused(self.no_route(path)))
             }
-            Err(_) => Destination::Refused(self.no_route(path)),
+        }
+    }
+
+    /// What describes all this, where no route has its path.
+    fn document(&self, path: &str) -> Option<Destination<'static, 'static>> {
+        match self.openapi {
+            ApiDocument::None => None,
+            _ if path == OPENAPI => Some(Destination::OpenApi),
+            ApiDocument::Document => None,
+            ApiDocument::Explorer => Explorer::find(path).map(Destination::Explorer),
         }
     }
 

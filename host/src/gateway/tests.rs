@@ -95,6 +95,7 @@ fn found(table: &Table, method: &str, path: &str) -> String {
         Destination::Healthz => "healthz".into(),
         Destination::Readyz => "readyz".into(),
         Destination::OpenApi => "openapi".into(),
+        Destination::Explorer(file) => format!("{file:?}"),
         Destination::Rpc(rpc) => match &rpc.way {
             Way::Call(callee) => callee.subject.clone(),
             Way::Publish(_) => "event".into(),

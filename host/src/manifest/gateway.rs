@@ -40,6 +40,18 @@ impl RpcPaths {
     }
 }
 
+/// What a gateway says of itself to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ApiDocument {
+    /// Nothing.
+    None,
+    /// Its OpenAPI document.
+    #[default]
+    Document,
+    /// The document, and a page to read and try it.
+    Explorer,
+}
+
 settings! {
     /// Where and how the gateway listens.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +64,8 @@ settings! {
         pub hosts: Vec<String> = HOSTS,
         /// Which functions have an RPC path.
         pub rpc: RpcPaths = RPC,
+        /// What it says of itself.
+        pub openapi: ApiDocument = OPENAPI,
         /// Bytes of a request's body.
         pub body: usize = BODY,
         /// Bytes of a request's line and headers.

@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::kinds::{
-    Address, Bounds, Flag, Hundredths, Key, Least, Or, Other, Outcomes, Rpc, Steps, Table,
+    Address, Bounds, Documented, Flag, Hundredths, Key, Least, Or, Other, Outcomes, Rpc, Steps,
+    Table,
 };
 use super::placement::{Copies, HostNames};
 use super::shares::{Multiple, Percent, Percents, Times};
@@ -466,6 +467,8 @@ tables! {
             => "The names (`Host` headers) by which requests reach the app at the gateway of a [fleet](fleet.md), which has one gateway for all apps. `wasmbay up` has one app, which answers to every name.";
         RPC "rpc": Rpc = Rpc
             => "Which functions have [an RPC path](gateway.md#functions-at-their-rpc-path): all for clients on this machine, all for everybody, none, or those of these interfaces for everybody. Without a version an interface stands for all of its versions.";
+        OPENAPI "openapi": Documented = Documented
+            => "Whether `/openapi.json` [describes](gateway.md) what is served, and whether `/openapi` is a page to read and try it.";
         BODY "body": Bounds<usize> = Bounds { default: 1 << 20, range: 1 << 10..=64 << 20 }
             => "Body of a request. Beyond it 413.";
         // The minimum is hyper's own.

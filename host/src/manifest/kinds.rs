@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::file::integer;
 use super::values::{duration_text, parse_duration, parse_port, parse_size, size_text};
-use super::{Outcome, RpcPaths};
+use super::{ApiDocument, Outcome, RpcPaths};
 use crate::interface::InterfaceId;
 
 /// One key of the manifest.
@@ -488,6 +488,47 @@ impl Setting for Rpc {
                     .map(|interface| Value::String(interface.to_string()));
                 Value::Array(names.collect())
             }
+        })
+    }
+}
+
+/// Whether something is described, and for people, too.
+pub(crate) struct Documented;
+
+/// The word for a page.
+const EXPLORER: &str = "explorer";
+
+impl Kind for Documented {
+    fn form(&self) -> Form {
+        Form {
+            kind: "boolean or string",
+            default: "true".to_owned(),
+            accepted: "true, false, \"explorer\"".to_owned(),
+        }
+    }
+}
+
+impl Setting for Documented {
+    type Value = ApiDocument;
+
+    fn default(&self) -> ApiDocument {
+        ApiDocument::Document
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Option<ApiDocument> {
+        match value {
+            DeValue::Boolean(true) => Some(ApiDocument::Document),
+            DeValue::Boolean(false) => Some(ApiDocument::None),
+            DeValue::String(text) if text == EXPLORER => Some(ApiDocument::Explorer),
+            _ => None,
+        }
+    }
+
+    fn write(&self, value: &ApiDocument) -> Option<Value> {
+        Some(match value {
+            ApiDocument::Document => Value::Boolean(true),
+            ApiDocument::None => Value::Boolean(false),
+            ApiDocument::Explorer => Value::String(EXPLORER.to_owned()),
         })
     }
 }

@@ -46,7 +46,7 @@ pub use cors::CorsSpec;
 pub use durable::{DurableFunction, DurableSpec};
 pub use endpoint::{Endpoint, EndpointError, EndpointHost};
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
-pub use gateway::{GatewaySpec, RpcPaths};
+pub use gateway::{ApiDocument, GatewaySpec, RpcPaths};
 pub use grpc::{GrpcAddress, GrpcAddressError, GrpcSpec};
 pub use keys::reference;
 pub use nest::{NestHandler, NestSpec};

@@ -159,6 +159,7 @@ const EVERYTHING: &str = r#"
     [gateway]
     listen = "127.0.0.1:8080"
     admin = "localhost:8081"
+    openapi = "explorer"
     body = "2MiB"
     header = "8KiB"
     timeout = "10ms"

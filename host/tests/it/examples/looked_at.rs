@@ -21,7 +21,13 @@ const PICTURES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/page");
 /// about 50 where nothing else runs.
 const PAINT: f64 = 2_000.0;
 
-fn browse(browser: &str, program: &str, url: &str) -> Value {
+/// Both browsers, each with its program.
+const BROWSERS: [(&str, &str); 2] = [
+    ("chrome", "chromium-headless-shell"),
+    ("firefox", "firefox-esr"),
+];
+
+fn browse(script: &str, (browser, program): (&str, &str), url: &str) -> Value {
     let tools = root().join(".tools/bin");
     let browse = tools.join("browse");
     assert!(
@@ -30,7 +36,7 @@ fn browse(browser: &str, program: &str, url: &str) -> Value {
     );
     std::fs::create_dir_all(PICTURES).unwrap();
     let output = Command::new(browse)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/page.mjs"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(script))
         .arg(browser)
         .arg(tools.join(program))
         .args([url, PICTURES])
@@ -93,14 +99,26 @@ fn the_reason_of_a_declined_card_is_found_on_the_page() {
             }
         });
         let _ended = Ends(&stop);
-        for (browser, program) in [
-            ("chrome", "chromium-headless-shell"),
-            ("firefox", "firefox-esr"),
-        ] {
-            let found = browse(browser, program, admin);
+        for browser in BROWSERS {
+            let found = browse("page.mjs", browser, admin);
             println!("{found}");
             assert!(found["paint"].as_f64().unwrap() < PAINT, "{found}");
         }
+    });
+    shop.stop();
+}
+
+#[test]
+fn what_the_gateway_serves_is_read_on_a_page() {
+    let shown = manifest("shop").replace("[gateway]", "[gateway]\nopenapi = \"explorer\"");
+    let shop = Example::run(Cli::new().with(&[("wasmbay.toml", &shown)]));
+    for browser in BROWSERS {
+        browse("explorer.mjs", browser, &format!("http://{}/openapi", shop.gateway));
+    }
+    shop.change("openapi = \"explorer\"", "openapi = false");
+    until_ok_blocking("the document is gone", || {
+        let found = [shop.get("/openapi.json").status, shop.get("/openapi").status];
+        (found == [404, 404]).then_some(()).ok_or(found)
     });
     shop.stop();
 }
