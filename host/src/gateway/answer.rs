@@ -187,9 +187,14 @@ impl Refusal {
             return json(self.status, to_json(&run));
         }
         let mut answer = json(self.status, to_json(&self.body()));
-        let headers = answer.headers_mut();
-        for (name, value) in self.headers {
-            headers.append(name, value);
+        self.add_headers(answer.headers_mut());
+        answer
+    }
+
+    /// Adds what a client is told beside the status, such as when to try again.
+    pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
         }
         if matches!(
             self.status,
@@ -198,7 +203,6 @@ impl Refusal {
         {
             headers.insert(RETRY_AFTER, RETRY_SECONDS);
         }
-        answer
     }
 }
 

@@ -142,13 +142,22 @@ impl Gateway {
         tls::scheme(self.tls.as_deref())
     }
 
-    /// Another one of the app, with this specification, which goes on with the counts of this one.
+    /// Another one of the app, with this specification, which goes on with the counts of this one, with who
+    /// follows its events, and with the keys of clients that it has.
     pub(crate) fn respecified(&self, spec: GatewaySpec) -> Self {
+        let same_clients = self.spec.auth == spec.auth;
+        let new = Self::new(&self.app, spec, Arc::clone(&self.current));
         Self {
+            authenticator: match same_clients {
+                true => Arc::clone(&self.authenticator),
+                false => new.authenticator,
+            },
             counts: Arc::clone(&self.counts),
             tracer: Arc::clone(&self.tracer),
             limiters: Arc::clone(&self.limiters),
-            ..Self::new(&self.app, spec, Arc::clone(&self.current))
+            followers: Arc::clone(&self.followers),
+            closing: self.closing.clone(),
+            ..new
         }
     }
 

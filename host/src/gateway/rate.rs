@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,8 @@ use crate::manifest::{RateBy, RateSpec};
 static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 static LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Upper bound of the clients that are told apart at a time. Further ones have one bucket together.
+/// Upper bound of the clients that are told apart at a time, and of the addresses. Further ones have one bucket
+/// together.
 pub(super) const MAX_CLIENTS: usize = 65_536;
 
 /// Shortest pause between two looks for clients that have a full bucket again.
@@ -54,9 +54,16 @@ pub(crate) struct Limiter {
     interval: Duration,
     policy: HeaderValue,
     clock: DefaultClock,
-    began: Instant,
-    /// Milliseconds from `began` to the last look for full buckets.
-    swept: AtomicU64,
+    known: Mutex<Known>,
+}
+
+/// The clients that are told apart, and when each was last seen.
+#[derive(Default)]
+struct Known {
+    /// Those that have shown who they are, and addresses: strangers take no place of theirs.
+    clients: [HashMap<Bucket, Instant>; 2],
+    /// When it was last looked for buckets that are full again.
+    swept: Option<Instant>,
 }
 
 /// Headers of an answer, whatever it is.
@@ -77,8 +84,7 @@ impl Limiter {
                 .unwrap_or_else(|_| HeaderValue::from_static("\"default\"")),
             spec: spec.clone(),
             clock: DefaultClock::default(),
-            began: Instant::now(),
-            swept: AtomicU64::new(0),
+            known: Mutex::default(),
         }
     }
 
@@ -140,26 +146,33 @@ impl Limiter {
         Err(refusal)
     }
 
-    /// The bucket, if there is room for one more client.
+    /// The bucket, if it is known or there is room for one more client of its kind.
     fn known(&self, bucket: Bucket) -> Bucket {
-        if self.buckets.len() < MAX_CLIENTS {
+        let now = Instant::now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { clients, swept } = &mut *known;
+        let [identified, addresses] = clients;
+        let own = match bucket {
+            Bucket::Address(_) => addresses,
+            _ => identified,
+        };
+        if let Some(seen) = own.get_mut(&bucket) {
+            *seen = now;
             return bucket;
         }
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let swept = self.swept.load(Ordering::Relaxed);
-        let pause = u64::try_from(SWEEP.as_millis()).unwrap_or(u64::MAX);
-        if (swept == 0 || now.saturating_sub(swept) >= pause)
-            && self
-                .swept
-                .compare_exchange(swept, now.max(1), Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
+        let is_due = swept.is_none_or(|swept| now.duration_since(swept) >= SWEEP);
+        if own.len() >= MAX_CLIENTS && is_due {
+            *swept = Some(now);
+            // After this time a bucket is full, as if there had been none.
+            let full = self.interval * self.spec.burst.max(1);
+            own.retain(|_, seen| now.duration_since(*seen) < full);
             self.buckets.retain_recent();
         }
-        match self.buckets.len() < MAX_CLIENTS {
-            true => bucket,
-            false => Bucket::Others,
+        if own.len() >= MAX_CLIENTS {
+            return Bucket::Others;
         }
+        own.insert(bucket.clone(), now);
+        bucket
     }
 }
 
@@ -288,6 +301,17 @@ mod tests {
         let more = MAX_CLIENTS as u32..MAX_CLIENTS as u32 + 50;
         assert_eq!(more.filter(|last| take(*last)).count(), 2);
         assert!(limiter.buckets.len() <= MAX_CLIENTS + 1);
+        // Who is known keeps what it has, and who has shown who it is shares no place with strangers.
+        assert!(take(7) && !take(7));
+        let key = Client::for_test(Proof::Key, "a", "{}");
+        let client = Limiter::new(&spec(2, Duration::from_secs(3_600), RateBy::Client));
+        for last in 0..MAX_CLIENTS as u32 {
+            assert!(client.after(peer(last), None, &mut Told::new()).is_ok());
+        }
+        for taken in [true, true, false] {
+            let counted = client.after(peer(1), Some(&key), &mut Told::new());
+            assert_eq!(counted.is_ok(), taken);
+        }
     }
 
     #[test]

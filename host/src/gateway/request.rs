@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use matchit::Params;
+use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
@@ -29,11 +30,12 @@ use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::trace::{REQUEST_ID, TRACEPARENT, describe, failure, read_trace, request_id, trace_id};
 use super::{Front, Table, grpc};
 use crate::call::{Blame, Call, CallError, Identity, Kind, Trace};
+use crate::claims::Claims;
 use crate::json::{self, Limits};
 use crate::pipelines::is_key;
 use crate::poll;
 use crate::telemetry;
-use crate::text::shown;
+use crate::text::{hex, shown};
 use crate::wire;
 
 // Statics, since a name that is text is checked and hashed anew for each request.
@@ -309,7 +311,7 @@ impl Front {
             Bytes::new()
         };
         call.body = route.arguments.arguments(params, query, body)?;
-        call.identity = key_of(&route.way, request.headers())?;
+        call.identity = key_of(&route.way, request.headers(), call.claims.as_deref())?;
         match self.send(&route.way, call).await? {
             Some(reply) => route.outcome.answer(&route.planned, reply),
             None => Ok(empty(status(route.planned.status))),
@@ -323,7 +325,7 @@ impl Front {
         mut call: Call,
     ) -> Result<Answer, Refusal> {
         call.body = self.read_json(request, call.deadline.into()).await?;
-        call.identity = key_of(&function.way, request.headers())?;
+        call.identity = key_of(&function.way, request.headers(), call.claims.as_deref())?;
         let reply = self.send(&function.way, call).await?;
         Ok(reply.map_or_else(|| empty(StatusCode::ACCEPTED), rpc))
     }
@@ -403,8 +405,12 @@ pub(super) fn not_from_elsewhere() -> Refusal {
 }
 
 /// The key that a client chose for the run which its request begins: a second request with it is the
-/// same run.
-pub(super) fn key_of(way: &Way, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
+/// same run. Of a client that has shown who it is the key is its own, whatever others choose.
+pub(super) fn key_of(
+    way: &Way,
+    headers: &HeaderMap,
+    claims: Option<&str>,
+) -> Result<Option<Identity>, Refusal> {
     let Way::Call(Callee {
         begins_run: true, ..
     }) = way
@@ -417,7 +423,13 @@ pub(super) fn key_of(way: &Way, headers: &HeaderMap) -> Result<Option<Identity>,
     let key = key.to_str().ok().filter(|key| is_key(key));
     let why = "Idempotency-Key: accepted: 1 to 255 visible ASCII characters";
     let key = key.ok_or_else(|| Refusal::caller(StatusCode::BAD_REQUEST, why))?;
-    Ok(Some(Identity::Key(key.into())))
+    let Some(claims) = claims.and_then(Claims::read) else {
+        return Ok(Some(Identity::Key(key.into())));
+    };
+    let subject = claims.subject.as_deref().unwrap_or_default();
+    let whose = format!("{:?}\n{}\n{subject}\n{key}", claims.auth, subject.len());
+    let own = hex(&Sha256::digest(whose));
+    Ok(Some(Identity::Key(own.into())))
 }
 
 /// The answer to HEAD: the headers, the length among them, without the body.
@@ -525,6 +537,33 @@ pub(crate) async fn read_body(body: &mut Option<Incoming>, limit: usize) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_of_the_client_that_chose_it() {
+        let way = Way::Call(Callee {
+            subject: "bay.a".to_owned(),
+            limit: None,
+            begins_run: true,
+        });
+        let mut headers = HeaderMap::new();
+        headers.insert(&IDEMPOTENCY_KEY, HeaderValue::from_static("order-1"));
+        let key = |claims: Option<&str>| match key_of(&way, &headers, claims).unwrap() {
+            Some(Identity::Key(key)) => key.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let claims = [
+            r#"{"auth":"jwt","subject":"ada"}"#,
+            r#"{"auth":"jwt","subject":"bob"}"#,
+            r#"{"auth":"key","subject":"ada"}"#,
+        ];
+        let keys = claims.map(|claims| key(Some(claims)));
+        assert_eq!(key(None), "order-1");
+        assert!(keys.iter().all(|key| is_key(key) && key != "order-1"));
+        assert!(keys[0] != keys[1] && keys[0] != keys[2]);
+        // A newer token of the same client is the same client.
+        let later = r#"{"auth":"jwt","subject":"ada","scopes":["a"],"claims":{"exp":9}}"#;
+        assert_eq!(key(Some(later)), keys[0]);
+    }
 
     #[test]
     fn a_request_is_local_unless_a_proxy_passed_it_on() {

@@ -172,7 +172,8 @@ impl Table {
         limiters: &Limiters,
     ) -> Self {
         let (plan, services) = (&deployment.plan, &deployment.services);
-        let usual = Access::usual(spec, limiters);
+        let deployed = deployment.app.as_deref().map(|app| &app.gateway);
+        let usual = Access::usual(spec, deployed, limiters);
         let mut table = Self {
             routers: keys::METHODS
                 .iter()

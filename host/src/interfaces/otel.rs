@@ -187,9 +187,23 @@ fn size_of_span(span: &SpanData) -> usize {
             .map(|pair| pair.key.as_str().len() + pair.value.as_str().len());
         sizes.sum()
     };
-    let events = span.events.iter().map(|event| of(&event.attributes));
-    let links = span.links.iter().map(|link| of(&link.attributes));
-    span.name.len() + of(&span.attributes) + events.sum::<usize>() + links.sum::<usize>()
+    let events = span.events.iter();
+    let events = events.map(|event| event.name.len() + of(&event.attributes));
+    let state = |context: &SpanContext| context.trace_state().header().len();
+    let links = span.links.iter();
+    let links = links.map(|link| state(&link.span_context) + of(&link.attributes));
+    let scope = &span.instrumentation_scope;
+    let scope: usize = scope.name().len()
+        + scope
+            .attributes()
+            .map(|pair| pair.key.as_str().len() + pair.value.as_str().len())
+            .sum::<usize>();
+    let why = match &span.status {
+        Status::Error { description } => description.len(),
+        Status::Ok | Status::Unset => 0,
+    };
+    let own = span.name.len() + state(&span.span_context) + of(&span.attributes);
+    own + why + scope + events.sum::<usize>() + links.sum::<usize>()
 }
 
 /// `None` for ids that are none.

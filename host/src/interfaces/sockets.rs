@@ -80,7 +80,9 @@ impl Sockets {
                 return false;
             }
             SocketAddrUse::TcpConnect => (&self.spec.grants.tcp, "tcp"),
-            SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => (&self.spec.grants.udp, "udp"),
+            // Anybody can send here: only who was sent to is heard.
+            SocketAddrUse::UdpReceive => return self.is_peer(address),
+            SocketAddrUse::UdpSend => (&self.spec.grants.udp, "udp"),
         };
         let ip = address.ip().to_canonical();
         for endpoint in granted.iter().filter(|one| one.port == address.port()) {
@@ -88,11 +90,9 @@ impl Sockets {
                 return true;
             }
         }
-        if !matches!(purpose, SocketAddrUse::UdpReceive) {
-            self.refuse(format_args!(
-                "`grants = {{ {key} = [\"{address}\"] }}` would allow it"
-            ));
-        }
+        self.refuse(format_args!(
+            "`grants = {{ {key} = [\"{address}\"] }}` would allow it"
+        ));
         false
     }
 
@@ -124,6 +124,23 @@ impl Sockets {
         let room = MAX_ADDRESSES.saturating_sub(known.len());
         known.extend(found.iter().take(room).map(|ip| (*ip, now)));
         found.contains(&ip)
+    }
+
+    /// Whether datagrams of this address are of a granted endpoint, as far as is known.
+    fn is_peer(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let granted = self.spec.grants.udp.iter();
+        let mut granted = granted.filter(|endpoint| endpoint.port == address.port());
+        granted.any(|endpoint| match &endpoint.host {
+            EndpointHost::Address(own) => own.to_canonical() == ip,
+            EndpointHost::Name(name) => addresses
+                .get(name)
+                .is_some_and(|known| known.contains_key(&ip)),
+        })
     }
 
     fn is_known(&self, name: &str, ip: IpAddr) -> bool {

@@ -67,7 +67,8 @@ impl Owner<'_> {
             };
             let (heard, at) = heard;
             recorded.ended(at);
-            recorded.replay(calls + fetches < self.run.steps.len());
+            let (asked, all) = (self.run.asked_each_time(), self.run.steps.len());
+            recorded.replay(calls < asked || fetches < all - asked);
             // The guest may have run out of time meanwhile.
             let _ = ask.answer.send(heard);
         };
@@ -81,7 +82,7 @@ impl Owner<'_> {
             }
             Err(error) => Outcome::Failed(error),
         };
-        self.run.returned(calls + fetches, outcome, &version, now());
+        self.run.returned(calls, outcome, &version, now());
         self.unwritten = true;
         if journal::text(&self.run)?.len() > self.room() {
             self.run.overflow_result();

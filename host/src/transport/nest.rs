@@ -54,8 +54,11 @@ impl Handlers {
         };
         // What publishes has checked it.
         let data = nest::data(&event.call.body, &told.signature, &limits).ok()?;
+        // The pattern is no subject of the app: who a call is for is not for everybody there.
         let call = Call {
             body: nest::request(&told.pattern, &data, None),
+            claims: None,
+            caller: None,
             ..event.call.clone()
         };
         Some((told.pattern.subject(), call))

@@ -92,11 +92,21 @@ pub(crate) struct Authenticator {
 
 impl Access {
     /// What is asked for where no route says otherwise.
-    pub(crate) fn usual(spec: &GatewaySpec, limiters: &Limiters) -> Self {
-        let auth = spec.auth.as_ref();
+    ///
+    /// The routes are those of the app that is deployed, and the gateway may still be that of the one before: a
+    /// route of an app that asks its clients is never open meanwhile, but answered with 503.
+    pub(crate) fn usual(
+        spec: &GatewaySpec,
+        deployed: Option<&GatewaySpec>,
+        limiters: &Limiters,
+    ) -> Self {
+        let default = |spec: &GatewaySpec| spec.auth.as_ref().map(|auth| auth.default);
+        let own = default(spec).filter(|auth| *auth != Auth::None);
         let rate = spec.rate.as_ref();
         Self {
-            auth: auth.map(|spec| spec.default).unwrap_or_default(),
+            auth: own
+                .or_else(|| deployed.and_then(default))
+                .unwrap_or_default(),
             scopes: Vec::new(),
             limit: rate.map(|rate| limiters.get("", rate)),
         }

@@ -90,6 +90,8 @@ pub(super) fn refuse(headers: &mut HeaderMap, refusal: &Refusal, app: &str) {
 /// The answer without one: trailers that are the headers.
 pub(super) fn failed(refusal: &Refusal, app: &str) -> Answer {
     let mut answer = response(Payload::whole(Bytes::new()), refusal.status);
+    // Such as when to try again, and what a client has to show.
+    refusal.add_headers(answer.headers_mut());
     refuse(answer.headers_mut(), refusal, app);
     answer
 }

@@ -27,7 +27,7 @@ use super::route::{Destination, Rpc, not_allowed};
 use super::{Front, Table, origin};
 use crate::call::{Call, CallError};
 use crate::grpc::CodecError;
-use crate::json::{self, Limits};
+use crate::json::{self, Limits, UnknownKeys};
 use crate::poll;
 use crate::shape::Shape;
 use crate::text::shown;
@@ -169,9 +169,14 @@ impl Front {
         };
         let body = json::encode_arguments(&arguments, &method.signature, &limits);
         call.body = body.map_err(|error| bad_json(&error))?.into();
-        call.identity = key_of(way, request.headers())?;
+        call.identity = key_of(way, request.headers(), call.claims.as_deref())?;
+        // A newer version of the service may answer with fields that are not known here.
+        let tolerant = Limits {
+            unknown_keys: UnknownKeys::Ignore,
+            ..limits
+        };
         let result = match self.send(way, call).await? {
-            Some(reply) => json::decode_result(&reply, &method.signature, &limits)
+            Some(reply) => json::decode_result(&reply, &method.signature, &tolerant)
                 .map_err(|error| CallError::bad_reply(format!("{}: {error}", method.function)))?,
             // An event that was published; it has no result but that.
             None => match method.signature.result {

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -93,7 +95,7 @@ fn whole(body: Bytes) -> WasiBody {
 pub(super) struct Fetching {
     backend: Arc<dyn Backend>,
     /// Notified when the last request that was begun has its answer.
-    last: Option<oneshot::Receiver<()>>,
+    last: Option<Shared<BoxFuture<'static, ()>>>,
 }
 
 impl Fetching {
@@ -104,6 +106,21 @@ impl Fetching {
         }
     }
 
+    /// The end of the next request, for it to drop, and that of all before it.
+    fn turn(&mut self) -> (oneshot::Sender<()>, Shared<BoxFuture<'static, ()>>) {
+        let (done, ended) = oneshot::channel::<()>();
+        let ready = || std::future::ready(()).boxed().shared();
+        let before = self.last.take().unwrap_or_else(ready);
+        let all = before.clone();
+        let last = async move {
+            all.await;
+            // An error means that it was dropped, which is as good.
+            let _ = ended.await;
+        };
+        self.last = Some(last.boxed().shared());
+        (done, before)
+    }
+
     /// Makes a request whose body is still being written.
     pub(super) fn fetch(
         &mut self,
@@ -112,9 +129,8 @@ impl Fetching {
         options: Option<RequestOptions>,
         limit: usize,
     ) -> impl Future<Output = Answered> + Send + use<> {
-        // Dropped, which is as good as sent, when the future is.
-        let (done, last) = oneshot::channel::<()>();
-        let before = self.last.replace(last);
+        // Whoever comes next waits for this one and for those before it, however this one ends.
+        let (done, before) = self.turn();
         let backend = Arc::clone(&self.backend);
         async move {
             let (head, body) = request.into_parts();
@@ -125,10 +141,7 @@ impl Fetching {
                 }
                 Err(error) => return Err(Error::InternalError(Some(error.to_string()))),
             };
-            if let Some(before) = before {
-                // An error means that it was dropped.
-                let _ = before.await;
-            }
+            before.await;
             let fetch = Fetch {
                 request: Request::from_parts(head, body),
                 options,

@@ -14,12 +14,10 @@ const MAX_ATTRIBUTES: usize = 128;
 /// Bytes of a name or a value; more are cut off.
 pub(super) const MAX_VALUE: usize = 4 << 10;
 
+/// The text up to so many bytes. What is cut off is given back: spans wait and are kept.
 pub(super) fn cut(mut text: String, most: usize) -> String {
-    let mut end = most.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
+    text.truncate(text.floor_char_boundary(most));
+    text.shrink_to_fit();
     text
 }
 

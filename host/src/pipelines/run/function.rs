@@ -267,14 +267,27 @@ impl Run {
         Ok(heard.unwrap_or_else(|| Err(CallError::defect("a step has no outcome"))))
     }
 
-    /// The function has ended, after so many calls.
+    /// Steps that the function asks for each time that it is run. A request that it dropped before it had the answer
+    /// may be one or not.
+    pub(crate) fn asked_each_time(&self) -> usize {
+        let steps = self.pipeline.steps.iter();
+        let of = |step: &Step| {
+            step.call()
+                .map(|call| Sequence::of(&call.function.to_string()))
+        };
+        steps
+            .filter(|step| of(step) != Some(Sequence::Fetches))
+            .count()
+    }
+
+    /// The function has ended, after so many calls beside its requests.
     pub(crate) fn returned(&mut self, calls: usize, outcome: Outcome, version: &Version, now: u64) {
-        if calls < self.steps.len() {
+        if calls < self.asked_each_time() {
             let how = match outcome {
                 Outcome::Failed(error) => error.message,
                 Outcome::Ok(_) | Outcome::Err(_) => "it returned".to_owned(),
             };
-            let all = self.steps.len();
+            let all = self.asked_each_time();
             self.stop(
                 format!("after call {calls} of {all} {how}, where it went on before"),
                 version,

@@ -36,7 +36,11 @@ fn browse(script: &str, (browser, program): (&str, &str), url: &str) -> Value {
     );
     std::fs::create_dir_all(PICTURES).unwrap();
     let output = Command::new(browse)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(script))
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/it")
+                .join(script),
+        )
         .arg(browser)
         .arg(tools.join(program))
         .args([url, PICTURES])
@@ -113,11 +117,18 @@ fn what_the_gateway_serves_is_read_on_a_page() {
     let shown = manifest("shop").replace("[gateway]", "[gateway]\nopenapi = \"explorer\"");
     let shop = Example::run(Cli::new().with(&[("wasmbay.toml", &shown)]));
     for browser in BROWSERS {
-        browse("explorer.mjs", browser, &format!("http://{}/openapi", shop.gateway));
+        browse(
+            "explorer.mjs",
+            browser,
+            &format!("http://{}/openapi", shop.gateway),
+        );
     }
     shop.change("openapi = \"explorer\"", "openapi = false");
     until_ok_blocking("the document is gone", || {
-        let found = [shop.get("/openapi.json").status, shop.get("/openapi").status];
+        let found = [
+            shop.get("/openapi.json").status,
+            shop.get("/openapi").status,
+        ];
         (found == [404, 404]).then_some(()).ok_or(found)
     });
     shop.stop();

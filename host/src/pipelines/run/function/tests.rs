@@ -298,3 +298,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn requests_have_an_order_of_their_own_and_one_that_is_dropped_may_be_missing() {
+    let mut run = run();
+    let fetch = Import {
+        call: StepCall {
+            function: FETCH.parse().unwrap(),
+            ..import().call
+        },
+        undo: None,
+        ..import()
+    };
+    let arguments = |x: u32| raw(&format!(r#"{{"x":{x}}}"#));
+    // A call, a request, a call: each sequence counts for itself.
+    assert!(matches!(ask(&mut run, 0, 1), Heard::Next(0, true)));
+    run.record_call(Slot::of(0), 5, 6, ok());
+    let index = run.index_of(Sequence::Fetches, 0);
+    let heard = run.ask(index, &fetch, arguments(2), &version("one"), 6);
+    assert!(matches!(heard, Heard::Next(1, true)), "{heard:?}");
+    run.record_call(Slot::of(1), 6, 7, ok());
+    assert_eq!(run.index_of(Sequence::Calls, 1), 2);
+    assert!(matches!(ask(&mut run, 2, 3), Heard::Next(2, true)));
+    run.record_call(Slot::of(2), 7, 8, ok());
+    assert_eq!(run.index_of(Sequence::Fetches, 0), 1);
+    assert_eq!(
+        (run.index_of(Sequence::Fetches, 1), run.asked_each_time()),
+        (3, 2)
+    );
+    // Another time the request was dropped before it was asked for.
+    let mut again = run.clone();
+    again.returned(2, ok(), &version("one"), 9);
+    assert_eq!(again.phase, Phase::Completed);
+    run.returned(1, ok(), &version("one"), 9);
+    assert_eq!(run.phase, Phase::Stopped);
+}

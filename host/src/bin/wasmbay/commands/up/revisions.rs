@@ -106,6 +106,25 @@ impl Revisions {
                     }
                     return Ok(applied);
                 }
+                Ok(Some(Told::Stopped)) => {
+                    let kept = self.store.app(&self.app).await?;
+                    let last = kept.as_ref().map(|kept| &kept.revision);
+                    // One of what came before says nothing of this change.
+                    if last.is_some_and(|last| last.number >= number) {
+                        let undeployed = last.is_some_and(|last| last.specification.is_none());
+                        let (why, then) = match undeployed {
+                            true => (
+                                "the app was undeployed meanwhile",
+                                "`wasmbay rollback`, or the next change of a file, has it run again",
+                            ),
+                            false => (
+                                "the app is not to run on this host",
+                                "`wasmbay hosts` shows whether it was drained",
+                            ),
+                        };
+                        return Err(failure(why, then));
+                    }
+                }
                 // Of what came before.
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(failure("the app has ended", "start it again")),
