@@ -87,7 +87,7 @@ await look("service");
 // A dead letter is edited and replayed.
 await page.keyboard.press("3");
 await heading("Dead letters");
-await shows("sales");
+await shows("order-placed");
 const letters = await page.$$eval("main tbody tr", (all) => all.length);
 await look("dead-letters");
 await click("main tbody a");
@@ -96,10 +96,10 @@ await shows("Attempts", "main h2");
 await look("dead-letter");
 const text = await page.$eval("main textarea", (area) => area.value);
 assert.equal(text, '"no order"');
-await click("main button", "Purge");
-await click("dialog button", "Cancel");
-await click("main button", "Purge");
-await click("dialog button", "Purge");
+await click("main button:not([disabled])", "Purge");
+await click("dialog[open] button", "Cancel");
+await click("main button:not([disabled])", "Purge");
+await click("dialog[open] button", "Purge");
 await heading("Dead letters");
 await holds("it has one row less", (before) => document.querySelectorAll("main tbody tr").length === before - 1, letters);
 
