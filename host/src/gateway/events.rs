@@ -10,23 +10,24 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use matchit::Params;
 use percent_encoding::percent_decode_str;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, to_json};
 use super::connection::{Activity, Received, WRITE_GRACE};
+use super::followers::Follows;
 use super::route::EventRoute;
 use super::{Front, websocket};
-use crate::call::{Blame, CallError};
+use crate::call::CallError;
 use crate::interfaces::Feed;
 use crate::json::{self, Limits, UnknownKeys};
 use crate::wire::ErrorBody;
 
-/// Upper bound of the clients that follow events at a time.
-pub const MAX_FOLLOWERS: usize = 1_024;
-
 /// Longest time without a sign of life.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Longest time that a client may leave unread what it was sent.
+const UNREAD: Duration = Duration::from_secs(30);
 
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -36,6 +37,8 @@ const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 /// How long a client waits before it comes again, in milliseconds.
 const FIRST: &str = "retry: 2000\n\n";
 const ALIVE: &str = ": alive\n\n";
+
+pub(super) const TOO_SLOW: &str = "events are read too slowly";
 
 impl Front {
     /// Begins to send a client what it follows.
@@ -63,11 +66,7 @@ impl Front {
         if request.method() == Method::HEAD {
             return Ok(with_headers(empty(StatusCode::OK)));
         }
-        let permit = Arc::clone(&self.gateway.followers).try_acquire_owned();
-        let permit = permit.map_err(|_| {
-            let why = format!("{MAX_FOLLOWERS} clients follow events already");
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Blame::Host, why)
-        })?;
+        let follows = self.followers.enter(activity.peer)?;
         let opening = self.backend.follow(route.source.clone(), after);
         let feed = timeout_at(deadline, opening).await;
         let feed = feed.map_err(|_| self.too_late())??;
@@ -79,24 +78,29 @@ impl Front {
             activity: Arc::clone(activity),
             keep_alive: KEEP_ALIVE.min((self.gateway.spec.timeout + WRITE_GRACE) / 2),
             stage: Stage::Begins,
-            _permit: permit,
+            position: None,
+            _follows: follows,
         };
+        let unread = UNREAD.min(self.gateway.spec.timeout + WRITE_GRACE);
         if let Some(answer) = socket {
             if self.gateway.is_closing() {
                 let why = "the host is shutting down";
                 return Err(CallError::unavailable(why).into());
             }
             let upgrade = hyper::upgrade::on(request);
-            let write = self.gateway.spec.timeout + WRITE_GRACE;
             let running = activity.begin(Instant::now());
             activity.become_of(Box::pin(websocket::serve(
-                upgrade, follower, write, running,
+                upgrade, follower, unread, running,
             )));
             return Ok(answer);
         }
-        let frames = stream::unfold(follower, |mut follower| async {
-            let frame = follower.next().await?;
-            Some((frame, follower))
+        let tasks = self.tasks.upgrade();
+        let tasks = tasks.ok_or_else(|| CallError::unavailable("the host is shutting down"))?;
+        let (sender, receiver) = mpsc::channel(2);
+        tasks.spawn(send(follower, sender, unread));
+        let frames = stream::unfold(receiver, |mut frames| async {
+            let frame = frames.recv().await?;
+            Some((frame, frames))
         });
         let answer = Answer::new(Payload::events(Box::pin(frames)));
         Ok(with_headers(answer))
@@ -147,7 +151,9 @@ pub(super) struct Follower {
     activity: Arc<Activity>,
     keep_alive: Duration,
     stage: Stage,
-    _permit: OwnedSemaphorePermit,
+    /// The position that the client knows.
+    position: Option<u64>,
+    _follows: Follows,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -167,31 +173,50 @@ pub(super) enum Step {
         data: Vec<u8>,
     },
     /// A sign of life.
-    Alive,
+    Alive {
+        /// The sequence after which the client goes on when it comes again, if it does not know that.
+        position: Option<u64>,
+    },
     /// Nothing more, for this reason.
     End(CallError),
 }
 
 impl Follower {
-    /// The next frame of server-sent events. It is only asked for when what was before is on its way, so a
-    /// client that reads slowly makes its feed wait, and none that does not read at all is waited for.
+    /// The next frame of server-sent events.
     async fn next(&mut self) -> Option<Bytes> {
         match self.stage {
             Stage::Begins => {
                 self.stage = Stage::Follows;
-                return Some(Bytes::from_static(FIRST.as_bytes()));
+                return Some(with_id(self.begin(), FIRST));
             }
             Stage::Ended => return None,
             Stage::Follows => {}
         }
         Some(match self.step().await {
             Step::Event { sequence, data } => frame(sequence, &data),
-            Step::Alive => Bytes::from_static(ALIVE.as_bytes()),
+            Step::Alive { position } => with_id(position, ALIVE),
             Step::End(error) => {
                 self.stage = Stage::Ended;
                 last(&error)
             }
         })
+    }
+
+    /// Where the client begins, if events are stored.
+    pub(super) fn begin(&mut self) -> Option<u64> {
+        self.moved()
+    }
+
+    /// The position of the feed, if the client does not know it: it may have skipped what is for others.
+    fn moved(&mut self) -> Option<u64> {
+        let position = self.feed.position();
+        let before = std::mem::replace(&mut self.position, position);
+        position.filter(|_| position != before)
+    }
+
+    fn alive(&mut self) -> Step {
+        let position = self.moved();
+        Step::Alive { position }
     }
 
     /// What comes next, within the time of a sign of life.
@@ -211,17 +236,21 @@ impl Follower {
                     let why = "the host is shutting down";
                     return Step::End(CallError::unavailable(why));
                 }
-                event = self.feed.next() => event,
-                () = sleep_until(alive) => return Step::Alive,
+                event = self.feed.next() => Some(event),
+                () = sleep_until(alive) => None,
+            };
+            let Some(event) = event else {
+                return self.alive();
             };
             match event {
                 Some(Ok(event)) => {
                     if let Some(data) = self.matching(&event.body) {
                         let sequence = event.sequence;
+                        self.position = sequence;
                         return Step::Event { sequence, data };
                     }
                     if Instant::now() >= alive {
-                        return Step::Alive;
+                        return self.alive();
                     }
                 }
                 Some(Err(error)) => return Step::End(error),
@@ -255,6 +284,41 @@ impl Follower {
             wanted.is_some_and(|(_, wanted)| has.as_deref() == Some(wanted))
         });
         fits.then(|| json::encode_arguments(&arguments, signature, &limits).ok())?
+    }
+}
+
+/// Sends a client its frames, each when the one before is on its way: a client that reads slowly makes its feed wait.
+/// One that reads nothing for as long as `unread` gets nothing more. This goes on beside the answer, which
+/// is not asked for more where the client of a stream of HTTP/2 does not read.
+async fn send(mut follower: Follower, frames: mpsc::Sender<Bytes>, unread: Duration) {
+    loop {
+        // Both places, so that there is one for the last frame.
+        let mut room = match timeout(unread, frames.reserve_many(2)).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) => return,
+            Err(_) => {
+                // There is room, or nobody is there.
+                let _ = frames.try_send(last(&CallError::unavailable(TOO_SLOW)));
+                return;
+            }
+        };
+        let frame = tokio::select! {
+            biased;
+            () = frames.closed() => return,
+            frame = follower.next() => frame,
+        };
+        let (Some(frame), Some(room)) = (frame, room.next()) else {
+            return;
+        };
+        room.send(frame);
+    }
+}
+
+/// A frame with the id after which the client goes on, should it come again.
+fn with_id(id: Option<u64>, frame: &'static str) -> Bytes {
+    match id {
+        Some(id) => format!("id: {id}\n{frame}").into(),
+        None => Bytes::from_static(frame.as_bytes()),
     }
 }
 

@@ -20,6 +20,7 @@ mod cors;
 pub(crate) mod counts;
 mod events;
 mod explorer;
+mod followers;
 mod grpc;
 pub(crate) mod health;
 mod origin;
@@ -39,10 +40,10 @@ mod websocket;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub use connection::{IDLE, LINGER, MAX_HEADERS, MAX_STREAMS};
-pub use events::MAX_FOLLOWERS;
+pub use followers::MAX_FOLLOWERS;
 pub use places::RESERVE;
 pub(crate) use shared::{Mount, SharedGateway};
 pub use tls::{HANDSHAKE, Tls, TlsError};
@@ -59,6 +60,7 @@ use auth::Authenticator;
 use connection::Tasks;
 use cors::Cors;
 use counts::Counts;
+use followers::Followers;
 use health::Responders;
 use places::Places;
 use rate::Limiters;
@@ -83,7 +85,7 @@ pub struct Gateway {
     cors: Option<Cors>,
     limiters: Arc<Limiters>,
     /// Room for clients that follow events.
-    followers: Arc<Semaphore>,
+    followers: Arc<Followers>,
     /// The requests that were answered.
     pub(crate) counts: Arc<Counts>,
     tracer: Arc<Tracer>,
@@ -95,6 +97,8 @@ struct Front {
     backend: Arc<dyn Backend>,
     link: Link,
     tasks: Weak<Tasks>,
+    /// Room for clients that follow events, of all apps that share its connections.
+    followers: Arc<Followers>,
 }
 
 impl Gateway {
@@ -113,7 +117,7 @@ impl Gateway {
             tls: None,
             cors: spec.cors.as_ref().map(Cors::new),
             limiters: Arc::default(),
-            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            followers: Arc::new(Followers::new(&spec)),
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),
@@ -243,6 +247,7 @@ impl Gateway {
         let begin = move |tasks: Weak<Tasks>| {
             let builder = connection::builder(header, Weak::clone(&tasks));
             let front = Front {
+                followers: Arc::clone(&self.followers),
                 gateway: self,
                 backend,
                 link,

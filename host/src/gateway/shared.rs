@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::answer::{Answer, Refusal, json, to_json};
 use super::connection::{self, Activity, Answers, CLOSE, Received, Tasks};
+use super::followers::Followers;
 use super::health::{healthz, readyz};
 use super::places::Places;
 use super::rate::Told;
@@ -63,6 +64,8 @@ pub(crate) struct SharedGateway {
     /// The host is to run nothing, so requests are better sent to another one.
     drained: AtomicBool,
     places: Arc<Places>,
+    /// Room for clients that follow events of any app.
+    followers: Arc<Followers>,
     /// There are other apps than before.
     changed: Notify,
     tls: Option<Arc<Tls>>,
@@ -196,6 +199,7 @@ impl SharedGateway {
                 spec.connections as usize,
                 spec.peer_connections as usize,
             )),
+            followers: Arc::new(Followers::new(&spec)),
             spec,
             changed: Notify::new(),
             tls: tls.map(Arc::new),
@@ -322,6 +326,7 @@ impl SharedFront {
             backend: Arc::clone(backend),
             link: link.clone(),
             tasks: Weak::clone(&self.tasks),
+            followers: Arc::clone(&self.gateway.followers),
         })
     }
 

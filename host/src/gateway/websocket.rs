@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::answer::{Answer, Refusal, empty};
 use super::connection::{Running, WRITE_GRACE};
-use super::events::{Follower, Step};
+use super::events::{Follower, Step, TOO_SLOW};
 use crate::text::one_line;
 
 /// Upper bound of the bytes of what a client may send: nothing but control frames is expected.
@@ -72,12 +72,12 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Answer, Refusal> {
     Ok(answer)
 }
 
-/// Sends a client what it follows, over its connection, until one of the two ends it. `write` is how long a message may
-/// take.
+/// Sends a client what it follows, over its connection, until one of the two ends it. `unread` is how long a message may
+/// be on its way.
 pub(super) async fn serve(
     upgrade: OnUpgrade,
     mut follower: Follower,
-    write: Duration,
+    unread: Duration,
     running: Running,
 ) {
     let Ok(Ok(upgraded)) = timeout(WRITE_GRACE, upgrade).await else {
@@ -88,7 +88,7 @@ pub(super) async fn serve(
         .max_frame_size(Some(MAX_MESSAGE));
     let io = TokioIo::new(upgraded);
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    let closing = follow(&mut socket, &mut follower, write).await;
+    let closing = follow(&mut socket, &mut follower, unread).await;
     if let Some((code, reason)) = closing {
         let frame = CloseFrame {
             code,
@@ -111,9 +111,14 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 async fn follow(
     socket: &mut Socket,
     follower: &mut Follower,
-    write: Duration,
+    unread: Duration,
 ) -> Option<(CloseCode, String)> {
     let mut heard = Instant::now();
+    if let Some(position) = follower.begin()
+        && let Err(end) = send(socket, place(position), unread).await
+    {
+        return end;
+    }
     loop {
         let step = tokio::select! {
             biased;
@@ -121,7 +126,7 @@ async fn follow(
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
                     heard = Instant::now();
                     // What answers a ping goes out with what is written next, or now.
-                    if !matches!(timeout(write, socket.flush()).await, Ok(Ok(()))) {
+                    if !matches!(timeout(unread, socket.flush()).await, Ok(Ok(()))) {
                         return None;
                     }
                     continue;
@@ -142,18 +147,42 @@ async fn follow(
                 let id = sequence.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\""));
                 Message::Text(format!("{{\"id\":{id},\"data\":{data}}}").into())
             }
-            Step::Alive => {
+            Step::Alive { position } => {
                 if heard.elapsed() > follower.patience() {
                     return None;
+                }
+                if let Some(position) = position
+                    && let Err(end) = send(socket, place(position), unread).await
+                {
+                    return end;
                 }
                 Message::Ping(bytes::Bytes::new())
             }
             Step::End(error) => return Some((CloseCode::Away, error.message)),
         };
-        match timeout(write, socket.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return None,
-            Err(_) => return Some((CloseCode::Policy, "messages are read too slowly".to_owned())),
+        if let Err(end) = send(socket, message, unread).await {
+            return end;
         }
+    }
+}
+
+/// The message that says where a client is, without an event.
+fn place(position: u64) -> Message {
+    Message::Text(format!("{{\"id\":\"{position}\"}}").into())
+}
+
+/// Sends a message.
+///
+/// # Errors
+/// The connection is to end, with what the client is told.
+async fn send(
+    socket: &mut Socket,
+    message: Message,
+    unread: Duration,
+) -> Result<(), Option<(CloseCode, String)>> {
+    match timeout(unread, socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(None),
+        Err(_) => Err(Some((CloseCode::Policy, TOO_SLOW.to_owned()))),
     }
 }

@@ -158,6 +158,9 @@ pub struct Source {
 pub trait Feed: Send {
     /// The next event. An error ends the feed.
     fn next(&mut self) -> BoxFuture<'_, Option<Result<FeedEvent, CallError>>>;
+
+    /// The sequence after which another feed goes on where this one is, if its events are stored.
+    fn position(&self) -> Option<u64>;
 }
 
 /// An event that was published.

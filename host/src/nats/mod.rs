@@ -25,7 +25,7 @@ pub use connect::{
     SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError, settled,
 };
 pub(crate) use delivered::Delivered;
-pub(crate) use link::Asking;
+pub(crate) use link::{Asking, Bound};
 pub use link::{
     Link, Malformed, Message, OUTPUT_CAPACITY, PublishError, SUBSCRIPTION_BYTES, SubscribeError,
     Subscription,

@@ -11,11 +11,18 @@ use futures_util::future::BoxFuture;
 
 use crate::call::CallError;
 use crate::interfaces::{Feed, FeedEvent, Source};
-use crate::nats::{Link, Subscription};
+use crate::nats::{Bound, Link, Subscription};
 use crate::subject;
 
 /// Events that a feed holds before they are read.
 const AHEAD: usize = 16;
+
+/// What waits of events that are not stored. There are many who follow, and one that reads slowly has to begin
+/// again.
+const WAITING: Bound = Bound {
+    messages: 1_024,
+    bytes: 1 << 20,
+};
 
 /// Time after which JetStream forgets a consumer whose feed has gone.
 const FORGOTTEN: Duration = Duration::from_secs(30);
@@ -35,7 +42,7 @@ pub(super) async fn follow(
             true => subject::of_any_partition(&source.subject),
             false => source.subject,
         };
-        let messages = link.subscribe(&subject, None);
+        let messages = link.subscribe_within(&subject, None, WAITING);
         let messages = messages.map_err(CallError::unavailable)?;
         // What is published from now on comes.
         link.settled().await.map_err(CallError::unavailable)?;
@@ -43,16 +50,21 @@ pub(super) async fn follow(
     };
     let context = context.ok_or_else(|| CallError::unavailable("there is no JetStream"))?;
     let opened = open(context, stream, &source.subject, after).await;
-    let messages = opened.map_err(CallError::unavailable)?;
-    Ok(Box::new(Stored { messages, seen: 0 }))
+    let (messages, last) = opened.map_err(CallError::unavailable)?;
+    Ok(Box::new(Stored {
+        messages,
+        seen: 0,
+        position: after.unwrap_or(last),
+    }))
 }
 
+/// The messages of a new consumer, and the last sequence before them.
 async fn open(
     context: &Context,
     stream: &str,
     subject: &str,
     after: Option<u64>,
-) -> Result<Messages, async_nats::Error> {
+) -> Result<(Messages, u64), async_nats::Error> {
     let stream = context.get_stream_no_info(stream).await?;
     let config = ConsumerConfig {
         // Whether the wire was ordered when an event was published, the stream knows.
@@ -67,8 +79,10 @@ async fn open(
         ..ConsumerConfig::default()
     };
     let consumer = stream.create_consumer(config).await?;
+    let last = consumer.cached_info().delivered.stream_sequence;
     let messages = consumer.stream().max_messages_per_batch(AHEAD);
-    Ok(messages.heartbeat(HEARTBEAT).messages().await?)
+    let messages = messages.heartbeat(HEARTBEAT).messages().await?;
+    Ok((messages, last))
 }
 
 /// The events of a stream, in its order.
@@ -76,6 +90,8 @@ struct Stored {
     messages: Messages,
     /// Events that have come.
     seen: u64,
+    /// The sequence of the last one, or of what was stored before the first.
+    position: u64,
 }
 
 impl Feed for Stored {
@@ -88,6 +104,10 @@ impl Feed for Stored {
             Some(self.read(&message))
         })
     }
+
+    fn position(&self) -> Option<u64> {
+        Some(self.position)
+    }
 }
 
 impl Stored {
@@ -99,6 +119,7 @@ impl Stored {
         if info.consumer_sequence != self.seen {
             return Err(CallError::unavailable("events were lost on the way"));
         }
+        self.position = info.stream_sequence;
         Ok(FeedEvent {
             sequence: Some(info.stream_sequence),
             body: message.payload.clone(),
@@ -127,5 +148,56 @@ impl Feed for Published {
                 }
             }
         })
+    }
+
+    fn position(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::nats::ConnectOptions;
+
+    /// A server that sends so many events to its first subscription.
+    async fn serve(listener: TcpListener, events: usize) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let info = r#"{"server_id":"S","version":"2.12.0","headers":true,"max_payload":1048576}"#;
+        let info = format!("INFO {info}\r\n");
+        stream.write_all(info.as_bytes()).await.unwrap();
+        let (read, mut write) = stream.split();
+        let mut lines = BufReader::new(read).lines();
+        let mut subscribed = false;
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line.starts_with("SUB ") && !std::mem::replace(&mut subscribed, true) {
+                let all = "MSG a 1 2\r\n{}\r\n".repeat(events);
+                write.write_all(all.as_bytes()).await.unwrap();
+            }
+            if line == "PING" {
+                write.write_all(b"PONG\r\n").await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_so_much_waits_of_what_is_not_stored() {
+        for (events, lost) in [(WAITING.messages, false), (WAITING.messages + 1, true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let options = ConnectOptions::to(listener.local_addr().unwrap().to_string());
+            tokio::spawn(serve(listener, events));
+            let link = options.link().await.unwrap();
+            let source = Source {
+                subject: "a".to_owned(),
+                partitions: false,
+                stream: None,
+            };
+            // When this returns, what the server has sent before has come.
+            let mut feed = follow(None, &link, source, None).await.unwrap();
+            assert_eq!(feed.next().await.unwrap().is_err(), lost, "{events}");
+        }
     }
 }

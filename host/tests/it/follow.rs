@@ -58,8 +58,9 @@ async fn bench(lines: &str) -> Bench {
     }
 }
 
-/// A client that follows, as a browser does.
-struct Client(Incoming, String);
+/// A client that follows, as a browser does: what it gets, what of that was not read yet, and the id that it began
+/// with.
+struct Client(Incoming, String, Option<u64>);
 
 impl Client {
     async fn follow(bench: &Bench, key: u32, last: Option<u64>) -> Self {
@@ -73,8 +74,9 @@ impl Client {
         let request = request.body(Empty::<Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status(), 200);
-        let mut client = Self(response.into_body(), String::new());
-        client.until("retry: 2000\n\n").await;
+        let mut client = Self(response.into_body(), String::new(), None);
+        let first = client.until("retry: 2000\n\n").await;
+        client.2 = ids(&first).first().copied();
         client
     }
 
@@ -151,6 +153,20 @@ async fn a_client_goes_on_where_it_was() {
         assert!(client.until("\n\n").await.starts_with("event: end\ndata: "));
         stopping.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_got_nothing_goes_on_where_it_began() {
+    let bench = bench("durable = true\n").await;
+    bench.publish(8, 0).await;
+    let client = Client::follow(&bench, 7, None).await;
+    let began = client.2;
+    drop(client);
+    bench.publish(7, 1).await;
+    let mut client = Client::follow(&bench, 7, began).await;
+    assert_eq!(client.2, began);
+    client.until(&data(7, 1)).await;
+    bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -146,7 +146,7 @@ impl Backend for Fake {
     fn follow(&self, source: Source, _: Option<u64>) -> Pending<'_, Box<dyn Feed>> {
         assert_eq!(source.subject, "bay.app.test.fake.api.v1.published");
         let says = std::mem::take(&mut *self.says.lock().unwrap());
-        Box::pin(async { Ok(Box::new(followed::Says(says)) as _) })
+        Box::pin(async { Ok(Box::new(followed::Says(says, None)) as _) })
     }
 
     fn publish<'a>(

@@ -24,9 +24,12 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use protocol::{Malformed, Message};
+use subscription::Queue;
 pub use subscription::Subscription;
 
-use super::connect::{ConnectError, ConnectOptions, SETTLE_DEADLINE, SettleError};
+use super::connect::{
+    ConnectError, ConnectOptions, SETTLE_DEADLINE, SUBSCRIPTION_CAPACITY, SettleError,
+};
 use super::violations::Violations;
 use crate::headers::Headers;
 use connection::Dialer;
@@ -36,6 +39,25 @@ use state::{Shared, Sink, Tried};
 /// Bytes of messages that wait on one subscription of a [`Link`]; beyond it as with
 /// [`SUBSCRIPTION_CAPACITY`](super::SUBSCRIPTION_CAPACITY).
 pub const SUBSCRIPTION_BYTES: usize = 256 << 20;
+
+/// What waits on a subscription to be read; messages beyond it are dropped, and counted as
+/// [lost](Subscription::lost).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// Messages.
+    pub(crate) messages: usize,
+    /// Bytes after which no further message waits.
+    pub(crate) bytes: usize,
+}
+
+impl Default for Bound {
+    fn default() -> Self {
+        Self {
+            messages: SUBSCRIPTION_CAPACITY,
+            bytes: SUBSCRIPTION_BYTES,
+        }
+    }
+}
 
 /// Bytes that wait to be written to the connection of a [`Link`]. Whoever publishes more waits.
 ///
@@ -171,7 +193,20 @@ impl Link {
         subject: &str,
         group: Option<&str>,
     ) -> Result<Subscription, SubscribeError> {
-        let queue = Arc::default();
+        self.subscribe_within(subject, group, Bound::default())
+    }
+
+    /// The same, with another bound of what waits to be read.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub(crate) fn subscribe_within(
+        &self,
+        subject: &str,
+        group: Option<&str>,
+        bound: Bound,
+    ) -> Result<Subscription, SubscribeError> {
+        let queue = Arc::new(Queue::new(bound));
         let sink = Sink::Queue(Arc::clone(&queue));
         let sid = self.0.shared.subscribe(subject, group, sink)?;
         Ok(Subscription::new(self.clone(), sid, queue))

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 use futures_util::Stream;
 
 use super::protocol::Message;
-use super::{Arc, Link, SUBSCRIPTION_BYTES};
-use crate::nats::connect::{SUBSCRIPTION_CAPACITY, SettleError};
+use super::{Arc, Bound, Link};
+use crate::nats::connect::SettleError;
 
 /// The messages of one subject, in the order in which they came. It ends when it is dropped.
 #[derive(Debug)]
@@ -59,7 +59,10 @@ impl Stream for Subscription {
 
 /// Messages that have come and were not read yet.
 #[derive(Debug, Default)]
-pub(super) struct Queue(Mutex<Waiting>);
+pub(super) struct Queue {
+    bound: Bound,
+    waiting: Mutex<Waiting>,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -72,10 +75,17 @@ struct Waiting {
 }
 
 impl Queue {
+    pub(super) fn new(bound: Bound) -> Self {
+        Self {
+            bound,
+            waiting: Mutex::default(),
+        }
+    }
+
     /// Adds a message and wakes the reader; or drops it, and returns how many were, if too many wait.
     pub(super) fn push(&self, message: Message) -> Option<u64> {
         let mut waiting = self.lock();
-        if waiting.messages.len() >= SUBSCRIPTION_CAPACITY || waiting.bytes >= SUBSCRIPTION_BYTES {
+        if waiting.messages.len() >= self.bound.messages || waiting.bytes >= self.bound.bytes {
             waiting.lost += 1;
             return Some(waiting.lost);
         }
@@ -121,9 +131,44 @@ impl Queue {
 
     /// No code under the lock can panic, so the data of a poisoned one is valid.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Room for messages that an empty queue keeps; that of a burst is freed.
 const KEPT: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(length: usize) -> Message {
+        Message {
+            subject: "a".into(),
+            reply: None,
+            headers: None,
+            payload: bytes::Bytes::new(),
+            status: None,
+            malformed: None,
+            length,
+        }
+    }
+
+    #[test]
+    fn no_more_waits_than_the_bound_says() {
+        let bound = Bound {
+            messages: 3,
+            bytes: 100,
+        };
+        let lost = |lengths: &[usize]| {
+            let queue = Queue::new(bound);
+            let pushed = lengths.iter().map(|length| queue.push(message(*length)));
+            pushed.last().flatten()
+        };
+        assert_eq!(lost(&[1, 1, 1]), None);
+        assert_eq!(lost(&[1, 1, 1, 1]), Some(1));
+        assert_eq!(lost(&[1, 1, 1, 1, 1]), Some(2));
+        assert_eq!(lost(&[99, 50]), None);
+        assert_eq!(lost(&[100, 1]), Some(1));
+    }
+}

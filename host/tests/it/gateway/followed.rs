@@ -3,7 +3,6 @@
 use futures_util::SinkExt as _;
 use futures_util::future::BoxFuture;
 use tokio_tungstenite::tungstenite::Message;
-use wasmbay::gateway::MAX_FOLLOWERS;
 use wasmbay::interfaces::{Feed, FeedEvent};
 
 use super::*;
@@ -22,8 +21,11 @@ filter = { what = "what" }
 timeout = "1s"
 "#;
 
-/// What [`Fake`] has to say to who follows it.
-pub(super) struct Says(pub(super) Vec<Result<FeedEvent, CallError>>);
+/// What [`Fake`] has to say to who follows it, and the sequence of what it has said last.
+pub(super) struct Says(
+    pub(super) Vec<Result<FeedEvent, CallError>>,
+    pub(super) Option<u64>,
+);
 
 impl Feed for Says {
     fn next(&mut self) -> BoxFuture<'_, Option<Result<FeedEvent, CallError>>> {
@@ -31,14 +33,26 @@ impl Feed for Says {
             if self.0.is_empty() {
                 return std::future::pending().await;
             }
-            Some(self.0.remove(0))
+            let said = self.0.remove(0);
+            if let Ok(event) = &said {
+                self.1 = event.sequence;
+            }
+            Some(said)
         })
+    }
+
+    fn position(&self) -> Option<u64> {
+        self.1
     }
 }
 
 async fn front(says: Vec<Result<FeedEvent, CallError>>) -> Front {
-    let text = FOLLOWED.replace("[service.publisher]", "name = \"app\"\n[service.publisher]");
-    let front = Front::of(&text).await;
+    front_for("", says).await
+}
+
+/// The same, with this of `[gateway]`.
+async fn front_for(lines: &str, says: Vec<Result<FeedEvent, CallError>>) -> Front {
+    let front = Front::of(&format!("name = \"app\"\n{FOLLOWED}{lines}")).await;
     *front.fake.says.lock().unwrap() = says;
     front
 }
@@ -126,27 +140,85 @@ async fn a_client_that_hears_nothing_hears_that_there_is_nothing() {
     timeout(DEADLINE, front.serving).await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_knows_where_it_is_also_when_nothing_was_for_it() {
+    let says = || {
+        vec![
+            event(Some(4), r#"{"what":"other"}"#),
+            event(Some(5), r#"{"what":"other"}"#),
+        ]
+    };
+    let front = front(says()).await;
+    let mut response = follow(&front, Request::get("/news/a")).await;
+    let text = read_until(response.body_mut(), ": alive\n\n").await;
+    assert_eq!(text, "retry: 2000\n\nid: 5\n: alive\n\n");
+    let text = read_until(response.body_mut(), ": alive\n\n").await;
+    assert_eq!(text, ": alive\n\n");
+    *front.fake.says.lock().unwrap() = says();
+    let mut socket = socket(&front, "/news/a").await;
+    assert_eq!(message(&mut socket).await, r#"{"id":"5"}"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_is_let_go_also_where_its_connection_lives() {
+    let large = format!(r#"{{"what":"{}"}}"#, "a".repeat(20_000));
+    let says = std::iter::repeat_with(|| {
+        Ok(FeedEvent {
+            sequence: None,
+            body: Bytes::from(large.clone()),
+        })
+    });
+    // Room for one follower.
+    let lines = "connections = 2\npeer-connections = 2\n";
+    let front = front_for(lines, says.take(20).collect()).await;
+    let io = TokioIo::new(front.connect().await);
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    // Less than there is to read.
+    builder.initial_stream_window_size(65_535);
+    let (mut sender, connection) = builder.handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |path: &str| {
+        let request = Request::get(format!("http://test{path}")).body(Full::<Bytes>::default());
+        request.unwrap()
+    };
+    let path = format!("/news/{}", "a".repeat(20_000));
+    let stuck = sender.send_request(ask(&path)).await.unwrap();
+    assert_eq!(stuck.status(), 200);
+    let started = Instant::now();
+    // Other requests of the connection go on.
+    until_ok("there is room again", async || {
+        let mut sender = sender.clone();
+        sender.ready().await.unwrap();
+        let other = sender.send_request(ask("/news/b")).await.unwrap();
+        let status = other.status().as_u16();
+        (status == 200).then_some(()).ok_or(status)
+    })
+    .await;
+    assert!(started.elapsed() > Duration::from_secs(5));
+    let reply = Reply::of(stuck).await;
+    assert!(reply.body.contains("events are read too slowly"));
+}
+
 #[tokio::test]
 async fn only_so_many_follow_at_a_time() {
-    let front = front(Vec::new()).await;
+    let lines = "connections = 40\npeer-connections = 20\n";
+    let front = front_for(lines, Vec::new()).await;
     let mut followers = Vec::new();
     let ask = || {
         let request = Request::get("http://test/news/a").body(Full::<Bytes>::default());
         request.unwrap()
     };
-    while followers.len() < MAX_FOLLOWERS {
-        let mut sender = http2(front.connect().await).await;
-        for _ in 0..100.min(MAX_FOLLOWERS - followers.len()) {
-            sender.ready().await.unwrap();
-            let response = sender.send_request(ask()).await.unwrap();
-            assert_eq!(response.status(), 200);
-            followers.push((response, sender.clone()));
-        }
+    let mut sender = http2(front.connect().await).await;
+    for _ in 0..10 {
+        sender.ready().await.unwrap();
+        let response = sender.send_request(ask()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        followers.push(response);
     }
     let reply = front.get("/news/a").await;
     assert_eq!(reply.header(RETRY_AFTER), "1");
     let message = reply.error(503, "host");
-    assert_eq!(message, "1024 clients follow events already");
+    assert_eq!(message, "10 clients of this address follow events already");
     followers.pop();
     until_ok("there is room again", async || {
         let response = follow(&front, Request::get("/news/a")).await;
