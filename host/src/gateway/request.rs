@@ -245,10 +245,15 @@ impl Front {
                 (label, Box::pin(answer).await)
             }
             Destination::Http(route) => {
-                match self
-                    .admit(&route.access, request.headers(), peer, &mut beside.told)
-                    .await
-                {
+                let told = &mut beside.told;
+                let admitted = match is_preflight(request) {
+                    true => admit_preflight(&route.access, peer, told),
+                    false => {
+                        self.admit(&route.access, request.headers(), peer, told)
+                            .await
+                    }
+                };
+                match admitted {
                     Ok(client) => call.claims = claims_of(client),
                     Err(refusal) => return (&*route.path, Err(refusal)),
                 }
@@ -392,6 +397,27 @@ fn with_token<'r>(request: &'r Received, query: Option<&str>) -> Cow<'r, HeaderM
 /// What services get to know of a client.
 pub(super) fn claims_of(client: Option<Client>) -> Option<Arc<str>> {
     client.map(|client| client.claims)
+}
+
+/// Whether a browser asks by a request whether a page may send another one. It does so without credentials, and with
+/// nothing else than headers.
+fn is_preflight(request: &Received) -> bool {
+    let body = request.body().as_ref();
+    Cors::asked(request.method(), request.headers()).is_some()
+        && body.is_none_or(Body::is_end_stream)
+}
+
+/// Lets through what a browser asks a component, within the limits of its address.
+fn admit_preflight(
+    access: &Access,
+    peer: IpAddr,
+    told: &mut Told,
+) -> Result<Option<Client>, Refusal> {
+    if let Some(limit) = &access.limit {
+        limit.before(peer, told)?;
+        limit.after(peer, None, told)?;
+    }
+    Ok(None)
 }
 
 /// Whether a request comes from this machine, and not through a proxy on it.
@@ -583,6 +609,28 @@ mod tests {
         }
         for peer in ["10.0.0.1", "0.0.0.0", "fe80::1", "2001:db8::1"] {
             assert!(!local(peer, None), "{peer}");
+        }
+    }
+
+    #[test]
+    fn what_browsers_ask_before_is_a_preflight() {
+        let is = |method: &str, headers: &[&'static str]| {
+            let mut request = http::Request::builder().method(method);
+            for name in headers {
+                request = request.header(*name, "PUT");
+            }
+            is_preflight(&request.body(None).unwrap())
+        };
+        let both = ["origin", "access-control-request-method"];
+        assert!(is("OPTIONS", &both));
+        for (method, headers) in [
+            ("GET", &both[..]),
+            ("POST", &both[..]),
+            ("OPTIONS", &both[..1]),
+            ("OPTIONS", &both[1..]),
+            ("OPTIONS", &[]),
+        ] {
+            assert!(!is(method, headers), "{method} {headers:?}");
         }
     }
 

@@ -10,21 +10,22 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use matchit::Router;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::answer::{Answer, Refusal, json, to_json};
-use super::connection::{self, Activity, Answers, CLOSE, Received, Tasks};
+use super::connection::{self, Activity, Answers, CLOSE, Received, Running, Tasks};
 use super::followers::Followers;
 use super::health::{healthz, readyz};
 use super::places::Places;
 use super::rate::Told;
 use super::request::{is_local, without_body};
-use super::route::{self, Destination, Own};
+use super::route::{self, Destination, Own, Table};
 use super::tls::{self, Tls};
+use super::trace::{REQUEST_ID, id_of};
 use super::{Front, Gateway, accept, grpc};
 use crate::interfaces::Backend;
 use crate::manifest::{App, GatewaySpec, Route};
@@ -159,21 +160,22 @@ impl Mounts {
 
     /// The app that answers this request; another one of the same name, whose refusal says why none
     /// does; nothing if there is no app.
-    fn find(&self, host: &str, request: &Received, path: &str) -> Option<&Mount> {
-        let method = request.method();
-        let is_grpc = grpc::is_grpc(request.headers());
-        let answers = |mount: &&Mount| {
-            let Some(table) = mount.gateway.table() else {
-                return false;
-            };
-            if is_grpc && mount.gateway.api(&table).method(path).is_some() {
-                return true;
-            }
-            !matches!(table.find(method, path), Destination::Refused(_))
+    fn find(&self, host: &str, method: &Method, headers: &HeaderMap, path: &str) -> Option<&Mount> {
+        let with = |has: &dyn Fn(&Gateway, &Table) -> bool| {
+            let mut candidates = self.candidates(host, path);
+            candidates.find(|Mount { gateway, .. }| {
+                let table = gateway.table();
+                table.is_some_and(|table| has(gateway, &table))
+            })
         };
-        let mut candidates = self.candidates(host, path);
-        candidates
-            .find(answers)
+        // A method is its app's alone, whatever paths an HTTP component of another one takes.
+        let of_method = grpc::is_grpc(headers)
+            .then(|| with(&|gateway, table| gateway.api(table).method(path).is_some()));
+        of_method
+            .flatten()
+            .or_else(|| {
+                with(&|_, table| !matches!(table.find(method, path), Destination::Refused(_)))
+            })
             .or_else(|| self.candidates(host, path).next())
     }
 }
@@ -375,6 +377,27 @@ impl SharedFront {
 }
 
 impl SharedFront {
+    /// What is done with every answer of the host itself.
+    fn ended(&self, request: &Received, mut answer: Answer, running: Running) -> Answer {
+        if request.version() < Version::HTTP_2 && self.gateway.is_closing() {
+            answer.headers_mut().insert(CONNECTION, CLOSE);
+        }
+        if request.method() == Method::HEAD {
+            answer = without_body(answer, &self.tasks);
+        }
+        answer.body_mut().hold(running);
+        let id = id_of(request.headers());
+        tracing::info!(
+            target: telemetry::GATEWAY,
+            method = %request.method(),
+            status = grpc::http_status(&answer).as_u16(),
+            id = id.to_str().unwrap_or_default(),
+            "request of the host"
+        );
+        answer.headers_mut().insert(&REQUEST_ID, id);
+        answer
+    }
+
     /// Health and reflection of all apps of this name.
     async fn own_grpc(
         &self,
@@ -426,33 +449,19 @@ impl Answers for SharedFront {
     async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let mounts = self.gateway.mounts();
         let host = host_of(request);
-        if let Some(mut answer) = self.own(&mounts, &host, request).await {
+        if let Some(answer) = self.own(&mounts, &host, request).await {
             let running = activity.begin(tokio::time::Instant::now());
-            if self.gateway.is_closing() {
-                answer.headers_mut().insert(CONNECTION, CLOSE);
-            }
-            if request.method() == Method::HEAD {
-                answer = without_body(answer, &self.tasks);
-            }
-            answer.body_mut().hold(running);
-            tracing::info!(
-                target: telemetry::GATEWAY,
-                method = %request.method(),
-                status = answer.status().as_u16(),
-                "request of the host"
-            );
-            return answer;
+            return self.ended(request, answer, running);
         }
         let path = route::normalized(request.uri().path()).into_owned();
         if let Some(own) = grpc::own(request.headers(), &path) {
             let running = activity.begin(tokio::time::Instant::now());
             let answer = self.own_grpc(&mounts, &host, own, activity.peer, request);
-            let mut answer = answer.await;
-            answer.body_mut().hold(running);
-            return answer;
+            let answer = answer.await;
+            return self.ended(request, answer, running);
         }
         let front = mounts
-            .find(&host, request, &path)
+            .find(&host, request.method(), request.headers(), &path)
             .and_then(|mount| self.of(mount));
         match front {
             Some(front) => front.answer(request, activity).await,
@@ -486,9 +495,13 @@ fn host_of(request: &Received) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::header::CONTENT_TYPE;
+    use http::{HeaderValue, Request};
 
     use super::*;
+    use crate::deployment::{Current, Deployment};
+    use crate::plan::{Description, plan};
+    use crate::shape::InterfaceDescription;
 
     #[test]
     fn a_host_is_compared_without_what_does_not_name_it() {
@@ -539,5 +552,79 @@ mod tests {
             .map(|mount| mount.app.name.as_str())
             .collect();
         assert_eq!(names, ["bank", "shop"]);
+    }
+
+    /// An app that is deployed: `export` of the service `x`, which answers HTTP itself where there is none.
+    fn deployed(name: &str, export: Option<&str>, lines: &str) -> Mount {
+        let mount = mount(name, lines);
+        let exports = export.map(|id| InterfaceDescription {
+            id: id.parse().unwrap(),
+            functions: [("f".to_owned(), "func()".parse().unwrap())].into(),
+            types: BTreeMap::new(),
+        });
+        let component = Description {
+            http: export.is_none(),
+            exports: exports.into_iter().collect(),
+            ..Description::default()
+        };
+        let components = BTreeMap::from([("x".to_owned(), component)]);
+        let plan = plan(&mount.app, &components).unwrap();
+        let deployment = Deployment::new(&mount.app, plan, BTreeMap::new());
+        let current = Arc::new(Current::default());
+        current.swap(deployment.described_by(components));
+        let gateway = Gateway::new(name, mount.app.gateway.clone(), current);
+        Mount::new(&mount.app, gateway, Vec::new())
+    }
+
+    #[test]
+    fn a_method_of_grpc_is_its_apps_also_where_a_component_takes_all_paths() {
+        let mounts = [
+            deployed("all", None, "[[route]]\npath = \"/*\"\nservice = \"x\"\n"),
+            deployed("shop", Some("a:b/c@1.0.0"), ""),
+        ];
+        let by_app = mounts.map(|mount| (mount.app.name.clone(), mount));
+        let mounts = Mounts::new(by_app.into());
+        let found = |kind: &'static str, path| {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static(kind))];
+            let headers = headers.into_iter().collect();
+            let found = mounts.find("any", &Method::POST, &headers, path);
+            found.unwrap().app.name.as_str()
+        };
+        assert_eq!(found("application/grpc", "/a.b.v1.C/F"), "shop");
+        assert_eq!(found("application/grpc", "/a.b.v1.C/G"), "all");
+        assert_eq!(found("application/json", "/a.b.v1.C/F"), "all");
+    }
+
+    #[tokio::test]
+    async fn what_the_host_answers_itself_has_an_id() {
+        let gateway = Arc::new(SharedGateway::new(None));
+        let front = SharedFront {
+            gateway: Arc::clone(&gateway),
+            thread: 0,
+            tasks: Weak::new(),
+        };
+        gateway.mount(mount("shop", ""));
+        let peer = std::net::Ipv4Addr::LOCALHOST.into();
+        let activity = Activity::new(peer, tokio::time::Instant::now(), false);
+        let activity = Arc::new(activity);
+        for (method, path) in [
+            ("GET", "/healthz"),
+            ("POST", "/grpc.health.v1.Health/Check"),
+        ] {
+            let ask = |id: Option<&str>| {
+                let request = Request::builder().method(method).uri(path);
+                let mut request = request.version(Version::HTTP_2);
+                request = request.header(CONTENT_TYPE, "application/grpc");
+                if let Some(id) = id {
+                    request = request.header(&REQUEST_ID, id);
+                }
+                request.body(None).unwrap()
+            };
+            let answer = front.answer(&mut ask(Some("mine")), &activity).await;
+            assert_eq!(answer.headers()[&REQUEST_ID], "mine", "{path}");
+            let answer = front.answer(&mut ask(None), &activity).await;
+            assert_eq!(answer.headers()[&REQUEST_ID].len(), 32, "{path}");
+        }
+        assert!(activity.idle_since().is_some());
     }
 }

@@ -30,6 +30,14 @@ pub(super) fn request_id(headers: &HeaderMap, parent: &HeaderValue) -> HeaderVal
     }
 }
 
+/// The id of a request that has no span.
+pub(super) fn id_of(headers: &HeaderMap) -> HeaderValue {
+    let is_trace = |value: &&HeaderValue| value.to_str().is_ok_and(is_traceparent);
+    let came = headers.get(&TRACEPARENT).filter(is_trace).cloned();
+    let parent = came.or_else(|| HeaderValue::try_from(Trace::begin(false).parent?).ok());
+    request_id(headers, parent.as_ref().unwrap_or(&NO_ID))
+}
+
 /// The request's trace, or a new one, its `traceparent` for the response, and its span. Where the
 /// gateway records no spans a new one is not sampled.
 pub(super) fn read_trace<'t>(

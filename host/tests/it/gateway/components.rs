@@ -34,7 +34,18 @@ pub(crate) async fn http_echo() -> PathBuf {
 
 /// A gateway with the guest `http-echo` under `/http/`.
 async fn with_http() -> Front {
-    let front = Front::bare(|spec| spec.body = 1 << 20, no_nats().await);
+    with_http_for("").await
+}
+
+/// The same, with this of `[gateway]`.
+async fn with_http_for(lines: &str) -> Front {
+    let manifest = format!("{HTTP}{lines}");
+    let read = Manifest::parse(Path::new("wasmbay.toml"), &manifest).unwrap();
+    let change = |own: &mut GatewaySpec| {
+        own.clone_from(&read.app.gateway);
+        own.body = 1 << 20;
+    };
+    let front = Front::bare(change, no_nats().await);
     let component = http_echo().await;
     let engine = Engine::new(EngineOptions {
         instances: 20,
@@ -42,12 +53,9 @@ async fn with_http() -> Front {
     })
     .unwrap();
     let component = Arc::new(Component::load(&engine, &component).unwrap());
-    let app = Manifest::parse(Path::new("wasmbay.toml"), HTTP)
-        .unwrap()
-        .app;
-    let spec = Arc::new(app.services["echo"].clone());
+    let spec = Arc::new(read.app.services["echo"].clone());
     let service = Service::new(&Runtime::new(engine).unwrap(), "app", component, spec).unwrap();
-    front.set_routes(HTTP, &[("echo".to_owned(), Arc::new(service))].into());
+    front.set_routes(&manifest, &[("echo".to_owned(), Arc::new(service))].into());
     front
 }
 
@@ -80,6 +88,34 @@ async fn an_http_component_answers_below_its_prefix() {
         async move { assert_eq!(front.send(Request::put("/http/x"), &body).await.body, body) }
     });
     futures_util::future::join_all(many).await;
+}
+
+#[tokio::test]
+async fn a_browser_asks_a_component_without_credentials_whether_a_page_may() {
+    let front = with_http_for(
+        r#"
+[gateway]
+rate = { requests = 3, window = "1h" }
+[gateway.auth]
+default = "key"
+[gateway.auth.key.billing]
+sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+"#,
+    )
+    .await;
+    let ask = |method: &str| {
+        Request::builder()
+            .method(method)
+            .uri("/http/x")
+            .header("origin", "https://other.example")
+            .header("access-control-request-method", "PUT")
+    };
+    let reply = front.send(ask("OPTIONS"), "").await;
+    assert_eq!((reply.status, reply.header("x-path")), (200, "/http/x"));
+    front.send(ask("PUT"), "").await.error(401, "caller");
+    // What has a body is nothing that a browser asks.
+    front.send(ask("OPTIONS"), "x").await.error(401, "caller");
+    front.send(ask("OPTIONS"), "").await.error(429, "caller");
 }
 
 #[tokio::test]
