@@ -22,7 +22,7 @@ set -euo pipefail
 
 readonly NESTJS=12.1.1 NESTJS_11=11.2.6 NESTJS_10=10.4.22 NATS_NODE=3.4.0 NATS_JS=2.29.3 MQTT=5.16.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
-readonly BROWSERS=1 PUPPETEER=25.16.0
+readonly BROWSERS=2 PUPPETEER=25.16.0
 readonly GRPCURL=1.9.4 GRPC_PYTHON=1.85.1 GRPC_NODE=1.14.7 PROTO_LOADER=0.8.1
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
@@ -279,7 +279,7 @@ install_browsers() {
 		libraries="\$home/usr/lib/$(uname -m)-linux-gnu:\$home/usr/lib/$(uname -m)-linux-gnu/pulseaudio"
 		export LD_LIBRARY_PATH="\$libraries\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
 		export FONTCONFIG_FILE="\$home/fonts.conf"
-		sed "s|@home@|\$home|" "\$home/fonts.in" >"\$home/fonts.conf.\$\$" && mv "\$home/fonts.conf.\$\$" "\$home/fonts.conf"
+		sed "s|@home@|\$home|g" "\$home/fonts.in" >"\$home/fonts.conf.\$\$" && mv "\$home/fonts.conf.\$\$" "\$home/fonts.conf"
 		exec "\$home/usr/lib/$program" "\$@"
 		END
     done
