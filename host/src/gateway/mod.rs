@@ -13,6 +13,7 @@ pub(crate) mod accept;
 pub(crate) mod answer;
 mod arguments;
 pub(crate) mod auth;
+mod client;
 mod component;
 mod compress;
 pub(crate) mod connection;

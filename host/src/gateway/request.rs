@@ -1,27 +1,25 @@
 //! One request: its destination, its trace and deadline, its body within the limits, its answer.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use matchit::Params;
-use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
-use super::auth::{Access, Client};
+use super::client::{
+    admit_preflight, claims_of, is_local, is_preflight, key_of, not_from_elsewhere, with_token,
+};
 use super::component::FromComponent;
 use super::compress::{compress, takes_gzip};
 use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
 use super::cors::Cors;
-use super::events::in_query;
 use super::explorer::Explorer;
 use super::health::{healthz, readyz};
 use super::origin;
@@ -29,25 +27,12 @@ use super::rate::Told;
 use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::trace::{REQUEST_ID, TRACEPARENT, describe, failure, read_trace, request_id, trace_id};
 use super::{Front, Table, grpc};
-use crate::call::{Blame, Call, CallError, Identity, Kind, Trace};
-use crate::claims::Claims;
+use crate::call::{Blame, Call, CallError, Kind, Trace};
 use crate::json::{self, Limits};
-use crate::pipelines::is_key;
 use crate::poll;
 use crate::telemetry;
-use crate::text::{hex, shown};
+use crate::text::shown;
 use crate::wire;
-
-// Statics, since a name that is text is checked and hashed anew for each request.
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// By which a request is known that a proxy passed on.
-static FORWARDED: [HeaderName; 4] = [
-    http::header::FORWARDED,
-    http::header::VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-real-ip"),
-];
 
 impl Answers for Front {
     fn timeout(&self) -> Duration {
@@ -265,28 +250,6 @@ impl Front {
         }
     }
 
-    /// The client of a request, if it may have what asks for this, and has not asked for too much. Any way in can
-    /// ask: only the credentials of a request and the other end of its connection are looked at. What the answer
-    /// has to say of it, whatever it is, is `told`.
-    pub(super) async fn admit(
-        &self,
-        access: &Access,
-        headers: &HeaderMap,
-        peer: IpAddr,
-        told: &mut Told,
-    ) -> Result<Option<Client>, Refusal> {
-        let known = self.gateway.authenticator.admit(access, headers);
-        let Some(limit) = &access.limit else {
-            return known.await;
-        };
-        limit.before(peer, told)?;
-        let known = known.await;
-        // Who is not let in counts as its address, so guesses are limited, too.
-        let client = known.as_ref().ok().and_then(Option::as_ref);
-        limit.after(peer, client, told)?;
-        known
-    }
-
     /// Bounds an answer that has no deadline of its own.
     async fn in_time<T>(
         &self,
@@ -376,86 +339,6 @@ struct Beside {
     id: HeaderValue,
     /// Further headers of its answer.
     told: Told,
-}
-
-/// The headers of a request, with the token that its query has: a browser that follows events can send it in no
-/// other way.
-fn with_token<'r>(request: &'r Received, query: Option<&str>) -> Cow<'r, HeaderMap> {
-    let headers = request.headers();
-    let token = in_query(query, "access_token").filter(|_| !headers.contains_key(AUTHORIZATION));
-    let value = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
-    match value {
-        None => Cow::Borrowed(headers),
-        Some(value) => {
-            let mut headers = headers.clone();
-            headers.insert(AUTHORIZATION, value);
-            Cow::Owned(headers)
-        }
-    }
-}
-
-/// What services get to know of a client.
-pub(super) fn claims_of(client: Option<Client>) -> Option<Arc<str>> {
-    client.map(|client| client.claims)
-}
-
-/// Whether a browser asks by a request whether a page may send another one. It does so without credentials, and with
-/// nothing else than headers.
-fn is_preflight(request: &Received) -> bool {
-    let body = request.body().as_ref();
-    Cors::asked(request.method(), request.headers()).is_some()
-        && body.is_none_or(Body::is_end_stream)
-}
-
-/// Lets through what a browser asks a component, within the limits of its address.
-fn admit_preflight(
-    access: &Access,
-    peer: IpAddr,
-    told: &mut Told,
-) -> Result<Option<Client>, Refusal> {
-    if let Some(limit) = &access.limit {
-        limit.before(peer, told)?;
-        limit.after(peer, None, told)?;
-    }
-    Ok(None)
-}
-
-/// Whether a request comes from this machine, and not through a proxy on it.
-pub(super) fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
-    peer.is_loopback() && !FORWARDED.iter().any(|name| headers.contains_key(name))
-}
-
-pub(super) fn not_from_elsewhere() -> Refusal {
-    let why = "functions have RPC paths for clients on the gateway's own machine only (`[gateway] rpc` is \"loopback\")";
-    Refusal::caller(StatusCode::NOT_FOUND, why)
-}
-
-/// The key that a client chose for the run which its request begins: a second request with it is the
-/// same run. Of a client that has shown who it is the key is its own, whatever others choose.
-pub(super) fn key_of(
-    way: &Way,
-    headers: &HeaderMap,
-    claims: Option<&str>,
-) -> Result<Option<Identity>, Refusal> {
-    let Way::Call(Callee {
-        begins_run: true, ..
-    }) = way
-    else {
-        return Ok(None);
-    };
-    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else {
-        return Ok(None);
-    };
-    let key = key.to_str().ok().filter(|key| is_key(key));
-    let why = "Idempotency-Key: accepted: 1 to 255 visible ASCII characters";
-    let key = key.ok_or_else(|| Refusal::caller(StatusCode::BAD_REQUEST, why))?;
-    let Some(claims) = claims.and_then(Claims::read) else {
-        return Ok(Some(Identity::Key(key.into())));
-    };
-    let subject = claims.subject.as_deref().unwrap_or_default();
-    let whose = format!("{:?}\n{}\n{subject}\n{key}", claims.auth, subject.len());
-    let own = hex(&Sha256::digest(whose));
-    Ok(Some(Identity::Key(own.into())))
 }
 
 /// The answer to HEAD: the headers, the length among them, without the body.
@@ -563,76 +446,6 @@ pub(crate) async fn read_body(body: &mut Option<Incoming>, limit: usize) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_is_of_the_client_that_chose_it() {
-        let way = Way::Call(Callee {
-            subject: "bay.a".to_owned(),
-            limit: None,
-            begins_run: true,
-        });
-        let mut headers = HeaderMap::new();
-        headers.insert(&IDEMPOTENCY_KEY, HeaderValue::from_static("order-1"));
-        let key = |claims: Option<&str>| match key_of(&way, &headers, claims).unwrap() {
-            Some(Identity::Key(key)) => key.to_string(),
-            other => panic!("{other:?}"),
-        };
-        let claims = [
-            r#"{"auth":"jwt","subject":"ada"}"#,
-            r#"{"auth":"jwt","subject":"bob"}"#,
-            r#"{"auth":"key","subject":"ada"}"#,
-        ];
-        let keys = claims.map(|claims| key(Some(claims)));
-        assert_eq!(key(None), "order-1");
-        assert!(keys.iter().all(|key| is_key(key) && key != "order-1"));
-        assert!(keys[0] != keys[1] && keys[0] != keys[2]);
-        // A newer token of the same client is the same client.
-        let later = r#"{"auth":"jwt","subject":"ada","scopes":["a"],"claims":{"exp":9}}"#;
-        assert_eq!(key(Some(later)), keys[0]);
-    }
-
-    #[test]
-    fn a_request_is_local_unless_a_proxy_passed_it_on() {
-        let local = |peer: &str, header: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            if let Some(name) = header {
-                headers.insert(name, HeaderValue::from_static("x"));
-            }
-            is_local(peer.parse().unwrap(), &headers)
-        };
-        for peer in ["127.0.0.1", "127.8.0.1", "::1"] {
-            assert!(local(peer, None), "{peer}");
-            assert!(local(peer, Some("x-other")), "{peer}");
-            for name in ["forwarded", "via", "x-forwarded-for", "x-real-ip"] {
-                assert!(!local(peer, Some(name)), "{peer} {name}");
-            }
-        }
-        for peer in ["10.0.0.1", "0.0.0.0", "fe80::1", "2001:db8::1"] {
-            assert!(!local(peer, None), "{peer}");
-        }
-    }
-
-    #[test]
-    fn what_browsers_ask_before_is_a_preflight() {
-        let is = |method: &str, headers: &[&'static str]| {
-            let mut request = http::Request::builder().method(method);
-            for name in headers {
-                request = request.header(*name, "PUT");
-            }
-            is_preflight(&request.body(None).unwrap())
-        };
-        let both = ["origin", "access-control-request-method"];
-        assert!(is("OPTIONS", &both));
-        for (method, headers) in [
-            ("GET", &both[..]),
-            ("POST", &both[..]),
-            ("OPTIONS", &both[..1]),
-            ("OPTIONS", &both[1..]),
-            ("OPTIONS", &[]),
-        ] {
-            assert!(!is(method, headers), "{method} {headers:?}");
-        }
-    }
 
     #[test]
     fn only_json_is_taken_for_json() {

@@ -17,12 +17,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::answer::{Answer, Refusal, json, to_json};
+use super::client::is_local;
 use super::connection::{self, Activity, Answers, CLOSE, Received, Running, Tasks};
 use super::followers::Followers;
 use super::health::{healthz, readyz};
 use super::places::Places;
 use super::rate::Told;
-use super::request::{is_local, without_body};
+use super::request::without_body;
 use super::route::{self, Destination, Own, Table};
 use super::tls::{self, Tls};
 use super::trace::{REQUEST_ID, id_of};

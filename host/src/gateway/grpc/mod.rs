@@ -19,10 +19,10 @@ pub(super) use answers::http_status;
 pub(super) use own::{Own, answer_own, own};
 
 use super::answer::{Answer, Refusal};
+use super::client::{claims_of, key_of, not_from_elsewhere};
 use super::connection::Received;
 use super::cors::Cors;
 use super::rate::Told;
-use super::request::{claims_of, key_of, not_from_elsewhere};
 use super::route::{Destination, Rpc, not_allowed};
 use super::{Front, Table, origin};
 use crate::call::{Call, CallError};
