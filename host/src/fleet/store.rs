@@ -554,3 +554,25 @@ pub(crate) fn read_report(key: &str, bytes: &[u8]) -> Result<Report, StoreError>
 fn to_json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::nats::{ConnectOptions, ManagedServer, ServerOptions};
+
+    /// A store, with its server and the folder that the server writes to.
+    pub(super) async fn alone() -> (TempDir, ManagedServer, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = ServerOptions {
+            data: folder.path().to_owned(),
+            ..ServerOptions::default()
+        };
+        let server = ManagedServer::start(options).await.unwrap();
+        let nats = ConnectOptions::to(server.url());
+        let context = nats.jetstream(nats.connect().await.unwrap());
+        let store = Store::create(context, None, HISTORY).await.unwrap();
+        (folder, server, store)
+    }
+}

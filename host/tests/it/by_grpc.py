@@ -3,26 +3,15 @@
 Arguments: the gateway's address, and the folder of the files.
 """
 
-import os
-import subprocess
 import sys
-import tempfile
 
 import grpc
 
+from by_grpc_protos import generate
+
 address, protos = sys.argv[1:]
 
-files = [
-    os.path.relpath(os.path.join(folder, name), protos)
-    for folder, _, names in os.walk(protos)
-    for name in names
-]
-out = tempfile.mkdtemp()
-subprocess.run(
-    [sys.executable, "-m", "grpc_tools.protoc", "-I", protos, f"--python_out={out}", f"--grpc_python_out={out}", *files],
-    check=True,
-)
-sys.path.insert(0, out)
+generate(protos)
 
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase

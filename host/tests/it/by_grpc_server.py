@@ -3,27 +3,16 @@
 Argument: the folder of the files. Prints its port.
 """
 
-import os
-import subprocess
 import sys
-import tempfile
 from concurrent import futures
 
 import grpc
 
+from by_grpc_protos import generate
+
 [protos] = sys.argv[1:]
 
-files = [
-    os.path.relpath(os.path.join(folder, name), protos)
-    for folder, _, names in os.walk(protos)
-    for name in names
-]
-out = tempfile.mkdtemp()
-subprocess.run(
-    [sys.executable, "-m", "grpc_tools.protoc", "-I", protos, f"--python_out={out}", f"--grpc_python_out={out}", *files],
-    check=True,
-)
-sys.path.insert(0, out)
+generate(protos)
 
 from shop.payment.v1 import payment_pb2 as payment
 from shop.payment.v1 import payment_pb2_grpc

@@ -284,8 +284,8 @@ fn is_of(object: &str, digest: &Digest) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{HISTORY, Revision, SigningKey};
-    use crate::nats::{ConnectOptions, ManagedServer, ServerOptions};
+    use crate::fleet::store::tests::alone;
+    use crate::fleet::{Revision, SigningKey};
 
     #[test]
     fn an_object_is_of_one_component() {
@@ -298,15 +298,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_no_kept_revision_names_is_collected_when_it_is_old() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = ServerOptions {
-            data: folder.path().to_owned(),
-            ..ServerOptions::default()
-        };
-        let server = ManagedServer::start(options).await.unwrap();
-        let nats = ConnectOptions::to(server.url());
-        let context = nats.jetstream(nats.connect().await.unwrap());
-        let store = Store::create(context, None, HISTORY).await.unwrap();
+        let (_folder, server, store) = alone().await;
         // A revision names the first one; a later one without it leaves it named, as it is kept.
         let (named, not_named) = (&b"a"[..], &b"b"[..]);
         let revision = Revision::of_shop(1, "");

@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::FORMAT;
-    use crate::nats::{ConnectOptions, ManagedServer, ServerOptions};
+    use crate::fleet::store::tests::alone;
 
     #[test]
     fn a_key_is_read_as_it_is_written() {
@@ -204,15 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_rollout_has_left_is_removed_as_it_was_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = ServerOptions {
-            data: folder.path().to_owned(),
-            ..ServerOptions::default()
-        };
-        let server = ManagedServer::start(options).await.unwrap();
-        let nats = ConnectOptions::to(server.url());
-        let context = nats.jetstream(nats.connect().await.unwrap());
-        let store = Store::create(context, None, HISTORY).await.unwrap();
+        let (_folder, server, store) = alone().await;
         let lease = Lease {
             format: FORMAT,
             app: "shop".to_owned(),

@@ -1,36 +1,18 @@
 //! What a component knows of the step that it is called for.
 
 use super::*;
+use crate::support::components::teller;
 
-/// Returns what `wasmbay:call/context` says, and imports the pipeline.
-const TELLER: &str = r#"
+/// Imports the pipeline, so that its type is known.
+const CALLER: &str = r#"
 (component
-  (import "wasmbay:call/context@0.1.0" (instance $context
-    (export "step" (func (result (option string))))))
   (import "test:step/twice@1.0.0" (instance
     (export "run" (func (result (tuple (option string) (option string)))))))
-  (core module $memory
-    (memory (export "memory") 1)
-    (global $next (mut i32) (i32.const 1024))
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-      (local $at i32)
-      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
-      (global.set $next (i32.add (local.get $at) (local.get 3)))
-      (local.get $at)))
-  (core instance $memory (instantiate $memory))
-  (core func $step (canon lower (func $context "step")
-    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
-  (core module $code
-    (import "context" "step" (func $step (param i32)))
-    (func (export "told") (result i32)
-      (call $step (i32.const 16))
-      (i32.const 16)))
-  (core instance $code (instantiate $code
-    (with "context" (instance (export "step" (func $step))))))
-  (func $told (result (option string)) (canon lift (core func $code "told")
-    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
-  (instance $api (export "told" (func $told)))
-  (export "test:step/api@1.0.0" (instance $api)))
+  (core module $code (func (export "wait")))
+  (core instance $code (instantiate $code))
+  (func $wait (canon lift (core func $code "wait")))
+  (instance $api (export "wait" (func $wait)))
+  (export "test:caller/api@1.0.0" (instance $api)))
 "#;
 
 const LINES: &str = r#"
@@ -49,7 +31,10 @@ call = "test:step/api.told"
 
 #[tokio::test]
 async fn a_component_knows_its_step() {
-    let bench = bench(&Services(&[("teller", TELLER, "")], LINES)).await;
+    let context = "wasmbay:call/context@0.1.0";
+    let teller = teller(context, "step", "test:step/api@1.0.0");
+    let services = [("caller", CALLER, ""), ("teller", &*teller, "")];
+    let bench = bench(&Services(&services, LINES)).await;
     let told = async |subject: &'static str, headers| {
         let reply = bench
             .client

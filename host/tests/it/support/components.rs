@@ -450,3 +450,42 @@ pub(crate) const PROBE: &str = r#"
     (export "spin" (func $spin)))
   (export "test:probe/api@1.0.0" (instance $api)))
 "#;
+
+/// A component whose `told` returns what an imported function does.
+pub(crate) fn teller(import: &str, function: &str, export: &str) -> String {
+    format!(
+        r#"
+(component
+  (import "{import}" (instance $of
+    (export "{function}" (func (result (option string))))))
+  {MEMORY}
+  (core func $ask (canon lower (func $of "{function}")
+    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
+  (core module $code
+    (import "of" "ask" (func $ask (param i32)))
+    (func (export "told") (result i32)
+      (call $ask (i32.const 16))
+      (i32.const 16)))
+  (core instance $code (instantiate $code
+    (with "of" (instance (export "ask" (func $ask))))))
+  (func $told (result (option string)) (canon lift (core func $code "told")
+    (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
+  (instance $api (export "told" (func $told)))
+  (export "{export}" (instance $api)))
+"#
+    )
+}
+
+/// A core instance `$memory` that allocates, with `name` at 512.
+pub(crate) const MEMORY: &str = r#"
+  (core module $memory
+    (memory (export "memory") 1)
+    (global $next (mut i32) (i32.const 1024))
+    (data (i32.const 512) "name")
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+      (global.set $next (i32.add (local.get $at) (local.get 3)))
+      (local.get $at)))
+  (core instance $memory (instantiate $memory))
+"#;
