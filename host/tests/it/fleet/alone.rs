@@ -193,6 +193,12 @@ fn another_app_is_none_of_a_host_that_runs_one() {
         &["deploy", "other"],
         "no host of this user runs a NATS system",
     );
+    // The app answers a moment before its host is in the fleet; verbs that are given no address wait for that.
+    until_ok_blocking_within(PATIENCE, "the host is in its fleet", || {
+        let hosts = printed(&cli, &["hosts"])["hosts"].clone();
+        let is_there = hosts.as_array().is_some_and(|hosts| !hosts.is_empty());
+        is_there.then_some(()).ok_or(hosts)
+    });
     let url = std::fs::read_to_string(cli.path(".wasmbay/nats/url")).unwrap();
     failed(
         &cli,
