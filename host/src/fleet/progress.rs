@@ -177,22 +177,6 @@ mod tests {
     use crate::fleet::records::{FORMAT, ServiceReport};
     use crate::manifest::Digest;
 
-    fn host(name: &str, id: &str) -> HostRecord {
-        HostRecord {
-            format: FORMAT,
-            name: name.to_owned(),
-            id: id.to_owned(),
-            labels: BTreeMap::new(),
-            gateway: None,
-            capacity: None,
-            version: String::new(),
-            started: String::new(),
-            leaving: false,
-            drained: false,
-            app: None,
-        }
-    }
-
     /// The progress of a fleet of one app.
     fn progress(
         revision: &Revision,
@@ -226,7 +210,7 @@ mod tests {
     #[test]
     fn a_revision_is_done_when_every_host_serves_it() {
         use ServiceState::{Failed, Serving, Starting};
-        let hosts = [host("x", "1"), host("y", "2")];
+        let hosts = [HostRecord::of("x", "1"), HostRecord::of("y", "2")];
         let at = |reports: &[Report]| progress(&Revision::of_shop(3, ""), "shop", &hosts, reports);
         let both = |state| [report("x", "1", 3, Serving), report("y", "2", 3, state)];
         assert!(at(&both(Serving)).is_done());
@@ -242,7 +226,7 @@ mod tests {
     fn what_cannot_be_placed_is_stuck() {
         let none = progress(&Revision::of_shop(1, ""), "shop", &[], &[]);
         assert!(none.is_stuck() && none.lacks["a"] == Lack::NoHost);
-        let hosts = [host("x", "1")];
+        let hosts = [HostRecord::of("x", "1")];
         let reports = [report("x", "1", 1, ServiceState::Serving)];
         let one = progress(
             &Revision::of_shop(1, "replicas = 3"),
@@ -255,7 +239,11 @@ mod tests {
 
     #[test]
     fn what_runs_where_it_should_not_is_told() {
-        let hosts = [host("x", "1"), host("y", "2"), host("z", "3")];
+        let hosts = [
+            HostRecord::of("x", "1"),
+            HostRecord::of("y", "2"),
+            HostRecord::of("z", "3"),
+        ];
         let all = ["x", "y", "z"].map(|name| {
             let id = hosts
                 .iter()

@@ -315,6 +315,26 @@ impl Revision {
 }
 
 #[cfg(test)]
+impl HostRecord {
+    /// A host that takes services.
+    pub(crate) fn of(name: &str, id: &str) -> Self {
+        Self {
+            format: FORMAT,
+            name: name.to_owned(),
+            id: id.to_owned(),
+            labels: BTreeMap::new(),
+            gateway: None,
+            capacity: None,
+            version: String::new(),
+            started: String::new(),
+            leaving: false,
+            drained: false,
+            app: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -26,7 +26,7 @@ use async_nats::jetstream::object_store::{self, ObjectStore};
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use futures_util::future::try_join_all;
+use futures_util::future::{ready, try_join_all};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -413,6 +413,7 @@ impl Store {
     /// Does once what a host does all the time, so that it is known from the start if it may not: reads
     /// every bucket, and writes a sign of life and a report.
     pub(crate) async fn try_out(&self, record: &HostRecord) -> Result<(), StoreError> {
+        const DOING: &str = "list what is kept";
         for bucket in [
             &self.apps,
             &self.hosts,
@@ -420,7 +421,8 @@ impl Store {
             &self.drains,
             &self.rollouts,
         ] {
-            keys(bucket, "list what is kept").await?;
+            let keys = bucket.keys().await.map_err(failed(DOING))?;
+            keys.try_collect::<Vec<_>>().await.map_err(failed(DOING))?;
         }
         self.beat(record).await?;
         self.forget_report(&record.name, NO_APP).await
@@ -501,8 +503,17 @@ async fn keeps(
     Ok(true)
 }
 
+/// The keys of a bucket, and those that were removed from it and left a marker.
+///
+/// They come from the state of its stream, at one moment. The bucket's own `keys` reads its messages one
+/// by one, and so misses a key that is written again meanwhile, as a host's is by each sign of life.
 async fn keys(bucket: &kv::Store, doing: &'static str) -> Result<Vec<String>, StoreError> {
-    let keys = bucket.keys().await.map_err(failed(doing))?;
+    let subjects = format!("{}>", bucket.prefix);
+    let subjects = bucket.stream.info_with_subjects(subjects).await;
+    let subjects = subjects.map_err(failed(doing))?;
+    let key =
+        |(subject, _): (String, usize)| subject.strip_prefix(&*bucket.prefix).map(str::to_owned);
+    let keys = subjects.try_filter_map(|subject| ready(Ok(key(subject))));
     keys.try_collect().await.map_err(failed(doing))
 }
 
@@ -574,5 +585,31 @@ mod tests {
         let context = nats.jetstream(nats.connect().await.unwrap());
         let store = Store::create(context, None, HISTORY).await.unwrap();
         (folder, server, store)
+    }
+
+    #[tokio::test]
+    async fn hosts_are_listed_while_they_give_signs_of_life() {
+        let (_folder, _server, store) = alone().await;
+        let hosts = ["a", "b", "c"].map(|name| HostRecord::of(name, "1"));
+        for host in &hosts {
+            store.beat(host).await.unwrap();
+        }
+        store.forget_host("gone").await.unwrap();
+        let beats = async {
+            loop {
+                for host in &hosts {
+                    store.beat(host).await.unwrap();
+                }
+            }
+        };
+        let looks = async {
+            for _ in 0..300 {
+                assert_eq!(store.hosts().await.unwrap(), hosts);
+            }
+        };
+        tokio::select! {
+            () = beats => {}
+            () = looks => {}
+        }
     }
 }

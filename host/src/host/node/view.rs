@@ -237,17 +237,8 @@ mod tests {
 
     fn record(name: &str, leaving: bool) -> HostRecord {
         HostRecord {
-            format: FORMAT,
-            name: name.to_owned(),
-            id: format!("{name}-1"),
-            labels: BTreeMap::new(),
-            gateway: None,
-            capacity: None,
-            version: String::new(),
-            started: String::new(),
             leaving,
-            drained: false,
-            app: None,
+            ..HostRecord::of(name, &format!("{name}-1"))
         }
     }
 
