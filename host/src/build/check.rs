@@ -82,12 +82,13 @@ pub(super) fn check(world: &World, language: Language) -> Result<(), BuildError>
             }
         }
         for function in interface.functions.values() {
-            if is_async(function) {
+            if is_async(function) && !matches!(language, Language::Rust | Language::Python) {
                 return refuse(
                     &function.name,
-                    "is an `async func`: declare it as a plain `func`, the host runs calls \
-                     concurrently anyway"
-                        .to_owned(),
+                    format!(
+                        "is an `async func`, which no toolchain builds for {language} here: declare it \
+                         as a plain `func`, the host runs calls concurrently anyway"
+                    ),
                 );
             }
             let params = function.params.iter();
@@ -255,11 +256,6 @@ mod tests {
     fn what_no_service_can_have_is_named() {
         for (interface, expected) in [
             (
-                "f: async func();",
-                "a:b/i@1.0.0: `f` is an `async func`: declare it as a plain `func`, the host runs \
-                 calls concurrently anyway",
-            ),
-            (
                 "f: func(x: stream<u8>);",
                 "a:b/i@1.0.0: `f` has a `stream` in its parameter `x`, which no call carries: pass a \
                  list, or ids of parts",
@@ -283,6 +279,28 @@ mod tests {
             assert_eq!(refusal(interface, Language::Rust), expected, "{interface}");
         }
         check(&world("f: func(x: list<option<string>>);"), Language::C).unwrap();
+    }
+
+    #[test]
+    fn an_async_function_is_for_languages_that_have_them() {
+        let asynchronous = "f: async func();";
+        for language in [Language::Rust, Language::Python] {
+            check(&world(asynchronous), language).unwrap();
+        }
+        for language in [
+            Language::Go,
+            Language::TypeScript,
+            Language::JavaScript,
+            Language::C,
+        ] {
+            assert_eq!(
+                refusal(asynchronous, language),
+                format!(
+                    "a:b/i@1.0.0: `f` is an `async func`, which no toolchain builds for {language} here: \
+                     declare it as a plain `func`, the host runs calls concurrently anyway"
+                )
+            );
+        }
     }
 
     #[test]

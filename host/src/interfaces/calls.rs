@@ -1,6 +1,7 @@
 //! Imports of interfaces that other services export: each is a call, or an event where the interface
 //! is wired so.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use wasmtime::StoreContextMut;
-use wasmtime::component::Linker;
+use wasmtime::component::{Accessor, Linker};
 
 use super::{Answer, Backend, Caller, CallerView, Values};
 use crate::call::CallError;
@@ -52,17 +53,33 @@ enum OnFailure {
     EnumUnavailable(u32),
 }
 
-/// Defines every function of an imported interface as a call to its exporter, which the service may
-/// have chosen by name, or as an event where the interface is wired so.
+/// Where the functions of an imported interface lead, and how.
+pub(crate) struct Wiring<'a> {
+    pub(crate) app: &'a str,
+    /// The wire, where they are events.
+    pub(crate) events: Option<&'a EventWire>,
+    /// The exporter, if the service has chosen one by name.
+    pub(crate) exporter: Option<&'a str>,
+    /// Those among them that are `async func`s.
+    pub(crate) async_functions: &'a BTreeSet<FunctionId>,
+    pub(crate) limits: json::Limits,
+    pub(crate) tracer: &'a Arc<Tracer>,
+}
+
+/// Defines every function of an imported interface as a call to its exporter, or as an event.
 pub(crate) fn link<T: CallerView>(
     linker: &mut Linker<T>,
-    app: &str,
     interface: &InterfaceDescription,
-    events: Option<&EventWire>,
-    exporter: Option<&str>,
-    limits: &json::Limits,
-    tracer: &Arc<Tracer>,
+    wiring: &Wiring<'_>,
 ) -> wasmtime::Result<Vec<Arc<Import>>> {
+    let Wiring {
+        app,
+        events,
+        exporter,
+        async_functions,
+        limits,
+        tracer,
+    } = *wiring;
     let mut instance = linker.instance(&interface.id.to_string())?;
     let mut imports = Vec::new();
     for (name, signature) in &interface.functions {
@@ -81,12 +98,13 @@ pub(crate) fn link<T: CallerView>(
             limits: json::Limits {
                 // Services are deployed one at a time, so what answers may know a later type.
                 unknown_keys: UnknownKeys::Ignore,
-                ..*limits
+                ..limits
             },
             tracer: Arc::clone(tracer),
         });
         imports.push(Arc::clone(&import));
-        value::define(&mut instance, name, signature, import)?;
+        let is_async = async_functions.contains(&import.id);
+        value::define(&mut instance, name, signature, is_async, import)?;
     }
     Ok(imports)
 }
@@ -94,24 +112,48 @@ pub(crate) fn link<T: CallerView>(
 impl<T: CallerView> Imported<T> for Arc<Import> {
     fn call<'a>(
         &self,
-        mut store: StoreContextMut<'a, T>,
+        store: StoreContextMut<'a, T>,
         arguments: Vec<Value>,
     ) -> Pin<Box<dyn Future<Output = wasmtime::Result<Option<Value>>> + Send + 'a>> {
         let import = Self::clone(self);
-        Box::pin(async move {
-            let caller = store.data_mut().caller();
-            Import::call(&import, caller, arguments).await
-        })
+        Box::pin(async move { Import::call(&import, store, arguments).await })
+    }
+
+    fn call_concurrent<'a>(
+        &self,
+        store: &'a Accessor<T>,
+        arguments: Vec<Value>,
+    ) -> Pin<Box<dyn Future<Output = wasmtime::Result<Option<Value>>> + Send + 'a>> {
+        let import = Self::clone(self);
+        Box::pin(async move { Import::call(&import, store, arguments).await })
+    }
+}
+
+/// A store as an import has it: its own until it returns, or now and then.
+trait Lends: Send {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Caller) -> R) -> R;
+}
+
+impl<T: CallerView> Lends for StoreContextMut<'_, T> {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Caller) -> R) -> R {
+        work(self.data_mut().caller())
+    }
+}
+
+impl<T: CallerView> Lends for &Accessor<T> {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Caller) -> R) -> R {
+        Accessor::with(self, |mut store| work(store.data_mut().caller()))
     }
 }
 
 impl Import {
     async fn call(
         &self,
-        caller: &mut Caller,
+        mut store: impl Lends,
         arguments: Vec<Value>,
     ) -> wasmtime::Result<Option<Value>> {
-        let Some((backend, mut call)) = caller.outgoing(Bytes::new()) else {
+        let outgoing = store.with(|caller| caller.outgoing(Bytes::new()));
+        let Some((backend, mut call)) = outgoing else {
             // While it is instantiated a component belongs to no call.
             wasmtime::bail!("{} was called before any call began", self.id);
         };
@@ -123,7 +165,7 @@ impl Import {
                 let event = publication.event(&arguments, call);
                 let published = backend.publish(event).await;
                 if published.is_ok() {
-                    caller.counts.published.add(1);
+                    store.with(|caller| caller.counts.published.add(1));
                 }
                 published.map(|()| Answer::Value(publication.done()))
             }
@@ -160,9 +202,11 @@ impl Import {
                 Some(value) => Ok(Some(value)),
                 None => {
                     let message = error.message.clone();
-                    if let Some(call) = &mut caller.call {
-                        call.failed_import = Some(Box::new((self.id.clone(), error)));
-                    }
+                    store.with(|caller| {
+                        if let Some(call) = &mut caller.call {
+                            call.failed_import = Some(Box::new((self.id.clone(), error)));
+                        }
+                    });
                     wasmtime::bail!("{} failed: {message}", self.id);
                 }
             },

@@ -11,6 +11,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
+use wasmtime_wasi_http::p3;
 
 use super::http::BODY_CHUNK;
 
@@ -64,6 +65,19 @@ fn size_of_resource(resource: &(dyn Any + Send)) -> usize {
         size_of_fields(&response.headers)
     } else if resource.is::<HostOutgoingBody>() {
         BODY_CHUNK
+    } else if let Some(request) = resource.downcast_ref::<p3::Request>() {
+        let path = request.path_with_query.as_ref();
+        let texts = [
+            request
+                .authority
+                .as_ref()
+                .map(|authority| authority.as_str()),
+            path.map(|path| path.as_str()),
+        ];
+        let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+        size_of_fields(&request.headers) + texts + BODY_CHUNK
+    } else if let Some(response) = resource.downcast_ref::<p3::Response>() {
+        size_of_fields(&response.headers) + BODY_CHUNK
     } else {
         0
     }

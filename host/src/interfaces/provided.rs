@@ -5,26 +5,44 @@ use std::fmt;
 use crate::interface::InterfaceId;
 
 /// Every interface that the linker has. A version stands for the compatible ones, newer ones too.
-pub(crate) const PROVIDED: [&str; 50] = [
+pub(crate) const PROVIDED: [&str; 73] = [
     "wasi:cli/environment@0.2.12",
+    "wasi:cli/environment@0.3.0",
     "wasi:cli/exit@0.2.12",
+    "wasi:cli/exit@0.3.0",
     "wasi:cli/stderr@0.2.12",
+    "wasi:cli/stderr@0.3.0",
     "wasi:cli/stdin@0.2.12",
+    "wasi:cli/stdin@0.3.0",
     "wasi:cli/stdout@0.2.12",
+    "wasi:cli/stdout@0.3.0",
     "wasi:cli/terminal-input@0.2.12",
+    "wasi:cli/terminal-input@0.3.0",
     "wasi:cli/terminal-output@0.2.12",
+    "wasi:cli/terminal-output@0.3.0",
     "wasi:cli/terminal-stderr@0.2.12",
+    "wasi:cli/terminal-stderr@0.3.0",
     "wasi:cli/terminal-stdin@0.2.12",
+    "wasi:cli/terminal-stdin@0.3.0",
     "wasi:cli/terminal-stdout@0.2.12",
+    "wasi:cli/terminal-stdout@0.3.0",
+    "wasi:cli/types@0.3.0",
     "wasi:clocks/monotonic-clock@0.2.12",
+    "wasi:clocks/monotonic-clock@0.3.0",
+    "wasi:clocks/system-clock@0.3.0",
+    "wasi:clocks/types@0.3.0",
     "wasi:clocks/wall-clock@0.2.12",
     "wasi:config/runtime@0.2.0-draft",
     "wasi:config/store@0.2.0-draft",
     "wasi:config/store@0.2.0-rc.1",
     "wasi:filesystem/preopens@0.2.12",
+    "wasi:filesystem/preopens@0.3.0",
     "wasi:filesystem/types@0.2.12",
+    "wasi:filesystem/types@0.3.0",
+    "wasi:http/client@0.3.0",
     "wasi:http/outgoing-handler@0.2.12",
     "wasi:http/types@0.2.12",
+    "wasi:http/types@0.3.0",
     "wasi:io/error@0.2.12",
     "wasi:io/poll@0.2.12",
     "wasi:io/streams@0.2.12",
@@ -44,13 +62,18 @@ pub(crate) const PROVIDED: [&str; 50] = [
     "wasi:otel/tracing@0.2.0-rc.2",
     "wasi:otel/types@0.2.0-rc.2",
     "wasi:random/insecure@0.2.12",
+    "wasi:random/insecure@0.3.0",
     "wasi:random/insecure-seed@0.2.12",
+    "wasi:random/insecure-seed@0.3.0",
     "wasi:random/random@0.2.12",
+    "wasi:random/random@0.3.0",
     "wasi:sockets/instance-network@0.2.12",
     "wasi:sockets/ip-name-lookup@0.2.12",
+    "wasi:sockets/ip-name-lookup@0.3.0",
     "wasi:sockets/network@0.2.12",
     "wasi:sockets/tcp@0.2.12",
     "wasi:sockets/tcp-create-socket@0.2.12",
+    "wasi:sockets/types@0.3.0",
     "wasi:sockets/udp@0.2.12",
     "wasi:sockets/udp-create-socket@0.2.12",
     "wasmbay:call/context@0.1.0",
@@ -169,10 +192,7 @@ fn ids() -> impl Iterator<Item = InterfaceId> {
 }
 
 fn instead_of(import: &str) -> String {
-    let (path, version) = import.split_once('@').unwrap_or((import, ""));
-    if import.starts_with("wasi:") && version.starts_with("0.3") {
-        return "of WASI 0.3, which this host does not run; build for WASI 0.2".to_owned();
-    }
+    let path = import.split_once('@').map_or(import, |(path, _)| path);
     let same_path = |name: &&&str| name.split_once('@').map_or(**name, |(path, _)| path) == path;
     let others: Vec<_> = PROVIDED.iter().filter(same_path).copied().collect();
     if !others.is_empty() {
@@ -216,8 +236,14 @@ mod tests {
     #[test]
     fn what_is_missing_has_a_word_on_what_to_use() {
         for (import, said) in [
-            ("wasi:io/poll@0.3.0", "WASI 0.3"),
-            ("wasi:config/store@0.3.0-draft", "WASI 0.3"),
+            (
+                "wasi:io/poll@0.3.0",
+                "this host provides wasi:io/poll@0.2.12",
+            ),
+            (
+                "wasi:config/store@0.3.0-draft",
+                "this host provides wasi:config/store@0.2.0-draft",
+            ),
             (
                 "wasi:config/store@0.2.0-rc.2",
                 "wasi:config/store@0.2.0-draft and wasi:config/store@0.2.0-rc.1",

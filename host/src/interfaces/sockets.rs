@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{Accessor, Linker, Resource};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{Host as _, ResolveAddressStream};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Host as _, Network};
-use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsView};
+use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup::{self as p3, HostWithStore as _};
+use wasmtime_wasi::sockets::{SocketAddrUse, WasiSockets, WasiSocketsView};
 
 use super::{CallerView, Output};
 use crate::manifest::{Endpoint, EndpointHost, ServiceSpec};
@@ -153,10 +154,17 @@ impl Sockets {
     }
 
     /// Whether the name is one of an endpoint.
-    fn names(&self, name: &str) -> bool {
+    fn may_look_up(&self, name: &str) -> bool {
         let grants = &self.spec.grants;
         let mut endpoints = grants.tcp.iter().chain(&grants.udp);
-        endpoints.any(|endpoint| endpoint.host.is_named(name))
+        let is_granted = endpoints.any(|endpoint| endpoint.host.is_named(name));
+        if !is_granted {
+            self.refuse(format_args!(
+                "the name `{}` is of no endpoint in `grants`",
+                shown(name)
+            ));
+        }
+        is_granted
     }
 
     fn refuse(&self, why: std::fmt::Arguments<'_>) {
@@ -190,18 +198,36 @@ pub(crate) fn add_to_linker<T: SocketsView>(linker: &mut Linker<T>) -> wasmtime:
     Ok(())
 }
 
+/// The same of WASI 0.3.
+pub(crate) fn add_concurrent_to_linker<T: SocketsView>(
+    linker: &mut Linker<T>,
+) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut lookup = linker.instance("wasi:sockets/ip-name-lookup@0.3.0")?;
+    lookup.func_wrap_concurrent(
+        "resolve-addresses",
+        |store: &Accessor<T>, (name,): (String,)| {
+            Box::pin(async move {
+                let granted = store.with(|mut store| Arc::clone(store.data_mut().granted()));
+                if !granted.may_look_up(&name) {
+                    return Ok((Err(p3::ErrorCode::AccessDenied),));
+                }
+                let store = store.with_getter::<WasiSockets>(T::sockets);
+                Ok((WasiSockets::resolve_addresses(&store, name).await?,))
+            })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
 type Resolved = Result<Resource<ResolveAddressStream>, ErrorCode>;
 
 fn resolve<T: SocketsView>(
     mut store: StoreContextMut<'_, T>,
     (network, name): (Resource<Network>, String),
 ) -> wasmtime::Result<(Resolved,)> {
-    let granted = Arc::clone(store.data().granted());
-    if !granted.names(&name) {
-        granted.refuse(format_args!(
-            "the name `{}` is of no endpoint in `grants`",
-            shown(&name)
-        ));
+    if !store.data().granted().may_look_up(&name) {
         return Ok((Err(ErrorCode::AccessDenied),));
     }
     let mut view = store.data_mut().sockets();

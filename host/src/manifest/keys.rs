@@ -431,7 +431,7 @@ tables! {
     }
 
     route "`[[route]]`"
-          "With `call`, a request becomes a call of a function; with `service`, a component that exports `wasi:http/incoming-handler` gets the request as it is; with `events`, the client follows events." {
+          "With `call`, a request becomes a call of a function; with `service`, a component that exports `wasi:http/incoming-handler` or `wasi:http/handler` gets the request as it is; with `events`, the client follows events." {
         METHOD "method": Other = Other::text(&METHODS)
             => "The request's method. Required with `call`, not accepted with `service`, which gets every method.";
         PATH "path": Other = Other::text(&["`/products/{sku}`", "`/files/{*rest}`; with `service` a prefix `/files/*`"])

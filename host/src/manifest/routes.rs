@@ -61,7 +61,7 @@ pub enum Target {
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         filter: BTreeMap<String, String>,
     },
-    /// A component that exports `wasi:http/incoming-handler`, below a prefix.
+    /// A component that exports `wasi:http/incoming-handler` or `wasi:http/handler`, below a prefix.
     Http {
         /// The service.
         service: String,

@@ -486,7 +486,7 @@ pub enum RouteProblem {
     },
     /// The service is no HTTP component.
     #[error(
-        "service \"{service}\" does not export `wasi:http/incoming-handler`; name one of its functions with `call`"
+        "service \"{service}\" exports neither `wasi:http/incoming-handler@0.2` nor `wasi:http/handler@0.3`; name one of its functions with `call`"
     )]
     NoHttp {
         /// The service.

@@ -50,10 +50,13 @@ pub struct Description {
     pub exports: Vec<InterfaceDescription>,
     /// The interfaces it imports, without those that the host itself provides (`wasi:*`).
     pub imports: Vec<InterfaceDescription>,
-    /// Whether it exports `wasi:http/incoming-handler`.
+    /// Whether it exports `wasi:http/incoming-handler`, or `wasi:http/handler` of WASI 0.3.
     pub http: bool,
     /// The exported interface of message handlers, if there is one.
     pub messages: Option<InterfaceId>,
+    /// Whether it is asynchronous: it may do several things at once, and in another order each time.
+    #[serde(default)]
+    pub concurrent: bool,
 }
 
 /// A service and its component.
@@ -63,6 +66,7 @@ struct Described<'a> {
     exports: &'a [InterfaceDescription],
     imports: &'a [InterfaceDescription],
     http: bool,
+    concurrent: bool,
 }
 
 /// The wiring of an app.
@@ -135,6 +139,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
             exports: &component.exports,
             imports: &component.imports,
             http: component.http,
+            concurrent: component.concurrent,
         })
         .collect();
     let wiring = Wiring::of(app, &services);

@@ -107,6 +107,7 @@ fn try_plan(services: &[Service<'_>], lines: &str) -> Result<Plan, String> {
                 imports: read(imports),
                 http: *name == "web",
                 messages: None,
+                concurrent: *name == "concurrent",
             };
             ((*name).to_owned(), component)
         })
@@ -393,7 +394,7 @@ fn a_route_finds_its_function() {
     );
     assert_eq!(
         problem(pay, "[[route]]\npath = '/*'\nservice = 'pay'"),
-        "route \"/*\": service \"pay\" does not export `wasi:http/incoming-handler`; name one of its functions with `call`"
+        "route \"/*\": service \"pay\" exports neither `wasi:http/incoming-handler@0.2` nor `wasi:http/handler@0.3`; name one of its functions with `call`"
     );
 }
 
@@ -556,6 +557,7 @@ fn a_description_is_read_as_it_was_written() {
         imports: vec![interface("a:b/d@0.1.0: g()")],
         http: true,
         messages: Some("wasmcloud:messaging/handler@0.2.0".parse().unwrap()),
+        concurrent: true,
     };
     let text = serde_json::to_string(&description).unwrap();
     assert_eq!(

@@ -1,117 +1,130 @@
-//! What a component has of WASI 0.3 and of the component model's async: looked for when it does not
-//! compile, since the compiler names the first byte that it does not know.
+//! Whether a component needs WASI 0.3 or the component model's async. Those run on an engine of their own,
+//! since plain calls cost less than half without what it does for them.
 
 use wasmparser::{
-    CanonicalFunction, CanonicalOption, ComponentDefinedType, ComponentType,
+    CanonicalFunction, CanonicalOption, Chunk, ComponentDefinedType, ComponentType,
     ComponentTypeDeclaration, InstanceTypeDeclaration, Parser, Payload,
 };
 
-/// Interfaces that are named before the rest is left out.
-const NAMED: usize = 4;
+/// Whether anything in the component, or in one within it, is asynchronous. Bytes that are no component
+/// need nothing.
+///
+/// # Cost
+///
+/// Its core modules, which are nearly all of it, are not read.
+pub(super) fn is_needed(bytes: &[u8]) -> bool {
+    wat::parse_bytes(bytes).is_ok_and(|binary| is_needed_by(&binary).unwrap_or(false))
+}
 
-/// What was found; `None` if the component has nothing of it, or is not one.
-pub(super) fn found(bytes: &[u8]) -> Option<String> {
-    let binary = wat::parse_bytes(bytes).ok()?;
-    let mut found = Found::default();
-    for payload in Parser::new(0).parse_all(&binary).map_while(Result::ok) {
-        match payload {
+fn is_needed_by(mut bytes: &[u8]) -> wasmparser::Result<bool> {
+    let (mut parser, mut outer) = (Parser::new(0), Vec::new());
+    loop {
+        let (consumed, payload) = match parser.parse(bytes, true)? {
+            Chunk::Parsed { consumed, payload } => (consumed, payload),
+            Chunk::NeedMoreData(_) => return Ok(false),
+        };
+        bytes = bytes.get(consumed..).unwrap_or_default();
+        let found = match payload {
+            Payload::ModuleSection {
+                unchecked_range, ..
+            } => {
+                let length = unchecked_range.end - unchecked_range.start;
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                bytes = bytes.get(length..).unwrap_or_default();
+                false
+            }
+            Payload::ComponentSection { parser: inner, .. } => {
+                outer.push(std::mem::replace(&mut parser, inner));
+                false
+            }
+            Payload::End(_) => {
+                let Some(next) = outer.pop() else {
+                    return Ok(false);
+                };
+                parser = next;
+                false
+            }
             Payload::ComponentImportSection(imports) => {
-                for import in imports.into_iter().map_while(Result::ok) {
-                    found.interface("imports", import.name.name);
-                }
+                let mut imports = imports.into_iter().map_while(Result::ok);
+                imports.any(|import| is_of_wasi_3(import.name.name))
             }
             Payload::ComponentExportSection(exports) => {
-                for export in exports.into_iter().map_while(Result::ok) {
-                    found.interface("exports", export.name.name);
-                }
+                let mut exports = exports.into_iter().map_while(Result::ok);
+                exports.any(|export| is_of_wasi_3(export.name.name))
             }
             Payload::ComponentTypeSection(types) => {
-                for ty in types.into_iter().map_while(Result::ok) {
-                    found.ty(&ty);
-                }
+                let mut types = types.into_iter().map_while(Result::ok);
+                types.any(|ty| is_async(&ty))
             }
             Payload::ComponentCanonicalSection(functions) => {
-                for function in functions.into_iter().map_while(Result::ok) {
-                    found.function(&function);
-                }
+                let mut functions = functions.into_iter().map_while(Result::ok);
+                functions.any(|function| is_async_function(&function))
             }
-            _ => {}
+            _ => false,
+        };
+        if found {
+            return Ok(true);
         }
     }
-    found.into_text()
 }
 
-#[derive(Default)]
-struct Found {
-    interfaces: Vec<String>,
-    uses: Vec<&'static str>,
+fn is_of_wasi_3(name: &str) -> bool {
+    let version = name.split_once('@').map_or("", |(_, version)| version);
+    name.starts_with("wasi:") && version.starts_with("0.3.")
 }
 
-impl Found {
-    fn interface(&mut self, direction: &str, name: &str) {
-        let version = name.split_once('@').map_or("", |(_, version)| version);
-        let line = format!("{direction} {name}");
-        if name.starts_with("wasi:")
-            && version.starts_with("0.3")
-            && !self.interfaces.contains(&line)
-        {
-            self.interfaces.push(line);
-        }
+fn is_async(ty: &ComponentType<'_>) -> bool {
+    match ty {
+        ComponentType::Defined(
+            ComponentDefinedType::Future(_) | ComponentDefinedType::Stream(_),
+        ) => true,
+        ComponentType::Func(function) => function.async_,
+        ComponentType::Instance(items) => items.iter().any(|item| match item {
+            InstanceTypeDeclaration::Type(ty) => is_async(ty),
+            _ => false,
+        }),
+        ComponentType::Component(items) => items.iter().any(|item| match item {
+            ComponentTypeDeclaration::Type(ty) => is_async(ty),
+            _ => false,
+        }),
+        _ => false,
     }
+}
 
-    fn uses(&mut self, what: &'static str) {
-        if !self.uses.contains(&what) {
-            self.uses.push(what);
-        }
+fn is_async_function(function: &CanonicalFunction) -> bool {
+    use CanonicalFunction::{Lift, Lower, ResourceDrop, ResourceNew, ResourceRep};
+    match function {
+        Lift { options, .. } | Lower { options, .. } => options.contains(&CanonicalOption::Async),
+        ResourceNew { .. } | ResourceDrop { .. } | ResourceRep { .. } => false,
+        // Tasks, waitables, streams, futures and threads.
+        _ => true,
     }
+}
 
-    fn ty(&mut self, ty: &ComponentType<'_>) {
-        match ty {
-            ComponentType::Defined(ComponentDefinedType::Future(_)) => self.uses("`future`"),
-            ComponentType::Defined(ComponentDefinedType::Stream(_)) => self.uses("`stream`"),
-            ComponentType::Func(func) if func.async_ => self.uses("`async func`"),
-            ComponentType::Instance(items) => {
-                for item in items {
-                    if let InstanceTypeDeclaration::Type(ty) = item {
-                        self.ty(ty);
-                    }
-                }
-            }
-            ComponentType::Component(items) => {
-                for item in items {
-                    if let ComponentTypeDeclaration::Type(ty) = item {
-                        self.ty(ty);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn function(&mut self, function: &CanonicalFunction) {
-        use CanonicalFunction::{Lift, Lower, ResourceDrop, ResourceNew, ResourceRep};
-        match function {
-            Lift { options, .. } | Lower { options, .. } => {
-                if options.contains(&CanonicalOption::Async) {
-                    self.uses("`async` lifting or lowering");
-                }
-            }
-            ResourceNew { .. } | ResourceDrop { .. } | ResourceRep { .. } => {}
-            // Tasks, waitables, streams, futures and threads.
-            _ => self.uses("async built-in functions"),
+    #[test]
+    fn what_is_asynchronous_is_found_at_any_depth() {
+        for text in [
+            "(component (type (func async)))",
+            "(component (type (instance (type (func async)) (export \"f\" (func (type 0))))))",
+            "(component (component (type (stream u8))))",
+            "(component (core module) (component) (type (future)))",
+            "(component (import \"wasi:clocks/types@0.3.0\" (instance)))",
+            "(component (core func (canon waitable-set.new)))",
+        ] {
+            assert!(is_needed(text.as_bytes()), "{text}");
         }
-    }
-
-    fn into_text(self) -> Option<String> {
-        let Self { interfaces, uses } = self;
-        let left_out = interfaces.len().saturating_sub(NAMED);
-        let mut found: Vec<_> = interfaces.into_iter().take(NAMED).collect();
-        if left_out > 0 {
-            found.push(format!("{left_out} more interfaces of it"));
+        for text in [
+            "(component)",
+            "(component (core module (func)) (type (func)))",
+            "(component (import \"wasi:clocks/wall-clock@0.2.3\" (instance)))",
+            "(module)",
+            "no WebAssembly",
+        ] {
+            assert!(!is_needed(text.as_bytes()), "{text}");
         }
-        if !uses.is_empty() {
-            found.push(format!("it uses {}", uses.join(", ")));
-        }
-        (!found.is_empty()).then(|| found.join("; "))
     }
 }

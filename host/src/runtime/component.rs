@@ -3,7 +3,7 @@
 //! A component that cannot be wired is refused, naming the type's path. Nothing is instantiated,
 //! and no other component is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use wasmtime::component::types::{ComponentInstance, ComponentItem, Type};
 use wasmtime::component::{Component as Compiled, ComponentExportIndex};
 
 use super::asynchrony;
-use super::engine::Engine;
-use crate::interface::{IdError, InterfaceId};
+use super::engine::{Engine, Flavor};
+use crate::interface::{FunctionId, IdError, InterfaceId};
 use crate::interfaces::Missing;
 use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::manifest::Digest;
@@ -23,8 +23,8 @@ use crate::text::shown;
 /// Upper bound of the bytes of a component.
 pub const MAX_BYTES: u64 = 256 << 20;
 
-/// The interface of components that handle HTTP requests.
-const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2";
+/// The interfaces of components that handle HTTP requests: of WASI 0.2 and of 0.3.
+const HTTP_HANDLERS: [&str; 2] = ["wasi:http/incoming-handler@0.2", "wasi:http/handler@0.3."];
 
 /// The interface of components that are started once.
 const COMMAND: &str = "wasi:cli/run@";
@@ -53,12 +53,15 @@ pub struct Component {
     pub host_imports: Vec<String>,
     /// Those among them that this host does not provide.
     pub missing: Vec<Missing>,
-    /// The name under which it exports `wasi:http/incoming-handler`, when it does.
+    /// The name under which it exports `wasi:http/incoming-handler` or, of WASI 0.3, `wasi:http/handler`, when it does.
     pub http: Option<String>,
     /// The handler of messages, if there is one.
     pub messages: Option<MessageHandler>,
     /// What it exports besides, and no call reaches.
     pub uncalled: Vec<Uncalled>,
+    /// The functions among [`Self::imports`] that are `async func`s.
+    pub(crate) async_imports: BTreeSet<FunctionId>,
+    pub(crate) flavor: Flavor,
     pub(crate) compiled: Compiled,
 }
 
@@ -121,14 +124,6 @@ pub enum ComponentError {
     NotWasm {
         /// The first bytes, escaped.
         start: String,
-    },
-    /// The component was built for WASI 0.3, or is asynchronous by itself.
-    #[error(
-        "the component needs WASI 0.3 or the component model's async, which this host does not run: {found}; build it for WASI 0.2 and declare plain functions"
-    )]
-    Async {
-        /// What it needs of them.
-        found: String,
     },
     /// The bytes do not validate or compile.
     #[error("the component is broken or uses what this host does not support")]
@@ -195,12 +190,12 @@ impl Component {
     pub fn new(engine: &Engine, bytes: &[u8]) -> Result<Self, ComponentError> {
         check_preamble(bytes)?;
         let digest = Digest::of(bytes);
-        let compiled = engine.compile(digest.as_str(), bytes).map_err(|error| {
-            match asynchrony::found(bytes) {
-                Some(found) => ComponentError::Async { found },
-                None => ComponentError::Invalid(error),
-            }
-        })?;
+        let flavor = match asynchrony::is_needed(bytes) {
+            true => Flavor::Concurrent,
+            false => Flavor::Plain,
+        };
+        let compiled = engine.compile(flavor, digest.as_str(), bytes);
+        let compiled = compiled.map_err(ComponentError::Invalid)?;
 
         let mut component = Self {
             digest,
@@ -212,13 +207,17 @@ impl Component {
             http: None,
             messages: None,
             uncalled: Vec::new(),
+            async_imports: BTreeSet::new(),
+            flavor,
             compiled,
         };
         let ty = component.compiled.component_type();
-        let engine = engine.wasmtime();
+        let engine = &component.compiled.engine().clone();
         for (name, item) in ty.exports(engine) {
             match item.ty {
-                ComponentItem::ComponentInstance(_) if name.starts_with(HTTP_HANDLER) => {
+                ComponentItem::ComponentInstance(_)
+                    if HTTP_HANDLERS.iter().any(|start| name.starts_with(start)) =>
+                {
                     component.http = Some(name.to_owned());
                 }
                 ComponentItem::ComponentInstance(instance)
@@ -268,6 +267,11 @@ impl Component {
                 }
                 ComponentItem::ComponentInstance(instance) => {
                     let interface = describe(engine, "import", name, &instance)?;
+                    let functions = async_functions(engine, &instance);
+                    let functions = functions
+                        .iter()
+                        .map(|function| interface.id.function(function));
+                    component.async_imports.extend(functions);
                     // An interface of types alone needs no service.
                     if !interface.functions.is_empty() {
                         component.imports.push(interface);
@@ -316,6 +320,7 @@ impl Component {
                 .messages
                 .as_ref()
                 .map(|handler| handler.interface.id.clone()),
+            concurrent: self.flavor == Flavor::Concurrent,
         }
     }
 
@@ -337,6 +342,17 @@ impl Component {
             .get_export_index(None, &*interface.to_string())?;
         self.compiled.get_export_index(Some(&instance), function)
     }
+}
+
+/// The names of the functions that are `async func`s.
+fn async_functions(engine: &wasmtime::Engine, instance: &ComponentInstance) -> Vec<String> {
+    let is_async = |item: &ComponentItem| match item {
+        ComponentItem::ComponentFunc(function) => function.async_(),
+        _ => false,
+    };
+    let items = instance.exports(engine);
+    let functions = items.filter(|(_, item)| is_async(&item.ty));
+    functions.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Whether nothing has to be provided for an import.
@@ -442,11 +458,6 @@ fn describe(
     let mut types = BTreeMap::new();
     for (function, item) in instance.exports(engine) {
         match item.ty {
-            ComponentItem::ComponentFunc(func) if func.async_() => {
-                return Err(unwirable(format!(
-                    "function \"{function}\" is an `async func`; declare it as a plain `func`, the host runs calls concurrently anyway"
-                )));
-            }
             ComponentItem::ComponentFunc(func) => {
                 let signature = Signature::of(&func).map_err(|source| ComponentError::Shape {
                     direction,

@@ -1,17 +1,18 @@
-//! The configuration of wasmtime: one engine for all services of a host.
+//! The configuration of wasmtime: one engine for all services of a host, and a second one for those whose
+//! components are asynchronous, once there is one.
 //!
 //! Fresh instances come from a pool, compiled code from a cache on disk, and a ticker bounds the
 //! time for which a guest computes before it yields.
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::code_cache::CodeCache;
 use super::turns;
@@ -35,6 +36,9 @@ const CORE_INSTANCES_EACH: u32 = 5;
 
 /// Memories of a component: most have one; an instance with more takes from the share of others.
 const MEMORIES_EACH: u32 = 2;
+
+/// Stacks of an asynchronous component: each of its tasks that runs or blocks has one.
+const STACKS_EACH: u32 = 4;
 
 /// Bytes of the stack of a guest's own frames: wasmtime's default, half of a host stack.
 const WASM_STACK: usize = 512 << 10;
@@ -97,10 +101,27 @@ pub struct Engine {
 }
 
 struct Shared {
-    wasmtime: wasmtime::Engine,
+    plain: wasmtime::Engine,
+    concurrent: OnceLock<Result<wasmtime::Engine, Arc<EngineError>>>,
     cache: CodeCache,
     instances: u32,
-    ticking: Arc<AtomicBool>,
+    ticker: Arc<Ticker>,
+}
+
+/// Which of a host's two engines runs a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavor {
+    /// The one for all that need no more: plain calls cost less than half there.
+    Plain,
+    /// The one for WASI 0.3 and the component model's async.
+    Concurrent,
+}
+
+/// What has guests yield.
+#[derive(Default)]
+struct Ticker {
+    stopped: AtomicBool,
+    engines: RwLock<Vec<EngineWeak>>,
 }
 
 impl Engine {
@@ -114,71 +135,44 @@ impl Engine {
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         allow_files();
         let instances = options.instances.max(1);
-        let mut pool = PoolingAllocationConfig::new();
-        pool.total_component_instances(instances)
-            .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
-            .total_memories(instances.saturating_mul(MEMORIES_EACH))
-            .total_tables(instances.saturating_mul(CORE_INSTANCES_EACH))
-            .total_stacks(instances)
-            .table_elements(MAX_TABLE_ELEMENTS as usize)
-            .max_memory_size(usize::try_from(MAX_MEMORY).unwrap_or(usize::MAX))
-            // Services are bounded by their own limits, whose errors name them.
-            .max_component_instance_size(16 << 20)
-            .max_core_instance_size(16 << 20)
-            .max_memories_per_module(16)
-            .max_tables_per_module(64)
-            .max_core_instances_per_component(256)
-            .max_memories_per_component(64)
-            .max_tables_per_component(256);
-        if PoolingAllocationConfig::is_pagemap_scan_available() {
-            pool.pagemap_scan(Enabled::Yes)
-                .linear_memory_keep_resident(KEEP_RESIDENT)
-                .table_keep_resident(64 << 10);
-        }
-
-        let mut config = Config::new();
-        config
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-            .epoch_interruption(true)
-            .max_wasm_stack(WASM_STACK)
-            // Plain calls cost less than half without it. A component that needs it is refused
-            // when it is loaded, by name.
-            .concurrency_support(false)
-            .wasm_component_model_fixed_length_lists(true);
-        let setup = |source| EngineError::Setup { instances, source };
-        let wasmtime = wasmtime::Engine::new(&config).map_err(setup)?;
-
-        let ticking = Arc::new(AtomicBool::new(true));
-        let ticker = (wasmtime.weak(), Arc::clone(&ticking));
+        let plain = wasmtime_for(Flavor::Plain, instances)?;
+        let ticker = Arc::new(Ticker::default());
+        ticker.add(&plain);
+        let ticking = Arc::clone(&ticker);
         thread::Builder::new()
             .name("wasmbay-epoch".to_owned())
-            .spawn(move || {
-                let (engine, ticking) = ticker;
-                while ticking.load(Ordering::Relaxed) {
-                    thread::sleep(EPOCH_TICK);
-                    let Some(engine) = engine.upgrade() else {
-                        return;
-                    };
-                    engine.increment_epoch();
-                    turns::tick();
-                }
-            })
+            .spawn(move || ticking.run())
             .map_err(EngineError::Ticker)?;
-
         Ok(Self {
             shared: Arc::new(Shared {
-                wasmtime,
+                plain,
+                concurrent: OnceLock::new(),
                 cache: CodeCache::new(options.cache),
                 instances,
-                ticking,
+                ticker,
             }),
         })
     }
 
-    /// wasmtime's engine.
-    #[must_use]
-    pub fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.shared.wasmtime
+    /// wasmtime's engine for components of this flavor. The one for asynchronous components is set up when it is
+    /// first asked for.
+    ///
+    /// # Errors
+    ///
+    /// The machine cannot give the address space that a second pool needs.
+    pub(crate) fn wasmtime(&self, flavor: Flavor) -> Result<&wasmtime::Engine, Arc<EngineError>> {
+        let shared = &self.shared;
+        match flavor {
+            Flavor::Plain => Ok(&shared.plain),
+            Flavor::Concurrent => {
+                let set_up = shared.concurrent.get_or_init(|| {
+                    let engine = wasmtime_for(flavor, shared.instances)?;
+                    shared.ticker.add(&engine);
+                    Ok(engine)
+                });
+                set_up.as_ref().map_err(Arc::clone)
+            }
+        }
     }
 
     /// Instances that can exist at one time.
@@ -193,8 +187,73 @@ impl Engine {
     }
 
     /// The compiled form of a component: from the cache, or compiled and then cached.
-    pub(crate) fn compile(&self, digest: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
-        self.shared.cache.compile(self.wasmtime(), digest, bytes)
+    pub(crate) fn compile(
+        &self,
+        flavor: Flavor,
+        digest: &str,
+        bytes: &[u8],
+    ) -> wasmtime::Result<Component> {
+        let engine = self.wasmtime(flavor).map_err(wasmtime::Error::new)?;
+        self.shared.cache.compile(engine, digest, bytes)
+    }
+}
+
+fn wasmtime_for(flavor: Flavor, instances: u32) -> Result<wasmtime::Engine, EngineError> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
+        .total_memories(instances.saturating_mul(MEMORIES_EACH))
+        .total_tables(instances.saturating_mul(CORE_INSTANCES_EACH))
+        .total_stacks(match flavor {
+            Flavor::Plain => instances,
+            Flavor::Concurrent => instances.saturating_mul(STACKS_EACH),
+        })
+        .table_elements(MAX_TABLE_ELEMENTS as usize)
+        .max_memory_size(usize::try_from(MAX_MEMORY).unwrap_or(usize::MAX))
+        // Services are bounded by their own limits, whose errors name them.
+        .max_component_instance_size(16 << 20)
+        .max_core_instance_size(16 << 20)
+        .max_memories_per_module(16)
+        .max_tables_per_module(64)
+        .max_core_instances_per_component(256)
+        .max_memories_per_component(64)
+        .max_tables_per_component(256);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Yes)
+            .linear_memory_keep_resident(KEEP_RESIDENT)
+            .table_keep_resident(64 << 10);
+    }
+    let is_concurrent = flavor == Flavor::Concurrent;
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .concurrency_support(is_concurrent)
+        .wasm_component_model_async(is_concurrent)
+        .wasm_component_model_more_async_builtins(is_concurrent)
+        .wasm_component_model_async_stackful(is_concurrent)
+        .wasm_component_model_fixed_length_lists(true);
+    let setup = |source| EngineError::Setup { instances, source };
+    wasmtime::Engine::new(&config).map_err(setup)
+}
+
+impl Ticker {
+    fn add(&self, engine: &wasmtime::Engine) {
+        let mut engines = self.engines.write().unwrap_or_else(PoisonError::into_inner);
+        engines.push(engine.weak());
+    }
+
+    fn run(&self) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            thread::sleep(EPOCH_TICK);
+            let engines = self.engines.read().unwrap_or_else(PoisonError::into_inner);
+            for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+                engine.increment_epoch();
+            }
+            drop(engines);
+            turns::tick();
+        }
     }
 }
 
@@ -217,7 +276,7 @@ fn allow_files() {}
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.ticking.store(false, Ordering::Relaxed);
+        self.ticker.stopped.store(true, Ordering::Relaxed);
     }
 }
 

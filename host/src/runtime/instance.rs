@@ -3,27 +3,35 @@
 //! An instance is used by value. [`Instance::invoke`] returns it only after a call that ended well;
 //! one that trapped, timed out or was dropped is gone, and its memory with it.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 use wasmtime::component::{
-    ComponentExportIndex, Instance as Wasm, InstancePre, Resource, ResourceTableError,
+    Accessor, ComponentExportIndex, Instance as Wasm, InstancePre, Resource, ResourceTableError,
 };
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p3;
+use wasmtime_wasi_http::p3::bindings::ServiceIndices;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::Runtime;
 use super::component::HandlerKind;
+use super::engine::Flavor;
 use super::pool::{Lease, Share};
 use super::state::State;
 use super::turns;
 use crate::call::CallError;
-use crate::interface::FunctionId;
+use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::held::{MAX_HANDLES, MAX_HELD};
 use crate::interfaces::http::Connections;
 use crate::interfaces::messaging::MessagingView as _;
@@ -35,11 +43,12 @@ use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::spans::Tracer;
 use crate::telemetry::Counts;
-use crate::value::{self, Value};
+use crate::value::{self, ResultPath, Value};
 
 /// The linked component and the context that all instances of one service share.
 pub(super) struct Blueprint {
     pub(super) pre: InstancePre<State>,
+    pub(super) flavor: Flavor,
     pub(super) spec: Arc<ServiceSpec>,
     /// What it writes to the log.
     pub(super) output: Arc<Output>,
@@ -60,13 +69,31 @@ pub(super) struct Blueprint {
     pub(super) share: Share,
 }
 
-/// The answer of an HTTP component: a response whose body it goes on to write, or an error.
-pub(super) type Head = Result<http::Response<WasiBody>, ErrorCode>;
+/// The answer of an HTTP component: a response whose body it goes on to write, or the name of an error.
+pub(super) type Head = Result<http::Response<WasiBody>, String>;
+
+/// Where a component takes HTTP requests.
+pub(super) enum HandlerIndices {
+    /// `wasi:http/incoming-handler` of WASI 0.2.
+    P2(ProxyIndices),
+    /// `wasi:http/handler` of WASI 0.3.
+    P3(ServiceIndices),
+}
+
+impl HandlerIndices {
+    pub(super) fn new(pre: &InstancePre<State>, handler: &InterfaceId) -> wasmtime::Result<Self> {
+        if handler.name == "handler" {
+            return ServiceIndices::new(pre).map(Self::P3);
+        }
+        ProxyIndices::new(pre).map(Self::P2)
+    }
+}
 
 /// A live instance.
 pub(super) struct Instance {
     pub(super) store: Store<State>,
     pub(super) wasm: Wasm,
+    flavor: Flavor,
     pub(super) calls: u32,
     /// Whether its last call asked for anything outside of the host.
     pub(super) acted: bool,
@@ -130,7 +157,7 @@ impl Instance {
         lease: Lease,
     ) -> Result<Self, (Option<String>, wasmtime::Error)> {
         let (state, counts) = (State::new(blueprint, recorded), &blueprint.counts);
-        let mut store = Store::new(blueprint.runtime.engine.wasmtime(), state);
+        let mut store = Store::new(blueprint.pre.engine(), state);
         store.limiter(|state| &mut state.bounds);
         store.set_hostcall_fuel(blueprint.fuel);
         store.set_max_component_handles(MAX_HANDLES);
@@ -151,6 +178,7 @@ impl Instance {
             Ok(wasm) => Ok(Self {
                 store,
                 wasm,
+                flavor: blueprint.flavor,
                 calls: 0,
                 acted: false,
                 _lease: lease,
@@ -170,7 +198,7 @@ impl Instance {
     /// Dropping the future drops the instance.
     pub(super) async fn invoke(
         mut self,
-        function: &ComponentExportIndex,
+        (function, path): (&ComponentExportIndex, ResultPath),
         arguments: &[Value],
         call: CurrentCall,
     ) -> Result<(Self, Option<Value>), CallError> {
@@ -181,7 +209,11 @@ impl Instance {
         };
         let counts = Arc::clone(&self.store.data().caller.counts);
         let called = {
-            let mut called = pin!(value::call(function, &mut self.store, arguments));
+            let mut called = pin!(async {
+                let result = value::call(function, &mut self.store, arguments, path).await?;
+                self.finish_tasks().await?;
+                wasmtime::Result::Ok(result)
+            });
             poll_fn(|context| turns::poll(called.as_mut(), context, &counts, within)).await
         };
         let mut result = None;
@@ -201,7 +233,7 @@ impl Instance {
     /// Dropping the future drops the instance.
     pub(super) async fn handle(
         mut self,
-        handler: &ProxyIndices,
+        handler: &HandlerIndices,
         request: http::Request<WasiBody>,
         head: oneshot::Sender<Head>,
         call: CurrentCall,
@@ -210,7 +242,14 @@ impl Instance {
         self.begin(call);
         let counts = Arc::clone(&self.store.data().caller.counts);
         let handled = {
-            let mut handled = pin!(self.hand_over(handler, request, head));
+            let mut handled = pin!(async {
+                match handler {
+                    HandlerIndices::P2(handler) => self.hand_over(handler, request, head).await,
+                    HandlerIndices::P3(handler) => {
+                        self.hand_over_concurrently(handler, request, head).await
+                    }
+                }
+            });
             poll_fn(|context| turns::poll(handled.as_mut(), context, &counts, within)).await
         };
         let state = self.store.data();
@@ -245,10 +284,12 @@ impl Instance {
         let counts = Arc::clone(&self.store.data().caller.counts);
         let handled = {
             let mut handled = pin!(async {
-                match kind {
+                let returned = match kind {
                     HandlerKind::Wasmcloud => self.hand_broker_message(handler, message).await,
                     HandlerKind::Wasi => self.hand_message(handler, message).await,
-                }
+                }?;
+                self.finish_tasks().await?;
+                wasmtime::Result::Ok(returned)
             });
             poll_fn(|context| turns::poll(handled.as_mut(), context, &counts, within)).await
         };
@@ -287,6 +328,18 @@ impl Instance {
         Ok(returned.map_err(wasi_messaging::Error::into_message))
     }
 
+    /// Lets what an asynchronous guest still does go on to its end: a task may return before it ends, and may
+    /// have begun others. All of that belongs to the call, whose deadline, limits and trace it has.
+    async fn finish_tasks(&mut self) -> wasmtime::Result<()> {
+        if self.flavor == Flavor::Plain {
+            return Ok(());
+        }
+        let ended = async |store: &Accessor<State>| {
+            poll_fn(|context| store.poll_no_interesting_tasks(context)).await;
+        };
+        self.store.run_concurrent(ended).await
+    }
+
     fn begin(&mut self, call: CurrentCall) {
         self.calls += 1;
         let state = self.store.data_mut();
@@ -308,11 +361,43 @@ impl Instance {
         let proxy = handler.load(&mut self.store, &self.wasm)?;
         let mut view = self.store.data_mut().http();
         let request = view.new_incoming_request(Scheme::Http, request)?;
-        let out = view.new_response_outparam(head)?;
+        let out = view.new_response_outparam_from_callback(move |answer| {
+            // The request may be given up already.
+            let _ = head.send(answer.map_err(|error| format!("{error:?}")));
+        })?;
         proxy
             .wasi_http_incoming_handler()
             .call_handle(&mut self.store, request, out)
-            .await
+            .await?;
+        self.finish_tasks().await
+    }
+
+    async fn hand_over_concurrently(
+        &mut self,
+        handler: &ServiceIndices,
+        request: http::Request<WasiBody>,
+        head: oneshot::Sender<Head>,
+    ) -> wasmtime::Result<()> {
+        let service = handler.load(&mut self.store, &self.wasm)?;
+        let view = self.store.data_mut().http();
+        let (request, sent) = p3::Request::from_http(view.hooks, request);
+        let handled = async |store: &Accessor<State>| -> wasmtime::Result<()> {
+            let (taken, mut is_taken) = oneshot::channel();
+            let answer = match service.handle(store, request).await? {
+                Ok(response) => {
+                    let response = store.with(|store| response.into_http(store, sent))?;
+                    Ok(response.map(|body| Taken::new(body, taken).boxed_unsync()))
+                }
+                Err(error) => Err(format!("{error:?}")),
+            };
+            // The request may be given up already.
+            let _ = head.send(answer);
+            // What the guest has written goes on its way in this loop alone.
+            let _ = (&mut is_taken).await;
+            poll_fn(|context| store.poll_no_interesting_tasks(context)).await;
+            Ok(())
+        };
+        self.store.run_concurrent(handled).await?
     }
 
     fn finish(mut self, called: wasmtime::Result<()>) -> Result<Self, CallError> {
@@ -367,6 +452,43 @@ impl Instance {
     /// host may hold.
     pub(super) fn is_reusable(&mut self) -> bool {
         self.store.data_mut().held() <= MAX_HELD / 2
+    }
+}
+
+/// A response's body that says when all of it was taken, or nobody wants more.
+struct Taken {
+    body: WasiBody,
+    all: Option<oneshot::Sender<Infallible>>,
+}
+
+impl Taken {
+    fn new(body: WasiBody, all: oneshot::Sender<Infallible>) -> Self {
+        let all = (!body.is_end_stream()).then_some(all);
+        Self { body, all }
+    }
+}
+
+impl Body for Taken {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.all = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -15,7 +15,7 @@ mod service;
 mod state;
 mod turns;
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use wasmtime::component::Linker;
@@ -29,6 +29,7 @@ pub use pool::IDLE;
 pub(crate) use service::Admitted;
 pub use service::{Exported, Function, Service, ServiceError, Stats, StatsReading};
 
+use engine::Flavor;
 use pool::Pool;
 use state::State;
 use turns::Turns;
@@ -46,12 +47,19 @@ type Tended = (Weak<Output>, Weak<Connections>);
 #[derive(Clone)]
 pub struct Runtime {
     engine: Engine,
-    /// Building it costs 140 µs, a copy next to nothing.
-    linker: Arc<Linker<State>>,
+    /// Building one costs 140 µs, a copy next to nothing.
+    linkers: Arc<Linkers>,
     pool: Arc<Pool>,
     turns: Turns,
     tended: Arc<Mutex<Vec<Tended>>>,
     spans: Spans,
+}
+
+/// The host interfaces, for each flavor of components.
+struct Linkers {
+    plain: Linker<State>,
+    /// Built for the first asynchronous component.
+    concurrent: OnceLock<Linker<State>>,
 }
 
 impl Runtime {
@@ -61,14 +69,17 @@ impl Runtime {
     ///
     /// Two host interfaces define one name, which is a defect.
     pub fn new(engine: Engine) -> Result<Self, EngineError> {
-        let linker = state::linker(engine.wasmtime());
-        let linker = linker.map_err(|source| EngineError::Setup {
+        let linker = state::linker(&engine, Flavor::Plain);
+        let plain = linker.map_err(|source| EngineError::Setup {
             instances: engine.instances(),
             source,
         })?;
         Ok(Self {
             engine,
-            linker: Arc::new(linker),
+            linkers: Arc::new(Linkers {
+                plain,
+                concurrent: OnceLock::new(),
+            }),
             pool: Arc::default(),
             turns: Turns::default(),
             tended: Arc::default(),
@@ -92,6 +103,19 @@ impl Runtime {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// The host interfaces for components of this flavor.
+    fn linker(&self, flavor: Flavor) -> wasmtime::Result<&Linker<State>> {
+        let Linkers { plain, concurrent } = &*self.linkers;
+        match (flavor, concurrent.get()) {
+            (Flavor::Plain, _) => Ok(plain),
+            (Flavor::Concurrent, Some(linker)) => Ok(linker),
+            (Flavor::Concurrent, None) => {
+                let linker = state::linker(&self.engine, flavor)?;
+                Ok(concurrent.get_or_init(|| linker))
+            }
+        }
     }
 
     /// Drops the instances that have been idle for longer than [`IDLE`], closes idle connections of

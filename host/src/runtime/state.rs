@@ -7,6 +7,7 @@ use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::engine::{Engine, Flavor};
 use super::instance::Blueprint;
 use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
 use crate::interfaces::http::{self, GuestHttp};
@@ -103,12 +104,13 @@ impl State {
     }
 }
 
-/// A linker with all host interfaces.
+/// A linker with all host interfaces for components of this flavor.
 ///
 /// # Errors
 ///
 /// Two definitions of one name, which is a defect.
-pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+pub(super) fn linker(engine: &Engine, flavor: Flavor) -> wasmtime::Result<Linker<State>> {
+    let engine = engine.wasmtime(flavor).map_err(wasmtime::Error::new)?;
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     http::add_to_linker(&mut linker)?;
@@ -120,6 +122,11 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     messaging::add_to_linker(&mut linker)?;
     otel::add_to_linker(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
+    if flavor == Flavor::Concurrent {
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        sockets::add_concurrent_to_linker(&mut linker)?;
+    }
     Ok(linker)
 }
 

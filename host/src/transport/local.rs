@@ -193,7 +193,8 @@ impl LocalCalls {
         };
         let name = function_name(subject);
         let call = arriving(call);
-        Ok(Box::pin(ToItsEnd::new(async move {
+        let is_concurrent = counted.binding().service.is_concurrent();
+        Ok(to_its_end(is_concurrent, async move {
             let called = async {
                 let Binding {
                     service, exported, ..
@@ -204,7 +205,7 @@ impl LocalCalls {
             let reply = counted.here.bounded(called).await?;
             super::check_result(reply.body.len(), carried)?;
             Ok(reply.body)
-        })))
+        }))
     }
 
     /// As [`Self::start`] with values, if the function has the caller's own type and nothing comes near a
@@ -243,7 +244,8 @@ impl LocalCalls {
             return Err((arguments, call));
         };
         let call = arriving(call);
-        Ok(Box::pin(ToItsEnd::new(async move {
+        let is_concurrent = counted.binding().service.is_concurrent();
+        Ok(to_its_end(is_concurrent, async move {
             let called = async {
                 let Binding {
                     service, exported, ..
@@ -257,7 +259,7 @@ impl LocalCalls {
                 super::check_result(body.len(), carried)?;
             }
             Ok(answer)
-        })))
+        }))
     }
 
     /// The function of this subject, if one more call of it has room here; of one with a new version only if it
@@ -334,6 +336,21 @@ impl Here {
             Err(CallError::host_failed().within(format_args!("service \"{service}\"")))
         })
     }
+}
+
+/// A call that goes to its end without its caller too. It is polled within the caller, unless its callee is
+/// asynchronous: the caller may be, and wasmtime runs no such store within another.
+fn to_its_end<T: Send + 'static>(
+    is_concurrent: bool,
+    call: impl Future<Output = Result<T, CallError>> + Send + 'static,
+) -> Pending<'static, T> {
+    if !is_concurrent {
+        return Box::pin(ToItsEnd::new(call));
+    }
+    Box::pin(async move {
+        let ended = tokio::spawn(call).await;
+        ended.unwrap_or_else(|_| Err(CallError::host_failed()))
+    })
 }
 
 /// A future that goes on as a task when it is dropped after it has begun.

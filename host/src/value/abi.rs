@@ -18,7 +18,7 @@ use wasmtime::component::__internal::{
     CanonicalAbiInfo, InstanceType, InterfaceType, LiftContext, LowerContext,
 };
 use wasmtime::component::{
-    ComponentNamedList, ComponentType, Func, Lift, LinkerInstance, Lower, TypedFunc,
+    Accessor, ComponentNamedList, ComponentType, Func, Lift, LinkerInstance, Lower, TypedFunc,
 };
 use wasmtime::{AsContextMut, Result, StoreContextMut, ValRaw, bail};
 
@@ -35,6 +35,28 @@ const UNKNOWN: CanonicalAbiInfo = CanonicalAbiInfo {
     flat_count: Some(0),
 };
 
+/// How the result of an exported function gets from the guest to the host.
+///
+/// On wasmtime's plain engine that is one core value at most, else an address. With concurrency support an
+/// asynchronous function may give as many core values as a function may take, and only wasmtime knows
+/// whether one does; so their number is part of a Rust type, as for arguments of imports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ResultPath(usize);
+
+impl ResultPath {
+    /// The path on the plain engine, for all functions.
+    pub(crate) const PLAIN: Self = Self(MAX_FLAT_RESULTS);
+
+    /// The path on an engine with concurrency support.
+    pub(crate) fn concurrent(signature: &Signature) -> Self {
+        let count = signature.result.as_ref().map_or(0, flat_count);
+        Self(count.min(IN_MEMORY))
+    }
+}
+
+/// Stands for results that are too many core values for any function.
+const IN_MEMORY: usize = MAX_FLAT_PARAMS + 1;
+
 /// Calls an exported function of this instance, whose type is checked against the arguments.
 ///
 /// # Errors
@@ -49,12 +71,30 @@ pub(crate) async fn call(
     function: Func,
     store: impl AsContextMut<Data: Send>,
     arguments: &[Value],
+    path: ResultPath,
+) -> Result<Option<Value>> {
+    macro_rules! call {
+        ($($count:literal)*) => {
+            match path.0 {
+                // The plain path, and that of most: not boxed.
+                MAX_FLAT_RESULTS => call_with_result::<MAX_FLAT_RESULTS>(function, store, arguments).await,
+                $($count => Box::pin(call_with_result::<$count>(function, store, arguments)).await,)*
+                _ => Box::pin(call_with_result::<IN_MEMORY>(function, store, arguments)).await,
+            }
+        };
+    }
+    call!(0 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+}
+
+async fn call_with_result<const COUNT: usize>(
+    function: Func,
+    store: impl AsContextMut<Data: Send>,
+    arguments: &[Value],
 ) -> Result<Option<Value>> {
     // SAFETY: what this leaves unchecked is whether the function has these parameters and this
     // result. `Arguments` and `Returned` stand for any: they get the function's own type whenever
     // they are lowered or lifted, and check the values against it then.
-    let function =
-        unsafe { TypedFunc::<Arguments<'_>, Returned<MAX_FLAT_RESULTS>>::new_unchecked(function) };
+    let function = unsafe { TypedFunc::<Arguments<'_>, Returned<COUNT>>::new_unchecked(function) };
     let Returned(result) = function.call_async(store, Arguments(arguments)).await?;
     Ok(result)
 }
@@ -67,9 +107,16 @@ pub(crate) trait Imported<T: 'static>: Send + Sync + 'static {
         store: StoreContextMut<'a, T>,
         arguments: Vec<Value>,
     ) -> Pin<Box<dyn Future<Output = Result<Option<Value>>> + Send + 'a>>;
+
+    /// As [`Imported::call`] for an `async func`: others of the instance's calls go on meanwhile.
+    fn call_concurrent<'a>(
+        &self,
+        store: &'a Accessor<T>,
+        arguments: Vec<Value>,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<Value>>> + Send + 'a>>;
 }
 
-/// Defines a function of an imported interface.
+/// Defines a function of an imported interface, which is an `async func` or a plain one.
 ///
 /// # Errors
 ///
@@ -79,14 +126,15 @@ pub(crate) fn define<T: 'static>(
     instance: &mut LinkerInstance<'_, T>,
     name: &str,
     signature: &Signature,
+    is_async: bool,
     function: impl Imported<T>,
 ) -> Result<()> {
     let params = total(signature.params.iter().map(|param| &param.shape));
     let params = within(MAX_FLAT_PARAMS, params);
     let result = signature.result.as_ref();
     match within(MAX_FLAT_RESULTS, result.map_or(0, flat_count)) {
-        0 => define_with_result::<T, 0>(instance, name, params, function),
-        _ => define_with_result::<T, 1>(instance, name, params, function),
+        0 => define_with_result::<T, 0>(instance, name, params, is_async, function),
+        _ => define_with_result::<T, 1>(instance, name, params, is_async, function),
     }
 }
 
@@ -100,12 +148,20 @@ fn define_with_result<T: 'static, const RESULTS: usize>(
     instance: &mut LinkerInstance<'_, T>,
     name: &str,
     params: usize,
+    is_async: bool,
     function: impl Imported<T>,
 ) -> Result<()> {
     // The number of core values is part of a Rust type, so there is a function for each.
     macro_rules! define {
         ($($count:literal)*) => {
             match params {
+                $($count if is_async => instance.func_wrap_concurrent(
+                    name,
+                    move |store: &Accessor<T>, Passed::<$count>(arguments)| {
+                        let returned = function.call_concurrent(store, arguments);
+                        Box::pin(async move { Ok(Returned::<RESULTS>(returned.await?)) })
+                    },
+                ),)*
                 $($count => instance.func_wrap_async(
                     name,
                     move |store: StoreContextMut<'_, T>, Passed::<$count>(arguments)| {
@@ -253,9 +309,9 @@ unsafe impl<const COUNT: usize> Lift for Passed<COUNT> {
     }
 }
 
-// SAFETY: `Lower` is a sequence of `ValRaw`. A result that is lifted has the one slot that wasmtime
-// gives to every function; a result that is lowered has as many as `typecheck` has found. wasmtime
-// checks addresses by the result's own type or leaves that to `lift`, and not by `ABI`.
+// SAFETY: `Lower` is a sequence of `ValRaw`. A result that is lifted has the slots that its `ResultPath` says, a
+// result that is lowered as many as `typecheck` has found; in both cases wasmtime looks whether there are so
+// many. It checks addresses by the result's own type or leaves that to `lift`, and not by `ABI`.
 unsafe impl<const COUNT: usize> ComponentType for Returned<COUNT> {
     type Lower = [ValRaw; COUNT];
     const ABI: CanonicalAbiInfo = UNKNOWN;
@@ -270,7 +326,7 @@ unsafe impl<const COUNT: usize> ComponentNamedList for Returned<COUNT> {}
 
 // SAFETY: what is lifted is checked by the type that wasmtime gives with it, and so is the address
 // of a result in memory.
-unsafe impl Lift for Returned<MAX_FLAT_RESULTS> {
+unsafe impl<const COUNT: usize> Lift for Returned<COUNT> {
     fn linear_lift_from_flat(
         cx: &mut LiftContext<'_>,
         ty: InterfaceType,
@@ -280,11 +336,14 @@ unsafe impl Lift for Returned<MAX_FLAT_RESULTS> {
     }
 
     fn linear_lift_from_memory(
-        _: &mut LiftContext<'_>,
-        _: InterfaceType,
-        _: &[u8],
+        cx: &mut LiftContext<'_>,
+        ty: InterfaceType,
+        bytes: &[u8],
     ) -> Result<Self> {
-        bail!("results of an export are lifted from core values")
+        // As for `Passed`.
+        let start = bytes.as_ptr().addr();
+        let address = start.wrapping_sub(cx.memory().as_ptr().addr());
+        Ok(Self(lift::results_at(cx, ty, address)?))
     }
 }
 

@@ -19,8 +19,8 @@ const VALUE: usize = size_of::<Value>();
 
 type Slots<'s> = Iter<'s, ValRaw>;
 
-/// Lifts the result of an export, if it has one: from a core value, or from the memory to whose
-/// address that is.
+/// Lifts the result of an export, if it has one: from core values, or from the memory to which the one
+/// that there is has the address.
 pub(super) fn results(
     cx: &mut LiftContext<'_>,
     ty: InterfaceType,
@@ -30,15 +30,29 @@ pub(super) fn results(
         InterfaceType::Tuple(tuple) => &cx.types[tuple],
         _ => bail!("results are no tuple"),
     };
-    let values = if tuple.abi.flat_count(MAX_FLAT_RESULTS).is_some() {
-        tuple_from_flat(cx, ty, slots)?
-    } else {
+    let most = slots.len().max(MAX_FLAT_RESULTS);
+    if tuple.abi.flat_count(most).is_none() {
         let address = next(&mut slots.iter())?.get_u32() as usize;
-        if !address.is_multiple_of(tuple.abi.align32 as usize) {
-            bail!("return pointer not aligned");
-        }
-        tuple_from_memory(cx, ty, address)?
+        return results_at(cx, ty, address);
+    }
+    let values = tuple_from_flat(cx, ty, slots)?;
+    Ok(values.into_iter().next())
+}
+
+/// Lifts the result of an export from memory at this address.
+pub(super) fn results_at(
+    cx: &mut LiftContext<'_>,
+    ty: InterfaceType,
+    address: usize,
+) -> Result<Option<Value>> {
+    let align = match ty {
+        InterfaceType::Tuple(tuple) => cx.types[tuple].abi.align32,
+        _ => bail!("results are no tuple"),
     };
+    if !address.is_multiple_of(align as usize) {
+        bail!("return pointer not aligned");
+    }
+    let values = tuple_from_memory(cx, ty, address)?;
     Ok(values.into_iter().next())
 }
 

@@ -14,7 +14,7 @@ mod lower;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use abi::{Imported, call, define};
+pub(crate) use abi::{Imported, ResultPath, call, define};
 
 /// A value of the component model.
 ///

@@ -9,20 +9,26 @@ use std::sync::{Arc, LazyLock, Mutex};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use wasmtime::component::{Component, Instance, Linker, Val};
+use wasmtime::component::{Accessor, Component, Instance, Linker, Val};
 use wasmtime::{Config, Engine, Store, StoreContextMut};
 
 use super::arbitrary::{arbitrary_pair, fields, list, option, record, result, variant};
-use super::{Imported, Value, call, define};
+use super::{Imported, ResultPath, Value, call, define};
 use crate::shape::{Shape, Signature};
 use components::{REALLOC, core_types, relay};
 use val::{from_val, to_val};
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| engine(false));
+static CONCURRENT: LazyLock<Engine> = LazyLock::new(|| engine(true));
+
+fn engine(is_concurrent: bool) -> Engine {
     let mut config = Config::new();
-    config.wasm_component_model_fixed_length_lists(true);
+    config
+        .concurrency_support(is_concurrent)
+        .wasm_component_model_async_stackful(is_concurrent)
+        .wasm_component_model_fixed_length_lists(true);
     Engine::new(&config).unwrap()
-});
+}
 
 const ENCODINGS: [&str; 3] = ["utf8", "utf16", "latin1+utf16"];
 
@@ -48,20 +54,34 @@ impl Imported<()> for Host {
         _: StoreContextMut<'a, ()>,
         arguments: Vec<Value>,
     ) -> Pin<Box<dyn Future<Output = wasmtime::Result<Option<Value>>> + Send + 'a>> {
-        let host = self.clone();
-        Box::pin(async move {
-            *host.seen.lock().unwrap() = Some(arguments);
-            tokio::task::yield_now().await;
-            Ok(host.returned)
-        })
+        self.clone().answer(arguments)
+    }
+
+    fn call_concurrent<'a>(
+        &self,
+        _: &'a Accessor<()>,
+        arguments: Vec<Value>,
+    ) -> Pin<Box<dyn Future<Output = wasmtime::Result<Option<Value>>> + Send + 'a>> {
+        self.clone().answer(arguments)
     }
 }
 
 impl Host {
+    fn answer(
+        self,
+        arguments: Vec<Value>,
+    ) -> Pin<Box<dyn Future<Output = wasmtime::Result<Option<Value>>> + Send>> {
+        Box::pin(async move {
+            *self.seen.lock().unwrap() = Some(arguments);
+            tokio::task::yield_now().await;
+            Ok(self.returned)
+        })
+    }
+
     fn define(&self, linker: &mut Linker<()>, signature: &Signature, path: Path) {
         let mut root = linker.root();
         if path == Path::Values {
-            return define(&mut root, "host", signature, self.clone()).unwrap();
+            return define(&mut root, "host", signature, false, self.clone()).unwrap();
         }
         let (host, signature) = (self.clone(), signature.clone());
         root.func_new_async("host", move |_, _, arguments, results| {
@@ -109,7 +129,12 @@ async fn called(
 ) -> Result<Option<Value>, String> {
     let function = instance.get_func(&mut *store, name).unwrap();
     if path == Path::Values {
-        let called = call(function, store, arguments).await;
+        let result_path = if Engine::same(store.engine(), &CONCURRENT) {
+            ResultPath::concurrent(signature)
+        } else {
+            ResultPath::PLAIN
+        };
+        let called = call(function, store, arguments, result_path).await;
         return called.map_err(|error| cause(&error));
     }
     let params = arguments.iter().zip(&signature.params);
@@ -137,9 +162,9 @@ async fn relayed(
         seen: Arc::default(),
         returned: returned.cloned(),
     };
-    let mut linker = Linker::new(&ENGINE);
+    let mut linker = Linker::new(component.engine());
     host.define(&mut linker, signature, imported);
-    let mut store = Store::new(&ENGINE, ());
+    let mut store = Store::new(component.engine(), ());
     store.set_hostcall_fuel(fuel);
     let instance = linker.instantiate_async(&mut store, component).await;
     let instance = instance.unwrap();
@@ -152,7 +177,11 @@ async fn relayed(
 }
 
 fn component(text: &str) -> Component {
-    match Component::new(&ENGINE, text) {
+    component_for(&ENGINE, text)
+}
+
+fn component_for(engine: &Engine, text: &str) -> Component {
+    match Component::new(engine, text) {
         Ok(component) => component,
         Err(error) => panic!("{error:?}\n{text}"),
     }
@@ -170,14 +199,17 @@ fn check_relay(
     returned: Option<&Value>,
     encoding: &str,
 ) {
-    let component = component(&relay(signature, encoding, REALLOC));
-    for exported in [Path::Values, Path::Vals] {
-        for imported in [Path::Values, Path::Vals] {
-            let paths = [exported, imported];
-            let relayed = relayed(&component, signature, arguments, returned, paths, 128 << 20);
-            let (seen, got) = wait(relayed);
-            assert_eq!(got.as_ref().map(Option::as_ref), Ok(returned), "{paths:?}");
-            assert_eq!(seen.as_deref(), Some(arguments), "{paths:?}");
+    let text = relay(signature, encoding, REALLOC);
+    for engine in [&*ENGINE, &*CONCURRENT] {
+        let component = component_for(engine, &text);
+        for exported in [Path::Values, Path::Vals] {
+            for imported in [Path::Values, Path::Vals] {
+                let paths = [exported, imported];
+                let relayed = relayed(&component, signature, arguments, returned, paths, 128 << 20);
+                let (seen, got) = wait(relayed);
+                assert_eq!(got.as_ref().map(Option::as_ref), Ok(returned), "{paths:?}");
+                assert_eq!(seen.as_deref(), Some(arguments), "{paths:?}");
+            }
         }
     }
 }
@@ -307,6 +339,135 @@ fn functions_have_any_number_of_core_values() {
     }
 }
 
+/// An `async func` that gives `count` numbers, the first one that which the host gives for as many, and is lifted in
+/// this way.
+fn gives(count: usize, is_lifted_async: bool) -> String {
+    let numbers = |ty: &str| vec![ty; count].join(" ");
+    let result = match count {
+        0 => String::new(),
+        _ => format!("(result (tuple {}))", numbers("u32")),
+    };
+    let params: String = (0..count)
+        .map(|i| format!("(param \"p{i}\" u32)"))
+        .collect();
+    // With more than four the arguments of a call that does not wait are in memory, with more than 16 all are.
+    let stores: String = (0..count)
+        .map(|i| format!("(i32.store (i32.const {}) (i32.const {i}))", 64 + 4 * i))
+        .collect();
+    let (passes, takes) = match count {
+        0..=4 => {
+            let values: String = (0..count).map(|i| format!("(i32.const {i})")).collect();
+            (values, numbers("i32"))
+        }
+        _ => ("(i32.const 64)".into(), "i32".into()),
+    };
+    let first = |i| match i {
+        0 => "(i32.load (i32.const 32))".to_owned(),
+        _ => format!("(i32.const {i})"),
+    };
+    let in_memory = "(i32.store (i32.const 64) (i32.load (i32.const 32))) (i32.const 64)";
+    let (returns, returned) = match count {
+        0..=16 => ((0..count).map(first).collect(), numbers("i32")),
+        _ => (in_memory.to_owned(), "i32".into()),
+    };
+    let (export, give) = if is_lifted_async {
+        (
+            "async",
+            format!("(func (export \"give\") {stores} (call $wait) (call $return {returns}))"),
+        )
+    } else {
+        let (ty, value) = match count {
+            0 => ("", String::new()),
+            1 => ("(result i32)", first(0)),
+            _ => ("(result i32)", in_memory.to_owned()),
+        };
+        (
+            "",
+            format!("(func (export \"give\") {ty} {stores} (call $wait) {value})"),
+        )
+    };
+    let give = give.replace(
+        "(call $wait)",
+        &format!("(call $subtask (call $host {passes} (i32.const 32)))"),
+    );
+    format!(
+        r#"(component
+          (import "host" (func $host async {params} (result u32)))
+          (core module $memory (memory (export "memory") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) unreachable))
+          (core instance $memory (instantiate $memory))
+          (core func $host' (canon lower (func $host) async (memory (core memory $memory "memory"))))
+          (core func $return (canon task.return {result} (memory (core memory $memory "memory"))))
+          (core func $new (canon waitable-set.new))
+          (core func $join (canon waitable.join))
+          (core func $wait (canon waitable-set.wait (memory (core memory $memory "memory"))))
+          (core module $m
+            (import "" "memory" (memory 1))
+            (import "" "host" (func $host (param {takes} i32) (result i32)))
+            (import "" "return" (func $return (param {returned})))
+            (import "" "new" (func $new (result i32)))
+            (import "" "join" (func $join (param i32 i32)))
+            (import "" "wait" (func $wait (param i32 i32) (result i32)))
+            (func $subtask (param $status i32) (local $set i32)
+              ;; What has returned at once has no handle.
+              (br_if 0 (i32.eq (local.get $status) (i32.const 2)))
+              (local.set $set (call $new))
+              (call $join (i32.shr_u (local.get $status) (i32.const 4)) (local.get $set))
+              (drop (call $wait (local.get $set) (i32.const 16))))
+            {give})
+          (core instance $m (instantiate $m (with "" (instance
+            (export "memory" (memory $memory "memory")) (export "host" (func $host'))
+            (export "return" (func $return)) (export "new" (func $new))
+            (export "join" (func $join)) (export "wait" (func $wait))))))
+          (func (export "give") async {result}
+            (canon lift (core func $m "give") {export} (memory (core memory $memory "memory")))))"#
+    )
+}
+
+#[test]
+fn asynchronous_functions_have_any_number_of_core_values() {
+    for count in [
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 40,
+    ] {
+        let result = (count > 0).then(|| Shape::Tuple(vec![Shape::U32; count].into()));
+        let takes = signature(&vec![Shape::U32; count], Some(Shape::U32));
+        let gives_signature = signature(&[], result);
+        let mut expected: Vec<_> = (0..count).map(|i| Value::U32(i as u32)).collect();
+        let passed = expected.clone();
+        if let Some(first) = expected.first_mut() {
+            *first = Value::U32(7);
+        }
+        let expected = (count > 0).then_some(Value::Tuple(expected));
+        for is_lifted_async in [true, false] {
+            let component = component_for(&CONCURRENT, &gives(count, is_lifted_async));
+            let host = Host {
+                seen: Arc::default(),
+                returned: Some(Value::U32(7)),
+            };
+            let mut linker = Linker::new(&CONCURRENT);
+            define(&mut linker.root(), "host", &takes, true, host.clone()).unwrap();
+            let mut store = Store::new(&CONCURRENT, ());
+            let got = wait(async {
+                let instance = linker
+                    .instantiate_async(&mut store, &component)
+                    .await
+                    .unwrap();
+                called(
+                    &mut store,
+                    &instance,
+                    "give",
+                    &gives_signature,
+                    &[],
+                    Path::Values,
+                )
+                .await
+            });
+            assert_eq!(got, Ok(expected.clone()), "{count} {is_lifted_async}");
+            assert_eq!(*host.seen.lock().unwrap(), Some(passed.clone()));
+        }
+    }
+}
+
 #[test]
 fn large_lists_of_bytes_pass() {
     let bytes: Vec<_> = (0..1_000_000_u32).map(|i| (i * 31) as u8).collect();
@@ -392,10 +553,15 @@ fn post_return_gets_what_the_function_returned() {
         let text = instance.unwrap().get_func(&mut store, "text").unwrap();
         // Twice: a post-return that did not run would not let the function be called again.
         for _ in 0..2 {
-            let got = call(text, &mut store, &[Value::U32(1)]).await.unwrap();
+            let argument = [Value::U32(1)];
+            let got = call(text, &mut store, &argument, ResultPath::PLAIN)
+                .await
+                .unwrap();
             assert_eq!(got, Some(Value::String("hi".into())));
         }
-        let error = call(text, &mut store, &[]).await.unwrap_err();
+        let error = call(text, &mut store, &[], ResultPath::PLAIN)
+            .await
+            .unwrap_err();
         assert_eq!(cause(&error), "expected 1 values, found 0");
     });
 }

@@ -13,6 +13,7 @@ mod breakers;
 mod build;
 mod cli;
 mod component;
+mod concurrent;
 mod courier;
 mod docs;
 mod durable;

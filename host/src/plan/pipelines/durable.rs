@@ -64,6 +64,11 @@ pub enum DurableProblem {
         /// The nearest of its functions, as the end of a sentence.
         suggestion: String,
     },
+    /// Its component may do several things at once.
+    #[error(
+        "`durable`: {0} is of an asynchronous component, which would not take the same way when it is run again; build it for WASI 0.2, with plain functions"
+    )]
+    Concurrent(Box<FunctionId>),
     /// Another service answers it.
     #[error("`durable`: a wire has {0} answered elsewhere; leave one of the two out")]
     NotServed(Box<FunctionId>),
@@ -281,6 +286,9 @@ impl Wiring<'_> {
                 suggestion,
             });
         };
+        if service.concurrent {
+            return Err(DurableProblem::Concurrent(Box::new(function)));
+        }
         let interface = &function.interface;
         if events(self.app, interface).is_some() {
             return Err(DurableProblem::Event(Box::new(interface.clone())));

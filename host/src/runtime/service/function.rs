@@ -79,7 +79,7 @@ impl Service {
             let arguments = self.decode(function, &call)?;
             let instance = Box::pin(Instance::for_run(&self.blueprint, Some(recorded))).await?;
             let current = CurrentCall::new(&call, term.deadline, backend);
-            let invoked = instance.invoke(&function.index, &arguments, current).await;
+            let invoked = instance.invoke(function.place(), &arguments, current).await;
             let (_, result) = invoked?;
             self.encode(function, result.as_ref())
         };
@@ -127,7 +127,7 @@ impl Service {
         term: Term,
     ) -> Result<Option<Value>, CallError> {
         let instance = self.instance().await?;
-        let invoked = instance.invoke(&function.index, arguments, current).await;
+        let invoked = instance.invoke(function.place(), arguments, current).await;
         let (instance, result) = invoked?;
         self.put_back(instance, term.started);
         Ok(result)

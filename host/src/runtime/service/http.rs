@@ -11,13 +11,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use wasmtime_wasi_http::WasiBody;
-use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use super::{Admitted, Service, Stats};
 use crate::call::{Call, CallError};
 use crate::interface::FunctionId;
 use crate::interfaces::{Backend, CurrentCall};
-use crate::runtime::instance::{Failed, Head, Instance};
+use crate::runtime::instance::{Failed, HandlerIndices, Head, Instance};
 use crate::telemetry::Count;
 
 /// A response whose body the guest still writes.
@@ -189,7 +188,7 @@ impl Service {
 /// all requests get fresh ones from then on. When an instance has served a second request that can no
 /// longer happen, and a failure is one.
 pub(super) struct HttpHandler {
-    indices: ProxyIndices,
+    indices: HandlerIndices,
     id: FunctionId,
     stats: Stats,
     /// Answers with a status from 500, which end no call with an error.
@@ -207,7 +206,7 @@ enum Served {
 }
 
 impl HttpHandler {
-    pub(super) fn new(indices: ProxyIndices, id: FunctionId) -> Self {
+    pub(super) fn new(indices: HandlerIndices, id: FunctionId) -> Self {
         Self {
             indices,
             id,
@@ -346,7 +345,7 @@ fn answer(
     response: oneshot::Sender<Response>,
 ) -> Result<(), CallError> {
     let head = head.map_err(|error| {
-        let why = format!("it answered with the error {error:?}");
+        let why = format!("it answered with the error {error}");
         CallError::trap(why)
     })?;
     let ended = Some(ended);

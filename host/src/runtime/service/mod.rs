@@ -16,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::SemaphorePermit;
 use wasmtime::component::ComponentExportIndex;
-use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 pub use crate::stats::{Stats, StatsReading};
 use http::HttpHandler;
@@ -24,10 +23,11 @@ use http::HttpHandler;
 use super::Runtime;
 use super::admission::Admission;
 use super::component::{Component, Uncalled};
-use super::instance::{self, Blueprint, Instance};
+use super::engine::Flavor;
+use super::instance::{self, Blueprint, HandlerIndices, Instance};
 use crate::call::{Call, CallError, Code, Kind};
 use crate::interface::{FunctionId, InterfaceId};
-use crate::interfaces::calls::{self, Import};
+use crate::interfaces::calls::{self, Import, Wiring};
 use crate::interfaces::sockets::Sockets;
 use crate::interfaces::{Missing, recorded};
 use crate::json;
@@ -39,6 +39,7 @@ use crate::spans::{Description, KeyValue, REFUSAL, Span, SpanKind};
 use crate::subject;
 use crate::telemetry::{self, Counts, Within};
 use crate::text::{one_line, shown};
+use crate::value::ResultPath;
 
 /// A service that can be called.
 pub struct Service {
@@ -104,12 +105,18 @@ pub struct Function {
     /// Counts since the service was started.
     pub stats: Stats,
     index: ComponentExportIndex,
+    path: ResultPath,
 }
 
 impl Function {
     /// Its name and counts.
     fn counted(&self) -> (&FunctionId, &Stats) {
         (&self.id, &self.stats)
+    }
+
+    /// Where it is in an instance, and how its result comes out of it.
+    fn place(&self) -> (&ComponentExportIndex, ResultPath) {
+        (&self.index, self.path)
     }
 }
 
@@ -225,22 +232,21 @@ impl Service {
             ..json::Limits::default()
         };
         let tracer = Arc::new(runtime.spans.tracer(app, &spec.name));
-        let mut linker = runtime.linker.as_ref().clone();
+        let mut linker = runtime.linker(component.flavor).map_err(link)?.clone();
         let mut imports = Vec::new();
         for interface in &component.imports {
             let wire = events
                 .iter()
                 .find(|wire| wire.interface.compatible(&interface.id));
-            let (wire, exporter) = (wire.map(|w| &**w), spec.exporter_of(&interface.id));
-            let linked = calls::link(
-                &mut linker,
+            let wiring = Wiring {
                 app,
-                interface,
-                wire,
-                exporter,
-                &limits,
-                &tracer,
-            );
+                events: wire.map(|wire| &**wire),
+                exporter: spec.exporter_of(&interface.id),
+                async_functions: &component.async_imports,
+                limits,
+                tracer: &tracer,
+            };
+            let linked = calls::link(&mut linker, interface, &wiring);
             imports.extend(linked.map_err(link)?);
         }
         if spec.durable.is_some() {
@@ -249,7 +255,7 @@ impl Service {
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
         let http = match component.http.as_deref().map(str::parse::<InterfaceId>) {
             Some(Ok(id)) => {
-                let indices = ProxyIndices::new(&pre).map_err(link)?;
+                let indices = HandlerIndices::new(&pre, &id).map_err(link)?;
                 Some(HttpHandler::new(indices, id.function("handle")))
             }
             _ => None,
@@ -264,6 +270,10 @@ impl Service {
                         id: interface.id.function(name),
                         signature: signature.clone(),
                         identity: signature.identity(),
+                        path: match component.flavor {
+                            Flavor::Plain => ResultPath::PLAIN,
+                            Flavor::Concurrent => ResultPath::concurrent(signature),
+                        },
                         stats: Stats::default(),
                         index: component.export_index(&interface.id, name)?,
                     };
@@ -287,6 +297,7 @@ impl Service {
             admission: Admission::new(spec.limits.concurrency, spec.limits.wait, spec.limits.queue),
             blueprint: Blueprint {
                 pre,
+                flavor: component.flavor,
                 spec: Arc::clone(&spec),
                 output,
                 connections,
@@ -340,6 +351,12 @@ impl Service {
             .imports
             .iter()
             .any(|import| import.id.compatible(id))
+    }
+
+    /// Whether its component is asynchronous: its calls are then run by wasmtime's own loop, and not within that
+    /// of another one.
+    pub(crate) fn is_concurrent(&self) -> bool {
+        self.blueprint.flavor == Flavor::Concurrent
     }
 
     /// The interfaces that the service exports.

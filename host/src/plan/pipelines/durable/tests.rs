@@ -115,6 +115,22 @@ fn it_is_written_and_read_as_part_of_an_app() {
 }
 
 #[test]
+fn an_asynchronous_component_has_no_durable_functions() {
+    let mut components = components();
+    components.get_mut("desk").unwrap().concurrent = true;
+    plan(&app("", ""), &components).unwrap();
+    let errors = plan(&app(PLACE, ""), &components).unwrap_err();
+    let [error] = &errors[..] else {
+        panic!("{errors:?}")
+    };
+    assert_eq!(
+        error.to_string(),
+        "wasmbay.toml:6:12: service \"desk\": `durable`: shop:desk/desk.place@1.0.0 is of an asynchronous component, which would \
+         not take the same way when it is run again; build it for WASI 0.2, with plain functions"
+    );
+}
+
+#[test]
 fn what_cannot_be_durable_is_refused_by_name() {
     let undo = |of: &str, call: &str, with: &str| {
         format!("{PLACE}[service.desk.undo.'{of}']\ncall = '{call}'\nwith = {with}")
