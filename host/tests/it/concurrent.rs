@@ -82,3 +82,18 @@ async fn a_call_lasts_until_its_tasks_have_ended() {
     assert_eq!(later, (None, json!(1)));
     bench.end().await;
 }
+
+#[tokio::test]
+async fn a_call_makes_no_more_calls_at_once_than_it_may_hold() {
+    for local in ["prefer", "never"] {
+        let bench = asks("limits = { timeout = \"5s\" }", local).await;
+        let texts = vec!["x"; 20_000];
+        let (code, error) = call(&bench, "work.v1.all", json!([texts, 0])).await;
+        assert_eq!(code.as_deref(), Some("500"), "{error}");
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains("handle limit exceeded"), "{message}");
+        let plain = call(&bench, "work.v1.plain", json!(["x"])).await;
+        assert_eq!(plain, (None, json!("<x>")));
+        bench.end().await;
+    }
+}

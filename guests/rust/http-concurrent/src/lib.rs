@@ -19,10 +19,10 @@ impl wasip3::exports::http::handler::Guest for Concurrent {
                 std::hint::spin_loop();
             },
             // A part of a body, and then nothing more.
-            Some("break") => Ok(writes(b"the first part", || panic!("as asked"))),
+            Some("break") => Ok(writes("the first part".to_owned(), || panic!("as asked"))),
             // Answers without having read anything, `/status?STATUS`.
             Some(last) if last.starts_with("status?") => {
-                let response = writes(b"as asked", || {});
+                let response = writes("as asked".to_owned(), || {});
                 let status = last["status?".len()..].parse().unwrap();
                 response.set_status_code(status).unwrap();
                 Ok(response)
@@ -33,8 +33,9 @@ impl wasip3::exports::http::handler::Guest for Concurrent {
                 asked.set_method(&Method::Get).unwrap();
                 asked.set_scheme(Some(&Scheme::Http)).unwrap();
                 asked.set_authority(Some(&last["relay?".len()..])).unwrap();
-                asked.set_path_with_query(Some("/relayed")).unwrap();
-                client::send(asked).await
+                asked.set_path_with_query(Some("/from-a-guest")).unwrap();
+                let answered = client::send(asked).await;
+                Ok(answered.unwrap_or_else(|error| writes(format!("{error:?}"), || {})))
             }
             _ => {
                 let fields = Fields::new();
@@ -49,12 +50,12 @@ impl wasip3::exports::http::handler::Guest for Concurrent {
 }
 
 /// A response whose body is written when it is on its way.
-fn writes(text: &'static [u8], then: fn()) -> Response {
+fn writes(text: String, then: fn()) -> Response {
     let (mut writer, body) = wit_stream::new();
     let (_, trailers) = wit_future::new(|| Ok(None));
     let (response, _) = Response::new(Fields::new(), Some(body), trailers);
     wit_bindgen::spawn_local(async move {
-        writer.write_all(text.to_vec()).await;
+        writer.write_all(text.into_bytes()).await;
         then();
     });
     response
