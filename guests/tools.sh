@@ -21,7 +21,7 @@
 set -euo pipefail
 
 readonly NESTJS=12.1.1 NESTJS_11=11.2.6 NESTJS_10=10.4.22 NATS_NODE=3.4.0 NATS_JS=2.29.3 MQTT=5.16.0 WASMTIME=48.0.2
-readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
+readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 PIP=26.3 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
 readonly BROWSERS=2 PUPPETEER=25.16.0
 readonly GRPCURL=1.9.4 GRPC_PYTHON=1.85.1 GRPC_NODE=1.14.7 PROTO_LOADER=0.8.1
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
@@ -212,6 +212,13 @@ install_python() {
     rm -rf bin
     wrapper componentize-py <<<'PYTHONPATH="$home" exec python3 -c "import sys, componentize_py; sys.argv[0] = \"componentize-py\"; componentize_py.script()" "$@"'
     bin/componentize-py --version
+}
+
+install_pip() {
+    pypi "pip==$PIP"
+    rm -rf bin
+    wrapper pip <<<'PYTHONPATH="$home" exec python3 -m pip "$@"'
+    bin/pip --version
 }
 
 # npm_program PACKAGE VERSION: bin/PACKAGE, from npm's package of that name.
@@ -445,7 +452,10 @@ for wanted in "$@"; do
         tool nats-server "$NATS_SERVER" install_nats
         tool nats-py "$NATS_PY" install_nats_py
         ;;
-    python) tool componentize-py "$COMPONENTIZE_PY" install_python ;;
+    python)
+        tool componentize-py "$COMPONENTIZE_PY" install_python
+        tool pip "$PIP" install_pip
+        ;;
     typescript | javascript)
         tool esbuild "$ESBUILD" install_esbuild
         tool componentize-qjs "$COMPONENTIZE_QJS" install_componentize_qjs

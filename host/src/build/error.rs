@@ -112,6 +112,19 @@ pub enum BuildError {
         /// What the compiler printed.
         source: Box<BuildError>,
     },
+    /// A package of Python cannot be part of a component.
+    #[error(
+        "{}: there is no `{package}` of pure Python: it is not there in this version, or only compiled for machines, which no component is",
+        file.display()
+    )]
+    Package {
+        /// The file that lists it.
+        file: PathBuf,
+        /// The package, as pip names it.
+        package: String,
+        /// What pip printed.
+        source: Box<BuildError>,
+    },
     /// A tool is not installed.
     #[error("{tool} is missing, which {} needs; install it by `{install}`", tool.needed_for())]
     Missing {

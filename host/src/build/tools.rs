@@ -29,6 +29,8 @@ pub enum Tool {
     ComponentizeJs,
     /// Makes a component of a Python module.
     ComponentizePy,
+    /// Installs packages of Python.
+    Pip,
     /// A C compiler with a C library for WASI.
     WasmCc,
 }
@@ -64,7 +66,7 @@ struct Place {
 
 impl Tool {
     /// Every tool, in the order in which lists show them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NatsServer,
         Self::Cargo,
         Self::Go,
@@ -72,6 +74,7 @@ impl Tool {
         Self::ComponentizeQjs,
         Self::ComponentizeJs,
         Self::ComponentizePy,
+        Self::Pip,
         Self::WasmCc,
     ];
 
@@ -86,6 +89,7 @@ impl Tool {
             Self::ComponentizeQjs => "componentize-qjs",
             Self::ComponentizeJs => "componentize-js",
             Self::ComponentizePy => "componentize-py",
+            Self::Pip => "pip",
             Self::WasmCc => "wasm-cc",
         }
     }
@@ -100,6 +104,7 @@ impl Tool {
             Self::Esbuild | Self::ComponentizeQjs => "a guest in TypeScript or JavaScript",
             Self::ComponentizeJs => "a guest on StarlingMonkey",
             Self::ComponentizePy => "a guest in Python",
+            Self::Pip => "a guest in Python with packages",
             Self::WasmCc => "a guest in C or C++",
         }
     }
@@ -115,6 +120,7 @@ impl Tool {
             Self::ComponentizeQjs => &["componentize-qjs"],
             Self::ComponentizeJs => &["componentize-js"],
             Self::ComponentizePy => &["componentize-py"],
+            Self::Pip => &["pip", "pip3"],
             Self::WasmCc => &["wasm-cc", "zig", "python-zig"],
         }
     }
@@ -132,6 +138,7 @@ impl Tool {
                 "npm install --global @bytecodealliance/componentize-js@0.23.0",
             ),
             Self::ComponentizePy => ("python", "pip install componentize-py==0.25.1"),
+            Self::Pip => ("python", "python3 -m ensurepip --user"),
             Self::WasmCc => ("c", "pip install ziglang==0.17.1"),
         }
     }
@@ -141,7 +148,7 @@ impl Tool {
     /// Whether only guests that ask for it need it, so that it is no part of an installation of all.
     #[must_use]
     pub fn is_optional(self) -> bool {
-        self == Self::ComponentizeJs
+        matches!(self, Self::ComponentizeJs | Self::Pip)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Python: the interpreter and the source in one component.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
-use super::{Built, Job};
+use super::{Built, Job, pip};
 use crate::build::componentize::write;
 use crate::build::language::module;
 use crate::build::process::{Stdout, run};
@@ -19,9 +20,12 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         folder: job.folder.to_owned(),
         expected: "app.py or main.py".to_owned(),
     })?;
+    let packages = pip::install(job, progress)?;
+    let modules = packages.as_deref().map(pip::modules).unwrap_or_default();
     let start = job.scratch.join("start");
     fs::create_dir_all(&start).map_err(BuildError::writing(&start))?;
     let text = START_MODULE.replace("APP", &module);
+    let text = text.replace("PACKAGES", &format!("{modules:?}"));
     write(&start.join(format!("{START}.py")), text.as_bytes())?;
     let output = job.scratch.join("component.wasm");
     let mut command = Command::new(componentize);
@@ -41,6 +45,10 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
             "--python-path",
         ])
         .arg(&start)
+        .args(packages.iter().flat_map(|packages| {
+            let path: &OsStr = packages.as_ref();
+            [OsStr::new("--python-path"), path]
+        }))
         .arg("--output")
         .arg(&output);
     run(

@@ -5,6 +5,8 @@ left: generators that took a random seed by then would return the same numbers i
 they are remembered here, and take another seed when an instance is called for the first time.
 """
 
+import importlib
+import pkgutil
 import random
 import sys
 import weakref
@@ -26,6 +28,19 @@ random.Random.seed = _remember
 random.seed = random._inst.seed
 
 import APP as _app  # noqa: E402
+
+# What a package imports only when it is needed would be looked for where no files are. One with very many
+# modules has data in them, of which a service needs a few, and all of which would not fit.
+for _package in PACKAGES:
+    _path = getattr(sys.modules.get(_package), "__path__", [])
+    _modules = [module.name for module in pkgutil.walk_packages(_path, _package + ".", lambda _: None)]
+    for _name in _modules if len(_modules) <= 256 else []:
+        if not {"__main__", "test", "tests"} & set(_name.split(".")):
+            try:
+                importlib.import_module(_name)
+            except Exception:  # It needs what is not there, and so does not work anywhere else.
+                pass
+
 from wit_world import exports as _exports  # noqa: E402
 
 _stand_ins = []
