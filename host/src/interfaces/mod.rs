@@ -22,6 +22,7 @@ pub(crate) mod output;
 pub(crate) mod provided;
 pub(crate) mod recorded;
 pub(crate) mod sockets;
+pub(crate) mod spin;
 pub(crate) mod wasi;
 
 pub use backend::{

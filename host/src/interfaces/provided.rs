@@ -5,7 +5,9 @@ use std::fmt;
 use crate::interface::InterfaceId;
 
 /// Every interface that the linker has. A version stands for the compatible ones, newer ones too.
-pub(crate) const PROVIDED: [&str; 50] = [
+pub(crate) const PROVIDED: [&str; 53] = [
+    "fermyon:spin/key-value@2.0.0",
+    "fermyon:spin/variables@2.0.0",
     "wasi:cli/environment@0.2.12",
     "wasi:cli/exit@0.2.12",
     "wasi:cli/stderr@0.2.12",
@@ -20,6 +22,7 @@ pub(crate) const PROVIDED: [&str; 50] = [
     "wasi:clocks/wall-clock@0.2.12",
     "wasi:config/runtime@0.2.0-draft",
     "wasi:config/store@0.2.0-draft",
+    "wasi:config/store@0.2.0-draft-2024-09-27",
     "wasi:config/store@0.2.0-rc.1",
     "wasi:filesystem/preopens@0.2.12",
     "wasi:filesystem/types@0.2.12",
@@ -61,12 +64,12 @@ pub(crate) const PROVIDED: [&str; 50] = [
 /// What to use instead of the interfaces of other hosts. The first that fits is said.
 const INSTEAD: [(&str, &str); 16] = [
     (
-        "fermyon:spin/key-value",
-        "of Spin; use wasi:keyvalue/store@0.2.0-draft",
+        "spin:key-value/",
+        "of Spin's SDK 6 and later, whose functions are async; use fermyon:spin/key-value@2.0.0, which SDK 5 has",
     ),
     (
-        "fermyon:spin/variables",
-        "of Spin; use wasi:config/store@0.2.0-rc.1",
+        "spin:variables/",
+        "of Spin's SDK 6 and later, whose functions are async; use fermyon:spin/variables@2.0.0, which SDK 5 has",
     ),
     (
         "fermyon:spin/config",
@@ -220,7 +223,7 @@ mod tests {
             ("wasi:config/store@0.3.0-draft", "WASI 0.3"),
             (
                 "wasi:config/store@0.2.0-rc.2",
-                "wasi:config/store@0.2.0-draft and wasi:config/store@0.2.0-rc.1",
+                "wasi:config/store@0.2.0-draft-2024-09-27 and wasi:config/store@0.2.0-rc.1",
             ),
             ("wasi:keyvalue/store", "wasi:keyvalue/store@0.2.0-draft and"),
             (
@@ -231,7 +234,11 @@ mod tests {
                 "wasi:blobstore/container@0.2.0-draft",
                 "keep data with wasi:keyvalue",
             ),
-            ("fermyon:spin/key-value@2.0.0", "of Spin; use wasi:keyvalue"),
+            (
+                "fermyon:spin/key-value@1.0.0",
+                "this host provides fermyon:spin/key-value@2.0.0",
+            ),
+            ("spin:key-value/key-value@3.0.0", "which SDK 5 has"),
             ("fermyon:spin/llm@2.0.0", "of Spin; let a service"),
             ("spin:postgres/postgres@3.0.0", "of Spin; let a service"),
             ("wasmcloud:bus/lattice@1.0.0", "links are wires"),

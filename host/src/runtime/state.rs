@@ -15,7 +15,7 @@ use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
 use crate::interfaces::otel::{self, OtelCtxView, OtelView};
 use crate::interfaces::sockets::{self, Sockets, SocketsView};
 use crate::interfaces::{
-    Bounds, Caller, CallerView, Recorded, config, context, identity, logging, wasi,
+    Bounds, Caller, CallerView, Recorded, config, context, identity, logging, spin, wasi,
 };
 
 /// The data of a store.
@@ -120,6 +120,7 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     messaging::add_to_linker(&mut linker)?;
     otel::add_to_linker(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
+    spin::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -41,4 +41,5 @@ mod shipped;
 mod side_by_side;
 mod sockets;
 mod spans;
+mod spin;
 mod support;

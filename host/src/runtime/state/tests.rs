@@ -3,7 +3,9 @@ use crate::interfaces::provided;
 use crate::runtime::{Engine, EngineOptions};
 
 /// A function or resource of each interface that is provided.
-const KNOWN: [(&str, &str); 49] = [
+const KNOWN: [(&str, &str); 52] = [
+    ("fermyon:spin/key-value@2.0.0", "[static]store.open"),
+    ("fermyon:spin/variables@2.0.0", "get"),
     ("wasi:cli/environment@0.2.12", "get-environment"),
     ("wasi:cli/exit@0.2.12", "exit"),
     ("wasi:cli/stderr@0.2.12", "get-stderr"),
@@ -18,6 +20,7 @@ const KNOWN: [(&str, &str); 49] = [
     ("wasi:clocks/wall-clock@0.2.12", "now"),
     ("wasi:config/runtime@0.2.0-draft", "get"),
     ("wasi:config/store@0.2.0-draft", "get"),
+    ("wasi:config/store@0.2.0-draft-2024-09-27", "get"),
     ("wasi:config/store@0.2.0-rc.1", "get"),
     ("wasi:filesystem/preopens@0.2.12", "get-directories"),
     ("wasi:filesystem/types@0.2.12", "descriptor"),
