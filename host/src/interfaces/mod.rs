@@ -5,6 +5,8 @@
 //! room; NATS is not known. [`memory`] is a backend for tests.
 
 mod backend;
+pub(crate) mod blobs;
+pub(crate) mod blobstore;
 mod bounds;
 mod caller;
 pub(crate) mod calls;
@@ -28,6 +30,9 @@ pub(crate) mod wasi;
 pub use backend::{
     Answer, Backend, Expected, Feed, FeedEvent, KeyPage, KeyValue, KeyValueError, Message,
     OutgoingMessage, Pending, Source, Values,
+};
+pub use blobs::{
+    BLOB_CHUNK, BlobError, BlobInfo, BlobName, BlobPage, BlobPending, BlobPlace, Blobs, Written,
 };
 pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};

@@ -5,9 +5,12 @@ use std::fmt;
 use crate::interface::InterfaceId;
 
 /// Every interface that the linker has. A version stands for the compatible ones, newer ones too.
-pub(crate) const PROVIDED: [&str; 53] = [
+pub(crate) const PROVIDED: [&str; 56] = [
     "fermyon:spin/key-value@2.0.0",
     "fermyon:spin/variables@2.0.0",
+    "wasi:blobstore/blobstore@0.2.0-draft",
+    "wasi:blobstore/container@0.2.0-draft",
+    "wasi:blobstore/types@0.2.0-draft",
     "wasi:cli/environment@0.2.12",
     "wasi:cli/exit@0.2.12",
     "wasi:cli/stderr@0.2.12",
@@ -62,7 +65,7 @@ pub(crate) const PROVIDED: [&str; 53] = [
 ];
 
 /// What to use instead of the interfaces of other hosts. The first that fits is said.
-const INSTEAD: [(&str, &str); 16] = [
+const INSTEAD: [(&str, &str); 15] = [
     (
         "spin:key-value/",
         "of Spin's SDK 6 and later, whose functions are async; use fermyon:spin/key-value@2.0.0, which SDK 5 has",
@@ -106,10 +109,6 @@ const INSTEAD: [(&str, &str); 16] = [
     (
         "wasmcloud:",
         "of wasmCloud; let a service of the app answer for it, by an interface of your own",
-    ),
-    (
-        "wasi:blobstore/",
-        "not provided; keep data with wasi:keyvalue/store@0.2.0-draft",
     ),
     (
         "wasi:sql/",
@@ -231,8 +230,8 @@ mod tests {
                 "nearest that is: wasi:keyvalue/store@0.2.0-draft",
             ),
             (
-                "wasi:blobstore/container@0.2.0-draft",
-                "keep data with wasi:keyvalue",
+                "wasi:blobstore/container@0.1.0",
+                "this host provides wasi:blobstore/container@0.2.0-draft",
             ),
             (
                 "fermyon:spin/key-value@1.0.0",

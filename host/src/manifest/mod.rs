@@ -60,7 +60,7 @@ pub use proto_lock::{Numbers, PROTO_LOCK, ProtoLock, ProtoLockError};
 pub use rate::{RateBy, RateSpec};
 pub use rollout::{CanarySpec, RollbackOn, RolloutSpec};
 pub use routes::{Route, Target};
-pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};
+pub use services::{BlobstoreGrant, Grants, KeyValueGrant, Limits, ServiceSpec};
 pub use shares::{Percent, PercentError, Times};
 pub use specification::{Digest, DigestError, Specification, SpecificationError};
 pub use streams::{StoredSubjects, StreamSpec};

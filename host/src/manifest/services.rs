@@ -11,7 +11,7 @@ use super::Find;
 use super::durable::{self, DurableSpec};
 use super::endpoint::Endpoint;
 use super::file::{At, Section};
-use super::keys::{app, grants, keyvalue, limits, service};
+use super::keys::{app, blobstore, grants, keyvalue, limits, service};
 use super::kinds::Setting as _;
 use super::pipelines::{CallSpec, Template};
 use super::placement::{self, Replicas, is_label_text};
@@ -113,6 +113,17 @@ settings! {
     }
 }
 
+settings! {
+    /// The objects that a component may keep.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct BlobstoreGrant in blobstore {
+        /// Servers that keep a copy.
+        pub replicas: u8 = REPLICAS,
+        /// Bytes of all of them.
+        pub size: u64 = SIZE,
+    }
+}
+
 /// What a component may reach; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Grants {
@@ -127,6 +138,9 @@ pub struct Grants {
     /// What it may keep, if it may keep data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyvalue: Option<KeyValueGrant>,
+    /// The objects that it may keep, if it may keep any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blobstore: Option<BlobstoreGrant>,
     /// Subjects on which messages may be published.
     pub publish: Vec<SubjectPattern>,
     /// Subjects whose messages the component handles; no two of them overlap.
@@ -342,6 +356,7 @@ fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {
         tcp: section.parsed(&grants::TCP),
         udp: section.parsed(&grants::UDP),
         keyvalue: read_keyvalue(section),
+        blobstore: read_blobstore(section),
         stored: streams::granted(section, streams, &publish, &subscribe),
         publish,
         subscribe,
@@ -358,6 +373,19 @@ fn read_keyvalue(section: &Section<'_>) -> Option<KeyValueGrant> {
         return Some(KeyValueGrant::read(&table, &usual));
     }
     let granted = section.value(&grants::KEYVALUE, DeValue::as_bool)?;
+    granted.value.then_some(usual)
+}
+
+fn read_blobstore(section: &Section<'_>) -> Option<BlobstoreGrant> {
+    let usual = BlobstoreGrant {
+        replicas: AS_WIRES,
+        ..BlobstoreGrant::default()
+    };
+    if section.is_table(&grants::BLOBSTORE) {
+        let table = section.section(&grants::BLOBSTORE, &blobstore::TABLE);
+        return Some(BlobstoreGrant::read(&table, &usual));
+    }
+    let granted = section.value(&grants::BLOBSTORE, DeValue::as_bool)?;
     granted.value.then_some(usual)
 }
 

@@ -55,6 +55,8 @@ pub(super) struct Blueprint {
     pub(super) fuel: usize,
     /// The bucket with the service's data.
     pub(super) bucket: Arc<str>,
+    /// The bucket with the service's objects.
+    pub(super) objects: Arc<str>,
     pub(super) runtime: Runtime,
     /// Its idle instances.
     pub(super) share: Share,

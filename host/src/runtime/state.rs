@@ -8,6 +8,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::instance::Blueprint;
+use crate::interfaces::blobstore::{self, BlobstoreCtx, BlobstoreCtxView, BlobstoreView};
 use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
 use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
@@ -27,6 +28,7 @@ pub(super) struct State {
     http: WasiHttpCtx,
     pub(super) guest_http: GuestHttp,
     keyvalue: KeyValueCtx,
+    blobstore: BlobstoreCtx,
     sockets: Arc<Sockets>,
     /// Whether it has used a socket in its last call.
     pub(super) sockets_used: Arc<AtomicBool>,
@@ -75,6 +77,7 @@ impl State {
             keyvalue: KeyValueCtx {
                 bucket: Arc::clone(&blueprint.bucket),
             },
+            blobstore: BlobstoreCtx::new(Arc::clone(&blueprint.objects)),
             bounds: Bounds::new(spec.limits.clone(), Arc::clone(counts)),
             ticks: 0,
         }
@@ -117,6 +120,7 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     identity::add_to_linker(&mut linker)?;
     logging::add_to_linker(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;
+    blobstore::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;
     otel::add_to_linker(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
@@ -159,6 +163,16 @@ impl KeyValueView for State {
     fn keyvalue(&mut self) -> KeyValueCtxView<'_> {
         KeyValueCtxView {
             ctx: &self.keyvalue,
+            caller: &self.caller,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl BlobstoreView for State {
+    fn blobstore(&mut self) -> BlobstoreCtxView<'_> {
+        BlobstoreCtxView {
+            ctx: &self.blobstore,
             caller: &self.caller,
             table: &mut self.table,
         }

@@ -9,6 +9,7 @@
 
 mod admin;
 mod between;
+mod blobstore;
 mod breakers;
 mod build;
 mod cli;

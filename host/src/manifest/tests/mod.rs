@@ -249,6 +249,28 @@ fn data_is_kept_as_often_as_events_are_unless_it_says_otherwise() {
 }
 
 #[test]
+fn objects_are_granted_as_data_is() {
+    let granted = |grant: &str, rest: &str| {
+        let app = accepted(&format!("grants = {{ blobstore = {grant} }}\n{rest}"));
+        app.services["a"].grants.blobstore
+    };
+    let of = |replicas, size| Some(BlobstoreGrant { replicas, size });
+    let usual = keys::blobstore::SIZE.values.default;
+    assert_eq!(granted("false", ""), None);
+    assert_eq!(granted("true", ""), of(1, usual));
+    let wire = "[stream.work]\nsubjects = ['work.>']\nreplicas = 3\n";
+    assert_eq!(granted("true", wire), of(3, usual));
+    assert_eq!(
+        granted("{ replicas = 1, size = '1GiB' }", wire),
+        of(1, 1 << 30)
+    );
+    let small = problem("grants = { blobstore = { size = '512KiB' } }");
+    assert!(small.contains("1MiB to"), "{small}");
+    let odd = problem("grants = { blobstore = 3 }");
+    assert!(odd.contains("true, false, `{ replicas = 3"), "{odd}");
+}
+
+#[test]
 fn what_is_no_toml_is_refused_and_nothing_else_is_said() {
     assert_eq!(
         refusal("name = \n"),

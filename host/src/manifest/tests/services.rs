@@ -103,6 +103,10 @@ fn what_is_not_journaled_is_not_granted_to_a_service_with_durable_functions() {
             format!("5:1: service \"a\": `grants.{key}`: what goes over sockets is not journaled");
         assert!(why.starts_with(&start), "{why}");
     }
+    let why = problem("durable = ['a:b/c.d']\ngrants = { blobstore = true }");
+    let start =
+        "5:1: service \"a\": `grants.blobstore`: what is done with objects is not journaled";
+    assert!(why.starts_with(start), "{why}");
     let why = problem("grants = { tcp = ['a'] }");
     assert!(why.contains("`tcp`: `a` is no host with a port"), "{why}");
 }

@@ -295,6 +295,7 @@ impl Service {
                 counts: Arc::default(),
                 fuel: instance::fuel(spec.limits.message),
                 bucket: subject::data_bucket(app, &spec.name).into(),
+                objects: subject::objects_bucket(app, &spec.name).into(),
                 runtime: runtime.clone(),
                 share: runtime.pool.share(),
             },

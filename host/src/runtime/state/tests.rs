@@ -3,9 +3,12 @@ use crate::interfaces::provided;
 use crate::runtime::{Engine, EngineOptions};
 
 /// A function or resource of each interface that is provided.
-const KNOWN: [(&str, &str); 52] = [
+const KNOWN: [(&str, &str); 55] = [
     ("fermyon:spin/key-value@2.0.0", "[static]store.open"),
     ("fermyon:spin/variables@2.0.0", "get"),
+    ("wasi:blobstore/blobstore@0.2.0-draft", "create-container"),
+    ("wasi:blobstore/container@0.2.0-draft", "container"),
+    ("wasi:blobstore/types@0.2.0-draft", "outgoing-value"),
     ("wasi:cli/environment@0.2.12", "get-environment"),
     ("wasi:cli/exit@0.2.12", "exit"),
     ("wasi:cli/stderr@0.2.12", "get-stderr"),
