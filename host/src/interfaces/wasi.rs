@@ -24,11 +24,11 @@ pub(super) const MAX_LINE: usize = 8 << 10;
 /// does not yield, and 64 MiB, wasmtime's own bound, took more than a second.
 pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
-/// A context that grants nothing but these variables and sockets, and logs what the guest prints, with the service's
+/// A context that grants nothing but these variables, arguments and sockets, and logs what the guest prints, with the service's
 /// name. Time and random are those of a run if it is for one.
 pub(crate) fn context(
     output: &Arc<Output>,
-    env: &BTreeMap<String, String>,
+    (env, args): (&BTreeMap<String, String>, &[String]),
     recorded: Option<&Arc<Recorded>>,
     (sockets, used): (&Arc<Sockets>, &Arc<AtomicBool>),
 ) -> WasiCtx {
@@ -43,6 +43,10 @@ pub(crate) fn context(
     }
     for (name, value) in env {
         context.env(name, value);
+    }
+    if !args.is_empty() {
+        // The first is the program's own name, which programs leave out.
+        context.arg(output.service()).args(args);
     }
     sockets.grant(&mut context, used);
     context

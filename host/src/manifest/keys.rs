@@ -98,6 +98,8 @@ tables! {
             => "What the component reads through `wasi:config`, as text.";
         ENV "env": Other = Other::table(&["strings, numbers and booleans by name, 64KiB in all, nothing nested; no `=` in a name and no NUL"])
             => "What the component finds as environment variables, as text. Nothing of the host's own environment is there.";
+        ARGS "args": Other = Other::texts(&["texts without NUL, 64KiB in all"]).or("none")
+            => "The arguments that the component finds, after the service's name as the first one. Without any there is not even that.";
         WIRE "wire": Other = Other::table(&["`[service.NAME.wire]` with `\"namespace:package/interface\" = \"SERVICE\"`"])
             => "Which service answers an interface that this one imports, where it is another than for the rest of the app; see [a service between two others](#a-service-between-two-others). The version may be left out.";
         LIMITS "limits": Other = Other::table(&["`limits = { memory = \"64MiB\", timeout = \"2s\" }`"])

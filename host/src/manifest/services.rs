@@ -24,7 +24,7 @@ use super::wires;
 use crate::interface::{FunctionId, InterfaceId};
 use crate::text::{did_you_mean, shown};
 
-/// Upper bound of the bytes of all names and values of `env`: each instance has a copy, and a guest that
+/// Upper bound of the bytes of all names and values of `env`, and of all `args`: each instance has a copy, and a guest that
 /// asks for them gets all at once.
 const MAX_ENV: usize = 64 << 10;
 
@@ -41,6 +41,9 @@ pub struct ServiceSpec {
     pub config: BTreeMap<String, String>,
     /// What `wasi:cli/environment` gives the component.
     pub env: BTreeMap<String, String>,
+    /// What `wasi:cli/environment` gives the component as arguments, after the service's name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
     /// The services that answer what it imports, where it chose them itself.
     #[serde(rename = "wire")]
     pub wires: BTreeMap<InterfaceId, String>,
@@ -196,6 +199,7 @@ impl ServiceSpec {
             name: name.into(),
             config: BTreeMap::new(),
             env: BTreeMap::new(),
+            args: Vec::new(),
             wires: BTreeMap::new(),
             limits: Limits::default(),
             reuse: service::REUSE.values.default(),
@@ -260,6 +264,7 @@ pub(super) fn read(
             .map(|(key, value)| (key.value.to_owned(), value))
             .collect(),
         env: read_env(section),
+        args: read_args(section),
         wires: wires::read_chosen(name, section, declared),
         limits: Limits::read(&limits, &Limits::default()),
         reuse: section.read_or_default(&service::REUSE),
@@ -305,6 +310,27 @@ fn read_env(section: &Section<'_>) -> BTreeMap<String, String> {
         section.report_key(service::ENV.name, why);
     }
     env
+}
+
+/// Reads the arguments. The C library of a guest ends one at a NUL.
+fn read_args(section: &Section<'_>) -> Vec<String> {
+    let mut bytes = 0;
+    let texts = section.texts(&service::ARGS).into_iter();
+    let args = texts.map(|arg| {
+        if arg.value.contains('\0') {
+            let why = "`args`: an argument has a NUL; accepted: texts without one";
+            section.report(arg.at, why);
+        }
+        bytes += arg.value.len();
+        arg.value.to_owned()
+    });
+    let args = args.collect();
+    if bytes > MAX_ENV {
+        let most = size_text(MAX_ENV as u64);
+        let why = format!("`args` has {bytes} bytes; accepted: {most} in all");
+        section.report_key(service::ARGS.name, why);
+    }
+    args
 }
 
 /// Reads where the services' components are.

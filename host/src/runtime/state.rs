@@ -68,7 +68,12 @@ impl State {
                 instance: None,
                 call: None,
             },
-            wasi: wasi::context(output, &spec.env, recorded, (sockets, &sockets_used)),
+            wasi: wasi::context(
+                output,
+                (&spec.env, &spec.args),
+                recorded,
+                (sockets, &sockets_used),
+            ),
             sockets: Arc::clone(sockets),
             sockets_used,
             table,

@@ -181,7 +181,7 @@ fn every_problem_is_reported_with_its_place() {
         refusal(text),
         "shop/wasmbay.toml:1:8: `name` is 'Shop'; accepted: 1 to 63 of a-z, 0-9 and `-`\n\
          shop/wasmbay.toml:5:1: service \"inventory\": unknown key `limit`; did you mean `limits`? \
-         (accepted: component, config, env, wire, limits, reuse, grants, durable, undo, secret, replicas, require, spread, reserve, rollout)\n\
+         (accepted: component, config, env, args, wire, limits, reuse, grants, durable, undo, secret, replicas, require, spread, reserve, rollout)\n\
          shop/wasmbay.toml:6:21: service \"inventory\": limits: `memory` is '64MB'; accepted: \"512B\", \
          \"64KiB\", \"64MiB\", \"1GiB\" or a number of bytes, 64KiB to 4GiB\n\
          shop/wasmbay.toml:7:4: service \"inventory\": limits: unknown key `tiemout`; did you mean `timeout`? \

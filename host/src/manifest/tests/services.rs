@@ -20,6 +20,28 @@ fn variables_are_texts_by_name() {
 }
 
 #[test]
+fn arguments_are_texts_up_to_a_bound() {
+    let args = |args: &str| {
+        accepted(&format!("args = {args}")).services["a"]
+            .args
+            .clone()
+    };
+    assert_eq!(args("['-v', '']"), ["-v", ""]);
+    let most = "x".repeat(64 << 10);
+    assert_eq!(args(&format!("['{most}']")).concat(), most);
+    assert_eq!(
+        problem(&format!("args = ['{most}', 'x']")),
+        "4:1: service \"a\": `args` has 65537 bytes; accepted: 64KiB in all"
+    );
+    assert_eq!(
+        problem("args = ['a', \"b\\u0000\"]"),
+        "4:14: service \"a\": `args`: an argument has a NUL; accepted: texts without one"
+    );
+    let odd = problem("args = [1]");
+    assert!(odd.contains("texts without NUL, 64KiB in all"), "{odd}");
+}
+
+#[test]
 fn what_no_environment_can_hold_is_refused() {
     let accepted = "strings, numbers and booleans by name, 64KiB in all, nothing nested; no `=` in a name and no NUL";
     assert_eq!(
