@@ -39,5 +39,5 @@ pub(crate) use caller::{Caller, CallerView, CurrentCall};
 pub(crate) use http::fetch::{self, NotFetched};
 pub use http::{Fetch, Fetched};
 pub(crate) use output::Output;
-pub use provided::Missing;
+pub use provided::{Missing, grant_of, reference};
 pub(crate) use recorded::Recorded;

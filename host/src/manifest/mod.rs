@@ -202,6 +202,13 @@ impl Manifest {
     }
 }
 
+/// The keys of `grants`.
+#[cfg(test)]
+pub(crate) fn grant_names() -> Vec<&'static str> {
+    let rows = keys::grants::TABLE.keys.iter();
+    rows.map(|row| row.name()).collect()
+}
+
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = std::fs::File::open(path)?
