@@ -12,6 +12,7 @@ mod caller;
 pub(crate) mod calls;
 pub(crate) mod config;
 pub(crate) mod context;
+pub(crate) mod files;
 pub(crate) mod held;
 pub(crate) mod http;
 pub(crate) mod identity;
@@ -36,6 +37,7 @@ pub use blobs::{
 };
 pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};
+pub use files::FilesError;
 pub(crate) use http::fetch::{self, NotFetched};
 pub use http::{Fetch, Fetched};
 pub(crate) use output::Output;

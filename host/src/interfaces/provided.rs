@@ -131,8 +131,8 @@ pub(crate) const PROVIDED: [Provided; 23] = [
         version: "0.2.12",
         interfaces: &["preopens", "types"],
         state: State::Stable,
-        grant: "",
-        about: "there are no files",
+        grant: "files",
+        about: "files of folders of the app, to be read",
     },
     Provided {
         package: "wasi:http",

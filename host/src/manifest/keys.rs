@@ -204,6 +204,8 @@ tables! {
             => "Whether the component may keep data through `wasi:keyvalue`; see below. It is the service's own: no other service can reach it, and it outlives the host.";
         BLOBSTORE "blobstore": Other = Other::new("boolean or table", &["true, false, `{ replicas = 3, size = \"1GiB\" }`"]).or("false")
             => "Whether the component may keep objects of any size through `wasi:blobstore`; see below. They are the service's own, as `keyvalue` is. Durable functions cannot have it.";
+        FILES "files": Other = Other::texts(&["folders within the manifest's such as `templates`, at most 16"]).or("none")
+            => "Folders whose files the component may read, as `/templates`; see [files](isolation.md#files). Only `wasmbay up` has them: files do not travel with a deploy. Durable functions cannot have it.";
         PUBLISH "publish": Other = SUBJECTS
             => "Subjects on which messages may be published; see [messages](messaging.md).";
         SUBSCRIBE "subscribe": Other = SUBJECTS

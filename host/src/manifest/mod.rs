@@ -66,6 +66,7 @@ pub use specification::{Digest, DigestError, Specification, SpecificationError};
 pub use streams::{StoredSubjects, StreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};
 pub(crate) use values::duration_text;
+pub use values::{FolderName, FolderNameError};
 pub use wires::{LocalCall, Provider, Wire};
 
 use file::Section;

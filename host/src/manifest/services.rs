@@ -19,7 +19,7 @@ use super::rollout::{self, RolloutSpec};
 use super::settings::settings;
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
-use super::values::{HostPattern, size_text};
+use super::values::{FolderName, HostPattern, size_text};
 use super::wires;
 use crate::interface::{FunctionId, InterfaceId};
 use crate::text::{did_you_mean, shown};
@@ -27,6 +27,9 @@ use crate::text::{did_you_mean, shown};
 /// Upper bound of the bytes of all names and values of `env`, and of all `args`: each instance has a copy, and a guest that
 /// asks for them gets all at once.
 const MAX_ENV: usize = 64 << 10;
+
+/// Upper bound of the folders of `files`: each instance opens all of them.
+const MAX_FOLDERS: usize = 16;
 
 /// Stands for a number of replicas that is not given, until the wires are read.
 pub(super) const AS_WIRES: u8 = 0;
@@ -144,6 +147,9 @@ pub struct Grants {
     /// The objects that it may keep, if it may keep any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blobstore: Option<BlobstoreGrant>,
+    /// Folders whose files it may read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FolderName>,
     /// Subjects on which messages may be published.
     pub publish: Vec<SubjectPattern>,
     /// Subjects whose messages the component handles; no two of them overlap.
@@ -383,10 +389,23 @@ fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {
         udp: section.parsed(&grants::UDP),
         keyvalue: read_keyvalue(section),
         blobstore: read_blobstore(section),
+        files: read_files(section),
         stored: streams::granted(section, streams, &publish, &subscribe),
         publish,
         subscribe,
     }
+}
+
+fn read_files(section: &Section<'_>) -> Vec<FolderName> {
+    let files: Vec<FolderName> = section.parsed(&grants::FILES);
+    if files.len() > MAX_FOLDERS {
+        let why = format!(
+            "`files` has {} folders; accepted: {MAX_FOLDERS}",
+            files.len()
+        );
+        section.report_key(grants::FILES.name, why);
+    }
+    files
 }
 
 fn read_keyvalue(section: &Section<'_>) -> Option<KeyValueGrant> {

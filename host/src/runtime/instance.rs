@@ -24,6 +24,7 @@ use super::state::State;
 use super::turns;
 use crate::call::CallError;
 use crate::interface::FunctionId;
+use crate::interfaces::files::Folders;
 use crate::interfaces::held::{MAX_HANDLES, MAX_HELD};
 use crate::interfaces::http::Connections;
 use crate::interfaces::messaging::MessagingView as _;
@@ -47,6 +48,8 @@ pub(super) struct Blueprint {
     pub(super) connections: Arc<Connections>,
     /// The endpoints that it may reach over sockets.
     pub(super) sockets: Arc<Sockets>,
+    /// The folders that it may read.
+    pub(super) folders: Folders,
     /// Records its spans.
     pub(super) tracer: Arc<Tracer>,
     /// What it has done beside its calls.

@@ -45,6 +45,7 @@ impl State {
             output,
             connections,
             sockets,
+            folders,
             tracer,
             counts,
             ..
@@ -73,6 +74,7 @@ impl State {
                 (&spec.env, &spec.args),
                 recorded,
                 (sockets, &sockets_used),
+                folders,
             ),
             sockets: Arc::clone(sockets),
             sockets_used,

@@ -20,6 +20,7 @@ mod durable;
 mod environment;
 mod events;
 mod examples;
+mod files;
 mod fleet;
 mod follow;
 mod gateway;
