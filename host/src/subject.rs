@@ -245,6 +245,12 @@ pub fn data_bucket(app: &str, service: &str) -> String {
     format!("{ROOT}_{app}_data_{service}")
 }
 
+/// The bucket of a service's own objects.
+#[must_use]
+pub fn objects_bucket(app: &str, service: &str) -> String {
+    format!("{ROOT}_{app}_objects_{service}")
+}
+
 /// The buckets of a fleet. Those of apps begin otherwise, so no app's name leads to one of these.
 pub(crate) const FLEET_APPS: &str = "bay-fleet-apps";
 pub(crate) const FLEET_HOSTS: &str = "bay-fleet-hosts";

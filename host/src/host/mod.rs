@@ -15,6 +15,7 @@ mod worker;
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,8 @@ pub struct HostOptions {
     /// Distinguishes the host from others of the app; a random text unless given. It is one token of
     /// subjects.
     pub id: Option<String>,
+    /// The folder of the app, in which the folders of files are that services are granted; `None` has none.
+    pub files: Option<PathBuf>,
     /// Records what services and the gateway do; nothing by default.
     pub spans: Spans,
     /// Exports the app's metrics; nothing by default.
@@ -105,6 +108,7 @@ impl HostOptions {
             grace: DEFAULT_GRACE,
             jetstream_wait: DEFAULT_JETSTREAM_WAIT,
             id: None,
+            files: None,
             spans: Spans::default(),
             metrics: MetricsExport::default(),
         }
@@ -228,7 +232,9 @@ impl Host {
             Arc::new(Admin::new(Arc::clone(&insight), process, link, context))
         });
         let mut host = Self {
-            runtime: Runtime::new(engine)?.with_spans(options.spans),
+            runtime: Runtime::new(engine)?
+                .with_spans(options.spans)
+                .with_files(options.files.as_deref()),
             id,
             neighbours,
             app: app.name.clone(),

@@ -6,10 +6,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::blobs::Blobs;
 use super::http::{Fetch, Fetched};
 use crate::call::{Call, CallError};
 use crate::json;
-use crate::manifest::KeyValueGrant;
+use crate::manifest::{BlobstoreGrant, KeyValueGrant};
 use crate::plan::Event;
 use crate::shape::{Signature, TypeId};
 use crate::value::Value;
@@ -67,6 +68,19 @@ pub trait Backend: Send + Sync {
     ) -> Pending<'a, Arc<dyn KeyValue>> {
         let _ = granted;
         unsupported(format!("there is no store for bucket {bucket}"))
+    }
+
+    /// Opens the objects of this bucket and creates it if there is none. Unsupported unless an
+    /// implementation says otherwise.
+    fn blobs<'a>(
+        &'a self,
+        bucket: &'a str,
+        granted: BlobstoreGrant,
+    ) -> Pending<'a, Arc<dyn Blobs>> {
+        let _ = granted;
+        unsupported(format!(
+            "there is no store for the objects of bucket {bucket}"
+        ))
     }
 
     /// Publishes a message; returns when it is stored, if it has a stream. The caller checks the

@@ -6,9 +6,10 @@ use wasmtime::component::{ComponentType, Linker, Lower};
 use super::CallerView;
 
 /// The interface under every name that it has had. Its functions never changed.
-const NAMES: [&str; 3] = [
+const NAMES: [&str; 4] = [
     "wasi:config/store@0.2.0-rc.1",
     "wasi:config/store@0.2.0-draft",
+    "wasi:config/store@0.2.0-draft-2024-09-27",
     "wasi:config/runtime@0.2.0-draft",
 ];
 

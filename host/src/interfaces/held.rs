@@ -8,6 +8,7 @@
 use std::any::Any;
 
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
@@ -23,6 +24,10 @@ pub(crate) const MAX_HANDLES: usize = 16_384;
 
 /// Bytes that the host holds for one instance.
 pub(crate) const MAX_HELD: usize = 16 << 20;
+
+/// What an open file or folder counts for. It takes little memory, but all instances together have as many
+/// of them as the process may have open.
+const OPEN_FILE: usize = MAX_HELD / 64;
 
 /// An entry of the table with what most resources keep: a box, a task, a timer.
 const ENTRY: usize = 160;
@@ -78,6 +83,8 @@ fn size_of_resource(resource: &(dyn Any + Send)) -> usize {
         size_of_fields(&request.headers) + texts + BODY_CHUNK
     } else if let Some(response) = resource.downcast_ref::<p3::Response>() {
         size_of_fields(&response.headers) + BODY_CHUNK
+    } else if resource.is::<Descriptor>() {
+        OPEN_FILE
     } else {
         0
     }

@@ -16,7 +16,7 @@ use bindings::wasi::keyvalue::store::HostBucket as _;
 use bindings::wasi::keyvalue::store::{Error, KeyResponse};
 use bindings::wasi::keyvalue::{atomics, batch, store};
 
-mod bindings {
+pub(super) mod bindings {
     wasmtime::component::bindgen!({
         inline: "
             package wasmbay:host;
@@ -60,7 +60,7 @@ pub(crate) trait KeyValueView: Send + 'static {
     fn keyvalue(&mut self) -> KeyValueCtxView<'_>;
 }
 
-struct HasKeyValue;
+pub(super) struct HasKeyValue;
 
 impl HasData for HasKeyValue {
     type Data<'a> = KeyValueCtxView<'a>;

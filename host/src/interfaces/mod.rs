@@ -5,11 +5,14 @@
 //! room; NATS is not known. [`memory`] is a backend for tests.
 
 mod backend;
+pub(crate) mod blobs;
+pub(crate) mod blobstore;
 mod bounds;
 mod caller;
 pub(crate) mod calls;
 pub(crate) mod config;
 pub(crate) mod context;
+pub(crate) mod files;
 pub(crate) mod held;
 pub(crate) mod http;
 pub(crate) mod identity;
@@ -22,16 +25,21 @@ pub(crate) mod output;
 pub(crate) mod provided;
 pub(crate) mod recorded;
 pub(crate) mod sockets;
+pub(crate) mod spin;
 pub(crate) mod wasi;
 
 pub use backend::{
     Answer, Backend, Expected, Feed, FeedEvent, KeyPage, KeyValue, KeyValueError, Message,
     OutgoingMessage, Pending, Source, Values,
 };
+pub use blobs::{
+    BLOB_CHUNK, BlobError, BlobInfo, BlobName, BlobPage, BlobPending, BlobPlace, Blobs, Written,
+};
 pub(crate) use bounds::Bounds;
 pub(crate) use caller::{Caller, CallerView, CurrentCall};
+pub use files::FilesError;
 pub(crate) use http::fetch::{self, NotFetched};
 pub use http::{Fetch, Fetched};
 pub(crate) use output::Output;
-pub use provided::Missing;
+pub use provided::{Missing, grant_of, reference};
 pub(crate) use recorded::Recorded;

@@ -1,4 +1,4 @@
-//! WASI 0.2: no files, sockets to granted endpoints, and of the environment what the manifest gives.
+//! WASI 0.2: files of granted folders, sockets to granted endpoints, and of the environment what the manifest gives.
 //! The output of a guest becomes log records.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
+use super::files::Folders;
 use super::sockets::Sockets;
 use super::{Output, Recorded, recorded};
 use crate::telemetry;
@@ -24,13 +25,14 @@ pub(super) const MAX_LINE: usize = 8 << 10;
 /// does not yield, and 64 MiB, wasmtime's own bound, took more than a second.
 pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
-/// A context that grants nothing but these variables and sockets, and logs what the guest prints, with the service's
+/// A context that grants nothing but these variables, arguments, folders and sockets, and logs what the guest prints, with the service's
 /// name. Time and random are those of a run if it is for one.
 pub(crate) fn context(
     output: &Arc<Output>,
-    env: &BTreeMap<String, String>,
+    (env, args): (&BTreeMap<String, String>, &[String]),
     recorded: Option<&Arc<Recorded>>,
     (sockets, used): (&Arc<Sockets>, &Arc<AtomicBool>),
+    folders: &Folders,
 ) -> WasiCtx {
     let printed = |stream| Printed {
         output: Arc::clone(output),
@@ -44,6 +46,11 @@ pub(crate) fn context(
     for (name, value) in env {
         context.env(name, value);
     }
+    if !args.is_empty() {
+        // The first is the program's own name, which programs leave out.
+        context.arg(output.service()).args(args);
+    }
+    folders.grant(&mut context, output);
     sockets.grant(&mut context, used);
     context
         .stdout(printed("stdout"))

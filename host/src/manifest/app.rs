@@ -7,9 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::file::{self, Section};
 use super::keys::{self, app};
 use super::{
-    GatewaySpec, MAX_NAME, NestHandler, PipelineBounds, PipelineSpec, Problem, ProtoLock, Provider,
-    Route, ServiceSpec, StreamSpec, Wire, gateway, nest, pipelines, routes, services, streams,
-    wires,
+    GatewaySpec, Grants, MAX_NAME, NestHandler, PipelineBounds, PipelineSpec, Problem, ProtoLock,
+    Provider, Route, ServiceSpec, StreamSpec, Wire, gateway, nest, pipelines, routes, services,
+    streams, wires,
 };
 use crate::interface::{InterfaceId, is_label};
 
@@ -100,10 +100,18 @@ impl App {
             proto_lock: ProtoLock::default(),
         };
         let replicas = app.replicas();
-        let data = app.services.values_mut();
-        for data in data.filter_map(|spec| spec.grants.keyvalue.as_mut()) {
-            if data.replicas == services::AS_WIRES {
-                data.replicas = replicas;
+        for Grants {
+            keyvalue,
+            blobstore,
+            ..
+        } in app.services.values_mut().map(|spec| &mut spec.grants)
+        {
+            let keyvalue = keyvalue.iter_mut().map(|data| &mut data.replicas);
+            let blobstore = blobstore.iter_mut().map(|data| &mut data.replicas);
+            for copies in keyvalue.chain(blobstore) {
+                if *copies == services::AS_WIRES {
+                    *copies = replicas;
+                }
             }
         }
         Some(app)

@@ -75,6 +75,23 @@ pub(super) fn read(section: &Section<'_>, granted: &Grants) -> Option<DurableSpe
             section.report_key(service::GRANTS.name, why);
         }
     }
+    if !granted.files.is_empty() {
+        let key = grants::FILES.name;
+        let why = format!(
+            "`grants.{key}`: what is read from files is not journaled, and a durable function that is run again could read something else; \
+             accepted: in a service of its own, which the durable function calls"
+        );
+        section.report_key(service::GRANTS.name, why);
+    }
+    if granted.blobstore.is_some() {
+        let key = grants::BLOBSTORE.name;
+        let why = format!(
+            "`grants.{key}`: what is done with objects is not journaled, and a durable function that is run again would do it again; \
+             accepted: in a service of its own, which the durable function calls, or `{}`",
+            grants::KEYVALUE.name
+        );
+        section.report_key(service::GRANTS.name, why);
+    }
     if !section.is_table(&service::DURABLE) {
         let functions = functions(section, section.texts(&service::DURABLE), "durable");
         return Some(DurableSpec {

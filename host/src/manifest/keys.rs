@@ -98,6 +98,8 @@ tables! {
             => "What the component reads through `wasi:config`, as text.";
         ENV "env": Other = Other::table(&["strings, numbers and booleans by name, 64KiB in all, nothing nested; no `=` in a name and no NUL"])
             => "What the component finds as environment variables, as text. Nothing of the host's own environment is there.";
+        ARGS "args": Other = Other::texts(&["texts without NUL, 64KiB in all"]).or("none")
+            => "The arguments that the component finds, after the service's name as the first one. Without any there is not even that.";
         WIRE "wire": Other = Other::table(&["`[service.NAME.wire]` with `\"namespace:package/interface\" = \"SERVICE\"`"])
             => "Which service answers an interface that this one imports, where it is another than for the rest of the app; see [a service between two others](#a-service-between-two-others). The version may be left out.";
         LIMITS "limits": Other = Other::table(&["`limits = { memory = \"64MiB\", timeout = \"2s\" }`"])
@@ -200,6 +202,10 @@ tables! {
             => "Endpoints that the component may exchange datagrams with, as for `tcp`.";
         KEYVALUE "keyvalue": Other = Other::new("boolean or table", &["true, false, `{ replicas = 3, size = \"256MiB\" }`"]).or("false")
             => "Whether the component may keep data through `wasi:keyvalue`; see below. It is the service's own: no other service can reach it, and it outlives the host.";
+        BLOBSTORE "blobstore": Other = Other::new("boolean or table", &["true, false, `{ replicas = 3, size = \"1GiB\" }`"]).or("false")
+            => "Whether the component may keep objects of any size through `wasi:blobstore`; see below. They are the service's own, as `keyvalue` is. Durable functions cannot have it.";
+        FILES "files": Other = Other::texts(&["folders within the manifest's such as `templates`, at most 16"]).or("none")
+            => "Folders whose files the component may read, as `/templates`; see [files](isolation.md#files). Only `wasmbay up` has them: files do not travel with a deploy. Durable functions cannot have it.";
         PUBLISH "publish": Other = SUBJECTS
             => "Subjects on which messages may be published; see [messages](messaging.md).";
         SUBSCRIBE "subscribe": Other = SUBJECTS
@@ -211,6 +217,13 @@ tables! {
             => "Servers that keep a copy, as JetStream has them.";
         SIZE "size": Bounds<u64> = Bounds { default: 64 << 20, range: 64 << 10..=1 << 40 }
             => "All of the service's data, keys included; JetStream sets as much aside. Beyond it setting a key fails.";
+    }
+
+    blobstore "`grants.blobstore`" "`true` is a table without keys. What exists gets what it has less of; it is never shrunk." {
+        REPLICAS "replicas": Or<Bounds<u8>> = Or(wire::REPLICAS.values, "the most that a durable wire or stream has")
+            => "Servers that keep a copy, as JetStream has them.";
+        SIZE "size": Bounds<u64> = Bounds { default: 256 << 20, range: 1 << 20..=1 << 40 }
+            => "All of the service's objects, names included; JetStream sets as much aside. Beyond it writing an object fails.";
     }
 
     wire "`[wire.\"namespace:package/interface\"]`"

@@ -60,12 +60,13 @@ pub use proto_lock::{Numbers, PROTO_LOCK, ProtoLock, ProtoLockError};
 pub use rate::{RateBy, RateSpec};
 pub use rollout::{CanarySpec, RollbackOn, RolloutSpec};
 pub use routes::{Route, Target};
-pub use services::{Grants, KeyValueGrant, Limits, ServiceSpec};
+pub use services::{BlobstoreGrant, Grants, KeyValueGrant, Limits, ServiceSpec};
 pub use shares::{Percent, PercentError, Times};
 pub use specification::{Digest, DigestError, Specification, SpecificationError};
 pub use streams::{StoredSubjects, StreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};
 pub(crate) use values::duration_text;
+pub use values::{FolderName, FolderNameError};
 pub use wires::{LocalCall, Provider, Wire};
 
 use file::Section;
@@ -200,6 +201,13 @@ impl Manifest {
             components,
         })
     }
+}
+
+/// The keys of `grants`.
+#[cfg(test)]
+pub(crate) fn grant_names() -> Vec<&'static str> {
+    let rows = keys::grants::TABLE.keys.iter();
+    rows.map(|row| row.name()).collect()
 }
 
 fn read_text(path: &Path) -> io::Result<String> {

@@ -11,7 +11,7 @@ use super::Find;
 use super::durable::{self, DurableSpec};
 use super::endpoint::Endpoint;
 use super::file::{At, Section};
-use super::keys::{app, grants, keyvalue, limits, service};
+use super::keys::{app, blobstore, grants, keyvalue, limits, service};
 use super::kinds::Setting as _;
 use super::pipelines::{CallSpec, Template};
 use super::placement::{self, Replicas, is_label_text};
@@ -19,14 +19,17 @@ use super::rollout::{self, RolloutSpec};
 use super::settings::settings;
 use super::streams::{self, StoredSubjects, StreamSpec};
 use super::subjects::SubjectPattern;
-use super::values::{HostPattern, size_text};
+use super::values::{FolderName, HostPattern, size_text};
 use super::wires;
 use crate::interface::{FunctionId, InterfaceId};
 use crate::text::{did_you_mean, shown};
 
-/// Upper bound of the bytes of all names and values of `env`: each instance has a copy, and a guest that
+/// Upper bound of the bytes of all names and values of `env`, and of all `args`: each instance has a copy, and a guest that
 /// asks for them gets all at once.
 const MAX_ENV: usize = 64 << 10;
+
+/// Upper bound of the folders of `files`: each instance opens all of them.
+const MAX_FOLDERS: usize = 16;
 
 /// Stands for a number of replicas that is not given, until the wires are read.
 pub(super) const AS_WIRES: u8 = 0;
@@ -41,6 +44,9 @@ pub struct ServiceSpec {
     pub config: BTreeMap<String, String>,
     /// What `wasi:cli/environment` gives the component.
     pub env: BTreeMap<String, String>,
+    /// What `wasi:cli/environment` gives the component as arguments, after the service's name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
     /// The services that answer what it imports, where it chose them itself.
     #[serde(rename = "wire")]
     pub wires: BTreeMap<InterfaceId, String>,
@@ -113,6 +119,17 @@ settings! {
     }
 }
 
+settings! {
+    /// The objects that a component may keep.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct BlobstoreGrant in blobstore {
+        /// Servers that keep a copy.
+        pub replicas: u8 = REPLICAS,
+        /// Bytes of all of them.
+        pub size: u64 = SIZE,
+    }
+}
+
 /// What a component may reach; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Grants {
@@ -127,6 +144,12 @@ pub struct Grants {
     /// What it may keep, if it may keep data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyvalue: Option<KeyValueGrant>,
+    /// The objects that it may keep, if it may keep any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blobstore: Option<BlobstoreGrant>,
+    /// Folders whose files it may read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FolderName>,
     /// Subjects on which messages may be published.
     pub publish: Vec<SubjectPattern>,
     /// Subjects whose messages the component handles; no two of them overlap.
@@ -182,6 +205,7 @@ impl ServiceSpec {
             name: name.into(),
             config: BTreeMap::new(),
             env: BTreeMap::new(),
+            args: Vec::new(),
             wires: BTreeMap::new(),
             limits: Limits::default(),
             reuse: service::REUSE.values.default(),
@@ -246,6 +270,7 @@ pub(super) fn read(
             .map(|(key, value)| (key.value.to_owned(), value))
             .collect(),
         env: read_env(section),
+        args: read_args(section),
         wires: wires::read_chosen(name, section, declared),
         limits: Limits::read(&limits, &Limits::default()),
         reuse: section.read_or_default(&service::REUSE),
@@ -291,6 +316,27 @@ fn read_env(section: &Section<'_>) -> BTreeMap<String, String> {
         section.report_key(service::ENV.name, why);
     }
     env
+}
+
+/// Reads the arguments. The C library of a guest ends one at a NUL.
+fn read_args(section: &Section<'_>) -> Vec<String> {
+    let mut bytes = 0;
+    let texts = section.texts(&service::ARGS).into_iter();
+    let args = texts.map(|arg| {
+        if arg.value.contains('\0') {
+            let why = "`args`: an argument has a NUL; accepted: texts without one";
+            section.report(arg.at, why);
+        }
+        bytes += arg.value.len();
+        arg.value.to_owned()
+    });
+    let args = args.collect();
+    if bytes > MAX_ENV {
+        let most = size_text(MAX_ENV as u64);
+        let why = format!("`args` has {bytes} bytes; accepted: {most} in all");
+        section.report_key(service::ARGS.name, why);
+    }
+    args
 }
 
 /// Reads where the services' components are.
@@ -342,10 +388,24 @@ fn read_grants(section: &Section<'_>, streams: &[StreamSpec]) -> Grants {
         tcp: section.parsed(&grants::TCP),
         udp: section.parsed(&grants::UDP),
         keyvalue: read_keyvalue(section),
+        blobstore: read_blobstore(section),
+        files: read_files(section),
         stored: streams::granted(section, streams, &publish, &subscribe),
         publish,
         subscribe,
     }
+}
+
+fn read_files(section: &Section<'_>) -> Vec<FolderName> {
+    let files: Vec<FolderName> = section.parsed(&grants::FILES);
+    if files.len() > MAX_FOLDERS {
+        let why = format!(
+            "`files` has {} folders; accepted: {MAX_FOLDERS}",
+            files.len()
+        );
+        section.report_key(grants::FILES.name, why);
+    }
+    files
 }
 
 fn read_keyvalue(section: &Section<'_>) -> Option<KeyValueGrant> {
@@ -358,6 +418,19 @@ fn read_keyvalue(section: &Section<'_>) -> Option<KeyValueGrant> {
         return Some(KeyValueGrant::read(&table, &usual));
     }
     let granted = section.value(&grants::KEYVALUE, DeValue::as_bool)?;
+    granted.value.then_some(usual)
+}
+
+fn read_blobstore(section: &Section<'_>) -> Option<BlobstoreGrant> {
+    let usual = BlobstoreGrant {
+        replicas: AS_WIRES,
+        ..BlobstoreGrant::default()
+    };
+    if section.is_table(&grants::BLOBSTORE) {
+        let table = section.section(&grants::BLOBSTORE, &blobstore::TABLE);
+        return Some(BlobstoreGrant::read(&table, &usual));
+    }
+    let granted = section.value(&grants::BLOBSTORE, DeValue::as_bool)?;
     granted.value.then_some(usual)
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::text::shown;
+use crate::text::{serde_as_text, shown};
 
 /// The units of a size, largest first so that writing one takes the shortest form.
 const SIZES: [(&str, u64); 4] = [
@@ -73,6 +73,47 @@ fn text_in(units: &[(&str, u64)], smallest: &str, value: u64) -> String {
         None => format!("{value}{smallest}"),
     }
 }
+
+/// A folder within the manifest's, such as `templates` or `data/prices`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderName(String);
+
+/// Why a text is no [`FolderName`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "`{0}` is no folder within the manifest's; accepted: names joined by `/`, none of them `.` or `..`"
+)]
+pub struct FolderNameError(pub String);
+
+impl FolderName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for FolderName {
+    type Err = FolderNameError;
+
+    fn from_str(text: &str) -> Result<Self, FolderNameError> {
+        let is_name = |part: &str| !matches!(part, "" | "." | "..");
+        let is_plain = !text.contains(|c: char| c.is_control() || c == '\\');
+        if is_plain && text.len() <= 255 && text.split('/').all(is_name) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(FolderNameError(shown(text).into_owned()))
+        }
+    }
+}
+
+impl fmt::Display for FolderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+serde_as_text!(FolderName);
 
 /// Hosts that outgoing HTTP may reach: `api.example.com`, `*.example.com`, `127.0.0.1:8080`.
 ///

@@ -32,6 +32,7 @@ use super::state::State;
 use super::turns;
 use crate::call::CallError;
 use crate::interface::{FunctionId, InterfaceId};
+use crate::interfaces::files::Folders;
 use crate::interfaces::held::{MAX_HANDLES, MAX_HELD};
 use crate::interfaces::http::Connections;
 use crate::interfaces::messaging::MessagingView as _;
@@ -56,6 +57,8 @@ pub(super) struct Blueprint {
     pub(super) connections: Arc<Connections>,
     /// The endpoints that it may reach over sockets.
     pub(super) sockets: Arc<Sockets>,
+    /// The folders that it may read.
+    pub(super) folders: Folders,
     /// Records its spans.
     pub(super) tracer: Arc<Tracer>,
     /// What it has done beside its calls.
@@ -64,6 +67,8 @@ pub(super) struct Blueprint {
     pub(super) fuel: usize,
     /// The bucket with the service's data.
     pub(super) bucket: Arc<str>,
+    /// The bucket with the service's objects.
+    pub(super) objects: Arc<str>,
     pub(super) runtime: Runtime,
     /// Its idle instances.
     pub(super) share: Share,

@@ -15,6 +15,7 @@ mod service;
 mod state;
 mod turns;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -53,6 +54,8 @@ pub struct Runtime {
     turns: Turns,
     tended: Arc<Mutex<Vec<Tended>>>,
     spans: Spans,
+    /// The folder of the app, in which folders of files are.
+    files: Option<Arc<Path>>,
 }
 
 /// The host interfaces, for each flavor of components.
@@ -84,6 +87,7 @@ impl Runtime {
             turns: Turns::default(),
             tended: Arc::default(),
             spans: Spans::default(),
+            files: None,
         })
     }
 
@@ -91,6 +95,14 @@ impl Runtime {
     #[must_use]
     pub fn with_spans(self, spans: Spans) -> Self {
         Self { spans, ..self }
+    }
+
+    /// The same, whose services may read folders of this one where they are granted; without it there are
+    /// none.
+    #[must_use]
+    pub fn with_files(self, root: Option<&Path>) -> Self {
+        let files = root.map(Into::into);
+        Self { files, ..self }
     }
 
     /// What records the spans of its services.

@@ -9,6 +9,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::engine::{Engine, Flavor};
 use super::instance::Blueprint;
+use crate::interfaces::blobstore::{self, BlobstoreCtx, BlobstoreCtxView, BlobstoreView};
 use crate::interfaces::held::{MAX_HANDLES, MAX_HELD, held_bytes};
 use crate::interfaces::http::{self, GuestHttp};
 use crate::interfaces::keyvalue::{self, KeyValueCtx, KeyValueCtxView, KeyValueView};
@@ -16,7 +17,7 @@ use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
 use crate::interfaces::otel::{self, OtelCtxView, OtelView};
 use crate::interfaces::sockets::{self, Sockets, SocketsView};
 use crate::interfaces::{
-    Bounds, Caller, CallerView, Recorded, config, context, identity, logging, wasi,
+    Bounds, Caller, CallerView, Recorded, config, context, identity, logging, spin, wasi,
 };
 
 /// The data of a store.
@@ -28,6 +29,7 @@ pub(super) struct State {
     http: WasiHttpCtx,
     pub(super) guest_http: GuestHttp,
     keyvalue: KeyValueCtx,
+    blobstore: BlobstoreCtx,
     sockets: Arc<Sockets>,
     /// Whether it has used a socket in its last call.
     pub(super) sockets_used: Arc<AtomicBool>,
@@ -44,6 +46,7 @@ impl State {
             output,
             connections,
             sockets,
+            folders,
             tracer,
             counts,
             ..
@@ -67,7 +70,13 @@ impl State {
                 instance: None,
                 call: None,
             },
-            wasi: wasi::context(output, &spec.env, recorded, (sockets, &sockets_used)),
+            wasi: wasi::context(
+                output,
+                (&spec.env, &spec.args),
+                recorded,
+                (sockets, &sockets_used),
+                folders,
+            ),
             sockets: Arc::clone(sockets),
             sockets_used,
             table,
@@ -76,6 +85,7 @@ impl State {
             keyvalue: KeyValueCtx {
                 bucket: Arc::clone(&blueprint.bucket),
             },
+            blobstore: BlobstoreCtx::new(Arc::clone(&blueprint.objects)),
             bounds: Bounds::new(spec.limits.clone(), Arc::clone(counts)),
             ticks: 0,
         }
@@ -119,9 +129,11 @@ pub(super) fn linker(engine: &Engine, flavor: Flavor) -> wasmtime::Result<Linker
     identity::add_to_linker(&mut linker)?;
     logging::add_to_linker(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;
+    blobstore::add_to_linker(&mut linker)?;
     messaging::add_to_linker(&mut linker)?;
     otel::add_to_linker(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
+    spin::add_to_linker(&mut linker)?;
     if flavor == Flavor::Concurrent {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
@@ -165,6 +177,16 @@ impl KeyValueView for State {
     fn keyvalue(&mut self) -> KeyValueCtxView<'_> {
         KeyValueCtxView {
             ctx: &self.keyvalue,
+            caller: &self.caller,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl BlobstoreView for State {
+    fn blobstore(&mut self) -> BlobstoreCtxView<'_> {
+        BlobstoreCtxView {
+            ctx: &self.blobstore,
             caller: &self.caller,
             table: &mut self.table,
         }

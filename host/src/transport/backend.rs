@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
+use super::blobs::Objects;
 use super::breaker::{Instead, Passage};
 use super::feed;
 use super::keyvalue::Bucket;
@@ -22,10 +23,11 @@ use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
 use crate::headers::Headers;
 use crate::interfaces::{
-    Answer, Backend, Expected, Feed, KeyValue, Message, OutgoingMessage, Pending, Source, Values,
+    Answer, Backend, Blobs, Expected, Feed, KeyValue, Message, OutgoingMessage, Pending, Source,
+    Values,
 };
 use crate::json;
-use crate::manifest::KeyValueGrant;
+use crate::manifest::{BlobstoreGrant, KeyValueGrant};
 use crate::nats::{self, Link, RequestError, Requests};
 use crate::plan::Event;
 use crate::shape::Signature;
@@ -61,6 +63,8 @@ pub(crate) struct NatsBackend {
     /// The buckets that were opened and what was granted of them, so that opening one again asks
     /// nothing.
     buckets: Mutex<HashMap<String, (KeyValueGrant, Bucket)>>,
+    /// The same of objects.
+    objects: Mutex<HashMap<String, (BlobstoreGrant, Objects)>>,
     responders: Responders,
 }
 
@@ -78,6 +82,7 @@ impl NatsBackend {
             session: rand::random(),
             published: AtomicU64::new(0),
             buckets: Mutex::default(),
+            objects: Mutex::default(),
             responders: Responders::default(),
         }
     }
@@ -352,6 +357,31 @@ impl NatsBackend {
         Ok(Arc::new(bucket))
     }
 
+    async fn objects(
+        &self,
+        name: &str,
+        granted: BlobstoreGrant,
+    ) -> Result<Arc<dyn Blobs>, CallError> {
+        let known = || self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((as_granted, objects)) = known().get(name)
+            && *as_granted == granted
+        {
+            return Ok(Arc::new(objects.clone()));
+        }
+        let Some(context) = self.context.clone() else {
+            let why = format!("there is no store for the objects of bucket {name}");
+            return Err(CallError::unsupported(why));
+        };
+        let violations = self.requests.link().violations().clone();
+        let opened = Objects::open(context, violations, name, granted).await;
+        let objects = opened.map_err(|error| {
+            let why = format!("the objects of bucket {name} cannot be opened: {error}");
+            CallError::unavailable(why)
+        })?;
+        known().insert(name.to_owned(), (granted, objects.clone()));
+        Ok(Arc::new(objects))
+    }
+
     /// A unique id of an event: random for the connection, counted within it.
     fn message_id(&self) -> String {
         let next = self.published.fetch_add(1, Ordering::Relaxed);
@@ -520,6 +550,14 @@ impl Backend for NatsBackend {
         granted: KeyValueGrant,
     ) -> Pending<'a, Arc<dyn KeyValue>> {
         Box::pin(self.bucket(bucket, granted))
+    }
+
+    fn blobs<'a>(
+        &'a self,
+        bucket: &'a str,
+        granted: BlobstoreGrant,
+    ) -> Pending<'a, Arc<dyn Blobs>> {
+        Box::pin(self.objects(bucket, granted))
     }
 
     fn send(&self, message: OutgoingMessage) -> Pending<'_, ()> {

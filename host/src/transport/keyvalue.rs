@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, Stream};
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -43,7 +43,7 @@ impl Bucket {
         let opened = violations.guard(|refusal| refusal.subject.contains(name), async {
             match find(&context, name).await? {
                 Some(store) => {
-                    enlarge(&context, &store, granted).await;
+                    enlarge(&context, &store.stream, granted.replicas, granted.size).await;
                     Ok(store)
                 }
                 None => create(&context, name, granted).await,
@@ -123,11 +123,16 @@ async fn create(
 }
 
 /// Gives a bucket what it has less of than was granted. What it has more of, its operator gave it.
-async fn enlarge(context: &jetstream::Context, store: &Store, granted: KeyValueGrant) {
-    let before = &store.stream.cached_info().config;
-    let size = i64::try_from(granted.size).unwrap_or(i64::MAX);
+pub(super) async fn enlarge(
+    context: &jetstream::Context,
+    stream: &Stream,
+    replicas: u8,
+    size: u64,
+) {
+    let before = &stream.cached_info().config;
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
     let config = Config {
-        num_replicas: before.num_replicas.max(granted.replicas.into()),
+        num_replicas: before.num_replicas.max(replicas.into()),
         // No bound is more than any.
         max_bytes: match before.max_bytes {
             bound @ 1.. => bound.max(size),
@@ -140,7 +145,7 @@ async fn enlarge(context: &jetstream::Context, store: &Store, granted: KeyValueG
     }
     if let Err(error) = context.update_stream(config).await {
         // It serves all the same.
-        tracing::warn!(name = store.name, %error, "a service's data cannot get what is granted");
+        tracing::warn!(name = before.name, %error, "a service's data cannot get what is granted");
     }
 }
 

@@ -9,6 +9,7 @@
 pub(crate) mod backend;
 mod backlog;
 mod binding;
+mod blobs;
 pub(crate) mod breaker;
 mod by_subject;
 mod client;

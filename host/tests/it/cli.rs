@@ -251,6 +251,28 @@ fn a_component_is_shown() {
 }
 
 #[test]
+fn a_component_is_shown_with_the_grants_that_it_needs() {
+    let component = r#"
+(component
+  (import "wasi:keyvalue/store@0.2.0-draft" (instance (export "bucket" (type (sub resource)))))
+  (import "wasi:http/outgoing-handler@0.2.3" (instance (export "x" (type (sub resource)))))
+  (import "wasi:io/poll@0.2.3" (instance (export "pollable" (type (sub resource))))))
+"#;
+    let cli = Cli::new().with(&[("needs.wat", component)]);
+    let shown = cli.run(&["inspect", "needs.wat"]);
+    for line in [
+        "wasi:keyvalue@0.2.0-draft: store (granted by keyvalue)\n",
+        "wasi:http@0.2.3: outgoing-handler (granted by http)\n",
+        "wasi:io@0.2.3: poll\n",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let json = cli.run(&["inspect", "needs.wat", "--output", "json"]);
+    let list = "\"grants\": [\n    \"http\",\n    \"keyvalue\"\n  ]";
+    assert!(json.contains(list), "{json}");
+}
+
+#[test]
 fn without_a_nats_server_up_says_how_to_get_one() {
     let cli = Cli::without_tools().with(&[("wasmbay.toml", APP), ("guest.wat", GUEST)]);
     assert_seen!(cli, "no_nats", cli.run(&["up"]));

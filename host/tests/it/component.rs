@@ -164,16 +164,13 @@ fn a_stream_between_services_is_refused_with_its_path() {
 #[test]
 fn what_no_host_interface_is_for_is_listed_all_at_once() {
     let text = r#"(component
-        (import "wasi:blobstore/container@0.2.0-draft" (instance (export "f" (func))))
+        (import "wasi:sql/types@0.2.0-draft" (instance (export "f" (func))))
         (import "wasi:io/poll@0.2.0" (instance (export "pollable" (type (sub resource)))))
         (import "fermyon:spin/llm@2.0.0" (instance (export "infer" (func))))
         (import "wasi:keyvalue/types@9.0.0" (instance (type $t u8) (export "t" (type (eq $t))))))"#;
     let component = Component::new(&engine(None), text.as_bytes()).unwrap();
     let names: Vec<_> = component.missing.iter().map(|m| &*m.interface).collect();
-    let missing = [
-        "wasi:blobstore/container@0.2.0-draft",
-        "fermyon:spin/llm@2.0.0",
-    ];
+    let missing = ["wasi:sql/types@0.2.0-draft", "fermyon:spin/llm@2.0.0"];
     assert_eq!(names, missing);
     let runtime = Runtime::new(engine(None)).unwrap();
     let spec = crate::service::spec(|_| {});

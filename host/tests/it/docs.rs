@@ -40,6 +40,11 @@ fn the_manifest_reference_is_the_table_of_keys() {
     check("manifest.md", &manifest::reference());
 }
 
+#[test]
+fn the_interfaces_are_those_of_the_code() {
+    check("interfaces.md", &wasmbay::interfaces::reference());
+}
+
 /// The verbs that a help text lists.
 fn verbs_in(help: &str) -> Vec<String> {
     let Some((_, verbs)) = help.split_once("Commands:\n") else {
@@ -82,7 +87,15 @@ fn the_command_line_reference_is_the_help() {
 
 #[test]
 fn the_manifests_shown_are_accepted() {
-    for path in ["manifest.md", "events.md", "messaging.md", "pipelines.md"].map(document) {
+    for path in [
+        "manifest.md",
+        "events.md",
+        "messaging.md",
+        "pipelines.md",
+        "interfaces.md",
+    ]
+    .map(document)
+    {
         let text = std::fs::read_to_string(&path).unwrap();
         let mut shown = 0;
         for block in text.split("```toml\n").skip(1) {

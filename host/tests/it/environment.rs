@@ -1,4 +1,4 @@
-//! Environment variables of a service: those of its manifest, and no others.
+//! Environment variables and arguments of a service: those of its manifest, and no others.
 
 use wasmbay::manifest::ServiceSpec;
 
@@ -36,7 +36,19 @@ const ENVIRONMENT: &str = r#"
 "#;
 
 async fn all(change: impl FnOnce(&mut ServiceSpec)) -> String {
-    let guest = guest_on(&runtime(2), ENVIRONMENT, Other::Fails, change);
+    all_of(ENVIRONMENT, change).await
+}
+
+/// The arguments instead.
+async fn arguments(change: impl FnOnce(&mut ServiceSpec)) -> String {
+    let component = ENVIRONMENT
+        .replace("get-environment", "get-arguments")
+        .replace("(list (tuple string string))", "(list string)");
+    all_of(&component, change).await
+}
+
+async fn all_of(component: &str, change: impl FnOnce(&mut ServiceSpec)) -> String {
+    let guest = guest_on(&runtime(2), component, Other::Fails, change);
     guest.call("all", "").await.unwrap()
 }
 
@@ -57,4 +69,14 @@ async fn a_component_finds_the_variables_of_its_manifest() {
 async fn without_any_nothing_of_the_hosts_environment_is_there() {
     assert!(std::env::vars_os().next().is_some());
     assert_eq!(all(|_| {}).await, "[]");
+}
+
+#[tokio::test]
+async fn a_component_finds_the_arguments_of_its_manifest_after_its_name() {
+    let given = arguments(|spec| {
+        "echo".clone_into(&mut spec.name);
+        spec.args = ["--verbose", "", "Αθήνα"].map(str::to_owned).into();
+    });
+    assert_eq!(given.await, r#"["echo","--verbose","","Αθήνα"]"#);
+    assert_eq!(arguments(|_| {}).await, "[]");
 }

@@ -21,7 +21,7 @@ use wasmbay::events::dead_letters::{DeadLetters, Entry, Filter};
 use wasmbay::nats::ConnectOptions;
 
 use crate::support::cli::{Cli, Up};
-use crate::support::http::{Response, request};
+use crate::support::http::{Response, request, send};
 use crate::support::shown::{Curl, curls};
 use crate::support::{DEADLINE, PATIENCE, until_ok, until_ok_blocking, until_ok_blocking_within};
 
@@ -80,6 +80,10 @@ impl Example {
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
         request(&self.gateway, path, Some(&body.to_string())).unwrap()
+    }
+
+    pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> Response {
+        send(&self.gateway, method, path, &[], body).unwrap()
     }
 
     /// Waits until so much of a product was sold.

@@ -9,6 +9,7 @@
 
 mod admin;
 mod between;
+mod blobstore;
 mod breakers;
 mod build;
 mod cli;
@@ -20,6 +21,7 @@ mod durable;
 mod environment;
 mod events;
 mod examples;
+mod files;
 mod fleet;
 mod follow;
 mod gateway;
@@ -42,4 +44,5 @@ mod shipped;
 mod side_by_side;
 mod sockets;
 mod spans;
+mod spin;
 mod support;

@@ -181,7 +181,7 @@ fn every_problem_is_reported_with_its_place() {
         refusal(text),
         "shop/wasmbay.toml:1:8: `name` is 'Shop'; accepted: 1 to 63 of a-z, 0-9 and `-`\n\
          shop/wasmbay.toml:5:1: service \"inventory\": unknown key `limit`; did you mean `limits`? \
-         (accepted: component, config, env, wire, limits, reuse, grants, durable, undo, secret, replicas, require, spread, reserve, rollout)\n\
+         (accepted: component, config, env, args, wire, limits, reuse, grants, durable, undo, secret, replicas, require, spread, reserve, rollout)\n\
          shop/wasmbay.toml:6:21: service \"inventory\": limits: `memory` is '64MB'; accepted: \"512B\", \
          \"64KiB\", \"64MiB\", \"1GiB\" or a number of bytes, 64KiB to 4GiB\n\
          shop/wasmbay.toml:7:4: service \"inventory\": limits: unknown key `tiemout`; did you mean `timeout`? \
@@ -245,6 +245,28 @@ fn data_is_kept_as_often_as_events_are_unless_it_says_otherwise() {
         "4:36: service \"a\": grants: keyvalue: `replicas` is 6; accepted: 1 to 5"
     );
     let odd = problem("grants = { keyvalue = 3 }");
+    assert!(odd.contains("true, false, `{ replicas = 3"), "{odd}");
+}
+
+#[test]
+fn objects_are_granted_as_data_is() {
+    let granted = |grant: &str, rest: &str| {
+        let app = accepted(&format!("grants = {{ blobstore = {grant} }}\n{rest}"));
+        app.services["a"].grants.blobstore
+    };
+    let of = |replicas, size| Some(BlobstoreGrant { replicas, size });
+    let usual = keys::blobstore::SIZE.values.default;
+    assert_eq!(granted("false", ""), None);
+    assert_eq!(granted("true", ""), of(1, usual));
+    let wire = "[stream.work]\nsubjects = ['work.>']\nreplicas = 3\n";
+    assert_eq!(granted("true", wire), of(3, usual));
+    assert_eq!(
+        granted("{ replicas = 1, size = '1GiB' }", wire),
+        of(1, 1 << 30)
+    );
+    let small = problem("grants = { blobstore = { size = '512KiB' } }");
+    assert!(small.contains("1MiB to"), "{small}");
+    let odd = problem("grants = { blobstore = 3 }");
     assert!(odd.contains("true, false, `{ replicas = 3"), "{odd}");
 }
 

@@ -20,6 +20,48 @@ fn variables_are_texts_by_name() {
 }
 
 #[test]
+fn arguments_are_texts_up_to_a_bound() {
+    let args = |args: &str| {
+        accepted(&format!("args = {args}")).services["a"]
+            .args
+            .clone()
+    };
+    assert_eq!(args("['-v', '']"), ["-v", ""]);
+    let most = "x".repeat(64 << 10);
+    assert_eq!(args(&format!("['{most}']")).concat(), most);
+    assert_eq!(
+        problem(&format!("args = ['{most}', 'x']")),
+        "4:1: service \"a\": `args` has 65537 bytes; accepted: 64KiB in all"
+    );
+    assert_eq!(
+        problem("args = ['a', \"b\\u0000\"]"),
+        "4:14: service \"a\": `args`: an argument has a NUL; accepted: texts without one"
+    );
+    let odd = problem("args = [1]");
+    assert!(odd.contains("texts without NUL, 64KiB in all"), "{odd}");
+}
+
+#[test]
+fn folders_of_files_are_within_the_manifests() {
+    let app = accepted("grants = { files = ['templates', 'data/é b'] }");
+    let files = app.services["a"].grants.files.iter();
+    let files: Vec<_> = files.map(FolderName::as_str).collect();
+    assert_eq!(files, ["templates", "data/é b"]);
+    for name in [
+        "", ".", "..", "/etc", "a/../..", "a//b", "a/", "a\\b", "a/./b",
+    ] {
+        let why = problem(&format!("grants = {{ files = ['{name}'] }}"));
+        assert!(why.contains("is no folder within the manifest's"), "{why}");
+    }
+    let many = "'a', ".repeat(17);
+    let why = problem(&format!("grants = {{ files = [{many}] }}"));
+    assert!(
+        why.ends_with("`files` has 17 folders; accepted: 16"),
+        "{why}"
+    );
+}
+
+#[test]
 fn what_no_environment_can_hold_is_refused() {
     let accepted = "strings, numbers and booleans by name, 64KiB in all, nothing nested; no `=` in a name and no NUL";
     assert_eq!(
@@ -103,6 +145,13 @@ fn what_is_not_journaled_is_not_granted_to_a_service_with_durable_functions() {
             format!("5:1: service \"a\": `grants.{key}`: what goes over sockets is not journaled");
         assert!(why.starts_with(&start), "{why}");
     }
+    let why = problem("durable = ['a:b/c.d']\ngrants = { blobstore = true }");
+    let start =
+        "5:1: service \"a\": `grants.blobstore`: what is done with objects is not journaled";
+    assert!(why.starts_with(start), "{why}");
+    let why = problem("durable = ['a:b/c.d']\ngrants = { files = ['a'] }");
+    let start = "5:1: service \"a\": `grants.files`: what is read from files is not journaled";
+    assert!(why.starts_with(start), "{why}");
     let why = problem("grants = { tcp = ['a'] }");
     assert!(why.contains("`tcp`: `a` is no host with a port"), "{why}");
 }

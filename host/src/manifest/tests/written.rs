@@ -15,9 +15,10 @@ const EVERYTHING: &str = r#"
     component = "inventory.wasm"
     config = { warehouse = "lisbon", shelves = 12, "an.odd \"key\"" = "two\nlines" }
     env = { WAREHOUSE = "porto", "any name" = "a=b" }
+    args = ["--verbose", ""]
     wire = { "shop:payment/payments@1.0.0" = "audit" }
     reuse = 1
-    grants = { http = ["*.example.com", "[::1]:80"], keyvalue = true, tcp = ["db.internal:5432", "[fd00::7]:1"], udp = ["10.0.0.2:53"], publish = ["a.>"], subscribe = ["b.*"] }
+    grants = { http = ["*.example.com", "[::1]:80"], keyvalue = true, blobstore = { size = "1GiB" }, files = ["templates"], tcp = ["db.internal:5432", "[fd00::7]:1"], udp = ["10.0.0.2:53"], publish = ["a.>"], subscribe = ["b.*"] }
     [service.inventory.limits]
     memory = "64MiB"
     tables = 1

@@ -28,8 +28,9 @@ use super::instance::{self, Blueprint, HandlerIndices, Instance};
 use crate::call::{Call, CallError, Code, Kind};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::calls::{self, Import, Wiring};
+use crate::interfaces::files::Folders;
 use crate::interfaces::sockets::Sockets;
-use crate::interfaces::{Missing, recorded};
+use crate::interfaces::{FilesError, Missing, recorded};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::plan::EventWire;
@@ -139,6 +140,14 @@ pub enum ServiceError {
         /// What it exports.
         exports: Vec<Uncalled>,
     },
+    /// A folder that it may read is not there.
+    #[error("service \"{service}\": a folder of its files cannot be had")]
+    Files {
+        /// The service.
+        service: String,
+        /// Which, and why.
+        source: FilesError,
+    },
     /// The component imports something that neither the host nor a service can provide.
     #[error("service \"{service}\": an import cannot be satisfied")]
     Link {
@@ -223,6 +232,11 @@ impl Service {
                 exports: component.uncalled.clone(),
             });
         }
+        let folders = Folders::of(&spec, runtime.files.as_deref());
+        let folders = folders.map_err(|source| ServiceError::Files {
+            service: spec.name.clone(),
+            source,
+        })?;
         let link = |source| ServiceError::Link {
             service: spec.name.clone(),
             source,
@@ -302,10 +316,12 @@ impl Service {
                 output,
                 connections,
                 sockets: Arc::new(sockets),
+                folders,
                 tracer,
                 counts: Arc::default(),
                 fuel: instance::fuel(spec.limits.message),
                 bucket: subject::data_bucket(app, &spec.name).into(),
+                objects: subject::objects_bucket(app, &spec.name).into(),
                 runtime: runtime.clone(),
                 share: runtime.pool.share(),
             },

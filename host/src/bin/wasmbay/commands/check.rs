@@ -233,7 +233,7 @@ fn link(
     found: &mut Found,
 ) {
     let runtime = match Runtime::new(engine.clone()) {
-        Ok(runtime) => runtime,
+        Ok(runtime) => runtime.with_files(Some(&project.root)),
         Err(error) => return found.push("component", error),
     };
     for (name, component) in components {

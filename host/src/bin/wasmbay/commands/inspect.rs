@@ -1,11 +1,12 @@
 //! `wasmbay inspect`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueHint;
 use serde_json::json;
+use wasmbay::interfaces::grant_of;
 use wasmbay::manifest::{FILE_NAME, Manifest};
 use wasmbay::runtime::{Component, ComponentError};
 use wasmbay::shape::InterfaceDescription;
@@ -192,9 +193,28 @@ fn by_package(names: &[String]) -> Vec<String> {
             .push(interface);
     }
     let line = |(package, interfaces): (String, Vec<&str>)| {
-        format!("{package}: {}", interfaces.join(", "))
+        let grants = granted_by(names.iter().filter(|name| {
+            let (path, version) = name.split_once('@').unwrap_or((name, ""));
+            let of = path.split_once('/').map_or(path, |(package, _)| package);
+            package == format!("{of}{}{version}", if version.is_empty() { "" } else { "@" })
+        }));
+        match &grants[..] {
+            [] => format!("{package}: {}", interfaces.join(", ")),
+            grants => format!(
+                "{package}: {} (granted by {})",
+                interfaces.join(", "),
+                grants.join(", ")
+            ),
+        }
     };
     packages.into_iter().map(line).collect()
+}
+
+/// The keys of `grants` that these imports need.
+fn granted_by<'a>(names: impl Iterator<Item = &'a String>) -> Vec<&'static str> {
+    let grants = names.filter_map(|name| grant_of(name));
+    let grants: BTreeSet<_> = grants.flat_map(|grant| grant.split(", ")).collect();
+    grants.into_iter().collect()
 }
 
 /// Tools, libraries and languages with their versions, by field.
@@ -307,6 +327,7 @@ impl About<'_> {
             "exports": described(&component.exports),
             "imports": described(&component.imports),
             "hostImports": component.host_imports,
+            "grants": granted_by(component.host_imports.iter()),
             "missing": component.missing.iter().map(|missing| json!({
                 "interface": missing.interface,
                 "instead": missing.instead,

@@ -55,6 +55,26 @@ pub(super) struct Built {
     files: BTreeMap<String, PathBuf>,
 }
 
+/// Refuses services that read files: a host of a fleet has none of them.
+fn refuse_files(loaded: &Loaded) -> anyhow::Result<()> {
+    let (Specs::All(app) | Specs::Some(app)) = &loaded.specs else {
+        return Ok(());
+    };
+    let mut services = app.services.values();
+    let reads = services
+        .find(|spec| !spec.grants.files.is_empty() && loaded.components.contains_key(&spec.name));
+    match reads {
+        None => Ok(()),
+        Some(spec) => Err(failure(
+            format!(
+                "service \"{}\": `grants.files`: files do not travel with a deploy",
+                spec.name
+            ),
+            "build them into the component, or keep them as objects (`grants.blobstore`); `wasmbay up` has them from the app's folder",
+        )),
+    }
+}
+
 impl Built {
     /// Builds what is asked for, and compares it with what the fleet runs.
     pub(super) async fn of(
@@ -66,6 +86,7 @@ impl Built {
             Some(loaded) => loaded,
             None => build(what, terminal).await?,
         };
+        refuse_files(&loaded)?;
         let app = loaded.specs.app();
         let fleet = Fleet::reach_from(nats, Some(app), &loaded.folder).await?;
         let before = match &loaded.specs {

@@ -181,6 +181,7 @@ async fn serve(
     let name = any_name();
     let mut options = options(args, addresses, server)?;
     // As a host of a fleet is called, since it is one.
+    options.files = Some(bench.project.root.clone());
     options.id = Some(host_id(&name, &bench.project.app.name));
     let starting = async {
         let host = Host::start(&bench.project.app, engine.clone(), options.clone()).await?;
