@@ -17,7 +17,7 @@ use crate::interfaces::Missing;
 use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::manifest::Digest;
 use crate::plan::Description;
-use crate::shape::{InterfaceDescription, Shape, ShapeError, Signature};
+use crate::shape::{Docs, InterfaceDescription, Shape, ShapeError, Signature};
 use crate::text::shown;
 
 /// Upper bound of the bytes of a component.
@@ -59,6 +59,8 @@ pub struct Component {
     pub messages: Option<MessageHandler>,
     /// What it exports besides, and no call reaches.
     pub uncalled: Vec<Uncalled>,
+    /// The documentation comments of its interfaces. The bytes have none, so who loads it may add them.
+    pub docs: BTreeMap<InterfaceId, Docs>,
     pub(crate) compiled: Compiled,
 }
 
@@ -212,6 +214,7 @@ impl Component {
             http: None,
             messages: None,
             uncalled: Vec::new(),
+            docs: BTreeMap::new(),
             compiled,
         };
         let ty = component.compiled.component_type();
@@ -316,6 +319,7 @@ impl Component {
                 .messages
                 .as_ref()
                 .map(|handler| handler.interface.id.clone()),
+            docs: self.docs.clone(),
         }
     }
 

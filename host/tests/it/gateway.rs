@@ -260,7 +260,7 @@ impl Front {
                     .chain(only("publisher", &events))
                     .collect(),
                 http: services.contains_key(name),
-                messages: None,
+                ..Description::default()
             };
             (name.clone(), component)
         };
