@@ -137,6 +137,8 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
 pub(crate) struct Activity {
     /// The other end of the connection.
     pub(crate) peer: IpAddr,
+    /// Whether it began with a handshake.
+    secure: AtomicBool,
     born: Instant,
     reserve: bool,
     /// Whether it ends with the answer that comes next, although the client is still sending.
@@ -156,6 +158,7 @@ impl Activity {
     pub(super) fn new(peer: IpAddr, now: Instant, reserve: bool) -> Self {
         Self {
             peer: peer.to_canonical(),
+            secure: AtomicBool::new(false),
             born: now,
             reserve,
             ends: AtomicBool::new(reserve),
@@ -163,6 +166,15 @@ impl Activity {
             last: AtomicU64::new(0),
             next: Mutex::default(),
         }
+    }
+
+    /// Notes that the connection has TLS.
+    pub(super) fn set_secure(&self) {
+        self.secure.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_secure(&self) -> bool {
+        self.secure.load(Ordering::Relaxed)
     }
 
     /// Has the connection be for this, once the answer that switches protocols is written. It keeps its place

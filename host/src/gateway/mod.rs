@@ -29,6 +29,7 @@ pub(crate) mod places;
 mod rate;
 pub(crate) mod request;
 pub(crate) mod route;
+mod sender;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -258,8 +258,14 @@ pub(super) async fn begin(
         let _ = closing.wait_for(|closing| *closing).await;
         tokio::time::sleep(LINGER).await;
     };
+    let activity = Arc::clone(&place.activity);
+    let shaken = async {
+        let stream = shake_hands(tls, stream).await?;
+        activity.set_secure();
+        Some(stream)
+    };
     tokio::select! {
-        begun = timeout(HANDSHAKE, shake_hands(tls, stream)) => begun.ok().flatten(),
+        begun = timeout(HANDSHAKE, shaken) => begun.ok().flatten(),
         // It is idle until it has made its first request, and so makes room.
         _ = &mut place.evicted => None,
         () = closes => None,

@@ -488,6 +488,8 @@ tables! {
             => "Pages of other origins that may call functions; see [browsers](gateway.md#browsers).";
         RATE "rate": Other = Other::table(&["`rate = { requests = 100, window = \"1m\" }`"]).or("none")
             => "How many requests a client may make; see [limits for clients](gateway.md#limits-for-clients).";
+        TRUSTED_PROXIES "trusted-proxies": Other = Other::texts(&["networks such as `10.0.0.0/8`, `::1`, at most 256"]).or("none")
+            => "The proxies that are believed for whom a request is; see [behind a proxy](gateway.md#behind-a-proxy).";
         COMPRESS "compress": Least = Least { default: 1 << 10, range: 64..=64 << 20 }
             => "From which size on results are compressed for clients that take gzip. What components write themselves goes out as it is.";
     }

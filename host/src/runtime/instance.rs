@@ -307,7 +307,13 @@ impl Instance {
     ) -> wasmtime::Result<()> {
         let proxy = handler.load(&mut self.store, &self.wasm)?;
         let mut view = self.store.data_mut().http();
-        let request = view.new_incoming_request(Scheme::Http, request)?;
+        // A request on a connection has no scheme of its own; who received it knows.
+        let scheme = request.extensions().get::<http::uri::Scheme>();
+        let scheme = match scheme == Some(&http::uri::Scheme::HTTPS) {
+            true => Scheme::Https,
+            false => Scheme::Http,
+        };
+        let request = view.new_incoming_request(scheme, request)?;
         let out = view.new_response_outparam(head)?;
         proxy
             .wasi_http_incoming_handler()
