@@ -36,7 +36,8 @@ impl Front {
         sender: &Sender,
         told: &mut Told,
     ) -> Result<Option<Arc<str>>, Refusal> {
-        let known = self.gateway.authenticator.admit(access, headers);
+        let authenticator = &self.gateway.authenticator;
+        let known = authenticator.admit(access, headers, &sender.certificate);
         let Some(limit) = &access.limit else {
             return known.await.map(claims_of);
         };

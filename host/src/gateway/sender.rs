@@ -6,6 +6,7 @@ use http::header::{FORWARDED, VIA};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::auth::Certificate;
 use super::connection::Activity;
 use crate::manifest::Networks;
 
@@ -29,6 +30,8 @@ pub(super) struct Sender {
     pub(super) is_local: bool,
     /// Whether the client speaks TLS.
     pub(super) is_secure: bool,
+    /// What the client has shown when the connection began. Behind a trusted proxy that is the proxy's own.
+    pub(super) certificate: Certificate,
     /// Whether a trusted proxy has passed the request on.
     is_vouched: bool,
 }
@@ -42,7 +45,11 @@ impl Sender {
         Self {
             address: trusted.map_or(peer, |trusted| client(headers, peer, trusted)),
             is_local: peer.is_loopback() && !is_passed_on,
-            is_secure: said.unwrap_or_else(|| activity.is_secure()),
+            is_secure: said.unwrap_or_else(|| activity.shown().is_some()),
+            certificate: match (trusted, activity.shown()) {
+                (None, Some(certificate)) => certificate.clone(),
+                _ => Certificate::Missing,
+            },
             is_vouched: trusted.is_some(),
         }
     }
@@ -379,6 +386,29 @@ mod tests {
         for peer in ["10.0.0.1", "0.0.0.0", "fe80::1", "2001:db8::1"] {
             assert!(!sender(peer, &[]).is_local, "{peer}");
         }
+    }
+
+    #[test]
+    fn a_certificate_is_of_the_client_unless_a_trusted_proxy_showed_it() {
+        let from = |peer: &str, lines: &[(&str, &str)]| {
+            let activity = Activity::new(peer.parse().unwrap(), Instant::now(), false);
+            activity.set_shown(Certificate::Unusable("mine".to_owned()));
+            Sender::of(&activity, &headers(lines), Some(&networks()))
+        };
+        let mine = Certificate::Unusable("mine".to_owned());
+        for (peer, lines) in [
+            ("11.0.0.1", &[][..]),
+            ("11.0.0.1", &[(FOR, "1.1.1.1")]),
+            ("10.0.0.1", &[]),
+        ] {
+            let sender = from(peer, lines);
+            assert_eq!(sender.certificate, mine, "{peer} {lines:?}");
+            assert!(sender.is_secure);
+        }
+        let passed_on = from("10.0.0.1", &[(FOR, "1.1.1.1")]);
+        assert_eq!(passed_on.certificate, Certificate::Missing);
+        assert!(passed_on.is_secure);
+        assert!(!from("10.0.0.1", &[("x-forwarded-proto", "http")]).is_secure);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::answer::{Refusal, to_json};
+use super::auth::Certificate;
 use super::connection::LINGER;
 use super::places::Place;
 use super::watched::Seen;
@@ -261,7 +262,11 @@ pub(super) async fn begin(
     let activity = Arc::clone(&place.activity);
     let shaken = async {
         let stream = shake_hands(tls, stream).await?;
-        activity.set_secure();
+        if let Stream::Tls(stream) = &stream {
+            let (_, connection) = stream.get_ref();
+            let first = connection.peer_certificates().and_then(<[_]>::first);
+            activity.set_shown(Certificate::read(first.map(AsRef::as_ref)));
+        }
         Some(stream)
     };
     tokio::select! {

@@ -515,7 +515,7 @@ tables! {
         BURST "burst": Or<Bounds<u32>> = Or(REQUESTS.values.0, "`requests`")
             => "Requests at once.";
         BY "by": Other = Other::text(&["address", "client", "`claim:NAME`"]).or("address")
-            => "What one client is: an address (of IPv6 a /64); a token's `sub` or a key, else the address; or what a token says under NAME.";
+            => "What one client is: an address (of IPv6 a /64); a token's `sub`, a key or a certificate's subject, else the address; or what a token says under NAME.";
     }
 
     tls "`[gateway.tls]`" "The paths are from the manifest's folder. A file that has changed is read again." {
@@ -530,8 +530,8 @@ tables! {
     }
 
     auth "`[gateway.auth]`" "Tokens and keys by which clients say who they are." {
-        DEFAULT "default": Other = Other::text(&["none", "jwt", "key", "any"]).or("none")
-            => "What everything that is served asks for, unless its route says otherwise: nothing, a token, a key, or either. RPC paths and `/openapi.json` are asked for the same, health checks for nothing.";
+        DEFAULT "default": Other = Other::text(&["none", "jwt", "key", "any", "cert"]).or("none")
+            => "What everything that is served asks for, unless its route says otherwise: nothing, a token, a key, either of these, or a client certificate. RPC paths and `/openapi.json` are asked for the same, health checks for nothing.";
         JWT "jwt": Other = Other::table(&["`[gateway.auth.jwt]`"]).or("none")
             => "Which JSON Web Tokens are taken; see below.";
         KEY "key": Other = Other::table(&["`[gateway.auth.key.NAME]`, at most 1000"]).or("none")

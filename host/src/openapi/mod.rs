@@ -97,11 +97,20 @@ fn schemes(app: &App) -> Value {
             schemes.insert("key".to_owned(), key);
         }
     }
+    let asks = |auth: Auth| auth == Auth::Cert;
+    let mut routes = app.routes.iter().filter_map(|route| route.auth);
+    if asks(usual(app)) || routes.any(asks) {
+        schemes.insert("certificate".to_owned(), json!({ "type": "mutualTLS" }));
+    }
     schemes.into()
 }
 
 fn security(auth: Auth, scopes: &[String]) -> Value {
-    let schemes = [("token", auth.takes_jwt()), ("key", auth.takes_key())];
+    let schemes = [
+        ("token", auth.takes_jwt()),
+        ("key", auth.takes_key()),
+        ("certificate", auth == Auth::Cert),
+    ];
     let asked = schemes.into_iter().filter(|(_, takes)| *takes);
     asked.map(|(name, _)| json!({ name: scopes })).collect()
 }
