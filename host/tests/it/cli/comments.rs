@@ -60,6 +60,18 @@ fn functions_have_their_comments() {
 }
 
 #[test]
+fn proto_files_have_comments() {
+    let cli = app().with(&[("wit/guest.wit", WIT)]);
+    let printed = cli.command(&["proto"]).output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let service = "\n// What guests can do.\nservice Api {\n";
+    assert!(printed.contains(service), "{printed}");
+    let echo = "\n  // Says it again. Every\n  // word of it.\n  rpc Echo(";
+    assert!(printed.contains(echo), "{printed}");
+    assert!(!printed.contains("Of another type"), "{printed}");
+}
+
+#[test]
 fn wit_that_does_not_parse_is_a_warning() {
     let (without, _) = openapi(&app());
     let cli = app().with(&[("wit/guest.wit", "package test:guest@1.0.0;\ninterface {}")]);
