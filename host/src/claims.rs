@@ -22,6 +22,8 @@ pub enum Proof {
     Jwt,
     /// By an API key.
     Key,
+    /// By the certificate of its connection.
+    Certificate,
 }
 
 /// Who a call is made for.
@@ -29,13 +31,13 @@ pub enum Proof {
 pub struct Claims<'a> {
     /// How that was shown.
     pub auth: Proof,
-    /// The `sub` of a token, the name of a key.
+    /// The `sub` of a token, the name of a key, the subject of a certificate.
     #[serde(default, skip_serializing_if = "Option::is_none", borrow)]
     pub subject: Option<Cow<'a, str>>,
     /// What the client may do.
     #[serde(default, borrow)]
     pub scopes: Vec<Cow<'a, str>>,
-    /// All claims of a token.
+    /// All claims of a token; the serial number, digest and alternative names of a certificate.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub claims: Map<String, Value>,
 }

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod check;
+mod comments;
 mod componentize;
 mod edge;
 mod error;
@@ -25,6 +26,7 @@ mod tools;
 mod typescript;
 mod world;
 
+pub use comments::Comments;
 pub use error::BuildError;
 pub use language::{Language, UnknownLanguage, detect, tools_of};
 pub use new::scaffold;

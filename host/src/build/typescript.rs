@@ -16,6 +16,7 @@ use wit_parser::{
     TypeOwner, WorldId, WorldItem,
 };
 
+use super::comments::comment;
 use crate::text::camel_case;
 
 /// The declarations of every interface that the world imports or exports.
@@ -297,10 +298,10 @@ fn function_docs(text: &mut String, resolve: &Resolve, function: &Function) {
 
 fn docs(text: &mut String, before: &str, docs: &Docs) {
     text.push_str(before);
-    let Some(contents) = &docs.contents else {
+    let Some(contents) = comment(docs) else {
         return;
     };
-    let contents = contents.trim().replace("*/", "*\\/");
+    let contents = contents.replace("*/", "*\\/");
     if contents.contains('\n') {
         text.push_str("/**\n");
         for line in contents.lines() {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use wit_component::StringEncoding;
-use wit_parser::{Resolve, WorldId};
+use wit_parser::{PackageId, Resolve, WorldId};
 
 use super::BuildError;
 
@@ -26,15 +26,23 @@ pub(super) fn nearest_wit(folder: &Path) -> Result<PathBuf, BuildError> {
         })
 }
 
-impl World {
-    /// The world named like the folder, else the only one that the root package of `wit` has.
-    pub(super) fn of(folder: &Path, wit: &Path) -> Result<Self, BuildError> {
-        let mut resolve = Resolve::default();
-        let (package, _) = resolve.push_dir(wit).map_err(|error| BuildError::Wit {
+/// The packages of a `wit/` folder, and which of them is its own.
+pub(super) fn parse(wit: &Path) -> Result<(Resolve, PackageId), BuildError> {
+    let mut resolve = Resolve::default();
+    match resolve.push_dir(wit) {
+        Ok((package, _)) => Ok((resolve, package)),
+        Err(error) => Err(BuildError::Wit {
             wit: wit.to_owned(),
             // The error alone has neither file nor line.
             source: resolve.render_error(&error).into(),
-        })?;
+        }),
+    }
+}
+
+impl World {
+    /// The world named like the folder, else the only one that the root package of `wit` has.
+    pub(super) fn of(folder: &Path, wit: &Path) -> Result<Self, BuildError> {
+        let (resolve, package) = parse(wit)?;
         let expected = folder
             .file_name()
             .map(|name| name.to_string_lossy().replace('_', "-"))

@@ -1,7 +1,6 @@
-//! Who asks: whether a client may, where it is, and what services get to know of it.
+//! Who asks: whether a client may, and what services get to know of it.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
@@ -17,6 +16,7 @@ use super::cors::Cors;
 use super::events::in_query;
 use super::rate::Told;
 use super::route::{Callee, Way};
+use super::sender::Sender;
 use crate::call::Identity;
 use crate::claims::Claims;
 use crate::pipelines::is_key;
@@ -25,35 +25,28 @@ use crate::text::hex;
 // Statics, since a name that is text is checked and hashed anew for each request.
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// By which a request is known that a proxy passed on.
-static FORWARDED: [HeaderName; 4] = [
-    http::header::FORWARDED,
-    http::header::VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-real-ip"),
-];
-
 impl Front {
-    /// The client of a request, if it may have what asks for this, and has not asked for too much. Any way in can
-    /// ask: only the credentials of a request and the other end of its connection are looked at. What the answer
-    /// has to say of it, whatever it is, is `told`.
+    /// What services get to know of the client of a request, if it may have what asks for this, and has not asked
+    /// for too much. Any way in can ask: only the credentials of a request and where it comes from are looked at.
+    /// What the answer has to say of it, whatever it is, is `told`.
     pub(super) async fn admit(
         &self,
         access: &Access,
         headers: &HeaderMap,
-        peer: IpAddr,
+        sender: &Sender,
         told: &mut Told,
-    ) -> Result<Option<Client>, Refusal> {
-        let known = self.gateway.authenticator.admit(access, headers);
+    ) -> Result<Option<Arc<str>>, Refusal> {
+        let authenticator = &self.gateway.authenticator;
+        let known = authenticator.admit(access, headers, &sender.certificate);
         let Some(limit) = &access.limit else {
-            return known.await;
+            return known.await.map(claims_of);
         };
-        limit.before(peer, told)?;
+        limit.before(sender.address, told)?;
         let known = known.await;
         // Who is not let in counts as its address, so guesses are limited, too.
         let client = known.as_ref().ok().and_then(Option::as_ref);
-        limit.after(peer, client, told)?;
-        known
+        limit.after(sender.address, client, told)?;
+        known.map(claims_of)
     }
 }
 
@@ -73,8 +66,7 @@ pub(super) fn with_token<'r>(request: &'r Received, query: Option<&str>) -> Cow<
     }
 }
 
-/// What services get to know of a client.
-pub(super) fn claims_of(client: Option<Client>) -> Option<Arc<str>> {
+fn claims_of(client: Option<Client>) -> Option<Arc<str>> {
     client.map(|client| client.claims)
 }
 
@@ -89,19 +81,14 @@ pub(super) fn is_preflight(request: &Received) -> bool {
 /// Lets through what a browser asks a component, within the limits of its address.
 pub(super) fn admit_preflight(
     access: &Access,
-    peer: IpAddr,
+    sender: &Sender,
     told: &mut Told,
-) -> Result<Option<Client>, Refusal> {
+) -> Result<(), Refusal> {
     if let Some(limit) = &access.limit {
-        limit.before(peer, told)?;
-        limit.after(peer, None, told)?;
+        limit.before(sender.address, told)?;
+        limit.after(sender.address, None, told)?;
     }
-    Ok(None)
-}
-
-/// Whether a request comes from this machine, and not through a proxy on it.
-pub(super) fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
-    peer.is_loopback() && !FORWARDED.iter().any(|name| headers.contains_key(name))
+    Ok(())
 }
 
 pub(super) fn not_from_elsewhere() -> Refusal {
@@ -166,27 +153,6 @@ mod tests {
         // A newer token of the same client is the same client.
         let later = r#"{"auth":"jwt","subject":"ada","scopes":["a"],"claims":{"exp":9}}"#;
         assert_eq!(key(Some(later)), keys[0]);
-    }
-
-    #[test]
-    fn a_request_is_local_unless_a_proxy_passed_it_on() {
-        let local = |peer: &str, header: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            if let Some(name) = header {
-                headers.insert(name, HeaderValue::from_static("x"));
-            }
-            is_local(peer.parse().unwrap(), &headers)
-        };
-        for peer in ["127.0.0.1", "127.8.0.1", "::1"] {
-            assert!(local(peer, None), "{peer}");
-            assert!(local(peer, Some("x-other")), "{peer}");
-            for name in ["forwarded", "via", "x-forwarded-for", "x-real-ip"] {
-                assert!(!local(peer, Some(name)), "{peer} {name}");
-            }
-        }
-        for peer in ["10.0.0.1", "0.0.0.0", "fe80::1", "2001:db8::1"] {
-            assert!(!local(peer, None), "{peer}");
-        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::answer::{Answer, Refusal};
+use super::auth::Certificate;
 use super::health;
 use super::places::Place;
 use super::tls::Stream;
@@ -137,6 +138,8 @@ pub(crate) fn builder(header: usize, tasks: Weak<Tasks>) -> Builder<Spawn> {
 pub(crate) struct Activity {
     /// The other end of the connection.
     pub(crate) peer: IpAddr,
+    /// What its handshake has shown of the client, if it began with one.
+    shown: OnceLock<Certificate>,
     born: Instant,
     reserve: bool,
     /// Whether it ends with the answer that comes next, although the client is still sending.
@@ -156,6 +159,7 @@ impl Activity {
     pub(super) fn new(peer: IpAddr, now: Instant, reserve: bool) -> Self {
         Self {
             peer: peer.to_canonical(),
+            shown: OnceLock::new(),
             born: now,
             reserve,
             ends: AtomicBool::new(reserve),
@@ -163,6 +167,17 @@ impl Activity {
             last: AtomicU64::new(0),
             next: Mutex::default(),
         }
+    }
+
+    /// Notes that the connection has TLS, and what the client has shown.
+    pub(super) fn set_shown(&self, certificate: Certificate) {
+        // A connection has one handshake.
+        let _ = self.shown.set(certificate);
+    }
+
+    /// What the client has shown; nothing of a connection without TLS.
+    pub(super) fn shown(&self) -> Option<&Certificate> {
+        self.shown.get()
     }
 
     /// Has the connection be for this, once the answer that switches protocols is written. It keeps its place

@@ -1,6 +1,7 @@
 //! Routes that clients follow: each event of a wire that is meant for the client, as it comes
 //! (server-sent events, as the HTML standard has them, or messages of a WebSocket).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ impl Front {
         params: &Params<'_, '_>,
         query: Option<&str>,
         request: &mut Received,
-        (activity, deadline): (&Arc<Activity>, Instant),
+        (activity, address, deadline): (&Arc<Activity>, IpAddr, Instant),
     ) -> Result<Answer, Refusal> {
         let headers = request.headers();
         let after = last_event(headers, query)?;
@@ -66,7 +67,7 @@ impl Front {
         if request.method() == Method::HEAD {
             return Ok(with_headers(empty(StatusCode::OK)));
         }
-        let follows = self.followers.enter(activity.peer)?;
+        let follows = self.followers.enter(address)?;
         let opening = self.backend.follow(route.source.clone(), after);
         let feed = timeout_at(deadline, opening).await;
         let feed = feed.map_err(|_| self.too_late())??;

@@ -2,7 +2,7 @@
 //!
 //! Every worker accepts connections from one listening socket and serves them on its own thread.
 //! A request goes through these modules from top to bottom: `places` has room for its connection,
-//! `connection` speaks HTTP, `request` reads it, `route` finds its target, `origin` refuses what a
+//! `connection` speaks HTTP, `request` reads it, `sender` is where it comes from, `route` finds its target, `origin` refuses what a
 //! browser sends for another site, `auth` finds out who asks, `arguments` makes a call of it or `component` hands it to an HTTP
 //! component, `answer` makes the response, and `unread` reads or discards the rest of its body. It
 //! decodes no values, and knows NATS only through a [`Backend`].
@@ -29,6 +29,7 @@ pub(crate) mod places;
 mod rate;
 pub(crate) mod request;
 pub(crate) mod route;
+mod sender;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,7 @@ enum Bucket {
     Address(IpAddr),
     Key(Arc<str>),
     Subject(Arc<str>),
+    Certificate(Arc<str>),
     Claim(Arc<str>),
     /// All that there was no room for.
     Others,
@@ -181,6 +182,7 @@ fn of_client(client: &Client) -> Option<Bucket> {
     Some(match client.proof {
         Proof::Key => Bucket::Key(subject),
         Proof::Jwt => Bucket::Subject(subject),
+        Proof::Certificate => Bucket::Certificate(subject),
     })
 }
 
@@ -269,6 +271,7 @@ mod tests {
             (1, Some(of(Proof::Key, "a")), true),
             (2, Some(of(Proof::Key, "a")), false),
             (2, Some(of(Proof::Jwt, "a")), true),
+            (2, Some(of(Proof::Certificate, "a")), true),
             (1, Some(of(Proof::Key, "b")), true),
             (1, None, true),
             (1, None, false),

@@ -13,18 +13,16 @@ use matchit::Params;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Payload, Refusal, empty, rpc, status};
-use super::client::{
-    admit_preflight, claims_of, is_local, is_preflight, key_of, not_from_elsewhere, with_token,
-};
+use super::client::{admit_preflight, is_preflight, key_of, not_from_elsewhere, with_token};
 use super::component::FromComponent;
 use super::compress::{compress, takes_gzip};
 use super::connection::{Activity, Answers, CLOSE, Received, Tasks};
 use super::cors::Cors;
-use super::explorer::Explorer;
 use super::health::{healthz, readyz};
 use super::origin;
 use super::rate::Told;
 use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
+use super::sender::Sender;
 use super::trace::{REQUEST_ID, TRACEPARENT, describe, failure, read_trace, request_id, trace_id};
 use super::{Front, Table, grpc};
 use crate::call::{Blame, Call, CallError, Kind, Trace};
@@ -52,9 +50,11 @@ impl Answers for Front {
         let cors = self.gateway.cors.as_ref();
         let origin = cors.and_then(|cors| cors.origin(request.headers()).cloned());
         let takes_gzip = takes_gzip(request.headers());
+        let trusted = self.gateway.spec.trusted_proxies.as_ref();
         let mut beside = Beside {
             id: request_id(request.headers(), &parent),
             told: Told::new(),
+            sender: Sender::of(activity, request.headers(), trusted),
         };
 
         let table = self.gateway.table();
@@ -69,7 +69,7 @@ impl Answers for Front {
             )
             .await;
         let mut answer = result.unwrap_or_else(Refusal::answer);
-        let Beside { id, told } = beside;
+        let Beside { id, told, sender } = beside;
 
         if let Some(least) = self
             .gateway
@@ -98,7 +98,7 @@ impl Answers for Front {
         let shown = grpc::http_status(&answer);
         let status = shown.as_u16();
         span.end(failure(status), || {
-            describe(&method, label, path.as_deref(), status, &id)
+            describe(&method, label, path.as_deref(), status, &id, &sender)
         });
         let counts = &self.gateway.counts;
         counts.record(label, &method, shown, duration);
@@ -108,6 +108,7 @@ impl Answers for Front {
             route = label,
             status,
             ?duration,
+            client = %sender.address,
             trace = trace_id(&parent),
             id = id.to_str().unwrap_or_default(),
             "request"
@@ -129,7 +130,7 @@ impl Front {
         beside: &mut Beside,
     ) -> (&'t str, Result<Answer, Refusal>) {
         let deadline = started + self.gateway.spec.timeout;
-        let mut call = Call {
+        let call = Call {
             body: Bytes::new(),
             arrived: started.into_std(),
             deadline: deadline.into_std(),
@@ -152,17 +153,15 @@ impl Front {
                 _ => (route::NO_ROUTE, Err(not_yet())),
             };
         };
-        let local = is_local(activity.peer, request.headers());
         if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request, &path) {
             let mut client = grpc::Asker {
-                local,
-                peer: activity.peer,
+                sender: &beside.sender,
                 told: &mut beside.told,
             };
             let answer = Box::pin(self.answer_grpc(table, &path, &mut client, request, call));
             return (grpc::LABEL, answer.await);
         }
-        if !local && table.is_local_only(&path) {
+        if !beside.sender.is_local && table.is_local_only(&path) {
             return (route::NO_ROUTE, Err(not_from_elsewhere()));
         }
         if let Some(cors) = &self.gateway.cors
@@ -171,81 +170,72 @@ impl Front {
         {
             return (route::PREFLIGHT, Ok(cors.preflight(request.headers())));
         }
-        let (peer, cors) = (activity.peer, self.gateway.cors.as_ref());
-        match table.find(request.method(), &path) {
-            Destination::Healthz => (route::HEALTHZ, Ok(healthz())),
+        let destination = table.find(request.method(), &path);
+        let label = destination.label();
+        let answer = self.reach(table, destination, request, call, activity, beside);
+        (label, answer.await)
+    }
+
+    /// Answers from a destination those who may have it.
+    async fn reach(
+        &self,
+        table: &Table,
+        destination: Destination<'_, '_>,
+        request: &mut Received,
+        mut call: Call,
+        activity: &Arc<Activity>,
+        beside: &mut Beside,
+    ) -> Result<Answer, Refusal> {
+        let Beside { id, told, sender } = beside;
+        let cors = self.gateway.cors.as_ref();
+        let uri = request.uri().clone();
+        match destination {
+            Destination::Healthz => Ok(healthz()),
             Destination::Readyz => {
-                let answer = Box::pin(readyz(&self.gateway, Some(table), &self.link));
-                (route::READYZ, Ok(answer.await))
+                Ok(Box::pin(readyz(&self.gateway, Some(table), &self.link)).await)
             }
             Destination::OpenApi => {
-                let client = self
-                    .admit(&table.access, request.headers(), peer, &mut beside.told)
-                    .await;
-                let answer = client.map(|_| self.gateway.openapi(table, local));
-                (route::OPENAPI, answer)
+                self.admit(&table.access, request.headers(), sender, told)
+                    .await?;
+                Ok(self.gateway.openapi(table, sender.is_local))
             }
-            Destination::Explorer(file) => (Explorer::PAGE, Ok(file.answer(request.headers()))),
-            Destination::Refused(refusal) => (route::NO_ROUTE, Err(refusal)),
+            Destination::Explorer(file) => Ok(file.answer(request.headers())),
+            Destination::Refused(refusal) => Err(refusal),
             Destination::Rpc(function) => {
-                if let Err(refusal) = origin::check(request, cors) {
-                    return (route::RPC, Err(refusal));
-                }
-                match self
-                    .admit(&table.access, request.headers(), peer, &mut beside.told)
-                    .await
-                {
-                    Ok(client) => call.claims = claims_of(client),
-                    Err(refusal) => return (route::RPC, Err(refusal)),
-                }
-                (route::RPC, self.call_rpc(function, request, call).await)
+                origin::check(request, cors)?;
+                let admitted = self.admit(&table.access, request.headers(), sender, told);
+                call.claims = admitted.await?;
+                self.call_rpc(function, request, call).await
             }
             Destination::Call(route, params) => {
-                let label = &*route.planned.route.path;
-                if let Err(refusal) = origin::check(request, cors) {
-                    return (label, Err(refusal));
-                }
-                match self
-                    .admit(&route.access, request.headers(), peer, &mut beside.told)
+                origin::check(request, cors)?;
+                let admitted = self.admit(&route.access, request.headers(), sender, told);
+                call.claims = admitted.await?;
+                self.call_route(route, &params, uri.query(), request, call)
                     .await
-                {
-                    Ok(client) => call.claims = claims_of(client),
-                    Err(refusal) => return (label, Err(refusal)),
-                }
-                let answer = self.call_route(route, &params, uri.query(), request, call);
-                (label, answer.await)
             }
             Destination::Events(route, params) => {
-                let label = &*route.path;
-                if let Err(refusal) = origin::check(request, cors) {
-                    return (label, Err(refusal));
-                }
+                origin::check(request, cors)?;
                 let headers = with_token(request, uri.query());
-                let admitted = self.admit(&route.access, &headers, peer, &mut beside.told);
-                if let Err(refusal) = admitted.await {
-                    return (label, Err(refusal));
-                }
-                let answer =
-                    self.follow(route, &params, uri.query(), request, (activity, deadline));
-                (label, Box::pin(answer).await)
+                self.admit(&route.access, &headers, sender, told).await?;
+                let from = (activity, sender.address, call.deadline.into());
+                let answer = self.follow(route, &params, uri.query(), request, from);
+                Box::pin(answer).await
             }
             Destination::Http(route) => {
-                let told = &mut beside.told;
-                let admitted = match is_preflight(request) {
-                    true => admit_preflight(&route.access, peer, told),
-                    false => {
-                        self.admit(&route.access, request.headers(), peer, told)
-                            .await
-                    }
-                };
-                match admitted {
-                    Ok(client) => call.claims = claims_of(client),
-                    Err(refusal) => return (&*route.path, Err(refusal)),
+                if is_preflight(request) {
+                    admit_preflight(&route.access, sender, told)?;
+                } else {
+                    let admitted = self.admit(&route.access, request.headers(), sender, told);
+                    call.claims = admitted.await?;
                 }
-                request.headers_mut().insert(&REQUEST_ID, beside.id.clone());
+                request.headers_mut().insert(&REQUEST_ID, id.clone());
+                sender.tell(request.headers_mut());
+                request.extensions_mut().insert(sender.scheme());
+                let deadline = call.deadline.into();
                 // Boxed, so that calls do not carry its state about.
                 let answer = Box::pin(self.hand_over(route, request, call, activity));
-                (&*route.path, self.in_time(deadline, answer).await)
+                self.in_time(deadline, answer).await
             }
         }
     }
@@ -339,6 +329,8 @@ struct Beside {
     id: HeaderValue,
     /// Further headers of its answer.
     told: Told,
+    /// Where it comes from.
+    sender: Sender,
 }
 
 /// The answer to HEAD: the headers, the length among them, without the body.

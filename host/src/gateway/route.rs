@@ -154,7 +154,22 @@ pub(crate) enum Destination<'t, 'p> {
     Refused(Refusal),
 }
 
-impl Destination<'_, '_> {
+impl<'t> Destination<'t, '_> {
+    /// By which name requests for it are counted and logged.
+    pub(super) fn label(&self) -> &'t str {
+        match self {
+            Self::Healthz => HEALTHZ,
+            Self::Readyz => READYZ,
+            Self::OpenApi => OPENAPI,
+            Self::Explorer(_) => Explorer::PAGE,
+            Self::Rpc(_) => RPC,
+            Self::Call(route, _) => &route.planned.route.path,
+            Self::Events(route, _) => &route.path,
+            Self::Http(route) => &route.path,
+            Self::Refused(_) => NO_ROUTE,
+        }
+    }
+
     /// Whether it is no component and no refusal: what answers itself which pages may ask is asked.
     pub(super) fn calls_function(&self) -> bool {
         matches!(

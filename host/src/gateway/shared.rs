@@ -17,7 +17,6 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::answer::{Answer, Refusal, json, to_json};
-use super::client::is_local;
 use super::connection::{self, Activity, Answers, CLOSE, Received, Running, Tasks};
 use super::followers::Followers;
 use super::health::{healthz, readyz};
@@ -25,6 +24,7 @@ use super::places::Places;
 use super::rate::Told;
 use super::request::without_body;
 use super::route::{self, Destination, Own, Table};
+use super::sender::Sender;
 use super::tls::{self, Tls};
 use super::trace::{REQUEST_ID, id_of};
 use super::{Front, Gateway, accept, grpc};
@@ -405,7 +405,7 @@ impl SharedFront {
         mounts: &Mounts,
         host: &str,
         own: grpc::Own,
-        peer: std::net::IpAddr,
+        activity: &Activity,
         request: &mut Received,
     ) -> Answer {
         let group = mounts.group(host);
@@ -421,9 +421,14 @@ impl SharedFront {
             .collect();
         let deadline = tokio::time::Instant::now() + self.timeout();
         let mut told = Told::new();
+        let trusted = match parts.as_slice() {
+            [(front, _)] => front.gateway.spec.trusted_proxies.as_ref(),
+            // Whom one app trusts speaks for no other.
+            _ => None,
+        };
+        let sender = Sender::of(activity, request.headers(), trusted);
         let mut asker = grpc::Asker {
-            local: is_local(peer, request.headers()),
-            peer,
+            sender: &sender,
             told: &mut told,
         };
         let answer = grpc::answer_own(own, &parts, &mut asker, request, deadline);
@@ -457,7 +462,7 @@ impl Answers for SharedFront {
         let path = route::normalized(request.uri().path()).into_owned();
         if let Some(own) = grpc::own(request.headers(), &path) {
             let running = activity.begin(tokio::time::Instant::now());
-            let answer = self.own_grpc(&mounts, &host, own, activity.peer, request);
+            let answer = self.own_grpc(&mounts, &host, own, activity, request);
             let answer = answer.await;
             return self.ended(request, answer, running);
         }

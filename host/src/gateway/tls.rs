@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::answer::{Refusal, to_json};
+use super::auth::Certificate;
 use super::connection::LINGER;
 use super::places::Place;
 use super::watched::Seen;
@@ -258,8 +259,18 @@ pub(super) async fn begin(
         let _ = closing.wait_for(|closing| *closing).await;
         tokio::time::sleep(LINGER).await;
     };
+    let activity = Arc::clone(&place.activity);
+    let shaken = async {
+        let stream = shake_hands(tls, stream).await?;
+        if let Stream::Tls(stream) = &stream {
+            let (_, connection) = stream.get_ref();
+            let first = connection.peer_certificates().and_then(<[_]>::first);
+            activity.set_shown(Certificate::read(first.map(AsRef::as_ref)));
+        }
+        Some(stream)
+    };
     tokio::select! {
-        begun = timeout(HANDSHAKE, shake_hands(tls, stream)) => begun.ok().flatten(),
+        begun = timeout(HANDSHAKE, shaken) => begun.ok().flatten(),
         // It is idle until it has made its first request, and so makes room.
         _ = &mut place.evicted => None,
         () = closes => None,

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
+use super::sender::Sender;
 use crate::call::{Blame, Trace, is_traceparent};
 use crate::spans::{Description, Failure, KeyValue, Span, SpanKind, Tracer};
 use crate::wire::{self, MAX_HEADER};
@@ -87,6 +88,7 @@ pub(super) fn describe(
     path: Option<&str>,
     status: u16,
     id: &HeaderValue,
+    sender: &Sender,
 ) -> Description {
     let mut attributes = vec![
         KeyValue::new("http.request.method", method.to_string()),
@@ -96,6 +98,8 @@ pub(super) fn describe(
             "http.request.header.x-request-id",
             id.to_str().unwrap_or_default().to_owned(),
         ),
+        KeyValue::new("client.address", sender.address.to_string()),
+        KeyValue::new("url.scheme", sender.scheme().as_str().to_owned()),
     ];
     if let Some(path) = path {
         attributes.push(KeyValue::new("url.path", path.to_owned()));

@@ -5,6 +5,7 @@
 //! files for clients and the codec are all made from the shapes that the app was planned by.
 
 mod codec;
+mod comments;
 mod descriptors;
 mod names;
 mod own;
@@ -257,11 +258,12 @@ impl Api {
         self.packages.iter().map(descriptors::file).collect()
     }
 
-    /// Its `.proto` files: paths and texts.
+    /// Its `.proto` files: paths and texts, with the documentation comments of these components.
     #[must_use]
-    pub fn protos(&self) -> BTreeMap<String, String> {
+    pub fn protos(&self, components: &BTreeMap<String, Description>) -> BTreeMap<String, String> {
+        let comments = comments::comments(self, components);
         let files = self.files().into_iter();
-        let files = files.map(|file| (file.name().to_owned(), proto::print(&file)));
+        let files = files.map(|file| (file.name().to_owned(), proto::print(&file, &comments)));
         files.collect()
     }
 

@@ -7,9 +7,12 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
 };
 
-/// The text of a file that was made from a package.
-pub(super) fn print(file: &FileDescriptorProto) -> String {
+use super::comments::Comments;
+
+/// The text of a file that was made from a package, with what is said of its names.
+pub(super) fn print(file: &FileDescriptorProto, comments: &Comments) -> String {
     let printer = Printer {
+        comments,
         package: format!(".{}.", file.package()),
         is_shadowed: shadows(file),
     };
@@ -21,12 +24,16 @@ pub(super) fn print(file: &FileDescriptorProto) -> String {
         let _ = writeln!(out, "{before}import \"{dependency}\";");
     }
     for service in &file.service {
-        let _ = writeln!(out, "\nservice {} {{", service.name());
+        out.push('\n');
+        printer.comment(service.name(), "", &mut out);
+        let _ = writeln!(out, "service {} {{", service.name());
         for method in &service.method {
             let (input, output) = (
                 printer.name(method.input_type(), ""),
                 printer.name(method.output_type(), ""),
             );
+            let name = format!("{}.{}", service.name(), method.name());
+            printer.comment(&name, "  ", &mut out);
             let _ = writeln!(out, "  rpc {}({input}) returns ({output});", method.name());
         }
         out.push_str("}\n");
@@ -37,7 +44,7 @@ pub(super) fn print(file: &FileDescriptorProto) -> String {
     }
     for one in &file.enum_type {
         out.push('\n');
-        enumeration(one, 0, &mut out);
+        printer.enumeration(one, "", 0, &mut out);
     }
     out
 }
@@ -59,7 +66,8 @@ fn shadows(file: &FileDescriptorProto) -> bool {
     file.message_type.iter().any(|one| nested(one, &is_top))
 }
 
-struct Printer {
+struct Printer<'a> {
+    comments: &'a Comments,
     /// With a dot on either side.
     package: String,
     is_shadowed: bool,
@@ -69,7 +77,22 @@ fn indent(depth: usize) -> String {
     "  ".repeat(depth)
 }
 
-impl Printer {
+impl Printer<'_> {
+    /// Writes what is said of a name of the package.
+    fn comment(&self, name: &str, pad: &str, out: &mut String) {
+        let full = format!("{}{name}", self.package.trim_start_matches('.'));
+        for line in self
+            .comments
+            .get(&full)
+            .into_iter()
+            .flat_map(|text| text.lines())
+        {
+            // What ends a line for some reader would end the comment.
+            let line = line.replace(char::is_control, " ");
+            let _ = writeln!(out, "{}", format!("{pad}// {line}").trim_end());
+        }
+    }
+
     /// A type's name within a message (with a dot at its end), without what is around where that finds it.
     fn name<'n>(&self, full: &'n str, scope: &str) -> &'n str {
         let Some(short) = full.strip_prefix(&self.package) else {
@@ -86,6 +109,7 @@ impl Printer {
         let scope = format!("{around}{}.", message.name());
         let pad = indent(depth);
         let inner = indent(depth + 1);
+        self.comment(&format!("{around}{}", message.name()), &pad, out);
         if message.field.is_empty() && message.reserved_range.is_empty() {
             let _ = writeln!(out, "{pad}message {} {{}}", message.name());
             return;
@@ -101,7 +125,7 @@ impl Printer {
             out.push('\n');
         }
         for one in &message.enum_type {
-            enumeration(one, depth + 1, out);
+            self.enumeration(one, &scope, depth + 1, out);
             out.push('\n');
         }
         let mut one_of = None;
@@ -118,6 +142,7 @@ impl Printer {
                 one_of = of;
             }
             let pad = indent(depth + if one_of.is_some() { 2 } else { 1 });
+            self.comment(&format!("{scope}{}", field.name()), &pad, out);
             let line = self.field(field, &scope);
             let _ = writeln!(out, "{pad}{line}");
         }
@@ -150,18 +175,21 @@ impl Printer {
         };
         format!("{label}{kind} {} = {};", field.name(), field.number())
     }
-}
 
-fn enumeration(one: &EnumDescriptorProto, depth: usize, out: &mut String) {
-    let (pad, inner) = (indent(depth), indent(depth + 1));
-    let _ = writeln!(out, "{pad}enum {} {{", one.name());
-    if !one.reserved_range.is_empty() {
-        let ranges = one.reserved_range.iter();
-        let numbers: Vec<_> = ranges.map(|range| range.start().to_string()).collect();
-        let _ = writeln!(out, "{inner}reserved {};", numbers.join(", "));
+    fn enumeration(&self, one: &EnumDescriptorProto, around: &str, depth: usize, out: &mut String) {
+        let (pad, inner) = (indent(depth), indent(depth + 1));
+        let name = format!("{around}{}", one.name());
+        self.comment(&name, &pad, out);
+        let _ = writeln!(out, "{pad}enum {} {{", one.name());
+        if !one.reserved_range.is_empty() {
+            let ranges = one.reserved_range.iter();
+            let numbers: Vec<_> = ranges.map(|range| range.start().to_string()).collect();
+            let _ = writeln!(out, "{inner}reserved {};", numbers.join(", "));
+        }
+        for value in &one.value {
+            self.comment(&format!("{name}.{}", value.name()), &inner, out);
+            let _ = writeln!(out, "{inner}{} = {};", value.name(), value.number());
+        }
+        let _ = writeln!(out, "{pad}}}");
     }
-    for value in &one.value {
-        let _ = writeln!(out, "{inner}{} = {};", value.name(), value.number());
-    }
-    let _ = writeln!(out, "{pad}}}");
 }

@@ -46,7 +46,7 @@ fn pool(api: &Api) -> DescriptorPool {
 }
 
 fn proto(api: &Api) -> String {
-    let protos = api.protos();
+    let protos = api.protos(&BTreeMap::new());
     let (path, text) = protos.first_key_value().unwrap();
     assert_eq!(path, "shop/orders/v1/orders.proto");
     text.clone()
@@ -199,7 +199,7 @@ fn names_that_meet_are_told_apart() {
         ((package.clone(), "stock".to_owned()), types("enum { b }")),
     ]);
     let api = Api::of(functions.into(), &named, &ProtoLock::default());
-    let files = api.protos();
+    let files = api.protos(&BTreeMap::new());
     let text = &files["a/b/unversioned/b.proto"];
     for part in [
         "rpc Get(OrdersGetRequest) returns (OrdersGetResponse);",
@@ -592,5 +592,39 @@ fn a_result_without_payloads_is_a_choice() {
             .encode_response(Some(value), LIMIT)
             .unwrap();
         assert_eq!(written, bytes);
+    }
+}
+
+#[test]
+fn what_is_said_of_types_is_at_their_names() {
+    let ty = format!("func(line: {LINE}) -> result<option<{LINE}>, {WHY}>");
+    let types = [("line", LINE), ("why", WHY)];
+    let api = api_with(&[("place", &ty)], &types, &ProtoLock::default());
+    let docs: crate::shape::Docs = serde_json::from_value(serde_json::json!({
+        "functions": { "place": "Places it.\u{b}message X {}" },
+        "types": [
+            { "shape": LINE, "text": "A line.\n\nOf an order.", "members": { "sku": "Which." } },
+            { "shape": WHY, "members": { "too-many": "More than there are." } },
+        ],
+    }))
+    .unwrap();
+    let interface: InterfaceId = "shop:orders/orders@1.2.0".parse().unwrap();
+    let described = Description {
+        exports: vec![crate::shape::InterfaceDescription {
+            id: interface.clone(),
+            functions: BTreeMap::from([("place".to_owned(), ty.parse().unwrap())]),
+            types: BTreeMap::new(),
+        }],
+        docs: BTreeMap::from([(interface, docs)]),
+        ..Description::default()
+    };
+    let protos = api.protos(&BTreeMap::from([("a".to_owned(), described)]));
+    let text = protos.values().next().unwrap();
+    for expected in [
+        "  // Places it. message X {}\n  rpc Place(",
+        "\n// A line.\n//\n// Of an order.\nmessage Line {\n  // Which.\n  string sku = 1;\n  uint32",
+        "  // More than there are.\n  WHY_TOO_MANY = 2;\n",
+    ] {
+        assert!(text.contains(expected), "{text}");
     }
 }

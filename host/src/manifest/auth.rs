@@ -33,6 +33,8 @@ pub enum Auth {
     Key,
     /// One of the two.
     Any,
+    /// A certificate of the connection.
+    Cert,
 }
 
 /// How clients say who they are.
@@ -100,11 +102,12 @@ fn as_digits<S: Serializer>(digest: &[u8; 32], serializer: S) -> Result<S::Ok, S
 
 impl Auth {
     /// As it is written, in the order of the key's accepted values.
-    const ALL: [(&'static str, Self); 4] = [
+    const ALL: [(&'static str, Self); 5] = [
         ("none", Self::None),
         ("jwt", Self::Jwt),
         ("key", Self::Key),
         ("any", Self::Any),
+        ("cert", Self::Cert),
     ];
 
     /// Whether a token is taken.
@@ -303,7 +306,7 @@ pub(super) fn read_of_route(
         }
     }
     let asked = auth.or(spec.map(|spec| spec.default)).unwrap_or_default();
-    if !scopes.is_empty() && asked == Auth::None {
+    if !scopes.is_empty() && matches!(asked, Auth::None | Auth::Cert) {
         let why = "`scopes` are those of a token or key, and the route asks for neither: say `auth = \"jwt\"` or `\"key\"`";
         section.report_key(route::SCOPES.name, why);
     }

@@ -8,6 +8,7 @@ use super::auth::{self, AuthSpec};
 use super::cors::{self, CorsSpec};
 use super::file::Section;
 use super::kinds::{Key, Other};
+use super::proxies::{self, Networks};
 use super::rate::{self, RateSpec};
 use super::settings::settings;
 use super::tls::{self, TlsSpec};
@@ -87,6 +88,8 @@ settings! {
         pub cors: CorsSpec = CORS,
         /// How many requests a client may make.
         pub rate: RateSpec = RATE,
+        /// Who may say for whom a request is; none is nobody.
+        pub trusted_proxies: Networks = TRUSTED_PROXIES,
     }
 }
 
@@ -101,6 +104,7 @@ pub(super) fn read(top: &Section<'_>) -> GatewaySpec {
     spec.tls = tls::read(&section);
     spec.cors = cors::read(&section);
     spec.rate = rate::read(&section, &keys::gateway::RATE);
+    spec.trusted_proxies = proxies::read(&section);
     spec
 }
 

@@ -501,6 +501,8 @@ tables! {
             => "Pages of other origins that may call functions; see [browsers](gateway.md#browsers).";
         RATE "rate": Other = Other::table(&["`rate = { requests = 100, window = \"1m\" }`"]).or("none")
             => "How many requests a client may make; see [limits for clients](gateway.md#limits-for-clients).";
+        TRUSTED_PROXIES "trusted-proxies": Other = Other::texts(&["networks such as `10.0.0.0/8`, `::1`, at most 256"]).or("none")
+            => "The proxies that are believed for whom a request is; see [behind a proxy](gateway.md#behind-a-proxy).";
         COMPRESS "compress": Least = Least { default: 1 << 10, range: 64..=64 << 20 }
             => "From which size on results are compressed for clients that take gzip. What components write themselves goes out as it is.";
     }
@@ -526,7 +528,7 @@ tables! {
         BURST "burst": Or<Bounds<u32>> = Or(REQUESTS.values.0, "`requests`")
             => "Requests at once.";
         BY "by": Other = Other::text(&["address", "client", "`claim:NAME`"]).or("address")
-            => "What one client is: an address (of IPv6 a /64); a token's `sub` or a key, else the address; or what a token says under NAME.";
+            => "What one client is: an address (of IPv6 a /64); a token's `sub`, a key or a certificate's subject, else the address; or what a token says under NAME.";
     }
 
     tls "`[gateway.tls]`" "The paths are from the manifest's folder. A file that has changed is read again." {
@@ -541,8 +543,8 @@ tables! {
     }
 
     auth "`[gateway.auth]`" "Tokens and keys by which clients say who they are." {
-        DEFAULT "default": Other = Other::text(&["none", "jwt", "key", "any"]).or("none")
-            => "What everything that is served asks for, unless its route says otherwise: nothing, a token, a key, or either. RPC paths and `/openapi.json` are asked for the same, health checks for nothing.";
+        DEFAULT "default": Other = Other::text(&["none", "jwt", "key", "any", "cert"]).or("none")
+            => "What everything that is served asks for, unless its route says otherwise: nothing, a token, a key, either of these, or a client certificate. RPC paths and `/openapi.json` are asked for the same, health checks for nothing.";
         JWT "jwt": Other = Other::table(&["`[gateway.auth.jwt]`"]).or("none")
             => "Which JSON Web Tokens are taken; see below.";
         KEY "key": Other = Other::table(&["`[gateway.auth.key.NAME]`, at most 1000"]).or("none")

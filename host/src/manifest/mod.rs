@@ -26,6 +26,7 @@ mod nest;
 mod pipelines;
 mod placement;
 mod proto_lock;
+mod proxies;
 mod rate;
 mod rollout;
 mod routes;
@@ -57,6 +58,7 @@ pub use pipelines::{
 pub(crate) use pipelines::{ERROR, ITEM};
 pub use placement::{MAX_REPLICAS, Replicas, ReplicasError, is_label_text};
 pub use proto_lock::{Numbers, PROTO_LOCK, ProtoLock, ProtoLockError};
+pub use proxies::Networks;
 pub use rate::{RateBy, RateSpec};
 pub use rollout::{CanarySpec, RollbackOn, RolloutSpec};
 pub use routes::{Route, Target};

@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::interface::FunctionId;
 use crate::manifest::{App, Auth, Route};
 use crate::plan::exposed::exposed;
-use crate::plan::{Body, Description, Plan, PlannedEvents, PlannedRoute};
-use crate::shape::{Case, Field, Shape, Signature};
-use schema::{object, schema};
+use crate::plan::{Body, Description, Plan, PlannedEvents, PlannedRoute, docs_of};
+use crate::shape::{Docs, Field, Shape, Signature, summary};
+use schema::{described, object, schema, variant};
 
 /// Statuses that a route's own errors may share with refusals, whose body is another.
 const SHARED: [u16; 14] = [
@@ -26,11 +26,15 @@ const REFUSAL: &str = "#/components/responses/Refusal";
 pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Description>) -> Value {
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     let mut names = BTreeSet::new();
+    let none = Docs::default();
+    let docs = |function: &FunctionId, signature: &Signature| {
+        docs_of(components, function, signature).unwrap_or(&none)
+    };
     for planned in &plan.routes {
         let Some(method) = planned.route.method.as_deref() else {
             continue;
         };
-        let mut operation = route(planned, plan);
+        let mut operation = route(planned, plan, docs(&planned.function, &planned.signature));
         secure(&mut operation, &planned.route, app);
         let id = unique(&mut names, operation_id(&planned.function));
         operation.insert("operationId".to_owned(), id.into());
@@ -38,7 +42,8 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
         path.insert(method.to_ascii_lowercase(), operation.into());
     }
     for followed in &plan.followed {
-        let mut operation = events(followed);
+        let docs = docs(&followed.function, &followed.signature);
+        let mut operation = events(followed, docs);
         secure(&mut operation, &followed.route, app);
         let id = unique(
             &mut names,
@@ -49,7 +54,7 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
         path.insert("get".to_owned(), operation.into());
     }
     for (function, signature) in exposed(app, plan, components) {
-        let mut operation = rpc(&function, &signature, plan);
+        let mut operation = rpc(&function, &signature, plan, docs(&function, &signature));
         let id = unique(&mut names, format!("rpc-{}", operation_id(&function)));
         operation.insert("operationId".to_owned(), id.into());
         let FunctionId { interface, name } = &function;
@@ -92,11 +97,20 @@ fn schemes(app: &App) -> Value {
             schemes.insert("key".to_owned(), key);
         }
     }
+    let asks = |auth: Auth| auth == Auth::Cert;
+    let mut routes = app.routes.iter().filter_map(|route| route.auth);
+    if asks(usual(app)) || routes.any(asks) {
+        schemes.insert("certificate".to_owned(), json!({ "type": "mutualTLS" }));
+    }
     schemes.into()
 }
 
 fn security(auth: Auth, scopes: &[String]) -> Value {
-    let schemes = [("token", auth.takes_jwt()), ("key", auth.takes_key())];
+    let schemes = [
+        ("token", auth.takes_jwt()),
+        ("key", auth.takes_key()),
+        ("certificate", auth == Auth::Cert),
+    ];
     let asked = schemes.into_iter().filter(|(_, takes)| *takes);
     asked.map(|(name, _)| json!({ name: scopes })).collect()
 }
@@ -147,7 +161,7 @@ fn path_of(route: &Route) -> String {
     route.path.replace("{*", "{")
 }
 
-fn route(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
+fn route(planned: &PlannedRoute, plan: &Plan, docs: &Docs) -> Map<String, Value> {
     let PlannedRoute {
         signature,
         bindings,
@@ -157,7 +171,7 @@ fn route(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
     let param = |index: &usize| signature.params.get(*index);
     let mut parameters = Vec::new();
     for (name, index) in &bindings.path {
-        let shape = param(index).map(|param| schema(&param.shape));
+        let shape = param(index).map(|param| schema(&param.shape, docs));
         parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": shape }));
     }
     for (name, index) in &bindings.query {
@@ -165,18 +179,21 @@ fn route(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
             continue;
         };
         let (required, shape) = match &field.shape {
-            Shape::Option(some) => (false, schema(some)),
-            list @ Shape::List(_) => (false, schema(list)),
-            shape => (true, schema(shape)),
+            Shape::Option(some) => (false, schema(some, docs)),
+            list @ Shape::List(_) => (false, schema(list, docs)),
+            shape => (true, schema(shape, docs)),
         };
         parameters
             .push(json!({ "name": name, "in": "query", "required": required, "schema": shape }));
     }
     let mut operation = Map::from_iter([
-        ("summary".to_owned(), function.to_string().into()),
         ("tags".to_owned(), json!([function.interface.name])),
-        ("responses".to_owned(), responses(planned, plan).into()),
+        (
+            "responses".to_owned(),
+            responses(planned, plan, docs).into(),
+        ),
     ]);
+    operation.extend(described_function(function, docs));
     if !parameters.is_empty() {
         operation.insert("parameters".to_owned(), parameters.into());
     }
@@ -184,14 +201,14 @@ fn route(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
         Body::None => None,
         Body::Whole(index) => param(index).map(|param| {
             let required = !matches!(param.shape, Shape::Option(_));
-            (schema(&param.shape), required)
+            (schema(&param.shape, docs), required)
         }),
         Body::Object(indices) => {
             let fields: Vec<_> = indices
                 .iter()
                 .filter_map(|index| param(index).cloned())
                 .collect();
-            Some((object(&fields), needs_some(&fields)))
+            Some((object(&fields, None, docs), needs_some(&fields)))
         }
     };
     if let Some((schema, required)) = body {
@@ -200,8 +217,19 @@ fn route(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
     operation
 }
 
+/// What is said of a function; its name, where nothing is.
+fn described_function(function: &FunctionId, docs: &Docs) -> Vec<(String, Value)> {
+    match docs.functions.get(&function.name) {
+        None => vec![("summary".to_owned(), function.to_string().into())],
+        Some(text) => vec![
+            ("summary".to_owned(), summary(text).into()),
+            ("description".to_owned(), text.as_str().into()),
+        ],
+    }
+}
+
 /// A route that clients follow. What an event has is in its `data`, which OpenAPI 3.1 cannot say.
-fn events(followed: &PlannedEvents) -> Map<String, Value> {
+fn events(followed: &PlannedEvents, docs: &Docs) -> Map<String, Value> {
     let params = followed.route.path_params();
     let text = json!({ "type": "string" });
     let parameters = params
@@ -211,8 +239,7 @@ fn events(followed: &PlannedEvents) -> Map<String, Value> {
         json!({ "name": "Last-Event-ID", "in": "header", "required": false, "schema": text });
     let parameters: Vec<_> = parameters.chain([last]).collect();
     let function = &followed.function;
-    Map::from_iter([
-        ("summary".to_owned(), format!("events {function}").into()),
+    let mut operation = Map::from_iter([
         ("tags".to_owned(), json!([function.interface.name])),
         ("parameters".to_owned(), parameters.into()),
         (
@@ -225,7 +252,10 @@ fn events(followed: &PlannedEvents) -> Map<String, Value> {
                 "default": { "$ref": REFUSAL },
             }),
         ),
-    ])
+    ]);
+    operation.extend(described_function(function, docs));
+    operation.insert("summary".to_owned(), format!("events {function}").into());
+    operation
 }
 
 /// Whether a body has to have something in it.
@@ -239,16 +269,16 @@ fn content(schema: &Value, required: bool) -> Value {
     json!({ "required": required, "content": { "application/json": { "schema": schema } } })
 }
 
-fn responses(planned: &PlannedRoute, plan: &Plan) -> Map<String, Value> {
+fn responses(planned: &PlannedRoute, plan: &Plan, docs: &Docs) -> Map<String, Value> {
     let mut responses = Map::new();
     let ok = match &planned.signature.result {
         None | Some(Shape::Result { ok: None, .. }) => None,
-        Some(Shape::Result { ok: Some(ok), .. }) => Some(schema(ok)),
-        Some(shape) => Some(schema(shape)),
+        Some(Shape::Result { ok: Some(ok), .. }) => Some(schema(ok, docs)),
+        Some(shape) => Some(schema(shape, docs)),
     };
     responses.insert(planned.status.to_string(), answer("The result.", ok));
     if let Some(Shape::Result { err, .. }) = &planned.signature.result {
-        for (status, mut shapes) in errors(planned, err.as_deref()) {
+        for (status, mut shapes) in errors(planned, err.as_deref(), docs) {
             if SHARED.contains(&status) {
                 shapes.push(refusal());
             }
@@ -295,7 +325,8 @@ fn answer(description: &str, schema: Option<Value>) -> Value {
 }
 
 /// The schemas of a function's errors by the status that the route answers with.
-fn errors(planned: &PlannedRoute, err: Option<&Shape>) -> BTreeMap<u16, Vec<Value>> {
+fn errors(planned: &PlannedRoute, err: Option<&Shape>, docs: &Docs) -> BTreeMap<u16, Vec<Value>> {
+    let known = err.and_then(|err| docs.of(err));
     let mut errors: BTreeMap<u16, Vec<Value>> = BTreeMap::new();
     let mut add = |status: u16, schema: Option<Value>| {
         let schemas = errors.entry(status).or_default();
@@ -306,30 +337,34 @@ fn errors(planned: &PlannedRoute, err: Option<&Shape>) -> BTreeMap<u16, Vec<Valu
         Some(Shape::Variant(cases)) => {
             for case in cases {
                 let status = planned.error_status(Some(&case.name));
-                let one = Shape::Variant([Case::clone(case)].into());
-                add(status, Some(schema(&one)));
+                let one = variant(std::slice::from_ref(case), known, docs);
+                add(status, Some(one));
             }
         }
         Some(Shape::Enum(cases)) => {
             for case in cases {
-                add(
-                    planned.error_status(Some(case)),
-                    Some(json!({ "const": case })),
-                );
+                let text = known.and_then(|known| known.member(case));
+                let one = described(json!({ "const": case }), text);
+                add(planned.error_status(Some(case)), Some(one));
             }
         }
-        Some(shape) => add(planned.error_status(None), Some(schema(shape))),
+        Some(shape) => add(planned.error_status(None), Some(schema(shape, docs))),
     }
     errors
 }
 
-fn rpc(function: &FunctionId, signature: &Signature, plan: &Plan) -> Map<String, Value> {
+fn rpc(
+    function: &FunctionId,
+    signature: &Signature,
+    plan: &Plan,
+    docs: &Docs,
+) -> Map<String, Value> {
     let is_event = plan.event_wire(&function.interface).is_some();
     let mut responses = Map::new();
     let (status, result) = match &signature.result {
         _ if is_event => ("202", None),
         None => ("204", None),
-        Some(shape) => ("200", Some(schema(shape))),
+        Some(shape) => ("200", Some(schema(shape, docs))),
     };
     responses.insert(status.to_owned(), answer("The result.", result));
     if plan.pipeline_of(function).is_some() {
@@ -337,12 +372,15 @@ fn rpc(function: &FunctionId, signature: &Signature, plan: &Plan) -> Map<String,
     }
     responses.insert("default".to_owned(), json!({ "$ref": REFUSAL }));
     let mut operation = Map::from_iter([
-        ("summary".to_owned(), function.to_string().into()),
         ("tags".to_owned(), json!(["rpc"])),
         ("responses".to_owned(), responses.into()),
     ]);
+    operation.extend(described_function(function, docs));
     if !signature.params.is_empty() {
-        let body = content(&object(&signature.params), needs_some(&signature.params));
+        let body = content(
+            &object(&signature.params, None, docs),
+            needs_some(&signature.params),
+        );
         operation.insert("requestBody".to_owned(), body);
     }
     operation

@@ -2,14 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::shape::{Case, Field, Shape};
+use crate::shape::{Case, Docs, Field, Shape, TypeDocs};
 
 /// The numbers that every reader of JSON has exactly.
 const EXACT: i64 = (1 << 53) - 1;
 
-/// The schema of a value of this shape.
-pub(super) fn schema(shape: &Shape) -> Value {
-    match shape {
+/// The schema of a value of this shape, with what is said of its types.
+pub(super) fn schema(shape: &Shape, docs: &Docs) -> Value {
+    let schema = |shape: &Shape| schema(shape, docs);
+    let known = docs.of(shape);
+    let undescribed = match shape {
         Shape::Bool => json!({ "type": "boolean" }),
         Shape::U8 => integer(0, u8::MAX.into()),
         Shape::U16 => integer(0, u16::MAX.into()),
@@ -36,10 +38,10 @@ pub(super) fn schema(shape: &Shape) -> Value {
             "items": false,
             "minItems": shapes.len(),
         }),
-        Shape::Record(fields) => object(fields),
-        Shape::Variant(cases) => variant(cases),
+        Shape::Record(fields) => object(fields, known, docs),
+        Shape::Variant(cases) => return variant(cases, known, docs),
         Shape::Enum(cases) => json!({ "type": "string", "enum": cases }),
-        Shape::Option(some) => option(some),
+        Shape::Option(some) => option(some, docs),
         Shape::Result { ok, err } => {
             let side = |name: &str, shape: Option<&Shape>| {
                 let payload = shape.map_or_else(|| json!({ "type": "null" }), schema);
@@ -50,7 +52,30 @@ pub(super) fn schema(shape: &Shape) -> Value {
         Shape::Flags(names) => json!({
             "type": "array", "items": { "type": "string", "enum": names }, "uniqueItems": true,
         }),
+    };
+    described(undescribed, known.and_then(text_of).as_deref())
+}
+
+/// A schema with a description, which takes the place of one that it has.
+pub(super) fn described(mut schema: Value, text: Option<&str>) -> Value {
+    if let (Value::Object(schema), Some(text)) = (&mut schema, text) {
+        schema.insert("description".to_owned(), text.into());
     }
+    schema
+}
+
+/// What is said of a type; the cases of an enum and flags have no schemas of their own, so they are listed here.
+fn text_of(docs: &TypeDocs) -> Option<String> {
+    let mut text = docs.text.clone().unwrap_or_default();
+    if let Shape::Enum(names) | Shape::Flags(names) = &docs.shape {
+        for name in names {
+            if let Some(member) = docs.member(name) {
+                let gap = if text.is_empty() { "" } else { "\n\n" };
+                text.push_str(&format!("{gap}- `{name}`: {member}"));
+            }
+        }
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 fn integer(minimum: i64, maximum: i64) -> Value {
@@ -62,11 +87,13 @@ fn large(minimum: i64, digits: &str) -> Value {
     json!({ "oneOf": [integer(minimum, EXACT), { "type": "string", "pattern": digits }] })
 }
 
-/// An object of fields; those that are options may be left out.
-pub(super) fn object(fields: &[Field]) -> Value {
-    let properties = fields
-        .iter()
-        .map(|field| (field.key.to_string(), schema(&field.shape)));
+/// An object of fields, those of a record if something is said of it; those that are options may be left out.
+pub(super) fn object(fields: &[Field], record: Option<&TypeDocs>, docs: &Docs) -> Value {
+    let properties = fields.iter().map(|field| {
+        let text = record.and_then(|record| record.member(&field.name));
+        let property = described(schema(&field.shape, docs), text);
+        (field.key.to_string(), property)
+    });
     let required = fields
         .iter()
         .filter(|field| !matches!(field.shape, Shape::Option(_)));
@@ -95,21 +122,27 @@ fn tagged(entries: &[(&str, Value)]) -> Value {
     })
 }
 
-fn variant(cases: &[Case]) -> Value {
+/// Some or all of the cases of a variant.
+pub(super) fn variant(cases: &[Case], of: Option<&TypeDocs>, docs: &Docs) -> Value {
     let case = |case: &Case| {
         let tag = json!({ "const": case.name });
-        match &case.payload {
-            Some(payload) => tagged(&[("tag", tag), ("val", schema(payload))]),
+        let object = match &case.payload {
+            Some(payload) => tagged(&[("tag", tag), ("val", schema(payload, docs))]),
             None => tagged(&[("tag", tag)]),
-        }
+        };
+        described(object, of.and_then(|of| of.member(&case.name)))
     };
     match cases {
         [only] => case(only),
-        cases => json!({ "oneOf": cases.iter().map(case).collect::<Vec<_>>() }),
+        cases => {
+            let all = json!({ "oneOf": cases.iter().map(case).collect::<Vec<_>>() });
+            described(all, of.and_then(|of| of.text.as_deref()))
+        }
     }
 }
 
-fn option(some: &Shape) -> Value {
+fn option(some: &Shape, docs: &Docs) -> Value {
+    let schema = |shape: &Shape| schema(shape, docs);
     if matches!(some, Shape::Option(_)) {
         let some = tagged(&[("tag", json!({ "const": "some" })), ("val", schema(some))]);
         let none = tagged(&[("tag", json!({ "const": "none" }))]);
@@ -171,7 +204,40 @@ mod tests {
             ),
         ] {
             let expected: Value = serde_json::from_str(expected).unwrap();
-            assert_eq!(schema(&shape), expected, "{shape}");
+            assert_eq!(schema(&shape, &Docs::default()), expected, "{shape}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_types_is_in_their_schemas() {
+        let docs = |shape: &str, text: Option<&str>, members: &[(&str, &str)]| TypeDocs {
+            shape: shape.parse().unwrap(),
+            text: text.map(str::to_owned),
+            members: members
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+                .collect(),
+        };
+        let record = "record { unit-price: u8, kind: enum { a, b } }";
+        let all = Docs::new(
+            None,
+            std::collections::BTreeMap::new(),
+            [
+                docs(record, Some("An item."), &[("unit-price", "In cents.")]),
+                docs("enum { a, b }", Some("Kinds."), &[("b", "The other.")]),
+                docs("variant { x, y(u8) }", None, &[("y", "Why.")]),
+            ],
+        );
+        let of = |shape: &str| schema(&shape.parse().unwrap(), &all);
+        let record = of(record);
+        assert_eq!(record["description"], "An item.");
+        let properties = &record["properties"];
+        assert_eq!(properties["unitPrice"]["description"], "In cents.");
+        let kinds = "Kinds.\n\n- `b`: The other.";
+        assert_eq!(properties["kind"]["description"], kinds);
+        let variant = of("list<variant { x, y(u8) }>");
+        let cases = &variant["items"]["oneOf"];
+        assert_eq!(cases[0].get("description"), None);
+        assert_eq!(cases[1]["description"], "Why.");
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::interface::{FunctionId, InterfaceId};
 use crate::manifest::{App, EventSpec, Provider, RpcPaths, Target, Wire};
-use crate::shape::{InterfaceDescription, Signature};
+use crate::shape::{Docs, InterfaceDescription, Signature};
 use crate::text::{did_you_mean, nearest};
 
 mod bind;
@@ -57,6 +57,48 @@ pub struct Description {
     /// Whether it is asynchronous: it may do several things at once, and in another order each time.
     #[serde(default)]
     pub concurrent: bool,
+    /// The documentation comments of these interfaces, where the deployer had their WIT. They change nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub docs: BTreeMap<InterfaceId, Docs>,
+}
+
+/// Upper bound of the documentation comments of a component, in bytes of JSON: every host of a fleet has those of all
+/// components of its apps in memory. WIT of a hundred functions has a tenth of it.
+pub const MAX_DOCS: usize = 256 << 10;
+
+impl Description {
+    /// What the component itself says.
+    #[must_use]
+    pub fn without_docs(&self) -> Self {
+        Self {
+            docs: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+}
+
+/// Whether these are documentation comments within [`MAX_DOCS`].
+#[must_use]
+pub fn docs_fit(docs: &BTreeMap<InterfaceId, Docs>) -> bool {
+    serde_json::to_vec(docs).is_ok_and(|json| json.len() <= MAX_DOCS)
+}
+
+/// The documentation comments that a function and its types have.
+pub(crate) fn docs_of<'a>(
+    components: &'a BTreeMap<String, Description>,
+    function: &FunctionId,
+    signature: &Signature,
+) -> Option<&'a Docs> {
+    let side = |of: fn(&Description) -> &Vec<InterfaceDescription>| {
+        components.values().find_map(|component| {
+            let mut interfaces = of(component).iter();
+            let interface = interfaces.find(|one| one.id == function.interface)?;
+            // Another version of it may have had the function with another type.
+            let same = interface.functions.get(&function.name) == Some(signature);
+            component.docs.get(&interface.id).filter(|_| same)
+        })
+    };
+    side(|component| &component.exports).or_else(|| side(|component| &component.imports))
 }
 
 /// A service and its component.

@@ -106,8 +106,8 @@ fn try_plan(services: &[Service<'_>], lines: &str) -> Result<Plan, String> {
                 exports: read(exports),
                 imports: read(imports),
                 http: *name == "web",
-                messages: None,
                 concurrent: *name == "concurrent",
+                ..Description::default()
             };
             ((*name).to_owned(), component)
         })
@@ -558,12 +558,43 @@ fn a_description_is_read_as_it_was_written() {
         http: true,
         messages: Some("wasmcloud:messaging/handler@0.2.0".parse().unwrap()),
         concurrent: true,
+        docs: BTreeMap::from([documented("a:b/c@1.2.0", 10)]),
     };
     let text = serde_json::to_string(&description).unwrap();
-    assert_eq!(
-        serde_json::from_str::<Description>(&text).unwrap(),
-        description
-    );
+    let read: Description = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, description);
+    assert!(read != description.without_docs());
+}
+
+/// Documentation comments of so many bytes on a function `f`.
+fn documented(id: &str, bytes: usize) -> (InterfaceId, Docs) {
+    let functions = BTreeMap::from([("f".to_owned(), "x".repeat(bytes))]);
+    (id.parse().unwrap(), Docs::new(None, functions, []))
+}
+
+#[test]
+fn documentation_comments_have_a_bound() {
+    let fits = |bytes| docs_fit(&BTreeMap::from([documented("a:b/c@1.0.0", bytes)]));
+    assert!(fits(MAX_DOCS - 100));
+    assert!(!fits(MAX_DOCS));
+}
+
+#[test]
+fn documentation_comments_are_of_a_function_of_the_same_type() {
+    let described = |function: &str| Description {
+        exports: vec![interface(&format!("a:b/c@1.2.0: {function}"))],
+        docs: BTreeMap::from([documented("a:b/c@1.2.0", 1)]),
+        ..Description::default()
+    };
+    let components = BTreeMap::from([("a".to_owned(), described("f(x: string)"))]);
+    let is_known = |id: &str, signature: &str| {
+        let function = id.parse::<InterfaceId>().unwrap().function("f");
+        docs_of(&components, &function, &signature.parse().unwrap()).is_some()
+    };
+    let signature = described("f(x: string)").exports[0].functions["f"].to_string();
+    assert!(is_known("a:b/c@1.2.0", &signature));
+    assert!(!is_known("a:b/c@1.2.0", "func(x: u8)"));
+    assert!(!is_known("a:b/c@1.3.0", &signature));
 }
 
 #[test]

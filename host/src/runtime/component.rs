@@ -17,7 +17,7 @@ use crate::interfaces::Missing;
 use crate::interfaces::provided::{is_for_hosts, missing};
 use crate::manifest::Digest;
 use crate::plan::Description;
-use crate::shape::{InterfaceDescription, Shape, ShapeError, Signature};
+use crate::shape::{Docs, InterfaceDescription, Shape, ShapeError, Signature};
 use crate::text::shown;
 
 /// Upper bound of the bytes of a component.
@@ -62,6 +62,8 @@ pub struct Component {
     /// The functions among [`Self::imports`] that are `async func`s.
     pub(crate) async_imports: BTreeSet<FunctionId>,
     pub(crate) flavor: Flavor,
+    /// The documentation comments of its interfaces. The bytes have none, so who loads it may add them.
+    pub docs: BTreeMap<InterfaceId, Docs>,
     pub(crate) compiled: Compiled,
 }
 
@@ -209,6 +211,7 @@ impl Component {
             uncalled: Vec::new(),
             async_imports: BTreeSet::new(),
             flavor,
+            docs: BTreeMap::new(),
             compiled,
         };
         let ty = component.compiled.component_type();
@@ -321,6 +324,7 @@ impl Component {
                 .as_ref()
                 .map(|handler| handler.interface.id.clone()),
             concurrent: self.flavor == Flavor::Concurrent,
+            docs: self.docs.clone(),
         }
     }
 

@@ -365,7 +365,13 @@ impl Instance {
     ) -> wasmtime::Result<()> {
         let proxy = handler.load(&mut self.store, &self.wasm)?;
         let mut view = self.store.data_mut().http();
-        let request = view.new_incoming_request(Scheme::Http, request)?;
+        let request = view.new_incoming_request(
+            match scheme_of(&request) == http::uri::Scheme::HTTPS {
+                true => Scheme::Https,
+                false => Scheme::Http,
+            },
+            request,
+        )?;
         let out = view.new_response_outparam_from_callback(move |answer| {
             // The request may be given up already.
             let _ = head.send(answer.map_err(|error| format!("{error:?}")));
@@ -385,7 +391,10 @@ impl Instance {
     ) -> wasmtime::Result<()> {
         let service = handler.load(&mut self.store, &self.wasm)?;
         let view = self.store.data_mut().http();
-        let (request, sent) = p3::Request::from_http(view.hooks, request);
+        let (scheme, authority) = (scheme_of(&request), authority_of(&request));
+        let (mut request, sent) = p3::Request::from_http(view.hooks, request);
+        request.scheme = Some(scheme);
+        request.authority = authority;
         let handled = async |store: &Accessor<State>| -> wasmtime::Result<()> {
             let (taken, mut is_taken) = oneshot::channel();
             let answer = match service.handle(store, request).await? {
@@ -458,6 +467,19 @@ impl Instance {
     pub(super) fn is_reusable(&mut self) -> bool {
         self.store.data_mut().held() <= MAX_HELD / 2
     }
+}
+
+/// The scheme by which a request came. One on a connection has none of its own; who received it knows.
+fn scheme_of(request: &http::Request<WasiBody>) -> http::uri::Scheme {
+    let scheme = request.extensions().get::<http::uri::Scheme>();
+    scheme.cloned().unwrap_or(http::uri::Scheme::HTTP)
+}
+
+/// Whom a request is for: HTTP/2 has it in the URI, HTTP/1.1 in a header.
+fn authority_of(request: &http::Request<WasiBody>) -> Option<http::uri::Authority> {
+    let header = || request.headers().get(http::header::HOST)?.to_str().ok();
+    let named = request.uri().authority().cloned();
+    named.or_else(|| header()?.parse().ok())
 }
 
 /// A response's body that says when all of it was taken, or nobody wants more.

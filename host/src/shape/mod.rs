@@ -16,9 +16,11 @@ use crate::interface::InterfaceId;
 use crate::text::camel_case;
 
 mod compatibility;
+mod docs;
 mod signature;
 
 pub use compatibility::Unreadable;
+pub use docs::{Docs, TypeDocs, summary};
 pub use signature::ParseError;
 
 /// The shape of one value.
@@ -282,7 +284,7 @@ impl Shape {
 }
 
 /// Names the fields' keys: camelCase, unless that makes two of them equal.
-fn fields(named: Vec<(Box<str>, Shape)>) -> Box<[Field]> {
+pub(crate) fn fields(named: Vec<(Box<str>, Shape)>) -> Box<[Field]> {
     let mut seen = HashSet::new();
     let distinct = named.iter().all(|(name, _)| seen.insert(camel_case(name)));
     named

@@ -1,5 +1,6 @@
 //! The command line as a person sees it: what is printed, and how it ends.
 
+mod comments;
 mod dead_letters;
 mod running;
 mod stopping;

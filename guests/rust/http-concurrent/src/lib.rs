@@ -1,4 +1,4 @@
-//! Answers HTTP itself, as a component of WASI 0.3: returns the request's body while it comes, asks another host
+//! Answers HTTP itself, as a component of WASI 0.3: returns the request's body while it comes, says who sent it (`/sender`), asks another host
 //! (`/relay?HOST:PORT`), answers with a status (`/status?STATUS`), or fails as the last part of the path says.
 
 use wasip3::http::client;
@@ -27,6 +27,7 @@ impl wasip3::exports::http::handler::Guest for Concurrent {
                 response.set_status_code(status).unwrap();
                 Ok(response)
             }
+            Some("sender") => Ok(writes(sender(&request), || {})),
             Some(last) if last.starts_with("relay?") => {
                 let (_, trailers) = wit_future::new(|| Ok(None));
                 let (asked, _) = Request::new(Fields::new(), None, trailers, None);
@@ -47,6 +48,21 @@ impl wasip3::exports::http::handler::Guest for Concurrent {
             }
         }
     }
+}
+
+/// The scheme, and every header that says where the request comes from, a line each.
+fn sender(request: &Request) -> String {
+    let scheme = match request.get_scheme() {
+        Some(Scheme::Https) => "https",
+        _ => "http",
+    };
+    let headers = request.get_headers().copy_all().into_iter();
+    let said = headers.filter(|(name, _)| name.contains("forwarded") || name == "x-real-ip");
+    let lines = said.map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(&value)));
+    let mut lines: Vec<_> = lines.collect();
+    lines.sort();
+    lines.insert(0, scheme.to_owned());
+    lines.join("\n")
 }
 
 /// A response whose body is written when it is on its way.

@@ -1,5 +1,5 @@
-//! Answers HTTP itself: returns the request, asks another host (`/relay?HOST:PORT`), answers with a
-//! status (`/status?STATUS`), or fails as the last part of the path says.
+//! Answers HTTP itself: returns the request, says who sent it (`/sender`), asks another host
+//! (`/relay?HOST:PORT`), answers with a status (`/status?STATUS`), or fails as the last part of the path says.
 
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::outgoing_handler;
@@ -40,6 +40,15 @@ impl Guest for Echo {
                 drop(stream);
                 OutgoingBody::finish(body, None).unwrap();
             }
+            Some("sender") => {
+                let body = begin(&path, out);
+                let stream = body.write().unwrap();
+                stream
+                    .blocking_write_and_flush(sender(&request).as_bytes())
+                    .unwrap();
+                drop(stream);
+                OutgoingBody::finish(body, None).unwrap();
+            }
             Some(last) if last.starts_with("relay?") => {
                 let answer =
                     relay(&last["relay?".len()..]).unwrap_or_else(|error| error.to_string());
@@ -52,6 +61,21 @@ impl Guest for Echo {
             _ => echo(&request, &path, out),
         }
     }
+}
+
+/// The scheme, and every header that says where the request comes from, a line each.
+fn sender(request: &IncomingRequest) -> String {
+    let scheme = match request.scheme() {
+        Some(Scheme::Https) => "https",
+        _ => "http",
+    };
+    let headers = request.headers().entries().into_iter();
+    let said = headers.filter(|(name, _)| name.contains("forwarded") || name == "x-real-ip");
+    let lines = said.map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(&value)));
+    let mut lines: Vec<_> = lines.collect();
+    lines.sort();
+    lines.insert(0, scheme.to_owned());
+    lines.join("\n")
 }
 
 /// Sends the head of the response.

@@ -58,6 +58,11 @@ impl Progress {
         }
     }
 
+    /// Says what a user should know of, and what is no error.
+    pub(crate) fn warn(&self, what: &str) {
+        self.print(&format!("warning: {}", plain(what)));
+    }
+
     fn print(&self, line: &str) {
         match &self.bars {
             Some(bars) => bars.suspend(|| {

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use wasmbay::build::{BuildError, Guest, Language, Tools};
+use wasmbay::build::{BuildError, Comments, Guest, Language, Tools};
 use wasmbay::host::HostError;
 use wasmbay::manifest::{App, FILE_NAME, Manifest};
+use wasmbay::plan::{self, MAX_DOCS};
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
 
@@ -242,7 +243,7 @@ pub(crate) fn load(
     name: &str,
     file: &Path,
     progress: &Progress,
-) -> anyhow::Result<Arc<Component>> {
+) -> anyhow::Result<Component> {
     let mut task = progress.task(name);
     task.begin("compiling");
     let component = Component::load(engine, file).map_err(|source| HostError::Component {
@@ -251,7 +252,52 @@ pub(crate) fn load(
         source,
     })?;
     task.end("compiled");
-    Ok(Arc::new(component))
+    Ok(component)
+}
+
+/// The documentation comments of an app's `wit/` folders, each read once.
+struct AllComments<'a> {
+    /// Where the manifest is.
+    root: &'a Path,
+    read: BTreeMap<PathBuf, Option<Comments>>,
+    progress: &'a Progress,
+}
+
+impl AllComments<'_> {
+    /// Gives a component those of its guest's folder, else of the manifest's. Without them it is the same component,
+    /// so what is wrong with them is said and is no error.
+    fn add(&mut self, name: &str, source: &Source, component: &mut Component) {
+        let guest = source.guest().map(|guest| guest.wit.clone());
+        let folders: Vec<_> = guest
+            .into_iter()
+            .chain(Comments::folder(self.root))
+            .collect();
+        for folder in &folders {
+            if !self.read.contains_key(folder) {
+                let comments = Comments::read(folder).map_err(|error| {
+                    let error = anyhow::Error::from(error);
+                    let why = format!("no documentation comments: {error:#}");
+                    self.progress.warn(&why);
+                });
+                self.read.insert(folder.clone(), comments.ok());
+            }
+        }
+        let known = folders
+            .iter()
+            .filter_map(|folder| self.read.get(folder)?.as_ref());
+        let interfaces = component.exports.iter().chain(&component.imports);
+        let docs = interfaces.filter_map(|interface| {
+            let docs = known.clone().find_map(|comments| comments.of(interface))?;
+            Some((interface.id.clone(), docs))
+        });
+        component.docs = docs.collect();
+        if !plan::docs_fit(&component.docs) {
+            component.docs.clear();
+            self.progress.warn(&format!(
+                "{name}: no documentation comments: they are more than {MAX_DOCS} bytes"
+            ));
+        }
+    }
 }
 
 /// An app on its way to being run, again and again as its sources change.
@@ -316,17 +362,27 @@ impl Workbench {
             Source::File(_) => true,
         };
         let sources = self.project.sources.iter();
-        let files: Vec<(String, PathBuf)> = sources
+        let ready: Vec<(String, Source)> = sources
             .filter(|(name, source)| self.pending.contains(*name) && ready(source))
-            .map(|(name, source)| (name.clone(), source.file()))
+            .map(|(name, source)| (name.clone(), source.clone()))
             .collect();
         let (engine, shown) = (self.engine.clone(), progress.clone());
+        let root = self.project.manifest.parent().map(Path::to_owned);
         let loading = tokio::task::spawn_blocking(move || {
-            let load = |(name, file): (String, PathBuf)| {
-                let component = load(&engine, &name, &file, &shown);
+            let mut comments = AllComments {
+                root: root.as_deref().unwrap_or(Path::new("")),
+                read: BTreeMap::new(),
+                progress: &shown,
+            };
+            let load = |(name, source): (String, Source)| {
+                let component = load(&engine, &name, &source.file(), &shown);
+                let component = component.map(|mut component| {
+                    comments.add(&name, &source, &mut component);
+                    Arc::new(component)
+                });
                 (name, component)
             };
-            files.into_iter().map(load).collect::<Vec<_>>()
+            ready.into_iter().map(load).collect::<Vec<_>>()
         });
         for (name, component) in loading.await.context("loading")? {
             match component {

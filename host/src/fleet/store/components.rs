@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{Store, StoreError, failed, keys, to_json, unreadable};
 use crate::fleet::records::{self, FORMAT};
 use crate::manifest::Digest;
-use crate::plan::Description;
+use crate::plan::{Description, docs_fit};
 use crate::runtime::MAX_BYTES;
 use crate::subject::FLEET_COMPONENTS;
 
@@ -52,18 +52,28 @@ impl Store {
         const DOING: &str = "store a component";
         let digest = Digest::of(bytes);
         if self.is_stored(&digest, bytes.len()).await? {
+            // Comments may have changed since, or who stored it did not have the WIT.
+            let others = |stored: Description| stored.docs != description.docs;
+            if !description.docs.is_empty() && self.description(&digest).await.is_ok_and(others) {
+                self.describe(&digest, description).await?;
+            }
             return Ok(false);
         }
+        self.describe(&digest, description).await?;
+        let put = self.components.put(digest.as_str(), &mut &*bytes).await;
+        put.map_err(failed(DOING))?;
+        Ok(true)
+    }
+
+    async fn describe(&self, digest: &Digest, description: &Description) -> Result<(), StoreError> {
         let described = to_json(&Described {
             format: FORMAT,
             description: description.clone(),
         });
-        let name = description_name(&digest);
+        let name = description_name(digest);
         let put = self.components.put(&*name, &mut &*described).await;
-        put.map_err(failed(DOING))?;
-        let put = self.components.put(digest.as_str(), &mut &*bytes).await;
-        put.map_err(failed(DOING))?;
-        Ok(true)
+        put.map_err(failed("store a component"))?;
+        Ok(())
     }
 
     /// Whether a component is there with as many bytes. Whether they are the right ones is seen when
@@ -123,7 +133,7 @@ impl Store {
         }
     }
 
-    /// The description of a component.
+    /// The description of a component, without documentation comments that are larger than they may be.
     ///
     /// # Errors
     ///
@@ -132,7 +142,11 @@ impl Store {
         let bytes = self.object(&description_name(digest), digest).await?;
         let read = records::read::<Described>(&bytes);
         let what = format!("the description of component {}", digest.short());
-        Ok(read.map_err(unreadable(what))?.description)
+        let mut description = read.map_err(unreadable(what))?.description;
+        if !docs_fit(&description.docs) {
+            description.docs.clear();
+        }
+        Ok(description)
     }
 
     /// The descriptions of the components of an app, by service.

@@ -4,6 +4,7 @@
 //! [`Authenticator`] reads the credentials of a request and nothing else of it, so any way in can ask
 //! it. Where nothing is asked for, a request costs the look at that.
 
+mod certificate;
 mod crypto;
 mod fetch;
 mod jwks;
@@ -23,6 +24,7 @@ use super::rate::{Limiter, Limiters};
 use crate::call::Blame;
 use crate::claims::Proof;
 use crate::manifest::{Auth, AuthSpec, GatewaySpec, Route};
+pub(super) use certificate::Certificate;
 use jwt::Tokens;
 use keys::{Found, Keys};
 
@@ -44,7 +46,7 @@ pub(crate) struct Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Client {
     pub(crate) proof: Proof,
-    /// The `sub` of its token, the name of its key.
+    /// The `sub` of its token, the name of its key, the subject of its certificate.
     pub(crate) subject: Option<Arc<str>>,
     scopes: Vec<String>,
     /// As services get it.
@@ -168,7 +170,8 @@ impl Authenticator {
         })
     }
 
-    /// The client, if it may have what asks for this; `None` where nothing is asked for.
+    /// The client, if it may have what asks for this. Where nothing is asked for, that of the certificate, if one
+    /// was shown.
     ///
     /// # Errors
     ///
@@ -178,12 +181,14 @@ impl Authenticator {
         &self,
         access: &Access,
         headers: &HeaderMap,
+        certificate: &Certificate,
     ) -> Result<Option<Client>, Refusal> {
-        if access.auth == Auth::None {
-            return Ok(None);
-        }
-        // Boxed, so that requests that need none of it do not carry its state about.
-        let client = Box::pin(self.identify(access.auth, headers)).await;
+        let client = match access.auth {
+            Auth::None => return Ok(certificate.client().ok().cloned()),
+            Auth::Cert => certificate.client().cloned(),
+            // Boxed, so that requests that need none of it do not carry its state about.
+            auth => Box::pin(self.identify(auth, headers)).await,
+        };
         let client = client.map_err(|denied| self.refusal(access, denied))?;
         match access
             .scopes
@@ -235,6 +240,10 @@ impl Authenticator {
             let challenge = format!("ApiKey realm=\"{}\"", self.realm);
             refusal.add(WWW_AUTHENTICATE, &challenge);
         }
+        if access.auth == Auth::Cert {
+            let challenge = format!("Certificate realm=\"{}\"", self.realm);
+            refusal.add(WWW_AUTHENTICATE, &challenge);
+        }
         refusal
     }
 
@@ -242,6 +251,7 @@ impl Authenticator {
         let what = match client.proof {
             Proof::Jwt => "token",
             Proof::Key => "key",
+            Proof::Certificate => "certificate",
         };
         let why = format!("the {what} does not allow `{missing}`");
         let mut refusal = Refusal::caller(StatusCode::FORBIDDEN, why);
@@ -263,6 +273,7 @@ fn missing(auth: Auth) -> &'static str {
         Auth::Any => {
             "a token or an API key is missing: `Authorization: Bearer TOKEN` or `X-Api-Key: KEY`"
         }
+        Auth::Cert => "a client certificate is missing; it is shown when a connection begins",
         Auth::Jwt | Auth::None => "a token is missing: `Authorization: Bearer TOKEN`",
     }
 }

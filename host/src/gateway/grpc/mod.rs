@@ -7,7 +7,6 @@ mod answers;
 mod frame;
 mod own;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,11 +18,12 @@ pub(super) use answers::http_status;
 pub(super) use own::{Own, answer_own, own};
 
 use super::answer::{Answer, Refusal};
-use super::client::{claims_of, key_of, not_from_elsewhere};
+use super::client::{key_of, not_from_elsewhere};
 use super::connection::Received;
 use super::cors::Cors;
 use super::rate::Told;
 use super::route::{Destination, Rpc, not_allowed};
+use super::sender::Sender;
 use super::{Front, Table, origin};
 use crate::call::{Call, CallError};
 use crate::grpc::CodecError;
@@ -53,9 +53,8 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 
 /// Who makes a request.
 pub(super) struct Asker<'t> {
-    /// Whether it comes from this machine.
-    pub(super) local: bool,
-    pub(super) peer: IpAddr,
+    /// Where it comes from.
+    pub(super) sender: &'t Sender,
     /// What the answer says of how much it may ask.
     pub(super) told: &'t mut Told,
 }
@@ -126,13 +125,11 @@ impl Front {
         asker: &mut Asker<'_>,
         headers: &HeaderMap,
     ) -> Result<Option<Arc<str>>, Refusal> {
-        if !asker.local && table.is_rpc_local() {
+        if !asker.sender.is_local && table.is_rpc_local() {
             return Err(not_from_elsewhere());
         }
-        let client = self
-            .admit(&table.access, headers, asker.peer, asker.told)
-            .await;
-        client.map(claims_of)
+        self.admit(&table.access, headers, asker.sender, asker.told)
+            .await
     }
 
     /// Makes the call of a unary method.

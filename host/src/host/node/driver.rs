@@ -551,7 +551,7 @@ impl Shared {
         let compiling = tokio::task::spawn_blocking(move || Component::new(&engine, &bytes));
         let compiled = compiling.await.map_err(|_| FetchError::Gone)?;
         let component = compiled.map_err(|source| FetchError::Component(digest.clone(), source))?;
-        if component.description() != *description {
+        if component.description() != description.without_docs() {
             return Err(FetchError::Description(digest.clone()));
         }
         let took = started.elapsed();

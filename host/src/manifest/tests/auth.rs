@@ -52,7 +52,7 @@ fn what_is_asked_for_has_to_be_known() {
         ),
         (
             "[gateway.auth]\ndefault = 'basic'\n".to_owned(),
-            "5:11: gateway: auth: `default` is 'basic'; accepted: none, jwt, key, any",
+            "5:11: gateway: auth: `default` is 'basic'; accepted: none, jwt, key, any, cert",
         ),
         (
             route("auth = 'jwt'"),
@@ -65,6 +65,10 @@ fn what_is_asked_for_has_to_be_known() {
         (
             route("scopes = ['a']") + &key(),
             "8:1: route \"GET /a\": `scopes` are those of a token or key, and the route asks for neither: say `auth = \"jwt\"` or `\"key\"`",
+        ),
+        (
+            route("auth = 'cert'\nscopes = ['a']") + &key(),
+            "9:1: route \"GET /a\": `scopes` are those of a token or key, and the route asks for neither: say `auth = \"jwt\"` or `\"key\"`",
         ),
         (
             route("auth = 'key'\nscopes = ['a b']") + &key(),

@@ -57,6 +57,50 @@ fn origins_are_what_browsers_send() {
 }
 
 #[test]
+fn proxies_are_networks() {
+    let trusting = |networks: &str| format!("[gateway]\ntrusted-proxies = [{networks}]\n");
+    let read = accepted(&trusting("'10.0.0.0/8', '::1', '2001:db8::/32'"));
+    let trusted = read.gateway.trusted_proxies.unwrap();
+    for (address, expected) in [
+        ("10.255.0.1", true),
+        ("11.0.0.1", false),
+        ("::1", true),
+        ("::2", false),
+        ("2001:db8:ffff::1", true),
+    ] {
+        assert_eq!(
+            trusted.contain(address.parse().unwrap()),
+            expected,
+            "{address}"
+        );
+    }
+    assert_eq!(accepted(&trusting("")).gateway.trusted_proxies, None);
+    for (bad, why) in [
+        ("10.0.0.0/33", "is no network; accepted: `10.0.0.0/8`, "),
+        ("10.0.0", "is no network; "),
+        ("proxy.example", "is no network; "),
+        ("", "is no network; "),
+        ("::1/129", "is no network; "),
+        (
+            "10.0.0.1/8",
+            "has bits beyond its prefix; the network is `10.0.0.0/8`",
+        ),
+        ("::ffff:10.0.0.0/104", "is IPv4 in the form of IPv6; "),
+    ] {
+        let refused = problem(&trusting(&format!("'::1', '{bad}'")));
+        let expected = format!("5:27: gateway: `trusted-proxies`: `{bad}` {why}");
+        assert!(refused.starts_with(&expected), "{refused}");
+    }
+    let many = |count: usize| trusting(&vec!["'::1'"; count].join(", "));
+    accepted(&many(256));
+    let refused = problem(&many(257));
+    assert!(
+        refused.contains("has 257 networks; accepted: 256"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_limit_is_for_the_gateway_or_a_route() {
     let rate = |lines: &str| {
         accepted(&format!("[gateway]\nrate = {{ {lines} }}\n"))

@@ -167,6 +167,7 @@ const EVERYTHING: &str = r#"
     connections = 1
     hosts = ["shop.example.com"]
     compress = false
+    trusted-proxies = ["10.0.0.0/8", "::1"]
     rate = { requests = 100, by = "client" }
     cors = { origins = ["https://app.example.com"], methods = ["GET"], headers = ["x-a"], credentials = true, max-age = "1h" }
 

@@ -1,5 +1,7 @@
 //! One gateway for several apps.
 
+use serde_json::Value;
+
 use super::{EVERYWHERE, Fleet, echo};
 use crate::admin::metrics::samples;
 use crate::support::cli::Up;
@@ -49,6 +51,54 @@ async fn what_answers_http_itself_runs_where_gateways_are() {
         assert_eq!(body, "hello");
     }
     for host in hosts {
+        assert!(host.stop().ends_with("[exit 0]"));
+    }
+    fleet.stop().await;
+}
+
+const WIT: &str = "package test:guest@1.0.0;\ninterface api { /// Says it again.\necho: func(text: string) -> string; }\n";
+
+/// The description of `GET /echo/{text}` in the document of a gateway, once there is that path.
+async fn description(at: &str) -> String {
+    until_ok("the route is described", async || {
+        let document = request(at, "/openapi.json", None).unwrap();
+        if document.status != 200 {
+            return Err(Value::Null);
+        }
+        let document = document.json();
+        let echo = &document["paths"]["/echo/{text}"]["get"];
+        let description = echo["description"].as_str().map(str::to_owned);
+        if echo.is_null() {
+            Err(document)
+        } else {
+            Ok(description.unwrap_or_default())
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn documentation_comments_come_with_what_is_deployed() {
+    let fleet = Fleet::start(&format!("{EVERYWHERE}{ROUTE}")).await;
+    let gateway = ["--gateway", "127.0.0.1:0"];
+    let a = fleet.host("a", &gateway);
+    fleet.run(&["deploy"]).await.done();
+    assert_eq!(description(&address(&a)).await, "");
+    // The component is stored already, so only what is said of it is new, for hosts that read it from now on.
+    fleet.cli.write("wit/guest.wit", WIT);
+    let more = format!("{EVERYWHERE}{ROUTE}[service.guest.config]\nnew = \"yes\"\n");
+    fleet.cli.write("wasmbay.toml", more);
+    fleet.run(&["deploy"]).await.done();
+    let b = fleet.host("b", &gateway);
+    assert_eq!(description(&address(&b)).await, "Says it again.");
+    // Who deploys without WIT takes nothing away.
+    std::fs::remove_dir_all(fleet.cli.path("wit")).unwrap();
+    let more = format!("{EVERYWHERE}{ROUTE}[service.guest.config]\nnew = \"no\"\n");
+    fleet.cli.write("wasmbay.toml", more);
+    fleet.run(&["deploy"]).await.done();
+    let c = fleet.host("c", &gateway);
+    assert_eq!(description(&address(&c)).await, "Says it again.");
+    for host in [a, b, c] {
         assert!(host.stop().ends_with("[exit 0]"));
     }
     fleet.stop().await;

@@ -134,6 +134,42 @@ async fn a_client_makes_so_many_requests() {
 }
 
 #[tokio::test]
+async fn clients_behind_a_trusted_proxy_have_limits_of_their_own() {
+    const LIMIT: &str = "[gateway]\nrate = { requests = 1, window = \"1h\" }\n";
+    let front = with(&format!("{LIMIT}trusted-proxies = [\"127.0.0.1\"]\n")).await;
+    let ask = async |list: &str| {
+        let request = Request::get("/travels").header("x-forwarded-for", list);
+        front.send(request, "").await.status
+    };
+    assert_eq!(ask("1.1.1.1").await, 200);
+    assert_eq!(ask("2.2.2.2").await, 200);
+    assert_eq!(ask("2.2.2.2").await, 429);
+    // What a client writes itself changes nothing.
+    let long = "3.3.3.3, ".repeat(2_000);
+    for list in [
+        "3.3.3.3, 2.2.2.2",
+        "unknown,2.2.2.2:80",
+        &format!("{long}2.2.2.2"),
+    ] {
+        assert_eq!(ask(list).await, 429, "{list}");
+    }
+    assert_eq!(ask("3.3.3.3").await, 200);
+    // Whom the proxy does not know all count as the proxy.
+    assert_eq!(ask("unknown").await, 200);
+    assert_eq!(ask("4.4.4.4, _hidden").await, 429);
+    // A client that was passed on is never on this machine, whatever it is said to be.
+    let rpc = Request::post("/rpc/test:fake/api/travels").header("x-forwarded-for", "127.0.0.1");
+    front.send(rpc, "").await.error(404, "caller");
+    // Without a proxy that is trusted, nothing of it counts.
+    let front = with(LIMIT).await;
+    let ask = async |list: &str| {
+        let request = Request::get("/travels").header("x-forwarded-for", list);
+        front.send(request, "").await.status
+    };
+    assert_eq!((ask("1.1.1.1").await, ask("2.2.2.2").await), (200, 429));
+}
+
+#[tokio::test]
 async fn keys_have_limits_of_their_own_and_cannot_be_guessed_without_end() {
     // The SHA-256 of "secret".
     let lines = "[gateway]\nrate = { requests = 5, window = \"1h\", by = \"client\" }\n[gateway.auth]\ndefault = \"key\"\n\

@@ -129,6 +129,31 @@ sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 }
 
 #[tokio::test]
+async fn a_component_reads_where_a_request_comes_from() {
+    let said = |request: http::request::Builder| {
+        request
+            .header("forwarded", "for=1.2.3.4;proto=https")
+            .header("x-forwarded-for", "9.9.9.9, 1.2.3.4")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "shop.example")
+            .header("x-real-ip", "9.9.9.9")
+    };
+    for guest in GUESTS {
+        let front = with_http(guest).await;
+        let nobody = "http\nx-forwarded-for: 127.0.0.1\nx-forwarded-proto: http";
+        assert_eq!(front.get("/http/sender").await.body, nobody);
+        let reply = front.send(said(Request::get("/http/sender")), "").await;
+        assert_eq!(reply.body, nobody);
+        let front = with_http_for(guest, "[gateway]\ntrusted-proxies = ['127.0.0.0/8']\n").await;
+        let reply = front.send(said(Request::get("/http/sender")), "").await;
+        assert_eq!(
+            reply.body,
+            "https\nx-forwarded-for: 1.2.3.4\nx-forwarded-host: shop.example\nx-forwarded-proto: https"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_http_components_bodies_are_streamed() {
     for guest in GUESTS {
         let front = with_http(guest).await;

@@ -75,12 +75,26 @@ impl Client {
 
     /// The status of a request on a connection of its own.
     async fn get(&self, front: &Front) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {
+        let reply = self.send(front, Request::get("/travels")).await?;
+        Ok(reply.status().as_u16())
+    }
+
+    /// Sends a request on a connection of its own.
+    async fn send(
+        &self,
+        front: &Front,
+        request: http::request::Builder,
+    ) -> Result<http::Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TokioIo::new(self.connect(front).await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
         tokio::spawn(connection);
-        let request = Request::get("/travels").header(HOST, "localhost");
+        let request = request.header(HOST, "localhost");
         let request = request.body(Full::<Bytes>::default())?;
-        Ok(sender.send_request(request).await?.status().as_u16())
+        Ok(sender.send_request(request).await?)
+    }
+
+    async fn ask(&self, front: &Front, request: http::request::Builder) -> Reply {
+        Reply::of(self.send(front, request).await.unwrap()).await
     }
 }
 
@@ -194,6 +208,121 @@ async fn a_client_shows_a_certificate_that_is_valid() {
             assert_eq!(is_accepted, accepted, "{asked:?} {shown:?}: {answered:?}");
         }
     }
+}
+
+/// Routes that ask for a certificate, and for a key: that with the SHA-256 of "secret".
+const ASKING: &str = r#"
+[[route]]
+method = "GET"
+path = "/certified"
+call = "test:fake/api.travels"
+auth = "cert"
+[[route]]
+method = "GET"
+path = "/keyed"
+call = "test:fake/api.travels"
+auth = "key"
+[gateway.auth.key.till]
+sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+"#;
+
+/// A gateway of this manifest, whose clients may have certificates of the authority of `named`.
+async fn asking(manifest: &str) -> Front {
+    let read = Manifest::parse(Path::new("wasmbay.toml"), manifest).unwrap();
+    let tls = TlsSpec {
+        client_ca: Some(file("named-ca.pem")),
+        ..spec(ClientCertificate::Optional)
+    };
+    let change = |own: &mut GatewaySpec| *own = read.app.gateway;
+    let front = Front::bare_with(change, no_nats().await, Some(Tls::load(&tls).unwrap()));
+    front.set_routes(manifest, &BTreeMap::new());
+    front
+}
+
+/// What a service got to know.
+fn claims(reply: &Reply) -> Value {
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let claims = reply.json()["claims"].as_str().map(str::to_owned);
+    claims.map_or(Value::Null, |claims| serde_json::from_str(&claims).unwrap())
+}
+
+#[tokio::test]
+async fn services_know_who_showed_a_certificate() {
+    let front = asking(&format!("{ROUTES}{ASKING}")).await;
+    for version in ALL {
+        let client = Client::new(Some("named"), &[*version]);
+        // The second connection goes on with the session of the first.
+        for path in ["/certified", "/travels", "/certified"] {
+            let request = Request::get(path).header("bay-claims", r#"{"auth":"jwt"}"#);
+            let known = claims(&client.ask(&front, request).await);
+            assert_eq!(known["auth"], "certificate", "{path}");
+            assert_eq!(known["subject"], r"CN=till-7,OU=Stores,O=Shop\, Inc,C=PT");
+            let uri = &known["claims"]["san"]["uri"];
+            assert_eq!(*uri, json!(["spiffe://shop.example/till/7"]));
+        }
+        let keyed = || Request::get("/keyed");
+        let reply = client.ask(&front, keyed()).await;
+        reply.error(401, "caller");
+        let known = claims(
+            &client
+                .ask(&front, keyed().header("x-api-key", "secret"))
+                .await,
+        );
+        assert_eq!(
+            (&known["auth"], &known["subject"]),
+            (&json!("key"), &json!("till"))
+        );
+    }
+    let client = Client::new(None, ALL);
+    let forged = |path| Request::get(path).header("bay-claims", r#"{"auth":"certificate"}"#);
+    assert_eq!(
+        claims(&client.ask(&front, forged("/travels")).await),
+        Value::Null
+    );
+    let reply = client.ask(&front, forged("/certified")).await;
+    let asked = reply.header(http::header::WWW_AUTHENTICATE);
+    assert_eq!(asked, "Certificate realm=\"app\"");
+    let missing = "a client certificate is missing; it is shown when a connection begins";
+    assert_eq!(reply.error(401, "caller"), missing);
+    let document = client
+        .ask(&front, Request::get("/openapi.json"))
+        .await
+        .json();
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!(schemes["certificate"], json!({ "type": "mutualTLS" }));
+    let security = &document["paths"]["/certified"]["get"]["security"];
+    assert_eq!(*security, json!([{ "certificate": [] }]));
+}
+
+#[tokio::test]
+async fn a_certificate_that_says_too_much_is_none() {
+    let front = asking(&format!("{ROUTES}{ASKING}")).await;
+    let client = Client::new(Some("huge"), ALL);
+    let reply = client.ask(&front, Request::get("/certified")).await;
+    let message = reply.error(401, "caller");
+    assert_eq!(message, "the certificate's names have more than 8192 bytes");
+    let reply = client.ask(&front, Request::get("/travels")).await;
+    assert_eq!(claims(&reply), Value::Null);
+    let client = Client::new(Some("nameless"), ALL);
+    let known = claims(&client.ask(&front, Request::get("/certified")).await);
+    assert_eq!(known["subject"], "uri:spiffe://shop.example/nameless");
+}
+
+#[tokio::test]
+async fn a_proxys_certificate_is_not_its_clients() {
+    let trusting = "[gateway]\ntrusted-proxies = ['127.0.0.1']\n";
+    let front = asking(&format!("{ROUTES}{ASKING}{trusting}")).await;
+    let proxy = Client::new(Some("named"), ALL);
+    let passed = |path| Request::get(path).header("x-forwarded-for", "1.2.3.4");
+    let reply = proxy.ask(&front, passed("/travels")).await;
+    assert_eq!(claims(&reply), Value::Null);
+    proxy
+        .ask(&front, passed("/certified"))
+        .await
+        .error(401, "caller");
+    // It is known when it asks itself.
+    let known = claims(&proxy.ask(&front, Request::get("/certified")).await);
+    assert_eq!(known["auth"], "certificate");
 }
 
 #[tokio::test(start_paused = true)]

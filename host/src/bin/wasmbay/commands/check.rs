@@ -134,7 +134,7 @@ fn check(
     let mut components = BTreeMap::new();
     for (name, file) in files {
         match load(&engine, &name, &file, &progress) {
-            Ok(component) => drop(components.insert(name, component)),
+            Ok(component) => drop(components.insert(name, Arc::new(component))),
             Err(error) => found.push("component", error),
         }
     }

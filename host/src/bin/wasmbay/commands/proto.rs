@@ -71,7 +71,7 @@ pub(super) async fn run(args: Proto, terminal: &Terminal) -> anyhow::Result<Exit
             path: lock,
         });
     }
-    let protos = api.protos();
+    let protos = api.protos(&described);
     if let Some(out) = &args.out {
         wanted.extend(protos.iter().map(|(path, text)| Wanted {
             path: out.join(path),
