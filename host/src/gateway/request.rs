@@ -156,7 +156,7 @@ impl Front {
         if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request, &path) {
             let mut client = grpc::Asker {
                 local,
-                peer: activity.peer,
+                activity,
                 told: &mut beside.told,
             };
             let answer = Box::pin(self.answer_grpc(table, &path, &mut client, request, call));

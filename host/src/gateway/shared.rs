@@ -56,6 +56,11 @@ impl Mount {
     pub(crate) fn close(&self) {
         self.gateway.close();
     }
+
+    /// The way from the thread of this number.
+    fn way(&self, thread: usize) -> Option<&(Arc<dyn Backend>, Link)> {
+        self.ways.get(thread.checked_rem(self.ways.len())?)
+    }
 }
 
 /// A gateway for any number of apps.
@@ -68,6 +73,8 @@ pub(crate) struct SharedGateway {
     places: Arc<Places>,
     /// Room for clients that follow events of any app.
     followers: Arc<Followers>,
+    /// Room for clients that follow health.
+    watchers: Arc<Followers>,
     /// There are other apps than before.
     changed: Notify,
     tls: Option<Arc<Tls>>,
@@ -202,7 +209,8 @@ impl SharedGateway {
                 spec.connections as usize,
                 spec.peer_connections as usize,
             )),
-            followers: Arc::new(Followers::new(&spec)),
+            followers: Arc::new(Followers::new("events", &spec)),
+            watchers: Arc::new(Followers::new("health", &spec)),
             spec,
             changed: Notify::new(),
             tls: tls.map(Arc::new),
@@ -322,8 +330,7 @@ struct SharedFront {
 impl SharedFront {
     /// The front of one app on this thread.
     fn of(&self, mount: &Mount) -> Option<Front> {
-        let at = self.thread.checked_rem(mount.ways.len())?;
-        let (backend, link) = mount.ways.get(at)?;
+        let (backend, link) = mount.way(self.thread)?;
         Some(Front {
             gateway: Arc::clone(&mount.gateway),
             backend: Arc::clone(backend),
@@ -399,13 +406,36 @@ impl SharedFront {
         answer
     }
 
+    /// The health of all apps of this name, also of those that are yet to come.
+    fn health(&self, host: &str) -> grpc::Health {
+        let (gateway, thread) = (Arc::clone(&self.gateway), self.thread);
+        let host = host.to_owned();
+        grpc::Health {
+            closing: gateway.closing.subscribe(),
+            watchers: Arc::clone(&gateway.watchers),
+            apps: Box::new(move || {
+                let mounts = gateway.mounts();
+                let group = mounts.group(&host);
+                let apps = group.apps.iter().filter_map(|app| mounts.by_app.get(app));
+                let all = apps.filter_map(|mount| {
+                    let (_, link) = mount.way(thread)?;
+                    Some((Arc::clone(&mount.gateway), link.clone()))
+                });
+                grpc::Apps {
+                    open: gateway.unready().is_none(),
+                    all: all.collect(),
+                }
+            }),
+        }
+    }
+
     /// Health and reflection of all apps of this name.
     async fn own_grpc(
         &self,
         mounts: &Mounts,
         host: &str,
         own: grpc::Own,
-        peer: std::net::IpAddr,
+        activity: &Arc<Activity>,
         request: &mut Received,
     ) -> Answer {
         let group = mounts.group(host);
@@ -422,11 +452,12 @@ impl SharedFront {
         let deadline = tokio::time::Instant::now() + self.timeout();
         let mut told = Told::new();
         let mut asker = grpc::Asker {
-            local: is_local(peer, request.headers()),
-            peer,
+            local: is_local(activity.peer, request.headers()),
+            activity,
             told: &mut told,
         };
-        let answer = grpc::answer_own(own, &parts, &mut asker, request, deadline);
+        let health = self.health(host);
+        let answer = grpc::answer_own(own, &parts, health, &mut asker, request, deadline);
         let mut answer = Box::pin(answer).await;
         let told = told.into_iter().map(|(name, value)| (Some(name), value));
         answer.headers_mut().extend(told);
@@ -450,15 +481,16 @@ impl Answers for SharedFront {
     async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let mounts = self.gateway.mounts();
         let host = host_of(request);
-        if let Some(answer) = self.own(&mounts, &host, request).await {
-            let running = activity.begin(tokio::time::Instant::now());
-            return self.ended(request, answer, running);
-        }
         let path = route::normalized(request.uri().path()).into_owned();
+        // Also where there is no app yet: clients take what is no answer of gRPC for healthy.
         if let Some(own) = grpc::own(request.headers(), &path) {
             let running = activity.begin(tokio::time::Instant::now());
-            let answer = self.own_grpc(&mounts, &host, own, activity.peer, request);
+            let answer = self.own_grpc(&mounts, &host, own, activity, request);
             let answer = answer.await;
+            return self.ended(request, answer, running);
+        }
+        if let Some(answer) = self.own(&mounts, &host, request).await {
+            let running = activity.begin(tokio::time::Instant::now());
             return self.ended(request, answer, running);
         }
         let front = mounts

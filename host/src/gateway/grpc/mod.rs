@@ -5,9 +5,9 @@
 
 mod answers;
 mod frame;
+mod health;
 mod own;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,11 +16,12 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 pub(super) use answers::http_status;
+pub(super) use health::{Apps, Health};
 pub(super) use own::{Own, answer_own, own};
 
 use super::answer::{Answer, Refusal};
 use super::client::{claims_of, key_of, not_from_elsewhere};
-use super::connection::Received;
+use super::connection::{Activity, Received};
 use super::cors::Cors;
 use super::rate::Told;
 use super::route::{Destination, Rpc, not_allowed};
@@ -55,7 +56,7 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 pub(super) struct Asker<'t> {
     /// Whether it comes from this machine.
     pub(super) local: bool,
-    pub(super) peer: IpAddr,
+    pub(super) activity: &'t Arc<Activity>,
     /// What the answer says of how much it may ask.
     pub(super) told: &'t mut Told,
 }
@@ -108,7 +109,17 @@ impl Front {
     ) -> Result<Answer, Refusal> {
         if let Some(own) = own(request.headers(), path) {
             let deadline = call.deadline.into();
-            return Ok(answer_own(own, &[(self, table)], asker, request, deadline).await);
+            let (gateway, link) = (Arc::clone(&self.gateway), self.link.clone());
+            let health = Health {
+                closing: gateway.closing.subscribe(),
+                watchers: Arc::clone(&gateway.watchers),
+                apps: Box::new(move || Apps {
+                    open: true,
+                    all: vec![(Arc::clone(&gateway), link.clone())],
+                }),
+            };
+            let parts = [(self, table)];
+            return Ok(answer_own(own, &parts, health, asker, request, deadline).await);
         }
         check(request, self.gateway.cors.as_ref())?;
         let gzip = takes_gzip(request.headers());
@@ -130,7 +141,7 @@ impl Front {
             return Err(not_from_elsewhere());
         }
         let client = self
-            .admit(&table.access, headers, asker.peer, asker.told)
+            .admit(&table.access, headers, asker.activity.peer, asker.told)
             .await;
         client.map(claims_of)
     }
