@@ -153,7 +153,7 @@ impl Front {
             };
         };
         let local = is_local(activity.peer, request.headers());
-        if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request, &path) {
+        if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request.method(), &path) {
             let mut client = grpc::Asker {
                 local,
                 activity,
@@ -167,7 +167,9 @@ impl Front {
         }
         if let Some(cors) = &self.gateway.cors
             && let Some(asked) = Cors::asked(request.method(), request.headers())
-            && table.find(&asked, &path).calls_function()
+            && (table.find(&asked, &path).calls_function()
+                || grpc::is_preflight(request.method(), request.headers())
+                    && self.is_for_grpc(table, &asked, &path))
         {
             return (route::PREFLIGHT, Ok(cors.preflight(request.headers())));
         }

@@ -177,8 +177,9 @@ impl Mounts {
             })
         };
         // A method is its app's alone, whatever paths an HTTP component of another one takes.
-        let of_method = grpc::is_grpc(headers)
-            .then(|| with(&|gateway, table| gateway.api(table).method(path).is_some()));
+        let is_grpc = grpc::is_grpc(headers) || grpc::is_preflight(method, headers);
+        let of_method =
+            is_grpc.then(|| with(&|gateway, table| gateway.api(table).method(path).is_some()));
         of_method
             .flatten()
             .or_else(|| {
@@ -461,6 +462,13 @@ impl SharedFront {
         let mut answer = Box::pin(answer).await;
         let told = told.into_iter().map(|(name, value)| (Some(name), value));
         answer.headers_mut().extend(told);
+        // Of several apps none can say alone which pages may read it.
+        if let [(Front { gateway, .. }, _)] = *parts
+            && let Some(cors) = &gateway.cors
+        {
+            let origin = cors.origin(request.headers()).cloned();
+            cors.tell(origin.as_ref(), answer.headers_mut());
+        }
         answer
     }
 }
@@ -528,7 +536,9 @@ fn host_of(request: &Received) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::header::CONTENT_TYPE;
+    use http::header::{
+        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN,
+    };
     use http::{HeaderValue, Request};
 
     use super::*;
@@ -626,6 +636,16 @@ mod tests {
         assert_eq!(found("application/grpc", "/a.b.v1.C/F"), "shop");
         assert_eq!(found("application/grpc", "/a.b.v1.C/G"), "all");
         assert_eq!(found("application/json", "/a.b.v1.C/F"), "all");
+        // What a browser asks before has no content type.
+        let asked = [
+            (ORIGIN, "https://app.example"),
+            (ACCESS_CONTROL_REQUEST_METHOD, "POST"),
+            (ACCESS_CONTROL_REQUEST_HEADERS, "content-type,x-grpc-web"),
+        ];
+        let asked = asked.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let asked = asked.into_iter().collect();
+        let found = mounts.find("any", &Method::OPTIONS, &asked, "/a.b.v1.C/F");
+        assert_eq!(found.unwrap().app.name, "shop");
     }
 
     #[tokio::test]

@@ -2,9 +2,11 @@
 
 mod auth;
 mod browsers;
+pub(crate) mod clients;
 pub(crate) mod components;
 mod followed;
 mod grpc;
+mod grpc_web;
 mod life;
 mod limits;
 mod tls;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::answers::{failed, refuse, response, trailers};
 use super::frame::{check_trailers, framed, has_gzip, next_message, read_one, timeout};
 use super::health::Health;
+use super::web::Form;
 use super::{Asker, check, is_grpc};
 use crate::call::Blame;
 use crate::gateway::answer::{Answer, Payload, Refusal};
@@ -33,9 +34,11 @@ pub(in crate::gateway) enum Own {
 
 /// The gateway's own service that a request is for.
 pub(in crate::gateway) fn own(headers: &HeaderMap, path: &str) -> Option<Own> {
-    if !is_grpc(headers) {
-        return None;
-    }
+    is_grpc(headers).then(|| own_at(path))?
+}
+
+/// The gateway's own service that has a path.
+pub(super) fn own_at(path: &str) -> Option<Own> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     if service == HEALTH {
         return Some(match method {
@@ -68,27 +71,32 @@ pub(in crate::gateway) async fn answer_own(
         [(front, _)] => front.gateway.cors.as_ref(),
         _ => None,
     };
-    if let Err(refusal) = check(request, cors) {
-        return refusal.answer();
-    }
+    let form = match check(request, cors) {
+        Ok(form) => form,
+        Err(refusal) => return refusal.answer(),
+    };
     let answered = async {
-        check_trailers(request.headers())?;
-        let gzip = has_gzip(request.headers())?;
+        check_trailers(form, request.headers())?;
         match own {
             Own::Unknown => {
                 let why = "the gateway's own services are Check and Watch of grpc.health.v1.Health, and reflection";
                 Err(Refusal::caller(StatusCode::NOT_IMPLEMENTED, why))
             }
             Own::Check => {
-                let service = checked(request, gzip, deadline).await?;
+                let service = checked(form, request, deadline).await?;
                 Ok(health.check(&service).await)
             }
             Own::Watch => {
                 let ends = timeout(request.headers())?.map(|timeout| Instant::now() + timeout);
-                let service = checked(request, gzip, deadline).await?;
+                let service = checked(form, request, deadline).await?;
                 health.watch(service, ends, asker.activity)
             }
+            Own::Reflection if form != Form::Grpc => {
+                let why = "reflection is a conversation, which gRPC-Web has none of";
+                Err(Refusal::caller(StatusCode::NOT_IMPLEMENTED, why))
+            }
             Own::Reflection => {
+                let gzip = has_gzip(request.headers())?;
                 let (mut apis, mut refused) = (Vec::new(), None);
                 for (front, table) in parts {
                     match front.admit_grpc(table, asker, request.headers()).await {
@@ -113,17 +121,16 @@ pub(in crate::gateway) async fn answer_own(
             }
         }
     };
-    answered
-        .await
-        .unwrap_or_else(|refusal: Refusal| failed(&refusal, app))
+    let answer = answered.await;
+    form.write(answer.unwrap_or_else(|refusal: Refusal| failed(&refusal, app)))
 }
 
 /// Bytes that a message to one of the gateway's own services may have.
 const OWN_LIMIT: usize = 16 << 10;
 
 /// The service that a health check is about.
-async fn checked(request: &mut Received, gzip: bool, deadline: Instant) -> Result<String, Refusal> {
-    let reading = std::pin::pin!(read_one(request.body_mut(), OWN_LIMIT, gzip));
+async fn checked(form: Form, request: &mut Received, deadline: Instant) -> Result<String, Refusal> {
+    let reading = std::pin::pin!(read_one(form, request, OWN_LIMIT));
     let message = poll::within(deadline, reading).await.unwrap_or_else(|_| {
         let why = "the message took too long";
         Err(Refusal::caller(StatusCode::REQUEST_TIMEOUT, why))

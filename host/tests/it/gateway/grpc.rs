@@ -9,11 +9,11 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-const TAKE: &str = "/test.fake.v1.Api/Take";
+pub(super) const TAKE: &str = "/test.fake.v1.Api/Take";
 /// `count` is 3.
-const THREE: [u8; 2] = [0x08, 0x03];
+pub(super) const THREE: [u8; 2] = [0x08, 0x03];
 
-fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+pub(super) fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[flag], &length.to_be_bytes()[..], message].concat()
 }
@@ -231,7 +231,7 @@ async fn messages_are_bounded_compressed_or_not() {
 async fn what_is_no_grpc_gets_an_answer_of_http() {
     let front = Front::start(|_| {}).await;
     for kind in [
-        "application/grpc-web",
+        "application/grpc-web+json",
         "application/grpc+json",
         "application/grpcx",
     ] {
@@ -247,7 +247,10 @@ async fn what_is_no_grpc_gets_an_answer_of_http() {
     }
     let request = Request::post(TAKE).header(CONTENT_TYPE, "application/grpc");
     let message = front.send(request, "").await.error(505, "caller");
-    assert_eq!(message, "gRPC is taken over HTTP/2 only");
+    assert_eq!(
+        message,
+        "gRPC is taken over HTTP/2 only, gRPC-Web over HTTP/1.1, too"
+    );
     let request =
         Request::get(format!("http://test{TAKE}")).header(CONTENT_TYPE, "application/grpc");
     let ended = front.over_http2(request, Bytes::new()).await;
