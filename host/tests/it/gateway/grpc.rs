@@ -25,9 +25,9 @@ fn gzip(message: &[u8]) -> Vec<u8> {
 }
 
 /// What came back: headers and trailers together, since a refusal has the latter in the former.
-struct Ended {
+pub(super) struct Ended {
     status: u16,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     body: Bytes,
 }
 
@@ -39,7 +39,7 @@ impl Ended {
 
     /// The code and the message of a call that came to an end by gRPC's rules.
     #[track_caller]
-    fn code(&self) -> (&str, String) {
+    pub(super) fn code(&self) -> (&str, String) {
         assert_eq!(self.status, 200, "{:?}", self.headers);
         assert_eq!(self.header("content-type"), "application/grpc");
         let message = percent_encoding::percent_decode_str(self.header("grpc-message"));
@@ -50,7 +50,7 @@ impl Ended {
     }
 
     #[track_caller]
-    fn refused(&self, code: &str, part: &str) {
+    pub(super) fn refused(&self, code: &str, part: &str) {
         let (found, message) = self.code();
         assert!(
             found == code && message.contains(part),
@@ -68,13 +68,17 @@ impl Ended {
 }
 
 impl Front {
-    fn grpc(path: &str) -> http::request::Builder {
+    pub(super) fn grpc(path: &str) -> http::request::Builder {
         Request::post(format!("http://test{path}"))
             .header("te", "trailers")
             .header(CONTENT_TYPE, "application/grpc")
     }
 
-    async fn over_http2(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Ended {
+    pub(super) async fn over_http2(
+        &self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> Ended {
         let mut sender = http2(self.connect().await).await;
         let request = request.body(Full::new(body.into())).unwrap();
         let response = timeout(DEADLINE, sender.send_request(request)).await;
