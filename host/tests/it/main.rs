@@ -34,6 +34,7 @@ mod messaging;
 mod mqtt;
 mod nats;
 mod nestjs;
+mod outside;
 mod permissions;
 mod pipelines;
 mod service;

@@ -1,11 +1,15 @@
 //! The gateway by clients of gRPC and of gRPC-Web that others have written.
 
 use std::convert::Infallible;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use hyper::service::service_fn;
+use tokio::sync::mpsc;
+use wasmbay::manifest::ClientCertificate;
 
+use super::tls::{file, spec};
 use super::*;
 
 pub(crate) fn root() -> PathBuf {
@@ -62,6 +66,76 @@ async fn a_client_in_node_speaks_grpc_web() {
         .arg(files);
     let ran = run(node).await;
     assert!(ran.0, "{}", ran.1);
+}
+
+#[tokio::test]
+async fn a_client_speaks_grpc_over_tls() {
+    let ca = file("ca.pem");
+    let trusted = ["-cacert", ca.to_str().unwrap()];
+    let take = ["-d", "{\"count\":3}"];
+    let (certificate, key) = (file("client.pem"), file("client.key"));
+    let shown = [
+        "-cert",
+        certificate.to_str().unwrap(),
+        "-key",
+        key.to_str().unwrap(),
+    ];
+    for asked in [ClientCertificate::None, ClientCertificate::Required] {
+        let front = Front::with_tls(&spec(asked), |_| {}).await;
+        let address = format!("localhost:{}", front.address.port());
+        let call = async |options: &[&str]| {
+            let method = [&*address, "test.fake.v1.Api/Take"];
+            grpcurl(&[options, &take, &method].concat()).await
+        };
+        let all = [&trusted[..], &shown].concat();
+        let (ran, said) = call(&all).await;
+        let taken: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+        assert_eq!((ran, taken), (true, json!({ "ok": 5 })));
+        // Without a certificate of its own, and without trust in the gateway's.
+        let (ran, said) = call(&trusted).await;
+        let is_let_in = asked == ClientCertificate::None;
+        assert_eq!(ran, is_let_in, "{said}");
+        for options in [&[][..], &["-plaintext"]] {
+            let options = [&["-connect-timeout", "2"], options].concat();
+            let (ran, said) = call(&options).await;
+            assert!(!ran, "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_watches_health_over_tls() {
+    let nats = Nats::start().await;
+    let link = ConnectOptions::to(nats.url()).link().await.unwrap();
+    let tls = Tls::load(&spec(ClientCertificate::None)).unwrap();
+    let front = Front::bare_with(|_| {}, link, Some(tls));
+    front.set_routes(ROUTES, &BTreeMap::new());
+    let mut python = Command::new(tool("python-grpc", "grpc"))
+        .arg(script("by_grpc_watch.py"))
+        .args([
+            front.address.to_string().as_ref(),
+            file("ca.pem").as_os_str(),
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let printed = BufReader::new(python.stdout.take().unwrap());
+    let (sender, mut lines) = mpsc::unbounded_channel();
+    let reading = std::thread::spawn(move || {
+        for line in printed.lines() {
+            let _ = sender.send(line.unwrap());
+        }
+    });
+    let mut next = async || timeout(DEADLINE, lines.recv()).await.unwrap();
+    assert_eq!(next().await.as_deref(), Some("1"));
+    nats.stop().await;
+    assert_eq!(next().await.as_deref(), Some("2"));
+    front.gateway.close();
+    assert_eq!(next().await.as_deref(), Some("UNAVAILABLE"));
+    assert_eq!(next().await, None);
+    timeout(DEADLINE, front.serving).await.unwrap().unwrap();
+    reading.join().unwrap();
+    assert!(python.wait().unwrap().success());
 }
 
 /// Serves these files of a page.

@@ -13,12 +13,12 @@ use wasmbay::manifest::{ClientCertificate, TlsSpec};
 
 use super::*;
 
-fn file(name: &str) -> PathBuf {
+pub(crate) fn file(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/gateway/tls");
     folder.join(name)
 }
 
-fn spec(client: ClientCertificate) -> TlsSpec {
+pub(super) fn spec(client: ClientCertificate) -> TlsSpec {
     TlsSpec {
         certificate: file("server.pem"),
         key: file("server.key"),
@@ -28,7 +28,7 @@ fn spec(client: ClientCertificate) -> TlsSpec {
 }
 
 impl Front {
-    async fn with_tls(spec: &TlsSpec, change: impl FnOnce(&mut GatewaySpec)) -> Self {
+    pub(super) async fn with_tls(spec: &TlsSpec, change: impl FnOnce(&mut GatewaySpec)) -> Self {
         let tls = Tls::load(spec).unwrap();
         let front = Self::bare_with(change, no_nats().await, Some(tls));
         front.set_routes(ROUTES, &BTreeMap::new());
@@ -36,12 +36,15 @@ impl Front {
     }
 }
 
-struct Client {
+pub(crate) struct Client {
     config: ClientConfig,
 }
 
 impl Client {
-    fn new(identity: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> Self {
+    pub(crate) fn new(
+        identity: Option<&str>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(file("ca.pem")).unwrap();
         roots.add(ca).unwrap();
@@ -68,9 +71,32 @@ impl Client {
     }
 
     async fn connect(&self, front: &Front) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_to(front.address).await
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(self.config.clone()));
-        connector.connect(name, front.connect().await).await
+        connector
+            .connect(name, TcpStream::connect(address).await?)
+            .await
+    }
+
+    /// The status and the body that a request gets on a connection of its own.
+    pub(crate) async fn send(
+        &self,
+        address: SocketAddr,
+        request: http::request::Builder,
+        body: &str,
+    ) -> (u16, String) {
+        let stream = TokioIo::new(self.connect_to(address).await.unwrap());
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = request
+            .header(HOST, "localhost")
+            .body(Full::<Bytes>::from(body.to_owned()));
+        let reply = Reply::of(sender.send_request(request.unwrap()).await.unwrap()).await;
+        (reply.status, reply.body)
     }
 
     /// The status of a request on a connection of its own.
@@ -84,7 +110,7 @@ impl Client {
     }
 }
 
-static ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
+pub(crate) static ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
 
 #[tokio::test]
 async fn both_versions_of_http_are_spoken_over_both_of_tls() {
