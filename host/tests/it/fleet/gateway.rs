@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use super::{EVERYWHERE, Fleet, echo};
 use crate::admin::metrics::samples;
 use crate::gateway::auth::Issuer;
-use crate::gateway::clients::grpcurl;
+use crate::gateway::clients::{Watcher, grpcurl};
 use crate::gateway::tls::{ALL, Client, file};
 use crate::support::cli::Up;
 use crate::support::components::GUEST;
@@ -321,10 +321,15 @@ async fn apps_that_ask_who_calls_and_that_do_not_share_a_gateway_with_tls() {
     fleet.run(&["uncordon", "a"]).await.done();
     health("", "\"SERVING\"").await;
     health("test.vault.v1.Api", "NotFound").await;
+    let mut watcher = Watcher::start(address, "test.vault.v1.Api");
+    // It is not there yet.
+    assert_eq!(watcher.next().await.as_deref(), Some("3"));
     fleet.run(&["deploy"]).await.done();
     bank.run(&["deploy"]).await.done();
     health("test.guest.v1.Api", "\"SERVING\"").await;
     health("test.vault.v1.Api", "\"SERVING\"").await;
+    let came = watcher.until("1").await;
+    assert!(came.iter().all(|state| state == "2"), "{came:?}");
 
     // By gRPC: the one is open, the other asks, and reflection shows to each what it may call.
     let bearer = |token: &str| format!("authorization: Bearer {token}");
@@ -376,5 +381,6 @@ async fn apps_that_ask_who_calls_and_that_do_not_share_a_gateway_with_tls() {
     let plain = request(&at, "/echo/y", None).unwrap();
     assert_eq!(plain.status, 400, "{plain:?}");
     assert!(host.stop().ends_with("[exit 0]"));
+    watcher.until("UNAVAILABLE").await;
     fleet.stop().await;
 }

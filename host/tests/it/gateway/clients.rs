@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use hyper::service::service_fn;
 use tokio::sync::mpsc;
@@ -68,6 +68,58 @@ async fn a_client_in_node_speaks_grpc_web() {
     assert!(ran.0, "{}", ran.1);
 }
 
+/// A client in Python that watches the health of a service over TLS.
+pub(crate) struct Watcher {
+    python: Child,
+    lines: mpsc::UnboundedReceiver<String>,
+}
+
+impl Watcher {
+    pub(crate) fn start(address: SocketAddr, service: &str) -> Self {
+        let mut python = Command::new(tool("python-grpc", "grpc"))
+            .arg(script("by_grpc_watch.py"))
+            .arg(address.to_string())
+            .arg(file("ca.pem"))
+            .arg(service)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let printed = BufReader::new(python.stdout.take().unwrap());
+        let (sender, lines) = mpsc::unbounded_channel();
+        // Ends with the program.
+        std::thread::spawn(move || {
+            for line in printed.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { python, lines }
+    }
+
+    /// The number of the next state, or the name of the status with which it ends.
+    pub(crate) async fn next(&mut self) -> Option<String> {
+        timeout(DEADLINE, self.lines.recv()).await.unwrap()
+    }
+
+    /// What comes before this.
+    pub(crate) async fn until(&mut self, wanted: &str) -> Vec<String> {
+        let mut before = Vec::new();
+        while let Some(line) = self.next().await {
+            if line == wanted {
+                return before;
+            }
+            before.push(line);
+        }
+        panic!("{wanted} never came: {before:?}");
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.python.kill();
+        let _ = self.python.wait();
+    }
+}
+
 #[tokio::test]
 async fn a_client_speaks_grpc_over_tls() {
     let ca = file("ca.pem");
@@ -110,32 +162,14 @@ async fn a_client_watches_health_over_tls() {
     let tls = Tls::load(&spec(ClientCertificate::None)).unwrap();
     let front = Front::bare_with(|_| {}, link, Some(tls));
     front.set_routes(ROUTES, &BTreeMap::new());
-    let mut python = Command::new(tool("python-grpc", "grpc"))
-        .arg(script("by_grpc_watch.py"))
-        .args([
-            front.address.to_string().as_ref(),
-            file("ca.pem").as_os_str(),
-        ])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let printed = BufReader::new(python.stdout.take().unwrap());
-    let (sender, mut lines) = mpsc::unbounded_channel();
-    let reading = std::thread::spawn(move || {
-        for line in printed.lines() {
-            let _ = sender.send(line.unwrap());
-        }
-    });
-    let mut next = async || timeout(DEADLINE, lines.recv()).await.unwrap();
-    assert_eq!(next().await.as_deref(), Some("1"));
+    let mut watcher = Watcher::start(front.address, "");
+    assert_eq!(watcher.next().await.as_deref(), Some("1"));
     nats.stop().await;
-    assert_eq!(next().await.as_deref(), Some("2"));
+    assert_eq!(watcher.next().await.as_deref(), Some("2"));
     front.gateway.close();
-    assert_eq!(next().await.as_deref(), Some("UNAVAILABLE"));
-    assert_eq!(next().await, None);
+    assert_eq!(watcher.next().await.as_deref(), Some("UNAVAILABLE"));
+    assert_eq!(watcher.next().await, None);
     timeout(DEADLINE, front.serving).await.unwrap().unwrap();
-    reading.join().unwrap();
-    assert!(python.wait().unwrap().success());
 }
 
 /// Serves these files of a page.
