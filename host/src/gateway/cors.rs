@@ -12,7 +12,8 @@ use crate::manifest::CorsSpec;
 
 /// What a page may read of an answer's headers, beside those that it always may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "traceparent, x-request-id, retry-after, ratelimit, ratelimit-policy, www-authenticate",
+    "traceparent, x-request-id, retry-after, ratelimit, ratelimit-policy, www-authenticate, \
+     grpc-status, grpc-message, grpc-status-details-bin",
 );
 
 const TRUE: HeaderValue = HeaderValue::from_static("true");

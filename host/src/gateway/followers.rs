@@ -1,5 +1,5 @@
-//! Who may follow events: so many clients in all, so many of each peer, and fewer than may connect, so that
-//! who follows leaves room for who asks.
+//! Who may follow events, or health: so many clients in all, so many of each peer, and fewer than may connect, so
+//! that who follows leaves room for who asks.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,11 +12,13 @@ use super::places::network;
 use crate::call::Blame;
 use crate::manifest::GatewaySpec;
 
-/// Upper bound of the clients that follow events at a time, however many may connect.
+/// Upper bound of the clients that follow the same kind of thing at a time, however many may connect.
 pub const MAX_FOLLOWERS: usize = 1_024;
 
-/// The clients of one address that follow events.
+/// The clients that follow something, in all and of one address.
 pub(super) struct Followers {
+    /// What they follow.
+    what: &'static str,
     total: usize,
     peer: usize,
     now: Mutex<Now>,
@@ -36,9 +38,10 @@ pub(super) struct Follows {
 
 impl Followers {
     /// Room for half of the connections, and of those of one peer.
-    pub(super) fn new(spec: &GatewaySpec) -> Self {
+    pub(super) fn new(what: &'static str, spec: &GatewaySpec) -> Self {
         let half = |connections: u32| (connections as usize / 2).clamp(1, MAX_FOLLOWERS);
         Self {
+            what,
             total: half(spec.connections),
             peer: half(spec.peer_connections),
             now: Mutex::default(),
@@ -50,10 +53,11 @@ impl Followers {
         let peer = network(address);
         let mut now = self.now();
         let of_peer = now.peers.get(&peer).copied().unwrap_or_default();
+        let what = self.what;
         let why = match (self.total, self.peer) {
-            (total, _) if now.all >= total => format!("{total} clients follow events already"),
+            (total, _) if now.all >= total => format!("{total} clients follow {what} already"),
             (_, own) if of_peer >= own => {
-                format!("{own} clients of this address follow events already")
+                format!("{own} clients of this address follow {what} already")
             }
             _ => {
                 now.all += 1;
@@ -96,11 +100,12 @@ mod tests {
     #[test]
     fn half_of_the_connections_may_follow_and_half_of_a_peers() {
         let followers = |connections, peer_connections| {
-            Arc::new(Followers::new(&GatewaySpec {
+            let spec = GatewaySpec {
                 connections,
                 peer_connections,
                 ..GatewaySpec::default()
-            }))
+            };
+            Arc::new(Followers::new("events", &spec))
         };
         let peer = |last: u8| IpAddr::from([10, 0, 0, last]);
         let few = followers(6, 4);

@@ -73,6 +73,21 @@ pub(crate) fn healthz() -> Answer {
 /// request without an effect is ADR-32's INFO, which plain NATS programs need not answer: a responder
 /// that never did is unknown, and does not block; one that did and stopped is missing.
 pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, link: &Link) -> Answer {
+    let readiness = readiness(gateway, table, link).await;
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    json(status, to_json(&readiness))
+}
+
+/// What [`readyz`] says, without words.
+pub(super) async fn is_ready(gateway: &Gateway, table: Option<&Table>, link: &Link) -> bool {
+    readiness(gateway, table, link).await.ready
+}
+
+async fn readiness(gateway: &Gateway, table: Option<&Table>, link: &Link) -> Readiness {
     let mut readiness = Readiness {
         ready: false,
         nats: link.is_connected(),
@@ -109,12 +124,7 @@ pub(crate) async fn readyz(gateway: &Gateway, table: Option<&Table>, link: &Link
         }
         Some(_) => {}
     }
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    json(status, to_json(&readiness))
+    readiness
 }
 
 impl Responders {

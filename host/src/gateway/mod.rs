@@ -88,6 +88,8 @@ pub struct Gateway {
     limiters: Arc<Limiters>,
     /// Room for clients that follow events.
     followers: Arc<Followers>,
+    /// Room for clients that follow health.
+    watchers: Arc<Followers>,
     /// The requests that were answered.
     pub(crate) counts: Arc<Counts>,
     tracer: Arc<Tracer>,
@@ -119,7 +121,8 @@ impl Gateway {
             tls: None,
             cors: spec.cors.as_ref().map(Cors::new),
             limiters: Arc::default(),
-            followers: Arc::new(Followers::new(&spec)),
+            followers: Arc::new(Followers::new("events", &spec)),
+            watchers: Arc::new(Followers::new("health", &spec)),
             spec,
             table: RwLock::default(),
             closing: watch::Sender::new(false),
@@ -162,6 +165,7 @@ impl Gateway {
             tracer: Arc::clone(&self.tracer),
             limiters: Arc::clone(&self.limiters),
             followers: Arc::clone(&self.followers),
+            watchers: Arc::clone(&self.watchers),
             closing: self.closing.clone(),
             ..new
         }

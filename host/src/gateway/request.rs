@@ -153,9 +153,10 @@ impl Front {
                 _ => (route::NO_ROUTE, Err(not_yet())),
             };
         };
-        if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request, &path) {
+        if grpc::is_grpc(request.headers()) && self.is_for_grpc(table, request.method(), &path) {
             let mut client = grpc::Asker {
                 sender: &beside.sender,
+                activity,
                 told: &mut beside.told,
             };
             let answer = Box::pin(self.answer_grpc(table, &path, &mut client, request, call));
@@ -166,7 +167,9 @@ impl Front {
         }
         if let Some(cors) = &self.gateway.cors
             && let Some(asked) = Cors::asked(request.method(), request.headers())
-            && table.find(&asked, &path).calls_function()
+            && (table.find(&asked, &path).calls_function()
+                || grpc::is_preflight(request.method(), request.headers())
+                    && self.is_for_grpc(table, &asked, &path))
         {
             return (route::PREFLIGHT, Ok(cors.preflight(request.headers())));
         }

@@ -56,6 +56,11 @@ impl Mount {
     pub(crate) fn close(&self) {
         self.gateway.close();
     }
+
+    /// The way from the thread of this number.
+    fn way(&self, thread: usize) -> Option<&(Arc<dyn Backend>, Link)> {
+        self.ways.get(thread.checked_rem(self.ways.len())?)
+    }
 }
 
 /// A gateway for any number of apps.
@@ -68,6 +73,8 @@ pub(crate) struct SharedGateway {
     places: Arc<Places>,
     /// Room for clients that follow events of any app.
     followers: Arc<Followers>,
+    /// Room for clients that follow health.
+    watchers: Arc<Followers>,
     /// There are other apps than before.
     changed: Notify,
     tls: Option<Arc<Tls>>,
@@ -170,8 +177,9 @@ impl Mounts {
             })
         };
         // A method is its app's alone, whatever paths an HTTP component of another one takes.
-        let of_method = grpc::is_grpc(headers)
-            .then(|| with(&|gateway, table| gateway.api(table).method(path).is_some()));
+        let is_grpc = grpc::is_grpc(headers) || grpc::is_preflight(method, headers);
+        let of_method =
+            is_grpc.then(|| with(&|gateway, table| gateway.api(table).method(path).is_some()));
         of_method
             .flatten()
             .or_else(|| {
@@ -202,7 +210,8 @@ impl SharedGateway {
                 spec.connections as usize,
                 spec.peer_connections as usize,
             )),
-            followers: Arc::new(Followers::new(&spec)),
+            followers: Arc::new(Followers::new("events", &spec)),
+            watchers: Arc::new(Followers::new("health", &spec)),
             spec,
             changed: Notify::new(),
             tls: tls.map(Arc::new),
@@ -322,8 +331,7 @@ struct SharedFront {
 impl SharedFront {
     /// The front of one app on this thread.
     fn of(&self, mount: &Mount) -> Option<Front> {
-        let at = self.thread.checked_rem(mount.ways.len())?;
-        let (backend, link) = mount.ways.get(at)?;
+        let (backend, link) = mount.way(self.thread)?;
         Some(Front {
             gateway: Arc::clone(&mount.gateway),
             backend: Arc::clone(backend),
@@ -399,13 +407,36 @@ impl SharedFront {
         answer
     }
 
+    /// The health of all apps of this name, also of those that are yet to come.
+    fn health(&self, host: &str) -> grpc::Health {
+        let (gateway, thread) = (Arc::clone(&self.gateway), self.thread);
+        let host = host.to_owned();
+        grpc::Health {
+            closing: gateway.closing.subscribe(),
+            watchers: Arc::clone(&gateway.watchers),
+            apps: Box::new(move || {
+                let mounts = gateway.mounts();
+                let group = mounts.group(&host);
+                let apps = group.apps.iter().filter_map(|app| mounts.by_app.get(app));
+                let all = apps.filter_map(|mount| {
+                    let (_, link) = mount.way(thread)?;
+                    Some((Arc::clone(&mount.gateway), link.clone()))
+                });
+                grpc::Apps {
+                    open: gateway.unready().is_none(),
+                    all: all.collect(),
+                }
+            }),
+        }
+    }
+
     /// Health and reflection of all apps of this name.
     async fn own_grpc(
         &self,
         mounts: &Mounts,
         host: &str,
         own: grpc::Own,
-        activity: &Activity,
+        activity: &Arc<Activity>,
         request: &mut Received,
     ) -> Answer {
         let group = mounts.group(host);
@@ -429,12 +460,21 @@ impl SharedFront {
         let sender = Sender::of(activity, request.headers(), trusted);
         let mut asker = grpc::Asker {
             sender: &sender,
+            activity,
             told: &mut told,
         };
-        let answer = grpc::answer_own(own, &parts, &mut asker, request, deadline);
+        let health = self.health(host);
+        let answer = grpc::answer_own(own, &parts, health, &mut asker, request, deadline);
         let mut answer = Box::pin(answer).await;
         let told = told.into_iter().map(|(name, value)| (Some(name), value));
         answer.headers_mut().extend(told);
+        // Of several apps none can say alone which pages may read it.
+        if let [(Front { gateway, .. }, _)] = *parts
+            && let Some(cors) = &gateway.cors
+        {
+            let origin = cors.origin(request.headers()).cloned();
+            cors.tell(origin.as_ref(), answer.headers_mut());
+        }
         answer
     }
 }
@@ -455,15 +495,16 @@ impl Answers for SharedFront {
     async fn answer(&self, request: &mut Received, activity: &Arc<Activity>) -> Answer {
         let mounts = self.gateway.mounts();
         let host = host_of(request);
-        if let Some(answer) = self.own(&mounts, &host, request).await {
-            let running = activity.begin(tokio::time::Instant::now());
-            return self.ended(request, answer, running);
-        }
         let path = route::normalized(request.uri().path()).into_owned();
+        // Also where there is no app yet: clients take what is no answer of gRPC for healthy.
         if let Some(own) = grpc::own(request.headers(), &path) {
             let running = activity.begin(tokio::time::Instant::now());
             let answer = self.own_grpc(&mounts, &host, own, activity, request);
             let answer = answer.await;
+            return self.ended(request, answer, running);
+        }
+        if let Some(answer) = self.own(&mounts, &host, request).await {
+            let running = activity.begin(tokio::time::Instant::now());
             return self.ended(request, answer, running);
         }
         let front = mounts
@@ -501,7 +542,9 @@ fn host_of(request: &Received) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::header::CONTENT_TYPE;
+    use http::header::{
+        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN,
+    };
     use http::{HeaderValue, Request};
 
     use super::*;
@@ -599,6 +642,16 @@ mod tests {
         assert_eq!(found("application/grpc", "/a.b.v1.C/F"), "shop");
         assert_eq!(found("application/grpc", "/a.b.v1.C/G"), "all");
         assert_eq!(found("application/json", "/a.b.v1.C/F"), "all");
+        // What a browser asks before has no content type.
+        let asked = [
+            (ORIGIN, "https://app.example"),
+            (ACCESS_CONTROL_REQUEST_METHOD, "POST"),
+            (ACCESS_CONTROL_REQUEST_HEADERS, "content-type,x-grpc-web"),
+        ];
+        let asked = asked.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let asked = asked.into_iter().collect();
+        let found = mounts.find("any", &Method::OPTIONS, &asked, "/a.b.v1.C/F");
+        assert_eq!(found.unwrap().app.name, "shop");
     }
 
     #[tokio::test]

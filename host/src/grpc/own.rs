@@ -10,12 +10,13 @@ use prost_types::{
 /// The service that says whether others can be called.
 pub const HEALTH: &str = "grpc.health.v1.Health";
 
-/// Whether a service can be called.
+/// Whether a service can be called, or is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are gRPC's own")]
 pub enum Serving {
     Serving = 1,
     NotServing = 2,
+    ServiceUnknown = 3,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -43,6 +43,9 @@ pub enum Auth {
 pub struct AuthSpec {
     /// What is asked for where no route says otherwise.
     pub default: Auth,
+    /// What a token or key has to allow there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
     /// Which tokens are taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtSpec>,
@@ -176,12 +179,17 @@ pub(super) fn read(top: &Section<'_>) -> Option<AuthSpec> {
     }
     let spec = AuthSpec {
         default: read_auth(&section, &auth::DEFAULT).unwrap_or_default(),
+        scopes: read_scopes(&section, &auth::SCOPES),
         jwt: read_jwt(&section),
         keys,
         key_file: section.text(&auth::KEY_FILE).map(|path| path.value.into()),
     };
     if let Some(why) = spec.refuses(spec.default) {
         section.report_key(auth::DEFAULT.name, format!("`default` {why}"));
+    }
+    if !spec.scopes.is_empty() && matches!(spec.default, Auth::None | Auth::Cert) {
+        let why = "`scopes` are those of a token or key, and `default` asks for neither: say `default = \"jwt\"` or `\"key\"`";
+        section.report_key(auth::SCOPES.name, why);
     }
     Some(spec)
 }

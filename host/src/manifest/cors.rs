@@ -10,16 +10,19 @@ use super::values::serialize_duration;
 use crate::text::shown;
 
 /// Headers that pages may send unless others are named.
-const HEADERS: [&str; 9] = [
+const HEADERS: [&str; 12] = [
     "authorization",
     "baggage",
     "content-type",
+    "grpc-timeout",
     "idempotency-key",
     "last-event-id",
     "traceparent",
     "tracestate",
     "x-api-key",
+    "x-grpc-web",
     "x-request-id",
+    "x-user-agent",
 ];
 
 /// Which pages may call functions, and how.

@@ -545,6 +545,8 @@ tables! {
     auth "`[gateway.auth]`" "Tokens and keys by which clients say who they are." {
         DEFAULT "default": Other = Other::text(&["none", "jwt", "key", "any", "cert"]).or("none")
             => "What everything that is served asks for, unless its route says otherwise: nothing, a token, a key, either of these, or a client certificate. RPC paths and `/openapi.json` are asked for the same, health checks for nothing.";
+        SCOPES "scopes": Other = route::SCOPES.values
+            => "What a token or key has to allow for everything that asks for `default`: RPC paths, gRPC, `/openapi.json`, and routes with neither `auth` nor `scopes` of their own.";
         JWT "jwt": Other = Other::table(&["`[gateway.auth.jwt]`"]).or("none")
             => "Which JSON Web Tokens are taken; see below.";
         KEY "key": Other = Other::table(&["`[gateway.auth.key.NAME]`, at most 1000"]).or("none")

@@ -75,6 +75,12 @@ const PATH_FORM: &str =
     "accepted: `/` and visible ASCII without `?`, `#` and `//`, other characters percent-encoded";
 
 impl Route {
+    /// Whether it says itself what it asks of clients.
+    #[must_use]
+    pub const fn asks_itself(&self) -> bool {
+        self.auth.is_some() || !self.scopes.is_empty()
+    }
+
     /// The patterns for a [`matchit::Router`] that the route stands for, the same that were
     /// checked for conflicts: the path itself, or what a prefix covers.
     #[must_use]

@@ -65,7 +65,7 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
         "openapi": "3.1.1",
         "info": { "title": app.name, "version": "1" },
         "servers": [{ "url": "/" }],
-        "security": security(usual(app), &[]),
+        "security": security(usual(app)),
         "paths": paths,
         "components": {
             "securitySchemes": schemes(app),
@@ -79,9 +79,10 @@ pub fn document(app: &App, plan: &Plan, components: &BTreeMap<String, Descriptio
 }
 
 /// What is asked of clients where no route says otherwise.
-fn usual(app: &App) -> Auth {
+fn usual(app: &App) -> (Auth, &[String]) {
     let auth = app.gateway.auth.as_ref();
-    auth.map(|auth| auth.default).unwrap_or_default()
+    auth.map(|auth| (auth.default, &*auth.scopes))
+        .unwrap_or_default()
 }
 
 /// How clients can say who they are.
@@ -99,13 +100,13 @@ fn schemes(app: &App) -> Value {
     }
     let asks = |auth: Auth| auth == Auth::Cert;
     let mut routes = app.routes.iter().filter_map(|route| route.auth);
-    if asks(usual(app)) || routes.any(asks) {
+    if asks(usual(app).0) || routes.any(asks) {
         schemes.insert("certificate".to_owned(), json!({ "type": "mutualTLS" }));
     }
     schemes.into()
 }
 
-fn security(auth: Auth, scopes: &[String]) -> Value {
+fn security((auth, scopes): (Auth, &[String])) -> Value {
     let schemes = [
         ("token", auth.takes_jwt()),
         ("key", auth.takes_key()),
@@ -117,10 +118,10 @@ fn security(auth: Auth, scopes: &[String]) -> Value {
 
 /// Says what a route asks for, where that is not what everything does.
 fn secure(operation: &mut Map<String, Value>, route: &Route, app: &App) {
-    let auth = route.auth.unwrap_or(usual(app));
-    if auth != usual(app) || !route.scopes.is_empty() {
-        let security = security(auth, &route.scopes);
-        operation.insert("security".to_owned(), security);
+    let usual = usual(app);
+    let asked = (route.auth.unwrap_or(usual.0), &*route.scopes);
+    if route.asks_itself() && asked != usual {
+        operation.insert("security".to_owned(), security(asked));
     }
 }
 

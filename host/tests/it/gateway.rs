@@ -1,13 +1,15 @@
 //! The gateway over real sockets: what a client sees, and every limit gone over.
 
-mod auth;
+pub(crate) mod auth;
 mod browsers;
+pub(crate) mod clients;
 pub(crate) mod components;
 mod followed;
 mod grpc;
+mod grpc_web;
 mod life;
 mod limits;
-mod tls;
+pub(crate) mod tls;
 mod traces;
 
 use std::collections::BTreeMap;
@@ -79,7 +81,8 @@ status = 201
 errors = { too-few = 409 }
 "#;
 
-const FUNCTIONS: [(&str, &str); 5] = [
+const FUNCTIONS: [(&str, &str); 6] = [
+    ("claims", "func() -> string"),
     ("echo", "func(id: string, note: string) -> string"),
     ("travels", "func() -> string"),
     ("fail", "func(code: u16)"),
@@ -107,6 +110,7 @@ impl Backend for Fake {
         Box::pin(async move {
             match function {
                 "echo" => Ok(call.body),
+                "claims" => Ok(json!(call.claims.as_deref()).to_string().into()),
                 "travels" => Ok(Bytes::from(
                     json!({
                         "parent": call.trace.parent,

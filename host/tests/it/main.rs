@@ -37,6 +37,7 @@ mod messaging;
 mod mqtt;
 mod nats;
 mod nestjs;
+mod outside;
 mod permissions;
 mod pipelines;
 mod service;

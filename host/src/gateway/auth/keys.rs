@@ -191,6 +191,7 @@ mod tests {
             scopes: vec!["a:b".to_owned()],
         };
         AuthSpec {
+            scopes: Vec::new(),
             default: Auth::Key,
             jwt: None,
             keys: BTreeMap::from([("till".to_owned(), key)]),

@@ -97,19 +97,20 @@ impl Access {
     ///
     /// The routes are those of the app that is deployed, and the gateway may still be that of the one before: a
     /// route of an app that asks its clients is never open meanwhile, but answered with 503.
-    pub(crate) fn usual(
-        spec: &GatewaySpec,
-        deployed: Option<&GatewaySpec>,
+    pub(crate) fn usual<'s>(
+        spec: &'s GatewaySpec,
+        deployed: Option<&'s GatewaySpec>,
         limiters: &Limiters,
     ) -> Self {
-        let default = |spec: &GatewaySpec| spec.auth.as_ref().map(|auth| auth.default);
-        let own = default(spec).filter(|auth| *auth != Auth::None);
+        let asking = |spec: &'s GatewaySpec| {
+            let auth = spec.auth.as_ref();
+            auth.filter(|auth| auth.default != Auth::None)
+        };
+        let asked = asking(spec).or_else(|| deployed.and_then(asking));
         let rate = spec.rate.as_ref();
         Self {
-            auth: own
-                .or_else(|| deployed.and_then(default))
-                .unwrap_or_default(),
-            scopes: Vec::new(),
+            auth: asked.map(|asked| asked.default).unwrap_or_default(),
+            scopes: asked.map(|asked| asked.scopes.clone()).unwrap_or_default(),
             limit: rate.map(|rate| limiters.get("", rate)),
         }
     }
@@ -120,7 +121,10 @@ impl Access {
         let limit = limit.map(|rate| limiters.get(&route.label(), rate));
         Self {
             auth: route.auth.unwrap_or(self.auth),
-            scopes: route.scopes.clone(),
+            scopes: match route.asks_itself() {
+                true => route.scopes.clone(),
+                false => self.scopes.clone(),
+            },
             limit: limit.or_else(|| self.limit.clone()),
         }
     }

@@ -8,9 +8,10 @@ use flate2::read::MultiGzDecoder;
 use http::header::TE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
+use super::web::{Form, Text};
 use crate::gateway::answer::Refusal;
+use crate::gateway::connection::Received;
 use crate::gateway::request::check_length;
 use crate::text::shown;
 
@@ -24,7 +25,10 @@ static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const PREFIX: usize = 5;
 
 /// Refuses a client that may not get trailers, without which it would not know how its call ended.
-pub(super) fn check_trailers(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn check_trailers(form: Form, headers: &HeaderMap) -> Result<(), Refusal> {
+    if form != Form::Grpc {
+        return Ok(());
+    }
     let mut values = headers.get_all(TE).iter().filter_map(|te| te.to_str().ok());
     if values.any(|te| {
         te.split(',')
@@ -146,10 +150,12 @@ fn inflate(message: &[u8], limit: usize) -> Result<Bytes, Refusal> {
 
 /// Reads the body of a unary call, and never more of it than one message may have. What was not read stays.
 pub(super) async fn read_one(
-    body: &mut Option<Incoming>,
+    form: Form,
+    request: &mut Received,
     limit: usize,
-    gzip: bool,
 ) -> Result<Bytes, Refusal> {
+    let gzip = has_gzip(request.headers())?;
+    let body = request.body_mut();
     let one = || {
         let why = "the method takes exactly one message";
         Refusal::caller(StatusCode::NOT_IMPLEMENTED, why)
@@ -158,7 +164,13 @@ pub(super) async fn read_one(
     let Some(incoming) = body else {
         return Err(one());
     };
-    check_length(incoming, limit.saturating_add(PREFIX))?;
+    let mut bound = limit.saturating_add(PREFIX);
+    let mut text = (form == Form::WebText).then(Text::default);
+    if text.is_some() {
+        // Four characters for three bytes, and the last ones padded.
+        bound = bound.div_ceil(3).saturating_mul(4);
+    }
+    check_length(incoming, bound)?;
     let mut came = BytesMut::new();
     let mut message = None;
     while let Some(frame) = incoming.frame().await {
@@ -172,7 +184,12 @@ pub(super) async fn read_one(
         if message.is_some() && !data.is_empty() {
             return Err(one());
         }
-        came.extend_from_slice(&data);
+        match &mut text {
+            None => came.extend_from_slice(&data),
+            Some(text) => text
+                .decode(&data, &mut came)
+                .ok_or_else(|| cut("the body is not base64"))?,
+        }
         if message.is_none() {
             message = next_message(&mut came, limit, gzip)?;
         }
@@ -181,6 +198,9 @@ pub(super) async fn read_one(
         }
     }
     *body = None;
+    if text.is_some_and(|text| !text.is_whole()) {
+        return Err(cut("the body ends within its base64"));
+    }
     match message {
         Some(message) => Ok(message),
         None if came.is_empty() => Err(one()),

@@ -5,7 +5,9 @@
 
 mod answers;
 mod frame;
+mod health;
 mod own;
+mod web;
 
 use std::sync::Arc;
 
@@ -15,11 +17,13 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 pub(super) use answers::http_status;
+pub(super) use health::{Apps, Health};
 pub(super) use own::{Own, answer_own, own};
+pub(super) use web::is_preflight;
 
 use super::answer::{Answer, Refusal};
 use super::client::{key_of, not_from_elsewhere};
-use super::connection::Received;
+use super::connection::{Activity, Received};
 use super::cors::Cors;
 use super::rate::Told;
 use super::route::{Destination, Rpc, not_allowed};
@@ -33,7 +37,9 @@ use crate::shape::Shape;
 use crate::text::shown;
 use crate::value::Value;
 use answers::{failed, succeeded};
-use frame::{check_trailers, has_gzip, read_one, takes_gzip, timeout};
+use frame::{check_trailers, read_one, takes_gzip, timeout};
+use own::own_at;
+use web::Form;
 
 /// The name of all methods in the access log.
 pub(super) const LABEL: &str = "/{package.Service}/{Method}";
@@ -55,41 +61,37 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 pub(super) struct Asker<'t> {
     /// Where it comes from.
     pub(super) sender: &'t Sender,
+    pub(super) activity: &'t Arc<Activity>,
     /// What the answer says of how much it may ask.
     pub(super) told: &'t mut Told,
 }
 
-/// Refuses what is no gRPC that can be answered as gRPC.
-fn check(request: &Received, cors: Option<&Cors>) -> Result<(), Refusal> {
+/// Refuses what is no gRPC that can be answered as gRPC, and returns the form in which it is answered.
+fn check(request: &Received, cors: Option<&Cors>) -> Result<Form, Refusal> {
     let kind = content_type(request.headers()).unwrap_or_default();
-    let is_plain = kind.trim_start().is_empty() || kind.trim_start().starts_with(';');
-    let is_proto = kind
-        .strip_prefix("+proto")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(';'));
-    if !is_plain && !is_proto {
+    let Some(form) = Form::of(kind) else {
         let why = format!(
-            "gRPC is taken as application/grpc or application/grpc+proto, not application/grpc{}",
+            "gRPC is taken as application/grpc, application/grpc-web or application/grpc-web-text, each with +proto or without, not application/grpc{}",
             shown(kind)
         );
         return Err(Refusal::caller(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
-    }
-    if request.version() < Version::HTTP_2 {
-        let why = "gRPC is taken over HTTP/2 only";
+    };
+    if form == Form::Grpc && request.version() < Version::HTTP_2 {
+        let why = "gRPC is taken over HTTP/2 only, gRPC-Web over HTTP/1.1, too";
         return Err(Refusal::caller(StatusCode::HTTP_VERSION_NOT_SUPPORTED, why));
     }
     if request.method() != Method::POST {
         return Err(not_allowed("POST"));
     }
-    origin::check(request, cors)
+    origin::check(request, cors)?;
+    Ok(form)
 }
 
 impl Front {
     /// Whether a request of gRPC is answered here, not by an HTTP component that has its path.
-    pub(super) fn is_for_grpc(&self, table: &Table, request: &Received, path: &str) -> bool {
-        let is_http = || matches!(table.find(request.method(), path), Destination::Http(_));
-        own(request.headers(), path).is_some()
-            || self.gateway.api(table).method(path).is_some()
-            || !is_http()
+    pub(super) fn is_for_grpc(&self, table: &Table, method: &Method, path: &str) -> bool {
+        let is_http = || matches!(table.find(method, path), Destination::Http(_));
+        own_at(path).is_some() || self.gateway.api(table).method(path).is_some() || !is_http()
     }
 
     /// Answers a request of gRPC.
@@ -107,15 +109,27 @@ impl Front {
     ) -> Result<Answer, Refusal> {
         if let Some(own) = own(request.headers(), path) {
             let deadline = call.deadline.into();
-            return Ok(answer_own(own, &[(self, table)], asker, request, deadline).await);
+            let (gateway, link) = (Arc::clone(&self.gateway), self.link.clone());
+            let health = Health {
+                closing: gateway.closing.subscribe(),
+                watchers: Arc::clone(&gateway.watchers),
+                apps: Box::new(move || Apps {
+                    open: true,
+                    all: vec![(Arc::clone(&gateway), link.clone())],
+                }),
+            };
+            let parts = [(self, table)];
+            return Ok(answer_own(own, &parts, health, asker, request, deadline).await);
         }
-        check(request, self.gateway.cors.as_ref())?;
+        let form = check(request, self.gateway.cors.as_ref())?;
         let gzip = takes_gzip(request.headers());
-        let answer = self.call_grpc(table, path, asker, request, call).await;
-        Ok(match answer {
+        let answer = self
+            .call_grpc(table, path, asker, (form, request), call)
+            .await;
+        Ok(form.write(match answer {
             Ok(message) => succeeded(message, gzip).await,
             Err(refusal) => failed(&refusal, &self.gateway.app),
-        })
+        }))
     }
 
     /// Lets in who may call functions, and returns what services get to know of the client.
@@ -138,7 +152,7 @@ impl Front {
         table: &Table,
         path: &str,
         asker: &mut Asker<'_>,
-        request: &mut Received,
+        (form, request): (Form, &mut Received),
         mut call: Call,
     ) -> Result<Vec<u8>, Refusal> {
         call.claims = self.admit_grpc(table, asker, request.headers()).await?;
@@ -157,7 +171,9 @@ impl Front {
             call.deadline = call.deadline.min(call.arrived + timeout);
         }
         let limit = self.gateway.spec.body;
-        let message = self.one_message(request, call.deadline.into()).await?;
+        let message = self
+            .one_message(form, request, call.deadline.into())
+            .await?;
         let arguments = method.decode_request(&message, limit).map_err(bad)?;
         // What comes of it has the bound of NATS and of the service.
         let limits = Limits {
@@ -194,14 +210,13 @@ impl Front {
     /// The one message of a request.
     async fn one_message(
         &self,
+        form: Form,
         request: &mut Received,
         deadline: Instant,
     ) -> Result<Bytes, Refusal> {
-        let headers = request.headers();
-        check_trailers(headers)?;
-        let gzip = has_gzip(headers)?;
+        check_trailers(form, request.headers())?;
         let limit = self.gateway.spec.body;
-        let reading = std::pin::pin!(read_one(request.body_mut(), limit, gzip));
+        let reading = std::pin::pin!(read_one(form, request, limit));
         let read = poll::within(deadline, reading).await;
         read.unwrap_or_else(|_| Err(self.too_late()))
     }

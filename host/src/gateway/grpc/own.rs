@@ -4,27 +4,29 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::answers::{MESSAGE, failed, refuse, response, succeeded, trailers};
-use super::frame::{check_trailers, framed, has_gzip, next_message, read_one};
+use super::answers::{failed, refuse, response, trailers};
+use super::frame::{check_trailers, framed, has_gzip, next_message, read_one, timeout};
+use super::health::Health;
+use super::web::Form;
 use super::{Asker, check, is_grpc};
 use crate::call::Blame;
 use crate::gateway::answer::{Answer, Payload, Refusal};
 use crate::gateway::connection::Received;
-use crate::gateway::health::readyz;
 use crate::gateway::{Front, Table};
 use crate::grpc::status::Code;
-use crate::grpc::{self, HEALTH, Reflected, Serving};
+use crate::grpc::{self, HEALTH, Reflected};
 use crate::poll;
 
 /// A service of the gateway's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::gateway) enum Own {
     Check,
+    Watch,
     Reflection,
     /// A method that it does not have.
     Unknown,
@@ -32,13 +34,16 @@ pub(in crate::gateway) enum Own {
 
 /// The gateway's own service that a request is for.
 pub(in crate::gateway) fn own(headers: &HeaderMap, path: &str) -> Option<Own> {
-    if !is_grpc(headers) {
-        return None;
-    }
+    is_grpc(headers).then(|| own_at(path))?
+}
+
+/// The gateway's own service that has a path.
+pub(super) fn own_at(path: &str) -> Option<Own> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     if service == HEALTH {
         return Some(match method {
             "Check" => Own::Check,
+            "Watch" => Own::Watch,
             _ => Own::Unknown,
         });
     }
@@ -53,6 +58,7 @@ pub(in crate::gateway) fn own(headers: &HeaderMap, path: &str) -> Option<Own> {
 pub(in crate::gateway) async fn answer_own(
     own: Own,
     parts: &[(&Front, &Table)],
+    health: Health,
     asker: &mut Asker<'_>,
     request: &mut Received,
     deadline: Instant,
@@ -65,20 +71,32 @@ pub(in crate::gateway) async fn answer_own(
         [(front, _)] => front.gateway.cors.as_ref(),
         _ => None,
     };
-    if let Err(refusal) = check(request, cors) {
-        return refusal.answer();
-    }
+    let form = match check(request, cors) {
+        Ok(form) => form,
+        Err(refusal) => return refusal.answer(),
+    };
     let answered = async {
-        check_trailers(request.headers())?;
-        let gzip = has_gzip(request.headers())?;
+        check_trailers(form, request.headers())?;
         match own {
             Own::Unknown => {
-                let why =
-                    "the gateway's own services are Check of grpc.health.v1.Health, and reflection";
+                let why = "the gateway's own services are Check and Watch of grpc.health.v1.Health, and reflection";
                 Err(Refusal::caller(StatusCode::NOT_IMPLEMENTED, why))
             }
-            Own::Check => check_health(parts, request, gzip, deadline).await,
+            Own::Check => {
+                let service = checked(form, request, deadline).await?;
+                Ok(health.check(&service).await)
+            }
+            Own::Watch => {
+                let ends = timeout(request.headers())?.map(|timeout| Instant::now() + timeout);
+                let service = checked(form, request, deadline).await?;
+                health.watch(service, ends, asker.activity)
+            }
+            Own::Reflection if form != Form::Grpc => {
+                let why = "reflection is a conversation, which gRPC-Web has none of";
+                Err(Refusal::caller(StatusCode::NOT_IMPLEMENTED, why))
+            }
             Own::Reflection => {
+                let gzip = has_gzip(request.headers())?;
                 let (mut apis, mut refused) = (Vec::new(), None);
                 for (front, table) in parts {
                     match front.admit_grpc(table, asker, request.headers()).await {
@@ -103,53 +121,22 @@ pub(in crate::gateway) async fn answer_own(
             }
         }
     };
-    answered
-        .await
-        .unwrap_or_else(|refusal: Refusal| failed(&refusal, app))
+    let answer = answered.await;
+    form.write(answer.unwrap_or_else(|refusal: Refusal| failed(&refusal, app)))
 }
 
 /// Bytes that a message to one of the gateway's own services may have.
 const OWN_LIMIT: usize = 16 << 10;
 
-/// Whether a service, or all of them, can be called.
-async fn check_health(
-    parts: &[(&Front, &Table)],
-    request: &mut Received,
-    gzip: bool,
-    deadline: Instant,
-) -> Result<Answer, Refusal> {
-    let reading = std::pin::pin!(read_one(request.body_mut(), OWN_LIMIT, gzip));
+/// The service that a health check is about.
+async fn checked(form: Form, request: &mut Received, deadline: Instant) -> Result<String, Refusal> {
+    let reading = std::pin::pin!(read_one(form, request, OWN_LIMIT));
     let message = poll::within(deadline, reading).await.unwrap_or_else(|_| {
         let why = "the message took too long";
         Err(Refusal::caller(StatusCode::REQUEST_TIMEOUT, why))
     })?;
     let bad = || Refusal::caller(StatusCode::BAD_REQUEST, "this is no HealthCheckRequest");
-    let service = grpc::checked(&message).ok_or_else(bad)?;
-    let is_own = service == HEALTH || grpc::REFLECTION.contains(&service.as_str());
-    let mut is_known = service.is_empty() || is_own;
-    let mut serving = Serving::Serving;
-    for (front, table) in parts {
-        let has = front.gateway.api(table).has_service(&service);
-        is_known |= has;
-        if !has && !service.is_empty() {
-            continue;
-        }
-        let answer = readyz(&front.gateway, Some(table), &front.link).await;
-        if answer.status() != StatusCode::OK {
-            serving = Serving::NotServing;
-        }
-    }
-    if is_known {
-        return Ok(succeeded(grpc::health(serving), false).await);
-    }
-    let mut answer = response(Payload::whole(Bytes::new()), StatusCode::NOT_FOUND);
-    let headers = answer.headers_mut();
-    headers.extend(trailers(Code::NotFound));
-    headers.insert(
-        &MESSAGE,
-        HeaderValue::from_static("there is no such service"),
-    );
-    Ok(answer)
+    grpc::checked(&message).ok_or_else(bad)
 }
 
 /// A conversation with a client of reflection: an answer to each message, until its deadline.

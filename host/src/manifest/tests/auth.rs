@@ -75,8 +75,12 @@ fn what_is_asked_for_has_to_be_known() {
             "9:11: route \"GET /a\": `scopes`: `a b` is no scope; accepted: 1 to 63 visible ASCII characters without quotes and backslashes",
         ),
         (
+            "[gateway.auth]\nscopes = ['a']\n".to_owned(),
+            "5:1: gateway: auth: `scopes` are those of a token or key, and `default` asks for neither: say `default = \"jwt\"` or `\"key\"`",
+        ),
+        (
             "[gateway.auth]\ndefalt = 'none'\n".to_owned(),
-            "5:1: gateway: auth: unknown key `defalt`; did you mean `default`? (accepted: default, jwt, key, key-file)",
+            "5:1: gateway: auth: unknown key `defalt`; did you mean `default`? (accepted: default, scopes, jwt, key, key-file)",
         ),
     ] {
         assert_eq!(problem(&lines), why);

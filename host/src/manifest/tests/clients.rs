@@ -10,7 +10,7 @@ fn origins_are_what_browsers_send() {
         "origins = ['https://a.example', 'http://[::1]:3000']",
     ));
     let read = read.gateway.cors.unwrap();
-    assert_eq!((read.methods.len(), read.headers.len()), (7, 9));
+    assert_eq!((read.methods.len(), read.headers.len()), (7, 12));
     assert_eq!((read.credentials, read.max_age.as_secs()), (false, 600));
     for bad in [
         "https://a.example/",

@@ -1,10 +1,18 @@
 //! One gateway for several apps.
 
+use std::net::SocketAddr;
+
+use http::Request;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::Value;
 
 use super::{EVERYWHERE, Fleet, echo};
 use crate::admin::metrics::samples;
+use crate::gateway::auth::Issuer;
+use crate::gateway::clients::{Watcher, grpcurl};
+use crate::gateway::tls::{ALL, Client, file};
 use crate::support::cli::Up;
+use crate::support::components::GUEST;
 use crate::support::http::{request, send};
 use crate::support::{until_ok, until_ok_within};
 
@@ -307,5 +315,121 @@ async fn the_admin_address_shows_what_the_verbs_show() {
     let other = [("Host", "evil.example")];
     assert_eq!(send(&at, "GET", "/apps", &other, "").unwrap().status, 403);
     assert!(host.stop().ends_with("[exit 0]"));
+    fleet.stop().await;
+}
+
+/// As [`GUEST`], of another name.
+fn vault() -> Vec<u8> {
+    wat::parse_str(GUEST.replace("test:guest", "test:vault")).unwrap()
+}
+
+#[tokio::test]
+async fn apps_that_ask_who_calls_and_that_do_not_share_a_gateway_with_tls() {
+    let issuer = Issuer::start().await;
+    let fleet = Fleet::start(&format!("{EVERYWHERE}{ROUTE}[gateway]\nrpc = true\n")).await;
+    let closed = EVERYWHERE
+        .replace("\"app\"", "\"bank\"")
+        .replace("service.guest", "service.vault");
+    let closed = format!(
+        "{closed}[gateway]\nrpc = true\n[gateway.auth]\ndefault = \"jwt\"\nscopes = [\"vault\"]\n\
+         [gateway.auth.jwt]\nissuer = \"https://id.example\"\naudience = [\"shop\"]\njwks = \"http://{}/jwks.json\"\n",
+        issuer.address
+    );
+    let bank = Fleet::on(fleet.url.clone(), &closed);
+    bank.cli.write("guest.wasm", vault());
+    let [certificate, key, ca] =
+        ["server.pem", "server.key", "ca.pem"].map(|name| file(name).display().to_string());
+    let host = fleet.host(
+        "a",
+        &[
+            "--gateway",
+            "127.0.0.1:0",
+            "--gateway-certificate",
+            &certificate,
+            "--gateway-key",
+            &key,
+        ],
+    );
+    let stdout = host.stdout();
+    let at = stdout.split("https://").nth(1).unwrap();
+    let at = at.split_whitespace().next().unwrap().to_owned();
+    let address: SocketAddr = at.parse().unwrap();
+    let curl = async |more: &[&str]| grpcurl(&[&["-cacert", &ca], more].concat()).await;
+    let health = async |service: &str, wanted: &str| {
+        let asked = format!("{{\"service\":\"{service}\"}}");
+        until_ok("the gateway's health is that", async || {
+            let (_, said) = curl(&["-d", &asked, &at, "grpc.health.v1.Health/Check"]).await;
+            said.contains(wanted).then_some(()).ok_or(said)
+        })
+        .await;
+    };
+    // Before there is any app: the host is ready, unless it is drained.
+    health("", "\"SERVING\"").await;
+    fleet.run(&["drain", "a"]).await.done();
+    health("", "\"NOT_SERVING\"").await;
+    fleet.run(&["uncordon", "a"]).await.done();
+    health("", "\"SERVING\"").await;
+    health("test.vault.v1.Api", "NotFound").await;
+    let mut watcher = Watcher::start(address, "test.vault.v1.Api");
+    // It is not there yet.
+    assert_eq!(watcher.next().await.as_deref(), Some("3"));
+    fleet.run(&["deploy"]).await.done();
+    bank.run(&["deploy"]).await.done();
+    health("test.guest.v1.Api", "\"SERVING\"").await;
+    health("test.vault.v1.Api", "\"SERVING\"").await;
+    let came = watcher.until("1").await;
+    assert!(came.iter().all(|state| state == "2"), "{came:?}");
+
+    // By gRPC: the one is open, the other asks, and reflection shows to each what it may call.
+    let bearer = |token: &str| format!("authorization: Bearer {token}");
+    let token = issuer.token("vault");
+    let (_, open) = curl(&[&at, "list"]).await;
+    assert!(
+        open.contains("test.guest.v1.Api") && !open.contains("test.vault"),
+        "{open}"
+    );
+    let protos = bank.cli.path("all.binpb").display().to_string();
+    let known = bearer(&token);
+    let out = ["-H", &known, "-protoset-out", &protos, &at, "describe"];
+    let (_, all) = curl(&out).await;
+    assert!(
+        all.contains("test.guest.v1.Api") && all.contains("test.vault.v1.Api"),
+        "{all}"
+    );
+    let echo = "\"value\": \"x\"";
+    let client = Client::new(None, ALL);
+    for (api, token, part, status) in [
+        ("guest", None, echo, 200),
+        ("vault", None, "Unauthenticated", 401),
+        ("vault", Some("x".to_owned()), "Unauthenticated", 401),
+        ("vault", Some(issuer.token("a")), "PermissionDenied", 403),
+        ("vault", Some(token), echo, 200),
+    ] {
+        let header = token.as_deref().map(bearer);
+        let mut options = vec!["-protoset", &*protos];
+        options.extend(header.iter().flat_map(|header| ["-H", &**header]));
+        let method = format!("test.{api}.v1.Api/Echo");
+        options.extend(["-d", "{\"text\":\"x\"}", &at, &method]);
+        let (_, said) = curl(&options).await;
+        assert!(said.contains(part), "{api}: {said}");
+        // And at the RPC path.
+        let request = Request::post(format!("/rpc/test:{api}/api/echo"))
+            .header(CONTENT_TYPE, "application/json");
+        let request = match token {
+            Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        };
+        let (found, body) = client.send(address, request, "[\"x\"]").await;
+        assert_eq!(found, status, "{api}: {body}");
+    }
+    let route = client.send(address, Request::get("/echo/y"), "").await;
+    assert_eq!(route, (200, "\"y\"".to_owned()));
+    // Who does not trust the certificate does not call, and who does not speak TLS is told.
+    let (ran, said) = grpcurl(&["-connect-timeout", "2", &at, "list"]).await;
+    assert!(!ran && said.contains("certificate"), "{said}");
+    let plain = request(&at, "/echo/y", None).unwrap();
+    assert_eq!(plain.status, 400, "{plain:?}");
+    assert!(host.stop().ends_with("[exit 0]"));
+    watcher.until("UNAVAILABLE").await;
     fleet.stop().await;
 }

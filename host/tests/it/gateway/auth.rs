@@ -96,8 +96,8 @@ fn digest(text: &str) -> String {
 }
 
 /// An issuer of tokens, whose keys are asked for over HTTP.
-struct Issuer {
-    address: SocketAddr,
+pub(crate) struct Issuer {
+    pub(crate) address: SocketAddr,
     key: Mutex<(String, Ed25519KeyPair)>,
     /// What is answered instead of the keys.
     broken: Mutex<Option<StatusCode>>,
@@ -111,7 +111,7 @@ fn key() -> Ed25519KeyPair {
 }
 
 impl Issuer {
-    async fn start() -> Arc<Self> {
+    pub(crate) async fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = Arc::new(Self {
             address: listener.local_addr().unwrap(),
@@ -155,7 +155,7 @@ impl Issuer {
         format!("{message}.{}", BASE64.encode(signature))
     }
 
-    fn token(&self, scope: &str) -> String {
+    pub(crate) fn token(&self, scope: &str) -> String {
         let id = self.key.lock().unwrap().0.clone();
         let exp = std::time::SystemTime::now() + Duration::from_secs(600);
         let exp = exp.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -224,6 +224,87 @@ async fn tokens_are_taken_by_the_issuers_keys() {
         assert_eq!(message, "the token is signed by no key of the issuer");
     }
     assert_eq!(issuer.asked.load(Ordering::SeqCst), asked);
+}
+
+#[tokio::test]
+async fn what_has_no_scopes_of_its_own_asks_for_those_of_all() {
+    let issuer = Issuer::start().await;
+    let manifest = issuer.manifest("10m");
+    let front = Front::of(&manifest.replace("\"any\"\n", "\"any\"\nscopes = [\"shop\"]\n")).await;
+    let rpc = "/rpc/test:fake/api/travels";
+    for (method, path) in [("GET", "/travels"), ("POST", rpc), ("GET", "/openapi.json")] {
+        let send = async |token: Option<String>| {
+            let mut request = Request::builder().method(method).uri(path);
+            if let Some(token) = token {
+                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            }
+            front.send(request, "").await
+        };
+        send(None).await.error(401, "caller");
+        let message = send(Some(issuer.token("orders:write")))
+            .await
+            .error(403, "caller");
+        assert_eq!(message, "the token does not allow `shop`", "{path}");
+        assert_eq!(send(Some(issuer.token("shop"))).await.status, 200, "{path}");
+    }
+    // A route with its own asks for those, and one that is open for nothing.
+    let write = Request::post("/write");
+    let bearer = format!("Bearer {}", issuer.token("orders:write"));
+    let reply = front.send(write.header(AUTHORIZATION, bearer), "3").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(front.get("/open").await.status, 200);
+    let request = Request::get("/openapi.json");
+    let bearer = format!("Bearer {}", issuer.token("shop"));
+    let document = front.send(request.header(AUTHORIZATION, bearer), "").await;
+    let document = document.json();
+    assert_eq!(document["security"][0]["token"], json!(["shop"]));
+    let of = |path: &str, method: &str| document["paths"][path][method]["security"].clone();
+    assert_eq!(of("/travels", "get"), Value::Null);
+    assert_eq!(of("/write", "post")[0]["token"], json!(["orders:write"]));
+    assert_eq!(of("/open", "get"), json!([]));
+}
+
+#[tokio::test]
+async fn tokens_are_asked_of_grpc_as_of_rpc_paths() {
+    let issuer = Issuer::start().await;
+    let manifest = issuer.manifest("10m");
+    let front = Front::of(&manifest.replace("\"any\"\n", "\"jwt\"\nscopes = [\"shop\"]\n")).await;
+    let address = front.address.to_string();
+    let call = async |token: &str| {
+        let header = format!("authorization: Bearer {token}");
+        let method = "test.fake.v1.Api/Claims";
+        clients::grpcurl(&["-plaintext", "-H", &header, &address, method]).await
+    };
+    // Reflection is asked for the same, by the same client.
+    let (ran, said) = clients::grpcurl(&["-plaintext", &address, "list"]).await;
+    assert!(!ran && said.contains("a token is missing"), "{said}");
+    let token = issuer.token("shop");
+    let (ran, said) = call(&token).await;
+    assert!(ran, "{said}");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let claims: Value = serde_json::from_str(said["value"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&claims["auth"], &claims["subject"], &claims["scopes"]),
+        (&json!("jwt"), &json!("u-7"), &json!(["shop"]))
+    );
+    // grpcurl asks reflection first, so the statuses are those of plain requests.
+    let call = async |token: Option<&str>| {
+        let mut request = Front::grpc("/test.fake.v1.Api/Claims");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        front.over_http2(request, grpc::framed(0, &[])).await
+    };
+    let ended = call(None).await;
+    ended.refused("16", "a token is missing");
+    assert_eq!(ended.headers[WWW_AUTHENTICATE], "Bearer realm=\"app\"");
+    let ended = call(Some(&token.replace('.', ""))).await;
+    ended.refused("16", "no JSON Web Token");
+    let ended = call(Some(&issuer.token("orders:write"))).await;
+    ended.refused("7", "the token does not allow `shop`");
+    let challenge = "Bearer realm=\"app\", error=\"insufficient_scope\", scope=\"shop\"";
+    assert_eq!(ended.headers[WWW_AUTHENTICATE], challenge);
+    assert_eq!(call(Some(&token)).await.code().0, "0");
 }
 
 #[tokio::test]

@@ -9,11 +9,11 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-const TAKE: &str = "/test.fake.v1.Api/Take";
+pub(super) const TAKE: &str = "/test.fake.v1.Api/Take";
 /// `count` is 3.
-const THREE: [u8; 2] = [0x08, 0x03];
+pub(super) const THREE: [u8; 2] = [0x08, 0x03];
 
-fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+pub(super) fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[flag], &length.to_be_bytes()[..], message].concat()
 }
@@ -25,9 +25,9 @@ fn gzip(message: &[u8]) -> Vec<u8> {
 }
 
 /// What came back: headers and trailers together, since a refusal has the latter in the former.
-struct Ended {
+pub(super) struct Ended {
     status: u16,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     body: Bytes,
 }
 
@@ -39,7 +39,7 @@ impl Ended {
 
     /// The code and the message of a call that came to an end by gRPC's rules.
     #[track_caller]
-    fn code(&self) -> (&str, String) {
+    pub(super) fn code(&self) -> (&str, String) {
         assert_eq!(self.status, 200, "{:?}", self.headers);
         assert_eq!(self.header("content-type"), "application/grpc");
         let message = percent_encoding::percent_decode_str(self.header("grpc-message"));
@@ -50,7 +50,7 @@ impl Ended {
     }
 
     #[track_caller]
-    fn refused(&self, code: &str, part: &str) {
+    pub(super) fn refused(&self, code: &str, part: &str) {
         let (found, message) = self.code();
         assert!(
             found == code && message.contains(part),
@@ -68,13 +68,17 @@ impl Ended {
 }
 
 impl Front {
-    fn grpc(path: &str) -> http::request::Builder {
+    pub(super) fn grpc(path: &str) -> http::request::Builder {
         Request::post(format!("http://test{path}"))
             .header("te", "trailers")
             .header(CONTENT_TYPE, "application/grpc")
     }
 
-    async fn over_http2(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Ended {
+    pub(super) async fn over_http2(
+        &self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> Ended {
         let mut sender = http2(self.connect().await).await;
         let request = request.body(Full::new(body.into())).unwrap();
         let response = timeout(DEADLINE, sender.send_request(request)).await;
@@ -231,7 +235,7 @@ async fn messages_are_bounded_compressed_or_not() {
 async fn what_is_no_grpc_gets_an_answer_of_http() {
     let front = Front::start(|_| {}).await;
     for kind in [
-        "application/grpc-web",
+        "application/grpc-web+json",
         "application/grpc+json",
         "application/grpcx",
     ] {
@@ -247,7 +251,10 @@ async fn what_is_no_grpc_gets_an_answer_of_http() {
     }
     let request = Request::post(TAKE).header(CONTENT_TYPE, "application/grpc");
     let message = front.send(request, "").await.error(505, "caller");
-    assert_eq!(message, "gRPC is taken over HTTP/2 only");
+    assert_eq!(
+        message,
+        "gRPC is taken over HTTP/2 only, gRPC-Web over HTTP/1.1, too"
+    );
     let request =
         Request::get(format!("http://test{TAKE}")).header(CONTENT_TYPE, "application/grpc");
     let ended = front.over_http2(request, Bytes::new()).await;
@@ -327,11 +334,156 @@ async fn health_is_that_of_readiness() {
         );
     }
     assert_eq!(check("x.Y").await.code().0, "5");
-    let watch = Front::grpc("/grpc.health.v1.Health/Watch");
+    let other = Front::grpc("/grpc.health.v1.Health/Listen");
     front
-        .over_http2(watch, framed(0, &[]))
+        .over_http2(other, framed(0, &[]))
         .await
-        .refused("12", "Check");
+        .refused("12", "Check and Watch");
+}
+
+const SERVING: u8 = 1;
+const NOT_SERVING: u8 = 2;
+const SERVICE_UNKNOWN: u8 = 3;
+
+/// A health check that goes on.
+struct Watching {
+    status: u16,
+    headers: HeaderMap,
+    body: Incoming,
+    /// Its connection lives as long as this.
+    _sender: hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+}
+
+impl Front {
+    async fn watch(&self, service: &str) -> Watching {
+        self.watch_for(service, None).await
+    }
+
+    async fn watch_for(&self, service: &str, time: Option<&str>) -> Watching {
+        let mut sender = http2(self.connect().await).await;
+        let mut request = Self::grpc("/grpc.health.v1.Health/Watch");
+        if let Some(time) = time {
+            request = request.header("grpc-timeout", time);
+        }
+        let name = service.as_bytes();
+        let message = match name {
+            [] => Vec::new(),
+            name => [&[0x0a, u8::try_from(name.len()).unwrap()], name].concat(),
+        };
+        let request = request.body(Full::from(framed(0, &message))).unwrap();
+        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+        Watching {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+            _sender: sender,
+        }
+    }
+}
+
+impl Watching {
+    /// The next state.
+    async fn state(&mut self) -> u8 {
+        let frame = timeout(DEADLINE, self.body.frame()).await.unwrap();
+        let frame = frame.unwrap_or_else(|| panic!("{:?}", self.headers));
+        let data = frame.unwrap().into_data().unwrap();
+        assert_eq!(data[..6], framed(0, &[0x08, 0])[..6]);
+        data[6]
+    }
+
+    /// How it ends, after what has come.
+    async fn end(self) -> Ended {
+        let body = timeout(DEADLINE, self.body.collect()).await;
+        let body = body.unwrap().unwrap();
+        let mut headers = self.headers;
+        headers.extend(body.trailers().cloned().unwrap_or_default());
+        Ended {
+            status: self.status,
+            headers,
+            body: body.to_bytes(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_watches_health_is_told_each_change() {
+    let nats = Nats::start().await;
+    let link = ConnectOptions::to(nats.url()).link().await.unwrap();
+    let front = Front::bare(|_| {}, link);
+    front.set_routes(
+        &format!("{ROUTES}[gateway]\nrpc = false\n"),
+        &BTreeMap::new(),
+    );
+    let mut all = front.watch("").await;
+    let mut one = front.watch("test.fake.v1.Api").await;
+    let mut own = front.watch("grpc.health.v1.Health").await;
+    assert_eq!(
+        (all.state().await, one.state().await, own.state().await),
+        (SERVING, SERVICE_UNKNOWN, SERVING)
+    );
+    front.set_routes(ROUTES, &BTreeMap::new());
+    assert_eq!(one.state().await, SERVING);
+    nats.stop().await;
+    assert_eq!(
+        (all.state().await, one.state().await),
+        (NOT_SERVING, NOT_SERVING)
+    );
+    // The host stops: all of them are told, and end.
+    front.gateway.close();
+    assert_eq!(own.state().await, NOT_SERVING);
+    for watching in [all, one, own] {
+        watching.end().await.refused("14", "shutting down");
+    }
+    timeout(DEADLINE, front.serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn so_many_watch_health_and_no_more() {
+    let front = Front::start(|spec| {
+        spec.connections = 6;
+        spec.peer_connections = 4;
+    })
+    .await;
+    let mut first = front.watch("").await;
+    let second = front.watch("").await;
+    assert_eq!(first.state().await, NOT_SERVING);
+    let third = front.watch("").await.end().await;
+    third.refused("14", "2 clients of this address follow health already");
+    // Those that follow events have room of their own, and who only asks needs none.
+    let check = Front::grpc("/grpc.health.v1.Health/Check");
+    let checked = front.over_http2(check, framed(0, &[])).await;
+    assert_eq!(checked.code().0, "0");
+    drop(second);
+    until_ok("there is room again", async || {
+        let watching = front.watch("").await;
+        let refused = watching.headers.get("grpc-status").cloned();
+        refused.map_or(Ok(()), Err)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_watches_health_may_say_for_how_long() {
+    let front = Front::start(|_| {}).await;
+    let mut watching = front.watch_for("", Some("50m")).await;
+    assert_eq!(watching.state().await, NOT_SERVING);
+    watching
+        .end()
+        .await
+        .refused("4", "the time that the client gave");
+    let refused = front.watch_for("", Some("soon")).await;
+    refused.end().await.refused("3", "grpc-timeout");
+}
+
+#[tokio::test]
+async fn who_watches_health_is_not_idle() {
+    let front = Front::start(|spec| spec.timeout = Duration::from_secs(1)).await;
+    let mut watching = front.watch("").await;
+    assert_eq!(watching.state().await, NOT_SERVING);
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    front.gateway.close();
+    watching.end().await.refused("14", "shutting down");
 }
 
 #[tokio::test]

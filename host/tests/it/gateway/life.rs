@@ -87,7 +87,7 @@ async fn ready_means_nats_and_a_responder_for_everything() {
             reply.status,
             reply.json()["unknown"].as_array().unwrap().len()
         ),
-        (200, 5)
+        (200, FUNCTIONS.len())
     );
 
     // One that introduces itself is known, and missed when it is gone.
@@ -114,7 +114,9 @@ async fn ready_means_nats_and_a_responder_for_everything() {
     introduces.abort();
     until_readyz(&front, |status, readiness| {
         let missing = readiness["missing"].as_array().unwrap();
-        status == 503 && missing.len() == 5 && missing.contains(&json!("test:fake/api.take@1.0.0"))
+        status == 503
+            && missing.len() == FUNCTIONS.len()
+            && missing.contains(&json!("test:fake/api.take@1.0.0"))
     })
     .await;
 

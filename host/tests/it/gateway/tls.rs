@@ -13,12 +13,12 @@ use wasmbay::manifest::{ClientCertificate, TlsSpec};
 
 use super::*;
 
-fn file(name: &str) -> PathBuf {
+pub(crate) fn file(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/gateway/tls");
     folder.join(name)
 }
 
-fn spec(client: ClientCertificate) -> TlsSpec {
+pub(super) fn spec(client: ClientCertificate) -> TlsSpec {
     TlsSpec {
         certificate: file("server.pem"),
         key: file("server.key"),
@@ -28,7 +28,7 @@ fn spec(client: ClientCertificate) -> TlsSpec {
 }
 
 impl Front {
-    async fn with_tls(spec: &TlsSpec, change: impl FnOnce(&mut GatewaySpec)) -> Self {
+    pub(super) async fn with_tls(spec: &TlsSpec, change: impl FnOnce(&mut GatewaySpec)) -> Self {
         let tls = Tls::load(spec).unwrap();
         let front = Self::bare_with(change, no_nats().await, Some(tls));
         front.set_routes(ROUTES, &BTreeMap::new());
@@ -36,12 +36,15 @@ impl Front {
     }
 }
 
-struct Client {
+pub(crate) struct Client {
     config: ClientConfig,
 }
 
 impl Client {
-    fn new(identity: Option<&str>, versions: &[&'static SupportedProtocolVersion]) -> Self {
+    pub(crate) fn new(
+        identity: Option<&str>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(file("ca.pem")).unwrap();
         roots.add(ca).unwrap();
@@ -68,37 +71,57 @@ impl Client {
     }
 
     async fn connect(&self, front: &Front) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_to(front.address).await
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(self.config.clone()));
-        connector.connect(name, front.connect().await).await
+        connector
+            .connect(name, TcpStream::connect(address).await?)
+            .await
+    }
+
+    /// The status and the body that a request gets on a connection of its own.
+    pub(crate) async fn send(
+        &self,
+        address: SocketAddr,
+        request: http::request::Builder,
+        body: &str,
+    ) -> (u16, String) {
+        let reply = self.try_send(address, request, body).await.unwrap();
+        let reply = Reply::of(reply).await;
+        (reply.status, reply.body)
+    }
+
+    async fn try_send(
+        &self,
+        address: SocketAddr,
+        request: http::request::Builder,
+        body: &str,
+    ) -> Result<http::Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TokioIo::new(self.connect_to(address).await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        tokio::spawn(connection);
+        let request = request.header(HOST, "localhost");
+        let request = request.body(Full::<Bytes>::from(body.to_owned()))?;
+        Ok(sender.send_request(request).await?)
     }
 
     /// The status of a request on a connection of its own.
     async fn get(&self, front: &Front) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {
-        let reply = self.send(front, Request::get("/travels")).await?;
+        let get = Request::get("/travels");
+        let reply = self.try_send(front.address, get, "").await?;
         Ok(reply.status().as_u16())
     }
 
-    /// Sends a request on a connection of its own.
-    async fn send(
-        &self,
-        front: &Front,
-        request: http::request::Builder,
-    ) -> Result<http::Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TokioIo::new(self.connect(front).await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        tokio::spawn(connection);
-        let request = request.header(HOST, "localhost");
-        let request = request.body(Full::<Bytes>::default())?;
-        Ok(sender.send_request(request).await?)
-    }
-
     async fn ask(&self, front: &Front, request: http::request::Builder) -> Reply {
-        Reply::of(self.send(front, request).await.unwrap()).await
+        let reply = self.try_send(front.address, request, "").await;
+        Reply::of(reply.unwrap()).await
     }
 }
 
-static ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
+pub(crate) static ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
 
 #[tokio::test]
 async fn both_versions_of_http_are_spoken_over_both_of_tls() {
