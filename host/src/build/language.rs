@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{BuildError, Tool};
+use super::{BuildError, Tool, recipe};
 use crate::text::shown;
 
 /// A language that guests are written in.
@@ -83,8 +83,10 @@ pub(super) fn runtime(folder: &Path) -> Result<Runtime, BuildError> {
 #[must_use]
 pub fn tools_of(folder: &Path, language: Language) -> &'static [Tool] {
     let script = matches!(language, Language::TypeScript | Language::JavaScript);
+    let packages = || recipe::pip::wanted(folder).is_ok_and(|wanted| wanted.is_some());
     match runtime(folder) {
         Ok(Runtime::StarlingMonkey) if script => &[Tool::Esbuild, Tool::ComponentizeJs],
+        _ if language == Language::Python && packages() => &[Tool::ComponentizePy, Tool::Pip],
         _ => language.tools(),
     }
 }

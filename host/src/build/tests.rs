@@ -266,6 +266,16 @@ fn only_a_guest_that_asks_for_the_larger_runtime_needs_its_tool() {
 }
 
 #[test]
+fn a_guest_in_python_with_packages_needs_what_installs_them() {
+    let tools = |list: &str| {
+        let root = folder(&[("app.py", ""), (list, "semver\n")]);
+        tools_of(root.path(), Language::Python)
+    };
+    assert_eq!(tools("requirements.txt"), [Tool::ComponentizePy, Tool::Pip]);
+    assert_eq!(tools("notes.txt"), Language::Python.tools());
+}
+
+#[test]
 fn a_runtime_that_there_is_not_is_refused() {
     let root = folder(&[
         ("wit/w.wit", TWO_WORLDS),

@@ -3,7 +3,7 @@
 mod c;
 pub(super) mod go;
 mod javascript;
-mod pip;
+pub(super) mod pip;
 mod python;
 mod rust;
 mod starlingmonkey;

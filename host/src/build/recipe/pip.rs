@@ -114,7 +114,9 @@ pub(super) fn modules(packages: &Path) -> Vec<String> {
 }
 
 /// The file that lists what the guest depends on, and the list. `requirements.txt` comes first.
-fn wanted(folder: &Path) -> Result<Option<(&'static str, String)>, BuildError> {
+pub(in crate::build) fn wanted(
+    folder: &Path,
+) -> Result<Option<(&'static str, String)>, BuildError> {
     let read = |name: &str| {
         let path = folder.join(name);
         let text = path.is_file().then(|| fs::read_to_string(&path));
