@@ -6,7 +6,7 @@
 #   guests/tools.sh prometheus                                  (reads the metrics in tests; Debian's, 40 MB to fetch)
 #   guests/tools.sh nestjs wasmtime                             (what the benchmarks compare with)
 #   guests/tools.sh kubernetes-validate                         (checks docs/deploy/kubernetes.yaml)
-#   guests/tools.sh nestjs nestjs11 nestjs10 mqtt schemathesis  (call what is served, in tests)
+#   guests/tools.sh nestjs nestjs11 nestjs10 mqtt schemathesis openapi  (call what is served, in tests)
 #   guests/tools.sh grpc                                        (clients of gRPC for tests: grpcurl, for Python, for Node)
 #   guests/tools.sh grpc-web                                    (clients of gRPC-Web for tests, as one module for Node and browsers)
 #   guests/tools.sh browsers                                    (look at the page of the admin address, in tests; Debian's, 180 MB to fetch)
@@ -27,6 +27,7 @@ readonly BROWSERS=2 PUPPETEER=25.16.0
 readonly GRPCURL=1.9.4 GRPC_PYTHON=1.85.1 GRPC_NODE=1.14.7 PROTO_LOADER=0.8.1
 readonly GRPC_WEB=2.1.1 CONNECT=2.3.0 PROTOBUF_ES=2.17.0
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
+readonly REDOCLY=2.77.0 OPENAPI_TYPESCRIPT=7.13.0 OPENAPI_FETCH=0.17.0 TYPESCRIPT=5.9.3
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
@@ -273,6 +274,14 @@ install_nestjs() { nest_of "$NESTJS" "@nats-io/transport-node@$NATS_NODE" nestjs
 install_nestjs11() { nest_of "$NESTJS_11" "nats@$NATS_JS" nestjs11; }
 install_nestjs10() { nest_of "$NESTJS_10" "nats@$NATS_JS" nestjs10; }
 
+# A second validator of OpenAPI documents, and what makes a typed client of one.
+install_openapi() {
+    npm_packages "@redocly/cli@$REDOCLY" "openapi-typescript@$OPENAPI_TYPESCRIPT" "openapi-fetch@$OPENAPI_FETCH" "typescript@$TYPESCRIPT"
+    mkdir bin
+    ln -s ../node_modules/.bin/redocly ../node_modules/.bin/openapi-typescript ../node_modules/.bin/tsc bin/
+    bin/redocly --version
+}
+
 install_mqtt() {
     npm_packages "mqtt@$MQTT"
     node_wrapper node-mqtt
@@ -489,6 +498,7 @@ for wanted in "$@"; do
     nestjs11) tool nestjs11 "$NESTJS_11" install_nestjs11 ;;
     nestjs10) tool nestjs10 "$NESTJS_10" install_nestjs10 ;;
     mqtt) tool mqtt "$MQTT" install_mqtt ;;
+    openapi) tool openapi "$REDOCLY" install_openapi ;;
     prometheus) tool prometheus "$PROMETHEUS" install_prometheus ;;
     schemathesis) tool schemathesis "$SCHEMATHESIS" install_schemathesis ;;
     grpc)

@@ -12,17 +12,49 @@ fn tool(name: &str) -> Command {
     let tool: PathBuf = root().join(".tools/bin").join(name);
     assert!(
         tool.exists(),
-        "no {name}: run `guests/tools.sh schemathesis`"
+        "no {name}: run `guests/tools.sh schemathesis openapi`"
     );
     Command::new(tool)
 }
 
-/// Runs a program that has to have nothing to say against what it looks at.
-fn satisfied(command: &mut Command) {
+/// Runs a program that has to have nothing to say against what it looks at, and returns what it printed.
+fn satisfied(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}{error}");
+    said
+}
+
+/// A client that is made of the document compiles, and gets orders and declined cards by their types.
+fn a_generated_client_places_an_order(shop: &Example, cli: &Cli) {
+    satisfied(
+        tool("openapi-typescript")
+            .arg(cli.path("openapi.json"))
+            .arg("--output")
+            .arg(cli.path("shop.ts")),
+    );
+    let packages = tool("tsc").get_program().to_owned();
+    let packages = PathBuf::from(packages).canonicalize().unwrap();
+    let packages = packages
+        .ancestors()
+        .find(|folder| folder.ends_with("node_modules"));
+    std::os::unix::fs::symlink(packages.unwrap(), cli.path("node_modules")).unwrap();
+    cli.write("order.ts", include_str!("order.ts"));
+    cli.write("package.json", r#"{ "type": "module" }"#);
+    satisfied(
+        tool("tsc")
+            .args(["--strict", "--target", "es2022", "--module", "nodenext"])
+            .arg("order.ts")
+            .current_dir(cli.path("")),
+    );
+    let said = satisfied(
+        Command::new("node")
+            .arg("order.js")
+            .arg(format!("http://{}", shop.gateway))
+            .current_dir(cli.path("")),
+    );
+    assert!(said.starts_with("201 string EUR\n402 "), "{said}");
 }
 
 #[test]
@@ -49,6 +81,13 @@ fn the_shop_answers_only_what_its_document_allows() {
     }
     cli.write("openapi.json", served.to_string());
     satisfied(tool("openapi-spec-validator").arg(cli.path("openapi.json")));
+    satisfied(
+        tool("redocly")
+            .args(["lint", "--extends", "spec"])
+            .arg(cli.path("openapi.json"))
+            .env("REDOCLY_TELEMETRY", "off"),
+    );
+    a_generated_client_places_an_order(&shop, &cli);
     satisfied(
         tool("schemathesis")
             .args(["run", &format!("http://{}/openapi.json", shop.gateway)])
