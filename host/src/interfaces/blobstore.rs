@@ -212,16 +212,8 @@ impl blobstore::Host for BlobstoreCtxView<'_> {
             let created = access.existing(&*blobs, &name).await?;
             Ok((blobs, created))
         };
-        let (blobs, created) = match made.await {
-            Ok(made) => made,
-            Err(why) => return Ok(Err(why)),
-        };
-        let container = Container {
-            name,
-            created,
-            blobs,
-        };
-        Ok(Ok(self.table.push(container)?))
+        let made = made.await;
+        self.hand_out(name, made)
     }
 
     async fn get_container(&mut self, name: String) -> Outcome<Resource<Container>> {
@@ -231,16 +223,8 @@ impl blobstore::Host for BlobstoreCtxView<'_> {
             let created = access.existing(&*blobs, &name).await?;
             Ok((blobs, created))
         };
-        let (blobs, created) = match found.await {
-            Ok(found) => found,
-            Err(why) => return Ok(Err(why)),
-        };
-        let container = Container {
-            name,
-            created,
-            blobs,
-        };
-        Ok(Ok(self.table.push(container)?))
+        let found = found.await;
+        self.hand_out(name, found)
     }
 
     async fn delete_container(&mut self, name: String) -> Outcome<()> {
@@ -423,6 +407,24 @@ impl container::HostContainer for BlobstoreCtxView<'_> {
 }
 
 impl BlobstoreCtxView<'_> {
+    /// Gives the guest a container of this name, or says why there is none.
+    fn hand_out(
+        &mut self,
+        name: String,
+        opened: Result<(Arc<dyn Blobs>, u64), String>,
+    ) -> Outcome<Resource<Container>> {
+        let (blobs, created) = match opened {
+            Ok(opened) => opened,
+            Err(why) => return Ok(Err(why)),
+        };
+        let container = Container {
+            name,
+            created,
+            blobs,
+        };
+        Ok(Ok(self.table.push(container)?))
+    }
+
     /// Takes up to so many names, and says whether these were the last.
     async fn take(&mut self, names: &Resource<Names>, len: usize) -> Outcome<(Vec<String>, bool)> {
         let mut taken = Vec::new();

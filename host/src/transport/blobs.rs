@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::object_store::{self, ObjectInfo, ObjectOptions};
@@ -18,8 +17,8 @@ use async_nats::jetstream::stream::{DirectGetErrorKind, LastRawMessageErrorKind,
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 
+use super::pages::page;
 use crate::events::stream;
 use crate::interfaces::{
     BLOB_CHUNK, BlobError, BlobInfo, BlobName, BlobPage, BlobPending, BlobPlace, Blobs, Written,
@@ -30,9 +29,6 @@ use crate::nats::{Refusal, Violations};
 /// Upper bound of the bytes of a name with its container, encoded: a third more is part of a subject, which
 /// NATS sends in one line of at most 4 KiB.
 const MAX_NAME: usize = 1 << 10;
-
-/// Messages of one page.
-const PAGE: usize = 1_000;
 
 /// Upper bound of the time for removing the chunks of a blob that gets no name.
 const ABANDON: Duration = Duration::from_secs(10);
@@ -290,59 +286,10 @@ impl Inner {
         Ok(Some((message.payload, message.sequence + 1)))
     }
 
-    /// Goes over messages from a sequence on, until there are no more or `take` has enough; returns where the
-    /// next page begins.
-    async fn page(
-        &self,
-        filter_subject: String,
-        from: Option<u64>,
-        headers_only: bool,
-        mut take: impl FnMut(&async_nats::jetstream::Message, u64) -> bool,
-    ) -> Result<Option<u64>, Failure> {
-        let config = pull::Config {
-            deliver_policy: match from {
-                Some(start_sequence @ 1..) => DeliverPolicy::ByStartSequence { start_sequence },
-                _ => DeliverPolicy::All,
-            },
-            ack_policy: AckPolicy::None,
-            filter_subject,
-            headers_only,
-            inactive_threshold: Duration::from_secs(30),
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
-        };
-        let consumer = self.stream.create_consumer(config).await?;
-        let (mut left, mut read, mut next) = (consumer.cached_info().num_pending, 0, None);
-        let mut wanted = true;
-        while wanted && left > 0 && read < PAGE {
-            let batch = consumer.fetch().max_messages(PAGE - read).messages();
-            let mut batch = batch.await?;
-            let before = read;
-            while let Some(message) = batch.next().await {
-                let message = message?;
-                let info = message.info()?;
-                read += 1;
-                left = info.pending;
-                next = Some(info.stream_sequence + 1);
-                wanted = wanted && take(&message, info.stream_sequence);
-            }
-            if read == before {
-                break;
-            }
-        }
-        // It would expire by itself.
-        let _ = self
-            .stream
-            .delete_consumer(&consumer.cached_info().name)
-            .await;
-        Ok(next.filter(|_| left > 0))
-    }
-
     async fn names(&self, container: &str, cursor: Option<u64>) -> Result<BlobPage, Failure> {
         let mut names = Vec::new();
         let metas = format!("$O.{}.M.>", self.name);
-        let cursor = self.page(metas, cursor, false, |message, _| {
+        let cursor = page(&self.stream, metas, cursor, false, |message, _| {
             let info = serde_json::from_slice::<ObjectInfo>(&message.payload);
             let info = info.ok().filter(|info| !info.deleted);
             let name = info.and_then(|info| decode(&info.name));
@@ -359,7 +306,7 @@ impl Inner {
         loop {
             // Their sizes, without the bytes.
             let chunks = self.chunk_subject(blob);
-            let next = self.page(chunks, from, true, |message, sequence| {
+            let next = page(&self.stream, chunks, from, true, |message, sequence| {
                 let size = message
                     .headers
                     .as_ref()

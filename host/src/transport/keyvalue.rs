@@ -1,16 +1,14 @@
 //! Buckets in JetStream: the stored keys of services.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
 use async_nats::jetstream::stream::{Config, Stream};
 use async_nats::jetstream::{self, kv};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 
+use super::pages::page;
 use crate::events::stream;
 use crate::interfaces::{KeyPage, KeyValue, KeyValueError};
 use crate::manifest::KeyValueGrant;
@@ -19,9 +17,6 @@ use crate::nats::{Refusal, Violations};
 /// Upper bound of the bytes of an encoded key: it is part of a subject, which NATS sends in one
 /// line of at most 4 KiB.
 const MAX_KEY: usize = 1 << 10;
-
-/// Keys of one page.
-const PAGE: usize = 1_000;
 
 /// A bucket of JetStream's.
 #[derive(Clone)]
@@ -197,7 +192,7 @@ impl KeyValue for Bucket {
     }
 
     fn keys(&self, cursor: Option<u64>) -> BoxFuture<'_, Result<KeyPage, KeyValueError>> {
-        Box::pin(async move { self.with(|| page(&self.store, cursor)).await })
+        Box::pin(async move { self.with(|| keys(&self.store, cursor)).await })
     }
 }
 
@@ -235,54 +230,19 @@ async fn add(store: &Store, key: &str, delta: u64) -> Result<u64, async_nats::Er
 
 /// A page of keys in the order of their last change, from a sequence of the bucket's stream on. A
 /// key that is set while the pages are read comes again and is not missed.
-async fn page(store: &Store, cursor: Option<u64>) -> Result<KeyPage, async_nats::Error> {
-    let config = pull::Config {
-        deliver_policy: match cursor {
-            Some(start_sequence @ 1..) => DeliverPolicy::ByStartSequence { start_sequence },
-            _ => DeliverPolicy::All,
-        },
-        ack_policy: AckPolicy::None,
-        headers_only: true,
-        inactive_threshold: Duration::from_secs(30),
-        memory_storage: true,
-        num_replicas: 1,
-        ..pull::Config::default()
-    };
-    let consumer = store.stream.create_consumer(config).await?;
-    let (mut keys, mut left, mut read) = (Vec::new(), consumer.cached_info().num_pending, 0);
-    let mut next = None;
-    while left > 0 && read < PAGE {
-        let mut batch = consumer
-            .fetch()
-            .max_messages(PAGE - read)
-            .messages()
-            .await?;
-        let before = read;
-        while let Some(message) = batch.next().await {
-            let message = message?;
-            let info = message.info()?;
-            read += 1;
-            left = info.pending;
-            next = Some(info.stream_sequence + 1);
-            let operation = message.headers.as_ref().and_then(|h| h.get("KV-Operation"));
-            let key = message.subject.strip_prefix(store.prefix.as_str());
-            if let (None, Some(key)) = (operation, key.and_then(decode_key)) {
-                keys.push(key);
-            }
+async fn keys(store: &Store, cursor: Option<u64>) -> Result<KeyPage, async_nats::Error> {
+    let mut keys = Vec::new();
+    let all = format!("{}>", store.prefix);
+    let cursor = page(&store.stream, all, cursor, true, |message, _| {
+        let operation = message.headers.as_ref().and_then(|h| h.get("KV-Operation"));
+        let key = message.subject.strip_prefix(store.prefix.as_str());
+        if let (None, Some(key)) = (operation, key.and_then(decode_key)) {
+            keys.push(key);
         }
-        if read == before {
-            break;
-        }
-    }
-    // It would expire by itself.
-    let _ = store
-        .stream
-        .delete_consumer(&consumer.cached_info().name)
-        .await;
-    Ok(KeyPage {
-        keys,
-        cursor: next.filter(|_| left > 0),
-    })
+        true
+    });
+    let cursor = cursor.await?;
+    Ok(KeyPage { keys, cursor })
 }
 
 /// Encodes a key for the bucket: letters, digits, `_`, `-` and `/` as they are, every other byte as

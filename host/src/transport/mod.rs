@@ -19,6 +19,7 @@ pub(crate) mod grpc;
 mod keyvalue;
 pub(crate) mod local;
 pub(crate) mod nest;
+mod pages;
 mod pull;
 mod responders;
 pub(crate) mod subscription;
