@@ -40,6 +40,8 @@ pub enum Kind {
     /// A request, whose caller waits.
     #[default]
     Request,
+    /// A request whose caller reads streams by their names, and has its own read so.
+    Streaming,
     /// An event or message, whose publisher does not.
     Event,
 }
@@ -253,6 +255,12 @@ impl CallError {
         }
         let why = format!("{function} failed: {}", cause.message);
         Self::new(Code::Dependency, cause.blame, why)
+    }
+
+    /// A stream that the service reads has broken off.
+    pub(crate) fn stream_broken(why: impl Display) -> Self {
+        let why = format!("a stream that it reads has broken off: {why}");
+        Self::new(Code::Dependency, Blame::Guest, why)
     }
 
     /// A reply is no result of the function.

@@ -32,6 +32,9 @@ const OF_SERVICE: &str = "_";
 /// functions does not see what others call.
 const OPS: &str = "bay-ops";
 
+/// The first token of the subjects on which hosts ask each other for the items of streams.
+const STREAMS: &str = "bay-streams";
+
 /// The queue group in which every host subscribes, so that one of them gets each request.
 pub const QUEUE_GROUP: &str = "bay";
 
@@ -53,7 +56,7 @@ pub fn queue_group_of_messages(app: &str, service: &str) -> String {
 #[must_use]
 pub fn is_own(subject: &str) -> bool {
     let first = subject.split('.').next().unwrap_or_default();
-    [ROOT, REPLAY, DEAD_LETTER, RUN, OPS].contains(&first)
+    [ROOT, REPLAY, DEAD_LETTER, RUN, OPS, STREAMS].contains(&first)
 }
 
 /// Whether a subject belongs to NATS or to hosts. nats-server does not hold the reply subject of a
@@ -62,6 +65,18 @@ pub fn is_own(subject: &str) -> bool {
 #[must_use]
 pub fn is_reserved(subject: &str) -> bool {
     subject.starts_with('$') || is_own(subject)
+}
+
+/// The subject on which the items of a stream are asked for.
+#[must_use]
+pub(crate) fn of_stream(app: &str, name: &str) -> String {
+    format!("{STREAMS}.{app}.{name}")
+}
+
+/// The app of a subject of [`of_function`].
+#[must_use]
+pub(crate) fn app_of(subject: &str) -> &str {
+    subject.split('.').nth(1).unwrap_or_default()
 }
 
 /// What operators ask all hosts of an app.

@@ -29,6 +29,10 @@ pub const MESSAGE_ID: &str = "Nats-Msg-Id";
 pub const DEAD_LETTER: &str = "Bay-Dead-Letter";
 /// The step of a run that a call is an attempt of: the same for each attempt.
 pub const STEP: &str = "Bay-Step";
+/// How streams stand in a body: `named`, or as lists when absent.
+pub const STREAMS: &str = "Bay-Streams";
+/// Whether a stream goes on after these items: `more`, or `end`. With `stop`, nobody reads it any more.
+pub const STREAM: &str = "Bay-Stream";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context, the vendors' part.
@@ -50,6 +54,9 @@ pub const MAX_HEADER: usize = 8 << 10;
 const MAX_ERROR: usize = 512;
 
 const JSON: &str = "application/json";
+
+/// The value of [`STREAMS`].
+const NAMED: &str = "named";
 
 /// The body of an error, the same on NATS and over HTTP.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -149,6 +156,7 @@ fn read(
                     .map_err(|_| bad_header(HOPS, value, "a number up to 255"))?;
             }
             DEADLINE => call.deadline = now + left(value)?,
+            STREAMS if value == NAMED => call.kind = Kind::Streaming,
             name => call.keep(name, value),
         }
     }
@@ -174,7 +182,7 @@ pub fn read_message(headers: Option<&Headers>, now: Instant) -> Call {
 /// write names in any case (Go's `http.Header` makes `Traceparent` of `traceparent`), and proxies change
 /// it.
 fn known(headers: &Headers) -> impl Iterator<Item = (&'static str, &str)> {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 13] = [
         DEADLINE,
         TRACEPARENT,
         CALLER,
@@ -184,6 +192,8 @@ fn known(headers: &Headers) -> impl Iterator<Item = (&'static str, &str)> {
         TRACESTATE,
         BAGGAGE,
         CLAIMS,
+        STREAMS,
+        STREAM,
         ERROR,
         ERROR_CODE,
     ];
@@ -288,8 +298,28 @@ pub fn write_call(call: &Call, now: Instant) -> Headers {
     if call.hops > 0 {
         write_hops(&mut headers, call);
     }
+    if call.kind == Kind::Streaming {
+        write_named(&mut headers);
+    }
     write_context(&mut headers, call);
     headers
+}
+
+/// Says that streams stand in a body by their names.
+pub(crate) fn write_named(headers: &mut Headers) {
+    headers.append(STREAMS, NAMED);
+}
+
+/// Whether streams stand in the body of a reply by their names.
+pub(crate) fn has_named(headers: Option<&Headers>) -> bool {
+    let mut known = headers.into_iter().flat_map(known);
+    known.any(|header| header == (STREAMS, NAMED))
+}
+
+/// How the stream goes on of which a message has items.
+pub(crate) fn stream_state(headers: Option<&Headers>) -> Option<&str> {
+    let mut known = headers.into_iter().flat_map(known);
+    known.find_map(|(name, value)| (name == STREAM).then_some(value))
 }
 
 /// The headers of an event: those of a call without a deadline, since no caller waits.

@@ -82,7 +82,7 @@ pub(super) fn check(world: &World, language: Language) -> Result<(), BuildError>
             }
         }
         for function in interface.functions.values() {
-            if is_async(function) && !matches!(language, Language::Rust | Language::Python) {
+            if is_async(function) && !builds_async(language) {
                 return refuse(
                     &function.name,
                     format!(
@@ -96,7 +96,11 @@ pub(super) fn check(world: &World, language: Language) -> Result<(), BuildError>
             let result = function.result.iter();
             let result = result.map(|ty| ("result".to_owned(), ty));
             for (place, ty) in params.chain(result) {
-                if let Some((what, advice)) = uncarried(resolve, ty, &mut HashSet::new()) {
+                let types = Types {
+                    resolve,
+                    may_stream: builds_async(language),
+                };
+                if let Some((what, advice)) = types.uncarried(ty, &mut HashSet::new()) {
                     return refuse(
                         &function.name,
                         format!("has {what} in its {place}, {advice}"),
@@ -108,6 +112,11 @@ pub(super) fn check(world: &World, language: Language) -> Result<(), BuildError>
     Ok(())
 }
 
+/// Whether the language's toolchain here makes asynchronous components.
+fn builds_async(language: Language) -> bool {
+    matches!(language, Language::Rust | Language::Python)
+}
+
 fn is_async(function: &Function) -> bool {
     matches!(
         function.kind,
@@ -117,45 +126,64 @@ fn is_async(function: &Function) -> bool {
     )
 }
 
-/// What in a type no call can carry here, and what to do instead.
-fn uncarried(resolve: &Resolve, ty: &Type, seen: &mut HashSet<TypeId>) -> Option<(String, String)> {
-    let id = match ty {
-        Type::ErrorContext => {
-            return Some((
-                "an `error-context`".to_owned(),
-                "which no call carries".to_owned(),
-            ));
+/// The types of a package.
+#[derive(Clone, Copy)]
+struct Types<'a> {
+    resolve: &'a Resolve,
+    /// Whether there may be streams and futures: not where the language has none, nor within one.
+    may_stream: bool,
+}
+
+impl Types<'_> {
+    /// What in a type no call can carry here, and what to do instead.
+    fn uncarried(self, ty: &Type, seen: &mut HashSet<TypeId>) -> Option<(String, String)> {
+        let id = match ty {
+            Type::ErrorContext => {
+                return Some((
+                    "an `error-context`".to_owned(),
+                    "which no call carries".to_owned(),
+                ));
+            }
+            Type::Id(id) if seen.insert(*id) => *id,
+            _ => return None,
+        };
+        let def = &self.resolve.types[id];
+        if self.may_stream
+            && let TypeDefKind::Stream(Some(ty)) | TypeDefKind::Future(Some(ty)) = &def.kind
+        {
+            let within = Self {
+                may_stream: false,
+                ..self
+            };
+            return within.uncarried(ty, &mut HashSet::new());
         }
-        Type::Id(id) if seen.insert(*id) => *id,
-        _ => return None,
-    };
-    let mut inside = |ty: &Type| uncarried(resolve, ty, seen);
-    let def = &resolve.types[id];
-    let named = |kind: &str| match &def.name {
-        Some(name) => format!("the {kind} `{name}`"),
-        None => format!("a `{kind}`"),
-    };
-    let carried = |kind: &str, instead: &str| {
-        let advice = format!("which no call carries: pass {instead}");
-        Some((named(kind), advice))
-    };
-    match &def.kind {
-        TypeDefKind::Type(ty) | TypeDefKind::Option(ty) | TypeDefKind::List(ty) => inside(ty),
-        TypeDefKind::FixedLengthList(ty, _) => inside(ty),
-        TypeDefKind::Record(record) => record.fields.iter().find_map(|field| inside(&field.ty)),
-        TypeDefKind::Tuple(tuple) => tuple.types.iter().find_map(inside),
-        TypeDefKind::Variant(variant) => {
-            let types = variant.cases.iter().filter_map(|case| case.ty.as_ref());
-            types.into_iter().find_map(inside)
+        let mut inside = |ty: &Type| self.uncarried(ty, seen);
+        let named = |kind: &str| match &def.name {
+            Some(name) => format!("the {kind} `{name}`"),
+            None => format!("a `{kind}`"),
+        };
+        let carried = |kind: &str, instead: &str| {
+            let advice = format!("which no call carries: pass {instead}");
+            Some((named(kind), advice))
+        };
+        match &def.kind {
+            TypeDefKind::Type(ty) | TypeDefKind::Option(ty) | TypeDefKind::List(ty) => inside(ty),
+            TypeDefKind::FixedLengthList(ty, _) => inside(ty),
+            TypeDefKind::Record(record) => record.fields.iter().find_map(|field| inside(&field.ty)),
+            TypeDefKind::Tuple(tuple) => tuple.types.iter().find_map(inside),
+            TypeDefKind::Variant(variant) => {
+                let types = variant.cases.iter().filter_map(|case| case.ty.as_ref());
+                types.into_iter().find_map(inside)
+            }
+            TypeDefKind::Result(result) => [result.ok.as_ref(), result.err.as_ref()]
+                .into_iter()
+                .flatten()
+                .find_map(inside),
+            TypeDefKind::Stream(_) => carried("stream", "a list, or ids of parts"),
+            TypeDefKind::Future(_) => carried("future", "the value itself"),
+            TypeDefKind::Map(..) => carried("map", "a list of tuples"),
+            _ => None,
         }
-        TypeDefKind::Result(result) => [result.ok.as_ref(), result.err.as_ref()]
-            .into_iter()
-            .flatten()
-            .find_map(inside),
-        TypeDefKind::Stream(_) => carried("stream", "a list, or ids of parts"),
-        TypeDefKind::Future(_) => carried("future", "the value itself"),
-        TypeDefKind::Map(..) => carried("map", "a list of tuples"),
-        _ => None,
     }
 }
 
@@ -276,7 +304,20 @@ mod tests {
                  keep what it stands for in the service",
             ),
         ] {
-            assert_eq!(refusal(interface, Language::Rust), expected, "{interface}");
+            assert_eq!(refusal(interface, Language::C), expected, "{interface}");
+        }
+        check(
+            &world("f: func(x: stream<u8>) -> option<future<u8>>;"),
+            Language::Rust,
+        )
+        .unwrap();
+        for interface in [
+            "f: func(x: stream<stream<u8>>);",
+            "record r { x: future<u8> } f: func(x: r) -> stream<r>;",
+            "f: func() -> stream;",
+        ] {
+            let refused = refusal(interface, Language::Rust);
+            assert!(refused.contains("which no call carries"), "{refused}");
         }
         check(&world("f: func(x: list<option<string>>);"), Language::C).unwrap();
     }

@@ -124,6 +124,8 @@ impl Types<'_> {
                 Shape::U8 => Shape::Bytes,
                 item => Shape::List(Box::new(item)),
             },
+            TypeDefKind::Stream(Some(item)) => Shape::Stream(boxed(item)?),
+            TypeDefKind::Future(Some(value)) => Shape::Future(boxed(value)?),
             TypeDefKind::FixedLengthList(item, length) => Shape::FixedList(boxed(item)?, *length),
             TypeDefKind::Tuple(tuple) => {
                 let items = tuple.types.iter().map(|ty| self.shape(ty));

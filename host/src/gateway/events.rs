@@ -108,7 +108,7 @@ impl Front {
     }
 }
 
-fn with_headers(mut answer: Answer) -> Answer {
+pub(super) fn with_headers(mut answer: Answer) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, EVENT_STREAM);
     headers.insert(CACHE_CONTROL, NO_CACHE);
@@ -324,14 +324,14 @@ fn with_id(id: Option<u64>, frame: &'static str) -> Bytes {
 }
 
 /// The last frame, which says why it is the last.
-fn last(error: &CallError) -> Bytes {
+pub(super) fn last(error: &CallError) -> Bytes {
     let mut frame = b"event: end\ndata: ".to_vec();
     frame.extend_from_slice(&to_json(&ErrorBody::from(error)));
     frame.extend_from_slice(b"\n\n");
     frame.into()
 }
 
-fn frame(sequence: Option<u64>, data: &[u8]) -> Bytes {
+pub(super) fn frame(sequence: Option<u64>, data: &[u8]) -> Bytes {
     let mut frame = Vec::with_capacity(data.len() + 32);
     if let Some(sequence) = sequence {
         frame.extend_from_slice(format!("id: {sequence}\n").as_bytes());

@@ -31,6 +31,7 @@ pub(crate) mod request;
 pub(crate) mod route;
 mod sender;
 mod shared;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -24,7 +24,7 @@ use super::rate::Told;
 use super::route::{self, CallRoute, Callee, Destination, Own, Rpc, Way};
 use super::sender::Sender;
 use super::trace::{REQUEST_ID, TRACEPARENT, describe, failure, read_trace, request_id, trace_id};
-use super::{Front, Table, grpc};
+use super::{Front, Table, grpc, streams};
 use crate::call::{Blame, Call, CallError, Kind, Trace};
 use crate::json::{self, Limits};
 use crate::poll;
@@ -273,6 +273,11 @@ impl Front {
         };
         call.body = route.arguments.arguments(params, query, body)?;
         call.identity = key_of(&route.way, request.headers(), call.claims.as_deref())?;
+        if let Way::Call(callee) = &route.way
+            && streams::is_asked(request.headers(), &route.planned.signature)
+        {
+            return Box::pin(self.stream(route, callee, call)).await;
+        }
         match self.send(&route.way, call).await? {
             Some(reply) => route.outcome.answer(&route.planned, reply),
             None => Ok(empty(status(route.planned.status))),

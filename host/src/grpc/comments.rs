@@ -123,7 +123,11 @@ impl<'a> Found<'a> {
     /// Looks at a value of a field, which is the value's own kind or that of what is in it.
     fn value(&mut self, shape: &Shape, kind: &'a Kind) {
         let shape = match shape {
-            Shape::Option(inner) | Shape::List(inner) | Shape::FixedList(inner, _) => inner,
+            Shape::Future(value) => return self.value(value, kind),
+            Shape::Option(inner)
+            | Shape::List(inner)
+            | Shape::FixedList(inner, _)
+            | Shape::Stream(inner) => inner,
             shape => shape,
         };
         match kind {

@@ -280,6 +280,7 @@ impl<'a> Builder<'a> {
         match shape {
             Shape::Option(some) => Form::Optional(self.kind(some, field, parent)),
             Shape::List(item) => Form::Repeated(self.kind(item, field, parent)),
+            Shape::Stream(_) | Shape::Future(_) => self.form(&shape.whole(), field, parent),
             Shape::FixedList(item, length) => Form::Fixed(self.kind(item, field, parent), *length),
             shape => Form::Plain(self.kind(shape, field, parent)),
         }
@@ -302,6 +303,7 @@ impl<'a> Builder<'a> {
             Shape::Char => Kind::Char,
             Shape::String => Kind::String,
             Shape::Bytes => Kind::Bytes,
+            Shape::Stream(_) | Shape::Future(_) => self.kind(&shape.whole(), field, parent),
             composite => self.composite(composite, field, parent),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 
 use super::blobs::Blobs;
 use super::http::{Fetch, Fetched};
@@ -13,7 +13,7 @@ use crate::json;
 use crate::manifest::{BlobstoreGrant, KeyValueGrant};
 use crate::plan::Event;
 use crate::shape::{Signature, TypeId};
-use crate::value::Value;
+use crate::value::{Value, streams};
 
 /// The outcome of an operation of a [`Backend`].
 pub type Pending<'a, T> = BoxFuture<'a, Result<T, CallError>>;
@@ -35,6 +35,20 @@ pub trait Backend: Send + Sync {
     ) -> Result<Pending<'a, Answer>, (Vec<Value>, Call)> {
         let _ = subject;
         Err((values.arguments, call))
+    }
+
+    /// Calls a function among whose parameters or in whose result there are streams or futures. Unless an
+    /// implementation says otherwise, all that they give is sent in one piece.
+    fn call_streams<'a>(
+        &'a self,
+        subject: &'a str,
+        values: Values<'a>,
+        mut call: Call,
+    ) -> Pending<'a, Answer> {
+        Box::pin(async move {
+            call.body = values.whole().await?;
+            self.call(subject, call).await.map(Answer::Json)
+        })
     }
 
     /// Which service answers on this subject with a type that a caller of `wanted` cannot read, as words for
@@ -119,6 +133,21 @@ pub struct Values<'a> {
     pub(crate) identity: TypeId,
     /// The caller's bounds on what it sends and gets.
     pub(crate) limits: json::Limits,
+}
+
+impl Values<'_> {
+    /// The arguments as JSON, with all that their streams give.
+    pub(crate) async fn whole(self) -> Result<Bytes, CallError> {
+        let (bytes, nodes) = (self.limits.bytes, self.limits.nodes);
+        let bad = |error: &dyn std::fmt::Display| {
+            CallError::bad_arguments(format_args!("arguments: {error}"))
+        };
+        let whole = self.arguments.into_iter();
+        let whole = try_join_all(whole.map(|argument| streams::whole(argument, bytes, nodes)));
+        let arguments = whole.await.map_err(|error| bad(&error))?;
+        let body = json::encode_arguments(&arguments, self.signature, &self.limits);
+        Ok(body.map_err(|error| bad(&error))?.into())
+    }
 }
 
 /// The result of a call that was made with values.

@@ -14,6 +14,7 @@ use crate::interface::FunctionId;
 use crate::manifest::ServiceSpec;
 use crate::spans::Tracer;
 use crate::telemetry::Counts;
+use crate::value::streams::Account;
 
 /// Upper bound of the time for a guest after its import has run out of time.
 const REPLY_MARGIN: Duration = Duration::from_millis(20);
@@ -51,6 +52,8 @@ pub(crate) struct CurrentCall {
     /// guest's side of a response's body is dropped, whose end would else look like that of a
     /// complete one.
     pub(crate) ended: Option<oneshot::Sender<()>>,
+    /// The streams that the guest writes, where it is asynchronous.
+    pub(crate) streams: Option<Arc<Account>>,
     /// The step of a run that the call is an attempt of.
     pub(crate) step: Option<Box<str>>,
     /// The subject of replies to the message that is being handled.
@@ -72,6 +75,7 @@ impl CurrentCall {
             backend: Arc::clone(backend),
             failed_import: None,
             ended: None,
+            streams: None,
             step: match &call.identity {
                 Some(Identity::Step(step)) => Some(step.clone()),
                 Some(Identity::Key(_)) | None => None,

@@ -20,6 +20,7 @@ use crate::shape::{Case, InterfaceDescription, Shape, Signature, TypeId};
 use crate::spans::{Description, KeyValue, SpanKind, Tracer};
 use crate::stats::Stats;
 use crate::subject;
+use crate::value::streams::Account;
 use crate::value::{self, Imported, Value};
 
 /// An imported function, resolved when its service is linked.
@@ -31,6 +32,7 @@ pub(crate) struct Import {
     subject: String,
     signature: Signature,
     identity: TypeId,
+    has_streams: bool,
     /// The publication, if it is an event and no call.
     publication: Option<Publication>,
     on_failure: OnFailure,
@@ -93,6 +95,7 @@ pub(crate) fn link<T: CallerView>(
             stats: Stats::default(),
             signature: signature.clone(),
             identity: signature.identity(),
+            has_streams: signature.stream().is_some(),
             publication: events.and_then(|wire| Publication::new(app, wire, name)),
             on_failure: OnFailure::of(signature),
             limits: json::Limits {
@@ -110,6 +113,12 @@ pub(crate) fn link<T: CallerView>(
 }
 
 impl<T: CallerView> Imported<T> for Arc<Import> {
+    fn account(&self, data: &mut T) -> Arc<Account> {
+        let call = data.caller().call.as_ref();
+        call.and_then(|call| call.streams.clone())
+            .unwrap_or_default()
+    }
+
     fn call<'a>(
         &self,
         store: StoreContextMut<'a, T>,
@@ -176,12 +185,16 @@ impl Import {
                     identity: self.identity,
                     limits: self.limits,
                 };
-                match backend.call_values(&self.subject, values, call) {
-                    Ok(pending) => pending.await,
-                    Err((arguments, mut call)) => {
-                        call.body = self.encode(&arguments)?;
-                        let body = backend.call(&self.subject, call).await;
-                        body.map(Answer::Json)
+                if self.has_streams {
+                    backend.call_streams(&self.subject, values, call).await
+                } else {
+                    match backend.call_values(&self.subject, values, call) {
+                        Ok(pending) => pending.await,
+                        Err((arguments, mut call)) => {
+                            call.body = self.encode(&arguments)?;
+                            let body = backend.call(&self.subject, call).await;
+                            body.map(Answer::Json)
+                        }
                     }
                 }
             }

@@ -5,10 +5,11 @@ use std::str::FromStr;
 use super::error::{Fault, expected, keys, mismatch, one_of, quoted, too_many};
 use super::scalar::{base64, integral, is_snake_case, one_char, special};
 use super::scan::Scanner;
-use super::{Limits, UnknownKeys};
+use super::{Limits, Streams, UnknownKeys};
 use crate::shape::{Case, Field, Shape};
 use crate::text::shown;
-use crate::value::{MAX_FLAGS, Value};
+use crate::value::streams::Gives;
+use crate::value::{MAX_FLAGS, Stream, Value};
 
 /// Upper bound of the items for which memory is reserved before they are read, so that a type's
 /// length alone takes none.
@@ -96,6 +97,20 @@ impl<'a> Decoder<'a> {
             Shape::Option(some) => Value::Option(self.option(some, shape)?),
             Shape::Result { ok, err } => self.result(ok.as_deref(), err.as_deref(), shape)?,
             Shape::Flags(names) => Value::Flags(self.flags(names, shape)?),
+            Shape::Stream(_) | Shape::Future(_) if self.limits.streams == Streams::Named => {
+                let name = self.scan.string(|| "the name of a stream".to_owned())?;
+                let gives = match shape {
+                    Shape::Stream(item) if **item == Shape::U8 => Gives::Bytes,
+                    Shape::Stream(_) => Gives::Items,
+                    _ => Gives::Value,
+                };
+                Value::Stream(Stream::named(name.into_owned(), gives))
+            }
+            Shape::Stream(item) => match **item {
+                Shape::U8 => Value::Bytes(self.bytes(shape)?),
+                _ => Value::List(self.list(item, shape)?),
+            },
+            Shape::Future(value) => self.value(value)?,
         })
     }
 

@@ -124,6 +124,16 @@ impl<'l> Encoder<'l> {
                 self.side("err", val.as_deref(), err.as_deref())
             }
             (Shape::Flags(names), Value::Flags(set)) => self.flags(names, *set, shape),
+            // What stands for a stream is its name, where its items come apart, or all of them.
+            (Shape::Stream(_) | Shape::Future(_), Value::Stream(stream)) => match stream.name() {
+                Some(name) => self.json(&name),
+                None => Err(unlike(val.kind(), shape)),
+            },
+            (Shape::Stream(_), Value::Bytes(bytes)) => self.base64(bytes),
+            (Shape::Stream(item), Value::List(items)) => {
+                self.array(items.iter().map(|val| (val, &**item)))
+            }
+            (Shape::Future(value), val) => self.value(val, value),
             (shape, val) => Err(unlike(val.kind(), shape)),
         }
     }

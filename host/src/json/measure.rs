@@ -50,13 +50,15 @@ impl Measure {
         match (value, shape) {
             (Value::String(text), _) => self.bytes += string(text),
             (Value::Bytes(bytes), _) => self.bytes += bytes.len().div_ceil(3) * 4 + 2,
-            (Value::List(items), Shape::List(item))
+            (Value::List(items), Shape::List(item) | Shape::Stream(item))
             | (Value::FixedList(items), Shape::FixedList(item, _)) => {
                 self.open(depth, items.len());
                 for value in items {
                     self.add(value, item, depth + 1);
                 }
             }
+            (Value::Stream(_), _) => self.bytes += STREAM,
+            (value, Shape::Future(shape)) => self.add(value, shape, depth),
             (Value::Tuple(items), Shape::Tuple(shapes)) => {
                 self.open(depth, items.len());
                 for (value, shape) in items.iter().zip(shapes) {
@@ -119,6 +121,9 @@ impl Measure {
         self.bytes += 2 + separators;
     }
 }
+
+/// The name of a stream, in quotes.
+const STREAM: usize = 64;
 
 /// A key with quotes, colon and comma. Keys are labels, so nothing in them is escaped.
 fn key(key: &str) -> usize {

@@ -20,6 +20,8 @@
 //! | `option<T>` | `null`, or T | |
 //! | `option<option<T>>` | `{"tag":"none"}`, `{"tag":"some","val":…}` for the outer level | `null` for the outer none |
 //! | `result<T, E>` | `{"ok":…}`, `{"err":…}`; `null` for an absent payload | |
+//! | `stream<T>` | as `list<T>`; between services the name by which it is read | |
+//! | `future<T>` | as T; between services the name by which it is read | |
 //! | `flags` | an array of the names that are set, in the order of declaration | any order; an object of booleans, where what is missing is off |
 //!
 //! Everything else is an error: a key that the type has not, a key or flag given twice (also in two
@@ -94,6 +96,16 @@ pub enum UnknownKeys {
     Ignore,
 }
 
+/// What stands for a stream or a future in a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Streams {
+    /// All that it gives: a list of its items, or the future's value.
+    #[default]
+    Whole,
+    /// The name by which it can be read.
+    Named,
+}
+
 /// The bounds on one body, in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -109,6 +121,8 @@ pub struct Limits {
     pub nodes: usize,
     /// How keys that a record does not have are read.
     pub unknown_keys: UnknownKeys,
+    /// How streams and futures are read.
+    pub streams: Streams,
 }
 
 impl Default for Limits {
@@ -118,6 +132,7 @@ impl Default for Limits {
             bytes: DEFAULT_BYTES,
             nodes: DEFAULT_NODES,
             unknown_keys: UnknownKeys::default(),
+            streams: Streams::default(),
         }
     }
 }

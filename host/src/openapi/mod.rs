@@ -277,7 +277,13 @@ fn responses(planned: &PlannedRoute, plan: &Plan, docs: &Docs) -> Map<String, Va
         Some(Shape::Result { ok: Some(ok), .. }) => Some(schema(ok, docs)),
         Some(shape) => Some(schema(shape, docs)),
     };
-    responses.insert(planned.status.to_string(), answer("The result.", ok));
+    let mut result = answer("The result.", ok);
+    if gives_stream(&planned.signature)
+        && let Some(content) = result.get_mut("content")
+    {
+        content["text/event-stream"] = json!({ "schema": { "type": "string" } });
+    }
+    responses.insert(planned.status.to_string(), result);
     if let Some(Shape::Result { err, .. }) = &planned.signature.result {
         for (status, mut shapes) in errors(planned, err.as_deref(), docs) {
             if SHARED.contains(&status) {
@@ -303,6 +309,15 @@ fn responses(planned: &PlannedRoute, plan: &Plan, docs: &Docs) -> Map<String, Va
     }
     responses.insert("default".to_owned(), json!({ "$ref": REFUSAL }));
     responses
+}
+
+/// Whether a client can have the items of the result as events.
+fn gives_stream(signature: &Signature) -> bool {
+    match &signature.result {
+        Some(Shape::Result { ok: Some(ok), .. }) => matches!(**ok, Shape::Stream(_)),
+        Some(shape) => matches!(shape, Shape::Stream(_)),
+        None => false,
+    }
 }
 
 /// A run that takes longer than its request may.

@@ -27,6 +27,7 @@ pub(super) fn schema(shape: &Shape, docs: &Docs) -> Value {
         // One scalar value, which some count as two.
         Shape::Char => json!({ "type": "string", "minLength": 1, "maxLength": 2 }),
         Shape::String => json!({ "type": "string" }),
+        Shape::Stream(_) | Shape::Future(_) => schema(&shape.whole()),
         Shape::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
         Shape::List(item) => json!({ "type": "array", "items": schema(item) }),
         Shape::FixedList(item, length) => json!({

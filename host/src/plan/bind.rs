@@ -135,5 +135,6 @@ fn is_text(shape: &Shape) -> bool {
         Shape::Bytes | Shape::List(_) | Shape::FixedList(..) | Shape::Tuple(_) => false,
         Shape::Record(_) | Shape::Variant(_) | Shape::Flags(_) => false,
         Shape::Option(_) | Shape::Result { .. } => false,
+        Shape::Stream(_) | Shape::Future(_) => false,
     }
 }

@@ -118,12 +118,14 @@ impl KeyPath {
     }
 }
 
-/// Whether a function can be an event: its result has no value but the outcome.
+/// Whether a function can be an event: its result has no value but the outcome, and all that it takes is in the
+/// message.
 fn can_be_event(signature: &Signature) -> bool {
-    matches!(
+    let has_value = !matches!(
         signature.result,
         None | Some(Shape::Result { ok: None, .. })
-    )
+    );
+    !has_value && signature.stream().is_none()
 }
 
 impl Wiring<'_> {

@@ -44,6 +44,7 @@ use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::spans::Tracer;
 use crate::telemetry::Counts;
+use crate::value::streams::{self, Account, Broken};
 use crate::value::{self, ResultPath, Value};
 
 /// The linked component and the context that all instances of one service share.
@@ -100,6 +101,8 @@ pub(super) struct Instance {
     pub(super) wasm: Wasm,
     flavor: Flavor,
     pub(super) calls: u32,
+    /// Whether its last call has left streams open, which nothing writes any more.
+    has_open_streams: bool,
     /// Whether its last call asked for anything outside of the host.
     pub(super) acted: bool,
     /// Last, so that it is given back when everything else is.
@@ -185,6 +188,7 @@ impl Instance {
                 wasm,
                 flavor: blueprint.flavor,
                 calls: 0,
+                has_open_streams: false,
                 acted: false,
                 _lease: lease,
             }),
@@ -192,7 +196,8 @@ impl Instance {
         }
     }
 
-    /// Runs one exported function, and returns its result if it has one.
+    /// Runs one exported function, and returns its result if it has one. A result with streams goes through `early`
+    /// as soon as the guest returns it, which goes on to write them.
     ///
     /// # Errors
     ///
@@ -205,8 +210,11 @@ impl Instance {
         mut self,
         (function, path): (&ComponentExportIndex, ResultPath),
         arguments: &[Value],
-        call: CurrentCall,
+        mut call: CurrentCall,
+        early: Option<Early>,
     ) -> Result<(Self, Option<Value>), CallError> {
+        // Before the store, which it outlives otherwise: what nobody writes any more looks like an end.
+        let written = Written::of(self.flavor, &mut call);
         let within = call.trace.ids();
         self.begin(call);
         let Some(function) = self.wasm.get_func(&mut self.store, function) else {
@@ -216,6 +224,10 @@ impl Instance {
         let called = {
             let mut called = pin!(async {
                 let result = value::call(function, &mut self.store, arguments, path).await?;
+                let result = match (result, early) {
+                    (Some(result), Some(early)) => self.give(result, early, &written)?,
+                    (result, _) => result,
+                };
                 self.finish_tasks().await?;
                 wasmtime::Result::Ok(result)
             });
@@ -223,6 +235,7 @@ impl Instance {
         };
         let mut result = None;
         let instance = self.finish(called.map(|value| result = value))?;
+        written.settle();
         Ok((instance, result))
     }
 
@@ -339,10 +352,31 @@ impl Instance {
         if self.flavor == Flavor::Plain {
             return Ok(());
         }
+        let call = self.store.data().caller.call.as_ref();
+        let streams = call.and_then(|call| call.streams.clone());
         let ended = async |store: &Accessor<State>| {
             poll_fn(|context| store.poll_no_interesting_tasks(context)).await;
+            if let Some(streams) = streams {
+                streams.futures_closed().await;
+            }
         };
         self.store.run_concurrent(ended).await
+    }
+
+    /// Gives a result with streams to who waits for it; any other is returned.
+    fn give(
+        &mut self,
+        result: Value,
+        early: Early,
+        written: &Written,
+    ) -> wasmtime::Result<Option<Value>> {
+        let account = written.0.clone().unwrap_or_default();
+        if !streams::attach_all([&result], &mut self.store, &account)? {
+            return Ok(Some(result));
+        }
+        // The call may be given up already; then nobody reads, which the guest learns.
+        let _ = early.send(result);
+        Ok(None)
     }
 
     fn begin(&mut self, call: CurrentCall) {
@@ -415,16 +449,28 @@ impl Instance {
     }
 
     fn finish(mut self, called: wasmtime::Result<()>) -> Result<Self, CallError> {
-        let call = self.store.data_mut().caller.call.take();
+        let Some(call) = self.store.data_mut().caller.call.take() else {
+            return called.map(|()| self).map_err(CallError::trap);
+        };
         match called {
             Ok(()) => {
-                if let Some(ended) = call.and_then(|call| call.ended) {
+                if let Some(ended) = call.ended {
                     // The response may be dropped already.
                     let _ = ended.send(());
                 }
+                if let Some(streams) = call.streams.filter(|streams| streams.has_open()) {
+                    streams.fail("it was left open at the end of the call that writes it");
+                    self.has_open_streams = true;
+                }
                 Ok(self)
             }
-            Err(error) => Err(self.explain(call.and_then(|call| call.failed_import), &error)),
+            Err(error) => {
+                let error = self.explain(call.failed_import, &error);
+                if let Some(streams) = call.streams {
+                    streams.fail(error.message.as_str());
+                }
+                Err(error)
+            }
         }
     }
 
@@ -436,6 +482,12 @@ impl Instance {
         let state = self.store.data();
         if let Some((function, cause)) = failed_import.map(|failed| *failed) {
             return CallError::import_failed(function, &cause);
+        }
+        if let Some(broken) = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<Broken>())
+        {
+            return CallError::stream_broken(broken);
         }
         let why = describe_trap(error);
         let backtrace = error.downcast_ref::<WasmBacktrace>();
@@ -465,7 +517,7 @@ impl Instance {
     /// Whether another call can have it: what its calls left behind leaves that one half of what the
     /// host may hold.
     pub(super) fn is_reusable(&mut self) -> bool {
-        self.store.data_mut().held() <= MAX_HELD / 2
+        !self.has_open_streams && self.store.data_mut().held() <= MAX_HELD / 2
     }
 }
 
@@ -480,6 +532,33 @@ fn authority_of(request: &http::Request<WasiBody>) -> Option<http::uri::Authorit
     let header = || request.headers().get(http::header::HOST)?.to_str().ok();
     let named = request.uri().authority().cloned();
     named.or_else(|| header()?.parse().ok())
+}
+
+/// Who waits for a result with streams.
+pub(crate) type Early = oneshot::Sender<Value>;
+
+/// Has the streams that a call writes be broken when it does not end well.
+struct Written(Option<Arc<Account>>);
+
+impl Written {
+    fn of(flavor: Flavor, call: &mut CurrentCall) -> Self {
+        if flavor == Flavor::Concurrent {
+            call.streams = Some(Arc::default());
+        }
+        Self(call.streams.clone())
+    }
+
+    fn settle(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        if let Some(account) = &self.0 {
+            account.fail("the call that writes it was given up");
+        }
+    }
 }
 
 /// A response's body that says when all of it was taken, or nobody wants more.

@@ -43,7 +43,9 @@ impl Signature {
 
 /// Whether a value of `sent` can be read as `wanted`.
 fn readable(path: &str, wanted: &Shape, sent: &Shape) -> Result<(), Unreadable> {
-    use Shape::{Enum, FixedList, Flags, List, Option, Record, Result, Tuple, Variant};
+    use Shape::{
+        Enum, FixedList, Flags, Future, List, Option, Record, Result, Stream, Tuple, Variant,
+    };
     let differ = || {
         Err(Unreadable {
             path: path.to_owned(),
@@ -51,7 +53,9 @@ fn readable(path: &str, wanted: &Shape, sent: &Shape) -> Result<(), Unreadable> 
         })
     };
     match (wanted, sent) {
-        (List(wanted), List(sent)) => readable(&format!("{path}[]"), wanted, sent),
+        (List(wanted), List(sent)) | (Stream(wanted), Stream(sent)) => {
+            readable(&format!("{path}[]"), wanted, sent)
+        }
         (FixedList(wanted, number), FixedList(sent, other)) if number == other => {
             readable(&format!("{path}[]"), wanted, sent)
         }
@@ -69,7 +73,9 @@ fn readable(path: &str, wanted: &Shape, sent: &Shape) -> Result<(), Unreadable> 
                 Some(case) => Err(unknown(path, case)),
             }
         }
-        (Option(wanted), Option(sent)) => readable(path, wanted, sent),
+        (Option(wanted), Option(sent)) | (Future(wanted), Future(sent)) => {
+            readable(path, wanted, sent)
+        }
         (
             Result { ok, err },
             Result {

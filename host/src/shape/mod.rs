@@ -2,9 +2,10 @@
 //!
 //! A [`Shape`] is structural, as the component model's own type equality is. It has the keys and
 //! cases of the JSON mapping, so that no call looks a type up again, and importers and exporters
-//! are compared by their shapes. Types that no message can carry (a resource, stream or future) are
-//! refused here, by their path.
+//! are compared by their shapes. Types that no message can carry (a resource, or a stream within a
+//! stream) are refused here, by their path.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
@@ -55,6 +56,10 @@ pub enum Shape {
         err: Option<Box<Shape>>,
     },
     Flags(Box<[Box<str>]>),
+    /// `stream<T>`: its items come one after the other, or all of them as a list.
+    Stream(Box<Shape>),
+    /// `future<T>`: its value comes later, or with the rest.
+    Future(Box<Shape>),
 }
 
 /// One field of a record.
@@ -176,6 +181,34 @@ impl Shape {
         )
     }
 
+    /// The shape of all that a stream or a future gives, for those who take that in one piece. Others are
+    /// as they are.
+    pub(crate) fn whole(&self) -> Cow<'_, Self> {
+        match self {
+            Self::Stream(item) if **item == Self::U8 => Cow::Owned(Self::Bytes),
+            Self::Stream(item) => Cow::Owned(Self::List(item.clone())),
+            Self::Future(value) => value.whole(),
+            shape => Cow::Borrowed(shape),
+        }
+    }
+
+    /// Whether it is a stream or a future, or has one in it.
+    pub(crate) fn has_stream(&self) -> bool {
+        let of = |side: &Option<Box<Self>>| side.as_ref().is_some_and(|side| side.has_stream());
+        match self {
+            Self::Stream(_) | Self::Future(_) => true,
+            Self::List(item) | Self::FixedList(item, _) | Self::Option(item) => item.has_stream(),
+            Self::Tuple(items) => items.iter().any(Self::has_stream),
+            Self::Record(fields) => fields.iter().any(|field| field.shape.has_stream()),
+            Self::Variant(cases) => {
+                let mut payloads = cases.iter().filter_map(|case| case.payload.as_ref());
+                payloads.any(Self::has_stream)
+            }
+            Self::Result { ok, err } => of(ok) || of(err),
+            _ => false,
+        }
+    }
+
     /// Whether a type of this shape always has a name in WIT.
     pub(crate) const fn is_nominal(&self) -> bool {
         matches!(
@@ -275,8 +308,16 @@ impl Shape {
             }
             Type::Flags(flags) => Self::Flags(flags.names().map(Into::into).collect()),
             Type::Own(_) | Type::Borrow(_) => return refuse("a resource"),
-            Type::Stream(_) => return refuse("a stream"),
-            Type::Future(_) => return refuse("a future"),
+            Type::Stream(stream) => match stream.ty() {
+                Some(_) if path.is_within_stream() => return refuse("a stream within a stream"),
+                Some(item) => Self::Stream(Box::new(at(&item, Step::StreamItem)?)),
+                None => return refuse("a stream without a type of items"),
+            },
+            Type::Future(future) => match future.ty() {
+                Some(_) if path.is_within_stream() => return refuse("a future within a stream"),
+                Some(value) => Self::Future(Box::new(at(&value, Step::StreamItem)?)),
+                None => return refuse("a future without a type of its value"),
+            },
             Type::ErrorContext => return refuse("an error-context"),
             Type::Map(_) => return refuse("a map"),
         })
@@ -314,6 +355,14 @@ enum Step<'a> {
     Case(&'a str),
     Element(usize),
     Item,
+    /// What a stream or a future gives.
+    StreamItem,
+}
+
+impl Path<'_> {
+    fn is_within_stream(&self) -> bool {
+        matches!(self.step, Step::StreamItem) || self.parent.is_some_and(Path::is_within_stream)
+    }
 }
 
 impl fmt::Display for Path<'_> {
@@ -321,7 +370,13 @@ impl fmt::Display for Path<'_> {
         if let Some(parent) = self.parent {
             write!(f, "{parent}: ")?;
         }
-        match self.step {
+        self.step.fmt(f)
+    }
+}
+
+impl fmt::Display for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Step::Value => write!(f, "value"),
             Step::Parameter(name) => write!(f, "parameter \"{name}\""),
             Step::Result => write!(f, "result"),
@@ -329,6 +384,7 @@ impl fmt::Display for Path<'_> {
             Step::Case(name) => write!(f, "case \"{name}\""),
             Step::Element(index) => write!(f, "element {index}"),
             Step::Item => write!(f, "list item"),
+            Step::StreamItem => write!(f, "what it gives"),
         }
     }
 }
@@ -395,11 +451,29 @@ impl fmt::Display for Shape {
                 err: Some(err),
             } => write!(f, "result<{ok}, {err}>"),
             Self::Flags(flags) => names(f, "flags", flags),
+            Self::Stream(item) => write!(f, "stream<{item}>"),
+            Self::Future(value) => write!(f, "future<{value}>"),
         }
     }
 }
 
 impl Signature {
+    /// The path of a stream or a future among parameters and result, such as `parameter "rows"`.
+    #[must_use]
+    pub fn stream(&self) -> Option<String> {
+        let has_one = |param: &&Field| param.shape.has_stream();
+        let param = self.params.iter().find(has_one);
+        match param {
+            Some(param) => Some(Step::Parameter(&param.name).to_string()),
+            None => self.result_has_stream().then(|| Step::Result.to_string()),
+        }
+    }
+
+    /// Whether a part of the result comes after the rest of it.
+    pub(crate) fn result_has_stream(&self) -> bool {
+        self.result.as_ref().is_some_and(Shape::has_stream)
+    }
+
     /// The parameters in the notation of WIT: `(order: record { id: string })`.
     #[must_use]
     pub fn parameters(&self) -> String {
@@ -518,5 +592,32 @@ mod tests {
         let error = signature(types, r#"(param "all" (list $r))"#).unwrap_err();
         assert_eq!(error.path, "parameter \"all\": list item: field \"link\"");
         assert_eq!(error.kind, "a resource");
+    }
+
+    #[test]
+    fn a_stream_is_carried_unless_it_is_within_another() {
+        let types = "(type $s (stream u8))";
+        let all = r#"(param "rows" (stream (tuple u8 string))) (result (result $s (error (future char))))"#;
+        let found = signature(types, all).unwrap();
+        assert_eq!(
+            found.to_string(),
+            "func(rows: stream<tuple<u8, string>>) -> result<stream<u8>, future<char>>"
+        );
+        assert_eq!(found.stream().as_deref(), Some("parameter \"rows\""));
+        assert!(found.result_has_stream());
+        for (func, kind) in [
+            (r#"(param "all" (stream $s))"#, "a stream within a stream"),
+            (
+                r#"(param "all" (stream (list (future u8))))"#,
+                "a future within a stream",
+            ),
+            (
+                r#"(param "all" (stream))"#,
+                "a stream without a type of items",
+            ),
+        ] {
+            let error = signature(types, func).unwrap_err();
+            assert_eq!(error.kind, kind, "{error}");
+        }
     }
 }

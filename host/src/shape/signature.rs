@@ -193,12 +193,9 @@ impl<'a> Reader<'a> {
                 self.expect("<", "`<`")?;
                 Shape::Tuple(self.list(">", Self::shape)?.into())
             }
-            "option" => {
-                self.expect("<", "`<`")?;
-                let some = self.shape()?;
-                self.expect(">", "`>`")?;
-                Shape::Option(Box::new(some))
-            }
+            "option" => Shape::Option(Box::new(self.argument()?)),
+            "stream" => Shape::Stream(Box::new(self.argument()?)),
+            "future" => Shape::Future(Box::new(self.argument()?)),
             "result" => self.result()?,
             "record" => {
                 self.expect("{", "`{`")?;
@@ -215,6 +212,14 @@ impl<'a> Reader<'a> {
                 return Err(self.wrong("a type"));
             }
         })
+    }
+
+    /// The one type between angle brackets.
+    fn argument(&mut self) -> Result<Shape, ParseError> {
+        self.expect("<", "`<`")?;
+        let shape = self.shape()?;
+        self.expect(">", "`>`")?;
+        Ok(shape)
     }
 
     fn result(&mut self) -> Result<Shape, ParseError> {
@@ -251,6 +256,7 @@ mod tests {
             "func(a: u8, b-c: list<u8>) -> list<list<u8>, 4>",
             "func(a: record { on-hand: option<u32>, sku: string }) -> result<_, enum { a, b-c }>",
             "func(a: tuple<s8, s16, s32, s64, f32, f64, char, bool>) -> result<flags { r, w }>",
+            "func(rows: stream<tuple<u8, string>>) -> result<stream<u8>, future<string>>",
             "func() -> result<u64, variant { none, some(option<option<u16>>) }>",
         ] {
             assert_eq!(text.parse::<Signature>().unwrap().to_string(), text);

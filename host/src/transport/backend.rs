@@ -17,8 +17,8 @@ use super::feed;
 use super::keyvalue::Bucket;
 use super::local::{Local, LocalCalls};
 use super::responders::Responders;
-use super::{Wires, grpc, nest};
-use crate::call::{Call, CallError, Identity};
+use super::{Wires, grpc, nest, streams};
+use crate::call::{Call, CallError, Identity, Kind};
 use crate::events::dead_letters;
 use crate::events::health::StoreHealth;
 use crate::headers::Headers;
@@ -26,11 +26,12 @@ use crate::interfaces::{
     Answer, Backend, Blobs, Expected, Feed, KeyValue, Message, OutgoingMessage, Pending, Source,
     Values,
 };
-use crate::json;
+use crate::json::{self, Streams};
 use crate::manifest::{BlobstoreGrant, KeyValueGrant};
 use crate::nats::{self, Link, RequestError, Requests};
 use crate::plan::Event;
 use crate::shape::Signature;
+use crate::subject;
 use crate::value::Value;
 use crate::wire;
 
@@ -117,6 +118,16 @@ impl NatsBackend {
         call: Call,
         last: Instant,
     ) -> Result<Bytes, CallError> {
+        read_reply(self.request(subject, call, last).await?)
+    }
+
+    /// The reply to such a call, as it came.
+    async fn request(
+        &self,
+        subject: &str,
+        call: Call,
+        last: Instant,
+    ) -> Result<nats::Message, CallError> {
         let subject = Subject::from(subject);
         let unanswered_until = call.deadline.min(Instant::now() + NO_RESPONDERS);
         let mut retry = FIRST_RETRY;
@@ -127,7 +138,7 @@ impl NatsBackend {
                 .requests
                 .call_until(subject.clone(), headers, body, last.into());
             match request.await {
-                Ok(reply) => return read_reply(reply),
+                Ok(reply) => return Ok(reply),
                 Err(RequestError::NoResponders { .. })
                     if Instant::now() + retry < unanswered_until =>
                 {
@@ -188,6 +199,46 @@ impl NatsBackend {
             }
             None => Err((values.arguments, call)),
         }
+    }
+
+    /// Calls a function with streams, each of which is read by its name.
+    async fn stream(
+        &self,
+        subject: &str,
+        arguments: Vec<Value>,
+        (signature, limits): (&Signature, json::Limits),
+        mut call: Call,
+    ) -> Result<Answer, CallError> {
+        let wire = streams::Wire {
+            link: self.nats(),
+            app: subject::app_of(subject),
+            deadline: call.deadline,
+            limits,
+        };
+        wire.offer_arguments(&arguments, signature)?;
+        let body = json::encode_arguments(&arguments, signature, &limits);
+        call.body = body
+            .map_err(|error| CallError::bad_arguments(format_args!("arguments: {error}")))?
+            .into();
+        call.kind = Kind::Streaming;
+        let last = call.deadline;
+        let reply = self.request(subject, call, last).await?;
+        let is_named = wire::has_named(reply.headers.as_ref());
+        let body = read_reply(reply)?;
+        if !is_named {
+            return Ok(Answer::Json(body));
+        }
+        let limits = json::Limits {
+            streams: Streams::Named,
+            ..limits
+        };
+        let result = json::decode_result(&body, signature, &limits);
+        let result =
+            result.map_err(|error| CallError::bad_reply(format_args!("result: {error}")))?;
+        if let Some(result) = &result {
+            wire.follow_result(result, signature)?;
+        }
+        Ok(Answer::Value(result))
     }
 
     /// The connection.
@@ -514,6 +565,40 @@ impl Backend for NatsBackend {
                 }))
             }
             Passage::Refused(_) => Err((values.arguments, call)),
+        }
+    }
+
+    fn call_streams<'a>(
+        &'a self,
+        subject: &'a str,
+        values: Values<'a>,
+        mut call: Call,
+    ) -> Pending<'a, Answer> {
+        let typed = (values.signature, values.limits);
+        if self.wires.nest.of(subject).is_some() || self.wires.outside.of(subject).is_some() {
+            // There are no streams outside.
+            return Box::pin(async move {
+                call.body = values.whole().await?;
+                self.call(subject, call).await.map(Answer::Json)
+            });
+        }
+        let (arguments, call) = match self.call_values(subject, values, call) {
+            Ok(pending) => return pending,
+            Err(given_back) => given_back,
+        };
+        match self.wires.breakers.pass(subject) {
+            Passage::Free => Box::pin(self.stream(subject, arguments, typed, call)),
+            Passage::Sent(sent) => Box::pin(async move {
+                let outcome = self.stream(subject, arguments, typed, call).await;
+                sent.count(&outcome);
+                outcome
+            }),
+            Passage::Refused(refused) => Box::pin(async move {
+                match refused.instead(true)? {
+                    Instead::Json(result) => Ok(Answer::Json(result)),
+                    Instead::Subject(other) => self.stream(&other, arguments, typed, call).await,
+                }
+            }),
         }
     }
 

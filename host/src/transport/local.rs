@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{Binding, Slot};
 use crate::call::{Call, CallError};
@@ -245,13 +245,21 @@ impl LocalCalls {
         };
         let call = arriving(call);
         let is_concurrent = counted.binding().service.is_concurrent();
-        Ok(to_its_end(is_concurrent, async move {
+        let (early, given) = match signature.result_has_stream() {
+            true => {
+                let (early, given) = oneshot::channel();
+                (Some(early), Some(given))
+            }
+            false => (None, None),
+        };
+        let pending = to_its_end(is_concurrent, async move {
             let called = async {
                 let Binding {
                     service, exported, ..
                 } = counted.binding();
                 let function = exported.function(&name)?;
-                let called = service.call_values(function, arguments, limits, call, &backend);
+                let called =
+                    service.call_values(function, arguments, limits, call, &backend, early);
                 called.await
             };
             let answer = counted.here.bounded(called).await?;
@@ -259,6 +267,20 @@ impl LocalCalls {
                 super::check_result(body.len(), carried)?;
             }
             Ok(answer)
+        });
+        let Some(mut given) = given else {
+            return Ok(pending);
+        };
+        // What gives streams is asynchronous, so it is a task that goes on.
+        Ok(Box::pin(async move {
+            tokio::select! {
+                biased;
+                Ok(value) = &mut given => Ok(Answer::Value(Some(value))),
+                ended = pending => match given.try_recv() {
+                    Ok(value) => Ok(Answer::Value(Some(value))),
+                    Err(_) => ended,
+                },
+            }
         }))
     }
 

@@ -22,6 +22,7 @@ pub(crate) mod nest;
 mod pages;
 mod pull;
 mod responders;
+mod streams;
 pub(crate) mod subscription;
 mod wires;
 

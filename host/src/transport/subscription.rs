@@ -6,7 +6,9 @@
 //! that has not finished by then (it waits for an import, or the guest has used up its poll budget)
 //! becomes a task beside the loop.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -18,15 +20,16 @@ use tokio::sync::{oneshot, watch};
 use tokio::task;
 
 use super::backlog::{Backlog, work_budget};
-use super::{Binding, Delivery, Drained, NestDelivery, NestWay, Slot};
-use crate::call::{CallError, Code, Kind, Reply};
+use super::{Binding, Delivery, Drained, NestDelivery, NestWay, Slot, streams};
+use crate::call::{Call, CallError, Code, Kind, Reply};
 use crate::headers::Headers;
-use crate::interfaces::{self, Backend};
+use crate::interfaces::{self, Answer, Backend};
 use crate::json::{Limits, UnknownKeys};
 use crate::nats::{self, Message, PublishError};
 use crate::nest::{self, RequestPacket};
 use crate::plan::Event;
 use crate::poll::{self, Budget, Ended, InFlight, POLL_BUDGET, TaskSlot};
+use crate::runtime::{Function, Service};
 use crate::subject;
 use crate::text::{one_line, shown};
 use crate::wire;
@@ -106,6 +109,8 @@ struct To {
     subject: Subject,
     /// The id of a request of NestJS, whose client understands packets with it only.
     nest: Option<Box<RawValue>>,
+    /// Whether it was sent, for calls that go on after that: those whose results have streams.
+    sent: Option<Arc<AtomicBool>>,
 }
 
 struct Subscription {
@@ -143,6 +148,7 @@ impl Subscription {
                 Some(To {
                     subject,
                     nest: None,
+                    ..
                 }) => {
                     let (headers, body) = &self.shed_reply;
                     log_unsent(self.link.nats.publish(&subject, None, headers, body).await);
@@ -178,7 +184,8 @@ impl Subscription {
         {
             let to = self.reply_of(&message);
             let (link, binding) = (Arc::clone(&self.link), Arc::clone(&self.binding));
-            let handled = || handle(link, message, arrived, binding);
+            let sent = to.as_ref().and_then(|to| to.sent.clone());
+            let handled = || handle(link, message, arrived, binding, sent);
             if let Some(ended) = self.in_flight.start(&mut slot, &waker, to, handled) {
                 self.settle(ended).await;
             }
@@ -196,7 +203,13 @@ impl Subscription {
             Delivery::Nest(_) => nest::id_of(&message.payload),
             _ => None,
         };
-        Some(To { subject, nest })
+        let gives_streams = self.binding.exported.gives_streams;
+        let sent = gives_streams.then(Arc::default);
+        Some(To {
+            subject,
+            nest,
+            sent,
+        })
     }
 
     /// Queues a message, unless its reply would go where its sender may have no permission to publish.
@@ -275,7 +288,13 @@ fn copy(changes: &mut watch::Receiver<Arc<Binding>>) -> Arc<Binding> {
 }
 
 /// The life of one message.
-async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Arc<Binding>) {
+async fn handle(
+    link: Arc<Link>,
+    message: Message,
+    arrived: Instant,
+    binding: Arc<Binding>,
+    sent: Option<Arc<AtomicBool>>,
+) {
     if binding.delivery.is_message() {
         // Boxed: else every call would have room for its state.
         return Box::pin(deliver(link, message, arrived, binding)).await;
@@ -305,9 +324,19 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
             service, exported, ..
         } = binding.chosen_for(name);
         let function = exported.function(name)?;
-        service.call(function, call, &link.backend).await
+        if call.kind == Kind::Streaming {
+            // Boxed: else every call would have room for its state.
+            let streamed = stream(&link, service, function, call, (&subject, &to, sent));
+            return Box::pin(streamed).await;
+        }
+        service.call(function, call, &link.backend).await.map(Some)
     };
-    let result: Result<Reply, CallError> = result.await;
+    let result: Result<Option<Reply>, CallError> = result.await;
+    let result = match result {
+        Ok(Some(reply)) => Ok(reply),
+        Ok(None) => return,
+        Err(error) => Err(error),
+    };
     let Some(to) = to else {
         return log_outcome(&binding, &subject, result.as_ref().map(Reply::error));
     };
@@ -315,6 +344,78 @@ async fn handle(link: Arc<Link>, message: Message, arrived: Instant, binding: Ar
         Ok(Reply { body, .. }) => reply(&link.nats, to, body).await,
         Err(error) => reply_error(&link.nats, Some(To::plain(to)), &error).await,
     }
+}
+
+/// The call of a function by a caller that reads streams by their names. Where the result has streams it is sent
+/// before the call has ended, and there is no other reply.
+async fn stream(
+    link: &Link,
+    service: &Service,
+    function: &Function,
+    call: Call,
+    (subject, to, sent): (&Subject, &Option<Subject>, Option<Arc<AtomicBool>>),
+) -> Result<Option<Reply>, CallError> {
+    let limits = service.limits;
+    let wire = streams::Wire {
+        link: &link.nats,
+        app: subject::app_of(subject),
+        deadline: service.last(&call),
+        limits,
+    };
+    let arguments = service.decode(function, &call)?;
+    wire.follow_arguments(&arguments, &function.signature)?;
+    let (early, mut given) = oneshot::channel();
+    let called = service.call_values(
+        function,
+        arguments,
+        limits,
+        call,
+        &link.backend,
+        Some(early),
+    );
+    let mut called = pin!(called);
+    let ended = tokio::select! {
+        biased;
+        Ok(value) = &mut given => Err(value),
+        ended = &mut called => Ok(ended),
+    };
+    let (value, goes_on) = match (ended, given.try_recv()) {
+        (Err(value), _) => (value, true),
+        (Ok(_), Ok(value)) => (value, false),
+        // There are no streams in what it has returned.
+        (Ok(ended), Err(_)) => {
+            return match ended? {
+                Answer::Value(value) => service.encode(function, value.as_ref()).map(Some),
+                Answer::Json(body) => Ok(Some(Reply::read(body, &function.signature))),
+            };
+        }
+    };
+    let offered = wire.offer_result(&value, &function.signature);
+    let reply = offered.and_then(|()| {
+        let reply = service.encode(function, Some(&value))?;
+        super::check_result(reply.body.len(), link.nats.max_payload())?;
+        Ok(reply)
+    });
+    drop(value);
+    if let Some(sent) = sent {
+        sent.store(true, Ordering::SeqCst);
+    }
+    match (to, reply) {
+        (Some(to), Ok(reply)) => {
+            let mut headers = Headers::new();
+            wire::write_named(&mut headers);
+            log_unsent(link.nats.publish(to, None, &headers, &reply.body).await);
+        }
+        (to, Err(error)) => {
+            reply_error(&link.nats, to.clone().map(To::plain), &error).await;
+        }
+        (None, Ok(_)) => {}
+    }
+    if goes_on {
+        // Its failure is that of its streams, which their readers learn.
+        let _ = called.await;
+    }
+    Ok(None)
 }
 
 /// The life of one request or event of a client of NestJS.
@@ -424,8 +525,11 @@ async fn reply_packets(
             }
         }
         Err(error) => {
-            let nest = Some(id);
-            let to = To { subject: to, nest };
+            let to = To {
+                subject: to,
+                nest: Some(id),
+                sent: None,
+            };
             reply_error(link, Some(to), &error).await;
         }
     }
@@ -433,8 +537,11 @@ async fn reply_packets(
 
 impl To {
     fn plain(subject: Subject) -> Self {
-        let nest = None;
-        Self { subject, nest }
+        Self {
+            subject,
+            nest: None,
+            sent: None,
+        }
     }
 }
 
@@ -506,7 +613,15 @@ async fn reply(link: &nats::Link, to: Subject, body: Bytes) {
 
 /// Sends the one reply of a call that failed, if it has a reply subject.
 async fn reply_error(link: &nats::Link, to: Option<To>, error: &CallError) {
-    if let Some(To { subject, nest }) = to {
+    if let Some(To {
+        subject,
+        nest,
+        sent,
+    }) = to
+    {
+        if sent.is_some_and(|sent| sent.load(Ordering::SeqCst)) {
+            return;
+        }
         let (headers, mut body) = wire::write_error(error);
         if let Some(id) = nest {
             body = nest::error_packet(error, &id);

@@ -7,9 +7,11 @@
 //! The traits are hidden and may change with any version of wasmtime. What they have to do is what
 //! wasmtime does for its own `Val`, and a test compares the two.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use wasmtime::component::__internal::wasmtime_environ::component::{
     MAX_FLAT_PARAMS, MAX_FLAT_RESULTS,
@@ -22,6 +24,7 @@ use wasmtime::component::{
 };
 use wasmtime::{AsContextMut, Result, StoreContextMut, ValRaw, bail};
 
+use super::streams::{self, Account};
 use super::{Value, lift, lower};
 use crate::shape::{Shape, Signature};
 
@@ -102,6 +105,9 @@ async fn call_with_result<const COUNT: usize>(
 /// A function that guests import: arguments to a result, which are of the types that it was defined
 /// with.
 pub(crate) trait Imported<T: 'static>: Send + Sync + 'static {
+    /// The account of the streams that are written by the call which the store runs now.
+    fn account(&self, data: &mut T) -> Arc<Account>;
+
     fn call<'a>(
         &self,
         store: StoreContextMut<'a, T>,
@@ -129,12 +135,16 @@ pub(crate) fn define<T: 'static>(
     is_async: bool,
     function: impl Imported<T>,
 ) -> Result<()> {
+    let writes = signature
+        .params
+        .iter()
+        .any(|param| param.shape.has_stream());
     let params = total(signature.params.iter().map(|param| &param.shape));
     let params = within(MAX_FLAT_PARAMS, params);
     let result = signature.result.as_ref();
     match within(MAX_FLAT_RESULTS, result.map_or(0, flat_count)) {
-        0 => define_with_result::<T, 0>(instance, name, params, is_async, function),
-        _ => define_with_result::<T, 1>(instance, name, params, is_async, function),
+        0 => define_with_result::<T, 0>(instance, name, params, (is_async, writes), function),
+        _ => define_with_result::<T, 1>(instance, name, params, (is_async, writes), function),
     }
 }
 
@@ -148,7 +158,7 @@ fn define_with_result<T: 'static, const RESULTS: usize>(
     instance: &mut LinkerInstance<'_, T>,
     name: &str,
     params: usize,
-    is_async: bool,
+    (is_async, writes): (bool, bool),
     function: impl Imported<T>,
 ) -> Result<()> {
     // The number of core values is part of a Rust type, so there is a function for each.
@@ -158,15 +168,35 @@ fn define_with_result<T: 'static, const RESULTS: usize>(
                 $($count if is_async => instance.func_wrap_concurrent(
                     name,
                     move |store: &Accessor<T>, Passed::<$count>(arguments)| {
+                        let attached = match writes {
+                            true => store.with(|mut store| {
+                                let account = function.account(store.data_mut());
+                                streams::attach_all(&arguments, store, &account)
+                            }),
+                            false => Ok(false),
+                        };
                         let returned = function.call_concurrent(store, arguments);
-                        Box::pin(async move { Ok(Returned::<RESULTS>(returned.await?)) })
+                        Box::pin(async move {
+                            attached?;
+                            Ok(Returned::<RESULTS>(returned.await?))
+                        })
                     },
                 ),)*
                 $($count => instance.func_wrap_async(
                     name,
-                    move |store: StoreContextMut<'_, T>, Passed::<$count>(arguments)| {
+                    move |mut store: StoreContextMut<'_, T>, Passed::<$count>(arguments)| {
+                        let attached = match writes {
+                            true => {
+                                let account = function.account(store.data_mut());
+                                streams::attach_all(&arguments, &mut store, &account)
+                            }
+                            false => Ok(false),
+                        };
                         let returned = function.call(store, arguments);
-                        Box::new(async move { Ok(Returned::<RESULTS>(returned.await?)) })
+                        Box::new(async move {
+                            attached?;
+                            Ok(Returned::<RESULTS>(returned.await?))
+                        })
                     },
                 ),)*
                 _ => bail!("{params} core values are more than a function can have"),
@@ -192,7 +222,9 @@ fn flat_count(shape: &Shape) -> usize {
         | Shape::F32
         | Shape::F64
         | Shape::Char
-        | Shape::Enum(_) => 1,
+        | Shape::Enum(_)
+        | Shape::Stream(_)
+        | Shape::Future(_) => 1,
         Shape::String | Shape::Bytes | Shape::List(_) => 2,
         Shape::FixedList(item, len) => flat_count(item).saturating_mul(*len as usize),
         Shape::Tuple(items) => total(items.iter()),
@@ -368,6 +400,100 @@ unsafe impl<const COUNT: usize> Lower for Returned<COUNT> {
     ) -> Result<()> {
         lower::tuple_to_memory(cx, ty, self.0.as_slice(), offset)
     }
+}
+
+/// One item of a stream, or the value of a future.
+pub(super) struct Item(pub(super) Value);
+
+thread_local! {
+    /// The position of the item that is lifted next, among those that a guest has written at once.
+    static POSITION: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Lifts items that a guest has written at once, the first of them first.
+pub(super) fn lift_items<R>(lift: impl FnOnce() -> R) -> R {
+    POSITION.set(0);
+    lift()
+}
+
+// SAFETY: it is never passed as core values, and stands for a type of any size: wasmtime's own checks of addresses
+// by `ABI` are void, and `lower` and `lift` check them by the type that it gives.
+unsafe impl ComponentType for Item {
+    type Lower = [ValRaw; 0];
+    const ABI: CanonicalAbiInfo = UNKNOWN;
+
+    fn typecheck(_: &InterfaceType, _: &InstanceType<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+// SAFETY: `lift` checks what it reads. By `ABI` every item begins where the first one does, so its position among
+// them is counted here.
+unsafe impl Lift for Item {
+    fn linear_lift_from_flat(
+        _: &mut LiftContext<'_>,
+        _: InterfaceType,
+        _: &Self::Lower,
+    ) -> Result<Self> {
+        bail!("items of a stream are lifted from memory")
+    }
+
+    fn linear_lift_from_memory(
+        cx: &mut LiftContext<'_>,
+        ty: InterfaceType,
+        bytes: &[u8],
+    ) -> Result<Self> {
+        let start = bytes.as_ptr().addr();
+        let address = start.wrapping_sub(cx.memory().as_ptr().addr());
+        let position = POSITION.get();
+        POSITION.set(position + 1);
+        Ok(Self(lift::item_from_memory(cx, ty, address, position)?))
+    }
+}
+
+// SAFETY: `lower` checks each value and the place of all of them by the type that wasmtime gives.
+unsafe impl Lower for Item {
+    fn linear_lower_to_flat<T>(
+        &self,
+        _: &mut LowerContext<'_, T>,
+        _: InterfaceType,
+        _: &mut MaybeUninit<Self::Lower>,
+    ) -> Result<()> {
+        bail!("items of a stream are lowered to memory")
+    }
+
+    fn linear_lower_to_memory<T>(
+        &self,
+        cx: &mut LowerContext<'_, T>,
+        ty: InterfaceType,
+        offset: usize,
+    ) -> Result<()> {
+        Self::linear_store_list_to_memory(cx, ty, offset, std::slice::from_ref(self))
+    }
+
+    fn linear_store_list_to_memory<T>(
+        cx: &mut LowerContext<'_, T>,
+        ty: InterfaceType,
+        offset: usize,
+        items: &[Self],
+    ) -> Result<()> {
+        lower::items_to_memory(cx, ty, offset, items.iter().map(|Self(value)| value))
+    }
+}
+
+/// Lowers the readable end of a stream or a future: its index.
+pub(super) fn handle<T, R>(
+    cx: &mut LowerContext<'_, T>,
+    ty: InterfaceType,
+    reader: &R,
+) -> Result<u32>
+where
+    R: Lower<Lower = ValRaw>,
+{
+    let mut index = MaybeUninit::new(ValRaw::u32(0));
+    reader.linear_lower_to_flat(cx, ty, &mut index)?;
+    // SAFETY: it was initialised when it was made.
+    Ok(unsafe { index.assume_init() }.get_u32())
 }
 
 /// Lowers a string to core values: its address and its length.

@@ -8,11 +8,12 @@ use std::slice::Iter;
 
 use wasmtime::component::__internal::wasmtime_environ::component::{MAX_FLAT_RESULTS, VariantInfo};
 use wasmtime::component::__internal::{InterfaceType, LiftContext};
-use wasmtime::component::Lift as _;
+use wasmtime::component::{FutureReader, Lift as _, StreamReader};
 use wasmtime::{Result, ValRaw, bail, format_err};
 
-use super::Value;
 use super::lower::{all_flags, flat_count, place};
+use super::streams::Reader;
+use super::{Stream, Value};
 
 /// What one value within another takes of the host's memory.
 const VALUE: usize = size_of::<Value>();
@@ -127,6 +128,7 @@ fn from_flat(cx: &mut LiftContext<'_>, ty: InterfaceType, slots: &mut Slots<'_>)
             let items = std::iter::repeat_n(element, length);
             Value::FixedList(fields_from_flat(cx, items, slots)?)
         }
+        InterfaceType::Stream(_) | InterfaceType::Future(_) => stream(cx, ty, next(slots)?)?,
         InterfaceType::Flags(flags) => {
             let names = types[flags].names.len();
             let mut bits = 0;
@@ -195,6 +197,9 @@ fn from_memory(cx: &mut LiftContext<'_>, ty: InterfaceType, bytes: &[u8]) -> Res
             let items = std::iter::repeat_n(element, length);
             Value::FixedList(fields_from_memory(cx, items, bytes)?)
         }
+        InterfaceType::Stream(_) | InterfaceType::Future(_) => {
+            stream(cx, ty, &ValRaw::u32(u32::from_le_bytes(fixed(bytes)?)))?
+        }
         InterfaceType::Flags(flags) => {
             let flags = &types[flags];
             let bits = number_from_memory(flags.abi.size32.min(4), bytes)?;
@@ -215,6 +220,42 @@ fn from_memory(cx: &mut LiftContext<'_>, ty: InterfaceType, bytes: &[u8]) -> Res
             of_case(ty, number, payload)?
         }
     })
+}
+
+/// Takes a stream or a future out of the guest's table, of which a core value is the index.
+fn stream(cx: &mut LiftContext<'_>, ty: InterfaceType, index: &ValRaw) -> Result<Value> {
+    let types = cx.types;
+    let reader = match ty {
+        InterfaceType::Future(_) => {
+            Reader::Future(FutureReader::linear_lift_from_flat(cx, ty, index)?)
+        }
+        InterfaceType::Stream(stream)
+            if types[types[stream].ty].payload == Some(InterfaceType::U8) =>
+        {
+            Reader::Bytes(StreamReader::linear_lift_from_flat(cx, ty, index)?)
+        }
+        _ => Reader::Items(StreamReader::linear_lift_from_flat(cx, ty, index)?),
+    };
+    Ok(Value::Stream(Stream::of_guest(reader)))
+}
+
+/// Lifts an item of a stream, of which the first one stands in memory at this address.
+pub(super) fn item_from_memory(
+    cx: &mut LiftContext<'_>,
+    ty: InterfaceType,
+    first: usize,
+    position: usize,
+) -> Result<Value> {
+    let abi = cx.types.canonical_abi(&ty);
+    if !first.is_multiple_of(abi.align32 as usize) {
+        bail!("items of a stream are not aligned");
+    }
+    let size = abi.size32 as usize;
+    let offset = position.checked_mul(size);
+    let address = offset.and_then(|offset| first.checked_add(offset));
+    let bytes = address.and_then(|address| cx.memory().get(address..)?.get(..size));
+    let bytes = bytes.ok_or_else(|| format_err!("items of a stream out of bounds of memory"))?;
+    from_memory(cx, ty, bytes)
 }
 
 fn fields_from_flat(

@@ -11,7 +11,7 @@ use wasmtime::component::__internal::{
 use wasmtime::component::Lower as _;
 use wasmtime::{Result, ValRaw, bail, format_err};
 
-use super::{MAX_FLAGS, Value, abi};
+use super::{MAX_FLAGS, Value, abi, streams};
 
 /// Core values to be written, which are zero until they are.
 type Slots<'s> = IterMut<'s, ValRaw>;
@@ -110,6 +110,9 @@ fn to_flat<T>(
                 *next(slots)? = part;
             }
         }
+        (InterfaceType::Stream(_) | InterfaceType::Future(_), _) => {
+            *next(slots)? = ValRaw::u32(stream(cx, ty, value)?);
+        }
         (InterfaceType::List(list), _) => {
             let (address, length) = list_to_memory(cx, types[list].element, value)?;
             *next(slots)? = ValRaw::i64(address as i64);
@@ -185,6 +188,9 @@ fn to_memory<T>(
         (InterfaceType::String, Value::String(text)) => {
             text.as_str().linear_lower_to_memory(cx, ty, offset)?;
         }
+        (InterfaceType::Stream(_) | InterfaceType::Future(_), _) => {
+            *cx.get(offset) = stream(cx, ty, value)?.to_le_bytes();
+        }
         (InterfaceType::List(list), _) => {
             let (address, length) = list_to_memory(cx, types[list].element, value)?;
             *cx.get(offset) = u32::try_from(address)?.to_le_bytes();
@@ -232,6 +238,52 @@ fn to_memory<T>(
                 to_memory(cx, ty, value, at)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Puts a stream or a future into the guest's table, and returns its index.
+fn stream<T>(cx: &mut LowerContext<'_, T>, ty: InterfaceType, value: &Value) -> Result<u32> {
+    let types = cx.types;
+    match ty {
+        InterfaceType::Future(_) => {
+            let reader = streams::future(&mut cx.store, value)?;
+            abi::handle(cx, ty, &reader)
+        }
+        InterfaceType::Stream(stream)
+            if types[types[stream].ty].payload == Some(InterfaceType::U8) =>
+        {
+            let reader = streams::reader::<u8>(&mut cx.store, value)?;
+            abi::handle(cx, ty, &reader)
+        }
+        _ => {
+            let reader = streams::reader::<abi::Item>(&mut cx.store, value)?;
+            abi::handle(cx, ty, &reader)
+        }
+    }
+}
+
+/// Lowers items of a stream to memory at this address, which the guest has for them.
+pub(super) fn items_to_memory<'v, T>(
+    cx: &mut LowerContext<'_, T>,
+    ty: InterfaceType,
+    address: usize,
+    values: impl ExactSizeIterator<Item = &'v Value>,
+) -> Result<()> {
+    let abi = cx.types.canonical_abi(&ty);
+    let (size, align) = (abi.size32 as usize, abi.align32 as usize);
+    let end = values
+        .len()
+        .checked_mul(size)
+        .and_then(|total| address.checked_add(total));
+    if end.is_none_or(|end| end > cx.as_slice_mut().len()) {
+        bail!("items of a stream out of bounds of memory");
+    }
+    if !address.is_multiple_of(align) {
+        bail!("items of a stream are not aligned");
+    }
+    for (index, value) in values.enumerate() {
+        to_memory(cx, ty, value, address + index * size)?;
     }
     Ok(())
 }

@@ -11,16 +11,18 @@ mod abi;
 pub(crate) mod arbitrary;
 mod lift;
 mod lower;
+pub(crate) mod streams;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use abi::{Imported, ResultPath, call, define};
+pub use streams::Stream;
 
 /// A value of the component model.
 ///
 /// # Equality
 ///
-/// By content: every NaN equals every other, and `0.0` does not equal `-0.0`.
+/// By content: every NaN equals every other, and `0.0` does not equal `-0.0`. A stream equals itself.
 ///
 /// # Cost
 ///
@@ -59,6 +61,8 @@ pub enum Value {
     Result(Result<Option<Box<Value>>, Option<Box<Value>>>),
     /// A bit for each flag, the first one lowest.
     Flags(u32),
+    /// A stream or a future that is read apart. All that one gives is a list of its items, or the value.
+    Stream(Stream),
 }
 
 /// Upper bound of the flags of one type, which is the component model's own.
@@ -96,6 +100,7 @@ impl PartialEq for Value {
             (Self::Enum(a), Self::Enum(b)) | (Self::Flags(a), Self::Flags(b)) => a == b,
             (Self::Option(a), Self::Option(b)) => a == b,
             (Self::Result(a), Self::Result(b)) => a == b,
+            (Self::Stream(a), Self::Stream(b)) => a.is(b),
             _ => false,
         }
     }
@@ -129,6 +134,7 @@ impl Value {
             Self::Option(_) => "an option".into(),
             Self::Result(_) => "a result".into(),
             Self::Flags(bits) => format!("the flags {bits:#b}"),
+            Self::Stream(_) => "a stream or a future".into(),
         }
     }
 }

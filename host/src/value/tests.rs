@@ -13,6 +13,7 @@ use wasmtime::component::{Accessor, Component, Instance, Linker, Val};
 use wasmtime::{Config, Engine, Store, StoreContextMut};
 
 use super::arbitrary::{arbitrary_pair, fields, list, option, record, result, variant};
+use super::streams::Account;
 use super::{Imported, ResultPath, Value, call, define};
 use crate::shape::{Shape, Signature};
 use components::{REALLOC, core_types, relay};
@@ -49,6 +50,10 @@ struct Host {
 }
 
 impl Imported<()> for Host {
+    fn account(&self, _: &mut ()) -> Arc<Account> {
+        Arc::default()
+    }
+
     fn call<'a>(
         &self,
         _: StoreContextMut<'a, ()>,

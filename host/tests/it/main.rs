@@ -46,4 +46,5 @@ mod side_by_side;
 mod sockets;
 mod spans;
 mod spin;
+mod streams;
 mod support;

@@ -263,7 +263,9 @@ impl Roots<'_> {
         let found = self.find(path)?;
         let item = match found.shape() {
             None => Known::anything(),
-            Some(Shape::List(item) | Shape::FixedList(item, _)) => Known::new(*item, false),
+            Some(Shape::List(item) | Shape::FixedList(item, _) | Shape::Stream(item)) => {
+                Known::new(*item, false)
+            }
             Some(shape) => {
                 return Err(Problem::NoList {
                     path: path.to_string(),
@@ -465,7 +467,10 @@ fn member<'s>(
         (Shape::FixedList(item, length), Segment::Index(index)) if index < length => {
             Ok((Token::Index(*index), item))
         }
-        (Shape::List(_), Segment::Index(_)) => Err("which may be shorter".to_owned()),
+        (Shape::Future(value), _) => member(value, segment, case),
+        (Shape::List(_) | Shape::Stream(_), Segment::Index(_)) => {
+            Err("which may be shorter".to_owned())
+        }
         (Shape::Option(_), _) => Err("which may be none".to_owned()),
         (Shape::Variant(_) | Shape::Result { .. }, _) => {
             Err("which may be another case".to_owned())
@@ -481,6 +486,9 @@ pub(super) fn fits(found: &Shape, expected: &Shape) -> bool {
     use Shape::{Option, S8, S16, S32, S64, U8, U16, U32, U64};
     match (found, expected) {
         (found, expected) if found == expected => true,
+        (Shape::Stream(_) | Shape::Future(_), _) | (_, Shape::Stream(_) | Shape::Future(_)) => {
+            fits(&found.whole(), &expected.whole())
+        }
         // A nested option is written in another way.
         (found, Option(some)) if !matches!((found, &**some), (Option(_), _) | (_, Option(_))) => {
             fits(found, some)

@@ -4,12 +4,15 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::http::HttpHandler;
-use super::{Admitted, Function, Instance, Service, Term};
-use crate::call::{Call, CallError, Reply};
+use tokio::sync::oneshot;
+
+use super::{Admitted, Early, Function, Instance, Service, Term};
+use crate::call::{Call, CallError, Kind, Reply};
 use crate::interfaces::{Answer, Backend, CurrentCall, Recorded};
-use crate::json::{self, Measure, UnknownKeys};
+use crate::json::{self, Measure, Streams, UnknownKeys};
 use crate::stats::Tally;
 use crate::value::Value;
+use crate::value::streams::{self, NotWhole};
 
 impl Service {
     /// The calls of all of its functions since it was started. An HTTP answer with a status from 500 is an error
@@ -53,7 +56,9 @@ impl Service {
         let work = || async {
             let arguments = self.decode(function, &call)?;
             let current = CurrentCall::new(&call, term.deadline, backend);
-            let result = self.invoke(function, &arguments, current, term).await?;
+            let result = self
+                .invoke_whole(function, &arguments, current, term)
+                .await?;
             self.encode(function, result.as_ref())
         };
         self.run(account, term, admitted, work, Reply::refusal)
@@ -79,7 +84,9 @@ impl Service {
             let arguments = self.decode(function, &call)?;
             let instance = Box::pin(Instance::for_run(&self.blueprint, Some(recorded))).await?;
             let current = CurrentCall::new(&call, term.deadline, backend);
-            let invoked = instance.invoke(function.place(), &arguments, current).await;
+            let invoked = instance
+                .invoke(function.place(), &arguments, current, None)
+                .await;
             let (_, result) = invoked?;
             self.encode(function, result.as_ref())
         };
@@ -89,6 +96,8 @@ impl Service {
 
     /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the
     /// caller may not get as a value within its `limits` is JSON, as is what the service may not return.
+    ///
+    /// A result with streams goes through `early` when the guest returns it; the call ends when they are written.
     pub(crate) async fn call_values(
         &self,
         function: &Function,
@@ -96,12 +105,14 @@ impl Service {
         limits: json::Limits,
         mut call: Call,
         backend: &Arc<dyn Backend>,
+        early: Option<Early>,
     ) -> Result<Answer, CallError> {
         let term = self.term(&call);
         let account = self.account(function.counted(), &mut call, term);
         let work = || async {
             let current = CurrentCall::new(&call, term.deadline, backend);
-            let result = self.invoke(function, &arguments, current, term).await?;
+            let invoked = self.invoke(function, &arguments, current, term, early);
+            let result = invoked.await?;
             let measure = Measure::of_result(result.as_ref(), &function.signature);
             if measure.is_within(&self.limits) && measure.is_within(&limits) {
                 return Ok(Answer::Value(result));
@@ -125,20 +136,61 @@ impl Service {
         arguments: &[Value],
         current: CurrentCall,
         term: Term,
+        early: Option<Early>,
     ) -> Result<Option<Value>, CallError> {
         let instance = self.instance().await?;
-        let invoked = instance.invoke(function.place(), arguments, current).await;
+        let invoked = instance
+            .invoke(function.place(), arguments, current, early)
+            .await;
         let (instance, result) = invoked?;
         self.put_back(instance, term.started);
         Ok(result)
     }
 
-    fn decode(&self, function: &Function, call: &Call) -> Result<Vec<Value>, CallError> {
+    /// The same with all that the streams of its result give.
+    async fn invoke_whole(
+        &self,
+        function: &Function,
+        arguments: &[Value],
+        current: CurrentCall,
+        term: Term,
+    ) -> Result<Option<Value>, CallError> {
+        if !function.gives_streams {
+            return self.invoke(function, arguments, current, term, None).await;
+        }
+        // Boxed: else every call would have room for its state.
+        Box::pin(async {
+            let (early, given) = oneshot::channel();
+            let read = async {
+                // Without a value there are no streams to be read.
+                let Ok(value) = given.await else {
+                    return Ok(None);
+                };
+                let whole = streams::whole(value, self.limits.bytes, self.limits.nodes).await;
+                whole.map(Some)
+            };
+            let invoked = self.invoke(function, arguments, current, term, Some(early));
+            let (read, invoked) = tokio::join!(read, invoked);
+            let returned = invoked?;
+            let read = read.map_err(|error| match error {
+                NotWhole::Broken(broken) => CallError::trap(broken),
+                error @ NotWhole::TooLarge { .. } => CallError::result_too_large(error),
+            })?;
+            Ok(returned.or(read))
+        })
+        .await
+    }
+
+    pub(crate) fn decode(&self, function: &Function, call: &Call) -> Result<Vec<Value>, CallError> {
         let limits = json::Limits {
             unknown_keys: match call.caller {
                 // Services are deployed one at a time, so a caller may know a later type.
                 Some(_) => UnknownKeys::Ignore,
                 None => UnknownKeys::Refuse,
+            },
+            streams: match call.kind {
+                Kind::Streaming => Streams::Named,
+                Kind::Request | Kind::Event => Streams::Whole,
             },
             ..self.limits
         };
@@ -153,7 +205,11 @@ impl Service {
         })
     }
 
-    fn encode(&self, function: &Function, result: Option<&Value>) -> Result<Reply, CallError> {
+    pub(crate) fn encode(
+        &self,
+        function: &Function,
+        result: Option<&Value>,
+    ) -> Result<Reply, CallError> {
         let reply = json::encode_reply(result, &function.signature, &self.limits);
         reply.map_err(|error| {
             let why = format!("result: {error}");

@@ -24,7 +24,7 @@ use super::Runtime;
 use super::admission::Admission;
 use super::component::{Component, Uncalled};
 use super::engine::Flavor;
-use super::instance::{self, Blueprint, HandlerIndices, Instance};
+use super::instance::{self, Blueprint, Early, HandlerIndices, Instance};
 use crate::call::{Call, CallError, Code, Kind};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::calls::{self, Import, Wiring};
@@ -59,7 +59,8 @@ pub struct Service {
     http: Option<HttpHandler>,
     blueprint: Blueprint,
     admission: Admission,
-    limits: json::Limits,
+    /// What its messages are bounded by.
+    pub(crate) limits: json::Limits,
 }
 
 /// An interface that a service exports.
@@ -68,6 +69,8 @@ pub struct Exported {
     pub id: InterfaceId,
     /// Its functions by name.
     pub functions: HashMap<String, Function>,
+    /// Whether a result of one of them has streams.
+    pub(crate) gives_streams: bool,
 }
 
 impl Exported {
@@ -105,6 +108,8 @@ pub struct Function {
     pub(crate) identity: TypeId,
     /// Counts since the service was started.
     pub stats: Stats,
+    /// Whether its result has streams, which are written after it has returned.
+    pub(crate) gives_streams: bool,
     index: ComponentExportIndex,
     path: ResultPath,
 }
@@ -276,7 +281,7 @@ impl Service {
         };
 
         let export = |interface: &InterfaceDescription| {
-            let functions = interface
+            let functions: HashMap<_, _> = interface
                 .functions
                 .iter()
                 .filter_map(|(name, signature)| {
@@ -284,6 +289,7 @@ impl Service {
                         id: interface.id.function(name),
                         signature: signature.clone(),
                         identity: signature.identity(),
+                        gives_streams: signature.result_has_stream(),
                         path: match component.flavor {
                             Flavor::Plain => ResultPath::PLAIN,
                             Flavor::Concurrent => ResultPath::concurrent(signature),
@@ -296,6 +302,7 @@ impl Service {
                 .collect();
             Arc::new(Exported {
                 id: interface.id.clone(),
+                gives_streams: functions.values().any(|function| function.gives_streams),
                 functions,
             })
         };
@@ -477,6 +484,11 @@ impl Service {
         }
     }
 
+    /// When such a call ends at the latest.
+    pub(crate) fn last(&self, call: &Call) -> Instant {
+        self.term(call).deadline
+    }
+
     /// The one path of every run: checks hops and deadline, admits, works, and bounds, counts,
     /// names and logs the outcome.
     ///
@@ -588,7 +600,7 @@ const MAX_REFUSAL: usize = 256;
 fn describe(function: &FunctionId, kind: Kind, refusal: Option<String>) -> Description {
     let function = function.to_string();
     let mut description = match kind {
-        Kind::Request => Description {
+        Kind::Request | Kind::Streaming => Description {
             kind: SpanKind::Server,
             attributes: vec![
                 KeyValue::new("rpc.system.name", "wasmbay"),
