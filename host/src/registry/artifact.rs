@@ -23,8 +23,12 @@ pub(super) const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LAYER: &str = "application/wasm";
-/// What the layer was before the working group agreed on one.
-const OLD_LAYER: &str = "application/vnd.wasm.content.layer.v1+wasm";
+/// A layer of WebAssembly, and what it was before the working group agreed on one.
+const LAYERS: [&str; 3] = [
+    LAYER,
+    "application/vnd.wasm.content.layer.v1+wasm",
+    "application/vnd.module.wasm.content.layer.v1+wasm",
+];
 const IMAGE_CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
@@ -129,7 +133,7 @@ pub(super) fn component_of(manifest: &[u8]) -> Result<Descriptor, String> {
     if read.manifests.is_some() {
         return Err("it is an index of several manifests".to_owned());
     }
-    let is_wasm = |layer: &&Descriptor| matches!(&*layer.media_type, LAYER | OLD_LAYER);
+    let is_wasm = |layer: &&Descriptor| LAYERS.contains(&&*layer.media_type);
     let mut found = read.layers.iter().filter(is_wasm);
     let layer = match (found.next(), found.next()) {
         (Some(layer), None) => layer,
@@ -442,7 +446,7 @@ mod tests {
             (&b"\0asm\x01\0\0\0"[..], "core WebAssembly module"),
             (b"(component)", "not WebAssembly in binary form"),
             (b"", "not WebAssembly"),
-            (b"\0asm\x0d\0\x01\0\xff", "unexpected end"),
+            (b"\0asm\x0d\0\x01\0\xff", "malformed section id"),
         ] {
             let pushed =
                 Artifact::of_component(&reference("a.io/b:c"), bytes, &BTreeMap::new(), None);
@@ -464,7 +468,8 @@ mod tests {
     fn what_others_push_is_accepted() {
         for manifest in [
             of_layers(CONFIG, &[LAYER]),
-            of_layers("application/vnd.wasm.config.v1+json", &[OLD_LAYER]),
+            of_layers("application/vnd.wasm.config.v1+json", &LAYERS[1..2]),
+            of_layers("application/vnd.wasm.config.v1+json", &LAYERS[2..]),
             of_layers(EMPTY, &["text/markdown", LAYER]),
             br#"{"schemaVersion":2,"layers":[{"mediaType":"application/wasm","size":1,"digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","x":[]}],"y":{}}"#
                 .to_vec(),
@@ -488,7 +493,7 @@ mod tests {
                 "no layer of type application/wasm, but application/vnd.oci.image.layer",
             ),
             (
-                of_layers(EMPTY, &[LAYER, OLD_LAYER]),
+                of_layers(EMPTY, &LAYERS[..2]),
                 "several layers of WebAssembly",
             ),
             (of_layers(EMPTY, &[]), "it has no layer"),
@@ -523,6 +528,14 @@ mod tests {
         let listed = signatures_in(&index).unwrap();
         assert_eq!(listed.len(), 2);
         assert_eq!(listed[1].digest(), Ok(Digest::of(&second)));
+        let mut many = Some(index.clone());
+        for number in 0..MAX_SIGNED {
+            let signed = Artifact::of_signatures(&subject, number.to_string().as_bytes());
+            many = listed_in(many.as_deref(), &signed.manifest).unwrap();
+        }
+        assert_eq!(signatures_in(&many.unwrap()).unwrap().len(), MAX_SIGNED);
+        let large = vec![b'a'; usize::try_from(MAX_SMALL).unwrap() + 1];
+        assert!(signatures_of(&Artifact::of_signatures(&subject, &large).manifest).is_err());
         // What others attach stays, and is none of ours.
         let mut others = Manifest::read(&index).unwrap();
         others.manifests.as_mut().unwrap()[0].artifact_type = Some("x".to_owned());

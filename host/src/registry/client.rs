@@ -1,28 +1,22 @@
-//! Requests to registries, by the OCI distribution specification.
+//! How a registry is asked: where it is, logins, where a request is sent on to, and what refusals mean.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT,
-};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use url::Url;
 
-use super::artifact::{ACCEPTED, Descriptor, MAX_SMALL};
+use super::artifact::MAX_SMALL;
 use super::error::{LoginError, RegistryError};
-use super::http::{Failure, Http, Moved, ReadError, Sent, is_loopback, read, read_all};
+use super::http::{Failure, Http, ReadError, Sent, is_loopback, read_all};
 use super::login::{Challenge, Login, bearer};
 use crate::interfaces::http::tls;
-use crate::manifest::{Digest, Reference};
+use crate::manifest::Reference;
 use crate::text::one_line;
-
-/// Bytes of a manifest, as the specification has them.
-const MAX_MANIFEST: u64 = 4 << 20;
 
 /// Places that a request is sent on to, one after the other.
 const MAX_REDIRECTS: usize = 5;
@@ -32,9 +26,6 @@ const MAX_SAID: usize = 200;
 
 /// Where requests for the registry of docker go.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
-
-/// Says that the registry keeps track itself of what refers to a manifest.
-const SUBJECT: &str = "oci-subject";
 
 /// A client of registries, with what it knows of each.
 pub(super) struct Client {
@@ -57,7 +48,7 @@ struct Entry {
 }
 
 /// A request.
-struct Ask<'a> {
+pub(super) struct Ask<'a> {
     of: &'a Reference,
     method: Method,
     url: Url,
@@ -81,137 +72,8 @@ impl Client {
         })
     }
 
-    /// The bytes of a manifest, by tag or digest.
-    pub(super) async fn manifest(
-        &self,
-        of: &Reference,
-        name: &str,
-    ) -> Result<Vec<u8>, RegistryError> {
-        let url = self.url(of, &["manifests", name]).await?;
-        let what = named(of, name);
-        let ask = Ask::get(of, url, what.clone()).with(ACCEPT, ACCEPTED);
-        let response = self.ask_for(ask, &[StatusCode::OK]).await?;
-        let bytes = read_all(response.into_body(), MAX_MANIFEST).await;
-        bytes.map_err(|error| unread(of, what, MAX_MANIFEST, error))
-    }
-
-    /// The bytes of a manifest, if it is there.
-    pub(super) async fn find_manifest(
-        &self,
-        of: &Reference,
-        name: &str,
-    ) -> Result<Option<Vec<u8>>, RegistryError> {
-        match self.manifest(of, name).await {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(RegistryError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The index of what refers to a manifest, where the registry keeps one itself.
-    pub(super) async fn referrers(
-        &self,
-        of: &Reference,
-        digest: &Digest,
-    ) -> Result<Option<Vec<u8>>, RegistryError> {
-        let url = self
-            .url(of, &["referrers", &format!("sha256:{digest}")])
-            .await?;
-        let what = format!("what refers to {of}");
-        let ask = Ask::get(of, url, what.clone()).with(ACCEPT, ACCEPTED);
-        let response = match self.ask_for(ask, &[StatusCode::OK]).await {
-            Ok(response) => response,
-            Err(RegistryError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let bytes = read_all(response.into_body(), MAX_MANIFEST).await;
-        bytes
-            .map(Some)
-            .map_err(|error| unread(of, what, MAX_MANIFEST, error))
-    }
-
-    /// Reads a blob piece by piece, no more of it than its descriptor says. Its digest is for the caller to check.
-    pub(super) async fn blob(
-        &self,
-        of: &Reference,
-        blob: &Descriptor,
-        moved: Option<&Moved>,
-        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), RegistryError> {
-        let digest = blob
-            .digest()
-            .map_err(|why| malformed(of, of.to_string(), why))?;
-        let url = self
-            .url(of, &["blobs", &format!("sha256:{digest}")])
-            .await?;
-        let what = of.to_string();
-        let response = self
-            .ask_for(Ask::get(of, url, what.clone()), &[StatusCode::OK])
-            .await?;
-        let mut done = 0;
-        let take = |data: &[u8]| {
-            done += data.len() as u64;
-            if let Some(moved) = moved {
-                moved(done, blob.size);
-            }
-            take(data)
-        };
-        let all = read(response.into_body(), blob.size, take).await;
-        all.map_err(|error| unread(of, what, blob.size, error))
-    }
-
-    /// Stores a blob, unless it is there.
-    pub(super) async fn put_blob(
-        &self,
-        of: &Reference,
-        bytes: Bytes,
-        moved: Option<&Moved>,
-    ) -> Result<(), RegistryError> {
-        let digest = format!("sha256:{}", Digest::of(&bytes));
-        let url = self.url(of, &["blobs", &digest]).await?;
-        let ask = Ask {
-            method: Method::HEAD,
-            ..Ask::put(of, url, Sent::default())
-        };
-        match self.ask_for(ask, &[StatusCode::OK]).await {
-            Ok(_) => return Ok(()),
-            Err(RegistryError::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let url = self.url(of, &["blobs", "uploads", ""]).await?;
-        let ask = Ask {
-            method: Method::POST,
-            ..Ask::put(of, url.clone(), Sent::default())
-        };
-        let begun = self.ask_for(ask, &[StatusCode::ACCEPTED]).await?;
-        let mut url = location(of, &url, begun.headers())?;
-        url.query_pairs_mut().append_pair("digest", &digest);
-        let ask = Ask::put(of, url, Sent::new(bytes, moved))
-            .with(CONTENT_TYPE, "application/octet-stream");
-        self.ask_for(ask, &[StatusCode::CREATED, StatusCode::NO_CONTENT])
-            .await?;
-        Ok(())
-    }
-
-    /// Stores a manifest under a tag or its digest; returns whether the registry notes what it refers to.
-    pub(super) async fn put_manifest(
-        &self,
-        of: &Reference,
-        name: &str,
-        media_type: &'static str,
-        bytes: &[u8],
-    ) -> Result<bool, RegistryError> {
-        let url = self.url(of, &["manifests", name]).await?;
-        let body = Sent::new(bytes.to_owned(), None);
-        let ask = Ask::put(of, url, body).with(CONTENT_TYPE, media_type);
-        let put = self
-            .ask_for(ask, &[StatusCode::CREATED, StatusCode::OK])
-            .await?;
-        Ok(put.headers().contains_key(SUBJECT))
-    }
-
     /// Asks, and takes every other status for an error.
-    async fn ask_for(
+    pub(super) async fn ask_for(
         &self,
         ask: Ask<'_>,
         expected: &[StatusCode],
@@ -241,8 +103,7 @@ impl Client {
                     continue;
                 }
             }
-            let is_question = matches!(ask.method, Method::GET | Method::HEAD);
-            if !status.is_redirection() || !is_question {
+            if !status.is_redirection() || ask.method != Method::GET {
                 return Ok(response);
             }
             redirects += 1;
@@ -420,7 +281,7 @@ impl Client {
     }
 
     /// The address of something in a repository.
-    async fn url(&self, of: &Reference, path: &[&str]) -> Result<Url, RegistryError> {
+    pub(super) async fn url(&self, of: &Reference, path: &[&str]) -> Result<Url, RegistryError> {
         let mut url = self.origin(of).await?;
         let path = path.join("/");
         url.set_path(&format!("/v2/{}/{path}", of.repository()));
@@ -477,7 +338,7 @@ impl Client {
 }
 
 impl<'a> Ask<'a> {
-    fn get(of: &'a Reference, url: Url, what: String) -> Self {
+    pub(super) fn get(of: &'a Reference, url: Url, what: String) -> Self {
         Self {
             of,
             method: Method::GET,
@@ -489,16 +350,17 @@ impl<'a> Ask<'a> {
         }
     }
 
-    fn put(of: &'a Reference, url: Url, body: Sent) -> Self {
+    /// A request that changes what is there.
+    pub(super) fn push(of: &'a Reference, method: Method, url: Url, body: Sent) -> Self {
         Self {
-            method: Method::PUT,
+            method,
             body,
             push: true,
             ..Self::get(of, url, of.to_string())
         }
     }
 
-    fn with(mut self, header: http::HeaderName, value: &'static str) -> Self {
+    pub(super) fn with(mut self, header: http::HeaderName, value: &'static str) -> Self {
         self.headers.insert(header, HeaderValue::from_static(value));
         self
     }
@@ -506,11 +368,6 @@ impl<'a> Ask<'a> {
 
 fn key(of: &Reference) -> (String, String) {
     (of.registry().to_owned(), of.repository().to_owned())
-}
-
-fn named(of: &Reference, name: &str) -> String {
-    let mark = if name.contains(':') { '@' } else { ':' };
-    format!("{}{mark}{name}", of.repository())
 }
 
 /// The host of an address, with its port unless that is the usual one.
@@ -522,11 +379,16 @@ fn host(url: &Url) -> String {
     }
 }
 
-fn location(of: &Reference, asked: &Url, headers: &HeaderMap) -> Result<Url, RegistryError> {
+pub(super) fn location(
+    of: &Reference,
+    asked: &Url,
+    headers: &HeaderMap,
+) -> Result<Url, RegistryError> {
     let location = headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok());
     let url = location.and_then(|location| asked.join(location).ok());
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
     url.ok_or_else(|| malformed(of, of.to_string(), "no place to go on to".to_owned()))
 }
 
@@ -538,7 +400,7 @@ pub(super) fn malformed(of: &Reference, what: String, why: String) -> RegistryEr
     }
 }
 
-fn unread(of: &Reference, what: String, limit: u64, error: ReadError) -> RegistryError {
+pub(super) fn unread(of: &Reference, what: String, limit: u64, error: ReadError) -> RegistryError {
     let registry = of.registry().to_owned();
     match error {
         ReadError::TooLarge => RegistryError::TooLarge {
@@ -576,4 +438,38 @@ fn said(body: &[u8]) -> String {
         }
     });
     one_line(&text.unwrap_or_default(), MAX_SAID).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_goes_without_tls_where_nobody_asked_for_that() {
+        let client = Client::new(vec!["plain.example:5000".to_owned()]).unwrap();
+        let may_go = |own: &str, to: &str| {
+            let [own, to] = [own, to].map(|url| Url::parse(url).unwrap());
+            client.may_go(&own, &to).is_ok()
+        };
+        let (plain, local) = ("http://plain.example:5000", "http://127.0.0.1:5000");
+        let (secure, other) = ("https://registry.example", "http://registry.example");
+        for (own, to) in [
+            (plain, local),
+            (local, plain),
+            (plain, secure),
+            (secure, secure),
+        ] {
+            assert!(may_go(own, to), "{own} {to}");
+        }
+        for (own, to) in [
+            (secure, local),
+            (secure, plain),
+            (secure, other),
+            (plain, other),
+            (plain, "http://plain.example"),
+            (plain, "ftp://plain.example:5000"),
+        ] {
+            assert!(!may_go(own, to), "{own} {to}");
+        }
+    }
 }

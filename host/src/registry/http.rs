@@ -78,11 +78,14 @@ impl Http {
 }
 
 /// Reads a body of at most `limit` bytes, piece by piece.
-pub(super) async fn read(
-    mut body: Incoming,
+pub(super) async fn read<B>(
+    mut body: B,
     limit: u64,
     mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
-) -> Result<(), ReadError> {
+) -> Result<(), ReadError>
+where
+    B: Body<Data = Bytes, Error: Into<Failure>> + Unpin,
+{
     let too_slow = || ReadError::Failed(format!("nothing for {} s", IDLE.as_secs()).into());
     if body.size_hint().lower() > limit {
         return Err(ReadError::TooLarge);
@@ -207,6 +210,56 @@ pub(super) fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Pieces, after which nothing comes.
+    struct Stalling(Vec<&'static [u8]>);
+
+    impl Body for Stalling {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.0.pop() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(piece))))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_is_given_up() {
+        let mut bytes = 0;
+        let take = |data: &[u8]| {
+            bytes += data.len();
+            Ok(())
+        };
+        let error = read(Stalling(vec![b"ab", b"c"]), 3, take).await;
+        let Err(ReadError::Failed(error)) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(error.to_string(), "nothing for 30 s");
+        assert_eq!(bytes, 3);
+        let error = read(Stalling(vec![b"ab", b"c"]), 2, |_| Ok(())).await;
+        assert!(matches!(error, Err(ReadError::TooLarge)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_body_is_sent_piece_by_piece_and_that_is_told() {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let moved: Moved = {
+            let told = Arc::clone(&told);
+            Arc::new(move |done, all| told.lock().unwrap().push((done, all)))
+        };
+        let bytes = vec![7; PIECE + 1];
+        let sent = Sent::new(bytes.clone(), Some(&moved));
+        assert_eq!(sent.size_hint().exact(), Some(bytes.len() as u64));
+        assert_eq!(sent.collect().await.unwrap().to_bytes(), bytes);
+        let (piece, all) = (PIECE as u64, bytes.len() as u64);
+        assert_eq!(*told.lock().unwrap(), [(piece, all), (all, all)]);
+    }
 
     #[test]
     fn this_machine_is_known_by_its_addresses() {

@@ -176,13 +176,7 @@ mod tests {
         );
         assert_eq!(challenge(&[bearer, "basic realm=x"]), Some(token));
         assert_eq!(challenge(&["basic realm=x"]), Some(Challenge::Basic));
-        for other in [
-            "Negotiate",
-            "Bearer service=x",
-            "\u{7f}",
-            "",
-            "Bearer realm=\"x",
-        ] {
+        for other in ["Negotiate", "Bearer service=x", "", "Bearer realm=\"x"] {
             assert_eq!(challenge(&[other]), None, "{other}");
         }
         assert_eq!(challenge(&[]), None);

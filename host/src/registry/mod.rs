@@ -1,11 +1,12 @@
 //! Components in OCI registries: fetched by digest into a cache, and pushed.
 //!
-//! What a component is there, is [`artifact`]'s; how registries are asked, [`client`]'s; logins are those of docker
+//! What a component is there, is [`artifact`]'s; how registries are asked, [`client`]'s, and for what, [`contents`]'s; logins are those of docker
 //! ([`login`]). Nothing is handed on whose bytes do not have the digest that was asked for.
 
 mod artifact;
 mod cache;
 mod client;
+mod contents;
 mod error;
 mod http;
 mod login;
@@ -20,6 +21,7 @@ use time::OffsetDateTime;
 use artifact::{Artifact, INDEX, MANIFEST, MAX_SMALL};
 use cache::Cache;
 use client::{Client, malformed};
+use contents::named;
 pub use error::{LoginError, RegistryError};
 pub use http::Moved;
 
@@ -106,7 +108,12 @@ impl Registries {
             None => {
                 let name = format!("sha256:{digest}");
                 let manifest = self.client.manifest(reference, &name).await?;
-                check(reference, &name, digest, &Digest::of(&manifest))?;
+                check(
+                    reference,
+                    &named(reference, &name),
+                    digest,
+                    &Digest::of(&manifest),
+                )?;
                 self.cache.put_manifest(digest, &manifest)?;
                 manifest
             }
@@ -178,7 +185,12 @@ impl Registries {
             let digest = listed.digest().map_err(wrong)?;
             let name = format!("sha256:{digest}");
             let manifest = self.client.manifest(reference, &name).await?;
-            check(reference, &name, &digest, &Digest::of(&manifest))?;
+            check(
+                reference,
+                &named(reference, &name),
+                &digest,
+                &Digest::of(&manifest),
+            )?;
             let layer = artifact::signatures_of(&manifest).map_err(wrong)?;
             let mut text = Vec::new();
             let take = |data: &[u8]| {
@@ -230,7 +242,6 @@ impl Registries {
         self.client
             .put_manifest(reference, name, MANIFEST, &manifest)
             .await?;
-        self.cache.put_manifest(&digest, &manifest)?;
         Ok(digest)
     }
 
@@ -246,11 +257,13 @@ impl Registries {
         signatures: &str,
     ) -> Result<(), RegistryError> {
         let name = format!("sha256:{digest}");
-        let subject = match self.cache.manifest(digest) {
-            Some(manifest) => manifest,
-            None => self.client.manifest(reference, &name).await?,
-        };
-        check(reference, &name, digest, &Digest::of(&subject))?;
+        let subject = self.client.manifest(reference, &name).await?;
+        check(
+            reference,
+            &named(reference, &name),
+            digest,
+            &Digest::of(&subject),
+        )?;
         let signatures = signatures.as_bytes();
         if signatures.len() as u64 > MAX_SMALL {
             let why = format!("its signatures have more than {MAX_SMALL} bytes");

@@ -122,6 +122,10 @@ fn what_is_pushed_is_pulled() {
     let gone = registry.at("acme/guest:2.0.0");
     let said = format!("there is no acme/guest:2.0.0 in {}", registry.address());
     refused(&cli, &["pull", &gone], 1, &[&said, "docker login"]);
+    let large = std::fs::File::create(cli.path("large.wasm")).unwrap();
+    large.set_len((256 << 20) + 1).unwrap();
+    let said = "268435457 bytes are more than a component may have";
+    refused(&cli, &["push", "large.wasm", &reference], 78, &[said]);
     cli.write("core.wasm", b"\0asm\x01\0\0\0");
     refused(
         &cli,
@@ -312,7 +316,7 @@ fn a_tag_stays_what_it_was_until_it_is_updated() {
     refused(
         &cli,
         &["check", "--locked"],
-        1,
+        78,
         &[&said, "hint: `wasmbay check` without"],
     );
     assert!(!cli.path("wasmbay.lock").exists());
@@ -341,7 +345,7 @@ fn a_tag_stays_what_it_was_until_it_is_updated() {
     refused(
         &cli,
         &["check", "--locked"],
-        1,
+        78,
         &[&format!("no service has {reference}")],
     );
     assert_eq!(inspected(&cli), digest_of('a'));

@@ -65,7 +65,8 @@ impl Progress {
         self.print(&format!("warning: {}", plain(what)));
     }
 
-    fn print(&self, line: &str) {
+    /// Prints a line beside what is shown.
+    pub(crate) fn print(&self, line: &str) {
         match &self.bars {
             Some(bars) => bars.suspend(|| {
                 self.terminal.note(line);

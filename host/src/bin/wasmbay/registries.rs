@@ -140,6 +140,7 @@ impl Pulls {
         drop(looks);
         if lock != old {
             lock.write(path)?;
+            self.progress.print(&format!("wrote {LOCK}"));
         }
         let known = used
             .iter()

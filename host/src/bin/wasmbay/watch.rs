@@ -183,7 +183,9 @@ impl Wanted {
         };
         wanted.manifest.insert(project.manifest.clone());
         // It says which components the manifest means.
-        wanted.manifest.insert(project.given.with_file_name(LOCK));
+        let lock = Way::to(&project.given.with_file_name(LOCK));
+        wanted.manifest.extend(lock.passed);
+        wanted.folders.extend(lock.folders);
         let guests = project.sources.values().filter_map(Source::guest);
         let wits = guests.map(|guest| guest.wit.clone());
         for named in named_components(&project.manifest).into_iter().chain(wits) {

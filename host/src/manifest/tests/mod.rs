@@ -326,7 +326,8 @@ fn services_are_checked() {
     );
     assert_eq!(
         problem("[service.b]"),
-        "4:10: service \"b\": `component` is missing; accepted: a path from the manifest's folder"
+        "4:10: service \"b\": `component` is missing; accepted: a path from the manifest's folder, \
+         `oci://REGISTRY/NAME:TAG`, `oci://REGISTRY/NAME@sha256:DIGEST`"
     );
     assert_eq!(
         problem("[service]\nb = 1"),

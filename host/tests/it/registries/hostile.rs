@@ -274,11 +274,7 @@ fn a_request_is_sent_on_a_few_times_and_nowhere_in_the_clear() {
         to("/v2/guest/manifests/1"),
     );
     refused_by(1, &["with no place to go on to"], to("http://["));
-    refused_by(
-        1,
-        &["file: is reached without TLS"],
-        to("file:///etc/passwd"),
-    );
+    refused_by(1, &["with no place to go on to"], to("file:///etc/passwd"));
 }
 
 /// A registry whose tokens come from elsewhere.
@@ -405,4 +401,40 @@ fn tokens_that_are_none_are_no_end_of_the_program() {
         1,
         &[said],
     );
+}
+
+#[test]
+fn without_tls_is_only_where_that_is_asked_for() {
+    let cli = Cli::new();
+    let address = answering(|asked| usual(asked, 'a'));
+    // Another spelling of this machine, which is taken for another one.
+    let host = format!("127.1:{}", address.port());
+    let name = format!("{host}/guest:1");
+    let said = [
+        "cannot reach",
+        "hint: it answers without TLS: `--insecure-registry",
+    ];
+    refused(&cli, &["pull", &name], 1, &said);
+    super::done(&cli, &["pull", &name, "--insecure-registry", &host]);
+    let mut pull = cli.command(&["pull", &name]);
+    let hosts = format!("other.example,{host}");
+    let output = pull.env("WASMBAY_INSECURE_REGISTRIES", hosts).output();
+    assert!(output.unwrap().status.success());
+}
+
+#[test]
+fn a_proxy_is_asked_for_registries_elsewhere() {
+    let asked_for = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&asked_for);
+    let proxy = answering(move |asked| {
+        let line = format!("{} {}", asked.method, asked.path);
+        told.lock().unwrap().push(line);
+        Answer::of(403, "")
+    });
+    let cli = Cli::new();
+    let mut pull = cli.command(&["pull", "registry.example/guest:1"]);
+    let output = pull.env("HTTPS_PROXY", format!("http://{proxy}")).output();
+    let said = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(said.contains("caused by: the proxy 127.0.0.1: "), "{said}");
+    assert_eq!(*asked_for.lock().unwrap(), ["CONNECT registry.example:443"]);
 }

@@ -198,8 +198,12 @@ pub(crate) fn answering(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'stati
 fn serve(stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut line = String::new();
-    // What is no text is TLS, to which there is no answer.
-    reader.read_line(&mut line).ok()?;
+    if reader.read_line(&mut line).is_err() {
+        // What is no text is TLS, which other servers without it answer in the same way.
+        let mut stream = stream;
+        let refused = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+        return stream.write_all(refused).ok();
+    }
     let mut words = line.split(' ').map(str::to_owned);
     let (method, path) = (words.next()?, words.next()?);
     let mut headers = Vec::new();

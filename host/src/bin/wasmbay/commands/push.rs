@@ -9,6 +9,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use wasmbay::fleet::write_signatures;
 use wasmbay::manifest::{Digest, Reference};
+use wasmbay::runtime::{ComponentError, MAX_BYTES};
 
 use super::inspect::component_file;
 use super::sign::Signing;
@@ -59,10 +60,15 @@ pub(super) async fn run(args: Push, terminal: &Terminal) -> anyhow::Result<Exit>
     let progress = Progress::new(*terminal);
     let pulls = args.reach.with(&args.cache, &progress);
     let file = component_file(&args.target, &args.manifest, &pulls, terminal).await?;
-    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let named = || file.display().to_string();
+    let cannot = || format!("cannot read {}", file.display());
+    let length = std::fs::metadata(&file).with_context(cannot)?.len();
+    if length > MAX_BYTES {
+        return Err(ComponentError::TooLarge { size: length }).with_context(named);
+    }
+    let bytes = std::fs::read(&file).with_context(cannot)?;
     let component = Digest::of(&bytes);
     let signatures = signer.signatures_of(&file, &component)?;
-    let length = bytes.len() as u64;
     let annotations: BTreeMap<_, _> = args.annotations.into_iter().collect();
 
     let registries = pulls.registries()?;
@@ -71,7 +77,7 @@ pub(super) async fn run(args: Push, terminal: &Terminal) -> anyhow::Result<Exit>
     task.begin("pushing");
     let moved = task.moved();
     let pushed = registries.push(&reference, bytes, &annotations, created, moved.as_ref());
-    let digest = pushed.await.with_context(|| file.display().to_string())?;
+    let digest = pushed.await.with_context(named)?;
     if !signatures.is_empty() {
         let text = write_signatures(&signatures);
         registries
