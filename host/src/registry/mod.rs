@@ -1,7 +1,7 @@
 //! Components in OCI registries: fetched by digest into a cache, and pushed.
 //!
-//! What a component is there, is [`artifact`]'s; how registries are asked, [`client`]'s, and for what, [`contents`]'s; logins are those of docker
-//! ([`login`]). Nothing is handed on whose bytes do not have the digest that was asked for.
+//! What a component is there, is `artifact`'s; how registries are asked, `client`'s, and for what, `contents`'s; logins are those of docker
+//! (`login`). Nothing is handed on whose bytes do not have the digest that was asked for.
 
 mod artifact;
 mod cache;
