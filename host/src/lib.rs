@@ -99,6 +99,7 @@ pub mod pipelines;
 pub mod plan;
 mod poll;
 mod programs;
+pub mod registry;
 #[cfg(test)]
 mod rooms;
 pub mod runtime;

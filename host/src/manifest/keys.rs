@@ -92,8 +92,8 @@ tables! {
     }
 
     service "`[service.NAME]`" "A component under a name." {
-        COMPONENT "component": Other = Other::text(&["a path from the manifest's folder"])
-            => "A guest's folder, which is built when it has changed, or a `.wasm` file. Required.";
+        COMPONENT "component": Other = Other::text(&["a path from the manifest's folder", "`oci://REGISTRY/NAME:TAG`", "`oci://REGISTRY/NAME@sha256:DIGEST`"])
+            => "A guest's folder, which is built when it has changed, a `.wasm` file, or a component in a [registry](registries.md). Required.";
         CONFIG "config": Other = Other::table(&["strings, numbers and booleans, nothing nested"])
             => "What the component reads through `wasi:config`, as text.";
         ENV "env": Other = Other::table(&["strings, numbers and booleans by name, 64KiB in all, nothing nested; no `=` in a name and no NUL"])

@@ -22,12 +22,14 @@ mod gateway;
 mod grpc;
 pub(crate) mod keys;
 mod kinds;
+mod lock;
 mod nest;
 mod pipelines;
 mod placement;
 mod proto_lock;
 mod proxies;
 mod rate;
+mod reference;
 mod rollout;
 mod routes;
 mod services;
@@ -50,6 +52,7 @@ pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::{ApiDocument, GatewaySpec, RpcPaths};
 pub use grpc::{GrpcAddress, GrpcAddressError, GrpcSpec};
 pub use keys::reference;
+pub use lock::{LOCK, Lock, LockError};
 pub use nest::{NestHandler, NestSpec};
 pub use pipelines::{
     ActSpec, Attempts, CallSpec, Case, ConditionSpec, EachSpec, NoPath, OnError, PipelineBounds,
@@ -60,6 +63,7 @@ pub use placement::{MAX_REPLICAS, Replicas, ReplicasError, is_label_text};
 pub use proto_lock::{Numbers, PROTO_LOCK, ProtoLock, ProtoLockError};
 pub use proxies::Networks;
 pub use rate::{RateBy, RateSpec};
+pub use reference::{Reference, ReferenceError};
 pub use rollout::{CanarySpec, RollbackOn, RolloutSpec};
 pub use routes::{Route, Target};
 pub use services::{BlobstoreGrant, Grants, KeyValueGrant, Limits, ServiceSpec};
@@ -90,8 +94,10 @@ pub struct Manifest {
     pub app: App,
     /// The folder of the manifest.
     pub root: PathBuf,
-    /// A guest's folder or a `.wasm` file for each service.
+    /// A guest's folder or a `.wasm` file for each service that has one here.
     pub components: BTreeMap<String, PathBuf>,
+    /// For the other services, where their component is in a registry.
+    pub references: BTreeMap<String, Reference>,
 }
 
 /// Why a manifest was refused.
@@ -190,17 +196,19 @@ impl Manifest {
             _ => PathBuf::from("."),
         };
         let read = |top: &Section<'_>| {
-            let components = services::read_components(top, &root, find);
+            let (components, references) = services::read_components(top, &root, find);
             let files = gateway::find_files(top, &root, find);
             let mut app = App::read(top)?;
             app.gateway.put_files(&files);
-            Some((app, components))
+            Some((app, components, references))
         };
-        let (app, components) = file::read(path, text, read).map_err(ManifestError::Refused)?;
+        let (app, components, references) =
+            file::read(path, text, read).map_err(ManifestError::Refused)?;
         Ok(Self {
             app,
             root,
             components,
+            references,
         })
     }
 }

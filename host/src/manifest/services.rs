@@ -15,6 +15,7 @@ use super::keys::{app, blobstore, grants, keyvalue, limits, service};
 use super::kinds::Setting as _;
 use super::pipelines::{CallSpec, Template};
 use super::placement::{self, Replicas, is_label_text};
+use super::reference::Reference;
 use super::rollout::{self, RolloutSpec};
 use super::settings::settings;
 use super::streams::{self, StoredSubjects, StreamSpec};
@@ -339,34 +340,47 @@ fn read_args(section: &Section<'_>) -> Vec<String> {
     args
 }
 
-/// Reads where the services' components are.
+/// Reads where the services' components are: paths, and references to registries.
 pub(super) fn read_components(
     top: &Section<'_>,
     root: &Path,
     find: Find<'_>,
-) -> BTreeMap<String, PathBuf> {
-    let mut components = BTreeMap::new();
+) -> (BTreeMap<String, PathBuf>, BTreeMap<String, Reference>) {
+    let (mut components, mut references) = (BTreeMap::new(), BTreeMap::new());
     for (name, section) in top.named(&app::SERVICE, &service::TABLE) {
         section.require(&service::COMPONENT);
         let Some(typed) = section.text_that(&service::COMPONENT, |path| !path.is_empty()) else {
             continue;
         };
+        if Reference::is_meant(typed.value) {
+            match typed.value.parse() {
+                Ok(reference) => drop(references.insert(name.value.to_owned(), reference)),
+                Err(error) => section.report(typed.at, format!("`component`: {error}")),
+            }
+            continue;
+        }
         let path = root.join(typed.value);
         match find(&path) {
             Some(found) => drop(components.insert(name.value.to_owned(), found)),
-            None => section.report(typed.at, format!(
-                "`component`: there is nothing at {}; accepted: a guest's folder or a `.wasm` file",
-                path.display()
-            )),
+            None => {
+                let accepted = Reference::hint(typed.value).unwrap_or_else(|| {
+                    "accepted: a guest's folder, a `.wasm` file or `oci://REGISTRY/NAME:TAG`"
+                        .to_owned()
+                });
+                let path = path.display();
+                let why = format!("`component`: there is nothing at {path}; {accepted}");
+                section.report(typed.at, why);
+            }
         }
     }
-    components
+    (components, references)
 }
 
 /// Reports components in a document that has no folder in which they could be.
 pub(super) fn refuse_components(top: &Section<'_>) {
     for (_, section) in top.named(&app::SERVICE, &service::TABLE) {
-        let why = "`component` is a path, which means nothing outside of a manifest's folder";
+        let why =
+            "`component` says where a file is, which means nothing outside of a manifest's folder";
         section.report_key(service::COMPONENT.name, why);
     }
 }

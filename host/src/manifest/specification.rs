@@ -82,6 +82,11 @@ impl Digest {
         Self(hex(&Sha256::digest(bytes)))
     }
 
+    /// The digest of what was hashed piece by piece.
+    pub(crate) fn finish(hash: Sha256) -> Self {
+        Self(hex(&hash.finalize()))
+    }
+
     /// All of its digits.
     #[must_use]
     pub fn as_str(&self) -> &str {

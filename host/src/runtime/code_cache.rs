@@ -133,7 +133,7 @@ fn store(dir: &Path, file: &Path, digest: &str, component: &Component) -> Result
 }
 
 /// Removes the oldest files until the others have no more than `limit` bytes.
-fn remove_oldest(dir: &Path, limit: u64) -> io::Result<()> {
+pub(crate) fn remove_oldest(dir: &Path, limit: u64) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -155,8 +155,10 @@ fn remove_oldest(dir: &Path, limit: u64) -> io::Result<()> {
         if surplus == 0 {
             break;
         }
-        fs::remove_file(&path)?;
-        surplus = surplus.saturating_sub(bytes);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => surplus = surplus.saturating_sub(bytes),
+        }
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use wasmtime::component::Linker;
 
+pub(crate) use code_cache::remove_oldest;
 pub use component::{Component, ComponentError, MAX_BYTES, MessageHandler, Uncalled};
 pub use engine::{
     DEFAULT_INSTANCES, EPOCH_TICK, Engine, EngineError, EngineOptions, MAX_MEMORY,

@@ -93,6 +93,7 @@ fn the_manifests_shown_are_accepted() {
         "messaging.md",
         "pipelines.md",
         "interfaces.md",
+        "registries.md",
     ]
     .map(document)
     {
@@ -179,6 +180,7 @@ fn every_path_that_the_documents_name_exists() {
         "docs/fleet.md",
         "docs/deploy.md",
         "docs/nats.md",
+        "docs/registries.md",
         "README.md",
     ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();

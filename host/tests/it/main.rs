@@ -40,6 +40,7 @@ mod nestjs;
 mod outside;
 mod permissions;
 mod pipelines;
+mod registries;
 mod service;
 mod shipped;
 mod side_by_side;

@@ -10,8 +10,8 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, logs, man, new, openapi, proto, ps, rollback, runs, scale, sign, top, trace, uncordon,
-    undeploy, up,
+    inspect, logs, man, new, openapi, proto, ps, pull, push, rollback, runs, scale, sign, top,
+    trace, uncordon, undeploy, up, update,
 };
 
 /// Columns of the help, at most.
@@ -83,6 +83,9 @@ pub(crate) enum Verb {
     Build(build::Build),
     Check(check::Check),
     Inspect(inspect::Inspect),
+    Push(push::Push),
+    Pull(pull::Pull),
+    Update(update::UpdateArgs),
     Openapi(openapi::OpenApi),
     Proto(proto::Proto),
     Call(call::Call),
@@ -99,10 +102,10 @@ pub(crate) enum Verb {
     Man(man::Man),
 }
 
-/// Where compiled code is kept.
+/// Where compiled code is kept, and what was fetched from registries.
 #[derive(clap::Args)]
 pub(crate) struct Cache {
-    /// Where compiled code is kept; otherwise in the user's cache folder
+    /// Where compiled code is kept, and components of registries; otherwise in the user's cache folder
     #[arg(long = "cache", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) folder: Option<PathBuf>,
 }

@@ -28,6 +28,8 @@ mod pretty;
 mod proposal;
 pub(crate) mod proto;
 pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rollback;
 pub(crate) mod runs;
 pub(crate) mod scale;
@@ -39,9 +41,10 @@ pub(crate) mod trace;
 pub(crate) mod uncordon;
 pub(crate) mod undeploy;
 pub(crate) mod up;
+pub(crate) mod update;
 mod wait;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -85,9 +88,12 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::History(args) => history::run(args, terminal).await,
         Verb::Rollback(args) => rollback::run(args, terminal).await,
         Verb::Undeploy(args) => undeploy::run(args, terminal).await,
-        Verb::Build(args) => build::run(args, terminal),
-        Verb::Check(args) => check::run(args, terminal),
-        Verb::Inspect(args) => inspect::run(args, terminal),
+        Verb::Build(args) => build::run(args, terminal).await,
+        Verb::Check(args) => check::run(args, terminal).await,
+        Verb::Inspect(args) => inspect::run(args, terminal).await,
+        Verb::Push(args) => push::run(args, terminal).await,
+        Verb::Pull(args) => pull::run(args, terminal).await,
+        Verb::Update(args) => update::run(args, terminal).await,
         Verb::Openapi(args) => openapi::run(args, terminal).await,
         Verb::Proto(args) => proto::run(args, terminal).await,
         Verb::Call(args) => call::run(args, terminal).await,
@@ -106,12 +112,17 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
 }
 
 impl Cache {
+    /// The folder, if there is one.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        let chosen = self.folder.clone();
+        chosen.or_else(|| EngineOptions::default().cache)
+    }
+
     /// The engine's options with this cache.
     fn engine(&self, instances: u32) -> EngineOptions {
-        let chosen = self.folder.clone();
         EngineOptions {
             instances,
-            cache: chosen.or_else(|| EngineOptions::default().cache),
+            cache: self.folder(),
         }
     }
 

@@ -8,6 +8,7 @@ mod logging;
 mod nats;
 mod progress;
 mod project;
+mod registries;
 mod report;
 mod running;
 mod watch;

@@ -1,11 +1,13 @@
 //! What happens while a user waits: bars on a terminal, lines anywhere else.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use wasmbay::registry::Moved;
 
-use crate::report::{self, Terminal, plain};
+use crate::report::{self, Terminal, plain, size};
 
 /// Work of which a user may not notice that it was done: nothing is printed for it.
 const UNNOTICED: Duration = Duration::from_millis(500);
@@ -63,7 +65,8 @@ impl Progress {
         self.print(&format!("warning: {}", plain(what)));
     }
 
-    fn print(&self, line: &str) {
+    /// Prints a line beside what is shown.
+    pub(crate) fn print(&self, line: &str) {
         match &self.bars {
             Some(bars) => bars.suspend(|| {
                 self.terminal.note(line);
@@ -102,6 +105,14 @@ impl Task {
             self.progress
                 .print(&format!("  {}: {}", self.name, plain(line)));
         }
+    }
+
+    /// Shows how much was moved of how much, where that can be seen.
+    pub(crate) fn moved(&self) -> Option<Moved> {
+        let bar = self.bar.clone()?;
+        Some(Arc::new(move |done, all| {
+            bar.set_message(format!("{} of {}", size(done), size(all)));
+        }))
     }
 
     /// Ends; prints what was done, if it took long enough to wait for.

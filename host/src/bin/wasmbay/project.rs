@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use wasmbay::build::{BuildError, Comments, Guest, Language, Tools};
 use wasmbay::host::HostError;
-use wasmbay::manifest::{App, FILE_NAME, Manifest};
+use wasmbay::manifest::{App, FILE_NAME, Manifest, Reference};
 use wasmbay::plan::{self, MAX_DOCS};
 use wasmbay::runtime::Component;
 use wasmbay::runtime::Engine;
 
 use crate::progress::Progress;
+use crate::registries::Pulls;
 use crate::report::all_of;
 
 /// An app and where its components come from.
@@ -29,6 +30,9 @@ pub(crate) struct Project {
     pub(crate) sources: BTreeMap<String, Source>,
 }
 
+/// What services have in registries.
+type References = BTreeMap<String, Reference>;
+
 /// Where a service's component comes from.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
@@ -36,6 +40,8 @@ pub(crate) enum Source {
     Guest(Guest),
     /// A file that is there.
     File(PathBuf),
+    /// A file that was fetched from a registry. It does not change.
+    Fetched(PathBuf),
 }
 
 impl Source {
@@ -51,7 +57,7 @@ impl Source {
     pub(crate) fn guest(&self) -> Option<&Guest> {
         match self {
             Self::Guest(guest) => Some(guest),
-            Self::File(_) => None,
+            Self::File(_) | Self::Fetched(_) => None,
         }
     }
 
@@ -63,7 +69,7 @@ impl Source {
     pub(crate) fn file(&self) -> PathBuf {
         match self {
             Self::Guest(guest) => guest.component(),
-            Self::File(file) => file.clone(),
+            Self::File(file) | Self::Fetched(file) => file.clone(),
         }
     }
 
@@ -72,6 +78,7 @@ impl Source {
         match self {
             Self::Guest(guest) => guest.is_source(changed),
             Self::File(file) => file == changed,
+            Self::Fetched(_) => false,
         }
     }
 
@@ -80,6 +87,7 @@ impl Source {
         match self {
             Self::Guest(guest) => guest.folder.starts_with(folder) || guest.wit.starts_with(folder),
             Self::File(file) => file.starts_with(folder),
+            Self::Fetched(_) => false,
         }
     }
 }
@@ -101,23 +109,41 @@ pub(crate) fn named_components(manifest: &Path) -> Vec<PathBuf> {
     let services = table.get("service").and_then(toml::Value::as_table);
     let services = services.into_iter().flat_map(toml::Table::values);
     let components = services.filter_map(|service| service.get("component")?.as_str());
+    let components = components.filter(|component| !Reference::is_meant(component));
     let root = manifest.parent().unwrap_or(Path::new(""));
     components.map(|component| root.join(component)).collect()
 }
 
 impl Project {
-    /// Reads a manifest, or that of a folder, and recognises its guests.
+    /// Reads a manifest, or that of a folder, recognises its guests, and fetches what is in registries.
     ///
     /// # Errors
     ///
-    /// The manifest is refused, or some of the folders hold no guest.
-    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
-        let (project, errors) = Self::load_partly(path)?;
+    /// The manifest is refused, some of the folders hold no guest, or something cannot be fetched.
+    pub(crate) async fn load(path: &Path, pulls: &Pulls) -> anyhow::Result<Self> {
+        let (project, errors) = Self::load_partly(path, pulls).await?;
         all_of(project, errors)
     }
 
-    /// As [`Project::load`], but without the services whose folder holds no guest.
-    pub(crate) fn load_partly(path: &Path) -> anyhow::Result<(Self, Vec<anyhow::Error>)> {
+    /// As [`Project::load`], but without the services whose folder holds no guest, or that cannot be fetched.
+    pub(crate) async fn load_partly(
+        path: &Path,
+        pulls: &Pulls,
+    ) -> anyhow::Result<(Self, Vec<anyhow::Error>)> {
+        let (mut project, references, mut errors) = Self::read(path)?;
+        let manifest = manifest_in(path);
+        let fetched = pulls.resolve(&manifest, &references, &references);
+        let (fetched, unfetched) = fetched.await?;
+        let fetched = fetched.into_iter();
+        let fetched = fetched.map(|(name, file)| (name, Source::Fetched(file)));
+        project.sources.extend(fetched);
+        errors.extend(unfetched);
+        Ok((project, errors))
+    }
+
+    /// Reads a manifest, and what is beside it; also returns the references to what is in registries, and what is
+    /// wrong.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<(Self, References, Vec<anyhow::Error>)> {
         let read = Manifest::load(path)?;
         let mut sources = BTreeMap::new();
         let mut errors = Vec::new();
@@ -136,7 +162,7 @@ impl Project {
             app: read.app,
             sources,
         };
-        Ok((project, errors))
+        Ok((project, read.references, errors))
     }
 
     /// What has to be built for these services (otherwise for all), each folder once.
@@ -156,7 +182,7 @@ impl Project {
     }
 }
 
-fn of_service(name: &str, error: impl Into<anyhow::Error>) -> anyhow::Error {
+pub(crate) fn of_service(name: &str, error: impl Into<anyhow::Error>) -> anyhow::Error {
     error.into().context(format!("service \"{name}\""))
 }
 
@@ -359,7 +385,7 @@ impl Workbench {
         let built: BTreeSet<&PathBuf> = built.iter().map(|one| &one.guest.folder).collect();
         let ready = |source: &&Source| match source {
             Source::Guest(guest) => built.contains(&guest.folder),
-            Source::File(_) => true,
+            Source::File(_) | Source::Fetched(_) => true,
         };
         let sources = self.project.sources.iter();
         let ready: Vec<(String, Source)> = sources

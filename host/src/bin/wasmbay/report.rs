@@ -11,8 +11,9 @@ use anstyle::{AnsiColor, Style};
 use wasmbay::build::{BuildError, detect};
 use wasmbay::fleet::StoreError;
 use wasmbay::host::{HostError, Listening, NodeError};
-use wasmbay::manifest::ManifestError;
+use wasmbay::manifest::{LockError, ManifestError, ReferenceError};
 use wasmbay::nats::{Action, Refusal, ServerError};
+use wasmbay::registry::RegistryError;
 use wasmbay::runtime::ComponentError;
 use wasmbay::text::one_line;
 
@@ -314,6 +315,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
             _ => None,
         };
     }
+    if let Some(error) = error.downcast_ref::<RegistryError>() {
+        return at_registry(error);
+    }
     if let Some(refusal) = refusal(error) {
         return Some(
             if refusal.action == Action::Subscribe && refusal.subject.starts_with("_INBOX.") {
@@ -327,6 +331,32 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         return Some("name a component's `.wasm` file, or a guest's folder to build it".to_owned());
     }
     None
+}
+
+/// What helps where a registry does not do what was asked.
+fn at_registry(error: &RegistryError) -> Option<String> {
+    Some(match error {
+        RegistryError::Unauthorized { registry, .. } => {
+            format!("`docker login {registry}`; its file is read here, ~/.docker/config.json")
+        }
+        RegistryError::Denied { registry, .. } => {
+            format!("`docker login {registry}` as someone who may")
+        }
+        RegistryError::NotFound { registry, .. } => {
+            format!("some registries say so of what needs a login, too: `docker login {registry}`")
+        }
+        RegistryError::RateLimited { registry, .. } => {
+            format!("`docker login {registry}` is counted apart from others")
+        }
+        RegistryError::Insecure { host } => {
+            format!("`--insecure-registry {host}`, or WASMBAY_INSECURE_REGISTRIES={host}")
+        }
+        RegistryError::Unreachable { host, .. } if error.lacks_tls() => {
+            format!("it answers without TLS: `--insecure-registry {host}` allows that")
+        }
+        RegistryError::NoCache => "`--cache DIR` names one".to_owned(),
+        _ => return None,
+    })
 }
 
 /// The permission that a login lacks, also where another error says nothing more than it.
@@ -351,6 +381,17 @@ pub(crate) fn exit(error: &anyhow::Error) -> Exit {
             return Some(failure.exit);
         }
         if cause.is::<ManifestError>() || cause.is::<ComponentError>() || cause.is::<Refusal>() {
+            return Some(Exit::Configuration);
+        }
+        if cause.is::<ReferenceError>() {
+            return Some(Exit::Configuration);
+        }
+        if let Some(LockError::Form { .. }) = cause.downcast_ref() {
+            return Some(Exit::Configuration);
+        }
+        if let Some(RegistryError::NotComponent { .. } | RegistryError::NotPushed(_)) =
+            cause.downcast_ref()
+        {
             return Some(Exit::Configuration);
         }
         if let Some(error) = cause.downcast_ref::<BuildError>() {

@@ -9,6 +9,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use wasmbay::manifest::LOCK;
+
 use crate::project::{Project, Source, named_components};
 
 /// A burst is over when nothing has changed for this long.
@@ -180,6 +182,10 @@ impl Wanted {
             named: BTreeSet::new(),
         };
         wanted.manifest.insert(project.manifest.clone());
+        // It says which components the manifest means.
+        let lock = Way::to(&project.given.with_file_name(LOCK));
+        wanted.manifest.extend(lock.passed);
+        wanted.folders.extend(lock.folders);
         let guests = project.sources.values().filter_map(Source::guest);
         let wits = guests.map(|guest| guest.wit.clone());
         for named in named_components(&project.manifest).into_iter().chain(wits) {
@@ -302,6 +308,7 @@ fn folders(project: &Project) -> BTreeSet<PathBuf> {
     for (name, source) in &project.sources {
         match source {
             Source::File(file) => parent_of(file),
+            Source::Fetched(_) => {}
             Source::Guest(guest) => {
                 for path in guest.sources() {
                     if path.is_dir() {
@@ -373,7 +380,7 @@ mod tests {
         scaffold(Language::Rust, "greeter", dir.path()).unwrap();
         let app = dir.path().join("greeter");
         let watched = || {
-            let project = Project::load(&app).unwrap();
+            let (project, ..) = Project::read(&app).unwrap();
             let root = project.root.clone();
             let folders = folders(&project).into_iter();
             let inside = |folder: PathBuf| folder.strip_prefix(&root).unwrap().to_owned();

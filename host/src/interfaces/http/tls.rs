@@ -42,8 +42,11 @@ fn roots(file: Option<PathBuf>, dir: Option<PathBuf>) -> RootCertStore {
     match entries {
         None => {}
         Some((Ok(entries), _)) => {
-            for entry in entries.flatten() {
-                add(&mut roots, &entry.path());
+            // Folders of other programs' certificates stand there as well.
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if path.is_file() {
+                    add(&mut roots, &path);
+                }
             }
         }
         Some((Err(error), dir)) => {

@@ -63,6 +63,9 @@ const WHOLE: &str = r#"
     [service.files]
     component = "/srv/files.wasm"
 
+    [service.mail]
+    component = "oci://ghcr.io/acme/mail:2"
+
     [wire."shop:payment/payments"]
     external = true
 
@@ -99,6 +102,7 @@ fn a_whole_manifest_is_read() {
         app,
         root,
         components,
+        references,
     } = read(WHOLE).unwrap();
     assert_eq!(
         (app.name.as_str(), root.as_path()),
@@ -109,6 +113,8 @@ fn a_whole_manifest_is_read() {
         Path::new("shop/../guests/inventory")
     );
     assert_eq!(components["files"], Path::new("/srv/files.wasm"));
+    assert_eq!(references["mail"].to_string(), "ghcr.io/acme/mail:2");
+    assert_eq!((components.len(), references.len()), (2, 1));
     let inventory = &app.services["inventory"];
     let config: Vec<_> = inventory
         .config
@@ -320,7 +326,8 @@ fn services_are_checked() {
     );
     assert_eq!(
         problem("[service.b]"),
-        "4:10: service \"b\": `component` is missing; accepted: a path from the manifest's folder"
+        "4:10: service \"b\": `component` is missing; accepted: a path from the manifest's folder, \
+         `oci://REGISTRY/NAME:TAG`, `oci://REGISTRY/NAME@sha256:DIGEST`"
     );
     assert_eq!(
         problem("[service]\nb = 1"),
@@ -432,7 +439,7 @@ fn a_manifest_is_loaded_from_its_folder() {
         refused,
         format!(
             "{root}/wasmbay.toml:3:13: service \"a\": `component`: there is nothing at {root}/a.wasm; \
-             accepted: a guest's folder or a `.wasm` file"
+             accepted: a guest's folder, a `.wasm` file or `oci://REGISTRY/NAME:TAG`"
         )
     );
     std::fs::write(folder.path().join("a.wasm"), "").unwrap();

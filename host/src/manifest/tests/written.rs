@@ -251,7 +251,7 @@ fn what_is_read_again_is_checked_as_a_manifest_is() {
         (
             "/service/inventory",
             json!({ "component": "a" }),
-            "`component` is a path",
+            "`component` says where a file is",
         ),
         (
             "/service/inventory/reuse",

@@ -4,7 +4,8 @@ use wasmbay::fleet::Store;
 use wasmbay::manifest::Digest;
 use wasmbay::nats::ConnectOptions;
 
-use super::{Fleet, Ran, echo, pays};
+use super::{Fleet, ONCE, Ran, echo, pays};
+use crate::support::registry::Registry;
 use crate::support::{PATIENCE, until_ok_within};
 
 const TWO: &str = "name = \"app\"\n[service.guest]\ncomponent = \"guest.wasm\"\nreplicas = 1\n[service.pay]\ncomponent = \"pay.wasm\"\nreplicas = 1\n";
@@ -100,6 +101,42 @@ async fn only_what_a_trusted_key_has_signed_runs() {
     host.stop();
     let host = fleet.host("a", &["--trust", &other, "--trust", &ours]);
     fleet.hosts_of("pay", |hosts| hosts == ["a"]).await;
+    host.stop();
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_signature_comes_along_from_a_registry() {
+    let registry = Registry::open();
+    let reference = registry.at("acme/guest:1");
+    let manifest = ONCE.replace("guest.wasm", &format!("oci://{reference}"));
+    let fleet = Fleet::start(&manifest).await;
+    let [ours, other] = [fleet.key("ours.nk").await, fleet.key("other.nk").await];
+    fleet.run(&["push", "guest.wasm", &reference]).await.done();
+    let host = fleet.host("a", &["--trust", &ours]);
+    let unsigned = fleet.run(&["deploy"]).await.failed();
+    assert_told(&unsigned, &["is not signed; this host runs what"]);
+
+    // By two, one after the other: the second is added to the first.
+    for key in ["other.nk", "ours.nk"] {
+        let args = ["push", "guest.wasm", &reference, "--sign-key", key];
+        fleet.run(&args).await.done();
+    }
+    let pulled = fleet.run(&["pull", &reference, "-o", "pulled.wasm"]).await;
+    assert!(pulled.done().stderr.contains("2 signatures"));
+    let text = std::fs::read_to_string(fleet.cli.path("pulled.wasm.sig")).unwrap();
+    assert!(text.contains(&ours) && text.contains(&other), "{text}");
+    let signed = fleet.run(&["deploy"]).await.done();
+    assert_told(&signed, &[]);
+    fleet.hosts_of("guest", |hosts| hosts == ["a"]).await;
+
+    // On another machine, which has fetched nothing before.
+    let fresh = ["deploy", "--cache", "fresh", "--locked", "--dry-run"];
+    fleet.run(&fresh).await.done();
+    let kept = std::fs::read_dir(fleet.cli.path("fresh/registry")).unwrap();
+    let is_signature = |name: &str| name.ends_with(".wasm.sig");
+    let names = kept.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| is_signature(name)).count(), 1);
     host.stop();
     fleet.stop().await;
 }

@@ -6,6 +6,7 @@ pub(crate) mod components;
 pub(crate) mod http;
 pub(crate) mod nats;
 pub(crate) mod raw;
+pub(crate) mod registry;
 pub(crate) mod shown;
 
 use std::fmt::Debug;

@@ -9,13 +9,16 @@ use wasmbay::build::Guest;
 use wasmbay::manifest::FILE_NAME;
 
 use super::shown;
+use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Built, Job, Project, build};
+use crate::registries::{Pulling, Pulls};
 use crate::report::{self, Exit, Terminal, all_of};
 
 /// Build guests
 ///
-/// Builds folders of guests, or all that a manifest names. Nothing is built that has not changed.
+/// Builds folders of guests, or all that a manifest names. Nothing is built that has not changed. What a manifest has
+/// in registries is fetched.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,13 +29,19 @@ pub(crate) struct Build {
     /// Guests' folders, manifests, or folders with a manifest
     #[arg(value_name = "PATH", default_value = "wasmbay.toml", value_hint = ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    cache: Cache,
+    #[command(flatten)]
+    pulling: Pulling,
 }
 
-pub(super) fn run(args: Build, terminal: &Terminal) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: Build, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let progress = Progress::new(*terminal);
+    let pulls = args.pulling.with(&args.cache, &progress);
     let mut jobs = Vec::new();
     let mut errors = Vec::new();
     for path in &args.paths {
-        match jobs_of(path) {
+        match jobs_of(path, &pulls).await {
             Ok(found) => jobs.extend(found),
             Err(error) => errors.push(error),
         }
@@ -45,7 +54,7 @@ pub(super) fn run(args: Build, terminal: &Terminal) -> anyhow::Result<Exit> {
         terminal.say("nothing to build: every service is a file");
     }
 
-    let (built, errors) = build(jobs, &Progress::new(*terminal));
+    let (built, errors) = build(jobs, &progress);
     if terminal.json() {
         let all: Vec<_> = built.iter().map(describe).collect();
         terminal.result_json(&json!(all))?;
@@ -56,7 +65,7 @@ pub(super) fn run(args: Build, terminal: &Terminal) -> anyhow::Result<Exit> {
 }
 
 /// A folder with a manifest is an app, another folder a guest, a file a manifest.
-fn jobs_of(path: &Path) -> anyhow::Result<Vec<Job>> {
+async fn jobs_of(path: &Path, pulls: &Pulls) -> anyhow::Result<Vec<Job>> {
     if path.is_dir() && !path.join(FILE_NAME).is_file() {
         let guest = Guest::open(path)?;
         let name = guest
@@ -69,7 +78,7 @@ fn jobs_of(path: &Path) -> anyhow::Result<Vec<Job>> {
             guest,
         }]);
     }
-    Ok(Project::load(path)?.jobs(None))
+    Ok(Project::load(path, pulls).await?.jobs(None))
 }
 
 fn file_size(built: &Built) -> u64 {

@@ -17,6 +17,7 @@ use super::shown;
 use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Built, Project, Source, build, load, manifest_in};
+use crate::registries::{Pulling, is_of_registry};
 use crate::report::{self, Exit, Terminal, count, failure};
 
 /// Find what is wrong with an app, without running it
@@ -40,14 +41,20 @@ pub(crate) struct Check {
     no_build: bool,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    pulling: Pulling,
 }
 
-pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
     let manifest = manifest_in(&args.manifest);
     let mut found = Found::default();
-    let project = match Project::load_partly(&manifest) {
+    let progress = Progress::new(*terminal);
+    let pulls = args.pulling.with(&args.cache, &progress);
+    let project = match Project::load_partly(&manifest, &pulls).await {
         Ok((project, errors)) => {
-            found.extend("guest", errors);
+            let (fetched, built) = errors.into_iter().partition(is_of_registry);
+            found.extend("guest", built);
+            found.extend("registry", fetched);
             Some(project)
         }
         Err(error) => {
@@ -57,7 +64,7 @@ pub(super) fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit> {
     };
     let mut warnings = Vec::new();
     if let Some(project) = &project {
-        let components = check(project, &args, terminal, &mut found)?;
+        let components = check(project, &args, &progress, &mut found)?;
         warnings.extend(crowded(&project.app, DEFAULT_INSTANCES));
         let unreached = plan::unreached(&project.app, &components);
         warnings.extend(unreached.iter().map(Unreached::to_string));
@@ -121,19 +128,18 @@ impl Found {
 fn check(
     project: &Project,
     args: &Check,
-    terminal: &Terminal,
+    progress: &Progress,
     found: &mut Found,
 ) -> anyhow::Result<BTreeMap<String, Description>> {
-    let progress = Progress::new(*terminal);
     let files = if args.no_build {
         built(project, found)
     } else {
-        build_all(project, &progress, found)
+        build_all(project, progress, found)
     };
     let engine = args.cache.looking_engine()?;
     let mut components = BTreeMap::new();
     for (name, file) in files {
-        match load(&engine, &name, &file, &progress) {
+        match load(&engine, &name, &file, progress) {
             Ok(component) => drop(components.insert(name, Arc::new(component))),
             Err(error) => found.push("component", error),
         }

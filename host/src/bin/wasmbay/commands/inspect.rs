@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::ValueHint;
 use serde_json::json;
 use wasmbay::interfaces::grant_of;
-use wasmbay::manifest::{FILE_NAME, Manifest};
+use wasmbay::manifest::{FILE_NAME, Manifest, Reference};
 use wasmbay::runtime::{Component, ComponentError};
 use wasmbay::shape::InterfaceDescription;
 use wasmparser::{KnownCustom, Parser, Payload};
@@ -16,6 +16,7 @@ use wit_component::{DecodedWasm, WitPrinter};
 use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Job, Source, build, manifest_in};
+use crate::registries::{Pulling, Pulls, file_of};
 use crate::report::{self, Exit, Failures, STRONG, Terminal, failure, plain, table};
 
 /// Bytes of one page of linear memory.
@@ -33,18 +34,21 @@ Examples:
   wasmbay inspect payment            a service of this folder's app
   wasmbay inspect payment --output json | jq -r .digest")]
 pub(crate) struct Inspect {
-    /// A component's file, a guest's folder, or a service of the manifest
-    #[arg(value_name = "FILE|FOLDER|SERVICE", value_hint = ValueHint::AnyPath)]
+    /// A component's file, a guest's folder, a service of the manifest, or oci://REGISTRY/NAME:TAG
+    #[arg(value_name = "FILE|FOLDER|SERVICE|REFERENCE", value_hint = ValueHint::AnyPath)]
     target: PathBuf,
     /// The manifest that has the service
     #[arg(long, value_name = "FILE", default_value = "wasmbay.toml", value_hint = ValueHint::FilePath)]
     manifest: PathBuf,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    pulling: Pulling,
 }
 
-pub(super) fn run(args: Inspect, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let file = file(&args, terminal)?;
+pub(super) async fn run(args: Inspect, terminal: &Terminal) -> anyhow::Result<Exit> {
+    let pulls = args.pulling.with(&args.cache, &Progress::new(*terminal));
+    let file = component_file(&args.target, &args.manifest, &pulls, terminal).await?;
     let bytes = std::fs::read(&file).map_err(|source| ComponentError::Read {
         path: file.clone(),
         source,
@@ -68,15 +72,20 @@ pub(super) fn run(args: Inspect, terminal: &Terminal) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What was named: a file, a folder, or a service.
-fn file(args: &Inspect, terminal: &Terminal) -> anyhow::Result<PathBuf> {
-    let Inspect {
-        target, manifest, ..
-    } = args;
+/// The file of what was named: a file, a folder, which is built, a service, or something in a registry.
+pub(super) async fn component_file(
+    target: &Path,
+    manifest: &Path,
+    pulls: &Pulls,
+    terminal: &Terminal,
+) -> anyhow::Result<PathBuf> {
     if target.is_file() {
-        return Ok(target.clone());
+        return Ok(target.to_owned());
     }
     let name = target.to_string_lossy();
+    if Reference::is_meant(&name) {
+        return file_of(&name, pulls).await;
+    }
     if target.is_dir() && !target.join(FILE_NAME).is_file() {
         return source(&name, target, terminal);
     }
@@ -87,17 +96,25 @@ fn file(args: &Inspect, terminal: &Terminal) -> anyhow::Result<PathBuf> {
             format!("`--manifest FILE` names an app's {FILE_NAME}"),
         ));
     }
-    let Manifest {
-        app, components, ..
-    } = Manifest::load(&manifest)?;
-    let Some(component) = components.get(&*name) else {
-        let services: Vec<_> = app.services.keys().map(String::as_str).collect();
-        return Err(failure(
-            format!("there is no file, folder or service `{name}`"),
-            format!("the services of {} are {}", app.name, services.join(", ")),
-        ));
-    };
-    source(&name, component, terminal)
+    let read = Manifest::load(&manifest)?;
+    if let Some(component) = read.components.get(&*name) {
+        return source(&name, component, terminal);
+    }
+    if let Some(reference) = read.references.get(&*name) {
+        let wanted = BTreeMap::from([(name.into_owned(), reference.clone())]);
+        let (mut files, errors) = pulls.resolve(&manifest, &read.references, &wanted).await?;
+        let file = files.pop_first().map(|(_, file)| file);
+        return file.ok_or_else(|| Failures(errors).into());
+    }
+    let services: Vec<_> = read.app.services.keys().map(String::as_str).collect();
+    Err(failure(
+        format!("there is no file, folder or service `{name}`"),
+        format!(
+            "the services of {} are {}",
+            read.app.name,
+            services.join(", ")
+        ),
+    ))
 }
 
 /// The component's file, built first if it is a folder.

@@ -10,6 +10,7 @@ use wasmbay::runtime::Engine;
 use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Project, Workbench, manifest_in};
+use crate::registries::Pulling;
 use crate::report::{Exit, Terminal};
 
 /// Print what an app's gateway serves as OpenAPI
@@ -29,13 +30,17 @@ pub(crate) struct OpenApi {
     manifest: PathBuf,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    pulling: Pulling,
 }
 
 pub(super) async fn run(args: OpenApi, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let project = Project::load(&manifest_in(&args.manifest))?;
+    let progress = Progress::new(*terminal);
+    let pulls = args.pulling.with(&args.cache, &progress);
+    let project = Project::load(&manifest_in(&args.manifest), &pulls).await?;
     let engine: Engine = args.cache.looking_engine()?;
     let mut bench = Workbench::new(project, engine);
-    bench.prepare(&Progress::new(*terminal)).await?;
+    bench.prepare(&progress).await?;
     let app = &bench.project.app;
     let plan = host::check(app, &bench.components)?;
     let described = bench.components.iter();

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::ValueHint;
 use wasmbay::fleet::{Offer, Proposal, ProposalError, Specs};
 use wasmbay::host::{self, HostError};
-use wasmbay::manifest::{Digest, GatewaySpec, Specification};
+use wasmbay::manifest::{Digest, GatewaySpec, Reference, Specification};
 use wasmbay::plan::{self, Description};
 use wasmbay::runtime::Component;
 
@@ -18,12 +18,14 @@ use super::sign::Signer;
 use crate::args::{Cache, Nats};
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
+use crate::registries::{Pulling, Pulls, file_of};
 use crate::report::{Terminal, failure, misconfigured, plain};
 
 /// What is to be deployed, or compared with what is.
 #[derive(clap::Args)]
 pub(super) struct What {
-    /// The app's manifest, its folder, or a `.wasm` file for one service of an app that is deployed
+    /// The app's manifest, its folder, or for one service of an app that is deployed a `.wasm` file or
+    /// oci://REGISTRY/NAME:TAG
     #[arg(
         value_name = "PATH",
         default_value = "wasmbay.toml",
@@ -31,11 +33,13 @@ pub(super) struct What {
     )]
     pub(super) path: PathBuf,
     /// Take only this service of the manifest, and leave everything else as it is deployed; may be given
-    /// several times. APP/SERVICE for a `.wasm` file
+    /// several times. APP/SERVICE for a component
     #[arg(long = "service", value_name = "NAME")]
     services: Vec<String>,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    pulling: Pulling,
 }
 
 /// What was loaded.
@@ -82,9 +86,11 @@ impl Built {
         nats: &Nats,
         terminal: &Terminal,
     ) -> anyhow::Result<(Fleet, Self)> {
-        let loaded = match component(what)? {
+        let progress = Progress::new(*terminal);
+        let pulls = what.pulling.with(&what.cache, &progress);
+        let loaded = match component(what, &pulls).await? {
             Some(loaded) => loaded,
-            None => build(what, terminal).await?,
+            None => build(what, &pulls, &progress, terminal).await?,
         };
         refuse_files(&loaded)?;
         let app = loaded.specs.app();
@@ -166,8 +172,10 @@ impl Built {
 }
 
 /// A component that is there already, for a service that is deployed; nothing if a manifest is meant.
-fn component(what: &What) -> anyhow::Result<Option<Loaded>> {
-    if what.path.extension().is_none_or(|end| end != "wasm") {
+async fn component(what: &What, pulls: &Pulls) -> anyhow::Result<Option<Loaded>> {
+    let name = what.path.to_string_lossy();
+    let is_file = what.path.extension().is_some_and(|end| end == "wasm");
+    if !is_file && !Reference::is_meant(&name) {
         return Ok(None);
     }
     let usage = || {
@@ -179,12 +187,16 @@ fn component(what: &What) -> anyhow::Result<Option<Loaded>> {
             "name that service: `--service APP/SERVICE`",
         )
     };
-    let [name] = what.services.as_slice() else {
+    let [target] = what.services.as_slice() else {
         return Err(usage());
     };
-    let ServiceName { app, service } = name.parse().map_err(|_| usage())?;
+    let ServiceName { app, service } = target.parse().map_err(|_| usage())?;
     let engine = what.cache.looking_engine()?;
-    let files = BTreeMap::from([(service, what.path.clone())]);
+    let file = match Reference::is_meant(&name) {
+        true => file_of(&name, pulls).await?,
+        false => what.path.clone(),
+    };
+    let files = BTreeMap::from([(service, file)]);
     let components = host::load(&engine, &files)?;
     Ok(Some(Loaded {
         specs: Specs::AsDeployed(app),
@@ -202,8 +214,13 @@ fn describe(components: &BTreeMap<String, Arc<Component>>) -> BTreeMap<String, D
 }
 
 /// Builds an app, as `up` does, or some of its services.
-async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Loaded> {
-    let project = Project::load(&what.path)?;
+async fn build(
+    what: &What,
+    pulls: &Pulls,
+    progress: &Progress,
+    terminal: &Terminal,
+) -> anyhow::Result<Loaded> {
+    let project = Project::load(&what.path, pulls).await?;
     let services = &project.app.services;
     if let Some(unknown) = what
         .services
@@ -226,7 +243,7 @@ async fn build(what: &What, terminal: &Terminal) -> anyhow::Result<Loaded> {
     if !what.services.is_empty() {
         bench.pending = what.services.iter().cloned().collect();
     }
-    bench.prepare(&Progress::new(*terminal)).await?;
+    bench.prepare(progress).await?;
     let Workbench {
         project,
         components,

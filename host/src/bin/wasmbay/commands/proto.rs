@@ -13,6 +13,7 @@ use super::shown;
 use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Project, Workbench, manifest_in};
+use crate::registries::Pulling;
 use crate::report::{Exit, Terminal, count, failure};
 
 /// Print what an app's gateway serves by gRPC as .proto files
@@ -43,6 +44,8 @@ pub(crate) struct Proto {
     check: bool,
     #[command(flatten)]
     cache: Cache,
+    #[command(flatten)]
+    pulling: Pulling,
 }
 
 /// A file with what it is to have.
@@ -52,10 +55,12 @@ struct Wanted {
 }
 
 pub(super) async fn run(args: Proto, terminal: &Terminal) -> anyhow::Result<Exit> {
-    let project = Project::load(&manifest_in(&args.manifest))?;
+    let progress = Progress::new(*terminal);
+    let pulls = args.pulling.with(&args.cache, &progress);
+    let project = Project::load(&manifest_in(&args.manifest), &pulls).await?;
     let engine = args.cache.looking_engine()?;
     let mut bench = Workbench::new(project, engine);
-    bench.prepare(&Progress::new(*terminal)).await?;
+    bench.prepare(&progress).await?;
     let app = &bench.project.app;
     let plan = host::check(app, &bench.components)?;
     let described = bench.components.iter();

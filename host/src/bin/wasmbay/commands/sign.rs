@@ -49,13 +49,11 @@ pub(super) fn run(args: &Sign, terminal: &Terminal) -> anyhow::Result<Exit> {
     for file in &args.files {
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let digest = Digest::of(&bytes);
-        let beside = beside(file);
         // Those of earlier bytes are of no use any more.
         let mut signatures = signatures_of(file, &digest).unwrap_or_default();
         signatures.extend([key.sign(&digest)?]);
-        fs::write(&beside, write_signatures(&signatures))
-            .with_context(|| format!("cannot write {}", beside.display()))?;
-        signed.push((digest, beside));
+        write(file, &signatures)?;
+        signed.push((digest, beside(file)));
     }
     if terminal.json() {
         let files = signed.iter().map(|(digest, file)| {
@@ -127,11 +125,17 @@ impl Signer {
         file: &Path,
         digest: &Digest,
     ) -> anyhow::Result<bool> {
+        let signatures = self.signatures_of(file, digest)?;
+        Ok(store.add_signatures(digest, &signatures).await?)
+    }
+
+    /// The signatures of a component: those in the file beside it, and that of the key.
+    pub(super) fn signatures_of(&self, file: &Path, digest: &Digest) -> anyhow::Result<Signatures> {
         let mut signatures = signatures_of(file, digest)?;
         if let Some(key) = &self.0 {
             signatures.extend([key.sign(digest)?]);
         }
-        Ok(store.add_signatures(digest, &signatures).await?)
+        Ok(signatures)
     }
 }
 
@@ -144,7 +148,7 @@ fn read_key(file: &Path) -> anyhow::Result<SigningKey> {
 }
 
 /// The signatures in the file beside a component; none if there is no such file.
-fn signatures_of(file: &Path, digest: &Digest) -> anyhow::Result<Signatures> {
+pub(super) fn signatures_of(file: &Path, digest: &Digest) -> anyhow::Result<Signatures> {
     let beside = beside(file);
     let text = match fs::read_to_string(&beside) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -153,6 +157,19 @@ fn signatures_of(file: &Path, digest: &Digest) -> anyhow::Result<Signatures> {
         text => text.with_context(|| format!("cannot read {}", beside.display()))?,
     };
     read_signatures(&text, digest).with_context(|| beside.display().to_string())
+}
+
+/// Has exactly these signatures in the file beside a component; without any there is no such file.
+pub(crate) fn write(file: &Path, signatures: &Signatures) -> anyhow::Result<()> {
+    let beside = beside(file);
+    let written = match signatures.is_empty() {
+        false => fs::write(&beside, write_signatures(signatures)),
+        true => match fs::remove_file(&beside) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        },
+    };
+    written.with_context(|| format!("cannot write {}", beside.display()))
 }
 
 fn beside(file: &Path) -> PathBuf {

@@ -24,6 +24,7 @@ use crate::args::{Cache, Nats, duration};
 use crate::logging::{self, LogFormat};
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
+use crate::registries::{Pulling, Pulls};
 use crate::report::{Exit, Terminal, misconfigured};
 use crate::running::{Announced, Running, Verbs};
 use crate::watch::Watch;
@@ -93,6 +94,8 @@ pub(crate) struct Up {
     #[command(flatten)]
     cache: Cache,
     #[command(flatten)]
+    pulling: Pulling,
+    #[command(flatten)]
     nats: Nats,
     /// What to log, as in RUST_LOG: a level, or `target=level` joined by commas
     #[arg(long, value_name = "FILTER", value_parser = logged)]
@@ -105,7 +108,9 @@ pub(crate) struct Up {
 pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyhow::Result<Exit> {
     let (host, chosen) = (machine(), args.log.as_deref());
     let logged = logging::start_host(terminal, &host, chosen, args.log_format)?;
-    let project = Project::load(&args.manifest)?;
+    let progress = Progress::new(*terminal);
+    let pulls = args.pulling.with(&args.cache, &progress);
+    let project = Project::load(&args.manifest, &pulls).await?;
     logged.records.set_app(&project.app.name);
     let addresses = Addresses {
         gateway: listen(&args, &project.app)?,
@@ -119,7 +124,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
     let watch = watch(&args, &project);
     let mut bench = Workbench::new(project, engine.clone());
     // Until here and through the builds, a signal ends the process as it does any other.
-    bench.prepare(&Progress::new(*terminal)).await?;
+    bench.prepare(&progress).await?;
     host::check(&bench.project.app, &bench.components)?;
 
     let mut signals = Signals::new()?;
@@ -138,6 +143,7 @@ pub(super) async fn run(args: Up, terminal: &Terminal, started: Instant) -> anyh
             watch,
             engine,
             addresses,
+            pulls,
             server: &server,
         },
         &mut signals,
@@ -153,6 +159,7 @@ struct Parts<'a> {
     watch: Option<Watch>,
     engine: Engine,
     addresses: Addresses,
+    pulls: Pulls,
     server: &'a Server,
 }
 
@@ -176,6 +183,7 @@ async fn serve(
         watch,
         engine,
         addresses,
+        pulls,
         server,
     } = parts;
     let name = any_name();
@@ -223,7 +231,7 @@ async fn serve(
         engine,
         server,
     };
-    let changes = Changes::new(bench, *terminal, watch);
+    let changes = Changes::new(bench, *terminal, watch, pulls);
     tokio::select! {
         () = parts.follow(joining, announced.as_mut(), changes) => {}
         () = signals.next() => {}

@@ -15,6 +15,7 @@ use super::digests;
 use super::revisions::Revisions;
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
+use crate::registries::Pulls;
 use crate::report::{self, Terminal, plain, time};
 use crate::watch::Watch;
 
@@ -29,6 +30,7 @@ pub(super) enum Way<'a> {
 pub(super) struct Changes {
     pub(super) bench: Workbench,
     terminal: Terminal,
+    pulls: Pulls,
     /// Nothing is watched without it.
     watch: Option<Watch>,
     /// The manifest, or what it names, could not be read at the last change.
@@ -40,11 +42,17 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    pub(super) fn new(bench: Workbench, terminal: Terminal, watch: Option<Watch>) -> Self {
+    pub(super) fn new(
+        bench: Workbench,
+        terminal: Terminal,
+        watch: Option<Watch>,
+        pulls: Pulls,
+    ) -> Self {
         Self {
             running: digests(&bench.components),
             bench,
             terminal,
+            pulls: pulls.showing(Progress::beginnings(terminal)),
             watch,
             unreadable: false,
             told: None,
@@ -165,13 +173,13 @@ impl Changes {
     }
 
     /// Reads the manifest again if it changed, or what it names; returns whether that was taken over.
-    fn reload(&mut self, changed: &BTreeSet<PathBuf>) -> anyhow::Result<bool> {
+    async fn reload(&mut self, changed: &BTreeSet<PathBuf>) -> anyhow::Result<bool> {
         let watch = self.watch.as_ref();
         let renews = watch.is_some_and(|watch| watch.renews(changed));
         if !renews && !self.unreadable {
             return Ok(false);
         }
-        let loaded = Project::load(&self.bench.project.given);
+        let loaded = Project::load(&self.bench.project.given, &self.pulls).await;
         self.unreadable = loaded.is_err();
         let project = match loaded {
             Ok(project) => project,
@@ -196,7 +204,7 @@ impl Changes {
         // Before anything is read, so that what changes from now on is another change, and also when
         // reading fails.
         self.follow_project();
-        let renewed = self.reload(changed)?;
+        let renewed = self.reload(changed).await?;
         let touched = self.bench.touch(changed);
         // The same before building.
         self.follow_project();
