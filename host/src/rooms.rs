@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
-const ROOMS: [&str; 37] = [
+const ROOMS: [&str; 38] = [
     "host",
     "fleet",
     "admin",
@@ -14,6 +14,7 @@ const ROOMS: [&str; 37] = [
     "deployment",
     "transport",
     "pipelines",
+    "jobs",
     "events",
     "runtime",
     "interfaces",

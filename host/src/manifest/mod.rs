@@ -20,6 +20,7 @@ mod events;
 mod file;
 mod gateway;
 mod grpc;
+mod jobs;
 pub(crate) mod keys;
 mod kinds;
 mod nest;
@@ -49,6 +50,7 @@ pub use endpoint::{Endpoint, EndpointError, EndpointHost};
 pub use events::{DeliveryPolicy, Durable, EventSpec, Outcome, Retention, Retry};
 pub use gateway::{ApiDocument, GatewaySpec, RpcPaths};
 pub use grpc::{GrpcAddress, GrpcAddressError, GrpcSpec};
+pub use jobs::{JobKeep, JobRetry, JobSpec, Schedule, When};
 pub use keys::reference;
 pub use nest::{NestHandler, NestSpec};
 pub use pipelines::{

@@ -10,8 +10,8 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, logs, man, new, openapi, proto, ps, rollback, runs, scale, sign, top, trace, uncordon,
-    undeploy, up,
+    inspect, jobs, logs, man, new, openapi, proto, ps, rollback, runs, scale, sign, top, trace,
+    uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -90,6 +90,7 @@ pub(crate) enum Verb {
     Dlq(dlq::Dlq),
     Logs(logs::Logs),
     Runs(runs::Runs),
+    Jobs(jobs::Jobs),
     Top(top::Top),
     Trace(trace::Trace),
     New(new::New),

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::http::HttpHandler;
-use super::{Admitted, Function, Instance, Service, Term};
+use super::{Admitted, Function, Instance, Of, Service, Term};
 use crate::call::{Call, CallError, Reply};
 use crate::interfaces::{Answer, Backend, CurrentCall, Recorded};
 use crate::json::{self, Measure, UnknownKeys};
@@ -77,7 +77,7 @@ impl Service {
         let account = self.account(function.counted(), &mut call, term);
         let work = || async {
             let arguments = self.decode(function, &call)?;
-            let instance = Box::pin(Instance::for_run(&self.blueprint, Some(recorded))).await?;
+            let instance = Box::pin(Instance::of(&self.blueprint, Of::Run(recorded))).await?;
             let current = CurrentCall::new(&call, term.deadline, backend);
             let invoked = instance.invoke(function.place(), &arguments, current).await;
             let (_, result) = invoked?;
