@@ -42,6 +42,8 @@ pub enum Kind {
     Request,
     /// An event or message, whose publisher does not.
     Event,
+    /// A run of a job, which nobody has called.
+    Job,
 }
 
 /// By what a repetition of a call can be recognised.

@@ -135,7 +135,7 @@ impl Clock {
                     subject::job_schedule(&self.store.app, name),
                     subject::job_due(&self.store.app, name),
                 ] {
-                    self.store.purge(&subjects, 0).await?;
+                    self.store.purge(&subjects).await?;
                 }
             }
         }
@@ -170,7 +170,7 @@ impl Clock {
     async fn schedule(&self, name: &str, job: &Timed, changes: bool) -> Result<(), Failed> {
         let store = &self.store;
         let (_, when) = job.spec.when.written();
-        let first = job.spec.when.after(now() / 1_000);
+        let first = job.spec.when.after(store.time().await?);
         let Some(first) = first.map(|at| Due::new(&job.spec.when, at)) else {
             return Ok(());
         };
@@ -298,21 +298,21 @@ impl Clock {
             // Another host may know it by now.
             return Ok(AckKind::Nak(Some(LAST_AGAIN)));
         };
-        let (when, now) = (&job.spec.when, now());
+        let (when, now) = (&job.spec.when, self.store.time().await?);
         let plan = match when.written().1 == due.when {
-            true => plan(when, due.at, now / 1_000),
+            true => plan(when, due.at, now),
             // It is due by the schedule that it had.
             false => Plan {
                 due: due.at,
                 missed: 0,
-                next: when.after(now / 1_000),
+                next: when.after(now),
             },
         };
         let millis = plan.due.saturating_mul(1_000);
         let mut run = Run::new(id_at(millis), name, Cause::Schedule, millis);
         run.missed = plan.missed;
         if let Opened::Busy(other) = open(&self.store, &run, SLOT).await? {
-            self.skip(run, &other, &job.spec, now).await?;
+            self.skip(run, &other, &job.spec).await?;
         }
         if let Some(next) = plan.next {
             let next = Due::new(when, next);
@@ -327,8 +327,8 @@ impl Clock {
     }
 
     /// Records that a run was due while another one was under way.
-    async fn skip(&self, run: Run, other: &str, spec: &JobSpec, now: u64) -> Result<(), Failed> {
-        let (name, id) = (run.job.clone(), run.id.clone());
+    async fn skip(&self, run: Run, other: &str, spec: &JobSpec) -> Result<(), Failed> {
+        let (name, id, now) = (run.job.clone(), run.id.clone(), now());
         let run = run.skipped(other, &self.host, now);
         match self.store.write_run(&run, spec.keep.age, 0).await {
             Ok(_) => {}
@@ -343,8 +343,7 @@ impl Clock {
             "a run is skipped, since another one is under way"
         );
         self.counts.ended(&name, Outcome::Skipped, now);
-        let runs = subject::job_run(&self.store.app, &name, "*");
-        self.store.purge(&runs, spec.keep.runs).await
+        self.store.trim(&name, spec.keep.runs).await
     }
 }
 

@@ -16,7 +16,6 @@ use crate::call::{CallError, Code};
 use crate::interfaces::{Backend, Tail};
 use crate::manifest::{JobSpec, Replicas, When};
 use crate::runtime::{Exit, Service};
-use crate::subject;
 
 /// Words of an owner between two looks at whether what it does is still wanted.
 const LOOK: u32 = 5;
@@ -235,9 +234,8 @@ impl Owner<'_> {
         loop {
             match self.run.next(now()) {
                 Next::Ended => {
-                    let runs = subject::job_run(&self.work.store.app, &self.run.job, "*");
                     let keep = self.spec.keep.runs;
-                    if let Err(error) = self.work.store.purge(&runs, keep).await {
+                    if let Err(error) = self.work.store.trim(&self.run.job, keep).await {
                         tracing::debug!(job = self.run.job, %error, "older runs");
                     }
                     return Ok(());
@@ -401,7 +399,7 @@ fn tried(ended: Result<Exit, CallError>) -> Tried {
                 Code::Overloaded => Outcome::NotStarted,
                 _ => Outcome::Trapped,
             };
-            (outcome, None, Some(error.to_string()))
+            (outcome, None, Some(reason(&error.to_string())))
         }
     };
     Tried {
@@ -409,6 +407,13 @@ fn tried(ended: Result<Exit, CallError>) -> Tried {
         why,
         ..Tried::of(outcome)
     }
+}
+
+/// An error without the job and the function that it is of, which the run has.
+fn reason(error: &str) -> String {
+    let of_function = error.strip_prefix("service ");
+    let reason = of_function.and_then(|error| error.splitn(3, ": ").nth(2));
+    reason.unwrap_or(error).to_owned()
 }
 
 #[cfg(test)]
@@ -430,5 +435,8 @@ mod tests {
         assert_eq!(outcome(Err(full)), (Outcome::NotStarted, None));
         let trapped = CallError::trap("unreachable");
         assert_eq!(outcome(Err(trapped)), (Outcome::Trapped, None));
+        let error = "service \"a\": wasi:cli/run.run@0.2.0: it trapped: oh: no";
+        assert_eq!(reason(error), "it trapped: oh: no");
+        assert_eq!(reason("oh: no: not: this"), "oh: no: not: this");
     }
 }

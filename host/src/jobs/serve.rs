@@ -21,6 +21,9 @@ use crate::manifest::Specification;
 use crate::runtime::Service;
 use crate::text::hex;
 
+/// Upper bound of the time for handing runs over, within the time for stopping.
+const HANDING_OVER: Duration = Duration::from_secs(2);
+
 /// The jobs that a host serves.
 pub(crate) struct Serving {
     store: Store,
@@ -164,9 +167,9 @@ impl Serving {
         }
         let served = std::mem::take(&mut *locked(&self.served));
         let mut tasks = std::mem::take(&mut *locked(&self.leaving));
-        // Some of the time is for handing over.
+        // Some of the time is for handing over, and for the services that they call.
         let left = deadline.saturating_duration_since(Instant::now());
-        let until = deadline - (left / 10).min(Duration::from_millis(500));
+        let until = deadline - (left / 5).min(HANDING_OVER);
         for served in served.into_values() {
             served.stopping.send_replace(Some(until));
             tasks.push(served.task);

@@ -1,5 +1,6 @@
 //! What JetStream has of an app's jobs: read, and written by who has seen the last state.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::header::{NATS_SCHEDULE, NATS_SCHEDULE_TARGET};
@@ -97,6 +98,21 @@ impl Due {
     }
 }
 
+/// What the server says of the stream.
+#[derive(Deserialize)]
+struct Asked {
+    /// Its time.
+    ts: String,
+    state: State,
+}
+
+#[derive(Deserialize)]
+struct State {
+    /// The subjects that were asked for, with how many messages each has.
+    #[serde(default)]
+    subjects: BTreeMap<String, u64>,
+}
+
 impl Store {
     pub(super) fn new(context: Context, app: &str) -> Self {
         Self {
@@ -134,21 +150,29 @@ impl Store {
         &self,
         subjects: &str,
     ) -> Result<Vec<(String, Stored<T>)>, Failed> {
-        let stream = self.stream().await?;
         let (mut from, mut all) = (1, Vec::new());
-        loop {
-            let read = stream.get_first_raw_message_by_subject(subjects, from);
-            match within(read).await? {
-                Ok(message) => {
-                    from = message.sequence + 1;
-                    all.push((message.subject.to_string(), parse(&message)?));
-                }
-                Err(error) => match error.kind() {
-                    RawMessageErrorKind::NoMessageFound => return Ok(all),
-                    RawMessageErrorKind::JetStream(error) => return Err(refused(&error)),
-                    _ => return Err(Failed::Unreachable(error.to_string())),
-                },
-            }
+        while let Some(one) = self.first(subjects, from).await? {
+            from = one.1.sequence + 1;
+            all.push(one);
+        }
+        Ok(all)
+    }
+
+    /// The first that is stored on these subjects from this sequence on.
+    async fn first<T: DeserializeOwned>(
+        &self,
+        subjects: &str,
+        from: u64,
+    ) -> Result<Option<(String, Stored<T>)>, Failed> {
+        let stream = self.stream().await?;
+        let read = stream.get_first_raw_message_by_subject(subjects, from);
+        match within(read).await? {
+            Ok(message) => Ok(Some((message.subject.to_string(), parse(&message)?))),
+            Err(error) => match error.kind() {
+                RawMessageErrorKind::NoMessageFound => Ok(None),
+                RawMessageErrorKind::JetStream(error) => Err(refused(&error)),
+                _ => Err(Failed::Unreachable(error.to_string())),
+            },
         }
     }
 
@@ -238,16 +262,51 @@ impl Store {
         }
     }
 
-    /// Deletes what is stored on these subjects, but for so many of the last.
-    pub(super) async fn purge(&self, subjects: &str, keep: u32) -> Result<(), Failed> {
+    /// Deletes what is stored on these subjects.
+    pub(super) async fn purge(&self, subjects: &str) -> Result<(), Failed> {
         let stream = self.stream().await?;
-        let purge = stream.purge().filter(subjects);
-        let purged = match keep {
-            0 => within(purge.into_future()).await?,
-            keep => within(purge.keep(keep.into()).into_future()).await?,
-        };
+        let purged = within(stream.purge().filter(subjects).into_future()).await?;
         let purged = purged.map(drop);
         purged.map_err(|error| Failed::Unreachable(error.to_string()))
+    }
+
+    /// Deletes the runs of a job that ended first, but for so many.
+    pub(super) async fn trim(&self, job: &str, keep: u32) -> Result<(), Failed> {
+        let subjects = subject::job_run(&self.app, job, "*");
+        let Asked { state, .. } = self.ask(Some(&subjects)).await?;
+        let kept = usize::try_from(keep).unwrap_or(usize::MAX);
+        let mut surplus = state.subjects.len().saturating_sub(kept);
+        let mut from = 1;
+        while surplus > 0 {
+            let Some((_, run)) = self.first::<Run>(&subjects, from).await? else {
+                return Ok(());
+            };
+            from = run.sequence + 1;
+            // Who owns one that has not ended writes it again.
+            if run.value.ended.is_some() {
+                self.delete(run.sequence).await?;
+                surplus -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The time by the clock of the server, in seconds since 1970: by that it says when a job is due.
+    pub(super) async fn time(&self) -> Result<u64, Failed> {
+        let Asked { ts, .. } = self.ask(None).await?;
+        let time = OffsetDateTime::parse(&ts, &Rfc3339);
+        let time = time.map_err(|error| Failed::Unreadable(error.to_string()))?;
+        Ok(u64::try_from(time.unix_timestamp()).unwrap_or_default())
+    }
+
+    async fn ask(&self, subjects: Option<&str>) -> Result<Asked, Failed> {
+        let subject = format!("STREAM.INFO.{}", subject::job_stream(&self.app));
+        let filter = serde_json::json!({ "subjects_filter": subjects });
+        let asked = within(self.context.request(subject, &filter)).await?;
+        match asked.map_err(|error| Failed::Unreachable(error.to_string()))? {
+            Response::Ok(asked) => Ok(asked),
+            Response::Err { error } => Err(refused(&error)),
+        }
     }
 }
 

@@ -123,7 +123,7 @@ async fn retire(context: &Context, app: &App) -> Result<(), StoreError> {
             subject::job(&app.name, name),
         ];
         for subjects in gone {
-            store.purge(&subjects, 0).await.map_err(failed)?;
+            store.purge(&subjects).await.map_err(failed)?;
         }
         let stream = subject::job_stream(&app.name);
         if let Err(error) = context.delete_consumer_from_stream(name, stream).await {

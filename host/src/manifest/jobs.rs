@@ -270,6 +270,8 @@ pub(super) fn read_limits(section: &Section<'_>, when: Option<&When>) -> Limits 
         message: limits.read_or_default(&job_limits::MESSAGE),
         hops: limits.read_or_default(&job_limits::HOPS),
         timeout,
+        // It has one run at a time.
+        concurrency: 1,
         ..Limits::default()
     }
 }

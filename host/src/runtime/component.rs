@@ -248,7 +248,7 @@ impl Component {
                     if COMMANDS.iter().any(|start| name.starts_with(start)) =>
                 {
                     component.command = Some(describe_command(engine, name, &instance)?);
-                    let why = "the start of a command, which runs once and ends; `[job.NAME]` runs it, and a service is called, by an interface of its own";
+                    let why = "the start of a command; `[job.NAME]` runs it, and a service is called by an interface of its own";
                     component.add_uncalled(name, why);
                 }
                 ComponentItem::ComponentInstance(_) if is_host_provided(name) => {

@@ -40,7 +40,7 @@ impl Service {
             trace: Trace::default(),
             claims: None,
             identity: None,
-            kind: Kind::Event,
+            kind: Kind::Job,
         };
         // It is not one of the many calls among which turns are taken.
         let admitted = Admitted(None);

@@ -617,6 +617,11 @@ fn describe(function: &FunctionId, kind: Kind, refusal: Option<String>) -> Descr
             ],
             name: function.into(),
         },
+        Kind::Job => Description {
+            kind: SpanKind::Internal,
+            name: format!("run {function}").into(),
+            attributes: Vec::new(),
+        },
         Kind::Event => Description {
             kind: SpanKind::Consumer,
             name: format!("process {function}").into(),

@@ -1,6 +1,6 @@
 //! `wasmbay jobs`: what runs at times, and what it has run.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use time::OffsetDateTime;
@@ -167,7 +167,6 @@ async fn begin(args: JobsRun, terminal: &Terminal) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    let began = Instant::now();
     let run = loop {
         match jobs.look(&job, &id).await? {
             Some(run) if run.ended.is_some() => break run,
@@ -182,12 +181,13 @@ async fn begin(args: JobsRun, terminal: &Terminal) -> anyhow::Result<Exit> {
         for line in last.iter().flat_map(|attempt| &attempt.output) {
             terminal.result(plain(line))?;
         }
+        let took = run.ended.unwrap_or_default().saturating_sub(run.due);
         let why = last.and_then(|attempt| attempt.why.as_deref());
         let why = why.map(|why| format!(": {}", shown(why)));
         terminal.say(format_args!(
             "run {id} of {job} {} after {}{}",
             outcome.as_str(),
-            time(began.elapsed()),
+            time(Duration::from_millis(took)),
             why.unwrap_or_default()
         ));
     }
