@@ -8,6 +8,7 @@ use async_nats::jetstream::{AckKind, Message};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
+use super::clock::Wanted;
 use super::run::{Next, Outcome, Run, Tried};
 use super::serve::Counts;
 use super::store::{Failed, Store, Stored};
@@ -20,6 +21,9 @@ use crate::runtime::{Exit, Service};
 /// Words of an owner between two looks at whether what it does is still wanted.
 const LOOK: u32 = 5;
 
+/// Upper bound of how much before a run's end what it calls has to have ended, and some for a slow machine.
+const CALL_MARGIN: Duration = Duration::from_millis(30);
+
 /// What running a job at this host takes.
 pub(super) struct Work {
     pub(super) store: Store,
@@ -28,6 +32,8 @@ pub(super) struct Work {
     pub(super) backend: Arc<dyn Backend>,
     /// The job as it is now.
     pub(super) service: watch::Receiver<Arc<Service>>,
+    /// All jobs of the app, with how often each is to run at the same time.
+    pub(super) wanted: watch::Receiver<Arc<Wanted>>,
     /// Until when what runs may end, once the job is not served here any more.
     pub(super) stopping: watch::Receiver<Option<Instant>>,
     pub(super) counts: Arc<Counts>,
@@ -94,11 +100,12 @@ impl Work {
 
     /// Opens one more run of what is to run on all hosts, since there was none for this one.
     async fn open_more(&self) {
-        let service = Arc::clone(&self.service.borrow());
-        let is_always = |job: &JobSpec| job.when == When::Always;
-        if service.spec.job.as_ref().is_some_and(is_always)
-            && service.spec.replicas == Replicas::All
-        {
+        let is_everywhere = self
+            .wanted
+            .borrow()
+            .get(&self.job)
+            .is_some_and(|job| job.spec.when == When::Always && job.replicas == Replicas::All);
+        if is_everywhere {
             let slot = format!("{:08x}", rand::random::<u32>());
             if let Err(error) = clock::open_slot(&self.store, &self.job, &slot).await {
                 tracing::debug!(job = self.job, %error, "one more run");
@@ -117,15 +124,16 @@ impl Work {
         };
         let (id, open_sequence) = (open.id.clone(), info.stream_sequence);
         let sequence = AtomicU64::new(0);
+        let name = format!("{}-{:016x}", self.host, rand::random::<u64>());
         let working = async {
-            let Some(mut owner) = self.take(open, &sequence).await? else {
+            let Some(mut owner) = self.take(&name, open, &sequence).await? else {
                 return Ok(());
             };
             owner.work().await
         };
         let worked = tokio::select! {
             worked = working => worked,
-            left = self.alive(message, &id, open_sequence, &sequence) => Err(left),
+            left = self.alive(message, (&id, &name), open_sequence, &sequence) => Err(left),
         };
         self.counts.stopped(job);
         match worked {
@@ -148,7 +156,13 @@ impl Work {
     }
 
     /// Says that the owner lives, until it does not own the run any more.
-    async fn alive(&self, message: &Message, id: &str, open: u64, sequence: &AtomicU64) -> Left {
+    async fn alive(
+        &self,
+        message: &Message,
+        (id, owner): (&str, &str),
+        open: u64,
+        sequence: &AtomicU64,
+    ) -> Left {
         let mut last = Instant::now();
         let mut words = 0_u32;
         loop {
@@ -157,6 +171,7 @@ impl Work {
             // A host that was paused may have been taken for dead meanwhile.
             if last.elapsed() >= ACK_WAIT.saturating_sub(PROGRESS)
                 && let Ok(Some(stored)) = self.store.read_run(&self.job, id).await
+                && stored.value.owner != owner
                 && stored.sequence > sequence.load(Ordering::Relaxed)
             {
                 return Left::Lost;
@@ -182,6 +197,7 @@ impl Work {
     /// Makes this host the owner of a run that has not ended.
     async fn take<'w>(
         &'w self,
+        name: &str,
         open: Run,
         sequence: &'w AtomicU64,
     ) -> Result<Option<Owner<'w>>, Left> {
@@ -205,8 +221,7 @@ impl Work {
             );
             self.counts.ended(&run.job, Outcome::Lost, now());
         }
-        let name = format!("{}-{:016x}", self.host, rand::random::<u64>());
-        run.take(&name, &spec, now());
+        run.take(name, &spec, now());
         sequence.store(last, Ordering::Relaxed);
         let mut owner = Owner {
             work: self,
@@ -274,6 +289,7 @@ impl Owner<'_> {
         let tail = Arc::new(Tail::new(&id));
         let is_always = self.spec.when == When::Always;
         let service = Arc::clone(&self.service);
+        let began = Instant::now();
         let mut tried = {
             let running = service.command(&tail, &self.work.backend);
             let interrupted = async {
@@ -286,9 +302,9 @@ impl Owner<'_> {
                 }
             };
             let replaced = async {
-                match is_always {
-                    true => drop(replaced.changed().await),
-                    false => std::future::pending().await,
+                // A sender that is gone is that of a host that stops.
+                if !is_always || replaced.changed().await.is_err() {
+                    std::future::pending::<()>().await;
                 }
             };
             tokio::select! {
@@ -299,6 +315,9 @@ impl Owner<'_> {
         };
         self.work.counts.stopped(&job);
         tried.output = tail.lines();
+        if tried.outcome == Outcome::Trapped && is_late(began.elapsed(), &service) {
+            tried.outcome = Outcome::TimedOut;
+        }
         let (outcome, why) = (tried.outcome, tried.why.clone());
         self.run.record(tried, &self.spec, now());
         self.work.counts.ended(&job, outcome, now());
@@ -311,32 +330,30 @@ impl Owner<'_> {
     }
 
     fn tell(&self, attempt: u32, outcome: Outcome, why: Option<&str>) {
-        let (app, job, run) = (&*self.work.store.app, &*self.run.job, &*self.run.id);
-        let outcome = outcome.as_str();
-        match outcome {
-            "succeeded" => {
-                tracing::debug!(app, service = job, run, attempt, outcome, "a job has run")
-            }
-            _ if self.run.ended.is_some() => {
-                tracing::error!(
-                    app,
-                    service = job,
-                    run,
-                    attempt,
-                    outcome,
-                    why,
-                    "a job has failed"
-                );
-            }
-            _ => tracing::warn!(
+        let (app, service, run) = (&*self.work.store.app, &*self.run.job, &*self.run.id);
+        let (ended, is_last) = (outcome.as_str(), self.run.ended.is_some());
+        if outcome == Outcome::Succeeded {
+            tracing::debug!(app, service, run, attempt, outcome = ended, "a job has run");
+        } else if is_last {
+            tracing::error!(
                 app,
-                service = job,
+                service,
                 run,
                 attempt,
-                outcome,
+                outcome = ended,
+                why,
+                "a job has failed"
+            );
+        } else {
+            tracing::warn!(
+                app,
+                service,
+                run,
+                attempt,
+                outcome = ended,
                 why,
                 "an attempt of a job has ended"
-            ),
+            );
         }
     }
 
@@ -407,6 +424,13 @@ fn tried(ended: Result<Exit, CallError>) -> Tried {
         why,
         ..Tried::of(outcome)
     }
+}
+
+/// Whether what failed after this time did so for want of more: what a component calls fails a little before its own
+/// time is over.
+fn is_late(elapsed: Duration, service: &Service) -> bool {
+    let timeout = service.spec.limits.timeout;
+    elapsed + (timeout / 10).min(CALL_MARGIN) >= timeout
 }
 
 /// An error without the job and the function that it is of, which the run has.

@@ -141,6 +141,7 @@ impl Serving {
             job: name.to_owned(),
             backend: Arc::clone(backend),
             service: service.subscribe(),
+            wanted: self.wanted.subscribe(),
             stopping: stopping.subscribe(),
             counts: Arc::clone(&self.counts),
         };

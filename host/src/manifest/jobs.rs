@@ -90,7 +90,11 @@ impl Schedule {
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)
             .build();
-        let cron = parser.parse(text).map_err(|error| error.to_string())?;
+        let cron = parser.parse(text).map_err(|error| {
+            let why = error.to_string();
+            let why = why.trim_start_matches("Component error: ");
+            why.trim_end_matches('.').to_lowercase()
+        })?;
         let schedule = Self(cron);
         // The thirtieth of February; a leap day comes within eight years.
         match schedule.after(0) {
@@ -335,6 +339,41 @@ mod tests {
             "a b c d e",
         ] {
             assert!(Schedule::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_job_is_read_as_it_is_written() {
+        use crate::manifest::{App, Manifest};
+        for (lines, many) in [
+            ("schedule = \"0 3 * * *\"\nlimits = { timeout = \"1h\" }", 2),
+            (
+                "every = \"90s\"\nretry = { attempts = 7, backoff = [\"1s\"] }",
+                2,
+            ),
+            (
+                "at = \"deploy\"\nkeep = { runs = 3 }\nargs = [\"a\"]\nreplicas = 5",
+                5,
+            ),
+            ("at = \"request\"\nconfig = { a = 1 }", 2),
+            ("restart = \"always\"", 1),
+            (
+                "restart = \"always\"\nretry = { backoff = [\"9s\"] }\nreplicas = 3",
+                3,
+            ),
+        ] {
+            let text = format!("name = \"a\"\n[job.x]\ncomponent = \"x.wasm\"\n{lines}");
+            let read = Manifest::parse("wasmbay.toml".as_ref(), &text).unwrap().app;
+            let written = serde_json::to_value(&read).unwrap();
+            assert!(written["job"]["x"].is_object(), "{written}");
+            let again: App = serde_json::from_value(written).unwrap();
+            assert_eq!(again, read);
+            let (_, spec, job) = read.jobs().next().unwrap();
+            assert_eq!(spec.replicas, crate::manifest::Replicas::Count(many));
+            assert_eq!(
+                job.when.is_timed(),
+                !lines.starts_with("at") && !lines.starts_with("restart")
+            );
         }
     }
 

@@ -11,7 +11,7 @@ async fn the_next_run_is_of_the_new_component() {
     let first = asked.next().await;
     assert_eq!(&*first.payload, br#"{"n":1}"#);
     app.cli.write("report.wat", asks(2));
-    host.until("replaced");
+    host.until("swapped report");
     // What runs goes on as it began.
     asked.answer(first, 3).await;
     let again = asked.next().await;

@@ -52,7 +52,8 @@ async fn a_run_that_takes_too_long_is_stopped() {
     let run = app.first().await;
     assert_eq!(outcomes(&run), [Outcome::TimedOut], "{run:#?}");
     let took = run.attempts[0].ended.unwrap() - run.attempts[0].began;
-    assert!((300..5_000).contains(&took), "{took}");
+    // What it calls has ended a little before.
+    assert!((270..5_000).contains(&took), "{took}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +64,7 @@ async fn a_host_that_stops_lets_a_run_end_in_time_or_hands_it_to_another() {
     app.request().await;
     let held = asked.next().await;
     patient.signal(Signal::TERM);
-    patient.until("stopping");
+    patient.until("draining");
     asked.answer(held, 0).await;
     let run = app.first().await;
     assert_eq!(outcomes(&run), [Outcome::Succeeded]);

@@ -45,7 +45,7 @@ fn main() -> Result<(), String> {
         "status" => std::process::exit(3),
         "error" => Err("no luck".to_owned()),
         "panic" => panic!("oh no"),
-        "memory" => Ok(drop(vec![1_u8; 64 << 20])),
+        "memory" => Ok(drop(std::hint::black_box(vec![1_u8; 64 << 20]))),
         _ => Ok(()),
     }
 }
@@ -82,7 +82,7 @@ async fn a_program_runs_as_it_is_and_its_ends_are_told_apart() {
         ("status", Outcome::Failed, "status 1"),
         ("error", Outcome::Failed, "`run` returned an error"),
         ("panic", Outcome::Trapped, "unreachable"),
-        ("memory", Outcome::Trapped, "memory limit"),
+        ("memory", Outcome::Trapped, "memory"),
     ] {
         let id = until_ok_within(PATIENCE, "the job is known", async || jobs.run(kind).await).await;
         let run = until_ok_within(PATIENCE, "it has run", async || {
@@ -100,5 +100,33 @@ async fn a_program_runs_as_it_is_and_its_ends_are_told_apart() {
         assert_eq!(attempt.output[0], first, "{run:#?}");
         // What it prints is in the log as well, with the run.
         host.until(&format!("run=\"{id}\" stream=\"stdout\""));
+    }
+}
+
+/// A command of WASI 0.3, whose `run` is an `async func`.
+const ASYNCHRONOUS: &str = r#"
+(component
+  (core module $code (func (export "run") (result i32) (i32.const RETURNED)))
+  (core instance $core (instantiate $code))
+  (func $run async (result (result)) (canon lift (core func $core "run")))
+  (instance $command (export "run" (func $run)))
+  (export "wasi:cli/run@0.3.0" (instance $command)))
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_wasi_0_3_is_run_too() {
+    let app = App::new("at = \"request\"\nretry = { attempts = 1 }").await;
+    for (returned, outcome) in [("0", Outcome::Succeeded), ("1", Outcome::Failed)] {
+        let component = ASYNCHRONOUS.replace("RETURNED", returned);
+        app.cli.write("report.wat", component);
+        let text = manifest("at = \"request\"\nretry = { attempts = 1 }");
+        let text = text.replace("[wire.\"test:other/api\"]\nexternal = true\n", "");
+        app.cli.write("wasmbay.toml", text);
+        let _host = app.up();
+        let id = app.request().await;
+        let ended = |runs: &[Run]| runs.iter().any(|run| run.id == id && run.ended.is_some());
+        let runs = app.runs("it has ended", ended).await;
+        let run = runs.iter().find(|run| run.id == id).unwrap();
+        assert_eq!(outcomes(run), [outcome], "{run:#?}");
     }
 }

@@ -72,6 +72,7 @@ async fn the_admin_address_has_the_same_and_metrics() {
     let announced = std::fs::read(app.cli.path(".wasmbay/host.json")).unwrap();
     let announced: Value = serde_json::from_slice(&announced).unwrap();
     let address = announced["admin"].as_str().unwrap();
+    let address = address.strip_prefix("http://").unwrap();
     let ask = async |method: &str, path: &str| {
         let answer = http::send(address, method, path, &[], "").unwrap();
         (answer.status, answer.body)
@@ -99,7 +100,7 @@ async fn the_admin_address_has_the_same_and_metrics() {
         "wasmbay_job_attempts_total{app=\"app\",job=\"report\",outcome=\"succeeded\"} 1",
         "wasmbay_job_running{app=\"app\",job=\"report\"} 0",
         "wasmbay_job_last_success_timestamp_seconds{app=\"app\",job=\"report\"} ",
-        "rpc_method=\"wasi:cli/run@0.2.3.run\"",
+        "rpc_method=\"wasi:cli/run.run@0.2.3\"",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }

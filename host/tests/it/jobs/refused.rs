@@ -15,7 +15,7 @@ fn checked(lines: &str, component: &str) -> String {
 #[test]
 fn a_bad_manifest_is_refused_with_place_and_fix() {
     for (lines, place, wanted) in [
-        ("", "4:1", "nothing says when it runs; add one of `schedule"),
+        ("", "4:6", "nothing says when it runs; add one of `schedule"),
         (
             "schedule = \"0 25 * * *\"",
             "6:12",

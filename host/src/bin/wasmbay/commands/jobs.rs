@@ -184,7 +184,7 @@ async fn begin(args: JobsRun, terminal: &Terminal) -> anyhow::Result<Exit> {
         let took = run.ended.unwrap_or_default().saturating_sub(run.due);
         let why = last.and_then(|attempt| attempt.why.as_deref());
         let why = why.map(|why| format!(": {}", shown(why)));
-        terminal.say(format_args!(
+        terminal.note(format_args!(
             "run {id} of {job} {} after {}{}",
             outcome.as_str(),
             time(Duration::from_millis(took)),
