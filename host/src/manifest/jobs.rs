@@ -51,7 +51,7 @@ pub enum When {
 
 /// Times by the fields of cron, in UTC.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Schedule(Cron);
+pub struct Schedule(Box<Cron>);
 
 settings! {
     /// How often a run of a job is tried.
@@ -95,7 +95,7 @@ impl Schedule {
             let why = why.trim_start_matches("Component error: ");
             why.trim_end_matches('.').to_lowercase()
         })?;
-        let schedule = Self(cron);
+        let schedule = Self(Box::new(cron));
         // The thirtieth of February; a leap day comes within eight years.
         match schedule.after(0) {
             Some(_) => Ok(schedule),

@@ -145,7 +145,7 @@ pub enum ServiceError {
     },
     /// It is a job, and cannot be run.
     #[error(transparent)]
-    Plan(PlanError),
+    Plan(Box<PlanError>),
     /// A folder that it may read is not there.
     #[error("service \"{service}\": a folder of its files cannot be had")]
     Files {
@@ -234,7 +234,7 @@ impl Service {
         }
         if spec.job.is_some() && component.command.is_none() {
             let job = spec.name.clone();
-            return Err(ServiceError::Plan(PlanError::NoCommand { job }));
+            return Err(ServiceError::Plan(Box::new(PlanError::NoCommand { job })));
         }
         if spec.job.is_none() && !component.is_callable() {
             return Err(ServiceError::Uncallable {
