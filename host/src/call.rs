@@ -44,6 +44,8 @@ pub enum Kind {
     Streaming,
     /// An event or message, whose publisher does not.
     Event,
+    /// A run of a job, which nobody has called.
+    Job,
 }
 
 /// By what a repetition of a call can be recognised.

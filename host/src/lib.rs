@@ -86,6 +86,7 @@ pub mod host;
 pub mod insight;
 pub mod interface;
 pub mod interfaces;
+pub mod jobs;
 pub mod json;
 pub mod logs;
 pub mod manifest;

@@ -14,6 +14,7 @@ const ROOMS: [&str; 38] = [
     "deployment",
     "transport",
     "pipelines",
+    "jobs",
     "events",
     "registry",
     "runtime",

@@ -20,6 +20,9 @@ const DEAD_LETTER: &str = "bay-dlq";
 /// cannot write its journals.
 const RUN: &str = "bay-run";
 
+/// The first token of the subjects of jobs: apart, as those of runs of pipelines are.
+const JOB: &str = "bay-job";
+
 /// The token before the subject of a replayed message; that of a replayed event has a namespace
 /// there.
 const MESSAGE: &str = "_";
@@ -56,7 +59,7 @@ pub fn queue_group_of_messages(app: &str, service: &str) -> String {
 #[must_use]
 pub fn is_own(subject: &str) -> bool {
     let first = subject.split('.').next().unwrap_or_default();
-    [ROOT, REPLAY, DEAD_LETTER, RUN, OPS, STREAMS].contains(&first)
+    [ROOT, REPLAY, DEAD_LETTER, RUN, JOB, OPS, STREAMS].contains(&first)
 }
 
 /// Whether a subject belongs to NATS or to hosts. nats-server does not hold the reply subject of a
@@ -246,6 +249,60 @@ pub fn run(app: &str, pipeline: &str, id: &str) -> String {
 #[must_use]
 pub fn ended_run(app: &str, id: &str) -> String {
     format!("{RUN}.{app}.ended.{id}")
+}
+
+/// The stream of an app's jobs.
+#[must_use]
+pub fn job_stream(app: &str) -> String {
+    format!("{ROOT}_{app}_jobs")
+}
+
+/// The subjects of the stream of jobs.
+#[must_use]
+pub fn stored_jobs(app: &str) -> Vec<String> {
+    vec![
+        job(app, "*"),
+        job_schedule(app, "*"),
+        job_due(app, "*"),
+        open_job(app, "*", "*"),
+        job_run(app, "*", "*"),
+    ]
+}
+
+/// The subject of what a job is. `*` stands for any.
+#[must_use]
+pub fn job(app: &str, name: &str) -> String {
+    format!("{JOB}.{app}.job.{name}")
+}
+
+/// The subject of the time at which a job is due next, on which the server waits. `*` stands for any.
+#[must_use]
+pub fn job_schedule(app: &str, name: &str) -> String {
+    format!("{JOB}.{app}.schedule.{name}")
+}
+
+/// The subject on which the server says that a job is due. `*` stands for any.
+#[must_use]
+pub fn job_due(app: &str, name: &str) -> String {
+    format!("{JOB}.{app}.due.{name}")
+}
+
+/// The subject of the work on a run of a job: stored until it has ended. `*` stands for any.
+#[must_use]
+pub fn open_job(app: &str, name: &str, slot: &str) -> String {
+    format!("{JOB}.{app}.open.{name}.{slot}")
+}
+
+/// The subject of a run of a job. `*` stands for any.
+#[must_use]
+pub fn job_run(app: &str, name: &str, id: &str) -> String {
+    format!("{JOB}.{app}.run.{name}.{id}")
+}
+
+/// The job in a subject of one.
+#[must_use]
+pub fn of_job(subject: &str) -> Option<&str> {
+    subject.split('.').nth(3)
 }
 
 /// The bucket of an app's attempt store.

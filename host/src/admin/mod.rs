@@ -1,4 +1,4 @@
-//! The admin address: dead letters, runs, readiness and metrics for operators, over HTTP.
+//! The admin address: dead letters, runs, jobs, readiness and metrics for operators, over HTTP.
 //!
 //! Who reaches a loopback address may ask; any other address asks for a token. A browser on that machine
 //! runs pages of any origin, and those must not reach it: `guard` refuses requests of pages of other
@@ -8,6 +8,7 @@
 mod dead_letters;
 mod figures;
 pub(crate) mod guard;
+mod jobs;
 mod logs;
 pub(crate) mod metrics;
 mod page;
@@ -34,6 +35,7 @@ use crate::gateway::health::{healthz, readyz};
 use crate::gateway::places::Places;
 use crate::gateway::request::without_body;
 use crate::insight::Insight;
+use crate::jobs::Jobs;
 use crate::manifest::keys;
 use crate::nats::Link;
 use crate::pipelines::Runs;
@@ -134,6 +136,7 @@ pub(crate) struct Admin {
     context: jetstream::Context,
     dead_letters: DeadLetters,
     runs: Runs,
+    jobs: Jobs,
     closing: watch::Sender<bool>,
     places: Arc<Places>,
 }
@@ -158,6 +161,7 @@ impl Admin {
             process,
             dead_letters: DeadLetters::new(context.clone(), link.clone(), app),
             runs: Runs::new(context.clone(), app),
+            jobs: Jobs::new(context.clone(), app),
             insight,
             link,
             context,

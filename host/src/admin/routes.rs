@@ -40,7 +40,7 @@ macro_rules! routes {
 }
 
 /// What is served, in the order in which `/` lists it. A GET answers HEAD as well.
-static ROUTES: [Route; 22] = routes![
+static ROUTES: [Route; 25] = routes![
     GET "/dead-letters" => list,
     DELETE "/dead-letters" => purge_many,
     POST "/dead-letters/replay" => replay_many,
@@ -54,6 +54,9 @@ static ROUTES: [Route; 22] = routes![
     POST "/runs/{id}/cancel" => cancel_run,
     POST "/runs/{id}/retry" => retry_run,
     POST "/runs/{id}/undo" => undo_run,
+    GET "/jobs" => list_jobs,
+    GET "/jobs/{id}" => show_job,
+    POST "/jobs/{id}/run" => run_job,
     GET "/services" => list_services,
     GET "/services/{id}" => show_service,
     GET "/traces" => list_traces,

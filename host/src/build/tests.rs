@@ -82,6 +82,45 @@ fn the_world_is_the_one_of_the_folders_name_else_the_only_one() {
 }
 
 #[test]
+fn a_program_needs_no_world_and_has_the_one_of_its_name() {
+    let root = folder(&[
+        ("bare/Cargo.toml", ""),
+        ("bare/src/main.rs", ""),
+        ("app/wit/w.wit", TWO_WORLDS),
+        ("app/other/Cargo.toml", ""),
+        ("app/other/src/main.rs", ""),
+        ("app/two/Cargo.toml", ""),
+        ("app/two/src/main.rs", ""),
+        ("app/three/Cargo.toml", ""),
+        ("app/three/src/lib.rs", ""),
+    ]);
+    let open = |path: &str| Guest::open(&root.path().join(path));
+    let bare = open("bare").unwrap();
+    assert_eq!((&*bare.world, bare.wit.is_dir()), ("bare", false));
+    assert_eq!(bare.component(), bare.folder.join(".wasmbay/bare.wasm"));
+    assert_eq!(open("app/other").unwrap().world, "other");
+    let imports = |guest: &Guest| {
+        let world = World::of(&guest.folder, &guest.wit).unwrap();
+        world.resolve.worlds.get(world.id).unwrap().imports.len()
+    };
+    // One that calls others says so in WIT.
+    let two = open("app/two").unwrap();
+    let named = World::of(&two.folder, &two.wit).unwrap();
+    assert_eq!(
+        (named.name.as_str(), imports(&open("app/other").unwrap())),
+        ("two", 0)
+    );
+    assert!(
+        named
+            .resolve
+            .package_names
+            .keys()
+            .all(|name| name.namespace != "wasmbay")
+    );
+    assert!(open("app/three").is_err());
+}
+
+#[test]
 fn wit_that_is_wrong_or_absent_is_explained() {
     let root = folder(&[("wit/w.wit", "package a:b;\nworld {"), ("x/app.py", "")]);
     let error = Guest::open(&root.path().join("x")).unwrap_err();

@@ -15,15 +15,29 @@ pub(super) struct World {
     wit: PathBuf,
 }
 
-/// The nearest `wit/` in the folder or above it.
+/// The nearest `wit/` in the folder or above it. A program needs none; that of another is then as good.
 pub(super) fn nearest_wit(folder: &Path) -> Result<PathBuf, BuildError> {
-    folder
-        .ancestors()
-        .map(|above| above.join("wit"))
-        .find(|wit| wit.is_dir())
-        .ok_or_else(|| BuildError::NoWit {
+    let mut all = folder.ancestors().map(|above| above.join("wit"));
+    match all.find(|wit| wit.is_dir()) {
+        Some(wit) => Ok(wit),
+        None if is_program(folder) => Ok(folder.join("wit")),
+        None => Err(BuildError::NoWit {
             folder: folder.to_owned(),
-        })
+        }),
+    }
+}
+
+/// Whether a folder has a program with a `main`, which says by itself what it exports: `wasi:cli/run`.
+fn is_program(folder: &Path) -> bool {
+    folder.join("src/main.rs").is_file()
+}
+
+/// The world of a program that has none in WIT.
+fn of_program(name: &str) -> Option<(Resolve, PackageId)> {
+    let mut resolve = Resolve::default();
+    let text = format!("package wasmbay:program; world {name} {{}}");
+    let package = resolve.push_str("program.wit", &text).ok()?;
+    Some((resolve, package))
 }
 
 /// The packages of a `wit/` folder, and which of them is its own.
@@ -40,13 +54,23 @@ pub(super) fn parse(wit: &Path) -> Result<(Resolve, PackageId), BuildError> {
 }
 
 impl World {
-    /// The world named like the folder, else the only one that the root package of `wit` has.
+    /// The world named like the folder, else the only one that the root package of `wit` has. A program without
+    /// one of its name has an empty one.
     pub(super) fn of(folder: &Path, wit: &Path) -> Result<Self, BuildError> {
-        let (resolve, package) = parse(wit)?;
         let expected = folder
             .file_name()
             .map(|name| name.to_string_lossy().replace('_', "-"))
             .unwrap_or_default();
+        let has = |(resolve, package): &(Resolve, PackageId)| {
+            let package = resolve.packages.get(*package);
+            package.is_some_and(|package| package.worlds.contains_key(&expected))
+        };
+        let program = is_program(folder).then(|| of_program(&expected)).flatten();
+        let (resolve, package) = match program {
+            Some(program) if !wit.is_dir() => program,
+            Some(program) => Some(parse(wit)?).filter(has).unwrap_or(program),
+            None => parse(wit)?,
+        };
         let worlds = resolve.packages.get(package).map(|package| &package.worlds);
         let worlds = worlds.into_iter().flatten();
         let mut only: Vec<(&String, &WorldId)> = worlds.collect();

@@ -30,6 +30,7 @@ use crate::admin::metrics::Process;
 use crate::deployment::{Current, drain_order};
 use crate::gateway::{Gateway, Mount, Tls};
 use crate::insight::Insight;
+use crate::jobs;
 use crate::manifest::App;
 use crate::nats::{Action, ConnectOptions, Refusal};
 use crate::pipelines::Serving;
@@ -162,6 +163,7 @@ pub struct Host {
     /// The functions that are called in the process.
     local: Arc<Local>,
     pipelines: Option<Arc<Serving>>,
+    jobs: Option<Arc<jobs::Serving>>,
     /// What it tells operators of the app.
     insight: Arc<Insight>,
     gateway: Arc<Gateway>,
@@ -213,12 +215,20 @@ impl Host {
         let pipelines = first.map(|worker| Arc::new(worker.pipelines(&app.name, &options.spans)));
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let id = options.id.unwrap_or_else(host_id);
+        let places = workers.iter();
+        let places = places.map(|worker| (worker.runtime.clone(), Arc::clone(&worker.backend)));
+        let places: Vec<_> = places.collect();
+        let jobs = first.map(|worker| {
+            let context = worker.context.clone();
+            Arc::new(jobs::Serving::new(&app.name, &id, context, places))
+        });
         let insight = Arc::new(Insight::new(
             &app.name,
             &id,
             Arc::clone(&current),
             Arc::clone(&gateway),
             pipelines.clone(),
+            jobs.clone(),
             options.spans.clone(),
         ));
         let process = Process {
@@ -252,6 +262,7 @@ impl Host {
             workers: Arc::new(workers),
             local,
             pipelines,
+            jobs,
             serving: Vec::new(),
             current,
             served: Mutex::default(),
@@ -400,7 +411,10 @@ impl Host {
             given_up: self.drains.finish(deadline).await,
             confirmed: true,
         };
-        // Their steps call services, so they stop before those do.
+        // They call services, so they stop before those do.
+        if let Some(jobs) = &self.jobs {
+            drained.given_up += jobs.stop(deadline).await;
+        }
         if let Some(pipelines) = &self.pipelines {
             drained.given_up += pipelines.stop(deadline).await;
         }

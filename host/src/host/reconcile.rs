@@ -19,6 +19,7 @@ use super::worker::Worker;
 use super::{Host, HostError, hinders_jetstream, peers};
 use crate::deployment::{Bound, Deployment, Difference, difference, drain_order, orphaned, shared};
 use crate::events::stream::{self, Orphan, Provisioning, Purpose};
+use crate::jobs;
 use crate::manifest::{App, LocalCall, Specification};
 use crate::nats::Refusal;
 use crate::pipelines;
@@ -226,6 +227,9 @@ impl Host {
                 tracing::error!(%error, "pipelines are not served");
             }
         }
+        if let Some(jobs) = &self.jobs {
+            jobs.apply(specification, &next.services, self.grace);
+        }
         self.local.serve(self.local_calls(app, &next));
         let wires = self.current.wires();
         wires.nest.apply(&app.name, &next.plan.nest_wires);
@@ -394,6 +398,7 @@ impl Host {
         let provisioned = loop {
             let provisioned = async {
                 pipelines::provision(context, app).await?;
+                jobs::provision(context, app).await?;
                 let provisioned = provisioning.run().await?;
                 pipelines::provision_events(context, &app.name, &plan.pipelines).await?;
                 Ok::<_, stream::StoreError>(provisioned)
@@ -493,7 +498,8 @@ impl Host {
 
 /// Whether an app needs JetStream.
 pub(super) fn stores(app: &App, plan: &Plan) -> bool {
-    !stream::names(app, plan).is_empty() || app.runs().next().is_some()
+    let runs = app.runs().next().is_some() || app.jobs().next().is_some();
+    runs || !stream::names(app, plan).is_empty()
 }
 
 /// What nothing leads to, without what was so before.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::reconcile::stores;
 use crate::deployment::Current;
 use crate::events::stream::{Provisioning, Purpose, StoreError};
+use crate::jobs;
 use crate::nats::Link;
 use crate::pipelines;
 
@@ -90,6 +91,7 @@ impl Upkeep {
             return Ok(());
         }
         pipelines::restore(&self.context, app).await?;
+        jobs::restore(&self.context, app).await?;
         let provisioning = Provisioning {
             context: &self.context,
             link: &self.link,

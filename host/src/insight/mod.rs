@@ -21,6 +21,7 @@ use crate::call::{Blame, Code};
 use crate::deployment::{Current, Deployment};
 use crate::gateway::Gateway;
 use crate::headers::Headers;
+use crate::jobs;
 use crate::nats::{Asking, Link, Message, PublishError, SubscribeError};
 use crate::pipelines::Serving;
 use crate::runtime::Service;
@@ -77,6 +78,7 @@ pub(crate) struct Insight {
     pub(crate) current: Arc<Current>,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) pipelines: Option<Arc<Serving>>,
+    pub(crate) jobs: Option<Arc<jobs::Serving>>,
     pub(crate) spans: Spans,
     history: History,
 }
@@ -88,6 +90,7 @@ impl Insight {
         current: Arc<Current>,
         gateway: Arc<Gateway>,
         pipelines: Option<Arc<Serving>>,
+        jobs: Option<Arc<jobs::Serving>>,
         spans: Spans,
     ) -> Self {
         Self {
@@ -96,6 +99,7 @@ impl Insight {
             current,
             gateway,
             pipelines,
+            jobs,
             spans,
             history: History::default(),
         }

@@ -26,6 +26,7 @@ pub(crate) mod provided;
 pub(crate) mod recorded;
 pub(crate) mod sockets;
 pub(crate) mod spin;
+mod tail;
 pub(crate) mod wasi;
 
 pub use backend::{
@@ -43,3 +44,4 @@ pub use http::{Fetch, Fetched};
 pub(crate) use output::Output;
 pub use provided::{Missing, grant_of, reference};
 pub(crate) use recorded::Recorded;
+pub(crate) use tail::Tail;

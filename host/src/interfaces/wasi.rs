@@ -14,7 +14,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 use super::files::Folders;
 use super::sockets::Sockets;
-use super::{Output, Recorded, recorded};
+use super::{Output, Recorded, Tail, recorded};
 use crate::telemetry;
 use crate::text::one_line;
 
@@ -26,17 +26,18 @@ pub(super) const MAX_LINE: usize = 8 << 10;
 pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 
 /// A context that grants nothing but these variables, arguments, folders and sockets, and logs what the guest prints, with the service's
-/// name. Time and random are those of a run if it is for one.
+/// name. Time and random are those of a pipeline's run if it is for one; of a job's run the last lines are kept.
 pub(crate) fn context(
     output: &Arc<Output>,
     (env, args): (&BTreeMap<String, String>, &[String]),
-    recorded: Option<&Arc<Recorded>>,
+    (recorded, tail): (Option<&Arc<Recorded>>, Option<&Arc<Tail>>),
     (sockets, used): (&Arc<Sockets>, &Arc<AtomicBool>),
     folders: &Folders,
 ) -> WasiCtx {
     let printed = |stream| Printed {
         output: Arc::clone(output),
         recorded: recorded.cloned(),
+        tail: tail.cloned(),
         stream,
     };
     let mut context = WasiCtxBuilder::new();
@@ -64,6 +65,7 @@ pub(crate) fn context(
 struct Printed {
     output: Arc<Output>,
     recorded: Option<Arc<Recorded>>,
+    tail: Option<Arc<Tail>>,
     stream: &'static str,
 }
 
@@ -110,12 +112,18 @@ impl Lines {
         let Printed {
             output,
             recorded,
+            tail,
             stream,
         } = &self.printed;
         let is_replaying = recorded.as_ref().is_some_and(|run| run.is_replaying());
-        if !line.trim().is_empty() && !is_replaying && output.admits(line.len()) {
+        let is_empty = line.trim().is_empty();
+        if let Some(tail) = tail.as_ref().filter(|_| !is_empty) {
+            tail.push(&line);
+        }
+        if !is_empty && !is_replaying && output.admits(line.len()) {
             let (app, service) = (output.app(), output.service());
-            tracing::info!(target: telemetry::GUEST, app, service, stream, "{line}");
+            let run = tail.as_ref().map(|tail| tail.run());
+            tracing::info!(target: telemetry::GUEST, app, service, run, stream, "{line}");
         }
         self.partial.clear();
     }
@@ -185,6 +193,7 @@ mod tests {
             let printed = Printed {
                 output: Arc::new(Output::new("app", Arc::new(spec))),
                 recorded: None,
+                tail: None,
                 stream: "stdout",
             };
             work(Lines {

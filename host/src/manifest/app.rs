@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::file::{self, Section};
+use super::file::{self, At, Section};
 use super::keys::{self, app};
 use super::{
-    GatewaySpec, Grants, MAX_NAME, NestHandler, PipelineBounds, PipelineSpec, Problem, ProtoLock,
-    Provider, Route, ServiceSpec, StreamSpec, Wire, gateway, nest, pipelines, routes, services,
-    streams, wires,
+    GatewaySpec, Grants, JobSpec, MAX_NAME, NestHandler, PipelineBounds, PipelineSpec, Problem,
+    ProtoLock, Provider, Route, ServiceSpec, StreamSpec, Wire, gateway, jobs, nest, pipelines,
+    routes, services, streams, wires,
 };
 use crate::interface::{InterfaceId, is_label};
 
@@ -22,8 +23,8 @@ use crate::interface::{InterfaceId, is_label};
 pub struct App {
     /// The app's name: one token of a NATS subject.
     pub name: String,
-    /// The services by name; never empty.
-    #[serde(rename = "service")]
+    /// The services and jobs by name; never empty.
+    #[serde(flatten, serialize_with = "by_kind")]
     pub services: BTreeMap<String, ServiceSpec>,
     /// Who answers which interface, where that was stated.
     #[serde(rename = "wire", serialize_with = "by_interface")]
@@ -62,7 +63,8 @@ impl App {
         // Names of services count as declared even if the service itself is refused, so that one
         // mistake is one message.
         let declared: Vec<&str> = sections.iter().map(|(name, _)| name.value).collect();
-        if top.is_empty(&app::SERVICE) {
+        let jobs = top.named(&app::JOB, &keys::job::TABLE);
+        if top.is_empty(&app::SERVICE) && top.is_empty(&app::JOB) {
             let at = top.place(app::SERVICE.name).unwrap_or_default();
             top.report(
                 at,
@@ -71,18 +73,29 @@ impl App {
         }
         let app_name = name.as_ref().map_or("", |name| name.value);
         let streams = streams::read(top, app_name, &declared);
-        let services = sections
-            .iter()
-            .map(|(name, section)| {
-                if !is_label(name.value) || name.value.len() > MAX_NAME {
-                    section.report(name.at, format!(
-                        "this is no name of a service; accepted: words of letters and digits joined by `-`, starting with \
-                         a letter, at most {MAX_NAME} characters"
-                    ));
-                }
-                (name.value.to_owned(), services::read(name.value, section, &streams, &declared))
-            })
-            .collect();
+        let check_name = |name: &At<&str>, section: &Section<'_>, kind: &str| {
+            if !is_label(name.value) || name.value.len() > MAX_NAME {
+                section.report(name.at, format!(
+                    "this is no name of a {kind}; accepted: words of letters and digits joined by `-`, starting with \
+                     a letter, at most {MAX_NAME} characters"
+                ));
+            }
+        };
+        let mut services = BTreeMap::new();
+        for (name, section) in &sections {
+            check_name(name, section, "service");
+            let read = services::read(name.value, section, &streams, &declared);
+            services.insert(name.value.to_owned(), read);
+        }
+        for (name, section) in &jobs {
+            check_name(name, section, "job");
+            if services.contains_key(name.value) {
+                section.report(name.at, "a service has this name; accepted: another name");
+                continue;
+            }
+            let read = services::read_job(name.value, section, &streams, &declared);
+            services.insert(name.value.to_owned(), read);
+        }
         let wires = wires::read(top, &declared);
         let gateway = gateway::read(top);
         let routes = routes::read(top, &declared, gateway.auth.as_ref());
@@ -115,6 +128,12 @@ impl App {
             }
         }
         Some(app)
+    }
+
+    /// The jobs by name.
+    pub fn jobs(&self) -> impl Iterator<Item = (&String, &ServiceSpec, &JobSpec)> {
+        let services = self.services.iter();
+        services.filter_map(|(name, spec)| Some((name, spec, spec.job.as_ref()?)))
     }
 
     /// What has runs, by the name of those: the pipelines and the durable functions, with the bounds of each.
@@ -155,6 +174,27 @@ impl App {
         let most = of_wires.chain(of_streams).max();
         most.unwrap_or(keys::wire::REPLICAS.values.default)
     }
+}
+
+/// Writes services and jobs, each under their own key.
+fn by_kind<S: Serializer>(
+    all: &BTreeMap<String, ServiceSpec>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let services: BTreeMap<_, _> = all.iter().filter(|(_, spec)| spec.job.is_none()).collect();
+    let mut written = toml::Table::new();
+    for (name, spec) in all {
+        if let Some(job) = &spec.job {
+            let table = jobs::written(spec, job).map_err(serde::ser::Error::custom)?;
+            written.insert(name.clone(), table.into());
+        }
+    }
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry(app::SERVICE.name, &services)?;
+    if !written.is_empty() {
+        map.serialize_entry(app::JOB.name, &written)?;
+    }
+    map.end()
 }
 
 fn by_interface<S: Serializer>(wires: &[Wire], serializer: S) -> Result<S::Ok, S::Error> {

@@ -75,8 +75,10 @@ tables! {
     app "Top level" "" {
         NAME "name": Other = Other::text(&["1 to 63 of a-z, 0-9 and `-`"])
             => "The app's name, the second token of its subjects. Required.";
-        SERVICE "service": Other = Other::table(&["`[service.NAME]`, at least one"])
+        SERVICE "service": Other = Other::table(&["`[service.NAME]`, at least one of them or of the jobs"])
             => "The services. NAME is words of letters and digits joined by `-`, at most 63 characters.";
+        JOB "job": Other = Other::table(&["`[job.NAME]`"])
+            => "Components that are run, at times or all the time, instead of called; see [jobs](jobs.md). No service has the name of one.";
         WIRE "wire": Other = Other::table(&["`[wire.\"namespace:package/interface\"]`"])
             => "Who answers an interface, where the services' exports leave it open. The version may be left out.";
         STREAM "stream": Other = Other::table(&["`[stream.NAME]`"])
@@ -126,6 +128,72 @@ tables! {
             => "Memory that is set aside for the service on each host of a [fleet](fleet.md) with a `--capacity`. Say more where many large instances work at the same time.";
         ROLLOUT "rollout": Other = Other::table(&["`[service.NAME.rollout]`"]).or("none")
             => "How a new version takes over in a [fleet](fleet.md#a-share-of-the-calls-first): with a share of the calls first. Without it, and where `wasmbay up` takes over changed files, it takes over at once.";
+    }
+
+    job "`[job.NAME]`" "A component that exports `wasi:cli/run`, such as a program with a `main`. It has one of `schedule`, `every`, `at` and `restart`; see [jobs](jobs.md)." {
+        COMPONENT "component": Other = service::COMPONENT.values
+            => "As of a service. Required.";
+        SCHEDULE "schedule": Other = Other::text(&["minute, hour, day of the month, month, day of the week, such as `0 3 * * 1-5`"])
+            => "The times at which it runs, in UTC, as cron has them.";
+        EVERY "every": Or<Bounds<Duration>> = Or(Bounds { default: secs(60), range: secs(1)..=secs(31 * DAY) }, "none")
+            => "The interval at which it runs, in whole seconds; the first time is one interval after it was deployed.";
+        AT "at": Other = Other::text(&["deploy", "request"])
+            => "`deploy`: it runs once when it is deployed, and again when a deployment changes its component or its settings. `request`: it runs when an operator says so, as every job but those with `restart` does.";
+        RESTART "restart": Other = Other::text(&["always"])
+            => "It runs all the time, on as many hosts as `replicas` says, and is started again when it ends.";
+        RETRY "retry": Other = Other::table(&["`retry = { attempts = 3 }`"])
+            => "How often a run is tried that fails; see below.";
+        KEEP "keep": Other = Other::table(&["`keep = { runs = 100, age = \"7d\" }`"])
+            => "The runs that `wasmbay jobs history` lists; see below.";
+        CONFIG "config": Other = service::CONFIG.values
+            => "As of a service.";
+        ENV "env": Other = service::ENV.values
+            => "As of a service.";
+        ARGS "args": Other = service::ARGS.values
+            => "As of a service.";
+        WIRE "wire": Other = Other::table(&["`[job.NAME.wire]` with `\"namespace:package/interface\" = \"SERVICE\"`"])
+            => "As of a service.";
+        LIMITS "limits": Other = Other::table(&["`limits = { memory = \"64MiB\", timeout = \"1h\" }`"])
+            => "What a run may use; see below.";
+        GRANTS "grants": Other = service::GRANTS.values
+            => "As of a service, but for `subscribe`.";
+        REPLICAS "replicas": Or<Copies> = Or(Copies { default: 2 }, "2; 1 with `restart`")
+            => "Hosts of a [fleet](fleet.md) that stand ready for it, of which one has a run. With `restart`, hosts on which it runs at the same time.";
+        REQUIRE "require": Other = service::REQUIRE.values
+            => "As of a service.";
+        SPREAD "spread": Other = service::SPREAD.values
+            => "As of a service.";
+        RESERVE "reserve": Or<Bounds<u64>> = service::RESERVE.values
+            => "As of a service.";
+    }
+
+    job_retry "`retry` of a job" "" {
+        ATTEMPTS "attempts": Bounds<u32> = Bounds { default: 3, range: 1..=100 }
+            => "How often a run is tried in all. An attempt whose host was lost or stopped does not count. Not with `restart`.";
+        BACKOFF "backoff": Steps = Steps { default: &[secs(5), secs(30)], each: millis(1)..=secs(3_600), most: 20 }
+            => "The waits between the attempts; the last one repeats. With `restart`, those before it is started again: 1s, 2s and so on to 60s unless given, and from the first on after it ran for a minute.";
+    }
+
+    job_keep "`keep` of a job" "" {
+        RUNS "runs": Bounds<u32> = Bounds { default: 50, range: 1..=1_000 }
+            => "How many of the last runs.";
+        AGE "age": Bounds<Duration> = Bounds { default: secs(7 * DAY), range: secs(60)..=secs(366 * DAY) }
+            => "Time after their end.";
+    }
+
+    job_limits "`limits` of a job" "" {
+        MEMORY "memory": Bounds<u64> = limits::MEMORY.values
+            => "Linear memory of a run.";
+        TABLES "tables": Bounds<u32> = limits::TABLES.values
+            => "Elements of all its tables.";
+        INSTANCES "instances": Bounds<u32> = limits::INSTANCES.values
+            => "Core instances that make it up.";
+        TIMEOUT "timeout": Bounds<Duration> = Bounds { default: secs(600), range: millis(10)..=secs(7 * DAY) }
+            => "Time for one attempt, after which it is stopped. Not with `restart`.";
+        MESSAGE "message": Bounds<usize> = limits::MESSAGE.values
+            => "Arguments and result of a call that it makes, each.";
+        HOPS "hops": Bounds<u8> = limits::HOPS.values
+            => "Services that a call which it makes may pass through.";
     }
 
     rollout "`rollout` of a service" "A table without keys has all defaults." {

@@ -11,7 +11,8 @@ use super::Find;
 use super::durable::{self, DurableSpec};
 use super::endpoint::Endpoint;
 use super::file::{At, Section};
-use super::keys::{app, blobstore, grants, keyvalue, limits, service};
+use super::jobs::{self, JobSpec, When};
+use super::keys::{app, blobstore, grants, job, keyvalue, limits, service};
 use super::kinds::Setting as _;
 use super::pipelines::{CallSpec, Template};
 use super::placement::{self, Replicas, is_label_text};
@@ -82,6 +83,9 @@ pub struct ServiceSpec {
     /// Paths to values that are never shown, by durable or imported function.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secret: BTreeMap<FunctionId, Vec<Template>>,
+    /// When it runs, if it is a job: it is not called then.
+    #[serde(skip)]
+    pub job: Option<JobSpec>,
 }
 
 settings! {
@@ -219,6 +223,16 @@ impl ServiceSpec {
             durable: None,
             undo: BTreeMap::new(),
             secret: BTreeMap::new(),
+            job: None,
+        }
+    }
+
+    /// What it is called in messages.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self.job {
+            Some(_) => "job",
+            None => "service",
         }
     }
 
@@ -260,23 +274,38 @@ pub(super) fn read(
     streams: &[StreamSpec],
     declared: &[&str],
 ) -> ServiceSpec {
-    let config = section.entries(&service::CONFIG, plain_text).into_iter();
     let limits = section.section(&service::LIMITS, &limits::TABLE);
-    let grants = section.section(&service::GRANTS, &grants::TABLE);
-    let grants = read_grants(&grants, streams);
-    let durable = durable::read(section, &grants);
+    let shared = read_shared(name, section, streams, declared);
+    let durable = durable::read(section, &shared.grants);
     ServiceSpec {
-        name: name.to_owned(),
+        limits: Limits::read(&limits, &Limits::default()),
+        reuse: section.read_or_default(&service::REUSE),
+        replicas: section.read_or_default(&service::REPLICAS),
+        rollout: rollout::read(section),
+        durable,
+        undo: durable::read_undo(section),
+        secret: durable::read_secret(section),
+        ..shared
+    }
+}
+
+/// Reads what services and jobs have alike, under the same keys.
+fn read_shared(
+    name: &str,
+    section: &Section<'_>,
+    streams: &[StreamSpec],
+    declared: &[&str],
+) -> ServiceSpec {
+    let config = section.entries(&service::CONFIG, plain_text).into_iter();
+    let grants = section.section(&service::GRANTS, &grants::TABLE);
+    ServiceSpec {
         config: config
             .map(|(key, value)| (key.value.to_owned(), value))
             .collect(),
         env: read_env(section),
         args: read_args(section),
         wires: wires::read_chosen(name, section, declared),
-        limits: Limits::read(&limits, &Limits::default()),
-        reuse: section.read_or_default(&service::REUSE),
-        grants,
-        replicas: section.read_or_default(&service::REPLICAS),
+        grants: read_grants(&grants, streams),
         require: placement::read_labels(section),
         spread: section
             .text_that(&service::SPREAD, is_label_text)
@@ -286,11 +315,34 @@ pub(super) fn read(
                 service::RESERVE.values.read(value)
             })
             .map(|bytes| bytes.value),
-        rollout: rollout::read(section),
-        durable,
-        undo: durable::read_undo(section),
-        secret: durable::read_secret(section),
+        ..ServiceSpec::new(name)
     }
+}
+
+/// Reads one job, without its component.
+pub(super) fn read_job(
+    name: &str,
+    section: &Section<'_>,
+    streams: &[StreamSpec],
+    declared: &[&str],
+) -> ServiceSpec {
+    let spec = jobs::read(section);
+    let when = spec.as_ref().map(|job| &job.when);
+    let limits = jobs::read_limits(section, when);
+    let replicas = match when {
+        Some(When::Always) => Replicas::Count(1),
+        _ => job::REPLICAS.values.default(),
+    };
+    let read = ServiceSpec {
+        limits,
+        // A command is done when it has run.
+        reuse: 1,
+        replicas: section.read(&job::REPLICAS, &replicas),
+        job: spec,
+        ..read_shared(name, section, streams, declared)
+    };
+    jobs::check_grants(section, &read);
+    read
 }
 
 fn write_reserve<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -340,14 +392,22 @@ fn read_args(section: &Section<'_>) -> Vec<String> {
     args
 }
 
-/// Reads where the services' components are: paths, and references to registries.
+/// The tables of services and of jobs.
+fn sections<'f>(top: &Section<'f>) -> impl Iterator<Item = (At<&'f str>, Section<'f>)> {
+    let services = top.named(&app::SERVICE, &service::TABLE);
+    services
+        .into_iter()
+        .chain(top.named(&app::JOB, &job::TABLE))
+}
+
+/// Reads where the components are: paths, and references to registries.
 pub(super) fn read_components(
     top: &Section<'_>,
     root: &Path,
     find: Find<'_>,
 ) -> (BTreeMap<String, PathBuf>, BTreeMap<String, Reference>) {
     let (mut components, mut references) = (BTreeMap::new(), BTreeMap::new());
-    for (name, section) in top.named(&app::SERVICE, &service::TABLE) {
+    for (name, section) in sections(top) {
         section.require(&service::COMPONENT);
         let Some(typed) = section.text_that(&service::COMPONENT, |path| !path.is_empty()) else {
             continue;
@@ -378,7 +438,7 @@ pub(super) fn read_components(
 
 /// Reports components in a document that has no folder in which they could be.
 pub(super) fn refuse_components(top: &Section<'_>) {
-    for (_, section) in top.named(&app::SERVICE, &service::TABLE) {
+    for (_, section) in sections(top) {
         let why =
             "`component` says where a file is, which means nothing outside of a manifest's folder";
         section.report_key(service::COMPONENT.name, why);

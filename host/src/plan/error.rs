@@ -22,6 +22,15 @@ pub enum PlanError {
         /// The exported interface with the nearest name.
         nearest: Option<String>,
     },
+    /// A job whose component cannot be run.
+    #[error(
+        "job \"{job}\": its component does not export wasi:cli/run of WASI 0.2 or 0.3, by which it is run; build a \
+         program with a `main`, such as by `cargo build --target wasm32-wasip2`, or make it a `[service.{job}]`"
+    )]
+    NoCommand {
+        /// The job.
+        job: String,
+    },
     /// An import of which only incompatible versions are exported.
     #[error(
         "service \"{service}\": imports {import}, but \"{exporter}\" exports {}, which is not compatible; build both \

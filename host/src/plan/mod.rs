@@ -54,6 +54,9 @@ pub struct Description {
     pub http: bool,
     /// The exported interface of message handlers, if there is one.
     pub messages: Option<InterfaceId>,
+    /// Whether it exports `wasi:cli/run`, by which a job runs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub command: bool,
     /// Whether it is asynchronous: it may do several things at once, and in another order each time.
     #[serde(default)]
     pub concurrent: bool,
@@ -174,18 +177,33 @@ impl Plan {
 ///
 /// Everything that does not fit, in the order: wires, interfaces, imports, routes.
 pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Plan, Vec<PlanError>> {
+    // Nothing of a job is called, whatever its component exports.
+    let is_job = |name: &String| {
+        app.services
+            .get(name)
+            .is_some_and(|spec| spec.job.is_some())
+    };
     let services: Vec<_> = components
         .iter()
         .map(|(name, component)| Described {
             name,
-            exports: &component.exports,
+            exports: match is_job(name) {
+                true => &[],
+                false => &component.exports,
+            },
             imports: &component.imports,
-            http: component.http,
+            http: component.http && !is_job(name),
             concurrent: component.concurrent,
         })
         .collect();
     let wiring = Wiring::of(app, &services);
     let mut errors = Vec::new();
+    for (name, component) in components {
+        if is_job(name) && !component.command {
+            let job = name.clone();
+            errors.push(PlanError::NoCommand { job });
+        }
+    }
     for wire in &app.wires {
         errors.extend(wiring.check_wire(wire).err());
     }
@@ -195,6 +213,7 @@ pub fn plan(app: &App, components: &BTreeMap<String, Description>) -> Result<Pla
         events: wiring.plan_events(&mut errors),
         messages: components
             .iter()
+            .filter(|(name, _)| !is_job(name))
             .filter_map(|(name, component)| Some((name.clone(), component.messages.clone()?)))
             .collect(),
         ..Plan::default()

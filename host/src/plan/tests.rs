@@ -559,6 +559,7 @@ fn a_description_is_read_as_it_was_written() {
         messages: Some("wasmcloud:messaging/handler@0.2.0".parse().unwrap()),
         concurrent: true,
         docs: BTreeMap::from([documented("a:b/c@1.2.0", 10)]),
+        command: true,
     };
     let text = serde_json::to_string(&description).unwrap();
     let read: Description = serde_json::from_str(&text).unwrap();

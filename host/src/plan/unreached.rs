@@ -44,7 +44,9 @@ pub enum Unreached {
 pub fn unreached(app: &App, components: &BTreeMap<String, Description>) -> Vec<Unreached> {
     let mut found = Vec::new();
     for (name, component) in components {
-        let Some(spec) = app.services.get(name) else {
+        let spec = app.services.get(name);
+        // A job is not called.
+        let Some(spec) = spec.filter(|spec| spec.job.is_none()) else {
             continue;
         };
         let service = name.clone();

@@ -26,8 +26,14 @@ pub const MAX_BYTES: u64 = 256 << 20;
 /// The interfaces of components that handle HTTP requests: of WASI 0.2 and of 0.3.
 const HTTP_HANDLERS: [&str; 2] = ["wasi:http/incoming-handler@0.2", "wasi:http/handler@0.3."];
 
-/// The interface of components that are started once.
+/// The interface of components that are run: of WASI 0.2 and of 0.3.
+const COMMANDS: [&str; 2] = ["wasi:cli/run@0.2.", "wasi:cli/run@0.3."];
+
+/// The same of any version.
 const COMMAND: &str = "wasi:cli/run@";
+
+/// The type of its function `run`.
+const RUN: &str = "func() -> result";
 
 /// The interfaces of components that handle messages.
 const BROKER_HANDLER: &str = "wasmcloud:messaging/handler@0.2.";
@@ -57,6 +63,8 @@ pub struct Component {
     pub http: Option<String>,
     /// The handler of messages, if there is one.
     pub messages: Option<MessageHandler>,
+    /// `wasi:cli/run`, by which a job runs it, if it exports that.
+    pub command: Option<InterfaceDescription>,
     /// What it exports besides, and no call reaches.
     pub uncalled: Vec<Uncalled>,
     /// The functions among [`Self::imports`] that are `async func`s.
@@ -208,6 +216,7 @@ impl Component {
             missing: Vec::new(),
             http: None,
             messages: None,
+            command: None,
             uncalled: Vec::new(),
             async_imports: BTreeSet::new(),
             flavor,
@@ -235,9 +244,16 @@ impl Component {
                         });
                     }
                 }
+                ComponentItem::ComponentInstance(instance)
+                    if COMMANDS.iter().any(|start| name.starts_with(start)) =>
+                {
+                    component.command = Some(describe_command(engine, name, &instance)?);
+                    let why = "the start of a command; `[job.NAME]` runs it, and a service is called by an interface of its own";
+                    component.add_uncalled(name, why);
+                }
                 ComponentItem::ComponentInstance(_) if is_host_provided(name) => {
                     let why = if name.starts_with(COMMAND) {
-                        "the start of a command, which runs once and ends; a service is called, by an interface of its own"
+                        "the start of a command by another version of WASI; accepted: 0.2 and 0.3"
                     } else {
                         "of other hosts; export an interface of your own"
                     };
@@ -323,6 +339,7 @@ impl Component {
                 .messages
                 .as_ref()
                 .map(|handler| handler.interface.id.clone()),
+            command: self.command.is_some(),
             concurrent: self.flavor == Flavor::Concurrent,
             docs: self.docs.clone(),
         }
@@ -368,6 +385,24 @@ fn is_of_types_alone(engine: &wasmtime::Engine, instance: &ComponentInstance) ->
 /// Interfaces that the host answers itself, or that are meant for other hosts.
 fn is_host_provided(name: &str) -> bool {
     name.starts_with("wasi:") || name.starts_with("wasmcloud:messaging/")
+}
+
+/// The exported start of a command, checked against the type of its interface.
+fn describe_command(
+    engine: &wasmtime::Engine,
+    name: &str,
+    instance: &ComponentInstance,
+) -> Result<InterfaceDescription, ComponentError> {
+    let command = describe(engine, "export", name, instance)?;
+    let run = command.functions.get("run");
+    if command.functions.len() == 1 && run.is_some_and(|run| run.to_string() == RUN) {
+        return Ok(command);
+    }
+    Err(ComponentError::Unwirable {
+        direction: "export",
+        interface: name.to_owned(),
+        what: format!("it has to have `run: {RUN}` and nothing else"),
+    })
 }
 
 /// The exported message handler, checked against the type of its interface.

@@ -18,6 +18,7 @@ use wasmtime::component::{
     Accessor, ComponentExportIndex, Instance as Wasm, InstancePre, Resource, ResourceTableError,
 };
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p3;
@@ -28,7 +29,7 @@ use super::Runtime;
 use super::component::HandlerKind;
 use super::engine::Flavor;
 use super::pool::{Lease, Share};
-use super::state::State;
+use super::state::{Of, State};
 use super::turns;
 use crate::call::CallError;
 use crate::interface::{FunctionId, InterfaceId};
@@ -39,7 +40,7 @@ use crate::interfaces::messaging::MessagingView as _;
 use crate::interfaces::messaging::wasi as wasi_messaging;
 use crate::interfaces::messaging::wasmcloud::BrokerMessage;
 use crate::interfaces::sockets::Sockets;
-use crate::interfaces::{CurrentCall, Message, Output, Recorded};
+use crate::interfaces::{CurrentCall, Message, Output};
 use crate::json;
 use crate::manifest::ServiceSpec;
 use crate::spans::Tracer;
@@ -95,6 +96,17 @@ impl HandlerIndices {
     }
 }
 
+/// How a command has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Well.
+    Done,
+    /// `run` returned an error.
+    Error,
+    /// It exited with a status other than 0.
+    Status(i32),
+}
+
 /// A live instance.
 pub(super) struct Instance {
     pub(super) store: Store<State>,
@@ -120,14 +132,11 @@ impl Instance {
     /// A fresh instance. When all that can exist do, the idle ones of all services make room. The
     /// last ones are for services that have less than their part of all.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, CallError> {
-        Self::for_run(blueprint, None).await
+        Self::of(blueprint, Of::Calls).await
     }
 
-    /// The same with the time and the random of a run.
-    pub(super) async fn for_run(
-        blueprint: &Blueprint,
-        recorded: Option<&Arc<Recorded>>,
-    ) -> Result<Self, CallError> {
+    /// The same for something else than calls.
+    pub(super) async fn of(blueprint: &Blueprint, of: Of<'_>) -> Result<Self, CallError> {
         let instances = blueprint.runtime.engine.instances();
         let lease = blueprint.share.lease();
         if !lease.is_granted(instances) {
@@ -139,10 +148,10 @@ impl Instance {
                 )));
             }
         }
-        match Self::instantiate(blueprint, recorded, lease).await {
+        match Self::instantiate(blueprint, of, lease).await {
             Err((_, error)) if error.is::<PoolConcurrencyLimitError>() => {
                 blueprint.share.evict();
-                Self::instantiate(blueprint, recorded, blueprint.share.lease()).await
+                Self::instantiate(blueprint, of, blueprint.share.lease()).await
             }
             result => result,
         }
@@ -161,10 +170,10 @@ impl Instance {
 
     async fn instantiate(
         blueprint: &Blueprint,
-        recorded: Option<&Arc<Recorded>>,
+        of: Of<'_>,
         lease: Lease,
     ) -> Result<Self, (Option<String>, wasmtime::Error)> {
-        let (state, counts) = (State::new(blueprint, recorded), &blueprint.counts);
+        let (state, counts) = (State::new(blueprint, of), &blueprint.counts);
         let mut store = Store::new(blueprint.pre.engine(), state);
         store.limiter(|state| &mut state.bounds);
         store.set_hostcall_fuel(blueprint.fuel);
@@ -237,6 +246,51 @@ impl Instance {
         let instance = self.finish(called.map(|value| result = value))?;
         written.settle();
         Ok((instance, result))
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::invoke`]; a command that exits has ended, whatever its status.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the instance.
+    pub(super) async fn command(
+        mut self,
+        (function, path): (&ComponentExportIndex, ResultPath),
+        call: CurrentCall,
+    ) -> Result<Exit, CallError> {
+        let within = call.trace.ids();
+        self.begin(call);
+        let Some(function) = self.wasm.get_func(&mut self.store, function) else {
+            return Err(CallError::defect("the function is not exported"));
+        };
+        let counts = Arc::clone(&self.store.data().caller.counts);
+        let ran: wasmtime::Result<_> = {
+            let mut ran = pin!(async {
+                let result = value::call(function, &mut self.store, &[], path).await?;
+                self.finish_tasks().await?;
+                wasmtime::Result::Ok(result)
+            });
+            poll_fn(|context| turns::poll(ran.as_mut(), context, &counts, within)).await
+        };
+        let exit = match &ran {
+            Ok(Some(Value::Result(Err(_)))) => Exit::Error,
+            Ok(_) => Exit::Done,
+            Err(error) => match error.downcast_ref() {
+                Some(I32Exit(0)) => Exit::Done,
+                Some(I32Exit(status)) => Exit::Status(*status),
+                None => Exit::Error,
+            },
+        };
+        let exited = ran.or_else(|error| match error.is::<I32Exit>() {
+            true => Ok(None),
+            false => Err(error),
+        });
+        self.finish(exited.map(drop))?;
+        Ok(exit)
     }
 
     /// Hands an HTTP request to the component, which sends the response's head through `head` and

@@ -27,6 +27,7 @@ pub use engine::{
     DEFAULT_INSTANCES, EPOCH_TICK, Engine, EngineError, EngineOptions, MAX_MEMORY,
     MAX_TABLE_ELEMENTS,
 };
+pub use instance::Exit;
 pub use pool::IDLE;
 pub(crate) use service::Admitted;
 pub use service::{Exported, Function, Service, ServiceError, Stats, StatsReading};

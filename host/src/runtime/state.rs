@@ -17,8 +17,19 @@ use crate::interfaces::messaging::{self, MessagingCtxView, MessagingView};
 use crate::interfaces::otel::{self, OtelCtxView, OtelView};
 use crate::interfaces::sockets::{self, Sockets, SocketsView};
 use crate::interfaces::{
-    Bounds, Caller, CallerView, Recorded, config, context, identity, logging, spin, wasi,
+    Bounds, Caller, CallerView, Recorded, Tail, config, context, identity, logging, spin, wasi,
 };
+
+/// What an instance is for.
+#[derive(Clone, Copy)]
+pub(super) enum Of<'a> {
+    /// Calls, one after the other.
+    Calls,
+    /// A run of a durable function, with its time and random.
+    Run(&'a Arc<Recorded>),
+    /// A run of a job, whose last lines are kept.
+    Job(&'a Arc<Tail>),
+}
 
 /// The data of a store.
 pub(super) struct State {
@@ -40,7 +51,12 @@ pub(super) struct State {
 
 impl State {
     /// The state of a new instance, for a run if it is for one.
-    pub(super) fn new(blueprint: &Blueprint, recorded: Option<&Arc<Recorded>>) -> Self {
+    pub(super) fn new(blueprint: &Blueprint, of: Of<'_>) -> Self {
+        let (recorded, tail) = match of {
+            Of::Calls => (None, None),
+            Of::Run(recorded) => (Some(recorded), None),
+            Of::Job(tail) => (None, Some(tail)),
+        };
         let Blueprint {
             spec,
             output,
@@ -73,7 +89,7 @@ impl State {
             wasi: wasi::context(
                 output,
                 (&spec.env, &spec.args),
-                recorded,
+                (recorded, tail),
                 (sockets, &sockets_used),
                 folders,
             ),

@@ -92,6 +92,7 @@ fn the_manifests_shown_are_accepted() {
         "events.md",
         "messaging.md",
         "pipelines.md",
+        "jobs.md",
         "interfaces.md",
         "registries.md",
     ]
@@ -177,6 +178,7 @@ fn every_path_that_the_documents_name_exists() {
         "docs/events.md",
         "docs/messaging.md",
         "docs/guests.md",
+        "docs/jobs.md",
         "docs/fleet.md",
         "docs/deploy.md",
         "docs/nats.md",

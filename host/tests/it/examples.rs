@@ -40,7 +40,7 @@ fn read(path: &str) -> String {
 
 /// An app that runs in a folder of its own.
 pub(crate) struct Example {
-    cli: Cli,
+    pub(crate) cli: Cli,
     pub(crate) up: Up,
     /// `host:port` of its gateway.
     gateway: String,
@@ -50,7 +50,7 @@ pub(crate) struct Example {
 
 impl Example {
     /// Runs an example of this checkout, built and compiled as often as needed, which is once.
-    fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str) -> Self {
         Self::run(Cli::new().with(&[("wasmbay.toml", &manifest(name))]))
     }
 

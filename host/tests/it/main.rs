@@ -30,6 +30,7 @@ mod identity;
 mod isolation;
 mod javascript;
 mod jetstream;
+mod jobs;
 mod keyvalue;
 mod local;
 mod malformed;

@@ -5,13 +5,14 @@ use std::num::NonZeroUsize;
 use futures_util::{FutureExt as _, StreamExt as _};
 use wasmbay::events::dead_letters::{DeadLetters, Filter};
 use wasmbay::host::{Host, HostError, HostOptions};
+use wasmbay::jobs::{Jobs, Outcome, Run};
 use wasmbay::micro::Answer;
 use wasmbay::nats::{ConnectOptions, settled};
 use wasmbay::runtime::{Engine, EngineOptions};
 
 use crate::support::apps::{Services, apply, start, start_with};
 use crate::support::cli::Cli;
-use crate::support::components::{CALLER, GUEST, OTHER};
+use crate::support::components::{CALLER, COMMAND, GUEST, OTHER};
 use crate::support::nats::Configured;
 use crate::support::{DEADLINE, until, until_ok};
 
@@ -107,6 +108,33 @@ async fn the_documented_permissions_are_enough_for_durable_events() {
     .await;
     assert_eq!(entry[0].dead_letter().unwrap().attempts.len(), 2);
     assert!(host.stop(DEADLINE).await.is_complete());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_permissions_are_enough_for_jobs() {
+    const APP: &str = "name = \"app\"\n[job.guest]\ncomponent = \"guest.wat\"\nevery = \"1s\"";
+    let (publish, subscribe) = (documented("## Publish"), documented("## Subscribe"));
+    let server = Configured::start(&users(&publish, &subscribe)).await;
+    let cli = Cli::new().with(&[("wasmbay.toml", APP), ("guest.wat", COMMAND)]);
+    let host = cli.up(&["--no-gateway", "--nats", &server.url_of("host")]);
+    let admin = ConnectOptions::to(server.url_of("admin"));
+    let client = admin.connect().await.unwrap();
+    let jobs = Jobs::new(async_nats::jetstream::new(client), "app");
+    let is_done = |run: &Run| run.outcome == Some(Outcome::Succeeded);
+    until_ok("it has run twice", async || {
+        let runs = jobs
+            .history("guest")
+            .await
+            .map_err(|error| error.to_string())?;
+        let done = runs.iter().filter(|run| is_done(run)).count();
+        if done >= 2 {
+            Ok(())
+        } else {
+            Err(format!("{runs:?}"))
+        }
+    })
+    .await;
+    assert!(!host.stderr().contains("may not"), "{}", host.stderr());
 }
 
 #[tokio::test]

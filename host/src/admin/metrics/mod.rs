@@ -21,6 +21,7 @@ use crate::call::Code;
 use crate::deployment::Deployment;
 use crate::gateway::Gateway;
 use crate::gateway::answer::Payload;
+use crate::jobs::JobCount;
 use crate::nats::Reconnects;
 use crate::pipelines::Serving;
 use crate::runtime::{Engine, Service, Stats};
@@ -71,6 +72,9 @@ async fn gather(process: &Process, apps: &[&Admin]) -> Families {
         let calls = of_functions(&deployment, admin.insight.pipelines.as_deref());
         families.add_of(&admin.insight.app, calls);
         families.add_of(&admin.insight.app, of_services(&deployment));
+        if let Some(jobs) = &admin.insight.jobs {
+            families.add_of(&admin.insight.app, of_jobs(&jobs.counts()));
+        }
         families.add_of(&admin.insight.app, stored);
     }
     families
@@ -293,6 +297,34 @@ fn of_services(deployment: &Deployment) -> Vec<Family> {
     }
     families.push(computed);
     families
+}
+
+/// What this host has run of jobs.
+fn of_jobs(jobs: &[(String, JobCount)]) -> [Family; 3] {
+    let mut running = Family::gauge(
+        "wasmbay_job_running",
+        "Whether the job runs at this host: 1 or 0.",
+    );
+    let mut attempts = Family::counter(
+        "wasmbay_job_attempts_total",
+        "Attempts of runs of the job that ended at this host, by how they ended, and runs that it skipped.",
+    );
+    let mut succeeded = Family::gauge(
+        "wasmbay_job_last_success_timestamp_seconds",
+        "When a run of the job last succeeded at this host, in seconds since 1970.",
+    );
+    for (job, count) in jobs {
+        let name = [("job", job.as_str())];
+        running.add(&name, u64::from(count.running));
+        for (outcome, times) in &count.ended {
+            let labels = [("job", job.as_str()), ("outcome", outcome.as_str())];
+            attempts.add(&labels, *times);
+        }
+        if let Some(at) = count.succeeded {
+            succeeded.add(&name, at / 1_000);
+        }
+    }
+    [running, attempts, succeeded]
 }
 
 /// Dead letters, and the consumers of durable events, messages and open runs, which JetStream is asked about.

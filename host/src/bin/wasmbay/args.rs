@@ -10,8 +10,8 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, logs, man, new, openapi, proto, ps, pull, push, rollback, runs, scale, sign, top,
-    trace, uncordon, undeploy, up, update,
+    inspect, jobs, logs, man, new, openapi, proto, ps, pull, push, rollback, runs, scale, sign,
+    top, trace, uncordon, undeploy, up, update,
 };
 
 /// Columns of the help, at most.
@@ -93,6 +93,7 @@ pub(crate) enum Verb {
     Dlq(dlq::Dlq),
     Logs(logs::Logs),
     Runs(runs::Runs),
+    Jobs(jobs::Jobs),
     Top(top::Top),
     Trace(trace::Trace),
     New(new::New),

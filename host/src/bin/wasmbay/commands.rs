@@ -19,6 +19,7 @@ pub(crate) mod history;
 pub(crate) mod host;
 pub(crate) mod hosts;
 pub(crate) mod inspect;
+pub(crate) mod jobs;
 mod kept;
 pub(crate) mod logs;
 pub(crate) mod man;
@@ -101,6 +102,7 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Dlq(args) => dlq::run(args, terminal).await,
         Verb::Logs(args) => logs::run(args, terminal).await,
         Verb::Runs(args) => runs::run(args, terminal).await,
+        Verb::Jobs(args) => jobs::run(args, terminal).await,
         Verb::Top(args) => top::run(args, terminal).await,
         Verb::Trace(args) => trace::run(args, terminal).await,
         Verb::New(args) => new::run(args, terminal),

@@ -294,6 +294,8 @@ impl AllComments<'_> {
     /// so what is wrong with them is said and is no error.
     fn add(&mut self, name: &str, source: &Source, component: &mut Component) {
         let guest = source.guest().map(|guest| guest.wit.clone());
+        // A program has none.
+        let guest = guest.filter(|wit| wit.is_dir());
         let folders: Vec<_> = guest
             .into_iter()
             .chain(Comments::folder(self.root))

@@ -47,7 +47,7 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
     let Some(module) = artifact(&messages, &manifest) else {
         return Err(BuildError::NoOutput {
             step: "cargo build",
-            expected: "component; does Cargo.toml have `crate-type = [\"cdylib\"]` under [lib]?"
+            expected: "component; does Cargo.toml have `crate-type = [\"cdylib\"]` under [lib], or the folder a `src/main.rs`?"
                 .to_owned(),
             folder: job.folder.to_owned(),
         });

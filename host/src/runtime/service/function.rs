@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::http::HttpHandler;
 use tokio::sync::oneshot;
 
-use super::{Admitted, Early, Function, Instance, Service, Term};
+use super::http::HttpHandler;
+use super::{Admitted, Early, Function, Instance, Of, Service, Term};
 use crate::call::{Call, CallError, Kind, Reply};
 use crate::interfaces::{Answer, Backend, CurrentCall, Recorded};
 use crate::json::{self, Measure, Streams, UnknownKeys};
@@ -82,7 +82,7 @@ impl Service {
         let account = self.account(function.counted(), &mut call, term);
         let work = || async {
             let arguments = self.decode(function, &call)?;
-            let instance = Box::pin(Instance::for_run(&self.blueprint, Some(recorded))).await?;
+            let instance = Box::pin(Instance::of(&self.blueprint, Of::Run(recorded))).await?;
             let current = CurrentCall::new(&call, term.deadline, backend);
             let invoked = instance
                 .invoke(function.place(), &arguments, current, None)
@@ -190,7 +190,7 @@ impl Service {
             },
             streams: match call.kind {
                 Kind::Streaming => Streams::Named,
-                Kind::Request | Kind::Event => Streams::Whole,
+                Kind::Request | Kind::Event | Kind::Job => Streams::Whole,
             },
             ..self.limits
         };

@@ -4,6 +4,7 @@
 //! admission, an instance, the guest, statistics and the error. It knows neither NATS nor the
 //! gateway; the imports of guests go through a [`Backend`].
 
+mod command;
 mod function;
 mod http;
 mod message;
@@ -25,6 +26,7 @@ use super::admission::Admission;
 use super::component::{Component, Uncalled};
 use super::engine::Flavor;
 use super::instance::{self, Blueprint, Early, HandlerIndices, Instance};
+use super::state::Of;
 use crate::call::{Call, CallError, Code, Kind};
 use crate::interface::{FunctionId, InterfaceId};
 use crate::interfaces::calls::{self, Import, Wiring};
@@ -32,8 +34,8 @@ use crate::interfaces::files::Folders;
 use crate::interfaces::sockets::Sockets;
 use crate::interfaces::{FilesError, Missing, recorded};
 use crate::json;
-use crate::manifest::ServiceSpec;
-use crate::plan::EventWire;
+use crate::manifest::{ServiceSpec, keys};
+use crate::plan::{EventWire, PlanError};
 use crate::poll;
 use crate::shape::{InterfaceDescription, Signature, TypeId};
 use crate::spans::{Description, KeyValue, REFUSAL, Span, SpanKind};
@@ -56,6 +58,7 @@ pub struct Service {
     pub(crate) imports: Vec<Arc<Import>>,
     interfaces: BTreeMap<InterfaceId, Arc<Exported>>,
     messages: Option<Arc<Exported>>,
+    command: Option<Arc<Exported>>,
     http: Option<HttpHandler>,
     blueprint: Blueprint,
     admission: Admission,
@@ -145,6 +148,9 @@ pub enum ServiceError {
         /// What it exports.
         exports: Vec<Uncalled>,
     },
+    /// It is a job, and cannot be run.
+    #[error(transparent)]
+    Plan(Box<PlanError>),
     /// A folder that it may read is not there.
     #[error("service \"{service}\": a folder of its files cannot be had")]
     Files {
@@ -231,7 +237,11 @@ impl Service {
                 missing: component.missing.clone(),
             });
         }
-        if !component.is_callable() {
+        if spec.job.is_some() && component.command.is_none() {
+            let job = spec.name.clone();
+            return Err(ServiceError::Plan(Box::new(PlanError::NoCommand { job })));
+        }
+        if spec.job.is_none() && !component.is_callable() {
             return Err(ServiceError::Uncallable {
                 service: spec.name.clone(),
                 exports: component.uncalled.clone(),
@@ -312,6 +322,8 @@ impl Service {
             .map(|interface| (interface.id.clone(), export(interface)))
             .collect();
         let messages = component.messages.as_ref().map(|m| export(&m.interface));
+        let command = component.command.as_ref().filter(|_| spec.job.is_some());
+        let command = command.map(export);
         let (output, connections) = runtime.tended(app, &spec);
         let sockets = Sockets::new(Arc::clone(&spec), Arc::clone(&output));
         Ok(Self {
@@ -340,6 +352,7 @@ impl Service {
             imports,
             interfaces,
             messages,
+            command,
             limits,
         })
     }
@@ -351,13 +364,20 @@ impl Service {
     ///
     /// The component cannot be instantiated within the service's limits.
     pub async fn warm(&self) -> Result<(), CallError> {
-        let timeout = self.spec.limits.timeout;
+        let timeout = match self.spec.job {
+            // What a whole run may take is too long for its beginning.
+            Some(_) => keys::limits::TIMEOUT.values.default,
+            None => self.spec.limits.timeout,
+        };
         let instance = tokio::time::timeout(timeout, Instance::new(&self.blueprint))
             .await
             .map_err(|_| {
                 CallError::deadline_of_service(timeout).within("an instance did not start")
             })??;
-        self.put_back(instance, Instant::now());
+        // A command is run in an instance of its own.
+        if self.spec.job.is_none() {
+            self.put_back(instance, Instant::now());
+        }
         Ok(())
     }
 
@@ -422,9 +442,10 @@ impl Service {
         &self.blueprint.counts
     }
 
-    /// All functions that are counted: those of its interfaces, of messages and of HTTP.
+    /// All functions that are counted: those of its interfaces, of messages, of HTTP, and the start of a job.
     pub(crate) fn counted(&self) -> impl Iterator<Item = (&FunctionId, &Stats)> {
         let exported = self.interfaces.values().chain(&self.messages);
+        let exported = exported.chain(&self.command);
         let functions = exported.flat_map(|exported| exported.functions.values());
         let functions = functions.map(Function::counted);
         functions.chain(self.http_handler())
@@ -607,6 +628,11 @@ fn describe(function: &FunctionId, kind: Kind, refusal: Option<String>) -> Descr
                 KeyValue::new("rpc.method", function.clone()),
             ],
             name: function.into(),
+        },
+        Kind::Job => Description {
+            kind: SpanKind::Internal,
+            name: format!("run {function}").into(),
+            attributes: Vec::new(),
         },
         Kind::Event => Description {
             kind: SpanKind::Consumer,

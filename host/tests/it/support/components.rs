@@ -76,6 +76,16 @@ pub(crate) const GUEST: &str = r#"
   (export "test:guest/api@1.0.0" (instance $api)))
 "#;
 
+/// A command that ends well.
+pub(crate) const COMMAND: &str = r#"
+(component
+  (core module $code (func (export "run") (result i32) (i32.const 0)))
+  (core instance $core (instantiate $code))
+  (func $run (result (result)) (canon lift (core func $core "run")))
+  (instance $command (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $command)))
+"#;
+
 /// Exports `test:caller/api@1.0.0` and imports `test:other/api@1.0.0`: `try` has a place for a
 /// failed import (an error type `string`), `ask` has none.
 pub(crate) const CALLER: &str = r#"

@@ -80,13 +80,16 @@ pub(super) async fn run(args: Check, terminal: &Terminal) -> anyhow::Result<Exit
             .result_json(&json!({ "manifest": manifest, "problems": all, "warnings": warnings }))?;
     } else if let (Some(project), true) = (&project, problems.is_empty()) {
         let routes = count(project.app.routes.len(), "route");
-        let services = count(project.app.services.len(), "service");
-        let pipelines = match project.app.pipelines.len() {
+        let some = |number: usize, what: &str| match number {
             0 => String::new(),
-            number => format!(", {}", count(number, "pipeline")),
+            number => format!(", {}", count(number, what)),
         };
+        let jobs = project.app.jobs().count();
+        let services = count(project.app.services.len().saturating_sub(jobs), "service");
+        let pipelines = some(project.app.pipelines.len(), "pipeline");
+        let jobs = some(jobs, "job");
         terminal.say(format_args!(
-            "{}: nothing is wrong ({services}, {routes}{pipelines})",
+            "{}: nothing is wrong ({services}, {routes}{pipelines}{jobs})",
             shown(&manifest)
         ));
     } else {
