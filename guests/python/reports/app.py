@@ -16,7 +16,7 @@ from wit_world.imports.types import LedgerError_Unavailable
 _connection = None
 
 _QUERY = """
-    select name, cents, count(transfer.id)
+    select name, account.cents, count(transfer.id)
     from account left join transfer on name in (sender, receiver)
     group by name order by name"""
 
@@ -36,14 +36,13 @@ def _connect() -> pg8000.dbapi.Connection:
 
 
 def _rows(query: str) -> tuple:
-    """Runs a query; one that fails by its connection is run again on a new one."""
+    """Runs a query that only reads: if it fails on the connection of an earlier call, again on a new one."""
     global _connection
-    kept = _connection
-    _connection = None
+    kept, _connection = _connection, None
     if kept is not None:
         try:
             return _run(kept, query)
-        except (pg8000.InterfaceError, OSError):
+        except (pg8000.Error, OSError):
             pass
     return _run(_connect(), query)
 

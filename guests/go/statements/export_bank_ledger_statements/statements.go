@@ -7,6 +7,7 @@ package export_bank_ledger_statements
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"os"
 	"sync"
@@ -22,7 +23,8 @@ import (
 	. "go.bytecodealliance.org/pkg/wit/types"
 )
 
-// pool is made at the first call: variables of the package are set before the environment is there.
+// pool is made at the first call, for what DATABASE_URL names. DATABASE_CA is the authority of the server's certificate as
+// PEM: there are none of the system here.
 var pool = sync.OnceValues(func() (*pgxpool.Pool, error) {
 	url := os.Getenv("DATABASE_URL")
 	if url == "" {
@@ -32,9 +34,15 @@ var pool = sync.OnceValues(func() (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
+	if authority := os.Getenv("DATABASE_CA"); authority != "" && config.ConnConfig.TLSConfig != nil {
+		config.ConnConfig.TLSConfig.RootCAs = x509.NewCertPool()
+		config.ConnConfig.TLSConfig.RootCAs.AppendCertsFromPEM([]byte(authority))
+	}
 	config.ConnConfig.LookupFunc = sockets.LookupHost
 	config.ConnConfig.DialFunc = sockets.DialContext
 	config.MaxConns = 1
+	// One that the server has closed meanwhile is replaced, and the call does not notice.
+	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 	return pgxpool.NewWithConfig(context.Background(), config)
 })
 

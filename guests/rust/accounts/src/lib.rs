@@ -11,11 +11,12 @@ wit_bindgen::generate!({
 });
 
 use std::cell::OnceCell;
+use std::env;
 use std::time::Duration;
 
 use bank::ledger::types::LedgerError;
 use exports::bank::ledger::accounts::Guest;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::runtime::{Builder, Runtime};
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -35,11 +36,16 @@ thread_local! {
 }
 
 impl Database {
-    /// Connects to what `DATABASE_URL` names, when the first query is made.
+    /// Connects to what `DATABASE_URL` names, when the first query is made. `DATABASE_CA` is the authority of its
+    /// certificate as PEM, where that is not one of the web's.
     fn open() -> Result<Self, LedgerError> {
-        let url = std::env::var("DATABASE_URL").map_err(|_| {
+        let url = env::var("DATABASE_URL").map_err(|_| {
             LedgerError::Unavailable("the environment has no DATABASE_URL".to_owned())
         })?;
+        let mut server: PgConnectOptions = url.parse()?;
+        if let Ok(authority) = env::var("DATABASE_CA") {
+            server = server.ssl_root_cert_from_pem(authority.into_bytes());
+        }
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
         let options = PgPoolOptions::new()
@@ -53,7 +59,7 @@ impl Database {
                 })
             });
         // The pool starts a task of its own.
-        let pool = runtime.block_on(async { options.connect_lazy(&url) })?;
+        let pool = runtime.block_on(async { options.connect_lazy_with(server) });
         Ok(Self { runtime, pool })
     }
 }

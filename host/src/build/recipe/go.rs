@@ -97,7 +97,8 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         &mut command,
         Stdout::Messages,
         progress,
-    )?;
+    )
+    .map_err(|error| explain(error, job.folder))?;
     let mut core = fs::read(&core).map_err(BuildError::reading(&core))?;
     progress("making a component");
     embed(&mut core, job.world, job.folder)?;
@@ -107,6 +108,23 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         component: componentize(&core, job.folder)?,
         elsewhere: Vec::new(),
     })
+}
+
+/// Names the package that has no source for a component.
+fn explain(error: BuildError, folder: &Path) -> BuildError {
+    let BuildError::Failed { output, .. } = &error else {
+        return error;
+    };
+    let Some((before, _)) = output.split_once(": build constraints exclude all Go files") else {
+        return error;
+    };
+    let package = before.split_whitespace().next_back().unwrap_or_default();
+    BuildError::Package {
+        file: folder.join("go.mod"),
+        package: package.to_owned(),
+        why: "all of its source is for cgo or for other systems than WASI".to_owned(),
+        source: Box::new(error),
+    }
 }
 
 /// Writes the bindings, and takes away those of interfaces that the world has no more.
@@ -141,7 +159,10 @@ fn write_modules(job: &Job<'_>, sockets: &World) -> Result<(), BuildError> {
         }
     }
     let files = bindings(options(Some(MODULE)).build(), sockets, job.folder)?;
-    for (name, contents) in files.iter().filter(|(name, _)| name.starts_with("imports/")) {
+    for (name, contents) in files
+        .iter()
+        .filter(|(name, _)| name.starts_with("imports/"))
+    {
         write(&job.scratch.join(MODULE).join(name), contents)?;
     }
     Ok(())

@@ -104,6 +104,10 @@ fn elsewhere(module: &Path, job: &Job<'_>) -> Vec<PathBuf> {
     if let Some(root) = job.folder.ancestors().find(locked) {
         files.extend([root.join("Cargo.toml"), root.join("Cargo.lock")]);
     }
+    // Flags of the compiler, and where crates come from.
+    let settings = |at: &Path| at.join(".cargo/config.toml");
+    let settings = job.folder.ancestors().map(settings);
+    files.extend(settings.filter(|settings| settings.is_file()));
     files.into_iter().collect()
 }
 
