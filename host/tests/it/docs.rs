@@ -93,6 +93,7 @@ fn the_manifests_shown_are_accepted() {
         "messaging.md",
         "pipelines.md",
         "interfaces.md",
+        "databases.md",
     ]
     .map(document)
     {
@@ -176,6 +177,7 @@ fn every_path_that_the_documents_name_exists() {
         "docs/events.md",
         "docs/messaging.md",
         "docs/guests.md",
+        "docs/databases.md",
         "docs/fleet.md",
         "docs/deploy.md",
         "docs/nats.md",

@@ -91,7 +91,11 @@ impl Guest for Ledger {
         }
         with(async |pool| {
             let query = "insert into account (name, cents) values ($1, $2) on conflict do nothing";
-            let done = sqlx::query(query).bind(&name).bind(cents).execute(pool).await?;
+            let done = sqlx::query(query)
+                .bind(&name)
+                .bind(cents)
+                .execute(pool)
+                .await?;
             match done.rows_affected() {
                 0 => Err(LedgerError::Exists(name)),
                 _ => Ok(()),
@@ -135,7 +139,8 @@ impl Guest for Ledger {
             let query = "update account set cents = cents + $2 where name = $1";
             let given = sqlx::query(query).bind(&receiver).bind(cents);
             given.execute(&mut *all).await?;
-            let query = "insert into transfer (sender, receiver, cents) values ($1, $2, $3) returning id";
+            let query =
+                "insert into transfer (sender, receiver, cents) values ($1, $2, $3) returning id";
             let id = sqlx::query_scalar(query)
                 .bind(&sender)
                 .bind(&receiver)
