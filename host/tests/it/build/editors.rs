@@ -110,8 +110,8 @@ fn go_is_checked_by_the_bindings_beside_it() {
         },
         (
             "export_demo_hello_you_greetings/greetings.go",
-            "func Greet(who string)",
-            "func Greet(who int)",
+            "func Greet(who string) string {\n\treturn \"Hello, \" + who",
+            "func Greet(who []byte) string {\n\treturn \"Hello, \" + string(who)",
         ),
         "cannot use",
     );
