@@ -63,6 +63,8 @@ class Reports(exports.Reports):
         try:
             rows = _rows(_QUERY)
         except (pg8000.Error, OSError, KeyError) as failure:
-            raise Err(LedgerError_Unavailable(f"{type(failure).__name__}: {failure}"))
+            # Of a connection that cannot be made, pg8000 has the reason as its cause.
+            cause = f" ({failure.__cause__})" if failure.__cause__ else ""
+            raise Err(LedgerError_Unavailable(f"{type(failure).__name__}: {failure}{cause}"))
         shown = [(name, f"{cents / 100:.2f}", transfers) for name, cents, transfers in rows]
         return tabulate(shown, headers=["account", "balance", "transfers"], disable_numparse=True)
