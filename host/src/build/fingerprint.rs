@@ -13,7 +13,7 @@ use super::{BuildError, Language, Tools, tools_of};
 use crate::text::hex;
 
 /// Changes when the recipes do, so that components of an older wasmbay are built again.
-const RECIPES: &str = concat!(env!("CARGO_PKG_VERSION"), "/5");
+const RECIPES: &str = concat!(env!("CARGO_PKG_VERSION"), "/6");
 
 /// All that can change a component.
 pub(super) struct Inputs<'a> {

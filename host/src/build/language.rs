@@ -84,14 +84,19 @@ pub(super) fn runtime(folder: &Path) -> Result<Runtime, BuildError> {
 pub fn tools_of(folder: &Path, language: Language) -> &'static [Tool] {
     let script = matches!(language, Language::TypeScript | Language::JavaScript);
     let packages = || recipe::pip::wanted(folder).is_ok_and(|wanted| wanted.is_some());
+    let locked = || folder.join(recipe::npm::LOCK).is_file();
     match runtime(folder) {
+        Ok(Runtime::StarlingMonkey) if script && locked() => {
+            &[Tool::Esbuild, Tool::ComponentizeJs, Tool::Npm]
+        }
         Ok(Runtime::StarlingMonkey) if script => &[Tool::Esbuild, Tool::ComponentizeJs],
+        _ if script && locked() => &[Tool::Esbuild, Tool::ComponentizeQjs, Tool::Npm],
         _ if language == Language::Python && packages() => &[Tool::ComponentizePy, Tool::Pip],
         _ => language.tools(),
     }
 }
 
-fn package(folder: &Path) -> Option<serde_json::Value> {
+pub(super) fn package(folder: &Path) -> Option<serde_json::Value> {
     let text = fs::read(folder.join("package.json")).ok()?;
     serde_json::from_slice(&text).ok()
 }

@@ -129,9 +129,24 @@ fn source(language: Language, name: &str) -> Vec<(String, &'static str)> {
                 template!("typescript/tsconfig.json"),
             ),
         ],
-        Language::JavaScript => vec![("index.js".to_owned(), template!("javascript/index.js"))],
-        Language::Python => vec![("app.py".to_owned(), template!("python/app.py"))],
-        Language::C => vec![(format!("{name}.c"), template!("c/service.c"))],
+        Language::JavaScript => vec![
+            ("index.js".to_owned(), template!("javascript/index.js")),
+            (
+                "jsconfig.json".to_owned(),
+                template!("javascript/jsconfig.json"),
+            ),
+        ],
+        Language::Python => vec![
+            ("app.py".to_owned(), template!("python/app.py")),
+            (
+                "pyrightconfig.json".to_owned(),
+                template!("python/pyrightconfig.json"),
+            ),
+        ],
+        Language::C => vec![
+            (format!("{name}.c"), template!("c/service.c")),
+            (".clangd".to_owned(), template!("c/clangd")),
+        ],
     }
 }
 

@@ -315,6 +315,17 @@ fn a_guest_in_python_with_packages_needs_what_installs_them() {
 }
 
 #[test]
+fn a_guest_with_a_lock_file_needs_what_installs_its_packages() {
+    let root = folder(&[
+        ("package.json", "{}"),
+        ("index.ts", ""),
+        ("package-lock.json", "{}"),
+    ]);
+    let tools = tools_of(root.path(), Language::TypeScript);
+    assert_eq!(tools, [Tool::Esbuild, Tool::ComponentizeQjs, Tool::Npm]);
+}
+
+#[test]
 fn a_runtime_that_there_is_not_is_refused() {
     let root = folder(&[
         ("wit/w.wit", TWO_WORLDS),

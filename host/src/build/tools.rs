@@ -31,6 +31,8 @@ pub enum Tool {
     ComponentizePy,
     /// Installs packages of Python.
     Pip,
+    /// Installs packages of JavaScript.
+    Npm,
     /// A C compiler with a C library for WASI.
     WasmCc,
 }
@@ -66,7 +68,7 @@ struct Place {
 
 impl Tool {
     /// Every tool, in the order in which lists show them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NatsServer,
         Self::Cargo,
         Self::Go,
@@ -75,6 +77,7 @@ impl Tool {
         Self::ComponentizeJs,
         Self::ComponentizePy,
         Self::Pip,
+        Self::Npm,
         Self::WasmCc,
     ];
 
@@ -90,6 +93,7 @@ impl Tool {
             Self::ComponentizeJs => "componentize-js",
             Self::ComponentizePy => "componentize-py",
             Self::Pip => "pip",
+            Self::Npm => "npm",
             Self::WasmCc => "wasm-cc",
         }
     }
@@ -105,6 +109,7 @@ impl Tool {
             Self::ComponentizeJs => "a guest on StarlingMonkey",
             Self::ComponentizePy => "a guest in Python",
             Self::Pip => "a guest in Python with packages",
+            Self::Npm => "a guest in TypeScript or JavaScript with packages",
             Self::WasmCc => "a guest in C or C++",
         }
     }
@@ -121,6 +126,7 @@ impl Tool {
             Self::ComponentizeJs => &["componentize-js"],
             Self::ComponentizePy => &["componentize-py"],
             Self::Pip => &["pip", "pip3"],
+            Self::Npm => &["npm"],
             Self::WasmCc => &["wasm-cc", "zig", "python-zig"],
         }
     }
@@ -139,6 +145,8 @@ impl Tool {
             ),
             Self::ComponentizePy => ("python", "pip install componentize-py==0.25.1"),
             Self::Pip => ("python", "python3 -m ensurepip --user"),
+            // It comes with Node, which the tools themselves need.
+            Self::Npm => ("typescript", "apt-get install npm"),
             Self::WasmCc => ("c", "pip install ziglang==0.17.1"),
         }
     }
@@ -148,7 +156,7 @@ impl Tool {
     /// Whether only guests that ask for it need it, so that it is no part of an installation of all.
     #[must_use]
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::ComponentizeJs | Self::Pip)
+        matches!(self, Self::ComponentizeJs | Self::Pip | Self::Npm)
     }
 }
 

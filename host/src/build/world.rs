@@ -92,6 +92,24 @@ impl World {
         })
     }
 
+    /// The only world of a text that is part of wasmbay.
+    pub(super) fn of_text(text: &str) -> Result<Self, BuildError> {
+        let path = Path::new("own.wit");
+        let mut resolve = Resolve::default();
+        let package = resolve.push_str(path, text);
+        let world = package.and_then(|package| resolve.select_world(&[package], None));
+        let id = world.map_err(|error| BuildError::Wit {
+            wit: path.to_owned(),
+            source: error.into(),
+        })?;
+        Ok(Self {
+            name: String::new(),
+            resolve,
+            id,
+            wit: path.to_owned(),
+        })
+    }
+
     /// The world's types as a component carries them: the same bytes mean that bindings are the
     /// same, whatever else changed in the WIT.
     pub(super) fn encoded(&self) -> Result<Vec<u8>, BuildError> {

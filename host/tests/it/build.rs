@@ -1,5 +1,8 @@
 //! A new service in each language, built as it is. The tools are those of `guests/tools.sh`.
 
+mod editors;
+mod packages;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -154,43 +157,6 @@ fn a_new_service_in_javascript_builds_as_it_is() {
 fn a_new_service_in_python_builds_as_it_is() {
     let broken = ("app.py", "return f", "return return f");
     makes_a_component(Language::Python, broken, "app.py\", line 6");
-}
-
-#[test]
-fn a_service_in_python_has_the_packages_that_it_lists() {
-    let root = tempfile::tempdir().unwrap();
-    scaffold(Language::Python, "hello-you", root.path()).unwrap();
-    let folder = root.path().join("hello-you/hello-you");
-    let source = r#"
-import semver
-from slugify import slugify
-from wit_world import exports
-
-
-class Greetings(exports.Greetings):
-    def greet(self, who: str) -> str:
-        return f"{slugify(who)} {semver.Version.parse('1.2.3').bump_minor()}"
-"#;
-    fs::write(folder.join("app.py"), source).unwrap();
-    let list = folder.join("requirements.txt");
-    // The first one depends on a third.
-    fs::write(&list, "python-slugify==8.0.4\nsemver==3.0.4\n").unwrap();
-    let build = || {
-        let guest = Guest::open(&folder).unwrap();
-        guest.build(&tools(), &mut |_| {})
-    };
-    let component = build().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(
-        greeting(&component, "Héllo Wörld!", 1),
-        "\"hello-world 1.3.0\""
-    );
-
-    fs::write(&list, "semver==3.0.4\nnumpy\n").unwrap();
-    let error = build().unwrap_err().to_string();
-    assert!(
-        error.contains("requirements.txt: there is no `numpy` of pure Python"),
-        "{error}"
-    );
 }
 
 #[test]

@@ -95,6 +95,7 @@ fn the_manifests_shown_are_accepted() {
         "jobs.md",
         "interfaces.md",
         "registries.md",
+        "databases.md",
     ]
     .map(document)
     {
@@ -179,6 +180,7 @@ fn every_path_that_the_documents_name_exists() {
         "docs/messaging.md",
         "docs/guests.md",
         "docs/jobs.md",
+        "docs/databases.md",
         "docs/fleet.md",
         "docs/deploy.md",
         "docs/nats.md",

@@ -3,6 +3,7 @@
 mod by_grpc;
 mod documented;
 mod edited;
+mod ledger;
 mod looked_at;
 mod survives;
 

@@ -39,8 +39,15 @@ fn udp() -> u16 {
     port
 }
 
+const RUST: &str = "guests/rust/sockets";
+const GO: &str = "guests/go/sockets";
+
 async fn granted(grants: &str) -> Bench {
-    let component = as_text(&guest("guests/rust/sockets"));
+    granted_to(RUST, grants).await
+}
+
+async fn granted_to(folder: &str, grants: &str) -> Bench {
+    let component = as_text(&guest(folder));
     let keys = format!("{grants}\nlimits = {{ timeout = \"3s\" }}");
     bench(&Services(&[("sockets", &component, &keys)], "")).await
 }
@@ -119,5 +126,76 @@ async fn what_is_not_granted_is_refused() {
         let answer = call(&bench, function, arguments).await;
         assert!(answer.starts_with(r#"{"err":"#), "{function}: {answer}");
     }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn go_connects_to_what_is_granted_and_waits_without_stopping_its_goroutines() {
+    let (tcp, other) = (tcp(), tcp());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed_port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let ending = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ending_port = ending.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in ending.incoming() {
+            let mut line = String::new();
+            BufReader::new(stream.unwrap())
+                .read_line(&mut line)
+                .unwrap();
+        }
+    });
+    let grants = [tcp, silent_port, closed_port, ending_port];
+    let grants = grants.map(|port| format!("\"localhost:{port}\", \"127.0.0.1:{port}\""));
+    let grants = format!("grants = {{ tcp = [{}] }}", grants.join(", "));
+    let bench = granted_to(GO, &grants).await;
+    let say = async |endpoint: String, line: &str| {
+        let arguments = serde_json::json!({ "endpoint": endpoint, "line": line });
+        call(&bench, "tcp", arguments).await
+    };
+    for host in ["127.0.0.1", "localhost"] {
+        let answer = say(format!("{host}:{tcp}"), "hello").await;
+        assert_eq!(answer, r#"{"ok":"hello"}"#);
+    }
+    // More than goes over in one piece, in either direction.
+    let long = "x".repeat(500_000);
+    let answer = say(format!("127.0.0.1:{tcp}"), &long).await;
+    assert_eq!(answer, format!(r#"{{"ok":"{long}"}}"#));
+
+    // The one that reads waits for a second, the other one goes on meanwhile.
+    let answer = say(format!("127.0.0.1:{silent_port}"), "hello").await;
+    let ticks = answer.strip_prefix(r#"{"err":"TimedOut after "#);
+    let ticks = ticks.and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(
+        ticks.is_some_and(|ticks| (5..=20).contains(&ticks)),
+        "{answer}"
+    );
+    let answer = say(format!("127.0.0.1:{ending_port}"), "hello").await;
+    assert_eq!(answer, r#"{"err":"UnexpectedEof"}"#);
+
+    for (endpoint, kind) in [
+        (format!("127.0.0.1:{closed_port}"), "ConnectionRefused"),
+        (format!("127.0.0.1:{other}"), "PermissionDenied"),
+        ("db.example:5432".to_owned(), "PermissionDenied"),
+        ("127.0.0.1:name".to_owned(), "dial tcp: 127.0.0.1:name"),
+    ] {
+        let answer = say(endpoint, "x").await;
+        assert!(
+            answer.starts_with(&format!(r#"{{"err":"{kind}"#)),
+            "{answer}"
+        );
+    }
+    let found = call(
+        &bench,
+        "look-up",
+        serde_json::json!({ "name": "localhost" }),
+    )
+    .await;
+    assert!(found.contains("127.0.0.1"), "{found}");
+    let udp = serde_json::json!({ "endpoint": "127.0.0.1:53", "text": "x" });
+    let answer = call(&bench, "udp", udp).await;
+    assert!(answer.starts_with(r#"{"err":"Unsupported"#), "{answer}");
     bench.end().await;
 }

@@ -1,8 +1,14 @@
 //! C and C++: bindings in C, a compiler for WASI 0.1, and a component made of the module.
+//!
+//! What a guest takes of others: headers in `include/`, archives for WebAssembly in `lib/`, and flags in
+//! `compile_flags.txt`, a line each, as clangd reads it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
+
+use serde_json::{Value, json};
 
 use super::{Built, Job};
 use crate::build::componentize::{bindings, componentize, write};
@@ -29,20 +35,18 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
             _ => {}
         }
     }
+    let own = Own::of(job.folder)?;
     let cpp = sources.iter().any(|source| is_cpp(source));
+    // First, so that an editor has them however the build ends.
+    write_commands(job, &cc, &sources, |source| {
+        arguments(source, &generated, &own, job.folder)
+    })?;
     for (at, source) in sources.iter().enumerate() {
         let object = job.scratch.join(format!("{at}.o"));
         let mut command = compiler(&cc, is_cpp(source));
         command
             .current_dir(job.folder)
-            .args(if is_cpp(source) {
-                CPP.as_slice()
-            } else {
-                C.as_slice()
-            })
-            // For quotes only: a world may be called `time` or `string`.
-            .arg("-iquote")
-            .arg(&generated)
+            .args(arguments(source, &generated, &own, job.folder))
             .args(["-Os", "-c"])
             .arg(source.strip_prefix(job.folder).unwrap_or(source))
             .arg("-o")
@@ -62,6 +66,8 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         .current_dir(job.folder)
         .args(["-mexec-model=reactor", "-Os", "-s"])
         .args(&objects)
+        .args(&own.archives)
+        .args(&own.flags)
         .arg("-o")
         .arg(&core);
     run(
@@ -77,6 +83,106 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         component: componentize(&core, job.folder)?,
         elsewhere: Vec::new(),
     })
+}
+
+/// What the guest brings with it, besides sources.
+struct Own {
+    include: Option<PathBuf>,
+    archives: Vec<PathBuf>,
+    flags: Vec<String>,
+}
+
+impl Own {
+    fn of(folder: &Path) -> Result<Self, BuildError> {
+        let include = Some(folder.join("include")).filter(|include| include.is_dir());
+        let lib = folder.join("lib");
+        let mut archives = Vec::new();
+        if lib.is_dir() {
+            for entry in fs::read_dir(&lib).map_err(BuildError::reading(&lib))? {
+                let path = entry.map_err(BuildError::reading(&lib))?.path();
+                if path.extension().is_some_and(|ending| ending == "a") {
+                    archives.push(path);
+                }
+            }
+        }
+        archives.sort();
+        let file = folder.join("compile_flags.txt");
+        let flags = match file.is_file() {
+            true => fs::read_to_string(&file).map_err(BuildError::reading(&file))?,
+            false => String::new(),
+        };
+        let flags = flags.lines().map(str::trim).filter(|flag| !flag.is_empty());
+        Ok(Self {
+            include,
+            archives,
+            flags: flags.map(str::to_owned).collect(),
+        })
+    }
+}
+
+/// The arguments by which a source is understood.
+fn arguments(source: &Path, generated: &Path, own: &Own, folder: &Path) -> Vec<OsString> {
+    let standard = match is_cpp(source) {
+        true => CPP.as_slice(),
+        false => C.as_slice(),
+    };
+    let mut arguments: Vec<OsString> = standard.iter().map(OsString::from).collect();
+    // For quotes only: a world may be called `time` or `string`.
+    arguments.extend(["-iquote".into(), generated.into()]);
+    if let Some(include) = &own.include {
+        arguments.extend(["-I".into(), include.into()]);
+    }
+    // Not those of the guest for what is generated.
+    if source.starts_with(folder) && !source.starts_with(generated) {
+        arguments.extend(own.flags.iter().map(OsString::from));
+    }
+    arguments
+}
+
+/// Writes how each source is compiled, for clangd and whatever else reads a compilation database. The compiler is a script
+/// or zig, which have target and headers of their own; so both are said there.
+fn write_commands(
+    job: &Job<'_>,
+    cc: &Path,
+    sources: &[PathBuf],
+    arguments: impl Fn(&Path) -> Vec<OsString>,
+) -> Result<(), BuildError> {
+    let [c, cpp] = [false, true].map(|cpp| {
+        let used = sources.iter().any(|source| is_cpp(source) == cpp);
+        if used { headers(cc, cpp) } else { Vec::new() }
+    });
+    let entries = sources.iter().map(|source| {
+        let mut all = ["clang", "--target=wasm32-wasi", "-nostdinc"]
+            .map(OsString::from)
+            .to_vec();
+        for folder in if is_cpp(source) { &cpp } else { &c } {
+            all.extend(["-isystem".into(), folder.into()]);
+        }
+        all.extend(arguments(source));
+        all.extend(["-c".into(), source.into()]);
+        let text = |argument: OsString| argument.to_string_lossy().into_owned();
+        let all: Vec<_> = all.into_iter().map(text).collect();
+        json!({ "directory": job.folder, "file": source, "arguments": all })
+    });
+    let text = Value::from(entries.collect::<Vec<_>>()).to_string();
+    write(&job.scratch.join("compile_commands.json"), text.as_bytes())
+}
+
+/// The folders in which the compiler looks for headers, as it prints them; none where it does not.
+fn headers(cc: &Path, cpp: bool) -> Vec<String> {
+    let mut command = compiler(cc, cpp);
+    let language = if cpp { "c++" } else { "c" };
+    command.args(["-E", "-v", "-x", language, "/dev/null"]);
+    let Ok(output) = command.stdin(process::Stdio::null()).output() else {
+        return Vec::new();
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines = said
+        .lines()
+        .skip_while(|line| !line.contains("#include <...>"))
+        .skip(1);
+    let folders = lines.take_while(|line| line.starts_with(' '));
+    folders.map(|folder| folder.trim().to_owned()).collect()
 }
 
 /// The compiler for one of the two languages: a pair of wrappers, or zig, which is both.

@@ -2,7 +2,8 @@
 //!
 //! Go wants the package that implements an interface and its bindings in one folder, so the
 //! bindings are written among the source, where editors find them, too. The one package that they
-//! import is part of wasmbay and replaces the published one, so no network is needed.
+//! import is part of wasmbay and replaces the published one, so no network is needed. The module `wasmbay`
+//! beside it is our own: connections, for drivers that ask for a function that makes some.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::process::Command;
 use super::{Built, Job};
 use crate::build::componentize::{bindings, componentize, embed, write};
 use crate::build::process::{Stdout, run};
+use crate::build::world::World;
 use crate::build::{BuildError, OUTPUT, Tool};
 
 /// The names of the generated files.
@@ -18,19 +20,28 @@ pub(in crate::build) const GENERATED: [&str; 3] = ["wit_bindings.go", "wit_expor
 
 const PACKAGE: &str = "go.bytecodealliance.org/pkg";
 
+/// The module with what services can use of ours.
+const MODULE: &str = "wasmbay";
+
+/// The modules that come with wasmbay, and their folders below the scratch folder.
+const MODULES: [(&str, &str); 2] = [(PACKAGE, "pkg"), (MODULE, MODULE)];
+
+/// What the module `wasmbay` imports, whatever the guest's own world does.
+const SOCKETS: &str = include_str!("../golib/sockets.wit");
+
 /// Has the collector finish in one go what it begins. Otherwise it goes on in whatever of Go runs
 /// next, and asks for the time. While the host fetches a result or makes room for arguments a
 /// component may call no import, not even for the time: it would trap.
 const COLLECT: &str = "runtime.godebugDefault=gcstoptheworld=1";
 
-macro_rules! package {
-    ($($file:literal),*) => {
-        &[$(($file, include_str!(concat!("../gopkg/", $file)))),*]
+macro_rules! files {
+    ($folder:literal: $($file:literal),*) => {
+        &[$(($file, include_str!(concat!("../", $folder, "/", $file)))),*]
     };
 }
 
 /// `go.bytecodealliance.org/pkg` as the generator of bindings has it, with its licence.
-const PACKAGE_FILES: &[(&str, &str)] = package![
+const PACKAGE_FILES: &[(&str, &str)] = files!["gopkg":
     "LICENSE",
     "go.mod.in",
     "wit/async/async.go",
@@ -45,13 +56,20 @@ const PACKAGE_FILES: &[(&str, &str)] = package![
     "wit/types/unit.go"
 ];
 
+/// The module `wasmbay`, without the bindings that it imports.
+const MODULE_FILES: &[(&str, &str)] = files!["golib":
+    "go.mod.in",
+    "sockets/address.go",
+    "sockets/conn.go",
+    "sockets/dial.go",
+    "sockets/wait.go"
+];
+
 pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let go = job.tools.find(Tool::Go)?;
     write_bindings(job)?;
-    for (name, contents) in PACKAGE_FILES {
-        let name = name.trim_end_matches(".in");
-        write(&job.scratch.join("pkg").join(name), contents.as_bytes())?;
-    }
+    let sockets = World::of_text(SOCKETS)?;
+    write_modules(job, &sockets)?;
     let core = job.scratch.join("core.wasm");
     let mut command = Command::new(go);
     command
@@ -79,25 +97,39 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         &mut command,
         Stdout::Messages,
         progress,
-    )?;
+    )
+    .map_err(|error| explain(error, job.folder))?;
     let mut core = fs::read(&core).map_err(BuildError::reading(&core))?;
     progress("making a component");
     embed(&mut core, job.world, job.folder)?;
+    // Of this, too, only what the module imports gets into the component.
+    embed(&mut core, &sockets, job.folder)?;
     Ok(Built {
         component: componentize(&core, job.folder)?,
         elsewhere: Vec::new(),
     })
 }
 
+/// Names the package that has no source for a component.
+fn explain(error: BuildError, folder: &Path) -> BuildError {
+    let BuildError::Failed { output, .. } = &error else {
+        return error;
+    };
+    let Some((before, _)) = output.split_once(": build constraints exclude all Go files") else {
+        return error;
+    };
+    let package = before.split_whitespace().next_back().unwrap_or_default();
+    BuildError::Package {
+        file: folder.join("go.mod"),
+        package: package.to_owned(),
+        why: "all of its source is for cgo or for other systems than WASI".to_owned(),
+        source: Box::new(error),
+    }
+}
+
 /// Writes the bindings, and takes away those of interfaces that the world has no more.
 fn write_bindings(job: &Job<'_>) -> Result<(), BuildError> {
-    let options = wit_bindgen_go::Opts {
-        // Running gofmt takes longer than generating.
-        format: wit_bindgen_go::Format::False,
-        quiet: true,
-        ..wit_bindgen_go::Opts::default()
-    };
-    let files = bindings(options.build(), job.world, job.folder)?;
+    let files = bindings(options(None).build(), job.world, job.folder)?;
     for entry in fs::read_dir(job.folder).map_err(BuildError::reading(job.folder))? {
         let package = entry.map_err(BuildError::reading(job.folder))?.path();
         let stale = |path: &Path| {
@@ -118,14 +150,48 @@ fn write_bindings(job: &Job<'_>) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// A `go.mod` that replaces the bindings' package by ours, unless the guest's own replaces it.
+/// Writes the modules that come with wasmbay.
+fn write_modules(job: &Job<'_>, sockets: &World) -> Result<(), BuildError> {
+    for ((_, folder), files) in MODULES.iter().zip([PACKAGE_FILES, MODULE_FILES]) {
+        for (name, contents) in files {
+            let path = job.scratch.join(folder).join(name.trim_end_matches(".in"));
+            write(&path, contents.as_bytes())?;
+        }
+    }
+    let files = bindings(options(Some(MODULE)).build(), sockets, job.folder)?;
+    for (name, contents) in files
+        .iter()
+        .filter(|(name, _)| name.starts_with("imports/"))
+    {
+        write(&job.scratch.join(MODULE).join(name), contents)?;
+    }
+    Ok(())
+}
+
+fn options(module: Option<&str>) -> wit_bindgen_go::Opts {
+    wit_bindgen_go::Opts {
+        // Running gofmt takes longer than generating.
+        format: wit_bindgen_go::Format::False,
+        quiet: true,
+        pkg_name: module.map(str::to_owned),
+        ..wit_bindgen_go::Opts::default()
+    }
+}
+
+/// A `go.mod` that has our modules, unless the guest's own has them as a new service does.
 fn modfile(job: &Job<'_>) -> Result<Option<String>, BuildError> {
     let own = job.folder.join("go.mod");
     let mut text = fs::read_to_string(&own).map_err(BuildError::reading(&own))?;
-    if text.contains(&format!("{PACKAGE} =>")) {
+    let missing: Vec<_> = MODULES
+        .iter()
+        .filter(|(module, _)| !text.contains(&format!("{module} =>")))
+        .collect();
+    if missing.is_empty() {
         return Ok(None);
     }
-    text.push_str(&format!("\nreplace {PACKAGE} => ./{OUTPUT}/go/pkg\n"));
+    for (module, folder) in missing {
+        text.push_str(&format!("\nreplace {module} => ./{OUTPUT}/go/{folder}\n"));
+    }
     let modfile = job.scratch.join("go.mod");
     write(&modfile, text.as_bytes())?;
     // Go keeps the sums beside the file that it is given.

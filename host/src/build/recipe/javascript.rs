@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Built, Job, starlingmonkey};
+use super::{Built, Job, npm, starlingmonkey};
 use crate::build::componentize::write;
 use crate::build::edge::{self, Edge, exact};
 use crate::build::language::{Runtime, runtime, script};
@@ -22,6 +22,7 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
     // First, so that an editor has them however the build ends.
     let declarations = typescript::declarations(&job.world.resolve, job.world.id);
     write(&job.scratch.join("bindings.d.ts"), declarations.as_bytes())?;
+    npm::install(job, progress)?;
     let bundle = job.scratch.join("bundle.js");
     if runtime == Runtime::StarlingMonkey {
         let arguments = starlingmonkey::arguments(job);
@@ -106,6 +107,7 @@ fn make_bundle(
         progress,
     )
     .map(drop)
+    .map_err(|error| npm::explain(error, job.folder))
 }
 
 /// What the tool printed, for people, where the source lacks exports.

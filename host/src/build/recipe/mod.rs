@@ -3,6 +3,7 @@
 mod c;
 pub(super) mod go;
 mod javascript;
+pub(super) mod npm;
 pub(super) mod pip;
 mod python;
 mod rust;

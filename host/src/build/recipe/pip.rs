@@ -29,6 +29,15 @@ const UNAVAILABLE: [&str; 2] = [
     "have no matching distributions available for your environment:",
 ];
 
+const QUIET: [&str; 3] = [
+    "--progress-bar=off",
+    "--disable-pip-version-check",
+    "--no-input",
+];
+
+/// The file beside the packages by which it is known what they were installed for.
+const STAMP: &str = ".list";
+
 /// What pip says when the registry does not answer.
 const UNREACHABLE: &str = "after connection broken by";
 
@@ -50,7 +59,10 @@ pub(super) fn install(
     job: &Job<'_>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Option<PathBuf>, BuildError> {
+    // Editors look here, so it has one name whatever is in it.
+    let packages = job.scratch.join("packages");
     let Some((file, list)) = wanted(job.folder)? else {
+        remove(&packages);
         return Ok(None);
     };
     let pip = job.tools.find(Tool::Pip)?;
@@ -59,14 +71,11 @@ pub(super) fn install(
         .chain_update(PYTHON)
         .chain_update(&list)
         .finalize();
-    let key = hex(&digest);
-    let packages = job
-        .scratch
-        .join(format!("packages-{}", key.get(..16).unwrap_or_default()));
-    if packages.is_dir() {
+    let stamp = hex(&digest);
+    if fs::read_to_string(packages.join(STAMP)).is_ok_and(|there| there == stamp) {
         return Ok(Some(packages));
     }
-    remove_others(job.scratch);
+    remove(&packages);
     let requirements = match file {
         REQUIREMENTS => job.folder.join(file),
         _ => {
@@ -75,32 +84,125 @@ pub(super) fn install(
             requirements
         }
     };
-    let unfinished = job.scratch.join("packages-unfinished");
+    let wheels = job.scratch.join("wheels");
+    remove(&wheels);
+    fs::create_dir_all(&wheels).map_err(BuildError::writing(&wheels))?;
+    let step = format!("pip, for what {file} lists");
+    let mut from_source: Vec<String> = Vec::new();
+    loop {
+        let mut command = pure(&pip, job.folder);
+        command
+            .arg("--find-links")
+            .arg(&wheels)
+            .arg("--target")
+            .arg(&packages);
+        command.arg("--requirement").arg(&requirements);
+        let error = match run(&step, job.folder, &mut command, Stdout::Messages, progress) {
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let BuildError::Failed { output, .. } = &error else {
+            return Err(error);
+        };
+        let Some(package) = unavailable(output).map(str::to_owned) else {
+            return Err(error);
+        };
+        let refuse = |error| refused(&job.folder.join(file), name(&package), error);
+        if from_source.contains(&package) {
+            return Err(refuse(error));
+        }
+        make_pure(&pip, job.folder, &package, &wheels, progress).map_err(refuse)?;
+        from_source.push(package);
+    }
+    if let Some(package) = from_source.iter().find(|_| has_machine_code(&packages)) {
+        let error = BuildError::NoOutput {
+            step: "making it from source",
+            expected: "package of pure Python".to_owned(),
+            folder: job.folder.to_owned(),
+        };
+        remove(&packages);
+        return Err(refused(&job.folder.join(file), name(package), error));
+    }
+    write(&packages.join(STAMP), stamp.as_bytes())?;
+    Ok(Some(packages))
+}
+
+/// pip, for packages of pure Python: what is compiled for this machine does not run in a component.
+fn pure(pip: &Path, folder: &Path) -> Command {
     let mut command = Command::new(pip);
     command
-        .current_dir(job.folder)
+        .current_dir(folder)
+        .arg("install")
+        .args(QUIET)
         .args([
-            "install",
-            "--progress-bar=off",
-            "--disable-pip-version-check",
-            "--no-input",
             "--no-compile",
             "--root-user-action=ignore",
-            // Pure Python: what is compiled for this machine does not run in a component.
             "--only-binary=:all:",
             "--platform=any",
             "--implementation=py",
             "--abi=none",
-        ])
-        .args(["--python-version", PYTHON, "--target"])
-        .arg(&unfinished)
-        .arg("--requirement")
-        .arg(&requirements);
-    let step = format!("pip, for what {file} lists");
-    let installed = run(&step, job.folder, &mut command, Stdout::Messages, progress);
-    installed.map_err(|error| explain(error, job.folder, file))?;
-    fs::rename(&unfinished, &packages).map_err(BuildError::writing(&packages))?;
-    Ok(Some(packages))
+            "--python-version",
+            PYTHON,
+        ]);
+    command
+}
+
+/// Makes a package from its source without a compiler. Where the compiled part is there for speed alone, the package then leaves it
+/// out.
+fn make_pure(
+    pip: &Path,
+    folder: &Path,
+    package: &str,
+    wheels: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let mut command = Command::new(pip);
+    command
+        .current_dir(folder)
+        .arg("wheel")
+        .args(QUIET)
+        .args(["--no-deps", "--no-binary", name(package), "--wheel-dir"])
+        .arg(wheels)
+        .arg(package)
+        .env("CC", "false")
+        .env("CXX", "false");
+    let step = format!("pip, for {package} without what is compiled");
+    run(&step, folder, &mut command, Stdout::Messages, progress)?;
+    for entry in fs::read_dir(wheels).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let Some(stem) = file.strip_suffix(".whl") else {
+            continue;
+        };
+        // A package that could have had a compiled part may be named as if it had one. What is in it is looked at later.
+        let named: Vec<_> = stem.split('-').take(2).collect();
+        let pure = wheels.join(format!("{}-py3-none-any.whl", named.join("-")));
+        fs::rename(&path, &pure).map_err(BuildError::writing(&pure))?;
+    }
+    Ok(())
+}
+
+/// Whether something in the folder, or below it, is compiled.
+fn has_machine_code(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths = entries.map(|entry| entry.path());
+    paths.any(|path| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        matches!(ending, Some("so" | "pyd" | "dylib")) || (path.is_dir() && has_machine_code(&path))
+    })
+}
+
+fn remove(folder: &Path) {
+    // What stays shows when something is written there.
+    let _ = fs::remove_dir_all(folder);
+}
+
+/// The name in a requirement such as `numpy>=2`.
+fn name(requirement: &str) -> &str {
+    let end = requirement.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c));
+    requirement
+        .get(..end.unwrap_or(requirement.len()))
+        .unwrap_or_default()
 }
 
 /// The names of the packages that are installed in a folder.
@@ -137,29 +239,14 @@ pub(in crate::build) fn wanted(
     Ok((!list.is_empty()).then_some((PROJECT, list)))
 }
 
-/// Removes what was installed for other lists, or by a build that was broken off.
-fn remove_others(scratch: &Path) {
-    let entries = fs::read_dir(scratch).into_iter().flatten().flatten();
-    for entry in entries {
-        if entry.file_name().to_string_lossy().starts_with("packages-") {
-            // What stays is in nobody's way but the disk's.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// Names the package that has no files of pure Python.
-fn explain(error: BuildError, folder: &Path, file: &'static str) -> BuildError {
-    let BuildError::Failed { output, .. } = &error else {
-        return error;
-    };
-    match unavailable(output) {
-        Some(package) => BuildError::Package {
-            file: folder.join(file),
-            package: package.to_owned(),
-            source: Box::new(error),
-        },
-        None => error,
+/// Names the package that is not there for a component.
+fn refused(file: &Path, package: &str, error: BuildError) -> BuildError {
+    BuildError::Package {
+        file: file.to_owned(),
+        package: package.to_owned(),
+        why: "there is none of pure Python in this version, only compiled for machines, which no component is"
+            .to_owned(),
+        source: Box::new(error),
     }
 }
 
@@ -188,6 +275,18 @@ mod tests {
         let unreachable = format!("WARNING: Retrying {UNREACHABLE} 'x'\n{listed}");
         assert_eq!(unavailable(&unreachable), None);
         assert_eq!(unavailable("ERROR: Invalid requirement"), None);
+    }
+
+    #[test]
+    fn a_requirement_has_a_name() {
+        for requirement in [
+            "ruamel.yaml",
+            "ruamel.yaml==0.18",
+            "ruamel.yaml>=0.18,<1",
+            "ruamel.yaml[x]~=1",
+        ] {
+            assert_eq!(name(requirement), "ruamel.yaml");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::{Built, Job, pip};
@@ -20,6 +21,8 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         folder: job.folder.to_owned(),
         expected: "app.py or main.py".to_owned(),
     })?;
+    // First, so that an editor has them however the build ends.
+    write_stubs(job, &componentize, progress)?;
     let packages = pip::install(job, progress)?;
     let modules = packages.as_deref().map(pip::modules).unwrap_or_default();
     let start = job.scratch.join("start");
@@ -59,4 +62,25 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         progress,
     )?;
     Built::read(&output, "componentize-py", Vec::new(), job)
+}
+
+/// Writes what an editor knows the modules of the bindings by. The component gets its own.
+fn write_stubs(
+    job: &Job<'_>,
+    componentize: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let stubs = job.scratch.join("bindings");
+    if stubs.is_dir() {
+        fs::remove_dir_all(&stubs).map_err(BuildError::writing(&stubs))?;
+    }
+    let mut command = Command::new(componentize);
+    command
+        .current_dir(job.folder)
+        .arg("--wit-path")
+        .arg(job.wit)
+        .args(["--world", &job.world.name, "bindings"])
+        .arg(&stubs);
+    let step = "componentize-py, for the bindings";
+    run(step, job.folder, &mut command, Stdout::Messages, progress).map(drop)
 }

@@ -37,6 +37,10 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
         // Flags of a build of the host around this one are not meant for guests.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    if let Ok(cc) = job.tools.find(Tool::WasmCc) {
+        // For crates with sources in C: the compiler of this machine may not know the target.
+        c_compiler(&mut command, &cc);
+    }
     let messages = run(
         "cargo build",
         job.folder,
@@ -54,6 +58,17 @@ pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Bui
     };
     let elsewhere = elsewhere(&module, job);
     Built::read(&module, "cargo build", elsewhere, job)
+}
+
+/// Gives build scripts a compiler of C for components, which the machine's own may not be.
+fn c_compiler(command: &mut Command, cc: &Path) {
+    let (name, target) = ("wasm-cc", "wasm32_wasip2");
+    // What somebody has set is meant.
+    let is_set = |variable: &str| std::env::var_os(variable).is_some();
+    if cc.file_stem().is_some_and(|stem| stem == name) && !is_set(&format!("CC_{target}")) {
+        command.env(format!("CC_{target}"), cc);
+        command.env(format!("CXX_{target}"), cc.with_file_name("wasm-c++"));
+    }
 }
 
 /// The component that cargo says it made of this package.
@@ -89,6 +104,10 @@ fn elsewhere(module: &Path, job: &Job<'_>) -> Vec<PathBuf> {
     if let Some(root) = job.folder.ancestors().find(locked) {
         files.extend([root.join("Cargo.toml"), root.join("Cargo.lock")]);
     }
+    // Flags of the compiler, and where crates come from.
+    let settings = |at: &Path| at.join(".cargo/config.toml");
+    let settings = job.folder.ancestors().map(settings);
+    files.extend(settings.filter(|settings| settings.is_file()));
     files.into_iter().collect()
 }
 

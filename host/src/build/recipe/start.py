@@ -5,11 +5,38 @@ left: generators that took a random seed by then would return the same numbers i
 they are remembered here, and take another seed when an instance is called for the first time.
 """
 
+import hashlib
+import hmac
 import importlib
 import pkgutil
 import random
 import sys
 import weakref
+
+
+
+def _pbkdf2_hmac(hash_name, password, salt, iterations, dklen=None):
+    """What hashlib has where Python is made with OpenSSL, and passwords of databases need."""
+    if iterations < 1 or (dklen is not None and dklen < 1):
+        raise ValueError("iterations and key length have to be more than nothing")
+    keyed = hmac.new(password, None, hash_name)
+    size = keyed.digest_size
+    dklen = size if dklen is None else dklen
+    derived = b""
+    for block in range(1, -(-dklen // size) + 1):
+        step = salt + block.to_bytes(4, "big")
+        mixed = 0
+        for _ in range(iterations):
+            mac = keyed.copy()
+            mac.update(step)
+            step = mac.digest()
+            mixed ^= int.from_bytes(step, "big")
+        derived += mixed.to_bytes(size, "big")
+    return derived[:dklen]
+
+
+if not hasattr(hashlib, "pbkdf2_hmac"):
+    hashlib.pbkdf2_hmac = _pbkdf2_hmac
 
 _unseeded = weakref.WeakSet([random._inst])
 _seed = random.Random.seed

@@ -5,6 +5,7 @@ pub(crate) mod cli;
 pub(crate) mod components;
 pub(crate) mod http;
 pub(crate) mod nats;
+pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod registry;
 pub(crate) mod shown;
