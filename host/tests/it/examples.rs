@@ -5,6 +5,7 @@ mod documented;
 mod edited;
 mod looked_at;
 mod survives;
+mod tested;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -12,6 +12,7 @@ mod between;
 mod blobstore;
 mod breakers;
 mod build;
+mod cases;
 mod cli;
 mod component;
 mod concurrent;

@@ -34,6 +34,7 @@ pub(crate) mod scale;
 mod server;
 pub(crate) mod sign;
 mod signals;
+pub(crate) mod test;
 pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod uncordon;
@@ -87,6 +88,7 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Undeploy(args) => undeploy::run(args, terminal).await,
         Verb::Build(args) => build::run(args, terminal),
         Verb::Check(args) => check::run(args, terminal),
+        Verb::Test(args) => test::run(args, terminal).await,
         Verb::Inspect(args) => inspect::run(args, terminal),
         Verb::Openapi(args) => openapi::run(args, terminal).await,
         Verb::Proto(args) => proto::run(args, terminal).await,

@@ -220,6 +220,28 @@ impl Service {
         spec: Arc<ServiceSpec>,
         events: Vec<Arc<EventWire>>,
     ) -> Result<Self, ServiceError> {
+        let recorded = spec.durable.is_some();
+        Self::link(runtime, app, component, spec, events, recorded)
+    }
+
+    /// As [`Service::new`], for calls whose time and random are given, whatever is durable.
+    pub(crate) fn for_cases(
+        runtime: &Runtime,
+        app: &str,
+        component: Arc<Component>,
+        spec: Arc<ServiceSpec>,
+    ) -> Result<Self, ServiceError> {
+        Self::link(runtime, app, component, spec, Vec::new(), true)
+    }
+
+    fn link(
+        runtime: &Runtime,
+        app: &str,
+        component: Arc<Component>,
+        spec: Arc<ServiceSpec>,
+        events: Vec<Arc<EventWire>>,
+        recorded: bool,
+    ) -> Result<Self, ServiceError> {
         if !component.missing.is_empty() {
             return Err(ServiceError::Missing {
                 service: spec.name.clone(),
@@ -263,7 +285,7 @@ impl Service {
             let linked = calls::link(&mut linker, interface, &wiring);
             imports.extend(linked.map_err(link)?);
         }
-        if spec.durable.is_some() {
+        if recorded {
             recorded::add_to_linker(&mut linker).map_err(link)?;
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
