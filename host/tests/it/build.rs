@@ -111,7 +111,8 @@ fn passes_its_tests(guest: &Guest) {
         .build()
         .unwrap();
     for case in checked {
-        let run = cases::run(&runtime, "app", &component, &spec, &case.unwrap());
+        let case = case.unwrap();
+        let run = cases::run(&runtime, "app", &component, &spec, &case);
         assert_eq!(tokio.block_on(run).unwrap(), []);
     }
 
