@@ -8,6 +8,7 @@ mod check;
 mod diff;
 mod file;
 mod path;
+mod record;
 mod run;
 mod stubs;
 
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 pub use check::{Case, CaseError};
 pub use diff::Difference;
 pub use file::{Any, CaseFile, CasesFile, FailureFile, Json, KeyValueFile, StubFile, TimesFile};
+pub use record::Recorded;
 pub use run::{Problem, run};
 
 use crate::plan::Description;

@@ -68,6 +68,11 @@ impl Recorded {
         self.replaying.load(Ordering::Relaxed)
     }
 
+    /// What all of it follows from: the seed, and when the run began in milliseconds since 1970.
+    pub(crate) fn given(&self) -> ([u8; SEED], u64) {
+        (self.seed, self.began / MILLI)
+    }
+
     fn since_1970(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
     }

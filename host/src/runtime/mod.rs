@@ -27,7 +27,7 @@ pub use engine::{
     MAX_TABLE_ELEMENTS,
 };
 pub use pool::IDLE;
-pub(crate) use service::Admitted;
+pub(crate) use service::{Admitted, LeftOut, TapedCall, TapedImport};
 pub use service::{Exported, Function, Service, ServiceError, Stats, StatsReading};
 
 use engine::Flavor;

@@ -41,6 +41,7 @@ mod nestjs;
 mod outside;
 mod permissions;
 mod pipelines;
+mod recording;
 mod service;
 mod shipped;
 mod side_by_side;

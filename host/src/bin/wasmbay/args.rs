@@ -10,8 +10,8 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, logs, man, new, openapi, proto, ps, rollback, runs, scale, sign, test, top, trace,
-    uncordon, undeploy, up,
+    inspect, logs, man, new, openapi, proto, ps, record, replay, rollback, runs, scale, sign, test,
+    top, trace, uncordon, undeploy, up,
 };
 
 /// Columns of the help, at most.
@@ -84,6 +84,8 @@ pub(crate) enum Verb {
     Build(build::Build),
     Check(check::Check),
     Test(test::Test),
+    Record(record::Record),
+    Replay(replay::Replay),
     Inspect(inspect::Inspect),
     Openapi(openapi::OpenApi),
     Proto(proto::Proto),

@@ -28,6 +28,8 @@ mod pretty;
 mod proposal;
 pub(crate) mod proto;
 pub(crate) mod ps;
+pub(crate) mod record;
+pub(crate) mod replay;
 pub(crate) mod rollback;
 pub(crate) mod runs;
 pub(crate) mod scale;
@@ -89,6 +91,8 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Build(args) => build::run(args, terminal),
         Verb::Check(args) => check::run(args, terminal),
         Verb::Test(args) => test::run(args, terminal).await,
+        Verb::Record(args) => record::run(args, terminal).await,
+        Verb::Replay(args) => replay::run(args, terminal).await,
         Verb::Inspect(args) => inspect::run(args, terminal),
         Verb::Openapi(args) => openapi::run(args, terminal).await,
         Verb::Proto(args) => proto::run(args, terminal).await,

@@ -7,6 +7,7 @@
 mod function;
 mod http;
 mod message;
+mod tape;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -19,6 +20,8 @@ use wasmtime::component::ComponentExportIndex;
 
 pub use crate::stats::{Stats, StatsReading};
 use http::HttpHandler;
+use tape::Tape;
+pub(crate) use tape::{LeftOut, TapedCall, TapedImport};
 
 use super::Runtime;
 use super::admission::Admission;
@@ -60,6 +63,7 @@ pub struct Service {
     blueprint: Blueprint,
     admission: Admission,
     limits: json::Limits,
+    tape: Tape,
 }
 
 /// An interface that a service exports.
@@ -356,6 +360,7 @@ impl Service {
             interfaces,
             messages,
             limits,
+            tape: Tape::default(),
         })
     }
 
@@ -430,6 +435,19 @@ impl Service {
             instances,
             idle,
         }
+    }
+
+    /// The calls that were kept since this was asked for the last time; see [`Tape`].
+    pub(crate) fn taped(&self) -> (Vec<TapedCall>, LeftOut) {
+        self.tape.take()
+    }
+
+    /// Whether a call can do what its backend does not see: with a grant of its own, or by who it is made for.
+    fn acts_unseen(&self, call: &Call) -> bool {
+        let grants = &self.spec.grants;
+        let is_granted =
+            !(grants.http.is_empty() && grants.tcp.is_empty() && grants.udp.is_empty());
+        is_granted || call.claims.is_some()
     }
 
     /// What the service has done beside its calls.

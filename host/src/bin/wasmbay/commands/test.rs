@@ -20,10 +20,11 @@ use crate::progress::Progress;
 use crate::project::{Project, Workbench};
 use crate::report::{self, Exit, Terminal, all_of, misconfigured};
 use crate::watch::Watch;
+pub(super) use outcome::explain;
 use outcome::{CaseOutcome, Outcome, Round};
 
 /// Instances for cases, which run one after the other.
-const INSTANCES: u32 = 16;
+pub(super) const INSTANCES: u32 = 16;
 
 /// Run the tests of an app
 ///
@@ -329,7 +330,7 @@ fn wrong(error: CaseError) -> anyhow::Error {
     misconfigured(error.to_string())
 }
 
-fn no_service<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn no_service<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<_> = known.collect();
     let meant = nearest(name, known.iter().copied());
     let meant = meant.map(|name| format!("; did you mean \"{name}\"?"));
