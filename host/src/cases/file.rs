@@ -169,8 +169,9 @@ pub(super) fn read(text: &[u8]) -> Result<CasesFile, Misread> {
     let read = serde_path_to_error::deserialize(&mut json);
     let read = read.map_err(|error: serde_path_to_error::Error<serde_json::Error>| {
         let path = error.path().to_string();
-        let path = match path.as_str() {
-            "." => String::new(),
+        // What cannot be told from what is there is left out.
+        let path = match path.trim_end_matches(".?") {
+            "." | "?" | "" => String::new(),
             path if path.starts_with('[') => path.to_owned(),
             path => format!(".{path}"),
         };
@@ -220,6 +221,8 @@ mod tests {
         let (path, _, why) = misread(stub);
         assert_eq!(path, ".cases[0].imports[0].times");
         assert!(why.contains("a number of calls from 1"), "{why}");
+        let (path, ..) = misread(r#"{"cases":[{"name":"a" "call":1}]}"#);
+        assert_eq!(path, ".cases[0]");
         assert!(misread("{\"cases\":[]} x").2.contains("trailing"));
         assert!(misread("").2.contains("EOF"));
     }

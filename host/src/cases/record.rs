@@ -277,3 +277,82 @@ fn time(at: SystemTime) -> String {
     let at = at.replace_millisecond(at.millisecond()).unwrap_or(at);
     at.format(&Rfc3339).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TYPE: &str = "func(card: record { number: string, year: u16, notes: list<option<string>> }, \
+                        tag: string) -> result<record { token: string }, string>";
+
+    fn key(key: &str) -> Token {
+        Token::Key(key.to_owned())
+    }
+
+    /// The arguments and the result as they are written, and what was hidden.
+    fn written(
+        arguments_at: Vec<Token>,
+        result_at: Vec<Token>,
+    ) -> Option<(String, String, Vec<String>)> {
+        let signature: Signature = TYPE.parse().unwrap();
+        let mut secrets = Secrets::default();
+        secrets.arguments.push(arguments_at);
+        secrets.result.push(result_at);
+        let mut hidden = Vec::new();
+        // In another spelling than it is written in.
+        let body = br#"[{"notes":["a",null,"b"],"year":2030,"number":"4242"},"t"]"#;
+        let given = arguments(body, &signature, &secrets, &mut hidden)??;
+        let body = br#"{"ok":{"token":"secret"}}"#;
+        let returned = result(body, &signature, &secrets, &mut hidden)??;
+        Some((given.get().to_owned(), returned.get().to_owned(), hidden))
+    }
+
+    #[test]
+    fn texts_at_a_path_are_hidden() {
+        let (given, returned, hidden) =
+            written(vec![key("card"), key("number")], vec![key("token")]).unwrap();
+        assert_eq!(
+            given,
+            r#"{"card":{"number":"***","year":2030,"notes":["a",null,"b"]},"tag":"t"}"#
+        );
+        assert_eq!(returned, r#"{"ok":{"token":"***"}}"#);
+        assert_eq!(hidden, ["4242", "secret"]);
+        let (given, ..) = written(vec![key("card"), key("notes")], vec![]).unwrap();
+        assert!(given.contains(r#""notes":["***",null,"***"]"#), "{given}");
+        let second = vec![key("card"), key("notes"), Token::Index(2)];
+        let (given, ..) = written(second, vec![]).unwrap();
+        assert!(given.contains(r#""notes":["a",null,"***"]"#), "{given}");
+    }
+
+    #[test]
+    fn a_call_whose_secret_is_no_text_is_none() {
+        assert_eq!(written(vec![key("card"), key("year")], vec![]), None);
+        assert_eq!(written(vec![key("card")], vec![]), None);
+        assert_eq!(written(vec![key("cart")], vec![]), None);
+    }
+
+    #[test]
+    fn hidden_texts_are_hidden_everywhere() {
+        let json = |text: &str| Some(RawValue::from_string(text.to_owned()).unwrap());
+        let mut case = CaseFile {
+            arguments: json(r#"{"a":"4242","b":"x4242"}"#),
+            returns: json(r#"["4242",4242]"#),
+            imports: vec![StubFile {
+                arguments: json(r#""a\"b4242""#),
+                fails: Some(FailureFile {
+                    code: 503,
+                    message: "card 4242".to_owned(),
+                }),
+                ..StubFile::default()
+            }],
+            ..CaseFile::default()
+        };
+        let hidden = ["4242", "a\"b4242", "x"].map(str::to_owned);
+        hide_everywhere(&mut case, &hidden);
+        let text = |json: &Option<Json>| json.as_ref().unwrap().get().to_owned();
+        assert_eq!(text(&case.arguments), r#"{"a":"***","b":"x4242"}"#);
+        assert_eq!(text(&case.returns), r#"["***",4242]"#);
+        assert_eq!(text(&case.imports[0].arguments), r#""***""#);
+        assert_eq!(case.imports[0].fails.as_ref().unwrap().message, "card ***");
+    }
+}

@@ -11,7 +11,7 @@ use wasmbay::host::HostError;
 use wasmbay::manifest::ServiceSpec;
 use wasmbay::runtime::{Component, Engine, Runtime};
 
-use super::test::{INSTANCES, explain, no_service};
+use super::test::{INSTANCES, explain, no_service, wrong};
 use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Job, Project, Source, build, load, manifest_in};
@@ -134,7 +134,7 @@ pub(super) async fn run(args: Replay, terminal: &Terminal) -> anyhow::Result<Exi
 
 /// Reads a recording.
 pub(super) fn read(file: &Path) -> anyhow::Result<Cases> {
-    Cases::read(file).map_err(|error| misconfigured(error.to_string()))
+    Cases::read(file).map_err(wrong)
 }
 
 /// The service that a recording is of.
@@ -168,8 +168,9 @@ pub(super) async fn replay(
             }
             Err(errors) => {
                 // What is ignored is no part of the recording.
-                if let Some(error) = errors.iter().find(|error| error.at.starts_with("$.ignore")) {
-                    return Err(misconfigured(error.to_string()));
+                let ignored = |error: &&cases::CaseError| error.at.starts_with("$.ignore");
+                if let Some(error) = errors.iter().find(ignored) {
+                    return Err(wrong(error.clone()));
                 }
                 let misfit = |error: cases::CaseError| Problem::Misfit {
                     at: error.at,

@@ -326,8 +326,10 @@ fn unit_tests(
     tested.with_context(|| format!("service \"{name}\""))
 }
 
-fn wrong(error: CaseError) -> anyhow::Error {
-    misconfigured(error.to_string())
+/// What is wrong with a file of cases, which is named as briefly as elsewhere.
+pub(super) fn wrong(error: CaseError) -> anyhow::Error {
+    let file = shown(&error.file).into();
+    misconfigured(CaseError { file, ..error }.to_string())
 }
 
 pub(super) fn no_service<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {

@@ -198,7 +198,7 @@ impl Round {
             self.terminal.say("no case has that in its name");
         } else {
             let suites = match (units, failed_units) {
-                _ if self.filtered => String::new(),
+                (0, _) => String::new(),
                 (_, 0) => format!(", unit tests of {} passed", count(units, "service")),
                 (_, failed) => format!(
                     ", unit tests of {failed} of {} failed",
