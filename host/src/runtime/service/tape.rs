@@ -298,3 +298,79 @@ impl Backend for Heard {
         self.inner.request(message, expected)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interfaces::memory::MemoryBackend;
+    use crate::manifest::ServiceSpec;
+    use crate::runtime::{Component, Engine, EngineOptions, Runtime, Service};
+
+    /// Exports `test:same/api@1.0.0`, whose `same` returns its argument.
+    const SAME: &str = r#"
+(component
+  (core module $code (func (export "same") (param i32) (result i32) (local.get 0)))
+  (core instance $core (instantiate $code))
+  (func $same (param "n" u32) (result u32) (canon lift (core func $core "same")))
+  (instance $api (export "same" (func $same)))
+  (export "test:same/api@1.0.0" (instance $api)))
+"#;
+
+    fn service() -> Service {
+        let engine = Engine::new(EngineOptions {
+            instances: 4,
+            cache: None,
+        });
+        let runtime = Runtime::new(engine.unwrap()).unwrap();
+        let component = Component::new(runtime.engine(), SAME.as_bytes()).unwrap();
+        let spec = Arc::new(ServiceSpec::new("same"));
+        Service::new(&runtime, "app", Arc::new(component), spec).unwrap()
+    }
+
+    async fn call(service: &Service, body: impl Into<Bytes>) {
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::default());
+        let exported = service.interfaces().next().unwrap();
+        let function = exported.function("same").unwrap();
+        let call = Call::new(body.into(), Duration::from_secs(20));
+        service.call(function, call, &backend).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn calls_are_kept_from_the_first_question_on() {
+        let service = service();
+        call(&service, "[1]").await;
+        assert_eq!(service.taped().0.len(), 0);
+        call(&service, "[2]").await;
+        let (calls, left_out) = service.taped();
+        assert_eq!((calls.len(), left_out), (1, LeftOut::default()));
+        assert_eq!(calls[0].arguments, "[2]");
+        assert_eq!(calls[0].ended.as_ref().unwrap(), "2");
+        assert_eq!(service.taped().0.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn there_is_room_for_so_many_calls_and_bytes() {
+        let service = service();
+        service.taped();
+        for _ in 0..=MAX_CALLS {
+            call(&service, "[1]").await;
+        }
+        let (calls, left_out) = service.taped();
+        assert_eq!((calls.len(), left_out.room), (MAX_CALLS, 1));
+        let spaces = " ".repeat(MAX_BYTES);
+        call(&service, format!("[1{spaces}]")).await;
+        let (calls, left_out) = service.taped();
+        assert_eq!((calls.len(), left_out.room), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_when_nobody_asks_any_more() {
+        let service = service();
+        service.taped();
+        call(&service, "[1]").await;
+        service.tape.kept().until = Instant::now().checked_sub(LEASE);
+        call(&service, "[2]").await;
+        assert!(!service.tape.on.load(Ordering::Relaxed));
+        assert_eq!(service.tape.kept().calls.len(), 0);
+    }
+}
