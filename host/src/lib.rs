@@ -75,6 +75,7 @@
 mod admin;
 pub mod build;
 pub mod call;
+pub mod cases;
 pub mod claims;
 pub mod deployment;
 pub mod events;

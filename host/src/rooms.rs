@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down; `host/ARCHITECTURE.md` says what each is.
-const ROOMS: [&str; 38] = [
+const ROOMS: [&str; 39] = [
     "host",
     "fleet",
     "admin",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 38] = [
     "jobs",
     "events",
     "registry",
+    "cases",
     "runtime",
     "interfaces",
     "grpc",

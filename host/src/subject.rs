@@ -93,6 +93,8 @@ pub(crate) enum Question<'a> {
     Traces,
     /// The spans of one.
     Trace(&'a str),
+    /// The calls of a service that have ended since this was asked, which it has kept from then on.
+    Record(&'a str),
 }
 
 /// The subjects of all [`Question`]s about an app.
@@ -107,6 +109,7 @@ impl<'a> Question<'a> {
             Self::Service(name) => format!("{OPS}.{app}.services.{name}"),
             Self::Traces => format!("{OPS}.{app}.traces"),
             Self::Trace(id) => format!("{OPS}.{app}.traces.{id}"),
+            Self::Record(name) => format!("{OPS}.{app}.record.{name}"),
         }
     }
 
@@ -118,6 +121,7 @@ impl<'a> Question<'a> {
             ("", "services", Some(name), None) => Some(Self::Service(name)),
             ("", "traces", None, None) => Some(Self::Traces),
             ("", "traces", Some(id), None) => Some(Self::Trace(id)),
+            ("", "record", Some(name), None) => Some(Self::Record(name)),
             _ => None,
         }
     }

@@ -154,6 +154,20 @@ pub enum BuildError {
         /// What is wrong there.
         source: crate::programs::Unsafe,
     },
+    /// A program that runs unit tests is not installed.
+    #[error("{program} is missing, by which the unit tests are run; install it, or put it on PATH")]
+    NoRunner {
+        /// The program, or those of which one is enough.
+        program: String,
+    },
+    /// Another user may have put the program there, or can change it.
+    #[error("no tests are run by {}", path.display())]
+    UnsafeRunner {
+        /// Where it was found.
+        path: PathBuf,
+        /// What is wrong there.
+        source: crate::programs::Unsafe,
+    },
     /// A tool could not be started.
     #[error("cannot run {}", program.display())]
     Start {

@@ -101,10 +101,8 @@ impl Inputs<'_> {
         add(Path::new("recipe"), RECIPES.as_bytes());
         add(Path::new("language"), self.language.to_string().as_bytes());
         add(Path::new("world"), &self.world.encoded()?);
-        let mut files = Vec::new();
-        list(self.folder, Path::new(""), &mut files)?;
-        files.sort();
-        for file in files {
+        let files = files(self.folder)?.into_iter();
+        for file in files.filter(|file| !self.language.is_test(file)) {
             let path = self.folder.join(&file);
             add(&file, &fs::read(&path).map_err(BuildError::reading(&path))?);
         }
@@ -146,6 +144,14 @@ pub(super) fn is_source(inside: &Path) -> bool {
     !inside
         .components()
         .any(|part| part.as_os_str().to_str().is_some_and(generated))
+}
+
+/// The files of a guest's folder that people wrote, tests included, in order of their paths in it.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    let mut files = Vec::new();
+    list(folder, Path::new(""), &mut files)?;
+    files.sort();
+    Ok(files)
 }
 
 fn list(root: &Path, inside: &Path, files: &mut Vec<PathBuf>) -> Result<(), BuildError> {

@@ -54,6 +54,22 @@ impl Language {
     }
 }
 
+impl Language {
+    /// Whether a path in a guest's folder is a test by the custom of the language, and no part of the component.
+    pub(super) fn is_test(self, inside: &Path) -> bool {
+        let name = inside.file_name().and_then(|name| name.to_str());
+        let name = name.unwrap_or_default();
+        match self {
+            Self::Rust | Self::C => inside.starts_with("tests"),
+            Self::Go => name.ends_with("_test.go"),
+            Self::TypeScript | Self::JavaScript => name.contains(".test."),
+            Self::Python => {
+                inside.starts_with("tests") || name.starts_with("test_") && name.ends_with(".py")
+            }
+        }
+    }
+}
+
 /// What runs a guest in TypeScript or JavaScript.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Runtime {

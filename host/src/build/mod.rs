@@ -30,6 +30,7 @@ pub use comments::Comments;
 pub use error::BuildError;
 pub use language::{Language, UnknownLanguage, detect, tools_of};
 pub use new::scaffold;
+pub use recipe::Tested;
 pub use tools::{Tool, ToolStatus, Tools};
 
 use fingerprint::{Fingerprint, Inputs};
@@ -94,16 +95,51 @@ impl Guest {
     }
 
     /// Whether a change of this file can change the component: hidden files, build output,
-    /// installed packages and generated bindings do not.
+    /// installed packages, generated bindings and tests do not.
     #[must_use]
     pub fn is_source(&self, path: &Path) -> bool {
-        path.strip_prefix(&self.folder)
-            .is_ok_and(fingerprint::is_source)
+        let inside = path.strip_prefix(&self.folder);
+        inside.is_ok_and(|inside| fingerprint::is_source(inside) && !self.language.is_test(inside))
             || path.starts_with(&self.wit)
             || Fingerprint::read(&self.component())
                 .elsewhere
                 .iter()
                 .any(|file| file == path)
+    }
+
+    /// Whether this file is a unit test of the guest: a change of it changes no component.
+    #[must_use]
+    pub fn is_test(&self, path: &Path) -> bool {
+        path.strip_prefix(&self.folder)
+            .is_ok_and(|inside| fingerprint::is_source(inside) && self.language.is_test(inside))
+    }
+
+    /// Runs the guest's unit tests by its language's own runner, on this machine and not in a sandbox. Nothing if
+    /// it has none. The guest has to be built: that leaves the bindings that tests may need.
+    ///
+    /// # Errors
+    ///
+    /// If a program is missing that the tests need, or the WIT does not parse. Tests that fail are no error here.
+    pub fn test(
+        &self,
+        tools: &Tools,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Option<Tested>, BuildError> {
+        let files = fingerprint::files(&self.folder)?;
+        let scratch = self.scratch();
+        let job = Job {
+            folder: &self.folder,
+            scratch: &scratch,
+            wit: &self.wit,
+            world: &World::of(&self.folder, &self.wit)?,
+            tools,
+        };
+        recipe::test(self.language, &job, &files, progress)
+    }
+
+    /// Where intermediate files go.
+    fn scratch(&self) -> PathBuf {
+        self.folder.join(OUTPUT).join(self.language.to_string())
     }
 
     /// Compiles the guest, unless the component is there and nothing that went into it has changed,
@@ -147,7 +183,7 @@ impl Guest {
         if component.is_file() && before.allows_reuse(&inputs)? {
             return Ok(component);
         }
-        let scratch = output.join(self.language.to_string());
+        let scratch = self.scratch();
         fs::create_dir_all(&scratch).map_err(BuildError::writing(&scratch))?;
         // Taken before compiling, so that a change during it leads to another build, not to none.
         let sources = inputs.sources(&[])?;

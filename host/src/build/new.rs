@@ -1,4 +1,4 @@
-//! A new service that builds and runs as it is.
+//! A new service that builds, runs and passes its tests as it is.
 
 use std::fs;
 use std::io::Write as _;
@@ -80,6 +80,9 @@ pub fn scaffold(language: Language, name: &str, into: &Path) -> Result<Vec<PathB
     for (path, template) in source(language, name) {
         files.push((Path::new(name).join(path), fill(template)));
     }
+    // Of the service as a whole, whatever it is written in, where its own tests are of its code.
+    let cases = format!("tests/{name}.json");
+    files.push((cases.into(), fill(template!("app/cases.json"))));
     let taken = files
         .iter()
         .map(|(path, _)| app.join(path))
@@ -120,10 +123,18 @@ fn source(language: Language, name: &str) -> Vec<(String, &'static str)> {
                     format!("{package}/greetings.go"),
                     template!("go/greetings.go"),
                 ),
+                (
+                    format!("{package}/greetings_test.go"),
+                    template!("go/greetings_test.go"),
+                ),
             ]
         }
         Language::TypeScript => vec![
             ("index.ts".to_owned(), template!("typescript/index.ts")),
+            (
+                "index.test.ts".to_owned(),
+                template!("typescript/index.test.ts"),
+            ),
             (
                 "tsconfig.json".to_owned(),
                 template!("typescript/tsconfig.json"),
@@ -135,6 +146,10 @@ fn source(language: Language, name: &str) -> Vec<(String, &'static str)> {
                 "jsconfig.json".to_owned(),
                 template!("javascript/jsconfig.json"),
             ),
+            (
+                "index.test.js".to_owned(),
+                template!("javascript/index.test.js"),
+            ),
         ],
         Language::Python => vec![
             ("app.py".to_owned(), template!("python/app.py")),
@@ -142,10 +157,12 @@ fn source(language: Language, name: &str) -> Vec<(String, &'static str)> {
                 "pyrightconfig.json".to_owned(),
                 template!("python/pyrightconfig.json"),
             ),
+            ("test_app.py".to_owned(), template!("python/test_app.py")),
         ],
         Language::C => vec![
             (format!("{name}.c"), template!("c/service.c")),
             (".clangd".to_owned(), template!("c/clangd")),
+            ("tests/greet.c".to_owned(), template!("c/tests/greet.c")),
         ],
     }
 }

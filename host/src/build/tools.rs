@@ -244,19 +244,39 @@ impl Tools {
     /// there belongs to another user, or others can write it or a folder on the way to it.
     pub fn find(&self, tool: Tool) -> Result<PathBuf, BuildError> {
         for file in tool.files() {
-            for place in &self.places {
-                let path = place.programs.join(file);
-                if path.is_file() {
-                    place.check(&path).map_err(|source| BuildError::Unsafe {
-                        tool,
-                        path: path.clone(),
-                        source,
-                    })?;
-                    return Ok(path);
-                }
+            if let Some((place, path)) = self.first(file) {
+                place.check(&path).map_err(|source| BuildError::Unsafe {
+                    tool,
+                    path: path.clone(),
+                    source,
+                })?;
+                return Ok(path);
             }
         }
         Err(self.missing(tool))
+    }
+
+    /// The first of these programs that is there, for unit tests: no tool of wasmbay's own.
+    pub(super) fn runner(&self, names: &[&'static str]) -> Result<PathBuf, BuildError> {
+        let found = names.iter().find_map(|name| self.first(name));
+        let program = || names.join(" or ");
+        let (place, path) = found.ok_or_else(|| BuildError::NoRunner { program: program() })?;
+        place
+            .check(&path)
+            .map_err(|source| BuildError::UnsafeRunner {
+                path: path.clone(),
+                source,
+            })?;
+        Ok(path)
+    }
+
+    /// Where a program is first.
+    fn first(&self, name: &str) -> Option<(&Place, PathBuf)> {
+        let mut places = self.places.iter();
+        places.find_map(|place| {
+            let path = place.programs.join(name);
+            path.is_file().then_some((place, path))
+        })
     }
 
     /// The command that installs the tool: of this project's script inside a checkout, else of the

@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::call::{Blame, Code};
+use crate::cases::Recorded;
 use crate::deployment::{Current, Deployment};
 use crate::gateway::Gateway;
 use crate::headers::Headers;
@@ -47,6 +48,9 @@ const ANSWERS: Duration = Duration::from_secs(1);
 
 /// Traces that a host lists.
 const TRACES: usize = 200;
+
+/// Bytes of an answer with recorded calls that are none of those.
+const RECORD_HEADROOM: usize = 4 << 10;
 
 /// Spans of one trace that a host shows.
 const SPANS: usize = 1_000;
@@ -150,6 +154,10 @@ impl Insight {
                 None => to_json(&json!({ "host": self.host })),
             },
             Question::Traces => to_json(&self.traces()),
+            Question::Record(name) => match self.recorded(name, most) {
+                Some(recorded) => to_json(&recorded),
+                None => to_json(&json!({ "host": self.host })),
+            },
             Question::Trace(id) => {
                 let mut part = self.trace(id);
                 let mut answer = to_json(&part);
@@ -214,6 +222,20 @@ impl Insight {
             manifest: figures::manifest(&service.spec),
             history: self.history.of(name),
         })
+    }
+
+    /// The calls of a service that were kept since this was asked for the last time.
+    fn recorded(&self, name: &str, most: usize) -> Option<Recorded> {
+        let deployment = self.current.get();
+        let service = deployment.services.get(name)?;
+        // Beside the cases there are the host's name and few numbers.
+        let most = most.saturating_sub(RECORD_HEADROOM);
+        Some(Recorded::new(
+            &self.host,
+            &service.spec,
+            service.taped(),
+            most,
+        ))
     }
 
     fn traces(&self) -> Traces {
@@ -347,6 +369,16 @@ async fn ask<T: for<'d> Deserialize<'d>>(
         answers.extend(serde_json::from_slice::<T>(&reply.payload).ok());
     }
     Ok(answers)
+}
+
+/// The calls of a service that have ended since this was asked for the last time, from all hosts that run it, which
+/// keep them for some seconds from now on.
+///
+/// # Errors
+///
+/// The connection is closed.
+pub async fn record(link: &Link, app: &str, service: &str) -> Result<Vec<Recorded>, PublishError> {
+    ask(link, app, &Question::Record(service)).await
 }
 
 /// The figures of an app from all of its hosts.

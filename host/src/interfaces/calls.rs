@@ -226,6 +226,17 @@ impl Import {
         }
     }
 
+    /// Its type.
+    pub(crate) fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Whether this is where it is called, or a partition of where it is published.
+    pub(crate) fn is_at(&self, subject: &str) -> bool {
+        let rest = subject.strip_prefix(&*self.subject);
+        rest.is_some_and(|rest| rest.is_empty() || self.is_event() && rest.starts_with('.'))
+    }
+
     /// Whether calling it publishes an event.
     pub(crate) fn is_event(&self) -> bool {
         self.publication.is_some()

@@ -80,6 +80,18 @@ impl Backend for MemoryBackend {
     }
 }
 
+impl MemoryBucket {
+    /// A bucket with these keys.
+    pub(crate) fn of(entries: impl Iterator<Item = (String, Bytes)>) -> Self {
+        Self(Mutex::new(entries.collect()))
+    }
+
+    /// What is in it.
+    pub(crate) fn entries(&self) -> BTreeMap<String, Bytes> {
+        lock(&self.0).clone()
+    }
+}
+
 impl KeyValue for MemoryBucket {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>, KeyValueError>> {
         Box::pin(async move { Ok(lock(&self.0).get(key).cloned()) })

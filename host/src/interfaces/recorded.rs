@@ -68,12 +68,19 @@ impl Recorded {
         self.replaying.load(Ordering::Relaxed)
     }
 
+    /// What all of it follows from: the seed, and when the run began in milliseconds since 1970.
+    pub(crate) fn given(&self) -> ([u8; SEED], u64) {
+        (self.seed, self.began / MILLI)
+    }
+
     fn since_1970(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
     }
 
-    fn since_began(&self) -> u64 {
-        self.since_1970().saturating_sub(self.began)
+    /// What a monotonic clock says: a millisecond at the start, since the runtime of Go takes zero for a broken
+    /// clock and stops.
+    fn monotonic(&self) -> u64 {
+        self.since_1970().saturating_sub(self.began) + MILLI
     }
 }
 
@@ -107,7 +114,7 @@ impl HostMonotonicClock for Clock {
     }
 
     fn now(&self) -> u64 {
-        self.0.since_began()
+        self.0.monotonic()
     }
 }
 
@@ -199,7 +206,7 @@ pub(crate) fn add_to_linker<T: CallerView + WasiView>(
             let state = store.data_mut();
             Ok((match state.caller().recorded.clone() {
                 Some(recorded) => {
-                    let duration = when.saturating_sub(recorded.since_began());
+                    let duration = when.saturating_sub(recorded.monotonic());
                     sleep(state, recorded, duration)?
                 }
                 None => clocks(state).subscribe_instant(when)?,
@@ -268,11 +275,11 @@ mod tests {
         let wall = || HostWallClock::now(&clock);
         assert_eq!(
             (wall(), HostMonotonicClock::now(&clock)),
-            (Duration::from_secs(5), 0)
+            (Duration::from_secs(5), MILLI)
         );
         recorded.ended(5_020);
         assert_eq!(wall(), Duration::from_millis(5_020));
-        assert_eq!(HostMonotonicClock::now(&clock), 20 * MILLI);
+        assert_eq!(HostMonotonicClock::now(&clock), 21 * MILLI);
         recorded.ended(4_000);
         assert_eq!(wall(), Duration::from_millis(5_020));
     }

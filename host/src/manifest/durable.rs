@@ -176,9 +176,5 @@ pub(super) fn read_secret(section: &Section<'_>) -> BTreeMap<FunctionId, Vec<Tem
             Err(error) => section.report(name.span().start, format!("`secret`: {error}")),
         }
     }
-    if !secret.is_empty() && !section.has(service::DURABLE.name) {
-        let why = "`secret` is of the runs of durable functions, and the service has none; add `durable = [\"…\"]`";
-        section.report_key(service::SECRET.name, why);
-    }
     secret
 }

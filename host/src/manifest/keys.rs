@@ -117,7 +117,7 @@ tables! {
         UNDO "undo": Other = Other::table(&["`[service.NAME.undo.\"namespace:package/interface.function\"]`"])
             => "What undoes the calls of an imported function when a durable function fails; see below.";
         SECRET "secret": Other = Other::table(&["`[service.NAME.secret]` with `\"namespace:package/interface.function\" = [\"$args.card\", \"$result\"]`"])
-            => "Values that are stored with the runs of durable functions and never shown: paths into the arguments and the result of a durable function, or of an imported one that they call.";
+            => "Values that are never shown, in runs of durable functions and in [recordings](testing.md#record-and-replay): paths into the arguments and the result of a function that the component exports or imports.";
         REPLICAS "replicas": Copies = Copies { default: 2 }
             => "Hosts of a [fleet](fleet.md) that run the service, or as many as there are. `wasmbay up` is one host and runs all.";
         REQUIRE "require": Other = Other::table(&["labels such as `{ zone = \"a\" }`"]).or("none")

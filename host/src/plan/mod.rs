@@ -38,7 +38,7 @@ pub use pipelines::{
     Act, Condition, Durable, DurableProblem, Each, Filled, Import, JsonText, Pipeline,
     PipelineProblem, Root, Secret, Secrets, Sources, Step, StepCall, Token, WaitFor,
 };
-pub(crate) use pipelines::{mask, provided};
+pub(crate) use pipelines::{mask, provided, secrets_of};
 pub use publication::{Event, PARTITIONS, Publication};
 pub use routes::{PlannedEvents, PlannedHttp, PlannedRoute, UNMAPPED_ERROR};
 pub use unreached::{Unreached, unreached};

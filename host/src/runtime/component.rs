@@ -345,6 +345,11 @@ impl Component {
         }
     }
 
+    /// Whether it may do several things at once, so that its clock cannot stand still.
+    pub(crate) fn is_asynchronous(&self) -> bool {
+        self.flavor == Flavor::Concurrent
+    }
+
     /// The memories and tables that one instance takes; `None` if that is known only when it is
     /// instantiated.
     #[must_use]

@@ -29,7 +29,7 @@ pub use engine::{
 };
 pub use instance::Exit;
 pub use pool::IDLE;
-pub(crate) use service::Admitted;
+pub(crate) use service::{Admitted, LeftOut, TapedCall, TapedImport};
 pub use service::{Exported, Function, Service, ServiceError, Stats, StatsReading};
 
 use engine::Flavor;

@@ -5,13 +5,14 @@ mod packages;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmbay::build::{BuildError, Guest, Language, Tools, scaffold};
 use wasmbay::call::Call;
+use wasmbay::cases::{self, Cases};
 use wasmbay::interfaces::Backend;
 use wasmbay::interfaces::memory::MemoryBackend;
 use wasmbay::manifest::ServiceSpec;
@@ -87,6 +88,71 @@ fn greetings(component: &Path, who: &str, times: u32, reuse: u32) -> Vec<String>
     replies.collect()
 }
 
+/// Runs the unit tests and the contract case of a new service, and the unit tests again when they expect something
+/// else.
+fn passes_its_tests(guest: &Guest) {
+    let test = || guest.test(&tools(), &mut |_| ()).unwrap().unwrap();
+    let tested = test();
+    assert!(tested.passed, "{}: {}", tested.runner, tested.output);
+
+    let app = guest.folder.parent().unwrap();
+    let files = cases::files(app).unwrap();
+    let [(service, file)] = files.as_slice() else {
+        panic!("{files:?}")
+    };
+    let engine = Engine::new(EngineOptions {
+        instances: 20,
+        cache: None,
+    });
+    let engine = engine.unwrap();
+    let component = Arc::new(Component::load(&engine, &guest.component()).unwrap());
+    let runtime = Runtime::new(engine).unwrap();
+    let checked = Cases::read(file).unwrap().check(&component.description());
+    let spec = ServiceSpec::new(service.as_str());
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for case in checked {
+        let case = case.unwrap();
+        let run = cases::run(&runtime, "app", &component, &spec, &case);
+        assert_eq!(tokio.block_on(run).unwrap(), []);
+    }
+
+    let expect = |from: &str, to: &str| {
+        let mut changed = 0;
+        for file in files_below(&guest.folder) {
+            let text = fs::read_to_string(&file).unwrap();
+            if text.contains(from) {
+                fs::write(&file, text.replace(from, to)).unwrap();
+                changed += 1;
+            }
+        }
+        assert_eq!(changed, 1);
+    };
+    expect("Hello, you!", "Bye, you!");
+    let tested = test();
+    assert!(!tested.passed, "{}: {}", tested.runner, tested.output);
+    assert!(!tested.output.trim().is_empty());
+    expect("Bye, you!", "Hello, you!");
+}
+
+/// What people wrote in a guest's folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let is_output = ["target", ".wasmbay", "Cargo.lock", "__pycache__"].contains(&name);
+        match (is_output, path.is_dir()) {
+            (true, _) => {}
+            (false, true) => files.extend(files_below(&path)),
+            (false, false) => files.push(path),
+        }
+    }
+    files
+}
+
 /// Makes a service, builds it, calls it, builds it again with nothing to do, and breaks it by the
 /// replacement: the compiler's message then names the broken file and line.
 fn makes_a_component(language: Language, broken: (&str, &str, &str), message: &str) {
@@ -105,6 +171,7 @@ fn makes_a_component(language: Language, broken: (&str, &str, &str), message: &s
     );
 
     assert_eq!(greeting(&guest.component(), "you", 1), r#""Hello, you!""#);
+    passes_its_tests(&guest);
     // So much that a garbage collector has to run, also while the host writes the arguments.
     let who = "you".repeat(5_000);
     let said = greeting(&guest.component(), &who, 1_000);

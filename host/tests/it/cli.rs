@@ -4,6 +4,7 @@ mod comments;
 mod dead_letters;
 mod running;
 mod stopping;
+mod testing;
 mod uncalled;
 mod unread;
 mod watching;
@@ -34,7 +35,7 @@ fn demo() -> Cli {
 }
 
 /// Several commands, one after the other.
-fn session(cli: &Cli, commands: &[&[&str]]) -> String {
+pub(crate) fn session(cli: &Cli, commands: &[&[&str]]) -> String {
     let seen: Vec<_> = commands.iter().map(|args| cli.run(args)).collect();
     seen.join("\n\n")
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use wasmbay::build::{Language, scaffold};
 use wasmbay::call::{CODES, Code};
+use wasmbay::cases::Cases;
 use wasmbay::interface::FunctionId;
 use wasmbay::manifest::{self, Manifest};
 use wasmbay::{subject, wire};
@@ -111,6 +112,19 @@ fn the_manifests_shown_are_accepted() {
 }
 
 #[test]
+fn the_cases_shown_can_be_read() {
+    let text = std::fs::read_to_string(document("testing.md")).unwrap();
+    let shown = blocks(&text, "json");
+    assert!(!shown.is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    for block in shown {
+        let file = folder.path().join("shown.json");
+        std::fs::write(&file, block).unwrap();
+        Cases::read(&file).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
 fn the_manifests_of_the_examples_are_accepted() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut loaded = 0;
@@ -181,6 +195,7 @@ fn every_path_that_the_documents_name_exists() {
         "docs/guests.md",
         "docs/jobs.md",
         "docs/databases.md",
+        "docs/testing.md",
         "docs/fleet.md",
         "docs/deploy.md",
         "docs/nats.md",
@@ -272,21 +287,37 @@ fn the_readmes_manifest_is_accepted() {
 #[test]
 fn the_readmes_first_services_are_what_new_writes() {
     let readme = readme();
-    for (language, block, file) in [
-        (Language::Python, "wit", "wit/world.wit"),
-        (Language::Python, "python", "hello/app.py"),
-        (Language::Rust, "rust", "hello/src/lib.rs"),
+    for (language, block, files) in [
+        (Language::Python, "wit", &["wit/world.wit"][..]),
+        (
+            Language::Python,
+            "python",
+            &["hello/app.py", "hello/test_app.py"],
+        ),
+        (Language::Rust, "rust", &["hello/src/lib.rs"]),
         (
             Language::Go,
             "go",
-            "hello/export_demo_hello_greetings/greetings.go",
+            &[
+                "hello/export_demo_hello_greetings/greetings.go",
+                "hello/export_demo_hello_greetings/greetings_test.go",
+            ],
         ),
-        (Language::TypeScript, "typescript", "hello/index.ts"),
-        (Language::C, "c", "hello/hello.c"),
+        (
+            Language::TypeScript,
+            "typescript",
+            &["hello/index.ts", "hello/index.test.ts"],
+        ),
+        (Language::C, "c", &["hello/hello.c", "hello/tests/greet.c"]),
+        (Language::C, "json", &["tests/hello.json"]),
     ] {
         let folder = tempfile::tempdir().unwrap();
         scaffold(language, "hello", folder.path()).unwrap();
-        let written = std::fs::read_to_string(folder.path().join("hello").join(file)).unwrap();
-        assert_eq!(blocks(&readme, block), [written], "{file}");
+        let app = folder.path().join("hello");
+        let written = files
+            .iter()
+            .map(|file| std::fs::read_to_string(app.join(file)).unwrap());
+        let written: Vec<_> = written.collect();
+        assert_eq!(blocks(&readme, block), written, "{files:?}");
     }
 }

@@ -6,6 +6,7 @@ mod edited;
 mod ledger;
 mod looked_at;
 mod survives;
+mod tested;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -10,8 +10,8 @@ use wasmbay::manifest::values::parse_duration;
 
 use crate::commands::{
     build, call, check, completions, deploy, diff, dlq, doctor, drain, emit, history, host, hosts,
-    inspect, jobs, logs, man, new, openapi, proto, ps, pull, push, rollback, runs, scale, sign,
-    top, trace, uncordon, undeploy, up, update,
+    inspect, jobs, logs, man, new, openapi, proto, ps, pull, push, record, replay, rollback, runs,
+    scale, sign, test, top, trace, uncordon, undeploy, up, update,
 };
 
 /// Columns of the help, at most.
@@ -28,6 +28,7 @@ Examples:
   wasmbay new --lang rust hello      write a service that builds and runs as it is
   wasmbay up hello                   build and run it, and swap in what changes
   wasmbay call greetings.greet '{\"who\":\"you\"}'
+  wasmbay test hello                 run its tests
   wasmbay doctor                     see which tools are there
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration."
@@ -82,6 +83,9 @@ pub(crate) enum Verb {
     Undeploy(undeploy::Undeploy),
     Build(build::Build),
     Check(check::Check),
+    Test(test::Test),
+    Record(record::Record),
+    Replay(replay::Replay),
     Inspect(inspect::Inspect),
     Push(push::Push),
     Pull(pull::Pull),

@@ -31,12 +31,15 @@ pub(crate) mod proto;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod record;
+pub(crate) mod replay;
 pub(crate) mod rollback;
 pub(crate) mod runs;
 pub(crate) mod scale;
 mod server;
 pub(crate) mod sign;
 mod signals;
+pub(crate) mod test;
 pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod uncordon;
@@ -95,6 +98,9 @@ async fn answer(verb: Verb, terminal: &Terminal) -> anyhow::Result<Exit> {
         Verb::Push(args) => push::run(args, terminal).await,
         Verb::Pull(args) => pull::run(args, terminal).await,
         Verb::Update(args) => update::run(args, terminal).await,
+        Verb::Test(args) => test::run(args, terminal).await,
+        Verb::Record(args) => record::run(args, terminal).await,
+        Verb::Replay(args) => replay::run(args, terminal).await,
         Verb::Openapi(args) => openapi::run(args, terminal).await,
         Verb::Proto(args) => proto::run(args, terminal).await,
         Verb::Call(args) => call::run(args, terminal).await,

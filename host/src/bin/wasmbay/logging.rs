@@ -17,8 +17,10 @@ use crate::report::{Terminal, misconfigured};
 const RUNNING: &str = "warn,wasmbay=info,guest=info";
 const RUNNING_VERBOSE: &str = "info,wasmbay=debug,guest=debug";
 const RUNNING_QUIET: &str = "error,wasmbay=warn,guest=warn";
-/// Verbs that print a result log only what is wrong. What is refused to them is their error.
-const ASKING: &str = "error,wasmbay=warn,wasmbay::nats::violations=off";
+/// Verbs that print a result log only what is wrong. What is refused to them is their error, and a call that fails
+/// in a test may be meant to.
+const ASKING: &str =
+    "error,wasmbay=warn,wasmbay::nats::violations=off,wasmbay::runtime::service=off";
 
 /// How the log is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -82,6 +82,11 @@ impl Source {
         }
     }
 
+    /// Whether a folder is watched: what is in it can change the component or its tests.
+    pub(crate) fn is_watched(&self, folder: &Path) -> bool {
+        self.depends_on(folder) || self.guest().is_some_and(|guest| guest.is_test(folder))
+    }
+
     /// Whether a folder that was moved, removed or made can have what the component is made of.
     fn is_below(&self, folder: &Path) -> bool {
         match self {

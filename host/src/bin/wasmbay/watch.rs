@@ -62,8 +62,17 @@ impl Watch {
     /// Follows all that the project is made of, and nothing else; of what its manifest names and is not
     /// there, the nearest folder above.
     pub(crate) fn follow(&mut self, project: &Project) {
+        self.follow_wanted(|| Wanted::of(project));
+    }
+
+    /// The same, and a folder of the project besides.
+    pub(crate) fn follow_also(&mut self, project: &Project, folder: &Path) {
+        self.follow_wanted(|| Wanted::of(project).with(folder));
+    }
+
+    fn follow_wanted(&mut self, wanted: impl Fn() -> Wanted) {
         for round in 0..ROUNDS {
-            let wanted = Wanted::of(project);
+            let wanted = wanted();
             if round > 0 {
                 // It came into being before what is above it was watched.
                 for folder in wanted.folders.difference(&self.wanted.folders) {
@@ -204,6 +213,18 @@ impl Wanted {
         wanted
     }
 
+    /// With all of a folder, or with the place where it may come into being.
+    fn with(mut self, folder: &Path) -> Self {
+        let mut inside = BTreeSet::new();
+        walk(folder, &|folder| folder.is_dir(), &mut inside);
+        let way = Way::to(folder);
+        self.folders
+            .extend(inside.iter().cloned().chain(way.folders));
+        self.whole.extend(inside);
+        self.named.extend(way.passed);
+        self
+    }
+
     fn matters(&self, path: &Path) -> bool {
         let inside = path
             .parent()
@@ -327,7 +348,7 @@ fn folders(project: &Project) -> BTreeSet<PathBuf> {
         if let Some(source) = project.sources.get(name) {
             walk(
                 &tree,
-                &|folder| folder == tree || source.depends_on(folder),
+                &|folder| folder == tree || source.is_watched(folder),
                 &mut folders,
             );
         }

@@ -10,7 +10,7 @@ use std::process::{self, Command};
 
 use serde_json::{Value, json};
 
-use super::{Built, Job};
+use super::{Built, Job, Tested, tested};
 use crate::build::componentize::{bindings, componentize, write};
 use crate::build::language::{c_files, is_cpp};
 use crate::build::process::{Stdout, run};
@@ -183,6 +183,57 @@ fn headers(cc: &Path, cpp: bool) -> Vec<String> {
         .skip(1);
     let folders = lines.take_while(|line| line.starts_with(' '));
     folders.map(|folder| folder.trim().to_owned()).collect()
+}
+
+/// Runs each file in `tests/`: a program of this machine's compiler, which fails by its exit code. It can include
+/// the service's sources, and the header of the bindings, whose functions are for components alone.
+pub(super) fn test(
+    job: &Job<'_>,
+    files: &[PathBuf],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<Tested>, BuildError> {
+    let is_program = |file: &&PathBuf| {
+        let is_c = file.extension().is_some_and(|ending| ending == "c");
+        file.parent() == Some(Path::new("tests")) && (is_c || is_cpp(file))
+    };
+    let mut all: Option<Tested> = None;
+    for source in files.iter().filter(is_program) {
+        let cpp = is_cpp(source);
+        let compilers: &[_] = match cpp {
+            true => &["c++", "clang++", "g++"],
+            false => &["cc", "clang", "gcc"],
+        };
+        let program = job.scratch.join(source).with_extension("test");
+        if let Some(folder) = program.parent() {
+            fs::create_dir_all(folder).map_err(BuildError::writing(folder))?;
+        }
+        let mut command = Command::new(job.tools.runner(compilers)?);
+        command
+            .arg(if cpp { "-std=gnu++20" } else { "-std=gnu17" })
+            .arg("-iquote")
+            .arg(job.scratch.join("bindings"))
+            .args(["-g", "-o"])
+            .arg(&program)
+            .arg(source);
+        let mut one = tested("cc", job, &mut command, progress)?;
+        if one.passed {
+            one = tested("tests/", job, &mut Command::new(&program), progress)?;
+        }
+        if !one.passed {
+            one.output = format!("{} failed\n{}", source.display(), one.output);
+        }
+        let before = all.take();
+        all = Some(Tested {
+            runner: "C programs".to_owned(),
+            passed: one.passed && before.as_ref().is_none_or(|before| before.passed),
+            took: one.took
+                + before
+                    .as_ref()
+                    .map_or(std::time::Duration::ZERO, |before| before.took),
+            output: before.map_or(String::new(), |before| before.output) + &one.output,
+        });
+    }
+    Ok(all)
 }
 
 /// The compiler for one of the two languages: a pair of wrappers, or zig, which is both.

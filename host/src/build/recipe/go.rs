@@ -5,15 +5,16 @@
 //! import is part of wasmbay and replaces the published one, so no network is needed. The module `wasmbay`
 //! beside it is our own: connections, for drivers that ask for a function that makes some.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Built, Job};
+use super::{Built, Job, Tested, tested};
 use crate::build::componentize::{bindings, componentize, embed, write};
 use crate::build::process::{Stdout, run};
 use crate::build::world::World;
-use crate::build::{BuildError, OUTPUT, Tool};
+use crate::build::{BuildError, Language, OUTPUT, Tool};
 
 /// The names of the generated files.
 pub(in crate::build) const GENERATED: [&str; 3] = ["wit_bindings.go", "wit_exports.go", "empty.s"];
@@ -125,6 +126,35 @@ fn explain(error: BuildError, folder: &Path) -> BuildError {
         why: "all of its source is for cgo or for other systems than WASI".to_owned(),
         source: Box::new(error),
     }
+}
+
+/// Runs `go test` for this machine, in the packages that have tests: others may be made of bindings, which are
+/// for components alone.
+pub(super) fn test(
+    job: &Job<'_>,
+    files: &[PathBuf],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<Tested>, BuildError> {
+    let tests = files.iter().filter(|file| Language::Go.is_test(file));
+    let packages: BTreeSet<_> = tests
+        .filter_map(|file| Some(Path::new(".").join(file.parent()?)))
+        .collect();
+    if packages.is_empty() {
+        return Ok(None);
+    }
+    let mut command = Command::new(job.tools.find(Tool::Go)?);
+    command
+        .env_remove("GOFLAGS")
+        .env_remove("GOOS")
+        .env_remove("GOARCH")
+        .env("GOWORK", "off")
+        .arg("test");
+    if let Some(modfile) = modfile(job)? {
+        command.args([modfile.as_str(), "-mod=mod"]);
+    }
+    // `.` joined with nothing ends in a slash, which Go takes as well.
+    command.args(&packages);
+    tested("go test", job, &mut command, progress).map(Some)
 }
 
 /// Writes the bindings, and takes away those of interfaces that the world has no more.

@@ -2,15 +2,15 @@
 //! guest asks for.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Built, Job, npm, starlingmonkey};
+use super::{Built, Job, Tested, npm, starlingmonkey, tested};
 use crate::build::componentize::write;
 use crate::build::edge::{self, Edge, exact};
-use crate::build::language::{Runtime, runtime, script};
+use crate::build::language::{Runtime, package, runtime, script};
 use crate::build::process::{Stdout, run};
-use crate::build::{BuildError, Tool, typescript};
+use crate::build::{BuildError, Language, Tool, typescript};
 
 pub(super) fn build(job: &Job<'_>, progress: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let runtime = runtime(job.folder)?;
@@ -124,4 +124,59 @@ fn not_exported(error: BuildError, job: &Job<'_>) -> BuildError {
         world: job.world.name.clone(),
         problems,
     }
+}
+
+/// Runs `npm test` where the guest's `package.json` says what that is; else the files called `….test.ts` and the
+/// like, each in one module with what it imports, by Node's own runner.
+pub(super) fn test(
+    job: &Job<'_>,
+    files: &[PathBuf],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<Tested>, BuildError> {
+    let package = package(job.folder);
+    let script = package.and_then(|package| Some(package.get("scripts")?.get("test")?.is_string()));
+    if script == Some(true) {
+        let mut command = Command::new(job.tools.runner(&["npm"])?);
+        return tested("npm test", job, command.arg("test"), progress).map(Some);
+    }
+    let is_named = |file: &&PathBuf| {
+        let ending = file.extension().and_then(|ending| ending.to_str());
+        Language::TypeScript.is_test(file)
+            && ending.is_some_and(|ending| ["ts", "mts", "js", "mjs"].contains(&ending))
+    };
+    let tests: Vec<_> = files.iter().filter(is_named).collect();
+    if tests.is_empty() {
+        return Ok(None);
+    }
+    let node = job.tools.runner(&["node"])?;
+    let bundles = job.scratch.join("tests");
+    // Those of tests that are gone would be run again.
+    let _ = fs::remove_dir_all(&bundles);
+    let mut command = Command::new(job.tools.find(Tool::Esbuild)?);
+    command
+        .current_dir(job.folder)
+        .args(&tests)
+        .args([
+            "--bundle",
+            "--format=esm",
+            "--platform=node",
+            "--target=node18",
+            "--sourcemap=inline",
+            "--log-level=warning",
+            "--outbase=.",
+            "--out-extension:.js=.mjs",
+        ])
+        .arg(format!("--outdir={}", bundles.display()));
+    let bundled = tested("esbuild", job, &mut command, progress)?;
+    if !bundled.passed {
+        return Ok(Some(bundled));
+    }
+    let mut command = Command::new(node);
+    command.args(["--enable-source-maps", "--test"]);
+    command.args(
+        tests
+            .iter()
+            .map(|test| bundles.join(test).with_extension("mjs")),
+    );
+    tested("node --test", job, &mut command, progress).map(Some)
 }

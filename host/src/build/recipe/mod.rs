@@ -1,4 +1,4 @@
-//! How each language's source becomes a component.
+//! How each language's source becomes a component, and by what its unit tests are run.
 
 mod c;
 pub(super) mod go;
@@ -10,7 +10,10 @@ mod rust;
 mod starlingmonkey;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
+use super::process::{Stdout, run};
 use super::world::World;
 use super::{BuildError, Language, Tools};
 
@@ -69,4 +72,63 @@ pub(super) fn build(
         Language::Python => python::build(job, progress),
         Language::C => c::build(job, progress),
     }
+}
+
+/// What became of a guest's unit tests.
+#[derive(Clone, Debug)]
+pub struct Tested {
+    /// The runner, such as `cargo test`.
+    pub runner: String,
+    /// Whether all of them passed.
+    pub passed: bool,
+    /// What the runner printed.
+    pub output: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Runs the unit tests that are among these files of the guest's folder.
+pub(super) fn test(
+    language: Language,
+    job: &Job<'_>,
+    files: &[PathBuf],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<Tested>, BuildError> {
+    match language {
+        Language::Rust => rust::test(job, files, progress),
+        Language::Go => go::test(job, files, progress),
+        Language::TypeScript | Language::JavaScript => javascript::test(job, files, progress),
+        Language::Python => python::test(job, files, progress),
+        Language::C => c::test(job, files, progress),
+    }
+}
+
+/// Runs a language's runner to its end.
+fn tested(
+    runner: &str,
+    job: &Job<'_>,
+    command: &mut Command,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Tested, BuildError> {
+    let started = Instant::now();
+    let ran = run(
+        runner,
+        job.folder,
+        command.current_dir(job.folder),
+        Stdout::Messages,
+        progress,
+    );
+    let (passed, output) = match ran {
+        Ok(output) => (true, String::from_utf8_lossy(&output).into_owned()),
+        Err(BuildError::Failed { output, status, .. }) => {
+            (false, format!("{}\n{status}", output.trim_end()))
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Tested {
+        runner: runner.to_owned(),
+        passed,
+        output,
+        took: started.elapsed(),
+    })
 }

@@ -1,15 +1,16 @@
 //! Python: the interpreter and the source in one component.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Built, Job, pip};
+use super::{Built, Job, Tested, pip, tested};
 use crate::build::componentize::write;
 use crate::build::language::module;
 use crate::build::process::{Stdout, run};
-use crate::build::{BuildError, Tool};
+use crate::build::{BuildError, Language, Tool};
 
 /// The module that a component begins with, which imports the service's own.
 const START: &str = "wasmbay_start";
@@ -83,4 +84,47 @@ fn write_stubs(
         .arg(&stubs);
     let step = "componentize-py, for the bindings";
     run(step, job.folder, &mut command, Stdout::Messages, progress).map(drop)
+}
+
+/// Runs the files called `test_….py` by pytest where the guest is set up for it, else by unittest. They import the
+/// service's own modules; what a component would import raises `NotImplementedError` until it is replaced, as by
+/// `unittest.mock`.
+pub(super) fn test(
+    job: &Job<'_>,
+    files: &[PathBuf],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<Tested>, BuildError> {
+    let is_named = |file: &&PathBuf| {
+        let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        name.starts_with("test_") && Language::Python.is_test(file)
+    };
+    let tests: Vec<_> = files.iter().filter(is_named).collect();
+    if tests.is_empty() {
+        return Ok(None);
+    }
+    let python = job.tools.runner(&["python3", "python"])?;
+    write_stubs(job, &job.tools.find(Tool::ComponentizePy)?, progress)?;
+    let bindings = job.scratch.join("bindings");
+    let packages = pip::install(job, progress)?;
+    let path = [Some(job.folder.to_owned()), Some(bindings), packages];
+    let path = env::join_paths(path.into_iter().flatten()).unwrap_or_default();
+    let mut command = Command::new(python);
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONPATH", path);
+    if wants_pytest(job.folder) {
+        command.args(["-m", "pytest"]);
+        return tested("pytest", job, &mut command, progress).map(Some);
+    }
+    command.args(["-m", "unittest"]).args(tests);
+    tested("unittest", job, &mut command, progress).map(Some)
+}
+
+/// Whether a file is there by which projects set pytest up.
+fn wants_pytest(folder: &Path) -> bool {
+    let project = fs::read_to_string(folder.join("pyproject.toml")).unwrap_or_default();
+    ["pytest.ini", "conftest.py"]
+        .iter()
+        .any(|file| folder.join(file).is_file())
+        || project.contains("[tool.pytest")
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use super::{Built, Job};
+use super::{Built, Job, Tested, tested};
 use crate::build::process::{Stdout, run};
 use crate::build::tools::compiles_components;
 use crate::build::{BuildError, Tool};
@@ -69,6 +69,32 @@ fn c_compiler(command: &mut Command, cc: &Path) {
         command.env(format!("CC_{target}"), cc);
         command.env(format!("CXX_{target}"), cc.with_file_name("wasm-c++"));
     }
+}
+
+/// Runs `cargo test` for this machine, where a source has a test.
+pub(super) fn test(
+    job: &Job<'_>,
+    files: &[PathBuf],
+    progress: &mut dyn FnMut(&str),
+) -> Result<Option<Tested>, BuildError> {
+    let has_test = |file: &&PathBuf| {
+        let text = fs::read_to_string(job.folder.join(file)).unwrap_or_default();
+        ["#[test]", "::test]", "::test("]
+            .iter()
+            .any(|mark| text.contains(mark))
+    };
+    let mut sources = files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|ending| ending == "rs"));
+    if !sources.any(|file| has_test(&file)) {
+        return Ok(None);
+    }
+    let mut command = Command::new(job.tools.runner(&["cargo"])?);
+    command
+        .arg("test")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    tested("cargo test", job, &mut command, progress).map(Some)
 }
 
 /// The component that cargo says it made of this package.

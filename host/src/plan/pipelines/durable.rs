@@ -100,10 +100,8 @@ pub enum DurableProblem {
         /// The nearest imported function, as the end of a sentence.
         suggestion: String,
     },
-    /// A secret value of what is neither durable nor called.
-    #[error(
-        "`secret`: {function} is none of its durable functions, and it does not import it{suggestion}"
-    )]
+    /// A secret value of what is neither exported nor called.
+    #[error("`secret`: it neither exports nor imports {function}{suggestion}")]
     NoSecret {
         /// The function.
         function: Box<FunctionId>,
@@ -137,11 +135,15 @@ impl Wiring<'_> {
                 .services
                 .iter()
                 .find(|service| service.name == spec.name);
-            let (Some(durable), Some(service)) = (&spec.durable, service) else {
+            let Some(service) = service else {
                 continue;
             };
-            let mut unknown = self.check_undos(spec, service);
-            unknown.extend(check_secrets(spec, durable, service));
+            let mut unknown = check_secrets(spec, service);
+            let Some(durable) = &spec.durable else {
+                errors.extend(unknown);
+                continue;
+            };
+            unknown.extend(self.check_undos(spec, service));
             if !unknown.is_empty() {
                 errors.extend(unknown);
                 continue;
@@ -429,7 +431,7 @@ fn error(spec: &ServiceSpec, place: &Place, problem: DurableProblem) -> PlanErro
 }
 
 /// The secret values of calls of a function, by the manifest.
-fn secrets_of(
+pub(crate) fn secrets_of(
     spec: &ServiceSpec,
     function: &FunctionId,
     signature: &Signature,
@@ -444,20 +446,10 @@ fn secrets_of(
     })
 }
 
-/// Reports secret values of functions that are neither durable nor imported.
-fn check_secrets(
-    spec: &ServiceSpec,
-    durable: &DurableSpec,
-    service: &Described<'_>,
-) -> Vec<PlanError> {
-    let own = functions(service.exports).filter(|(function, _)| {
-        let mut own = durable.functions.iter();
-        own.any(|durable| is(function, &durable.function))
-    });
-    let known: Vec<FunctionId> = own
-        .chain(functions(service.imports))
-        .map(|(function, _)| function)
-        .collect();
+/// Reports secret values of functions that are neither exported nor imported, and those that are not there.
+fn check_secrets(spec: &ServiceSpec, service: &Described<'_>) -> Vec<PlanError> {
+    let all = || functions(service.exports).chain(functions(service.imports));
+    let known: Vec<FunctionId> = all().map(|(function, _)| function).collect();
     let unknown = spec.secret.iter().filter(|(typed, _)| {
         let mut known = known.iter();
         !known.any(|function| is(function, typed))
@@ -473,7 +465,15 @@ fn check_secrets(
         };
         error(spec, &place.unwrap_or_default(), problem)
     };
-    unknown.map(problem).collect()
+    let mut errors: Vec<_> = unknown.map(problem).collect();
+    // Those of a service with durable functions are reported with these.
+    if spec.durable.is_none() {
+        let wrong = |(function, signature): (FunctionId, &Signature)| {
+            secrets_of(spec, &function, signature).err()
+        };
+        errors.extend(all().filter_map(wrong));
+    }
+    errors
 }
 
 fn functions(

@@ -23,6 +23,7 @@ use crate::shape::{Shape, Signature};
 
 use check::Check;
 pub use condition::Condition;
+pub(crate) use durable::secrets_of;
 pub use durable::{Durable, DurableProblem, Import};
 pub use filled::{Filled, JsonText, Root, Sources, Token};
 pub use planned::{Act, Each, Pipeline, Step, StepCall};

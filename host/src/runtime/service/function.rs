@@ -3,9 +3,11 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::http::HttpHandler;
+use super::tape::Listening;
 use super::{Admitted, Early, Function, Instance, Of, Service, Term};
 use crate::call::{Call, CallError, Kind, Reply};
 use crate::interfaces::{Answer, Backend, CurrentCall, Recorded};
@@ -53,6 +55,8 @@ impl Service {
     ) -> Result<Reply, CallError> {
         let term = self.term(&call);
         let account = self.account(function.counted(), &mut call, term);
+        let listening = self.listen(&call, backend, || Some(call.body.clone()));
+        let backend = listening.as_deref().map_or(backend, Listening::backend);
         let work = || async {
             let arguments = self.decode(function, &call)?;
             let current = CurrentCall::new(&call, term.deadline, backend);
@@ -61,8 +65,23 @@ impl Service {
                 .await?;
             self.encode(function, result.as_ref())
         };
-        self.run(account, term, admitted, work, Reply::refusal)
-            .await
+        let ran = self.run(account, term, admitted, work, Reply::refusal);
+        let ended = ran.await;
+        if let Some(listening) = listening {
+            self.tape.keep(*listening, function, body_of(&ended));
+        }
+        ended
+    }
+
+    /// What keeps a call that begins now, if calls are kept.
+    fn listen(
+        &self,
+        call: &Call,
+        backend: &Arc<dyn Backend>,
+        arguments: impl FnOnce() -> Option<Bytes>,
+    ) -> Option<Box<Listening>> {
+        let unseen = || self.acts_unseen(call);
+        self.tape.listen(&self.imports, backend, arguments, unseen)
     }
 
     /// As [`Service::call`] in a fresh instance for a run, with its time and its random. It may take until the
@@ -80,6 +99,11 @@ impl Service {
             ..self.term(&call)
         };
         let account = self.account(function.counted(), &mut call, term);
+        let mut listening = self.listen(&call, backend, || Some(call.body.clone()));
+        if let Some(listening) = &mut listening {
+            listening.given(recorded);
+        }
+        let backend = listening.as_deref().map_or(backend, Listening::backend);
         let work = || async {
             let arguments = self.decode(function, &call)?;
             let instance = Box::pin(Instance::of(&self.blueprint, Of::Run(recorded))).await?;
@@ -90,8 +114,12 @@ impl Service {
             let (_, result) = invoked?;
             self.encode(function, result.as_ref())
         };
-        self.run(account, term, admitted, work, Reply::refusal)
-            .await
+        let ran = self.run(account, term, admitted, work, Reply::refusal);
+        let ended = ran.await;
+        if let Some(listening) = listening {
+            self.tape.keep(*listening, function, body_of(&ended));
+        }
+        ended
     }
 
     /// As [`Service::call`] with values of the function's own type, whose bounds were checked. What the
@@ -109,6 +137,12 @@ impl Service {
     ) -> Result<Answer, CallError> {
         let term = self.term(&call);
         let account = self.account(function.counted(), &mut call, term);
+        let listening = self.listen(&call, backend, || {
+            json::encode_arguments(&arguments, &function.signature, &self.limits)
+                .ok()
+                .map(Into::into)
+        });
+        let backend = listening.as_deref().map_or(backend, Listening::backend);
         let work = || async {
             let current = CurrentCall::new(&call, term.deadline, backend);
             let invoked = self.invoke(function, &arguments, current, term, early);
@@ -126,7 +160,19 @@ impl Service {
             }
             _ => None,
         };
-        self.run(account, term, Admitted(None), work, refusal).await
+        let ran = self.run(account, term, Admitted(None), work, refusal);
+        let ended = ran.await;
+        if let Some(listening) = listening {
+            let body = match &ended {
+                Ok(Answer::Json(body)) => Ok(body.clone()),
+                Ok(Answer::Value(value)) => self
+                    .encode(function, value.as_ref())
+                    .map(|reply| reply.body),
+                Err(error) => Err(error.clone()),
+            };
+            self.tape.keep(*listening, function, body);
+        }
+        ended
     }
 
     /// Runs a function in an instance.
@@ -225,4 +271,9 @@ impl Service {
     pub(crate) fn takes(&self, measure: Measure) -> bool {
         measure.is_within(&self.limits)
     }
+}
+
+fn body_of(ended: &Result<Reply, CallError>) -> Result<Bytes, CallError> {
+    let body = ended.as_ref().map(|reply| reply.body.clone());
+    body.map_err(Clone::clone)
 }

@@ -8,6 +8,7 @@ mod command;
 mod function;
 mod http;
 mod message;
+mod tape;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -20,6 +21,8 @@ use wasmtime::component::ComponentExportIndex;
 
 pub use crate::stats::{Stats, StatsReading};
 use http::HttpHandler;
+use tape::Tape;
+pub(crate) use tape::{LeftOut, TapedCall, TapedImport};
 
 use super::Runtime;
 use super::admission::Admission;
@@ -64,6 +67,7 @@ pub struct Service {
     admission: Admission,
     /// What its messages are bounded by.
     pub(crate) limits: json::Limits,
+    tape: Tape,
 }
 
 /// An interface that a service exports.
@@ -231,6 +235,28 @@ impl Service {
         spec: Arc<ServiceSpec>,
         events: Vec<Arc<EventWire>>,
     ) -> Result<Self, ServiceError> {
+        let recorded = spec.durable.is_some();
+        Self::link(runtime, app, component, spec, events, recorded)
+    }
+
+    /// As [`Service::new`], for calls whose time and random are given, whatever is durable.
+    pub(crate) fn for_cases(
+        runtime: &Runtime,
+        app: &str,
+        component: Arc<Component>,
+        spec: Arc<ServiceSpec>,
+    ) -> Result<Self, ServiceError> {
+        Self::link(runtime, app, component, spec, Vec::new(), true)
+    }
+
+    fn link(
+        runtime: &Runtime,
+        app: &str,
+        component: Arc<Component>,
+        spec: Arc<ServiceSpec>,
+        events: Vec<Arc<EventWire>>,
+        recorded: bool,
+    ) -> Result<Self, ServiceError> {
         if !component.missing.is_empty() {
             return Err(ServiceError::Missing {
                 service: spec.name.clone(),
@@ -278,7 +304,7 @@ impl Service {
             let linked = calls::link(&mut linker, interface, &wiring);
             imports.extend(linked.map_err(link)?);
         }
-        if spec.durable.is_some() {
+        if recorded {
             recorded::add_to_linker(&mut linker).map_err(link)?;
         }
         let pre = linker.instantiate_pre(&component.compiled).map_err(link)?;
@@ -354,6 +380,7 @@ impl Service {
             messages,
             command,
             limits,
+            tape: Tape::default(),
         })
     }
 
@@ -435,6 +462,19 @@ impl Service {
             instances,
             idle,
         }
+    }
+
+    /// The calls that were kept since this was asked for the last time; see [`Tape`].
+    pub(crate) fn taped(&self) -> (Vec<TapedCall>, LeftOut) {
+        self.tape.take()
+    }
+
+    /// Whether a call can do what its backend does not see: with a grant of its own, or by who it is made for.
+    fn acts_unseen(&self, call: &Call) -> bool {
+        let grants = &self.spec.grants;
+        let is_granted =
+            !(grants.http.is_empty() && grants.tcp.is_empty() && grants.udp.is_empty());
+        is_granted || call.claims.is_some()
     }
 
     /// What the service has done beside its calls.

@@ -1,11 +1,14 @@
 //! `wasmbay deploy`.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use wasmbay::fleet::{Change, Clash, Proposal, Revision, changed, next, next_in_shares};
 
 use super::fleet::{Fleet, gate, signed};
-use super::proposal::{Built, What};
+use super::proposal::{Built, Differing, What};
 use super::sign::{Signer, Signing};
+use super::test::explain;
 use super::wait::Written;
 use crate::args::{Nats, Waiting};
 use crate::report::{Exit, Terminal, count, failure, plain, size};
@@ -32,6 +35,7 @@ Examples:
   wasmbay deploy examples/shop --message 'cheaper shipping'
   wasmbay deploy --dry-run
   wasmbay deploy --service payment
+  wasmbay deploy --service payment --replay payment-recording.json
   wasmbay deploy payment.wasm --service shop/payment
   wasmbay deploy --nats nats://nats.example:4222 --output json | jq .revision
 
@@ -48,6 +52,9 @@ pub(crate) struct Deploy {
     /// Give new versions all calls at once, whatever their `rollout` says; ends a rollout that is under way
     #[arg(long)]
     at_once: bool,
+    /// Refuse the deploy if recorded calls end otherwise than they did; may be repeated. See `wasmbay replay`
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    replay: Vec<PathBuf>,
     #[command(flatten)]
     signing: Signing,
     #[command(flatten)]
@@ -75,13 +82,21 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
         next_in_shares(before, "deploy", specification, signed)
     };
     let changes = changed(before.map(|kept| &kept.revision), &revision);
+    let mut differing = Vec::new();
+    for file in &args.replay {
+        differing.extend(built.differing(file, terminal).await?);
+    }
     if args.dry_run {
+        gate_replays(&differing, args.force)?;
         return foretell(&revision, &changes, proposal, terminal);
     }
     if !proposal.clashes.is_empty() {
         return Err(refuse_clashes(&proposal.clashes));
     }
     revision.forced = gate(&proposal.breaks, args.force)?;
+    revision
+        .forced
+        .extend(gate_replays(&differing, args.force)?);
     if !args.waiting.detach && fleet.store.hosts().await?.is_empty() {
         return Err(failure(
             "no host of the fleet is alive",
@@ -119,6 +134,27 @@ pub(super) async fn run(args: Deploy, terminal: &Terminal) -> anyhow::Result<Exi
         changes: &changes,
     };
     written.wait(&fleet, &args.waiting, terminal).await
+}
+
+/// Refuses what answers recorded calls otherwise, unless it is forced; returns a line for each such call.
+fn gate_replays(differing: &[Differing], force: bool) -> anyhow::Result<Vec<String>> {
+    if differing.is_empty() || force {
+        let lines = differing
+            .iter()
+            .map(|one| format!("a recorded call differs: {}", one.name));
+        return Ok(lines.collect());
+    }
+    let lines: Vec<_> = differing
+        .iter()
+        .map(|one| format!("\n  {}\n{}", one.name, explain(&one.problems).trim_end()))
+        .collect();
+    Err(failure(
+        format!(
+            "it is refused, since recorded calls end otherwise:{}",
+            lines.concat()
+        ),
+        "`wasmbay replay` shows the same; `--force` deploys it all the same",
+    ))
 }
 
 fn refuse_clashes(clashes: &[Clash]) -> anyhow::Error {

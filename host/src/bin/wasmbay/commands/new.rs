@@ -13,7 +13,7 @@ use crate::report::{Exit, STRONG, Terminal};
 
 /// Write a new service
 ///
-/// The service greets, builds and runs as it is. In the folder of an app it is added to the app,
+/// The service greets, builds, runs and passes its tests as it is. In the folder of an app it is added to the app,
 /// anywhere else it gets an app of its own.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -49,12 +49,12 @@ pub(super) fn run(args: New, terminal: &Terminal) -> anyhow::Result<Exit> {
         terminal.say(format_args!("{verb:8} {}", shown(file)));
     }
     let app = if added { path } else { path.join(&name) };
-    let up = match shown(&app).as_str() {
-        "." | "" => "wasmbay up".to_owned(),
-        app => format!("wasmbay up {app}"),
+    let folder = match shown(&app).as_str() {
+        "." | "" => String::new(),
+        app => format!(" {app}"),
     };
     terminal.say(format_args!(
-        "\n{STRONG}Next:{STRONG:#}\n  {up}\n  curl http://127.0.0.1:8080/{name}/you"
+        "\n{STRONG}Next:{STRONG:#}\n  wasmbay test{folder}\n  wasmbay up{folder}\n  curl http://127.0.0.1:8080/{name}/you"
     ));
     Ok(Exit::Done)
 }

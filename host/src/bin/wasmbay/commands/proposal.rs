@@ -7,17 +7,20 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::ValueHint;
+use wasmbay::cases::Problem;
 use wasmbay::fleet::{Offer, Proposal, ProposalError, Specs};
 use wasmbay::host::{self, HostError};
 use wasmbay::manifest::{Digest, GatewaySpec, Reference, Specification};
 use wasmbay::plan::{self, Description};
-use wasmbay::runtime::Component;
+use wasmbay::runtime::{Component, Engine, EngineOptions, Runtime};
 
 use super::fleet::{Fleet, ServiceName, no_service};
+use super::replay;
 use super::sign::Signer;
+use super::test::INSTANCES;
 use crate::args::{Cache, Nats};
 use crate::progress::Progress;
-use crate::project::{Project, Workbench};
+use crate::project::{Project, Workbench, load};
 use crate::registries::{Pulling, Pulls, file_of};
 use crate::report::{Terminal, failure, misconfigured, plain};
 
@@ -57,6 +60,12 @@ pub(super) struct Built {
     pub(super) proposal: Proposal,
     components: BTreeMap<String, Arc<Component>>,
     files: BTreeMap<String, PathBuf>,
+}
+
+/// A recorded call that ends otherwise.
+pub(super) struct Differing {
+    pub(super) name: String,
+    pub(super) problems: Vec<Problem>,
 }
 
 /// Refuses services that read files: a host of a fleet has none of them.
@@ -116,6 +125,43 @@ impl Built {
             files: loaded.files,
         };
         Ok((fleet, built))
+    }
+
+    /// The recorded calls in a file that end otherwise with what is built.
+    pub(super) async fn differing(
+        &self,
+        file: &Path,
+        terminal: &Terminal,
+    ) -> anyhow::Result<Vec<Differing>> {
+        let cases = replay::read(file)?;
+        let service = replay::service_of(&cases);
+        let app = &self.proposal.specification.app;
+        let (Some(spec), Some(component)) = (app.services.get(&service), self.files.get(&service))
+        else {
+            return Err(failure(
+                format!(
+                    "{} is of service \"{}\", which is not deployed by this",
+                    file.display(),
+                    plain(&service)
+                ),
+                "leave it out, or deploy that service",
+            ));
+        };
+        let engine = Engine::new(EngineOptions {
+            instances: INSTANCES,
+            ..EngineOptions::default()
+        });
+        let engine = engine.context("the engine")?;
+        let component = load(&engine, &service, component, &Progress::new(*terminal))?;
+        let runtime = Runtime::new(engine)?;
+        let replayed =
+            replay::replay(&runtime, &app.name, &Arc::new(component), spec, &cases).await?;
+        let named = replayed.differing.into_iter();
+        let named = named.map(|(name, problems)| Differing {
+            name: format!("{service}: {}", plain(&name)),
+            problems,
+        });
+        Ok(named.collect())
     }
 
     /// Stores the components that are not there yet, and their signatures.

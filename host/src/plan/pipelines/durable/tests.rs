@@ -207,15 +207,15 @@ fn secret_values_of_durable_functions_are_planned() {
     for (secret, expected) in [
         (
             "'shop:stock/stock.reserv' = ['$args.order']",
-            "`secret`: shop:stock/stock.reserv is none of its durable functions, and it does not import it",
+            "`secret`: it neither exports nor imports shop:stock/stock.reserv",
         ),
         (
             "'shop:stock/stock.reserve' = ['$args.card']",
             "`secret` of shop:stock/stock.reserve@1.2.0: `$args.card`: `$args` is record {",
         ),
         (
-            "'shop:desk/desk.quote' = ['$result']",
-            "shop:desk/desk.quote is none of its durable functions",
+            "'shop:desk/desk.qote' = ['$result']",
+            "`secret`: it neither exports nor imports shop:desk/desk.qote",
         ),
     ] {
         let errors = planned(&format!("{PLACE}[service.desk.secret]\n{secret}\n"), "").unwrap_err();

@@ -9,3 +9,14 @@ impl exports::demo::{{snake}}::greetings::Guest for Service {
 }
 
 export!(Service);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exports::demo::{{snake}}::greetings::Guest as _;
+
+    #[test]
+    fn it_greets() {
+        assert_eq!(Service::greet("you".to_owned()), "Hello, you!");
+    }
+}
