@@ -4,6 +4,9 @@ mod by_grpc;
 mod documented;
 mod edited;
 mod looked_at;
+mod matrix;
+mod returned;
+mod story;
 mod survives;
 
 use std::collections::BTreeSet;
@@ -114,7 +117,7 @@ impl Example {
 }
 
 /// Code is compiled once for all tests.
-const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compiled");
+pub(crate) const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compiled");
 
 /// An example's manifest, for a folder elsewhere.
 pub(crate) fn manifest(example: &str) -> String {
@@ -437,7 +440,9 @@ fn shop_notifies_customers_after_notifications_was_down() {
     };
     let fewer = without(&text, "[service.notifications]");
     let fewer = without(&fewer, "[[pipeline.gift-card.step]]\nname = \"send\"");
+    let fewer = without(&fewer, "[[pipeline.returns.step]]\nname = \"tell\"");
     let fewer = fewer.replace("message = \"$send\"\n", "");
+    let fewer = fewer.replace("message = \"$tell\"\n", "");
     shop.cli.write("wasmbay.toml", fewer);
     shop.up.until("stopped notifications");
 

@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod nats;
 pub(crate) mod raw;
 pub(crate) mod shown;
+pub(crate) mod tap;
 
 use std::fmt::Debug;
 use std::thread;
