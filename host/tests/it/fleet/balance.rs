@@ -62,7 +62,7 @@ async fn the_books_of_many_orders_balance() {
     // What is kept of all runs is more than there is room for otherwise.
     let lines = desk_and_counter().replace("deadline = \"30s\"", "deadline = \"2m\"");
     let lines = lines.replace("journal = \"16KiB\"", "journal = \"16KiB\", size = \"1GiB\"");
-    let counter = "implements = \"test:shop/counter.place\"\n";
+    let counter = "implements = \"test:shop/counter.place@1.0.0\"\n";
     let lines = lines.replace(counter, &format!("{counter}size = \"1GiB\"\n"));
     let told = balances(10_000, Duration::from_millis(15), &lines).await;
     println!("{told}");

@@ -17,7 +17,7 @@ use crate::support::cli::Up;
 pub(crate) fn desk_and_counter() -> String {
     let counter = CHECKOUT.replace(
         "implements = \"test:shop/checkout.place\"",
-        "implements = \"test:shop/counter.place\"\ntype = \"func(order-id: string, count: u32, tell: bool) -> result<record { reservation-id: string, receipt: string }, string>\"",
+        "implements = \"test:shop/counter.place@1.0.0\"\ntype = \"func(order-id: string, count: u32, tell: bool) -> result<record { reservation-id: string, receipt: string }, string>\"",
     );
     assert_ne!(counter, CHECKOUT);
     format!("{DURABLE}{WIRES}{counter}")
