@@ -72,8 +72,9 @@ impl Recorded {
         self.now.load(Ordering::Relaxed)
     }
 
-    fn since_began(&self) -> u64 {
-        self.since_1970().saturating_sub(self.began)
+    /// What the monotonic clock says. It does not begin with zero, with which the runtime of Go does not start.
+    fn monotonic(&self) -> u64 {
+        self.since_1970().saturating_sub(self.began) + MILLI
     }
 }
 
@@ -107,7 +108,7 @@ impl HostMonotonicClock for Clock {
     }
 
     fn now(&self) -> u64 {
-        self.0.since_began()
+        self.0.monotonic()
     }
 }
 
@@ -199,7 +200,7 @@ pub(crate) fn add_to_linker<T: CallerView + WasiView>(
             let state = store.data_mut();
             Ok((match state.caller().recorded.clone() {
                 Some(recorded) => {
-                    let duration = when.saturating_sub(recorded.since_began());
+                    let duration = when.saturating_sub(recorded.monotonic());
                     sleep(state, recorded, duration)?
                 }
                 None => clocks(state).subscribe_instant(when)?,
@@ -268,11 +269,11 @@ mod tests {
         let wall = || HostWallClock::now(&clock);
         assert_eq!(
             (wall(), HostMonotonicClock::now(&clock)),
-            (Duration::from_secs(5), 0)
+            (Duration::from_secs(5), MILLI)
         );
         recorded.ended(5_020);
         assert_eq!(wall(), Duration::from_millis(5_020));
-        assert_eq!(HostMonotonicClock::now(&clock), 20 * MILLI);
+        assert_eq!(HostMonotonicClock::now(&clock), 21 * MILLI);
         recorded.ended(4_000);
         assert_eq!(wall(), Duration::from_millis(5_020));
     }

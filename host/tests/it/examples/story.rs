@@ -20,9 +20,10 @@ fn block<'r>(readme: &'r str, after: &str, language: &str) -> &'r str {
 fn shell(script: &str, folder: &Path) -> Command {
     let binary = Path::new(env!("CARGO_BIN_EXE_wasmbay")).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
-    let mut shell = Command::new("bash");
+    // An order that never gets an outcome would be placed forever.
+    let mut shell = Command::new("timeout");
     shell
-        .args(["-euo", "pipefail", "-c", script])
+        .args(["120", "bash", "-euo", "pipefail", "-c", script])
         .env("PATH", format!("{}:{path}", binary.display()))
         .current_dir(folder);
     shell
@@ -46,8 +47,9 @@ async fn shop_charges_once_for_each_order_when_a_host_is_killed() {
         let options = [&["--cache", CACHE, "--nats", nats.url()], options].concat();
         tokio::task::block_in_place(|| cli.up(&options))
     };
-    // The README's hosts have ports of their own, and files of their output.
-    let (first, second) = (start(&["--no-gateway"]), start(&[]));
+    // The one with the gateway is the one that is announced.
+    let second = start(&[]);
+    let first = start(&["--no-gateway"]);
     let announced = std::fs::read(cli.path(".wasmbay/host.json")).unwrap();
     let announced: Value = serde_json::from_slice(&announced).unwrap();
     let gateway = announced["gateway"].as_str().unwrap();

@@ -64,7 +64,8 @@ async fn survives(language: &str) {
     let first = start();
     let item = r#"{"item":{"id":7,"text":"a"}}"#;
     client.publish(THRICE, item.into()).await.unwrap();
-    silences.recv().await.unwrap();
+    let silence = tokio::time::timeout(DEADLINE, silences.recv()).await;
+    silence.expect("the second call is made").unwrap();
     silences.close();
     first.signal(Signal::KILL);
     drop(first);
