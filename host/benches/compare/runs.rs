@@ -128,7 +128,11 @@ fn start(nats: &str, folder: &Path) -> anyhow::Result<(Vec<Server>, Vec<Contesta
     servers.push(Server::role("wasmbay host of runs", role, 1)?);
     let host = servers.len() - 1;
     for (name, steps, function) in [
-        ("wasmbay, pipeline of three steps", STEPS, "pipeline.v1.three"),
+        (
+            "wasmbay, pipeline of three steps",
+            STEPS,
+            "pipeline.v1.three",
+        ),
         ("wasmbay, durable function", STEPS, "thrice.v1.thrice"),
         ("wasmbay, pipeline of one step", 1, "pipeline.v1.one"),
     ] {
@@ -262,10 +266,11 @@ fn tabulate(contestants: &[Contestant], all: &BTreeMap<(usize, usize), Vec<Repor
                 1 => 1e6 / report.p50_us,
                 _ => report.calls_per_second,
             };
-            let natives = (0..contestants.len())
-                .filter(|at| contestants
+            let natives = (0..contestants.len()).filter(|at| {
+                contestants
                     .get(*at)
-                    .is_some_and(|one| one.kind == Kind::Native));
+                    .is_some_and(|one| one.kind == Kind::Native)
+            });
             let best = natives
                 .map(of)
                 .max_by(|a, b| median_of(a, speed).total_cmp(&median_of(b, speed)));
@@ -364,7 +369,9 @@ async fn twice(
         stored.await?;
     }
     // The item stands within the arguments.
-    let result = message.payload.slice(8..message.payload.len().saturating_sub(1));
+    let result = message
+        .payload
+        .slice(8..message.payload.len().saturating_sub(1));
     client.publish(reply, result).await?;
     Ok(())
 }

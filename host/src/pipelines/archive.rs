@@ -94,13 +94,8 @@ impl Ready {
             events,
             imports,
         } = archived;
-        let made = Service::with_events(
-            &self.runtime,
-            &self.app,
-            component,
-            Arc::new(spec),
-            events,
-        );
+        let made =
+            Service::with_events(&self.runtime, &self.app, component, Arc::new(spec), events);
         let service = Arc::new(made.map_err(CallError::unavailable)?);
         service.warm().await.map_err(CallError::unavailable)?;
         let found = Versioned {

@@ -354,7 +354,9 @@ fn each_attempt_at_a_step_is_a_span_of_its_trace_with_the_id_of_the_step() {
     let parent = answer.head.split("traceparent: ").nth(1).unwrap();
     let trace = &parent[3..35];
     let is_step = |(name, span): &(String, Span)| {
-        name == "traced/steps" && hex(&span.trace_id) == trace && span.kind == SpanKind::Client as i32
+        name == "traced/steps"
+            && hex(&span.trace_id) == trace
+            && span.kind == SpanKind::Client as i32
     };
     let mut steps = collector.once(|| {
         let spans: Vec<_> = collector.spans().into_iter().filter(is_step).collect();
@@ -368,7 +370,10 @@ fn each_attempt_at_a_step_is_a_span_of_its_trace_with_the_id_of_the_step() {
             (span.name.as_str(), id)
         })
         .collect();
-    let (echo, trap) = ("step test:guest/api.echo@1.0.0", "step test:guest/api.trap@1.0.0");
+    let (echo, trap) = (
+        "step test:guest/api.echo@1.0.0",
+        "step test:guest/api.trap@1.0.0",
+    );
     let id = |step: &str| format!("{run}.{step}");
     let expected = [
         (echo, id("first")),

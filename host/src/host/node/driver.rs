@@ -351,7 +351,11 @@ impl Driver {
         self.keeping.spawn(async move {
             if let Err(error) = store.keep_versions(&app, &durable).await {
                 let error = &error as &dyn Error;
-                tracing::warn!(app, error, "the versions that open runs began with are not kept anew");
+                tracing::warn!(
+                    app,
+                    error,
+                    "the versions that open runs began with are not kept anew"
+                );
             }
         });
     }

@@ -70,7 +70,11 @@ fn note(books: &mut BTreeMap<String, Entry>, message: &async_nats::Message) -> V
         }}),
         "reserve" => {
             let order = text("/orderId");
-            books.entry(order.clone()).or_default().reserved.insert(step);
+            books
+                .entry(order.clone())
+                .or_default()
+                .reserved
+                .insert(step);
             let id = format!("res-{order}");
             json!({"ok": {"id": id, "warehouse": "lisbon", "lines": body["lines"]}})
         }
@@ -104,7 +108,9 @@ fn checkout() -> String {
     let external = ["catalog/products", "inventory/stock", "payment/payments"]
         .map(|of| format!("[wire.\"shop:{of}\"]\nexternal = true\n"))
         .concat();
-    format!("name = \"shop\"\n[service.orders]{first}component = \"orders.wasm\"\n{rest}\n{external}")
+    format!(
+        "name = \"shop\"\n[service.orders]{first}component = \"orders.wasm\"\n{rest}\n{external}"
+    )
 }
 
 /// At which write of which run who dies.
@@ -116,7 +122,9 @@ struct Aim {
 
 impl Aim {
     fn at(&mut self, subject: &str) -> Way {
-        if self.left == 0 || !subject.starts_with("bay-run.shop.run.") || !subject.ends_with(&self.id)
+        if self.left == 0
+            || !subject.starts_with("bay-run.shop.run.")
+            || !subject.ends_with(&self.id)
         {
             return Way::On;
         }
@@ -211,7 +219,10 @@ impl Lane {
     async fn order(&mut self, number: usize, way: Way, card: &str) -> (bool, bool) {
         let key = format!("order-{number}");
         let digest = Sha256::digest(format!("orders-place\n{key}"));
-        let id: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let id: String = digest[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         *self.aim.lock().unwrap() = Aim {
             id: id.clone(),
             left: number,

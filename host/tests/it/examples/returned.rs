@@ -13,9 +13,7 @@ async fn last(runs: &Runs) -> ShownRun {
 
 fn states(run: &ShownRun) -> Vec<(&str, StepState)> {
     let steps = run.steps.iter();
-    steps
-        .map(|step| (step.name.as_str(), step.state))
-        .collect()
+    steps.map(|step| (step.name.as_str(), step.state)).collect()
 }
 
 #[test]

@@ -88,18 +88,32 @@ async fn shop_charges_once_for_each_order_when_a_host_is_killed() {
         (all && runs.len() == ORDERS).then_some(()).ok_or(listed)
     });
     let listed = printed(&list, &folder);
-    let id = listed.lines().nth(1).unwrap().split(' ').next().unwrap();
+    let id = listed.lines().nth(1).unwrap();
+    let id = id.split_whitespace().next().unwrap();
     let shown = printed(&format!("wasmbay runs show {id} --nats {url}"), &folder);
-    for step in ["1-get", "2-order-placed", "3-reserve", "4-charge", "5-order-paid"] {
+    for step in [
+        "1-get",
+        "2-order-placed",
+        "3-reserve",
+        "4-charge",
+        "5-order-paid",
+    ] {
         assert!(shown.contains(&format!("\n{step} ")), "{step}: {shown}");
     }
 
     cli.write("first.log", format!("{}{}", first.stdout(), first.stderr()));
-    cli.write("second.log", format!("{}{}", second.stdout(), second.stderr()));
+    cli.write(
+        "second.log",
+        format!("{}{}", second.stdout(), second.stderr()),
+    );
     let counting = block(&readme, "Payment writes every charge to the log", "console");
     let mut counts = 0;
     for command in counting.lines().filter_map(|line| line.strip_prefix("$ ")) {
-        assert_eq!(printed(command, &folder).trim(), ORDERS.to_string(), "{command}");
+        assert_eq!(
+            printed(command, &folder).trim(),
+            ORDERS.to_string(),
+            "{command}"
+        );
         counts += 1;
     }
     assert_eq!(counts, 2);
@@ -109,5 +123,8 @@ async fn shop_charges_once_for_each_order_when_a_host_is_killed() {
 
 fn charges(host: &Up) -> usize {
     let printed = [host.stdout(), host.stderr()];
-    printed.iter().map(|text| text.matches(" charged, ").count()).sum()
+    printed
+        .iter()
+        .map(|text| text.matches(" charged, ").count())
+        .sum()
 }

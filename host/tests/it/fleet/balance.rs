@@ -61,7 +61,10 @@ async fn the_books_of_a_fleet_balance_whatever_is_killed() {
 async fn the_books_of_many_orders_balance() {
     // What is kept of all runs is more than there is room for otherwise.
     let lines = desk_and_counter().replace("deadline = \"30s\"", "deadline = \"2m\"");
-    let lines = lines.replace("journal = \"16KiB\"", "journal = \"16KiB\", size = \"1GiB\"");
+    let lines = lines.replace(
+        "journal = \"16KiB\"",
+        "journal = \"16KiB\", size = \"1GiB\"",
+    );
     let counter = "implements = \"test:shop/counter.place@1.0.0\"\n";
     let lines = lines.replace(counter, &format!("{counter}size = \"1GiB\"\n"));
     let told = balances(10_000, Duration::from_millis(15), &lines).await;
@@ -88,7 +91,10 @@ async fn the_books_balance_when_one_of_three_servers_is_killed() {
     let leader = info.cluster.as_ref().unwrap().leader.clone().unwrap();
     let leader: usize = leader.trim_start_matches('s').parse().unwrap();
     let orders = place_orders(&client, 100, Duration::from_millis(20));
-    until("some orders are paid", || books.lock().unwrap().paid() >= 20).await;
+    until("some orders are paid", || {
+        books.lock().unwrap().paid() >= 20
+    })
+    .await;
     // The one that had the last word on the journals.
     drop(servers.remove(leader));
     assert_balance(&client, orders, &books).await;

@@ -68,6 +68,9 @@ impl Books {
 
     /// Notes a call, and answers it.
     fn note(&mut self, call: &Called) -> String {
+        if call.function == "tell" {
+            return r#"{"ok":null}"#.to_owned();
+        }
         let field = |name: &str| call.body[name].as_str().unwrap_or_default().to_owned();
         let order = match field("reservation") {
             none if none.is_empty() => field("order"),

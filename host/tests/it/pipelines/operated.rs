@@ -326,6 +326,9 @@ async fn a_run_is_shown_with_its_timeline() {
     ];
     let expected = expected.map(|(name, how)| (name.to_owned(), how.to_owned()));
     assert_eq!(told, expected, "{timeline}");
-    assert!(steps.contains("charge undone") && steps.contains("undo call"), "{steps}");
+    assert!(
+        steps.contains("charge undone") && steps.contains("undo call"),
+        "{steps}"
+    );
     bench.end().await;
 }

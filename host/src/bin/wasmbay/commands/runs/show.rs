@@ -170,7 +170,12 @@ fn state(step: &ShownStep) -> &'static str {
             "failed"
         }
         // It may have been done all the same.
-        StepState::Undone if step.call.as_ref().is_some_and(|call| call.failure().is_some()) => {
+        StepState::Undone
+            if step
+                .call
+                .as_ref()
+                .is_some_and(|call| call.failure().is_some()) =>
+        {
             "failed"
         }
         StepState::Pending
