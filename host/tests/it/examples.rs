@@ -187,7 +187,7 @@ fn shop_passes_an_order_through_five_languages() {
 
     let check = |curls: &[Curl]| curls.iter().for_each(|curl| curl.check(&shop.gateway));
     let shown = curls(&read("examples/shop/README.md"));
-    assert_eq!(shown.len(), 7);
+    assert_eq!(shown.len(), 8);
     let (calls, reports) = shown.split_at(3);
     check(calls);
     // Sales gets the event some time after the order.
