@@ -59,7 +59,10 @@ impl Guest for Inventory {
 
     fn restock(order_id: String, lines: Vec<Line>) -> Result<(), StockError> {
         let levels = configured_levels()?;
-        if let Some(line) = lines.iter().find(|line| levels.on_hand(&line.sku).is_none()) {
+        if let Some(line) = lines
+            .iter()
+            .find(|line| levels.on_hand(&line.sku).is_none())
+        {
             return Err(StockError::UnknownSku(line.sku.clone()));
         }
         record(Level::Info, format!("order {order_id} is back in stock"));
