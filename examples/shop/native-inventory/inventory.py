@@ -56,11 +56,18 @@ def release(reservation_id: str) -> dict:
     return {"ok": None}
 
 
+def restock(order_id: str, lines: list) -> dict:
+    if unknown := {line["sku"] for line in lines} - STOCK.keys():
+        return {"err": {"tag": "unknown-sku", "val": min(unknown)}}
+    return {"ok": None}
+
+
 # The functions by their names in WIT, with their parameters' names in JSON and their types.
 FUNCTIONS = {
     "on-hand": (on_hand, {"sku": str}),
     "reserve": (reserve, {"orderId": str, "lines": list}),
     "release": (release, {"reservationId": str}),
+    "restock": (restock, {"orderId": str, "lines": list}),
 }
 
 

@@ -130,6 +130,13 @@ enum Role {
         subject: String,
         steps: String,
     },
+    /// A native service that publishes twice.
+    #[command(hide = true)]
+    RunsPublishes {
+        shape: native::Shape,
+        nats: String,
+        subject: String,
+    },
     /// A native publisher.
     #[command(hide = true)]
     Publisher {
@@ -216,6 +223,11 @@ fn main() -> anyhow::Result<()> {
             subject,
             steps,
         }) => runs::native(shape, nats, subject, steps),
+        Some(Role::RunsPublishes {
+            shape,
+            nats,
+            subject,
+        }) => runs::publishes(shape, nats, subject),
         Some(Role::Publisher { nats, to, body }) => events::native::publisher(nats, to, body),
     }
 }

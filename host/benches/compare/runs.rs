@@ -26,11 +26,30 @@ const STEPS: usize = 3;
 
 struct Contestant {
     name: String,
-    /// Whether the best of these is what the others are measured against.
-    native: bool,
+    kind: Kind,
     subject: String,
     /// By their places among the servers.
     servers: Vec<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// The best of these is what the other runs are measured against.
+    Native,
+    /// A run of this many steps.
+    Steps(usize),
+    /// The same calls with nothing stored.
+    Unstored,
+    /// One call of the function that the steps call.
+    Call,
+    /// Two messages that a stream has acknowledged, one after the other.
+    Publishes,
+}
+
+impl Kind {
+    fn is_run(self) -> bool {
+        !matches!(self, Self::Call | Self::Publishes)
+    }
 }
 
 /// Measures and tabulates.
@@ -73,6 +92,7 @@ pub(crate) fn table(
         eprintln!("round {} done", round + 1);
     }
     text.add(Some(tabulate(&contestants, &all)));
+    text.add(Some(steps(&contestants, &all)));
     Ok(())
 }
 
@@ -87,25 +107,38 @@ fn start(nats: &str, folder: &Path) -> anyhow::Result<(Vec<Server>, Vec<Contesta
         servers.push(Server::role(&name, role, shape.threads()?)?);
         contestants.push(Contestant {
             name,
-            native: true,
+            kind: Kind::Native,
             subject,
             servers: vec![0, servers.len() - 1],
         });
     }
+    let subject = "runs.publishes".to_owned();
+    let role = ["runs-publishes", Shape::Current.as_str(), nats, &subject];
+    servers.push(Server::role("native publishes", role, 1)?);
+    contestants.push(Contestant {
+        name: "native, two publishes to a stream".to_owned(),
+        kind: Kind::Publishes,
+        subject,
+        servers: vec![servers.len() - 1],
+    });
     let path = folder.join("runs.toml");
     std::fs::write(&path, manifest()?)?;
     let path = path.display().to_string();
     let role = ["serve", "--manifest", &path, "--nats", nats];
     servers.push(Server::role("wasmbay host of runs", role, 1)?);
     let host = servers.len() - 1;
-    for (name, function) in [
-        ("wasmbay, pipeline of three steps", "pipeline.v1.three"),
-        ("wasmbay, durable function", "thrice.v1.thrice"),
-        ("wasmbay, pipeline of one step", "pipeline.v1.one"),
+    for (name, steps, function) in [
+        (
+            "wasmbay, pipeline of three steps",
+            STEPS,
+            "pipeline.v1.three",
+        ),
+        ("wasmbay, durable function", STEPS, "thrice.v1.thrice"),
+        ("wasmbay, pipeline of one step", 1, "pipeline.v1.one"),
     ] {
         contestants.push(Contestant {
             name: name.to_owned(),
-            native: false,
+            kind: Kind::Steps(steps),
             subject: format!("bay.runs.bay.bench.{function}"),
             servers: vec![host],
         });
@@ -121,12 +154,21 @@ fn start(nats: &str, folder: &Path) -> anyhow::Result<(Vec<Server>, Vec<Contesta
     let path = path.display().to_string();
     let role = ["serve", "--manifest", &path, "--nats", nats];
     servers.push(Server::role("wasmbay host of plain", role, 1)?);
-    contestants.push(Contestant {
-        name: "wasmbay, the same function, nothing stored".to_owned(),
-        native: false,
-        subject: "bay.plain.bay.bench.thrice.v1.thrice".to_owned(),
-        servers: vec![servers.len() - 1],
-    });
+    for (name, kind, function) in [
+        (
+            "wasmbay, the same function, nothing stored",
+            Kind::Unstored,
+            "thrice.v1.thrice",
+        ),
+        ("wasmbay, a plain call", Kind::Call, "echo.v1.echo"),
+    ] {
+        contestants.push(Contestant {
+            name: name.to_owned(),
+            kind,
+            subject: format!("bay.plain.bay.bench.{function}"),
+            servers: vec![servers.len() - 1],
+        });
+    }
     Ok((servers, contestants))
 }
 
@@ -215,7 +257,8 @@ fn tabulate(contestants: &[Contestant], all: &BTreeMap<(usize, usize), Vec<Repor
         }
         table.column("of native".to_owned());
     }
-    for (at, contestant) in contestants.iter().enumerate() {
+    let runs = contestants.iter().enumerate();
+    for (at, contestant) in runs.filter(|(_, one)| one.kind.is_run()) {
         let mut row = Row::new(&contestant.name);
         for concurrency in CONCURRENCY {
             let of = |at| all.get(&(at, concurrency)).map_or(&[][..], Vec::as_slice);
@@ -223,8 +266,11 @@ fn tabulate(contestants: &[Contestant], all: &BTreeMap<(usize, usize), Vec<Repor
                 1 => 1e6 / report.p50_us,
                 _ => report.calls_per_second,
             };
-            let natives = (0..contestants.len())
-                .filter(|at| contestants.get(*at).is_some_and(|one| one.native));
+            let natives = (0..contestants.len()).filter(|at| {
+                contestants
+                    .get(*at)
+                    .is_some_and(|one| one.kind == Kind::Native)
+            });
             let best = natives
                 .map(of)
                 .max_by(|a, b| median_of(a, speed).total_cmp(&median_of(b, speed)));
@@ -242,6 +288,92 @@ fn tabulate(contestants: &[Contestant], all: &BTreeMap<(usize, usize), Vec<Repor
         table.rows.push(row);
     }
     table
+}
+
+/// A step beside a call and beside two publishes, by the rate of runs: what begins and ends a run is part of its steps.
+fn steps(contestants: &[Contestant], all: &BTreeMap<(usize, usize), Vec<Report>>) -> Table {
+    let [_, many] = CONCURRENCY;
+    let title = format!("A durable step, arguments of {PAYLOAD} bytes");
+    let mut table = Table::new(title, &["what"]);
+    for column in ["a second", "of plain calls", "of two publishes"] {
+        table.column(match column {
+            "a second" => format!("{many}: {column}"),
+            of => of.to_owned(),
+        });
+    }
+    let of = |at| all.get(&(at, many)).map_or(&[][..], Vec::as_slice);
+    let with = |kind| {
+        let at = contestants.iter().position(|one| one.kind == kind);
+        at.map(of).unwrap_or_default()
+    };
+    let (calls, publishes) = (with(Kind::Call), with(Kind::Publishes));
+    let rate = |report: &Report| report.calls_per_second;
+    for (at, contestant) in contestants.iter().enumerate() {
+        let (name, steps) = match contestant.kind {
+            Kind::Steps(1) => (format!("{}: with its run", contestant.name), 1),
+            Kind::Steps(steps) => (format!("{}: one of {steps}", contestant.name), steps),
+            Kind::Call | Kind::Publishes => (contestant.name.clone(), 1),
+            Kind::Native | Kind::Unstored => continue,
+        };
+        let steps = u32::try_from(steps).map_or(1.0, f64::from);
+        let mut row = Row::new(&name);
+        row.cell(Cell::Count(steps * median_of(of(at), rate)));
+        for other in [calls, publishes] {
+            row.cell(Cell::Ratio(steps * ratio(of(at), other, rate)));
+        }
+        table.rows.push(row);
+    }
+    table
+}
+
+/// Serves a function that publishes what it is called with to a stream, twice, and each time waits until that is stored.
+pub(crate) fn publishes(shape: Shape, nats: String, subject: String) -> anyhow::Result<()> {
+    shape.run(move || {
+        let (nats, subject) = (nats.clone(), subject.clone());
+        async move {
+            let client = async_nats::connect(nats).await?;
+            let context = jetstream::new(client.clone());
+            let to = format!("stored.{subject}");
+            let config = jetstream::stream::Config {
+                name: to.replace('.', "-"),
+                subjects: vec![format!("{to}.*")],
+                // As journals are stored: the next one takes the place of the last.
+                max_messages_per_subject: 1,
+                max_bytes: 1 << 30,
+                max_age: std::time::Duration::from_secs(60),
+                ..jetstream::stream::Config::default()
+            };
+            context.create_or_update_stream(config).await?;
+            let mut messages = client.queue_subscribe(subject, "native".to_owned()).await?;
+            wasmbay::nats::settled(&client).await?;
+            crate::ready(None);
+            while let Some(message) = messages.next().await {
+                let (client, context, to) = (client.clone(), context.clone(), to.clone());
+                tokio::spawn(async move { twice(&client, &context, &to, message).await });
+            }
+            Ok(())
+        }
+    })
+}
+
+async fn twice(
+    client: &Client,
+    context: &jetstream::Context,
+    to: &str,
+    message: Message,
+) -> anyhow::Result<()> {
+    let reply = message.reply.context("the message has no reply subject")?;
+    let to = format!("{to}.{:032x}", rand::random::<u128>());
+    for _ in 0..2 {
+        let stored = context.publish(to.clone(), message.payload.clone()).await?;
+        stored.await?;
+    }
+    // The item stands within the arguments.
+    let result = message
+        .payload
+        .slice(8..message.payload.len().saturating_sub(1));
+    client.publish(reply, result).await?;
+    Ok(())
 }
 
 /// Serves a function that makes its calls one after the other, and writes to a bucket how far it is before the

@@ -7,12 +7,13 @@
 //! | `bay-fleet-hosts` | the signs of life of hosts, gone a moment after the last one |
 //! | `bay-fleet-reports` | what hosts say of each app |
 //! | `bay-fleet-drains` | the hosts that are to run nothing |
-//! | `bay-fleet-rollouts` | who decides on a rollout, what hosts say of it, and how those of kept revisions ended |
+//! | `bay-fleet-rollouts` | who decides on a rollout, what hosts say of it, and how those of kept revisions ended; what open runs began with |
 
 mod components;
 mod drains;
 mod rollouts;
 mod signatures;
+mod versions;
 mod watched;
 
 pub(crate) use rollouts::{RolloutKey, read_rollout};

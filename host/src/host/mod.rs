@@ -33,7 +33,7 @@ use crate::insight::Insight;
 use crate::jobs;
 use crate::manifest::App;
 use crate::nats::{Action, ConnectOptions, Refusal};
-use crate::pipelines::Serving;
+use crate::pipelines::{Archive, Serving};
 use crate::runtime::{Engine, EngineOptions, Runtime};
 use crate::spans::Spans;
 use crate::subject;
@@ -93,6 +93,9 @@ pub struct HostOptions {
     pub spans: Spans,
     /// Exports the app's metrics; nothing by default.
     pub metrics: MetricsExport,
+    /// Whether a [`Node`] takes the host over, whose fleet keeps the versions that services had; not by default.
+    /// Runs of durable functions are then ended by the version that began them.
+    pub in_fleet: bool,
 }
 
 impl HostOptions {
@@ -112,6 +115,7 @@ impl HostOptions {
             files: None,
             spans: Spans::default(),
             metrics: MetricsExport::default(),
+            in_fleet: false,
         }
     }
 }
@@ -212,7 +216,13 @@ impl Host {
         let gateway = Gateway::new(&app.name, spec, deployment).with_spans(&options.spans);
         let gateway = Arc::new(gateway.with_tls(tls));
         let first = workers.first();
-        let pipelines = first.map(|worker| Arc::new(worker.pipelines(&app.name, &options.spans)));
+        let runtime = Runtime::new(engine.clone())?
+            .with_spans(options.spans.clone())
+            .with_files(options.files.as_deref());
+        let pipelines = first.map(|worker| {
+            let (spans, in_fleet) = (&options.spans, options.in_fleet);
+            Arc::new(worker.pipelines(&app.name, spans, &runtime, in_fleet))
+        });
         let bound = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
         let id = options.id.unwrap_or_else(host_id);
         let places = workers.iter();
@@ -242,9 +252,7 @@ impl Host {
             Arc::new(Admin::new(Arc::clone(&insight), process, link, context))
         });
         let mut host = Self {
-            runtime: Runtime::new(engine)?
-                .with_spans(options.spans)
-                .with_files(options.files.as_deref()),
+            runtime,
             id,
             neighbours,
             app: app.name.clone(),
@@ -275,6 +283,13 @@ impl Host {
         host.open_admin(admin_listener);
         host.start_background();
         Ok(host)
+    }
+
+    /// Says where the versions are kept that services had.
+    pub(super) fn open_archive(&self, archive: Arc<dyn Archive>) {
+        if let Some(pipelines) = &self.pipelines {
+            pipelines.open_archive(archive);
+        }
     }
 
     /// Every worker accepts from the one listening socket.

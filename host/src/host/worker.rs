@@ -17,7 +17,8 @@ use crate::deployment::Current;
 use crate::events::health::StoreHealth;
 use crate::interfaces::Backend;
 use crate::nats::{Action, ConnectOptions, Link, Refusal, RequestError, Requests};
-use crate::pipelines::Serving;
+use crate::pipelines::{Begins, Serving};
+use crate::runtime::Runtime;
 use crate::spans::Spans;
 use crate::transport::backend::NatsBackend;
 use crate::transport::consumer::{self, Failures};
@@ -166,12 +167,25 @@ impl Worker {
         })
     }
 
-    /// Serves the pipelines of the app of this name, none yet.
-    pub(crate) fn pipelines(&self, app: &str, spans: &Spans) -> Serving {
-        let (link, context) = (self.link.clone(), self.context.clone());
-        let backend = Arc::clone(&self.backend);
-        let (runtime, spans) = (self.runtime.clone(), spans.clone());
-        Serving::new(app, link, context, backend, runtime, spans)
+    /// Serves the pipelines of the app of this name, none yet. `services` makes those that were replaced, where
+    /// their versions are kept.
+    pub(crate) fn pipelines(
+        &self,
+        app: &str,
+        spans: &Spans,
+        services: &Runtime,
+        is_archived: bool,
+    ) -> Serving {
+        let begins = Begins {
+            link: self.link.clone(),
+            context: self.context.clone(),
+            backend: Arc::clone(&self.backend),
+            runtime: self.runtime.clone(),
+            spans: spans.clone(),
+            services: services.clone(),
+            is_archived,
+        };
+        Serving::new(app, begins)
     }
 
     /// Serves more sources.

@@ -34,7 +34,7 @@ impl Owner<'_> {
             version,
             service,
             imports,
-        }) = self.code()
+        }) = self.code().await?
         else {
             return Err(self.leave(Left::Elsewhere).await);
         };
@@ -194,11 +194,25 @@ impl Owner<'_> {
         Ok(())
     }
 
-    /// The service that runs the function here.
-    fn code(&self) -> Option<Versioned> {
-        let versions = self.work.versions.borrow();
+    /// The service that runs the function here: the version that made its steps, wherever that is kept, else the
+    /// present one.
+    async fn code(&mut self) -> Result<Option<Versioned>, Left> {
+        let present = self.work.versions.borrow().present();
         let coded = self.run.coded.as_ref();
-        versions.find(coded.and_then(|coded| coded.version.as_ref()))
+        let wanted = coded.and_then(|coded| coded.version.as_ref());
+        let durable = self.run.pipeline.durable.as_ref();
+        let (Some(wanted), Some(durable), true) = (wanted, durable, present.is_some()) else {
+            return Ok(present);
+        };
+        if let Some(same) = self.work.versions.borrow().find(wanted) {
+            return Ok(Some(same));
+        }
+        let ready = &self.work.ready;
+        let found = ready.find(&self.run.pipeline.name, &durable.service, wanted);
+        match found.await {
+            Ok(found) => Ok(found.or(present)),
+            Err(error) => Err(self.leave(Left::Later(error)).await),
+        }
     }
 
     fn seed(&self) -> Result<[u8; SEED], Left> {

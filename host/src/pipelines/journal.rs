@@ -1,5 +1,6 @@
 //! The journals of runs: read, and written by who has seen the last state.
 
+use std::collections::BTreeMap;
 use std::future::IntoFuture as _;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use async_nats::jetstream::{Context, ErrorCode};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use super::run::{FORMAT, Phase, Run};
+use super::run::{FORMAT, Phase, Run, Version};
 use crate::subject;
 
 /// Bytes of a message beside a journal: subject and headers.
@@ -260,6 +261,40 @@ impl Journals {
             Response::<IgnoredAny>::Ok(_) | Response::Err { .. } => Ok(()),
         }
     }
+}
+
+/// The versions by which the open runs of durable functions began, each with its service. `durable` are the functions by
+/// the names of their pipelines, with their services.
+///
+/// # Errors
+///
+/// JetStream cannot be asked.
+pub(crate) async fn open_versions(
+    context: &Context,
+    app: &str,
+    durable: &BTreeMap<String, String>,
+) -> Result<Vec<(String, Version)>, JournalError> {
+    let journals = Journals::new(context.clone(), app);
+    let mut versions = Vec::new();
+    for (pipeline, service) in durable {
+        let (open, mut from) = (subject::open_run(app, pipeline, "*"), 1);
+        while let Some(message) = journals.first(&open, from).await? {
+            from = message.sequence + 1;
+            let Some((_, id)) = subject::of_open_run(&message.subject) else {
+                continue;
+            };
+            let run = match journals.read(Some(pipeline), id).await {
+                Ok(stored) => stored.map(|stored| stored.run),
+                // Of a newer wasmbay.
+                Err(JournalError::Unreadable(_)) => None,
+                Err(error) => return Err(error),
+            };
+            let version = run.and_then(|run| run.coded?.version);
+            let version = version.map(|version| (service.clone(), version));
+            versions.extend(version.filter(|one| !versions.contains(one)));
+        }
+    }
+    Ok(versions)
 }
 
 async fn acknowledged(sent: PublishAckFuture) -> Result<u64, JournalError> {

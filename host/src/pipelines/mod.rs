@@ -12,6 +12,7 @@
 //! A durable function is a pipeline whose steps are what its code calls. Its owner runs it (`execute`) with a
 //! backend that asks the owner (`recorder`).
 
+mod archive;
 mod attempt;
 mod doze;
 mod execute;
@@ -31,11 +32,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+pub(crate) use archive::{Archive, Archived, Finding};
+pub(crate) use journal::open_versions;
 pub use operate::{Listed, Page, RunError, Runs, ShownCall, ShownEvent, ShownRun, ShownStep};
 pub use run::{
     Asleep, Cause, Coded, Edited, Phase, Run, Slot, StepFailure, StepRun, StepState, Tried, Version,
 };
-pub(crate) use serve::Serving;
+pub(crate) use serve::{Begins, Serving};
 pub(crate) use stream::{provision, provision_events, restore};
 
 /// Time without a word of a run's owner after which another host takes over.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::archive::Ready;
 use super::attempt::{Attempt, Made};
 use super::journal::{self, HEADROOM, JournalError, Journals, Stored};
 use super::run::{Action, Asleep, Phase, Run, Slot};
@@ -47,6 +48,8 @@ pub(super) struct Work {
     pub(super) pipeline: watch::Receiver<Arc<Pipeline>>,
     /// What runs it here, if it is a durable function.
     pub(super) versions: watch::Receiver<Versions>,
+    /// Versions that ran it once.
+    pub(super) ready: Ready,
     /// Records a span for each attempt of a step.
     pub(super) tracer: Tracer,
     /// The pipeline is not served here any more: the step under way is finished, and the rest is left to
@@ -102,7 +105,9 @@ impl Alive {
 
     /// Tells the server that the owner lives, for as long as it is polled.
     async fn keep(&self, message: &Message) -> Infallible {
-        let mut every = tokio::time::interval(PROGRESS);
+        // Who was just handed a run was heard of.
+        let begin = tokio::time::Instant::now() + PROGRESS;
+        let mut every = tokio::time::interval_at(begin, PROGRESS);
         loop {
             every.tick().await;
             if message.ack_with(AckKind::Progress).await.is_ok() {

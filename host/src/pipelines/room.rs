@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+
 use super::journal::{JournalError, Journals};
 
 /// Time between two looks at the stream. What this host begins meanwhile it counts itself.
@@ -16,6 +18,8 @@ pub(super) struct Room {
     used: AtomicU64,
     /// Three quarters of the stream.
     limit: AtomicU64,
+    /// Held by who looks at the stream: one of the host's pipelines, for all.
+    looking: Mutex<()>,
 }
 
 impl Default for Room {
@@ -24,6 +28,7 @@ impl Default for Room {
             used: AtomicU64::new(0),
             // Until the first look.
             limit: AtomicU64::new(u64::MAX),
+            looking: Mutex::default(),
         }
     }
 }
@@ -46,6 +51,7 @@ impl Room {
 
     /// Looks at the stream from time to time, for as long as it is polled.
     pub(super) async fn measure(&self, journals: &Journals) {
+        let _one = self.looking.lock().await;
         let mut every = tokio::time::interval(LOOK);
         loop {
             every.tick().await;

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::archive::{Archive, Archives, Ready};
 use super::front::Front;
 use super::journal::Journals;
 use super::owner::Work;
@@ -21,7 +22,7 @@ use super::versions::Versions;
 use crate::interfaces::Backend;
 use crate::nats::{Link, SubscribeError};
 use crate::plan::Pipeline;
-use crate::runtime::{Service, Stats};
+use crate::runtime::{Runtime, Service, Stats};
 use crate::spans::Spans;
 use crate::subject;
 
@@ -36,6 +37,9 @@ pub(crate) struct Serving {
     backend: Arc<dyn Backend>,
     runtime: Handle,
     spans: Spans,
+    services: Runtime,
+    /// Nothing where versions of services are not kept.
+    archives: Option<Archives>,
     room: Arc<Room>,
     served: Mutex<BTreeMap<String, Served>>,
     /// What is not served any more and has not ended.
@@ -51,25 +55,50 @@ struct Served {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// What serving pipelines begins with.
+pub(crate) struct Begins {
+    pub(crate) link: Link,
+    pub(crate) context: Context,
+    pub(crate) backend: Arc<dyn Backend>,
+    /// The runtime of the connection, on which everything runs.
+    pub(crate) runtime: Handle,
+    pub(crate) spans: Spans,
+    /// For services that were replaced.
+    pub(crate) services: Runtime,
+    /// Whether versions of services are kept somewhere, which is to be said.
+    pub(crate) is_archived: bool,
+}
+
 impl Serving {
-    /// Serves nothing yet; everything runs on the runtime of this connection.
-    pub(crate) fn new(
-        app: &str,
-        link: Link,
-        context: Context,
-        backend: Arc<dyn Backend>,
-        runtime: Handle,
-        spans: Spans,
-    ) -> Self {
+    /// Serves nothing of the app of this name yet.
+    pub(crate) fn new(app: &str, begins: Begins) -> Self {
+        let Begins {
+            link,
+            context,
+            backend,
+            runtime,
+            spans,
+            services,
+            is_archived,
+        } = begins;
         Self {
             journals: Journals::new(context, app),
             link,
             backend,
             runtime,
             spans,
+            services,
+            archives: is_archived.then(|| Archives::new(None)),
             room: Arc::default(),
             served: Mutex::default(),
             leaving: Mutex::default(),
+        }
+    }
+
+    /// Says where versions of services are kept, if somebody waits for that.
+    pub(crate) fn open_archive(&self, archive: Arc<dyn Archive>) {
+        if let Some(archives) = &self.archives {
+            archives.send_replace(Some(archive));
         }
     }
 
@@ -147,6 +176,11 @@ impl Serving {
             link: self.link.clone(),
             pipeline: pipeline.subscribe(),
             versions: versions.subscribe(),
+            ready: Ready::new(
+                &self.journals.app,
+                self.services.clone(),
+                self.archives.as_ref(),
+            ),
             tracer: self.spans.tracer(&self.journals.app, &name),
             stopping: stopping.subscribe(),
         });

@@ -7,6 +7,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::run::Version;
+use crate::manifest::{Digest, ServiceSpec};
 use crate::plan::Import;
 use crate::runtime::Service;
 use crate::text::hex;
@@ -59,19 +60,27 @@ impl Versions {
         !self.0.is_empty()
     }
 
-    /// This version, else the present one.
-    pub(super) fn find(&self, wanted: Option<&Version>) -> Option<Versioned> {
-        let same = self.0.iter().find(|one| Some(&one.version) == wanted);
-        same.or(self.0.first()).cloned()
+    /// This version.
+    pub(super) fn find(&self, wanted: &Version) -> Option<Versioned> {
+        self.0.iter().find(|one| one.version == *wanted).cloned()
+    }
+
+    /// The present one.
+    pub(super) fn present(&self) -> Option<Versioned> {
+        self.0.first().cloned()
     }
 }
 
 impl Version {
     fn of(service: &Service) -> Self {
-        let (config, env) = (&service.spec.config, &service.spec.env);
-        let settings = Sha256::digest(json!([config, env]).to_string());
+        Self::specified(&service.component.digest, &service.spec)
+    }
+
+    /// A component with what is specified of its service.
+    pub(crate) fn specified(component: &Digest, spec: &ServiceSpec) -> Self {
+        let settings = Sha256::digest(json!([spec.config, spec.env]).to_string());
         Self {
-            component: service.component.digest.to_string(),
+            component: component.to_string(),
             settings: hex(settings.get(..8).unwrap_or_default()),
         }
     }

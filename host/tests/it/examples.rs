@@ -5,6 +5,9 @@ mod documented;
 mod edited;
 mod ledger;
 mod looked_at;
+mod matrix;
+mod returned;
+mod story;
 mod survives;
 mod tested;
 
@@ -116,7 +119,7 @@ impl Example {
 }
 
 /// Code is compiled once for all tests.
-const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compiled");
+pub(crate) const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compiled");
 
 /// An example's manifest, for a folder elsewhere.
 pub(crate) fn manifest(example: &str) -> String {
@@ -186,7 +189,7 @@ fn shop_passes_an_order_through_five_languages() {
 
     let check = |curls: &[Curl]| curls.iter().for_each(|curl| curl.check(&shop.gateway));
     let shown = curls(&read("examples/shop/README.md"));
-    assert_eq!(shown.len(), 7);
+    assert_eq!(shown.len(), 8);
     let (calls, reports) = shown.split_at(3);
     check(calls);
     // Sales gets the event some time after the order.
@@ -439,7 +442,9 @@ fn shop_notifies_customers_after_notifications_was_down() {
     };
     let fewer = without(&text, "[service.notifications]");
     let fewer = without(&fewer, "[[pipeline.gift-card.step]]\nname = \"send\"");
+    let fewer = without(&fewer, "[[pipeline.returns.step]]\nname = \"tell\"");
     let fewer = fewer.replace("message = \"$send\"\n", "");
+    let fewer = fewer.replace("message = \"$tell\"\n", "");
     shop.cli.write("wasmbay.toml", fewer);
     shop.up.until("stopped notifications");
 

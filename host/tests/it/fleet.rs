@@ -14,6 +14,7 @@ use crate::support::nats::Nats;
 use crate::support::{PATIENCE, until_ok_within};
 
 mod alone;
+mod balance;
 mod cluster;
 mod deploying;
 mod events;
@@ -26,6 +27,7 @@ mod ordering;
 mod permissions;
 mod rollouts;
 mod signatures;
+mod versions;
 
 /// Where `echo` of [`GUEST`] is called.
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";

@@ -1,12 +1,14 @@
 //! Pipelines, on a real nats-server: their steps are programs with a plain NATS client.
 
+pub(crate) mod balance;
 mod context;
 mod data;
 mod fetched;
-mod functions;
+pub(crate) mod functions;
 mod hosts;
 mod killed;
 mod kinds;
+mod languages;
 mod many;
 mod operated;
 mod reached;

@@ -318,6 +318,81 @@ fn each_attempt_at_an_event_and_its_dead_letter_are_spans_of_its_trace() {
     up.stop();
 }
 
+/// A run of two steps, of which the second fails at each attempt.
+const STEPS: &str = r#"
+[pipeline.steps]
+implements = "test:steps/api.go"
+type = "func(text: string) -> string"
+result = "$first"
+
+[[pipeline.steps.step]]
+name = "first"
+call = "test:guest/api.echo"
+with = { text = "$.text" }
+undo = { call = "test:guest/api.echo", with = { text = "undone" } }
+
+[[pipeline.steps.step]]
+name = "second"
+call = "test:guest/api.trap"
+retry = { attempts = 2, backoff = ["10ms"] }
+
+[[route]]
+method = "POST"
+path = "/steps"
+call = "test:steps/api.go"
+"#;
+
+#[test]
+fn each_attempt_at_a_step_is_a_span_of_its_trace_with_the_id_of_the_step() {
+    let collector = Collector::start();
+    let cli = project();
+    cli.write("wasmbay.toml", format!("{APP}{STEPS}"));
+    let (_cli, up, address) = up_of(cli, &collector, &[]);
+    let answer = http::send(&address, "POST", "/steps", &[], "\"hi\"").unwrap();
+    assert_eq!(answer.status, 502, "{answer:?}");
+    let run = answer.json()["error"]["run"].as_str().unwrap().to_owned();
+    let parent = answer.head.split("traceparent: ").nth(1).unwrap();
+    let trace = &parent[3..35];
+    let is_step = |(name, span): &(String, Span)| {
+        name == "traced/steps"
+            && hex(&span.trace_id) == trace
+            && span.kind == SpanKind::Client as i32
+    };
+    let mut steps = collector.once(|| {
+        let spans: Vec<_> = collector.spans().into_iter().filter(is_step).collect();
+        (spans.len() >= 4).then_some(spans)
+    });
+    steps.sort_by_key(|(_, span)| span.start_time_unix_nano);
+    let shown: Vec<_> = steps
+        .iter()
+        .map(|(_, span)| {
+            let id = attributes(&span.attributes)["wasmbay.step"].clone();
+            (span.name.as_str(), id)
+        })
+        .collect();
+    let (echo, trap) = (
+        "step test:guest/api.echo@1.0.0",
+        "step test:guest/api.trap@1.0.0",
+    );
+    let id = |step: &str| format!("{run}.{step}");
+    let expected = [
+        (echo, id("first")),
+        (trap, id("second")),
+        (trap, id("second")),
+        (echo, id("first.undo")),
+    ];
+    assert_eq!(shown, expected);
+    // What a step calls is below it.
+    let (_, first) = &steps[0];
+    let served = collector.once(|| {
+        let spans = collector.spans().into_iter();
+        let mut below = spans.filter(|(_, span)| span.parent_span_id == first.span_id);
+        below.next()
+    });
+    assert_eq!(served.0, "traced/guest");
+    up.stop();
+}
+
 #[test]
 fn what_fails_is_recorded_although_nothing_is_sampled() {
     let collector = Collector::start();

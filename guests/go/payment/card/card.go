@@ -64,12 +64,15 @@ func Check(number, holder, expires string) (string, error) {
 	return digits, nil
 }
 
+// ReceiptPrefix is what every receipt's id begins with.
+const ReceiptPrefix = "rcpt-"
+
 // ReceiptID is the same for the same order and amount, so that a charge that is sent again
 // shows as one.
 func ReceiptID(orderID string, minor uint64, currency string) string {
 	hash := fnv.New64a()
 	fmt.Fprintf(hash, "%s/%d/%s", orderID, minor, currency)
-	return fmt.Sprintf("rcpt-%016x", hash.Sum64())
+	return fmt.Sprintf("%s%016x", ReceiptPrefix, hash.Sum64())
 }
 
 // luhn says whether the last digit is the check digit of the others: every second digit from

@@ -8,16 +8,21 @@ package export_shop_payment_payments
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"wit_component/card"
 	. "wit_component/shop_payment_payments"
 	"wit_component/wasi_config_store"
+	"wit_component/wasi_logging_logging"
 
 	. "go.bytecodealliance.org/pkg/wit/types"
 )
 
 // name is what receipts call this implementation unless the configuration has a `processor`.
 const name = "go-pay"
+
+// A refund has the number of its receipt.
+const refundPrefix = "rfnd-"
 
 // Charge takes the amount from the card, and is what shop:payment/payments exports.
 func Charge(orderID string, amount Money, payer Card) Result[Receipt, PaymentError] {
@@ -62,12 +67,38 @@ func charge(orderID string, amount Money, payer Card) (Receipt, *PaymentError) {
 	if !set {
 		processor = name
 	}
+	receipt := card.ReceiptID(orderID, amount.Minor, amount.Currency)
+	record("order %s charged, %s", orderID, receipt)
 	return Receipt{
-		Id:        card.ReceiptID(orderID, amount.Minor, amount.Currency),
+		Id:        receipt,
 		Amount:    amount,
 		Processor: processor,
 		Card:      number[len(number)-4:],
 	}, nil
+}
+
+// Refund gives back what a receipt is for. Receipts follow from order and amount, so there is no list of them.
+func Refund(orderID string, receiptID string, amount Money) Result[Refunded, RefundError] {
+	own := card.ReceiptID(orderID, amount.Minor, amount.Currency)
+	if receiptID != own {
+		return Err[Refunded](MakeRefundErrorUnknownReceipt(receiptID))
+	}
+	id := refundPrefix + strings.TrimPrefix(own, card.ReceiptPrefix)
+	record("order %s refunded, %s", orderID, id)
+	return Ok[Refunded, RefundError](Refunded{Id: id, Amount: amount})
+}
+
+// CancelRefund takes a refund back that is not paid out yet.
+func CancelRefund(refundID string) Result[Unit, RefundError] {
+	if !strings.HasPrefix(refundID, refundPrefix) {
+		return Err[Unit](MakeRefundErrorUnknownReceipt(refundID))
+	}
+	record("refund %s cancelled", refundID)
+	return Ok[Unit, RefundError](Unit{})
+}
+
+func record(format string, args ...any) {
+	wasi_logging_logging.Log(wasi_logging_logging.Level_Info, "payments", fmt.Sprintf(format, args...))
 }
 
 func declined(reason DeclineReason) *PaymentError {

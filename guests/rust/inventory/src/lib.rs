@@ -56,6 +56,18 @@ impl Guest for Inventory {
         }
         Ok(())
     }
+
+    fn restock(order_id: String, lines: Vec<Line>) -> Result<(), StockError> {
+        let levels = configured_levels()?;
+        if let Some(line) = lines
+            .iter()
+            .find(|line| levels.on_hand(&line.sku).is_none())
+        {
+            return Err(StockError::UnknownSku(line.sku.clone()));
+        }
+        record(Level::Info, format!("order {order_id} is back in stock"));
+        Ok(())
+    }
 }
 
 fn record(level: Level, message: String) {

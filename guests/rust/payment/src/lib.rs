@@ -12,11 +12,19 @@ wit_bindgen::generate!({
     generate_all,
 });
 
-use exports::shop::payment::payments::{Card, DeclineReason, Guest, Money, PaymentError, Receipt};
+use exports::shop::payment::payments::{
+    Card, DeclineReason, Guest, Money, PaymentError, Receipt, RefundError, Refunded,
+};
 use wasi::config::store;
+use wasi::logging::logging::{Level, log};
 
 /// What receipts call this implementation unless the configuration has a `processor`.
 const NAME: &str = "rust-pay";
+
+const RECEIPT_PREFIX: &str = "rcpt-";
+
+/// A refund has the number of its receipt.
+const REFUND_PREFIX: &str = "rfnd-";
 
 struct Payments;
 
@@ -38,13 +46,42 @@ impl Guest for Payments {
         if limit()?.is_some_and(|limit| amount.minor > limit) {
             return Err(PaymentError::Declined(DeclineReason::LimitExceeded));
         }
+        let id = receipt_id(&order_id, &amount);
+        record(format_args!("order {order_id} charged, {id}"));
         Ok(Receipt {
-            id: receipt_id(&order_id, &amount),
+            id,
             amount,
             processor: setting("processor")?.unwrap_or_else(|| NAME.to_owned()),
             card: number[number.len() - 4..].to_owned(),
         })
     }
+
+    fn refund(
+        order_id: String,
+        receipt_id: String,
+        amount: Money,
+    ) -> Result<Refunded, RefundError> {
+        let own = self::receipt_id(&order_id, &amount);
+        let number = own.strip_prefix(RECEIPT_PREFIX);
+        let (true, Some(number)) = (own == receipt_id, number) else {
+            return Err(RefundError::UnknownReceipt(receipt_id));
+        };
+        let id = format!("{REFUND_PREFIX}{number}");
+        record(format_args!("order {order_id} refunded, {id}"));
+        Ok(Refunded { id, amount })
+    }
+
+    fn cancel_refund(refund_id: String) -> Result<(), RefundError> {
+        if !refund_id.starts_with(REFUND_PREFIX) {
+            return Err(RefundError::UnknownReceipt(refund_id));
+        }
+        record(format_args!("refund {refund_id} cancelled"));
+        Ok(())
+    }
+}
+
+fn record(what: std::fmt::Arguments<'_>) {
+    log(Level::Info, "payments", &what.to_string());
 }
 
 /// The highest amount taken, in minor units, whatever the currency.
@@ -69,7 +106,7 @@ fn setting(key: &str) -> Result<Option<String>, PaymentError> {
 /// The same for the same order and amount, so that a charge that is sent again shows as one.
 fn receipt_id(order_id: &str, amount: &Money) -> String {
     let charge = format!("{order_id}/{}/{}", amount.minor, amount.currency);
-    format!("rcpt-{:016x}", fnv1a(charge.as_bytes()))
+    format!("{RECEIPT_PREFIX}{:016x}", fnv1a(charge.as_bytes()))
 }
 
 /// FNV-1a with 64 bits.

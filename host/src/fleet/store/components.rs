@@ -238,7 +238,8 @@ impl Store {
         Ok((bytes.len() == info.size).then(|| bytes.into()))
     }
 
-    /// Removes the components that no revision of any app names, unless they are new; returns how many.
+    /// Removes the components that no revision of any app names and no open run began with, unless they are new; returns
+    /// how many.
     ///
     /// # Errors
     ///
@@ -261,6 +262,9 @@ impl Store {
         let names = keys(&self.apps, DOING).await?;
         let histories = join_all(names.iter().map(|name| self.history(name))).await;
         let mut named = BTreeSet::new();
+        for one in try_join_all(names.iter().map(|name| self.for_runs(name))).await? {
+            named.extend(one.into_iter().flat_map(|one| one.components.into_values()));
+        }
         for history in histories {
             for one in history? {
                 let specifications = [one.specification, one.stable, one.refused];

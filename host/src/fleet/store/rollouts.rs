@@ -5,6 +5,8 @@
 //! | `APP.lease` | the host that decides, how much time has passed, and what is known of both versions |
 //! | `APP.host.HOST` | what a host has seen of both versions |
 //! | `APP.ended.REVISION` | how the rollout of a revision ended; written once, kept as long as the revision |
+//!
+//! `APP.runs` is of `versions.rs`.
 
 use async_nats::jetstream::kv::{CreateErrorKind, UpdateErrorKind};
 use serde::de::DeserializeOwned;

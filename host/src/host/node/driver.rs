@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::archive::StoredVersions;
 use super::own::{Own, Told};
 use super::view::Target;
 use crate::fleet::{
@@ -23,7 +25,7 @@ use crate::fleet::{
 use crate::host::prepare::Old;
 use crate::host::{Applied, Drained, Host, HostError, HostOptions};
 use crate::manifest::{App, Digest, Percent, Specification};
-use crate::plan::Description;
+use crate::plan::{Description, Plan};
 use crate::runtime::{Component, ComponentError};
 use crate::text::one_line;
 
@@ -75,6 +77,8 @@ pub(super) struct Driver {
     mounted: Option<Arc<Revision>>,
     described: BTreeMap<Digest, Description>,
     since: BTreeMap<String, String>,
+    /// Keeps what open runs began with.
+    keeping: JoinSet<()>,
 }
 
 impl Driver {
@@ -99,6 +103,7 @@ impl Driver {
             mounted: None,
             described: BTreeMap::new(),
             since,
+            keeping: JoinSet::new(),
         }
     }
 
@@ -274,6 +279,10 @@ impl Driver {
             let rollouts = &self.shared.rollouts;
             rollouts.ran(&self.app, revision.number, current, hopeless);
         }
+        let plan = self.host.as_ref().map(|host| host.current.get());
+        if let Some(deployment) = plan {
+            self.keep_versions(&specification.app, &deployment.plan);
+        }
         self.mount(target);
         applied.failed.extend(unfetched);
         Ok((applied, failed))
@@ -310,17 +319,45 @@ impl Driver {
 
     async fn start(&self, app: &App) -> Result<Host, HostError> {
         let shared = &self.shared;
-        if let Some(own) = &shared.own {
-            return Host::start(app, shared.engine.clone(), own.options.clone()).await;
-        }
-        let options = HostOptions {
-            workers: shared.workers,
-            grace: shared.grace,
-            id: Some(fleet::host_id(&shared.name, &self.app)),
-            spans: shared.spans.clone(),
-            ..HostOptions::new(shared.nats.with_own_violations())
+        let options = match &shared.own {
+            Some(own) => own.options.clone(),
+            None => HostOptions {
+                workers: shared.workers,
+                grace: shared.grace,
+                id: Some(fleet::host_id(&shared.name, &self.app)),
+                spans: shared.spans.clone(),
+                in_fleet: true,
+                ..HostOptions::new(shared.nats.with_own_violations())
+            },
         };
-        Host::start(app, shared.engine.clone(), options).await
+        let host = Host::start(app, shared.engine.clone(), options).await?;
+        host.open_archive(Arc::new(StoredVersions::new(shared, &self.app)));
+        Ok(host)
+    }
+
+    /// Has the versions kept that open runs began with, in the background.
+    fn keep_versions(&mut self, app: &App, plan: &Plan) {
+        self.keeping.abort_all();
+        let durable = plan.pipelines.iter();
+        let durable = durable.filter_map(|pipeline| {
+            let durable = pipeline.durable.as_ref()?;
+            Some((pipeline.name.clone(), durable.service.clone()))
+        });
+        let durable: BTreeMap<_, _> = durable.collect();
+        if durable.is_empty() {
+            return;
+        }
+        let (store, app) = (self.shared.store.clone(), app.name.clone());
+        self.keeping.spawn(async move {
+            if let Err(error) = store.keep_versions(&app, &durable).await {
+                let error = &error as &dyn Error;
+                tracing::warn!(
+                    app,
+                    error,
+                    "the versions that open runs began with are not kept anew"
+                );
+            }
+        });
     }
 
     fn mount(&mut self, target: &Target) {
@@ -529,7 +566,7 @@ impl Shared {
     }
 
     /// A component, from memory or from the store; compiled where the engine's cache does not have it.
-    async fn component(
+    pub(super) async fn component(
         &self,
         digest: &Digest,
         description: &Description,

@@ -5,6 +5,7 @@
 //! away: a node that does not see its own signs of life changes nothing.
 
 mod admin;
+mod archive;
 mod driver;
 mod front;
 mod joining;
@@ -36,6 +37,7 @@ use crate::nats::ConnectOptions;
 use crate::runtime::{Component, Engine};
 use crate::spans::Spans;
 use admin::{Admins, NodeAdmin};
+use archive::StoredVersions;
 use driver::Driver;
 pub use driver::StepError;
 use joining::{claim, create};
@@ -304,6 +306,7 @@ impl Node {
     /// its last revision says.
     pub fn adopt(&self, host: Host) {
         if let Some(own) = &self.shared.own {
+            host.open_archive(Arc::new(StoredVersions::new(&self.shared, &own.app)));
             own.adopt(host);
         }
     }

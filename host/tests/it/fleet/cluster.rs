@@ -7,8 +7,8 @@ use async_nats::jetstream;
 use super::{EVERYWHERE, Fleet, until_answered};
 use crate::support::nats::Configured;
 
-#[tokio::test]
-async fn a_fleet_outlives_one_of_three_servers() {
+/// Three servers of one cluster, and the URLs of all.
+pub(super) async fn servers() -> (Vec<Configured>, String) {
     // Free when the servers take them.
     let ports = [(); 3]
         .map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
@@ -23,11 +23,15 @@ async fn a_fleet_outlives_one_of_three_servers() {
         );
         servers.push(Configured::start(&cluster).await);
     }
-    let urls: Vec<_> = servers
-        .iter()
-        .map(|server| server.url().to_owned())
-        .collect();
-    let fleet = Fleet::on(urls.join(","), EVERYWHERE);
+    let urls: Vec<_> = servers.iter().map(Configured::url).collect();
+    let urls = urls.join(",");
+    (servers, urls)
+}
+
+#[tokio::test]
+async fn a_fleet_outlives_one_of_three_servers() {
+    let (mut servers, urls) = servers().await;
+    let fleet = Fleet::on(urls, EVERYWHERE);
     let hosts = ["a", "b", "c"].map(|name| fleet.host(name, &["--state-replicas", "3"]));
     fleet.run(&["deploy"]).await.done();
     let client = fleet.connect().await;

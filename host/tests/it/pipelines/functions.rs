@@ -13,7 +13,7 @@ use crate::support::apps::{apply, start};
 /// Exports `test:shop/checkout@1.0.0`: `place` reserves, charges and tells. The count that it reserves is made
 /// of the time, and the cents that it charges are random. With count 1 it traps between the two, with count 2 it
 /// reserves without an end, and with count 3 it sleeps until the clock says that it did.
-const DESK: &str = r#"
+pub(crate) const DESK: &str = r#"
 (component
   (import "wasi:io/poll@0.2.0" (instance $poll
     (export "pollable" (type $pollable (sub resource)))
@@ -109,7 +109,7 @@ const DESK: &str = r#"
 "#;
 
 /// What the table of the service has.
-const DURABLE: &str = r#"
+pub(crate) const DURABLE: &str = r#"
 durable = { functions = ["test:shop/checkout.place"], deadline = "30s", timeout = "3s", journal = "16KiB", retry = { attempts = 2, backoff = ["20ms"] } }
 
 [service.desk.undo."test:shop/stock.reserve"]

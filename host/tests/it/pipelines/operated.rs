@@ -273,3 +273,62 @@ async fn what_a_failed_undo_takes_can_be_edited() {
     );
     bench.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_shown_with_its_timeline() {
+    let (bench, _shop) = open(|function, before| match (function, before) {
+        ("charge", 0) => Some(Answer::Trap),
+        ("charge", _) => Some(Answer::Ok(r#"{"err":"declined"}"#)),
+        _ => None,
+    })
+    .await;
+    place(&bench.client, ORDER, &[]).await.unwrap();
+    no_open_runs(&bench.client).await;
+    let id = all(&bench.client).await.runs.remove(0).id;
+    let url = bench.nats.url().to_owned();
+    let show = move || Cli::new().run(&["runs", "show", &id, "--app", "app", "--nats", &url]);
+    let printed = tokio::task::spawn_blocking(show).await.unwrap();
+    let (_, timeline) = printed.split_once("\nTimeline\n").unwrap();
+    let (timeline, steps) = timeline.split_once("\n\n").unwrap();
+    let is_bar = |word: &&str| word.chars().all(|one| "·━".contains(one));
+    let rows: Vec<_> = timeline
+        .lines()
+        .map(|line| {
+            let words = line.split_whitespace();
+            let (bars, words): (Vec<_>, Vec<_>) = words.partition(is_bar);
+            assert_eq!(bars.len(), 1, "{line}");
+            let bar: Vec<char> = bars[0].chars().collect();
+            assert_eq!(bar.len(), 40, "{line}");
+            let from = bar.iter().position(|one| *one == '━').unwrap();
+            let to = bar.iter().rposition(|one| *one == '━').unwrap();
+            (from, to, words)
+        })
+        .collect();
+    let [reserve, charge, _, undo] = &rows[..] else {
+        panic!("{printed}")
+    };
+    // Each begins where the time of those before has come to, and the last one ends at the end.
+    assert!(reserve.0 <= charge.0 && charge.1 <= undo.1, "{timeline}");
+    assert_eq!(undo.1, 39, "{timeline}");
+    // The wait between its attempts is most of the time.
+    assert!(charge.1 - charge.0 > undo.1 / 3, "{timeline}");
+    let told = |row: &[&str]| {
+        let last = row.len() - 3;
+        (row[..last - 2].join(" "), row[last..].join(" "))
+    };
+    let told: Vec<_> = rows.iter().map(|(_, _, words)| told(words)).collect();
+    let expected = [
+        ("reserve", "done 1 attempt"),
+        ("charge", "failed 2 attempts"),
+        // One of its attempts may have been carried out.
+        ("undo charge", "undone 1 attempt"),
+        ("undo reserve", "undone 1 attempt"),
+    ];
+    let expected = expected.map(|(name, how)| (name.to_owned(), how.to_owned()));
+    assert_eq!(told, expected, "{timeline}");
+    assert!(
+        steps.contains("charge undone") && steps.contains("undo call"),
+        "{steps}"
+    );
+    bench.end().await;
+}

@@ -9,6 +9,7 @@ pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod registry;
 pub(crate) mod shown;
+pub(crate) mod tap;
 
 use std::fmt::Debug;
 use std::thread;

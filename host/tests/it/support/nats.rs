@@ -139,6 +139,10 @@ impl Configured {
         &self.url
     }
 
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
     pub(crate) fn cluster(&self) -> &str {
         self.cluster.as_deref().unwrap()
     }

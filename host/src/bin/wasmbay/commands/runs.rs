@@ -35,8 +35,8 @@ pub(crate) enum RunsVerb {
     Show(One),
     /// Undo a run once more that could not be undone, or go on with one that is stopped
     ///
-    /// Each step that could not be undone has all of its attempts again. A durable function is run again, by what
-    /// began it where a host still has that.
+    /// Each step that could not be undone has all of its attempts again. A durable function is run again, by the
+    /// version that began it where that is kept.
     Retry(One),
     /// Edit what the undo of a run takes that could not be undone, in $VISUAL or $EDITOR without a body
     ///

@@ -191,6 +191,8 @@ async fn serve(
     // As a host of a fleet is called, since it is one.
     options.files = Some(bench.project.root.clone());
     options.id = Some(host_id(&name, &bench.project.app.name));
+    // On a NATS system of its own it joins, and what runs began with is in the store.
+    options.in_fleet = matches!(server, Server::Managed(_));
     let starting = async {
         let host = Host::start(&bench.project.app, engine.clone(), options.clone()).await?;
         let specification = host::specify(&bench.project.app, &bench.components)?;

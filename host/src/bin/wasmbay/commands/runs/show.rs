@@ -113,7 +113,9 @@ fn timeline(run: &ShownRun) -> Vec<Vec<String>> {
         let tried = call.or(waited).or(step.sleep.as_ref())?;
         Some((step.name.clone(), tried, state(step)))
     });
-    let undone = calls(run).filter_map(|step| {
+    // The last one is undone first, which may be within the same millisecond.
+    let steps: Vec<_> = calls(run).collect();
+    let undone = steps.into_iter().rev().filter_map(|step| {
         let undo = step.undo.as_ref()?;
         let how = match undo.failure() {
             None => "undone",
@@ -164,6 +166,15 @@ fn state(step: &ShownStep) -> &'static str {
                 .call
                 .as_ref()
                 .is_some_and(|call| call.tried.attempts > 0) =>
+        {
+            "failed"
+        }
+        // It may have been done all the same.
+        StepState::Undone
+            if step
+                .call
+                .as_ref()
+                .is_some_and(|call| call.failure().is_some()) =>
         {
             "failed"
         }
