@@ -148,6 +148,7 @@ pub(crate) fn arbitrary_value(shape: &Shape) -> BoxedStrategy<Value> {
         Shape::Char => any::<char>().prop_map(Value::Char).boxed(),
         Shape::String => any::<String>().prop_map(Value::String).boxed(),
         Shape::Bytes => vec(any::<u8>(), 0..10).prop_map(Value::Bytes).boxed(),
+        Shape::Stream(_) | Shape::Future(_) => arbitrary_value(&shape.whole()),
         Shape::List(item) => vec(arbitrary_value(item), 0..4)
             .prop_map(Value::List)
             .boxed(),

@@ -40,6 +40,8 @@ impl Types {
             | Shape::String => shape.to_string(),
             Shape::Bytes => "(list u8)".into(),
             Shape::List(item) => format!("(list {})", self.of(item)),
+            Shape::Stream(item) => format!("(stream {})", self.of(item)),
+            Shape::Future(value) => format!("(future {})", self.of(value)),
             Shape::FixedList(item, len) => format!("(list {} {len})", self.of(item)),
             Shape::Tuple(items) => {
                 let items: Vec<_> = items.iter().map(|item| self.of(item)).collect();
