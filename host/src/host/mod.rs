@@ -220,6 +220,7 @@ impl Host {
             Arc::clone(&gateway),
             pipelines.clone(),
             options.spans.clone(),
+            engine.instances(),
         ));
         let process = Process {
             engine: engine.clone(),

@@ -559,6 +559,26 @@ mod tests {
                 .all(|span| span.error.as_deref() == Some("it trapped"))
         );
 
+        // What failed is not forgotten for all that went well since, as far as there is room.
+        let spans = Spans::new(
+            Some(Recorder::new(
+                Sampler::parse(Some("always_on"), None).unwrap(),
+                None,
+            )),
+            None,
+        );
+        let spans = spans.keep_last();
+        for failing in 0..3_000 {
+            end(&spans, (failing % 10 == 0).then(trap).as_ref());
+        }
+        for _ in 0..8_000 {
+            end(&spans, None);
+        }
+        let kept = spans.last(|_| true);
+        let failed = kept.iter().filter(|span| span.error.is_some());
+        assert_eq!((kept.len(), failed.count()), (4_096 + 300, 300));
+        assert!(kept.is_sorted_by_key(|span| span.start_us));
+
         let (tracer, mut queue) = tracer("always_on", 8);
         let both = tracer.spans.keep_last();
         end(&both, None);
