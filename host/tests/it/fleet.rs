@@ -18,7 +18,7 @@ mod cluster;
 mod deploying;
 mod events;
 mod failing;
-mod gateway;
+pub(crate) mod gateway;
 mod logs;
 mod many;
 mod moving;
@@ -26,6 +26,7 @@ mod ordering;
 mod permissions;
 mod rollouts;
 mod signatures;
+mod traced;
 
 /// Where `echo` of [`GUEST`] is called.
 const ECHO: &str = "bay.app.test.guest.api.v1.echo";
@@ -38,11 +39,11 @@ const EVERYWHERE: &str =
 const ONCE: &str = "name = \"app\"\n[service.guest]\ncomponent = \"guest.wasm\"\nreplicas = 1\n";
 
 /// A fleet's NATS system, and a folder with an app.
-struct Fleet {
+pub(crate) struct Fleet {
     url: String,
     /// Unless the servers are others.
     nats: Option<Nats>,
-    cli: Cli,
+    pub(crate) cli: Cli,
 }
 
 /// A folder with the app of this manifest.
@@ -54,7 +55,7 @@ fn folder(manifest: &str) -> Cli {
 
 /// What a verb printed, and how it ended.
 #[derive(Debug)]
-struct Ran {
+pub(crate) struct Ran {
     code: Option<i32>,
     stdout: String,
     stderr: String,
@@ -76,7 +77,7 @@ impl Ran {
     }
 
     #[track_caller]
-    fn done(self) -> Self {
+    pub(crate) fn done(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
@@ -90,7 +91,7 @@ impl Ran {
 
 impl Fleet {
     /// A NATS system and the app of this manifest, whose component is `guest.wasm`.
-    async fn start(manifest: &str) -> Self {
+    pub(crate) async fn start(manifest: &str) -> Self {
         let nats = Nats::start().await;
         Self {
             url: nats.url().to_owned(),
@@ -112,14 +113,14 @@ impl Fleet {
         ConnectOptions::to(&*self.url).connect().await.unwrap()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.cli.command(args);
         command.env("NATS_URL", &self.url).env("USER", "ada");
         command
     }
 
     /// Starts a host of this name.
-    fn host(&self, name: &str, more: &[&str]) -> Up {
+    pub(crate) fn host(&self, name: &str, more: &[&str]) -> Up {
         self.host_with(name, 100, more)
     }
 
@@ -141,7 +142,7 @@ impl Fleet {
     }
 
     /// Runs a verb to its end.
-    async fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) async fn run(&self, args: &[&str]) -> Ran {
         let mut command = self.command(args);
         let output = tokio::task::spawn_blocking(move || command.output());
         Ran::of(output.await.unwrap().unwrap())
@@ -157,7 +158,11 @@ impl Fleet {
     }
 
     /// The hosts that serve a service, once `wanted` holds of them.
-    async fn hosts_of(&self, service: &str, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
+    pub(crate) async fn hosts_of(
+        &self,
+        service: &str,
+        wanted: impl Fn(&[String]) -> bool,
+    ) -> Vec<String> {
         until_ok_within(PATIENCE, "a service runs where it should", async || {
             let ps = self.ps().await;
             let all = ps["replicas"].as_array().cloned().unwrap_or_default();
@@ -178,7 +183,7 @@ impl Fleet {
         .await
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         if let Some(nats) = self.nats {
             nats.stop().await;
         }
