@@ -35,7 +35,7 @@ pub(crate) use opentelemetry::KeyValue;
 pub(crate) use opentelemetry::trace::SpanKind;
 use sampler::Sampler;
 
-use crate::call::{Blame, CallError, Code, Trace};
+use crate::call::{Blame, CallError, Code, Trace, traceparent};
 use crate::otlp::{Environment, OtlpError, resource};
 
 /// Duration from which a call is recorded although its trace is not sampled.
@@ -216,8 +216,9 @@ impl Tracer {
             };
             let own = SpanId::from(rand::random_range(1..=u64::MAX));
             if sampled || parent.is_none() {
-                let flags = u8::from(sampled);
-                trace.parent = Some(format!("00-{trace_id:032x}-{own:016x}-{flags:02x}"));
+                let (trace_id, own) = (trace_id.to_bytes(), own.to_bytes());
+                let (trace_id, own) = (u128::from_be_bytes(trace_id), u64::from_be_bytes(own));
+                trace.parent = Some(traceparent(trace_id, own, sampled));
             }
             Begun {
                 recorder,
