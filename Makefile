@@ -48,7 +48,7 @@ demo: build ## Run the shop: six services in five languages behind http://127.0.
 	@target/release/wasmbay up examples/shop --admin 127.0.0.1:8090
 
 test: tools ## Run all tests
-	@guests/tools.sh prometheus postgres editors nestjs nestjs11 nestjs10 mqtt schemathesis openapi grpc grpc-web browsers registry
+	@guests/tools.sh prometheus postgres editors nestjs nestjs11 nestjs10 mqtt schemathesis openapi grpc grpc-web otelcol browsers registry
 	cargo test --locked --manifest-path guests/rust/Cargo.toml --package inventory --package payment
 	cd guests/go/payment && PATH="$(CURDIR)/.tools/bin:$$PATH" go test ./card/...
 	cargo test --locked --workspace

@@ -12,10 +12,11 @@
 #   guests/tools.sh registry                                    (a registry for tests, Debian's, and `oras`, another client of it)
 #   guests/tools.sh postgres                                    (a server for the example with a database; 55 MB)
 #   guests/tools.sh editors                                     (checks as editors do what new services have: pyright)
+#   guests/tools.sh otelcol                                     (takes what is exported, in tests; built from source, 1.5 minutes of two cores)
 #   guests/tools.sh browsers                                    (look at the page of the admin address, in tests; Debian's, 180 MB to fetch)
 #
-# Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Debian's
-# archive and (for the target of Rust) rustup's server. Nothing outside .tools/ is changed, but
+# Needs a C compiler, Rust, Go, Python 3 and Node, and fetches only from PyPI, npm, Go's module proxy,
+# Debian's archive and (for the target of Rust) rustup's server. Nothing outside .tools/ is changed, but
 # for `rustup target add`. A tool is made in a scratch directory and then renamed to
 # .tools/<tool>-<version>, so that directory being there is the stamp, and an interrupted run
 # leaves nothing that the next one would take for a tool.
@@ -33,6 +34,7 @@ readonly GRPC_WEB=2.1.1 CONNECT=2.3.0 PROTOBUF_ES=2.17.0
 readonly ORAS=1.3.6
 readonly KUBERNETES_VALIDATE=1.37.0 SCHEMATHESIS=4.32.5 OPENAPI_VALIDATOR=0.9.0
 readonly REDOCLY=2.77.0 OPENAPI_TYPESCRIPT=7.13.0 OPENAPI_FETCH=0.17.0 TYPESCRIPT=5.9.3
+readonly OTELCOL=0.161.0 OTELCOL_STABLE=1.67.0
 readonly GO=1.27.3 GO_OLDEST=1.27.1 CLANG=22 ZIG=0.17.1 DEBIAN_RUST=1 PROMETHEUS=2
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.tools
@@ -349,6 +351,23 @@ install_grpc() {
     bin/python-grpc -c 'import grpc_tools.protoc, grpc_reflection'
 }
 
+# The OpenTelemetry Collector with what the tests need of it: OTLP comes in, and goes into a file.
+install_otelcol() {
+    local core=go.opentelemetry.io/collector contrib=github.com/open-telemetry/opentelemetry-collector-contrib
+    export PATH="$tools/bin:$PATH" GOPATH="$scratch/go" GOCACHE="$scratch/gocache" GOFLAGS=-modcacherw
+    cat >"$scratch/otelcol.yaml" <<-END
+	dist: { name: otelcol, version: $OTELCOL, output_path: $scratch/otelcol }
+	conf_resolver: { default_uri_scheme: file }
+	receivers: [{ gomod: $core/receiver/otlpreceiver v$OTELCOL }]
+	exporters: [{ gomod: $contrib/exporter/fileexporter v$OTELCOL }]
+	providers: [{ gomod: $core/confmap/provider/fileprovider v$OTELCOL_STABLE }]
+	END
+    go run "$core/cmd/builder@v$OTELCOL" --config "$scratch/otelcol.yaml"
+    mkdir bin
+    mv "$scratch/otelcol/otelcol" bin/
+    bin/otelcol --version
+}
+
 # Both of them in one module, which a page can load. What they are made of is not needed any more.
 install_grpc_web() {
     npm_packages "grpc-web@$GRPC_WEB" "@connectrpc/connect@$CONNECT" "@connectrpc/connect-web@$CONNECT" "@bufbuild/protobuf@$PROTOBUF_ES"
@@ -542,6 +561,10 @@ for wanted in "$@"; do
         go_
         tool grpc "$GRPCURL" install_grpc
         ;;
+    otelcol)
+        go_
+        tool otelcol "$OTELCOL" install_otelcol
+        ;;
     grpc-web)
         tool esbuild "$ESBUILD" install_esbuild
         tool grpc-web "$GRPC_WEB" install_grpc_web
@@ -553,7 +576,7 @@ for wanted in "$@"; do
         ;;
     wasmtime) tool wasmtime "$WASMTIME" install_wasmtime ;;
     *)
-        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, grpc-web, browsers, registry, postgres, editors or wasmtime" >&2
+        echo "error: guests/tools.sh: no tool \"$wanted\": nats, python, typescript, go, c, rust, starlingmonkey, prometheus, kubernetes-validate, nestjs, nestjs11, nestjs10, mqtt, schemathesis, grpc, grpc-web, otelcol, browsers, registry, postgres, editors or wasmtime" >&2
         exit 2
         ;;
     esac

@@ -49,6 +49,8 @@ pub(crate) struct Counts {
     pub(crate) computed: Count,
     /// Bytes that count against the memory limits of the instances that exist.
     pub(crate) memory: Count,
+    /// The most of them that one instance has had.
+    pub(crate) most_memory: Count,
 }
 
 /// A number that threads add to.
@@ -62,6 +64,11 @@ impl Count {
 
     pub(crate) fn subtract(&self, less: u64) {
         self.0.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    /// Makes it this much, unless it is more already.
+    pub(crate) fn raise(&self, to: u64) {
+        self.0.fetch_max(to, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> u64 {

@@ -54,7 +54,7 @@ pub(crate) struct Starter<'a> {
 }
 
 /// A service of a manifest.
-struct Service {
+pub(crate) struct Service {
     name: &'static str,
     component: PathBuf,
     fresh: bool,
@@ -363,7 +363,7 @@ impl<'a> Starter<'a> {
 }
 
 impl Service {
-    fn new(name: &'static str, component: PathBuf) -> Self {
+    pub(crate) fn new(name: &'static str, component: PathBuf) -> Self {
         Self {
             name,
             component,
@@ -381,11 +381,11 @@ impl Service {
 }
 
 /// The subject of a function that has the name of its interface.
-fn subject(app: &str, function: &str) -> String {
+pub(crate) fn subject(app: &str, function: &str) -> String {
     format!("bay.{app}.bay.bench.{function}.v1.{function}")
 }
 
-fn manifest(app: &str, services: &[Service], local: &str) -> anyhow::Result<String> {
+pub(crate) fn manifest(app: &str, services: &[Service], local: &str) -> anyhow::Result<String> {
     let mut text = format!("name = \"{app}\"\n");
     for service in services {
         let Service {

@@ -98,10 +98,10 @@ pub(crate) fn middle(taken: &[Duration]) -> anyhow::Result<Duration> {
     Ok(Duration::try_from_secs_f64(median(seconds))?)
 }
 
-struct Life<'a> {
-    nats: &'a str,
-    folder: &'a Path,
-    component: &'a [u8],
+pub(crate) struct Life<'a> {
+    pub(crate) nats: &'a str,
+    pub(crate) folder: &'a Path,
+    pub(crate) component: &'a [u8],
 }
 
 impl Life<'_> {
@@ -114,7 +114,7 @@ impl Life<'_> {
             let cache = format!("cache-{round}");
             for taken in [&mut cold, &mut warm] {
                 let started = Instant::now();
-                let server = self.host(&manifest, &cache)?;
+                let server = self.host(&manifest, &cache, &[])?;
                 taken.push(started.elapsed());
                 drop(server);
             }
@@ -170,7 +170,7 @@ impl Life<'_> {
         fs::write(self.folder.join(&new), touched)?;
         let second = self.folder.join(format!("{name}-other.toml"));
         fs::write(&second, text.replace(&old, &new))?;
-        let server = self.host(&first, "cache-swap")?;
+        let server = self.host(&first, "cache-swap", &[])?;
         let mut swaps = Swaps {
             server,
             manifests: [second, first],
@@ -225,9 +225,9 @@ impl Life<'_> {
     fn idle(&self, services: usize) -> anyhow::Result<(Duration, Memory)> {
         // Compiling leaves memory behind, so the host that is looked at finds all compiled.
         let many = self.manifest("idle", services)?;
-        drop(self.host(&many, "cache-idle")?);
+        drop(self.host(&many, "cache-idle", &[])?);
         let few = self.manifest("one", 1)?;
-        drop(self.host(&few, "cache-idle")?);
+        drop(self.host(&few, "cache-idle", &[])?);
         let ((_, few), (start, many)) = (self.settled(&few)?, self.settled(&many)?);
         Ok((start, many.beyond(few)))
     }
@@ -236,7 +236,7 @@ impl Life<'_> {
     /// what it can.
     fn settled(&self, manifest: &Path) -> anyhow::Result<(Duration, Memory)> {
         let started = Instant::now();
-        let server = self.host(manifest, "cache-idle")?;
+        let server = self.host(manifest, "cache-idle", &[])?;
         let start = started.elapsed();
         let patience = wasmbay::runtime::IDLE + Duration::from_secs(6);
         thread::sleep(patience);
@@ -244,7 +244,7 @@ impl Life<'_> {
     }
 
     /// A manifest of services that answer for an interface each, and their components.
-    fn manifest(&self, name: &str, services: usize) -> anyhow::Result<PathBuf> {
+    pub(crate) fn manifest(&self, name: &str, services: usize) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(self.folder)?;
         let mut text = format!("name = \"{name}\"\n");
         for (service, bytes) in guests::variants(self.component, services) {
@@ -257,13 +257,19 @@ impl Life<'_> {
         Ok(path)
     }
 
-    fn host(&self, manifest: &Path, cache: &str) -> anyhow::Result<Server> {
+    pub(crate) fn host(
+        &self,
+        manifest: &Path,
+        cache: &str,
+        more: &[&str],
+    ) -> anyhow::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("serve")
             .arg("--manifest")
             .arg(manifest)
             .args(["--nats", self.nats])
+            .args(more)
             .env("XDG_CACHE_HOME", self.folder.join(cache));
         Server::start("a wasmbay host", &mut command, 1).context("starting a host")
     }

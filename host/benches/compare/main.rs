@@ -37,6 +37,7 @@ mod rounds;
 mod runs;
 mod serve;
 mod table;
+mod watched;
 
 /// The one that `wasmbay` has, for native contestants too.
 #[global_allocator]

@@ -9,7 +9,7 @@ use wasmbay::nats::{ManagedServer, ServerOptions};
 use crate::contest::{Contest, Contestant, Starter, Way};
 use crate::drive::Report;
 use crate::table::{Cell, Row, Table, Text};
-use crate::{Options, events, fleet, guests, in_process, lifecycle, runs, table};
+use crate::{Options, events, fleet, guests, in_process, lifecycle, runs, table, watched};
 
 /// One column group of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +72,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     runs::table(options, server.url(), nats_pid, folder.path(), &mut text)?;
     text.add(in_process::table(options)?);
     text.add(lifecycle::table(options, server.url(), folder.path())?);
+    text.add(watched::table(
+        options,
+        &runtime,
+        server.url(),
+        folder.path(),
+    )?);
     text.add(fleet::table(
         options,
         &runtime,

@@ -24,6 +24,9 @@ pub(crate) struct Serve {
     /// Open a gateway on a free port.
     #[arg(long)]
     gateway: bool,
+    /// Open an admin address on a free port.
+    #[arg(long)]
+    admin: bool,
     /// Threads that serve, instead of one for each core.
     #[arg(long)]
     workers: Option<NonZeroUsize>,
@@ -42,16 +45,16 @@ pub(crate) fn serve(options: &Serve) -> anyhow::Result<()> {
     if let Some(workers) = options.workers {
         host_options.workers = workers;
     }
-    if options.gateway {
-        host_options.gateway = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    }
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    host_options.gateway = options.gateway.then_some(free);
+    host_options.admin = options.admin.then_some(free);
     let host = runtime.block_on(async {
         let host = Host::start(&app, engine.clone(), host_options).await?;
         let specification = host::specify(&app, &components)?;
         host.apply(&specification, &components).await?;
         anyhow::Ok(host)
     })?;
-    super::ready(host.gateway());
+    super::ready(host.gateway().or(host.admin()));
     for line in std::io::stdin().lock().lines() {
         let (app, components) = load(&engine, Path::new(&line?))?;
         let specification = host::specify(&app, &components)?;

@@ -1,5 +1,6 @@
 //! Figures of services, and traces, of all hosts of the app.
 
+use futures_util::future::join;
 use http::StatusCode;
 use serde_json::json as value;
 
@@ -11,8 +12,10 @@ use crate::telemetry::BOUNDS;
 impl Admin {
     pub(super) async fn list_services(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
-        let hosts = self.insight.all_figures(&self.link).await;
-        let body = value!({ "app": self.insight.app, "bounds": BOUNDS, "hosts": hosts });
+        let (hosts, consumers) = join(self.insight.all_figures(&self.link), self.consumers()).await;
+        let body = value!({
+            "app": self.insight.app, "bounds": BOUNDS, "hosts": hosts, "consumers": *consumers,
+        });
         Ok(json(StatusCode::OK, to_json(&body)))
     }
 
@@ -25,11 +28,16 @@ impl Admin {
         if !is_label(asked.id) {
             return missing();
         }
-        let hosts = self.insight.all_of_service(&self.link, asked.id).await;
+        let hosts = self.insight.all_of_service(&self.link, asked.id);
+        let (hosts, consumers) = join(hosts, self.consumers()).await;
         if hosts.is_empty() {
             return missing();
         }
-        let body = value!({ "service": asked.id, "bounds": BOUNDS, "hosts": hosts });
+        let own = consumers.iter().filter(|one| one.service == asked.id);
+        let own: Vec<_> = own.collect();
+        let body = value!({
+            "service": asked.id, "bounds": BOUNDS, "hosts": hosts, "consumers": own,
+        });
         Ok(json(StatusCode::OK, to_json(&body)))
     }
 
@@ -49,7 +57,7 @@ impl Admin {
     pub(super) async fn show_trace(&self, asked: AdminRequest<'_>) -> Result<Answer, Refusal> {
         asked.query.only(&[])?;
         let missing = || {
-            let why = "no host has spans of this trace; the last 4096 spans of each are kept";
+            let why = "no host has spans of this trace; the last 4096 spans of each are kept, and those of the last failures";
             Err(Refusal::caller(StatusCode::NOT_FOUND, why))
         };
         let is_id = asked.id.len() == 32 && asked.id.bytes().all(|b| b.is_ascii_hexdigit());

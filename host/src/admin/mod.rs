@@ -5,6 +5,7 @@
 //! origins, and requests to a host name that could have been made to point here. A browser gets a page
 //! (`page`), which reads the same routes.
 
+mod consumers;
 mod dead_letters;
 mod figures;
 pub(crate) mod guard;
@@ -134,6 +135,7 @@ pub(crate) struct Admin {
     process: Process,
     link: Link,
     context: jetstream::Context,
+    consumers: consumers::Last,
     dead_letters: DeadLetters,
     runs: Runs,
     jobs: Jobs,
@@ -165,6 +167,7 @@ impl Admin {
             insight,
             link,
             context,
+            consumers: consumers::Last::default(),
             closing: watch::Sender::new(false),
             places: Arc::new(Places::new(CONNECTIONS, CONNECTIONS)),
         }

@@ -40,6 +40,9 @@ pub struct Deployment {
     pub(crate) app: Option<Arc<App>>,
     /// The consumers of stored messages.
     pub(crate) shares: Vec<Share>,
+    /// The consumers of the app's stored events and messages by stream and name, with their service; those of
+    /// services that run on other hosts included.
+    pub(crate) consumers: BTreeMap<(String, String), String>,
     /// The components of the app's services, those that run on other hosts included.
     pub(crate) described: BTreeMap<String, Description>,
 }
@@ -57,6 +60,7 @@ impl Deployment {
             plan,
             app: Some(Arc::new(app.clone())),
             shares: Vec::new(),
+            consumers: BTreeMap::new(),
             described: BTreeMap::new(),
         };
         deployment.bind(all);
@@ -72,10 +76,15 @@ impl Deployment {
 
     /// Adds bindings, without those of services that run on other hosts only.
     pub(crate) fn bind(&mut self, bindings: impl IntoIterator<Item = (Source, Bound)>) {
-        let services = &self.services;
-        let here = bindings.into_iter();
-        let here = here.filter(|(_, bound)| services.contains_key(&bound.service));
-        self.bindings.extend(here);
+        for (source, bound) in bindings {
+            if let Source::Consumer { stream, name } = &source {
+                let consumer = (stream.clone(), name.clone());
+                self.consumers.insert(consumer, bound.service.clone());
+            }
+            if self.services.contains_key(&bound.service) {
+                self.bindings.insert(source, bound);
+            }
+        }
     }
 
     /// Gives these services, which run on as before, the bindings that they had, where no other service

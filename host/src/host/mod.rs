@@ -233,13 +233,13 @@ impl Host {
             Arc::new(jobs::Serving::new(&app.name, &id, context, places))
         });
         let insight = Arc::new(Insight::new(
-            &app.name,
-            &id,
+            (&app.name, &id),
             Arc::clone(&current),
             Arc::clone(&gateway),
             pipelines.clone(),
             jobs.clone(),
             options.spans.clone(),
+            engine.instances(),
         ));
         let process = Process {
             engine: engine.clone(),

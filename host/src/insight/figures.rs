@@ -114,6 +114,46 @@ pub struct BreakerFigures {
     pub fallbacks: u64,
 }
 
+/// A consumer of stored events, of messages, or of the runs of a pipeline, all hosts together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsumerFigures {
+    /// The service, or the pipeline, that gets them.
+    pub service: String,
+    /// The JetStream stream.
+    pub stream: String,
+    /// Its name on the stream.
+    pub consumer: String,
+    /// Events that no host has been given yet.
+    pub pending: u64,
+    /// Events that were handed out and are not handled yet, those that wait for their next attempt included.
+    pub in_flight: u64,
+    /// Those of them that were handed out more than once.
+    pub redelivered: u64,
+}
+
+/// What is used of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// How much.
+    pub used: u64,
+    /// How much there may be.
+    pub limit: u64,
+}
+
+/// How near a service is to its limits on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The most bytes that one instance has had since the service was started, of those that it may have.
+    pub memory: Used,
+    /// Calls under way.
+    pub concurrency: Used,
+    /// Calls that wait for their turn.
+    pub queue: Used,
+    /// Instances that exist, of those that the host may have of all its services together.
+    pub instances: Used,
+}
+
 /// What runs of an app on a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -143,6 +183,9 @@ pub struct ServiceDetail {
     pub host: String,
     /// As in [`HostFigures`].
     pub service: ServiceFigures,
+    /// How near it is to its limits. A host of an earlier version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// Its functions.
     pub functions: BTreeMap<String, Counts>,
     /// Its limits, reuse, grants and configuration keys, as the manifest has them.
@@ -334,6 +377,26 @@ pub(super) fn of_service(
         calls: Counts::sum(both.flat_map(Service::counted).map(|(_, stats)| stats)),
         imports: imports.collect(),
     }
+}
+
+pub(super) fn usage(deployment: &Deployment, service: &Service, instances: u32) -> Usage {
+    let limits = &service.spec.limits;
+    let used = |used: u64, limit: u64| Used { used, limit };
+    let mut usage = Usage {
+        memory: used(0, limits.memory),
+        concurrency: used(0, limits.concurrency.into()),
+        queue: used(0, limits.queue.into()),
+        instances: used(0, instances.into()),
+    };
+    for version in both(deployment, service) {
+        let now = version.usage();
+        let most = version.counts().most_memory.read();
+        usage.memory.used = usage.memory.used.max(most);
+        usage.concurrency.used += now.running as u64;
+        usage.queue.used += now.waiting as u64;
+        usage.instances.used += now.instances as u64;
+    }
+    usage
 }
 
 pub(super) fn of_pipelines(

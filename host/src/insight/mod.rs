@@ -33,8 +33,8 @@ use crate::transport::breaker::State;
 
 pub use crate::spans::TraceSummary;
 pub use figures::{
-    BreakerFigures, Counts, HostFigures, ImportFigures, Moment, PipelineFigures, RouteFigures,
-    ServiceDetail, ServiceFigures,
+    BreakerFigures, ConsumerFigures, Counts, HostFigures, ImportFigures, Moment, PipelineFigures,
+    RouteFigures, ServiceDetail, ServiceFigures, Usage, Used,
 };
 pub use health::{Health, HealthState};
 use health::{Recent, judge};
@@ -46,7 +46,7 @@ const QUIET: Duration = Duration::from_millis(150);
 /// Upper bound of the time for answers.
 const ANSWERS: Duration = Duration::from_secs(1);
 
-/// Traces that a host lists.
+/// Traces that a host lists of those in which all went well, and of the others.
 const TRACES: usize = 200;
 
 /// Bytes of an answer with recorded calls that are none of those.
@@ -84,18 +84,20 @@ pub(crate) struct Insight {
     pub(crate) pipelines: Option<Arc<Serving>>,
     pub(crate) jobs: Option<Arc<jobs::Serving>>,
     pub(crate) spans: Spans,
+    /// Instances that may exist on the host, of all its apps together.
+    instances: u32,
     history: History,
 }
 
 impl Insight {
     pub(crate) fn new(
-        app: &str,
-        host: &str,
+        (app, host): (&str, &str),
         current: Arc<Current>,
         gateway: Arc<Gateway>,
         pipelines: Option<Arc<Serving>>,
         jobs: Option<Arc<jobs::Serving>>,
         spans: Spans,
+        instances: u32,
     ) -> Self {
         Self {
             app: app.to_owned(),
@@ -105,6 +107,7 @@ impl Insight {
             pipelines,
             jobs,
             spans,
+            instances,
             history: History::default(),
         }
     }
@@ -218,6 +221,7 @@ impl Insight {
         Some(ServiceDetail {
             host: self.host.clone(),
             service: self.of_service(&deployment, service),
+            usage: Some(figures::usage(&deployment, service, self.instances)),
             functions: functions.collect(),
             manifest: figures::manifest(&service.spec),
             history: self.history.of(name),
@@ -240,7 +244,15 @@ impl Insight {
 
     fn traces(&self) -> Traces {
         let mut traces = summarise(&self.spans.last(|span| span.app == self.app));
-        traces.truncate(TRACES);
+        // What was refused or failed is not crowded out by what was fine.
+        let mut listed = [0; 2];
+        traces.retain(|trace| {
+            let [fine, other] = &mut listed;
+            let is_fine = trace.error.is_none() && trace.refusal.is_none();
+            let same = if is_fine { fine } else { other };
+            *same += 1;
+            *same <= TRACES
+        });
         Traces {
             host: self.host.clone(),
             traces,

@@ -54,6 +54,7 @@ impl Bounds {
         let before = self.memory;
         let fits = Self::grow(&mut self.memory, current, desired, self.limits.memory);
         self.counts.memory.add(self.memory - before);
+        self.counts.most_memory.raise(self.memory);
         fits
     }
 
@@ -140,5 +141,6 @@ mod tests {
         assert_eq!(counts.memory.read(), 100);
         drop(bounds);
         assert_eq!(counts.memory.read(), 0);
+        assert_eq!(counts.most_memory.read(), 100);
     }
 }

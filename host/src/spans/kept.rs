@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry::Value;
-use opentelemetry::trace::{SpanId, Status};
+use opentelemetry::trace::{SpanId, Status, TraceId};
 use serde::{Deserialize, Serialize};
 
 use super::{Finished, SpanKind};
@@ -15,23 +15,79 @@ use super::{Finished, SpanKind};
 /// Spans that are kept; the oldest make room.
 const CAPACITY: usize = 4_096;
 
+/// Traces whose spans are kept for longer, because something was refused or failed in them.
+const TELLING: usize = 512;
+
+/// Spans of those that are kept beyond [`CAPACITY`].
+const LONGER: usize = 2_048;
+
 /// The last spans.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<VecDeque<Arc<Finished>>>);
+pub(super) struct Kept(Mutex<Last>);
+
+#[derive(Default)]
+struct Last {
+    /// Of all traces, the oldest first.
+    spans: VecDeque<Arc<Finished>>,
+    /// Those which others took the place of there and whose traces tell something: a host that has much to do
+    /// would forget within seconds what somebody looks for.
+    longer: VecDeque<Arc<Finished>>,
+    /// The last traces that do, in the order in which they did.
+    telling: VecDeque<TraceId>,
+    is_telling: HashSet<TraceId>,
+}
 
 impl Kept {
     pub(super) fn add(&self, finished: Arc<Finished>) {
-        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = (spans.len() >= CAPACITY).then(|| spans.pop_front());
-        spans.push_back(finished);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = last.add(finished);
         // Freed without the lock.
-        drop((spans, oldest));
+        drop((last, forgotten));
     }
 
     /// All of them, in the order in which they ended.
     pub(super) fn read(&self) -> Vec<Arc<Finished>> {
-        let spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        spans.iter().map(Arc::clone).collect()
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = last.longer.iter().chain(&last.spans);
+        all.map(Arc::clone).collect()
+    }
+}
+
+impl Last {
+    /// Adds a span; returns the one that makes room for it.
+    fn add(&mut self, finished: Arc<Finished>) -> Option<Arc<Finished>> {
+        let trace = finished.span.span_context.trace_id();
+        if finished.is_telling() && self.is_telling.insert(trace) {
+            self.telling.push_back(trace);
+            if self.telling.len() > TELLING
+                && let Some(first) = self.telling.pop_front()
+            {
+                self.is_telling.remove(&first);
+            }
+        }
+        self.spans.push_back(finished);
+        if self.spans.len() <= CAPACITY {
+            return None;
+        }
+        let oldest = self.spans.pop_front()?;
+        let trace = oldest.span.span_context.trace_id();
+        if !self.is_telling.contains(&trace) {
+            return Some(oldest);
+        }
+        self.longer.push_back(oldest);
+        if self.longer.len() > LONGER {
+            return self.longer.pop_front();
+        }
+        None
+    }
+}
+
+impl Finished {
+    /// Whether it has failed, or returned an `err` value.
+    fn is_telling(&self) -> bool {
+        let mut attributes = self.span.attributes.iter();
+        matches!(self.span.status, Status::Error { .. })
+            || attributes.any(|pair| pair.key.as_str() == REFUSAL)
     }
 }
 

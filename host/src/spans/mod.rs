@@ -35,7 +35,7 @@ pub(crate) use opentelemetry::KeyValue;
 pub(crate) use opentelemetry::trace::SpanKind;
 use sampler::Sampler;
 
-use crate::call::{Blame, CallError, Code, Trace};
+use crate::call::{Blame, CallError, Code, Trace, traceparent};
 use crate::otlp::{Environment, OtlpError, resource};
 
 /// Duration from which a call is recorded although its trace is not sampled.
@@ -216,8 +216,9 @@ impl Tracer {
             };
             let own = SpanId::from(rand::random_range(1..=u64::MAX));
             if sampled || parent.is_none() {
-                let flags = u8::from(sampled);
-                trace.parent = Some(format!("00-{trace_id:032x}-{own:016x}-{flags:02x}"));
+                let (trace_id, own) = (trace_id.to_bytes(), own.to_bytes());
+                let (trace_id, own) = (u128::from_be_bytes(trace_id), u64::from_be_bytes(own));
+                trace.parent = Some(traceparent(trace_id, own, sampled));
             }
             Begun {
                 recorder,
@@ -558,6 +559,26 @@ mod tests {
             kept.iter()
                 .all(|span| span.error.as_deref() == Some("it trapped"))
         );
+
+        // What failed is not forgotten for all that went well since, as far as there is room.
+        let spans = Spans::new(
+            Some(Recorder::new(
+                Sampler::parse(Some("always_on"), None).unwrap(),
+                None,
+            )),
+            None,
+        );
+        let spans = spans.keep_last();
+        for failing in 0..3_000 {
+            end(&spans, (failing % 10 == 0).then(trap).as_ref());
+        }
+        for _ in 0..8_000 {
+            end(&spans, None);
+        }
+        let kept = spans.last(|_| true);
+        let failed = kept.iter().filter(|span| span.error.is_some());
+        assert_eq!((kept.len(), failed.count()), (4_096 + 300, 300));
+        assert!(kept.is_sorted_by_key(|span| span.start_us));
 
         let (tracer, mut queue) = tracer("always_on", 8);
         let both = tracer.spans.keep_last();

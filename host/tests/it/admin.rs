@@ -15,6 +15,7 @@ use crate::support::components::{GUEST, PUBLISHES};
 use crate::support::http::{Response, send};
 use crate::support::{DEADLINE, PATIENCE, until_ok_within};
 
+mod answers;
 mod dead_letters;
 mod insight;
 pub(crate) mod metrics;

@@ -19,7 +19,7 @@ const ASK: &str = "bay.app.test.caller.api.v1.ask";
 const TRY: &str = "bay.app.test.caller.api.v1.try";
 
 /// As `OTHER`, but `ask` traps from 1000 on.
-fn flaky() -> String {
+pub(crate) fn flaky() -> String {
     let from =
         "(func (export \"ask\") (param i32) (result i32) (i32.add (local.get 0) (i32.const 1)))";
     let to = "(func (export \"ask\") (param i32) (result i32)

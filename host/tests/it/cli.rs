@@ -3,6 +3,7 @@
 mod comments;
 mod dead_letters;
 mod running;
+mod seen;
 mod stopping;
 mod testing;
 mod uncalled;

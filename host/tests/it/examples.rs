@@ -1,6 +1,7 @@
 //! The examples do what their READMEs say, run as a person runs them.
 
 mod by_grpc;
+mod collected;
 mod documented;
 mod edited;
 mod ledger;
@@ -61,13 +62,17 @@ impl Example {
 
     /// Runs the app that is in this folder.
     pub(crate) fn run(cli: Cli) -> Self {
-        Self::run_with(cli, &[])
+        Self::run_with(cli, &[], &[])
     }
 
-    /// The same with more arguments of `up`.
-    fn run_with(cli: Cli, more: &[&str]) -> Self {
+    /// The same with more arguments of `up`, and variables of its environment.
+    fn run_with(cli: Cli, more: &[&str], variables: &[(&str, &str)]) -> Self {
         build(&cli, &["check", "--cache", CACHE]);
-        let up = cli.up(&[&["--cache", CACHE], more].concat());
+        let own = ["up", "--listen", "127.0.0.1:0", "--cache", CACHE];
+        let mut command = cli.command(&[&own, more].concat());
+        command.envs(variables.iter().copied());
+        let up = Up::start(command);
+        up.until_built("ready");
         let running = std::fs::read(cli.path(".wasmbay/host.json")).unwrap();
         let running: Value = serde_json::from_slice(&running).unwrap();
         let gateway = running["gateway"].as_str().unwrap();

@@ -19,7 +19,7 @@ mod cluster;
 mod deploying;
 mod events;
 mod failing;
-mod gateway;
+pub(crate) mod gateway;
 mod logs;
 mod many;
 mod moving;
@@ -27,6 +27,7 @@ mod ordering;
 mod permissions;
 mod rollouts;
 mod signatures;
+mod traced;
 mod versions;
 
 /// Where `echo` of [`GUEST`] is called.
@@ -40,11 +41,11 @@ const EVERYWHERE: &str =
 const ONCE: &str = "name = \"app\"\n[service.guest]\ncomponent = \"guest.wasm\"\nreplicas = 1\n";
 
 /// A fleet's NATS system, and a folder with an app.
-struct Fleet {
+pub(crate) struct Fleet {
     url: String,
     /// Unless the servers are others.
     nats: Option<Nats>,
-    cli: Cli,
+    pub(crate) cli: Cli,
 }
 
 /// A folder with the app of this manifest.
@@ -56,7 +57,7 @@ fn folder(manifest: &str) -> Cli {
 
 /// What a verb printed, and how it ended.
 #[derive(Debug)]
-struct Ran {
+pub(crate) struct Ran {
     code: Option<i32>,
     stdout: String,
     stderr: String,
@@ -78,7 +79,7 @@ impl Ran {
     }
 
     #[track_caller]
-    fn done(self) -> Self {
+    pub(crate) fn done(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
@@ -92,7 +93,7 @@ impl Ran {
 
 impl Fleet {
     /// A NATS system and the app of this manifest, whose component is `guest.wasm`.
-    async fn start(manifest: &str) -> Self {
+    pub(crate) async fn start(manifest: &str) -> Self {
         let nats = Nats::start().await;
         Self {
             url: nats.url().to_owned(),
@@ -114,14 +115,14 @@ impl Fleet {
         ConnectOptions::to(&*self.url).connect().await.unwrap()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.cli.command(args);
         command.env("NATS_URL", &self.url).env("USER", "ada");
         command
     }
 
     /// Starts a host of this name.
-    fn host(&self, name: &str, more: &[&str]) -> Up {
+    pub(crate) fn host(&self, name: &str, more: &[&str]) -> Up {
         self.host_with(name, 100, more)
     }
 
@@ -143,7 +144,7 @@ impl Fleet {
     }
 
     /// Runs a verb to its end.
-    async fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) async fn run(&self, args: &[&str]) -> Ran {
         let mut command = self.command(args);
         let output = tokio::task::spawn_blocking(move || command.output());
         Ran::of(output.await.unwrap().unwrap())
@@ -159,7 +160,11 @@ impl Fleet {
     }
 
     /// The hosts that serve a service, once `wanted` holds of them.
-    async fn hosts_of(&self, service: &str, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
+    pub(crate) async fn hosts_of(
+        &self,
+        service: &str,
+        wanted: impl Fn(&[String]) -> bool,
+    ) -> Vec<String> {
         until_ok_within(PATIENCE, "a service runs where it should", async || {
             let ps = self.ps().await;
             let all = ps["replicas"].as_array().cloned().unwrap_or_default();
@@ -180,7 +185,7 @@ impl Fleet {
         .await
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         if let Some(nats) = self.nats {
             nats.stop().await;
         }

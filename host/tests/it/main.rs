@@ -40,6 +40,7 @@ mod mqtt;
 mod nats;
 mod nestjs;
 mod outside;
+mod page;
 mod permissions;
 mod pipelines;
 mod recording;

@@ -3,7 +3,7 @@
 pub(crate) mod balance;
 mod context;
 mod data;
-mod fetched;
+pub(crate) mod fetched;
 pub(crate) mod functions;
 mod hosts;
 mod killed;
@@ -190,7 +190,7 @@ pub(crate) fn called(message: &Message) -> Called {
     }
 }
 
-fn usual(function: &str) -> Answer {
+pub(crate) fn usual(function: &str) -> Answer {
     Answer::Ok(match function {
         "reserve" => r#"{"ok":{"id":"r-1"}}"#,
         "charge" => r#"{"ok":"receipt-1"}"#,
@@ -252,7 +252,7 @@ pub(crate) async fn place(
 pub(crate) const ORDER: &str = r#"{"order-id":"o-1","count":2,"tell":true}"#;
 
 /// Says a figure to who runs the test.
-fn tell(figure: &str) {
+pub(crate) fn tell(figure: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "{figure}");
 }

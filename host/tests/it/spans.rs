@@ -1,10 +1,12 @@
 //! Spans, metrics and log records, as a collector of OpenTelemetry gets them from `wasmbay up`.
 
 mod guests;
+mod through;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,13 +31,13 @@ use crate::support::http;
 type Bodies = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// Takes what is exported.
-struct Collector {
+pub(crate) struct Collector {
     address: SocketAddr,
     bodies: Bodies,
 }
 
 impl Collector {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, bodies) = (listener.local_addr().unwrap(), Bodies::default());
         let kept = Arc::clone(&bodies);
@@ -46,6 +48,18 @@ impl Collector {
             }
         });
         Self { address, bodies }
+    }
+
+    /// Has a host export to it.
+    pub(crate) fn exported_by(&self, command: &mut Command) {
+        command
+            .env(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                format!("http://{}", self.address),
+            )
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret")
+            .env("OTEL_BSP_SCHEDULE_DELAY", "10")
+            .env("OTEL_BLRP_SCHEDULE_DELAY", "10");
     }
 
     /// Everything that was sent to a path.
@@ -74,7 +88,7 @@ impl Collector {
     }
 
     /// The spans of a trace, by their service, once there are so many.
-    fn trace(&self, id: &str, spans: usize) -> Vec<(String, Span)> {
+    pub(crate) fn trace(&self, id: &str, spans: usize) -> Vec<(String, Span)> {
         let of_trace = |(_, span): &(String, Span)| hex(&span.trace_id) == id;
         self.once(|| {
             let found: Vec<_> = self.spans().into_iter().filter(of_trace).collect();
@@ -139,7 +153,7 @@ fn more(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, String> {
+pub(crate) fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, String> {
     let text = |pair: &KeyValue| match pair.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text.clone()),
         Value::IntValue(number) => Some(number.to_string()),
@@ -151,7 +165,7 @@ fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -210,15 +224,8 @@ fn up(collector: &Collector, more: &[(&str, &str)]) -> (Cli, Up, String) {
 /// The host of a folder, which exports to the collector, and the address of its gateway.
 fn up_of(cli: Cli, collector: &Collector, more: &[(&str, &str)]) -> (Cli, Up, String) {
     let mut command = cli.command(&["up", "--listen", "127.0.0.1:0", "--no-watch"]);
-    command
-        .env(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            format!("http://{}", collector.address),
-        )
-        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret")
-        .env("OTEL_BSP_SCHEDULE_DELAY", "10")
-        .env("OTEL_BLRP_SCHEDULE_DELAY", "10")
-        .envs(more.iter().copied());
+    collector.exported_by(&mut command);
+    command.envs(more.iter().copied());
     let up = Up::start(command);
     up.until("ready");
     let announced = std::fs::read(cli.path(".wasmbay/host.json")).unwrap();
@@ -229,13 +236,18 @@ fn up_of(cli: Cli, collector: &Collector, more: &[(&str, &str)]) -> (Cli, Up, St
 }
 
 /// The trace id of the answer.
-fn ask(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+pub(crate) fn ask(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (u16, String) {
     let answer = http::send(address, method, path, headers, "").unwrap();
     let parent = answer.head.split("traceparent: ").nth(1).unwrap();
     (answer.status, parent[3..35].to_owned())
 }
 
-fn span<'s>(spans: &'s [(String, Span)], service: &str, kind: SpanKind) -> &'s Span {
+pub(crate) fn span<'s>(spans: &'s [(String, Span)], service: &str, kind: SpanKind) -> &'s Span {
     let mut found = spans
         .iter()
         .filter(|(name, span)| name == service && span.kind == kind as i32);

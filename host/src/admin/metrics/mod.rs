@@ -15,6 +15,7 @@ use futures_util::future::{join, join_all};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
+use super::consumers::{self, ASK, Consumer};
 use super::routes::AdminRequest;
 use super::{Admin, Answer, Refusal};
 use crate::call::Code;
@@ -31,10 +32,6 @@ use crate::transport::Source;
 use crate::transport::breaker::{Breakers, State};
 use family::{Families, Family, Labels};
 pub use otlp::MetricsExport;
-
-/// Upper bound of the time for which JetStream is asked about consumers. Without an answer their
-/// metrics are left out.
-const ASK: Duration = Duration::from_secs(2);
 
 /// What a process counts for all of its apps together.
 #[derive(Clone)]
@@ -341,47 +338,32 @@ async fn of_store(context: &jetstream::Context, deployment: &Deployment, app: &s
         "wasmbay_consumer_redelivered",
         "Unacknowledged events that were handed out more than once.",
     );
-    let of_events = deployment.bindings.iter().filter_map(|(source, bound)| {
+    let here = deployment.bindings.iter().filter_map(|(source, bound)| {
         let Source::Consumer { stream, name } = source else {
             return None;
         };
-        Some((stream.clone(), &*bound.service, &**name))
+        Some(Consumer::new(&bound.service, stream, name))
     });
-    let of_runs = deployment.plan.pipelines.iter().map(|pipeline| {
-        let name = &*pipeline.name;
-        (subject::run_stream(app), name, name)
-    });
-    let consumers = of_events
-        .chain(of_runs)
-        .map(|(stream, service, name)| async move {
-            let info = async {
-                let stream = context.get_stream_no_info(&stream).await.ok()?;
-                stream.consumer_info(name).await.ok()
-            };
-            let info = info.await;
-            (stream, service, name, info)
-        });
+    let here = here.chain(consumers::of_runs(app, deployment)).collect();
     let dead_letters = async {
         let stream = subject::dead_letter_stream(app);
         let info = context.get_stream(&stream).await.ok()?;
         Some(info.cached_info().state.messages)
     };
-    let asked = tokio::time::timeout(ASK, join(join_all(consumers), dead_letters)).await;
-    let (consumers, dead_letters) = asked.unwrap_or_default();
+    let dead_letters = tokio::time::timeout(ASK, dead_letters);
+    let (consumers, dead_letters) = join(consumers::ask(context, here), dead_letters).await;
+    let dead_letters = dead_letters.ok().flatten();
     let mut dead = Family::gauge("wasmbay_dead_letters", "Dead letters of the app.");
     dead.add(&[], dead_letters.unwrap_or_default());
-    for (stream, service, consumer, info) in consumers {
-        let Some(info) = info else {
-            continue;
-        };
+    for found in consumers {
         let labels = [
-            ("stream", &*stream),
-            ("service", service),
-            ("consumer", consumer),
+            ("stream", &*found.stream),
+            ("service", &*found.service),
+            ("consumer", &*found.consumer),
         ];
-        waiting.add(&labels, info.num_pending);
-        unacknowledged.add(&labels, info.num_ack_pending as u64);
-        redelivered.add(&labels, info.num_redelivered as u64);
+        waiting.add(&labels, found.pending);
+        unacknowledged.add(&labels, found.in_flight);
+        redelivered.add(&labels, found.redelivered);
     }
     vec![dead, waiting, unacknowledged, redelivered]
 }

@@ -73,7 +73,14 @@ class Failed extends Error {
 
 /** Where the app's routes are: at the root of an app's own address, below /apps/NAME at that of a host. */
 let base = "";
+
+/** Bytes that the requests of this turn took, both ways and with their headers. */
 let bytes = 0;
+
+/** What a browser sends with a request, about. */
+const ASKED = 600;
+
+const sizeOf = (headers) => [...headers].reduce((sum, [name, value]) => sum + name.length + value.length + 4, 0);
 
 async function request(path, options = {}) {
   const headers = { Accept: "application/json", ...options.headers };
@@ -85,8 +92,9 @@ async function request(path, options = {}) {
   } catch {
     throw new Failed(0, "The host cannot be reached.");
   }
-  const text = await response.text();
-  bytes = text.length;
+  const read = await response.arrayBuffer();
+  bytes += ASKED + sizeOf(response.headers) + read.byteLength;
+  const text = new TextDecoder().decode(read);
   if (response.status === 401) {
     await askForToken(token !== null);
     return request(path, options);
@@ -208,7 +216,7 @@ async function readFigures() {
   const at = performance.now();
   readings.push({ at, counted: flatten(figures.hosts) });
   while (readings.length > 2 && at - readings[1].at > WINDOW) readings.shift();
-  return figures.hosts;
+  return figures;
 }
 
 // ---- The map.
@@ -349,7 +357,7 @@ function drawNode(node) {
   const href = node.kind === "service" ? `#/services/${node.name}` : node.kind === "pipeline" ? "#/runs" : "#/traces?service=gateway";
   const group = h(
     "g",
-    { class: `node ${failing ? "failing" : ""} ${figures.calls === 0 && node.kind !== "gateway" ? "quietly" : ""}`, tabindex: 0, role: "link", "aria-label": label, transform: `translate(${node.x} ${node.y})` },
+    { class: `node ${failing ? "failing" : ""} ${figures.calls === 0 && node.kind !== "gateway" ? "quietly" : ""}`, tabindex: 0, id: `node-${node.name}`, role: "link", "aria-label": label, transform: `translate(${node.x} ${node.y})` },
     h("title", {}, label),
     h("rect", { width: NODE.width, height: NODE.height, rx: node.kind === "pipeline" ? 20 : 6 }),
     h("text", { x: 12, y: 19 }, node.name.length > 21 ? `${node.name.slice(0, 20)}…` : node.name),
@@ -379,7 +387,7 @@ function draw(hosts, read) {
     graph.edges.map((edge) => drawEdge(edge, at)),
     graph.nodes.map(drawNode),
   );
-  const note = all > MOST && h("p", { class: "quiet" }, `The ${MOST} busiest of ${all}; all are in the table.`);
+  const note = all > MOST && h("p", { class: "quiet" }, `The ${MOST} busiest of ${all.toLocaleString()}; all are in the table.`);
   return [note, h("div", { class: "map" }, svg)];
 }
 
@@ -426,8 +434,16 @@ function breakerTable(hosts) {
   return [h("h2", {}, "Circuit breakers"), table([["Wire"], ["Stands"], ["Opened", "n"], ["Not sent", "n"], ["By fallback", "n"]], breakers.map((one) => h("tr", {}, cell(h("code", {}, one.wire), "wide"), cell(stands(one)), cell(one.opened.toLocaleString(), "n"), cell(one.refused.toLocaleString(), "n"), cell(one.fallbacks.toLocaleString(), "n"))))];
 }
 
+/** How far the subscribers to stored events are behind. */
+function lagTable(consumers, pipelines = new Set()) {
+  if (consumers.length === 0) return null;
+  const behind = (count) => (count > 0 ? h("span", { class: "warn" }, count.toLocaleString()) : "0");
+  const [rows, more] = bounded(consumers, (one) => h("tr", {}, cell(anchor(pipelines.has(one.service) ? "#/runs" : `#/services/${one.service}`, one.service)), cell(h("code", {}, one.stream), "wide"), cell(h("code", {}, one.consumer)), cell(behind(one.pending), "n"), cell(one.inFlight.toLocaleString(), "n"), cell(behind(one.redelivered), "n")));
+  return [h("h2", {}, "Stored events"), table([["Subscriber"], ["Stream"], ["Consumer"], ["Pending", "n"], ["In flight", "n"], ["Redelivered", "n"]], rows), more];
+}
+
 async function viewMap() {
-  const hosts = await readFigures();
+  const { hosts, consumers } = await readFigures();
   const read = lately();
   const services = new Map();
   for (const host of hosts)
@@ -461,6 +477,7 @@ async function viewMap() {
     table([["Service"], ["Health"], ["Calls", "n"], ["Errors", "n"], ["p50", "n"], ["p99", "n"], ["Running", "n"], ["Waiting", "n"], ["Instances", "n"], ["Hosts", "n"], ["Component"]], rows),
     more,
     breakerTable(hosts),
+    lagTable(consumers.filter((one) => one.service.includes(filter)), new Set(hosts.flatMap((host) => Object.keys(host.pipelines ?? {})))),
   ];
 }
 
@@ -487,8 +504,19 @@ function hourOf(hosts) {
   return [...hour.values()].sort((one, other) => one.at - other.at);
 }
 
+const size = (bytes_) => (bytes_ < 1 << 20 ? `${Math.round(bytes_ / 1024)} KiB` : `${(bytes_ / (1 << 20)).toPrecision(3)} MiB`);
+
+/** How near a service is to its limits, on each host. */
+function nearTable(hosts) {
+  const near = ({ used, limit }, text = (count) => count.toLocaleString()) => cell([h("meter", { min: 0, max: Math.max(1, limit), value: used, low: limit * 0.5, high: limit * 0.8, optimum: 0, "aria-label": `${text(used)} of ${text(limit)}` }), h("br"), `${text(used)} of ${text(limit)}`], "n");
+  const known = hosts.filter(({ usage }) => usage);
+  if (known.length === 0) return null;
+  return [h("h2", {}, "How near to its limits"),
+    table([["Host"], ["Calls under way", "n"], ["Calls that wait", "n"], ["Most memory of an instance", "n"], ["Instances, of the host's", "n"]], known.map(({ host, usage }) => h("tr", {}, cell(h("code", {}, host)), near(usage.concurrency), near(usage.queue), near(usage.memory, size), near(usage.instances))))];
+}
+
 async function viewService(name) {
-  const [{ hosts, bounds: read }, { traces }, records] = await Promise.all([get(`/services/${name}`), get(`/traces?errors=true&limit=20&service=${name}`), readLogs(`service=${name}&limit=20`)]);
+  const [{ hosts, bounds: read, consumers }, { traces }, records] = await Promise.all([get(`/services/${name}`), get(`/traces?errors=true&limit=20&service=${name}`), readLogs(`service=${name}&limit=20`)]);
   bounds = read;
   const functions = new Map();
   const imports = new Map();
@@ -520,6 +548,7 @@ async function viewService(name) {
     h("p", { class: "quiet" }, "The last hour, in intervals of ten seconds."),
     h("h2", {}, "Recent errors"), errorTable(traces, "No error of the last traces has passed through it."),
     h("h2", {}, "Last log records"), logTable(records, "Neither the service nor the host has logged anything of it within ten minutes."), h("p", {}, anchor(`#/logs?service=${name}`, "all of its records")),
+    nearTable(hosts), lagTable(consumers),
     h("h2", {}, "Functions"),
     table([["Function"], ["Calls", "n"], ["Errors", "n"], ["p50", "n"], ["p99", "n"]], [...functions].map(([function_, counts]) => h("tr", {}, cell(h("code", {}, function_), "wide"), figures(counts)))),
     imports.size > 0 && [h("h2", {}, "What it calls and publishes"),
@@ -636,13 +665,13 @@ async function viewTrace(id) {
 
 async function viewDeadLetters(query) {
   const page = await get(`/dead-letters?limit=${ROWS}${query.get("after") ? `&after=${encodeURIComponent(query.get("after"))}` : ""}`);
-  const wanted = page.deadLetters.filter((one) => `${one.service} ${one.function} ${one.id} ${one.attempts?.at(-1)?.message ?? ""}`.toLowerCase().includes(filter));
+  const wanted = page.deadLetters.filter((one) => `${one.service} ${one.function} ${one.id} ${one.attempts?.at(-1)?.error ?? ""}`.toLowerCase().includes(filter));
   if (page.deadLetters.length === 0) return [h("h1", {}, "Dead letters"), h("div", { class: "empty" }, "None. Events and messages that a service failed at for good are kept here, to be mended and replayed.")];
   const all = async () => { if (await confirm("Replay all?", "Every dead letter of the app goes back to its service.", "Replay all")) { await change("POST", "/dead-letters/replay?all=true"); again(0); } };
   return [
     h("h1", {}, "Dead letters"),
     h("div", { class: "row" }, filterInput("Filter dead letters"), h("button", { onclick: guarded(all) }, "Replay all"), page.next && anchor(`#/dead-letters?after=${encodeURIComponent(page.next)}`, "next page")),
-    table([["Published"], ["Service"], ["Function"], ["Attempts", "n"], ["Why"]], wanted.map((one) => h("tr", {}, cell(anchor(`#/dead-letters/${encodeURIComponent(one.id)}`, one.published ? moment(Date.parse(one.published)) : one.id)), cell(one.service), cell(h("code", {}, short(one.function ?? "")), "wide"), cell(`${(one.attempts?.length ?? 0) + (one.leftOut ?? 0)}`, "n"), cell(one.attempts?.at(-1)?.message ?? "", "wide mono")))),
+    table([["Published"], ["Service"], ["Function"], ["Attempts", "n"], ["Why"]], wanted.map((one) => h("tr", {}, cell(anchor(`#/dead-letters/${encodeURIComponent(one.id)}`, one.published ? moment(Date.parse(one.published)) : one.id)), cell(one.service), cell(h("code", {}, short(one.function ?? "")), "wide"), cell(`${(one.attempts?.length ?? 0) + (one.leftOut ?? 0)}`, "n"), cell(one.attempts?.at(-1)?.error ?? one.unreadable ?? "", "wide mono")))),
   ];
 }
 
@@ -658,7 +687,7 @@ async function viewDeadLetter(id) {
     h("h1", {}, `Dead letter of ${one.service}`),
     definitions([["function", h("code", {}, one.function)], ["published", one.published && moment(Date.parse(one.published))], ["edited", one.edited ? "yes" : "no"], ["stream", `${one.stream}, sequence ${one.sequence}`]]),
     h("h2", {}, "Attempts"),
-    table([["When"], ["Code"], ["Blame"], ["Why"]], (one.attempts ?? []).map((attempt) => h("tr", {}, cell(moment(Date.parse(attempt.time))), cell(`${attempt.code ?? "err"}`), cell(attempt.blame), cell(attempt.message, "wide mono")))),
+    table([["When"], ["Code"], ["Blame"], ["Why"]], (one.attempts ?? []).map((attempt) => h("tr", {}, cell(moment(Date.parse(attempt.time))), cell(`${attempt.code ?? "err"}`), cell(attempt.blame), cell(attempt.error, "wide mono")))),
     h("h2", {}, "Body"), editor,
     h("div", { class: "row" }, h("button", { onclick: guarded(save) }, "Save"), h("button", { onclick: guarded(replay) }, "Replay"), h("button", { class: "danger", onclick: guarded(purge) }, "Purge")),
   ];
@@ -676,10 +705,13 @@ async function viewRuns(query) {
   ];
 }
 
+const whyOf = ({ err, call, late }) => call?.message ?? (late === undefined ? `err: ${pretty(err)}` : `it did not come within ${duration(late / 1000)}`);
+const withItems = (steps) => steps.flatMap((step) => [step, ...withItems(step.items ?? [])]);
+
 async function viewRun(id) {
   const run = await get(`/runs/${id}`);
   const act = (verb, why) => guarded(async () => { if (await confirm(`${verb[0].toUpperCase()}${verb.slice(1)} it?`, why, verb)) { await change("POST", `/runs/${id}/${verb}`); again(500); } });
-  const call = (title, one, result) => one && [h("h2", {}, title), definitions([["calls", h("code", {}, one.function)], ["Bay-Step", h("code", {}, one.id)], ["attempts", one.attempts === undefined ? "" : String(one.attempts)]]), one.arguments !== undefined && h("pre", {}, pretty(one.arguments)), result !== undefined && h("pre", {}, `→ ${pretty(result)}`)];
+  const call = (title, one, result) => one && [h("h2", {}, title), definitions([["calls", h("code", {}, one.function)], ["Bay-Step", h("code", {}, one.id)], ["attempts", one.attempts === undefined ? "" : String(one.attempts)], ["the last one failed", one.failure && h("span", { class: "bad mono" }, whyOf(one.failure))]]), one.arguments !== undefined && h("pre", {}, pretty(one.arguments)), result !== undefined && h("pre", {}, `→ ${pretty(result)}`)];
   return [
     h("h1", {}, `${run.pipeline}: ${run.phase}`),
     definitions([["run", h("code", {}, run.id)], ["function", h("code", {}, run.function)], ["began", moment(run.began)], ["ended", run.ended && moment(run.ended)], ["why", run.why && h("span", { class: "bad mono" }, run.why)]]),
@@ -688,7 +720,7 @@ async function viewRun(id) {
       run.phase === "completed" && h("button", { class: "danger", onclick: act("undo", "What was done is undone.") }, "Undo"),
       ["running", "stopped"].includes(run.phase) && h("button", { class: "danger", onclick: act("cancel", "It stops, and what was done is undone.") }, "Cancel run")),
     h("h2", {}, "Input"), h("pre", {}, pretty(run.input)),
-    run.steps.map((step) => [call(`${step.name}: ${pretty(step.state)}${step.unknown ? " (an outcome nobody knows)" : ""}`, step.call ?? step.event ?? step, step.result), step.undo?.attempts > 0 && call(`undo of ${step.name}`, step.undo)]),
+    withItems(run.steps).map((step) => [call(`${step.name}: ${pretty(step.state)}${step.unknown ? " (an outcome nobody knows)" : ""}`, step.call ?? step.event ?? step, step.result), step.undo?.attempts > 0 && call(`undo of ${step.name}`, step.undo)]),
     run.reply !== undefined && [h("h2", {}, "Reply"), h("pre", {}, pretty(run.reply))],
     run.error && [h("h2", {}, "Error"), h("pre", {}, pretty(run.error))],
   ];
@@ -719,6 +751,7 @@ function again(milliseconds) {
 /** An action whose failure is shown where the reader is. */
 const guarded = (action) => async (event) => {
   event.target.disabled = true;
+  main.querySelectorAll("[role=alert]").forEach((earlier) => earlier.remove());
   try {
     await action();
   } catch (error) {
@@ -728,18 +761,25 @@ const guarded = (action) => async (event) => {
   }
 };
 
+/** By what an element is the same one after it was drawn again. */
+const keyOf = (element) => element.id || `${element.tagName} ${element.getAttribute("href") ?? element.textContent}`;
+
 function replace(content) {
-  const focused = document.activeElement?.id;
-  const [from, to] = focused === "filter" ? [document.activeElement.selectionStart, document.activeElement.selectionEnd] : [];
+  const active = document.activeElement;
+  const focused = main.contains(active) && active !== main ? keyOf(active) : undefined;
+  const [from, to] = active.id === "filter" ? [active.selectionStart, active.selectionEnd] : [];
   const scrolled = [...main.querySelectorAll(".map")].map((map) => [map.scrollLeft, map.scrollTop]);
   main.replaceChildren(...[content].flat(Infinity).filter(Boolean));
   [...main.querySelectorAll(".map")].forEach((map, index) => { if (scrolled[index]) [map.scrollLeft, map.scrollTop] = scrolled[index]; });
-  if (focused && document.getElementById(focused)) {
-    const element = document.getElementById(focused);
-    element.focus();
-    if (from !== undefined) element.setSelectionRange(from, to);
+  const again_ = focused && [...main.querySelectorAll("a, button, input, textarea, [tabindex]")].find((element) => keyOf(element) === focused);
+  if (again_) {
+    again_.focus({ preventScroll: true });
+    if (from !== undefined) again_.setSelectionRange(from, to);
   }
 }
+
+/** Where the reader is, as far as it is drawn. */
+let drawn;
 
 async function show() {
   clearTimeout(timer);
@@ -751,23 +791,35 @@ async function show() {
     else link.removeAttribute("aria-current");
   }
   if (!found) return replace(h("div", { class: "empty" }, "There is nothing here. ", anchor("#/", "To the map")));
+  bytes = 0;
+  // What comes soon enough needs no word.
+  const slow = setTimeout(() => {
+    if (mine !== turn) return;
+    main.setAttribute("aria-busy", "true");
+    state.textContent = "loading…";
+    if (drawn !== location.hash) replace(h("p", { class: "quiet" }, "Loading…"));
+  }, 300);
   try {
     const content = await found.view(new URLSearchParams(query), ...found.parts.slice(1));
     if (mine !== turn) return;
     replace(content);
+    drawn = location.hash;
     document.title = `${main.querySelector("h1")?.textContent ?? "wasmbay"} · wasmbay`;
     state.className = "";
     state.textContent = found.every ? `live, ${clock(Date.now())}` : clock(Date.now());
-    // An answer of 16 KiB is read every two seconds, and a larger one less often, so that a page that
+    // What takes 16 KiB is read every two seconds, and what takes more less often, so that a page that
     // is left open does not cost more than 8 KiB/s.
     if (found.every) again(Math.max(found.every, (bytes / 8192) * 1000));
   } catch (error) {
     if (mine !== turn) return;
     state.className = "bad";
     state.textContent = error.status === 0 ? "not connected" : "failed";
+    if (drawn !== location.hash) replace([]);
     if (main.querySelector(".error") === null) main.prepend(h("div", { class: "error", role: "alert" }, h("span", { class: "bad" }, error.message), error.status === 0 ? " What is shown is what was read last; it goes on when the host is back." : ""));
-    if (main.children.length === 2) main.querySelector(".quiet")?.remove();
     again(3_000);
+  } finally {
+    clearTimeout(slow);
+    if (mine === turn) main.removeAttribute("aria-busy");
   }
 }
 
@@ -796,6 +848,7 @@ async function begin() {
 }
 
 chooser.addEventListener("change", () => { sessionStorage.setItem("app", chooser.value); base = `/apps/${chooser.value}`; readings.length = 0; location.hash = "#/"; show(); });
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 addEventListener("hashchange", () => { filter = ""; show(); main.focus({ preventScroll: true }); });
 document.addEventListener("visibilitychange", () => { if (document.hidden) clearTimeout(timer); else show(); });
 document.addEventListener("keydown", (event) => {

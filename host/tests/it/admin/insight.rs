@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use wasmbay::host::{AdminToken, Host, HostError, HostOptions};
 use wasmbay::insight;
@@ -11,7 +11,7 @@ use wasmbay::nats::ConnectOptions;
 use wasmbay::spans::Spans;
 
 use crate::support::apps::{Services, start_with};
-use crate::support::components::{CALLER, GUEST, OTHER};
+use crate::support::components::{CALLER, GUEST, OTHER, PUBLISHES, RETURNS_ERROR};
 use crate::support::http::{Response, send};
 use crate::support::nats::Nats;
 use crate::support::{DEADLINE, until_ok};
@@ -206,6 +206,75 @@ async fn a_trace_shows_where_it_failed_on_any_host() {
     }
     for host in [a, b] {
         assert!(host.stop(DEADLINE).await.is_complete());
+    }
+    nats.stop().await;
+}
+
+#[tokio::test]
+async fn it_says_how_far_a_subscriber_is_behind_and_how_near_a_service_is_to_its_limits() {
+    let wire = "[wire.\"test:events/sink\"]\nmode = \"event\"\ndurable = true\nin-flight = 2\n\
+         retry = { attempts = 9, backoff = [\"1h\"] }\n";
+    let limits = "limits = { concurrency = 7, queue = 9, memory = \"1MiB\" }";
+    let services = Services(
+        &[
+            ("sink", RETURNS_ERROR, ""),
+            ("publisher", PUBLISHES, limits),
+        ],
+        wire,
+    );
+    let nats = Nats::start().await;
+    let options = || HostOptions {
+        admin: LOOPBACK,
+        ..HostOptions::new(ConnectOptions::to(nats.url()))
+    };
+    let hosts = [
+        start_with(options(), &services).await,
+        start_with(options(), &services).await,
+    ];
+    let client = nats.connect().await;
+    for key in 0..5 {
+        let subject = "bay.app.test.publisher.api.v1.publish";
+        let arguments = format!("[{key},13]");
+        let reply = client.request(subject, arguments.into()).await.unwrap();
+        assert_eq!(&*reply.payload, b"{\"ok\":null}");
+    }
+    // Two of them have failed and wait for their next attempt, the others for those.
+    let behind = json!([{
+        "service": "sink", "stream": "bay_app_test_events_sink_v1", "consumer": "sink",
+        "pending": 3, "inFlight": 2, "redelivered": 0,
+    }]);
+    for host in &hosts {
+        until_ok("the consumer is as far behind as it is", async || {
+            let found = get(host, "/services").await["consumers"].clone();
+            (found == behind).then_some(()).ok_or(found)
+        })
+        .await;
+        let sink = get(host, "/services/sink").await;
+        assert_eq!(sink["consumers"], behind);
+        let publisher = get(host, "/services/publisher").await;
+        assert_eq!(publisher["consumers"], json!([]));
+        let parts = publisher["hosts"].as_array().unwrap();
+        assert_eq!(parts.len(), 2);
+        for part in parts {
+            let usage = &part["usage"];
+            assert_eq!(usage["concurrency"], json!({ "used": 0, "limit": 7 }));
+            assert_eq!(usage["queue"], json!({ "used": 0, "limit": 9 }));
+            assert_eq!(usage["memory"]["limit"], 1 << 20);
+            assert_eq!(usage["instances"]["limit"], 200);
+        }
+        // Whoever has answered has had a memory of at least one page.
+        let most = parts
+            .iter()
+            .map(|part| part["usage"]["memory"]["used"].as_u64().unwrap());
+        let most = most.max().unwrap();
+        assert!((64 << 10..=1 << 20).contains(&most), "{publisher}");
+        let instances = parts
+            .iter()
+            .map(|part| part["usage"]["instances"]["used"].as_u64().unwrap());
+        assert!(instances.sum::<u64>() > 0, "{publisher}");
+    }
+    for host in hosts {
+        host.stop(DEADLINE).await;
     }
     nats.stop().await;
 }

@@ -1,58 +1,17 @@
 //! The page of the admin address in browsers, with the shop behind it.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wasmbay::nats::ConnectOptions;
 
-use super::{CARD, Example, manifest, order, root};
+use super::{CARD, Example, manifest, order};
+use crate::support::browser::{BROWSERS, browse, is_painted};
 use crate::support::cli::Cli;
 use crate::support::http::request;
 use crate::support::until_ok_blocking;
-
-/// Where the pictures of the last run are, for people.
-const PICTURES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/page");
-
-/// Upper bound of the time to the first paint in a debug build on a busy machine, in milliseconds. It is
-/// about 50 where nothing else runs.
-const PAINT: f64 = 2_000.0;
-
-/// Both browsers, each with its program.
-const BROWSERS: [(&str, &str); 2] = [
-    ("chrome", "chromium-headless-shell"),
-    ("firefox", "firefox-esr"),
-];
-
-fn browse(script: &str, (browser, program): (&str, &str), url: &str) -> Value {
-    let tools = root().join(".tools/bin");
-    let browse = tools.join("browse");
-    assert!(
-        browse.exists(),
-        "no browsers: run `guests/tools.sh browsers`"
-    );
-    std::fs::create_dir_all(PICTURES).unwrap();
-    let output = Command::new(browse)
-        .arg(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/it")
-                .join(script),
-        )
-        .arg(browser)
-        .arg(tools.join(program))
-        .args([url, PICTURES])
-        .output()
-        .unwrap();
-    let (said, error) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(output.status.success(), "{browser}: {said}{error}");
-    serde_json::from_str(said.trim()).unwrap()
-}
 
 /// Ends a loop also if the test fails.
 struct Ends<'f>(&'f AtomicBool);
@@ -66,7 +25,7 @@ impl Drop for Ends<'_> {
 #[test]
 fn the_reason_of_a_declined_card_is_found_on_the_page() {
     let cli = Cli::new().with(&[("wasmbay.toml", &manifest("shop"))]);
-    let shop = Example::run_with(cli, &["--admin", "127.0.0.1:0"]);
+    let shop = Example::run_with(cli, &["--admin", "127.0.0.1:0"], &[]);
     let announced = std::fs::read(shop.cli.path(".wasmbay/host.json")).unwrap();
     let announced: Value = serde_json::from_slice(&announced).unwrap();
     let admin = announced["admin"].as_str().unwrap();
@@ -75,22 +34,23 @@ fn the_reason_of_a_declined_card_is_found_on_the_page() {
     assert_eq!(paid.status, 201, "{paid:?}");
     let declined = shop.post("/orders", &order(&[("mouse", 1)], "4000 0000 0000 0002"));
     assert_eq!(declined.status, 402, "{declined:?}");
-    // An event that is none, which both of its subscribers refuse for good.
+    // An event that is none, which both of its subscribers refuse for good: one for each browser and for what is
+    // done with it.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let client = ConnectOptions::to(&shop.nats).connect().await.unwrap();
-        let subject = "bay.shop.shop.orders.events.v1.order-placed";
-        client
-            .publish(subject, "\"no order\"".into())
-            .await
-            .unwrap();
+        let subject = "bay.shop.shop.orders.events.v1.order-paid";
+        for _ in BROWSERS {
+            let published = client.publish(subject, "\"no order\"".into());
+            published.await.unwrap();
+        }
         client.flush().await.unwrap();
     });
     let address = admin.strip_prefix("http://").unwrap();
     until_ok_blocking("there are dead letters", || {
         let found = request(address, "/dead-letters", None).unwrap().json();
         let count = found["deadLetters"].as_array().map_or(0, Vec::len);
-        (count == 2).then_some(()).ok_or(found)
+        (count == 2 * BROWSERS.len()).then_some(()).ok_or(found)
     });
 
     let stop = AtomicBool::new(false);
@@ -103,10 +63,15 @@ fn the_reason_of_a_declined_card_is_found_on_the_page() {
             }
         });
         let _ended = Ends(&stop);
-        for browser in BROWSERS {
-            let found = browse("page.mjs", browser, admin);
-            println!("{found}");
-            assert!(found["paint"].as_f64().unwrap() < PAINT, "{found}");
+        for (number, browser) in (1..).zip(BROWSERS) {
+            let mended = json!({ "order": {
+                "orderId": format!("mended-{number}"), "customer": "Ada", "email": "ada@example.com",
+                "lines": [{ "sku": "lamp", "quantity": 2 }], "total": { "minor": 100, "currency": "EUR" },
+            } });
+            let found = browse("page.mjs", browser, admin, &["shop", &mended.to_string()]);
+            is_painted(&found);
+            // What was mended on the page has been handled.
+            shop.sold("lamp", number, 2 * number);
         }
     });
     shop.stop();
@@ -121,6 +86,7 @@ fn what_the_gateway_serves_is_read_on_a_page() {
             "explorer.mjs",
             browser,
             &format!("http://{}/openapi", shop.gateway),
+            &[],
         );
     }
     let cli = shop.stop();

@@ -22,7 +22,7 @@ pub(super) fn address(host: &Up) -> String {
 }
 
 /// An address that a host prints, by its line.
-pub(super) fn address_of(host: &Up, what: &str) -> String {
+pub(crate) fn address_of(host: &Up, what: &str) -> String {
     let stdout = host.stdout();
     let mut lines = stdout.lines();
     let line = lines.find(|line| line.trim_start().starts_with(what));

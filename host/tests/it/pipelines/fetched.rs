@@ -15,21 +15,23 @@ use crate::support::apps::Services;
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
-struct Seen {
-    path: String,
-    headers: BTreeMap<String, String>,
+pub(crate) struct Seen {
+    pub(crate) path: String,
+    pub(crate) headers: BTreeMap<String, String>,
     body: String,
 }
 
 /// Answers requests with what `decide` says for the path and the number of earlier requests for it, `None`
 /// being no answer at all.
-struct Server {
-    address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Server {
-    fn start(decide: impl Fn(&str, usize) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(
+        decide: impl Fn(&str, usize) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (seen, decide) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::new(decide));
@@ -44,7 +46,7 @@ impl Server {
         Self { address, seen }
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
@@ -121,7 +123,7 @@ fn fetches() -> String {
     as_text(&guest("guests/rust/fetches"))
 }
 
-fn echo(path: &str, before: usize) -> Option<String> {
+pub(crate) fn echo(path: &str, before: usize) -> Option<String> {
     Some(format!("{path}#{before}"))
 }
 

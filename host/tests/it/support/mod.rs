@@ -1,6 +1,7 @@
 //! What tests start and stop, and how they wait.
 
 pub(crate) mod apps;
+pub(crate) mod browser;
 pub(crate) mod cli;
 pub(crate) mod components;
 pub(crate) mod http;

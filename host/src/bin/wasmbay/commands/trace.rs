@@ -178,6 +178,17 @@ fn show(id: &str, parts: &[TracePart], terminal: &Terminal) -> anyhow::Result<Ex
     if parts.iter().any(|part| part.truncated) {
         terminal.note("it has more spans than are shown");
     }
+    // In full where it began; what is further out says the same.
+    for (_, span) in &spans {
+        let within = |other: &SpanRecord| {
+            other.error.is_some() && other.parent.as_deref() == Some(&*span.span)
+        };
+        if let Some(error) = &span.error
+            && !spans.iter().any(|(_, other)| within(other))
+        {
+            terminal.result(format_args!("\n{WEAK}why:{WEAK:#} {}", plain(error)))?;
+        }
+    }
     for (_, span) in &spans {
         if let Some(stack) = span.attributes.get("exception.stacktrace") {
             let (service, stack) = (plain(&span.service), plain(stack));
