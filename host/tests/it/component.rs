@@ -141,19 +141,21 @@ fn a_cache_that_others_can_write_to_is_not_used() {
 }
 
 #[test]
-fn a_stream_between_services_is_refused_with_its_path() {
+fn a_stream_within_a_stream_is_refused_with_its_path() {
     for (text, named) in [
         (
             r#"(component (import "a:b/c" (instance
                 (type $s (stream u8))
-                (export "run" (func async (param "rows" (tuple u8 $s)))))))"#,
-            "a:b/c: function \"run\": parameter \"rows\": element 1: a stream",
+                (type $t (tuple u8 $s))
+                (type $all (stream $t))
+                (export "run" (func async (param "rows" $all))))))"#,
+            "a:b/c: function \"run\": parameter \"rows\": what it gives: element 1: a stream within a stream",
         ),
         (
             r#"(component (import "a:b/c" (instance
-                (type $f (future string))
+                (type $f (future))
                 (export "run" (func async (result $f))))))"#,
-            "a:b/c: function \"run\": result: a future",
+            "a:b/c: function \"run\": result: a future without a type",
         ),
     ] {
         let error = refusal(text.as_bytes());

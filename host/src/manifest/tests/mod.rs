@@ -193,7 +193,7 @@ fn every_problem_is_reported_with_its_place() {
          shop/wasmbay.toml:7:4: service \"inventory\": limits: unknown key `tiemout`; did you mean `timeout`? \
          (accepted: memory, tables, instances, timeout, concurrency, wait, queue, message, hops)\n\
          shop/wasmbay.toml:8:2: unknown key `wires`; did you mean `wire`? \
-         (accepted: name, service, wire, stream, pipeline, route, nest, gateway)"
+         (accepted: name, service, job, wire, stream, pipeline, route, nest, gateway)"
     );
 }
 
@@ -331,7 +331,7 @@ fn services_are_checked() {
     );
     assert_eq!(
         problem("[service]\nb = 1"),
-        "5:5: `service.b` is 1; accepted: `[service.NAME]`, at least one"
+        "5:5: `service.b` is 1; accepted: `[service.NAME]`, at least one of them or of the jobs"
     );
     assert_eq!(
         problem("config = { a = { b = 1 } }"),

@@ -44,6 +44,26 @@ const EVERYTHING: &str = r#"
     call = "shop:payment/payments.refund"
     with = { receipt = "$result.id", note = "$args.note" }
 
+    [job.report]
+    component = "report.wasm"
+    schedule = "0 3 * * *"
+    retry = { attempts = 5, backoff = ["1s", "1m"] }
+    keep = { runs = 10, age = "1h" }
+    limits = { timeout = "2h", memory = "128MiB" }
+
+    [job.often]
+    component = "often.wasm"
+    every = "10m"
+
+    [job.once]
+    component = "once.wasm"
+    at = "deploy"
+
+    [job.worker]
+    component = "worker.wasm"
+    restart = "always"
+    replicas = 2
+
     [wire."shop:payment/payments"]
     external = true
 
