@@ -50,7 +50,7 @@ impl Recorded {
         };
         recorded.leave("too many at once", left_out.room);
         recorded.leave(
-            "data, messages, HTTP, sockets or who calls",
+            "data, messages, streams, HTTP, sockets or who calls",
             left_out.outside,
         );
         recorded.leave("overload, or nothing that answers", left_out.moment);

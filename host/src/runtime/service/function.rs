@@ -55,7 +55,7 @@ impl Service {
     ) -> Result<Reply, CallError> {
         let term = self.term(&call);
         let account = self.account(function.counted(), &mut call, term);
-        let listening = self.listen(&call, backend, || Some(call.body.clone()));
+        let listening = self.listen(function, &call, backend, || Some(call.body.clone()));
         let backend = listening.as_deref().map_or(backend, Listening::backend);
         let work = || async {
             let arguments = self.decode(function, &call)?;
@@ -76,11 +76,12 @@ impl Service {
     /// What keeps a call that begins now, if calls are kept.
     fn listen(
         &self,
+        function: &Function,
         call: &Call,
         backend: &Arc<dyn Backend>,
         arguments: impl FnOnce() -> Option<Bytes>,
     ) -> Option<Box<Listening>> {
-        let unseen = || self.acts_unseen(call);
+        let unseen = || function.gives_streams || self.acts_unseen(call);
         self.tape.listen(&self.imports, backend, arguments, unseen)
     }
 
@@ -99,7 +100,7 @@ impl Service {
             ..self.term(&call)
         };
         let account = self.account(function.counted(), &mut call, term);
-        let mut listening = self.listen(&call, backend, || Some(call.body.clone()));
+        let mut listening = self.listen(function, &call, backend, || Some(call.body.clone()));
         if let Some(listening) = &mut listening {
             listening.given(recorded);
         }
@@ -137,7 +138,7 @@ impl Service {
     ) -> Result<Answer, CallError> {
         let term = self.term(&call);
         let account = self.account(function.counted(), &mut call, term);
-        let listening = self.listen(&call, backend, || {
+        let listening = self.listen(function, &call, backend, || {
             json::encode_arguments(&arguments, &function.signature, &self.limits)
                 .ok()
                 .map(Into::into)

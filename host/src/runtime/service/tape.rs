@@ -15,8 +15,8 @@ use crate::interface::FunctionId;
 use crate::interfaces::calls::Import;
 use crate::interfaces::recorded::SEED;
 use crate::interfaces::{
-    Backend, Blobs, Expected, Feed, Fetch, Fetched, KeyValue, Message, OutgoingMessage, Pending,
-    Recorded, Source,
+    Answer, Backend, Blobs, Expected, Feed, Fetch, Fetched, KeyValue, Message, OutgoingMessage,
+    Pending, Recorded, Source, Values,
 };
 use crate::manifest::{BlobstoreGrant, KeyValueGrant};
 use crate::plan::Event;
@@ -51,7 +51,7 @@ struct Kept {
 pub(crate) struct LeftOut {
     /// There were too many.
     pub(crate) room: u64,
-    /// They used what no stub can answer: data, objects, messages or HTTP.
+    /// They used what no stub can answer: data, objects, messages, streams or HTTP.
     pub(crate) outside: u64,
     /// They ended for a reason of the host and the moment.
     pub(crate) moment: u64,
@@ -239,6 +239,16 @@ impl Backend for Heard {
             self.keep(subject, arguments, &ended);
             ended
         })
+    }
+
+    fn call_streams<'a>(
+        &'a self,
+        subject: &'a str,
+        values: Values<'a>,
+        call: Call,
+    ) -> Pending<'a, Answer> {
+        self.leave();
+        self.inner.call_streams(subject, values, call)
     }
 
     fn misfit<'a>(
