@@ -15,6 +15,7 @@ use wasmbay::runtime::{Component, Engine, Runtime};
 use wasmbay::text::nearest;
 
 use super::shown;
+use super::signals::Signals;
 use crate::args::Cache;
 use crate::progress::Progress;
 use crate::project::{Project, Workbench};
@@ -79,7 +80,11 @@ pub(super) async fn run(args: Test, terminal: &Terminal) -> anyhow::Result<Exit>
     if !args.watch {
         return tests.run(None).await;
     }
-    tests.watch().await
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        ended = tests.watch() => ended,
+        () = signals.next() => Ok(Exit::Done),
+    }
 }
 
 struct Tests {
